@@ -1,0 +1,34 @@
+"""From FITS images without labels to embeddings in which like lies with like.
+
+The public names load on use, so that importing the package costs nothing.
+"""
+
+import importlib
+import importlib.metadata
+from typing import Any
+
+_HOMES = {
+    "BYOL": "byol",
+    "cosine_loss": "byol",
+    "ByolTrainer": "trainer",
+    "CachedDataset": "datasets",
+    "SkyAugmentation": "augment",
+    "NLayerResnet": "networks",
+    "AstroMorphologyModel": "networks",
+    "AstromorphError": "errors",
+    "Settings": "settings",
+}
+__all__ = sorted([*_HOMES, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.metadata.version("astromorph")
+    if name in _HOMES:
+        module = importlib.import_module(f"astromorph.{_HOMES[name]}")
+        return getattr(module, name)
+    raise AttributeError(f"module 'astromorph' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,292 @@
+"""What the files between the steps hold: columns, readers, writers.
+
+Every file is written under a temporary name in its own folder and then renamed,
+so that a file that is there is complete.
+"""
+
+import contextlib
+import csv
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from astromorph.errors import AstromorphError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Status = Literal["ok", "warning", "rejected"]
+REJECTED: Status = "rejected"
+
+# The catalogue: a row per listed file. Further columns of the list follow.
+CATALOGUE_COLUMNS = (
+    "image_id",
+    "path",
+    "status",
+    "reason",
+    "hdu",
+    "shape",
+    "dtype",
+    "width",
+    "height",
+    "ra_deg",
+    "dec_deg",
+    "pixel_scale_arcsec",
+    "object",
+    "telescope",
+    "unit",
+    "rest_frequency_hz",
+    "file_bytes",
+)
+# What a shard really holds: a row per row of the catalogue.
+STATISTICS = (
+    "background",
+    "noise",
+    "minimum",
+    "maximum",
+    "valid_fraction",
+)
+CONTENTS_COLUMNS = ("image_id", "path", "status", "reason", "position", *STATISTICS)
+# What became of each listed file.
+SPLIT_COLUMNS = (
+    "image_id", "path", "status", "reason", "subset", "shard", "position",
+)  # fmt: skip
+TRAIN, TEST, NONE = "train", "test", "none"
+HISTORY_COLUMNS = (
+    "epoch", "train_loss", "test_loss", "learning_rate", "moving_average_decay",
+)  # fmt: skip
+# The facts that stand before the embedding in the CSV export.
+EXPORT_COLUMNS = (
+    "image_id", "path", "object", "ra_deg", "dec_deg", "rest_frequency_hz",
+)  # fmt: skip
+EMBEDDING_PREFIX = "emb_"
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Write a file whole or not at all.
+
+    Parameters
+    ----------
+    path : path
+        The file's final name. Missing folders are made.
+
+    Yields
+    ------
+    Path
+        A temporary name beside it, renamed when the block ends well and
+        removed when it does not.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: str | Path) -> Iterator[Path]:
+    """Write a folder whole or not at all; what it held before is gone then.
+
+    Parameters
+    ----------
+    path : path
+        The folder's final name.
+
+    Yields
+    ------
+    Path
+        An empty temporary folder beside it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as made:
+        temporary, old = Path(made) / "new", Path(made) / "old"
+        temporary.mkdir()
+        yield temporary
+        if path.exists():
+            os.replace(path, old)
+        os.replace(temporary, path)
+
+
+def write_csv(
+    path: str | Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]
+) -> None:
+    """Write rows as UTF-8 CSV, one at a time.
+
+    Parameters
+    ----------
+    path : path
+        The file to write.
+    columns : sequence of str
+        Names and order; a row without one of them gets an empty cell.
+    rows : iterable of mapping
+        None becomes an empty cell; floats are written to be read back exactly.
+
+    Raises
+    ------
+    ValueError
+        A row has a column that is not among `columns`.
+    """
+    with (
+        replacing(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_csv(path: str | Path, columns: Sequence[str] = ()) -> Iterator[dict[str, str]]:
+    """Read the rows of a CSV that an earlier step wrote, one at a time.
+
+    Parameters
+    ----------
+    path : path
+        The file to read.
+    columns : sequence of str
+        Columns that it must have.
+
+    Yields
+    ------
+    dict of str to str
+        A row; empty cells are empty strings.
+
+    Raises
+    ------
+    AstromorphError
+        The file is missing or lacks a column.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            missing = [c for c in columns if c not in (reader.fieldnames or ())]
+            if missing:
+                raise AstromorphError(
+                    f"{path}: the column `{missing[0]}` is missing; "
+                    "remove the file and run the step that writes it again"
+                )
+            yield from reader
+    except FileNotFoundError:
+        raise AstromorphError(
+            f"{path}: no such file; run the step that writes it first"
+        ) from None
+
+
+def csv_columns(path: str | Path) -> list[str]:
+    """The header of a CSV file."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return next(csv.reader(file), [])
+
+
+def list_columns(catalogue: str | Path) -> list[str]:
+    """The columns that came from the user's file list."""
+    return [c for c in csv_columns(catalogue) if c not in CATALOGUE_COLUMNS]
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """The embeddings of one shard.
+
+    Attributes
+    ----------
+    image_ids : tuple of str
+        N ids, in the order of the list.
+    vectors : ndarray, shape (N, D), float32
+        One row per image.
+    """
+
+    image_ids: tuple[str, ...]
+    vectors: "NDArray[np.float32]"
+
+
+def write_embeddings(path: str | Path, embeddings: Embeddings) -> None:
+    """Write one shard's embeddings as Parquet: `image_id`, `emb_0`, `emb_1`, ..."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    vectors = embeddings.vectors
+    columns: dict[str, Any] = {
+        "image_id": pa.array(embeddings.image_ids, type=pa.string())
+    }
+    for k in range(vectors.shape[1]):
+        columns[f"{EMBEDDING_PREFIX}{k}"] = pa.array(vectors[:, k], type=pa.float32())
+    with replacing(path) as temporary:
+        pq.write_table(pa.table(columns), temporary)
+
+
+def read_embeddings(path: str | Path) -> Embeddings:
+    """Read what `write_embeddings` wrote.
+
+    Raises
+    ------
+    AstromorphError
+        The file is missing or no such Parquet file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path, partitioning=None)
+        image_ids = tuple(table.column("image_id").to_pylist())
+    except (OSError, KeyError, pa.ArrowInvalid) as error:
+        raise AstromorphError(
+            f"{path}: no embeddings can be read here ({error}); run `infer` again"
+        ) from None
+    columns = table.drop_columns(["image_id"]).columns
+    vectors = np.empty((len(image_ids), len(columns)), dtype=np.float32)
+    for k, column in enumerate(columns):
+        vectors[:, k] = column.to_numpy()
+    return Embeddings(image_ids, vectors)
+
+
+def embedded_rows(
+    catalogue: str | Path, embeddings: Sequence[str | Path]
+) -> Iterator[tuple[dict[str, str], "NDArray[np.float32]"]]:
+    """Catalogue rows that have an embedding, each with its own, shard by shard.
+
+    Parameters
+    ----------
+    catalogue : path
+        What `validate` wrote.
+    embeddings : sequence of path
+        All shards, in the order of the list.
+
+    Yields
+    ------
+    row : dict of str to str
+        Of the catalogue.
+    vector : ndarray, shape (D,), float32
+
+    Raises
+    ------
+    AstromorphError
+        An embedding belongs to no later row of the catalogue.
+    """
+    rows = read_csv(catalogue, CATALOGUE_COLUMNS)
+    for path in embeddings:
+        shard = read_embeddings(path)
+        for image_id, vector in zip(shard.image_ids, shard.vectors, strict=True):
+            row = next((r for r in rows if r["image_id"] == image_id), None)
+            if row is None:
+                raise AstromorphError(
+                    f"{path}: {image_id} is not in {catalogue}, or not in this order; "
+                    "run preprocess and infer again"
+                )
+            yield row, vector
+
+
+def embedding_length(embeddings: Sequence[str | Path]) -> int:
+    """D, the length of the embeddings, from the first shard's columns."""
+    import pyarrow.parquet as pq
+
+    names = pq.read_schema(embeddings[0]).names
+    return sum(name.startswith(EMBEDDING_PREFIX) for name in names)

@@ -1,0 +1,211 @@
+"""The file list: which images there are, under which ids, in which shards."""
+
+import csv
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+from astromorph.artefacts import CATALOGUE_COLUMNS
+from astromorph.errors import AstromorphError
+
+# Shards grow with the row number: SHARDS_PER_SIZE of each size, then of the last.
+SHARD_SIZES = (256, 512, 1024, 2048, 4096, 8192, 16384)
+SHARDS_PER_SIZE = 16
+HOW_TO_LIST = "list one with `find FOLDER -name '*.fits*' | sort > filelist.txt`"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row of the list.
+
+    Attributes
+    ----------
+    image_id : str
+        16 hexadecimal digits from the path as listed: rows that come or go do
+        not change it.
+    listed : str
+        The path as the list has it.
+    path : str
+        The same, counted from the list's folder where it is relative.
+    columns : dict of str to str
+        Further columns of a CSV list.
+    """
+
+    image_id: str
+    listed: str
+    path: str
+    columns: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Rows that are cached and embedded together by one job.
+
+    Attributes
+    ----------
+    name : str
+        Five digits.
+    start, stop : int
+        First row and the row after the last.
+    digest : str
+        16 hexadecimal digits from the paths of these rows.
+    """
+
+    name: str
+    start: int
+    stop: int
+    digest: str
+
+
+def read_filelist(datafile: str | Path) -> Iterator[Entry]:
+    """Read a file list, a row at a time.
+
+    A text list has a path a line; a CSV list (comma, semicolon or tab) is known
+    by a `path` column. Lines that begin with ``#`` and empty lines are passed
+    over. A column with a name that the catalogue uses gets `listed_` before it.
+
+    Parameters
+    ----------
+    datafile : path
+        The list. Relative paths in it count from its folder.
+
+    Yields
+    ------
+    Entry
+        One per row, in the order of the list.
+
+    Raises
+    ------
+    AstromorphError
+        The list is missing, a folder, not text, or names no file.
+    """
+    datafile = Path(datafile)
+    folder = datafile.parent
+    occurrences: dict[str, int] = {}
+    try:
+        with open(datafile, newline="", encoding="utf-8-sig") as file:
+            for listed, columns in _rows(file):
+                number = occurrences[listed] = occurrences.get(listed, 0) + 1
+                yield Entry(
+                    image_id=_image_id(listed, number),
+                    listed=listed,
+                    path=str(folder / listed),
+                    columns=columns,
+                )
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise AstromorphError(_why_unreadable(datafile, error)) from None
+    if not occurrences:
+        raise AstromorphError(
+            f"{datafile}: the file list names no file; write a path a line, or CSV "
+            "with a `path` column"
+        )
+
+
+def list_columns(entries: Iterable[Entry]) -> list[str]:
+    """Names of the further columns, in the order of the list."""
+    first = next(iter(entries), None)
+    return list(first.columns) if first else []
+
+
+def plan_shards(
+    entries: Iterable[Entry], shard_size: int | None = None
+) -> tuple[Shard, ...]:
+    """Cut the list into shards.
+
+    The cuts depend on the row number alone, so that appended rows change the
+    last shard and add new ones.
+
+    Parameters
+    ----------
+    entries : iterable of Entry
+        The list; only a shard's digest is kept of it.
+    shard_size : int, optional
+        Rows per shard. By default 16 shards of 256, 16 of 512 and so on up to
+        16384: 1,000 images are 4 jobs, 10,000,000 are about 700.
+
+    Returns
+    -------
+    tuple of Shard
+        In the order of the list.
+    """
+    shards: list[Shard] = []
+    start, sha = 0, hashlib.sha256()
+    stop = 0
+    for stop, entry in enumerate(entries, start=1):
+        sha.update(f"{entry.image_id}\0{entry.path}\0".encode())
+        if stop - start == (shard_size or _growing_size(len(shards))):
+            shards.append(_shard(len(shards), start, stop, sha.hexdigest()))
+            start, sha = stop, hashlib.sha256()
+    if stop > start:
+        shards.append(_shard(len(shards), start, stop, sha.hexdigest()))
+    return tuple(shards)
+
+
+def content_digest(entries: Iterable[Entry]) -> str:
+    """16 hexadecimal digits from all that the list says."""
+    sha = hashlib.sha256()
+    for entry in entries:
+        cells = (entry.path, *(f"{k}={v}" for k, v in entry.columns.items()))
+        sha.update("\0".join((*cells, "\n")).encode())
+    return sha.hexdigest()[:16]
+
+
+def _growing_size(number: int) -> int:
+    return SHARD_SIZES[min(number // SHARDS_PER_SIZE, len(SHARD_SIZES) - 1)]
+
+
+def _shard(number: int, start: int, stop: int, digest: str) -> Shard:
+    return Shard(f"{number:05d}", start, stop, digest[:16])
+
+
+def _image_id(listed: str, number: int) -> str:
+    name = listed if number == 1 else f"{listed}\0{number}"
+    return hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+def _rows(file: TextIO) -> Iterator[tuple[str, dict[str, str]]]:
+    lines = (line for line in file if line.strip() and not line.startswith("#"))
+    first = next(lines, "")
+    delimiter = max(",;\t", key=first.count)
+    header = [
+        cell.strip() for cell in next(csv.reader([first], delimiter=delimiter), [])
+    ]
+    if "path" not in header:
+        if first:
+            yield first.strip(), {}
+        for line in lines:
+            yield line.strip(), {}
+        return
+    names = [f"listed_{name}" if name in CATALOGUE_COLUMNS else name for name in header]
+    at = header.index("path")
+    for cells in csv.reader(lines, delimiter=delimiter):
+        yield _csv_row(cells, names, at)
+
+
+def _csv_row(
+    cells: Sequence[str], names: Sequence[str], at: int
+) -> tuple[str, dict[str, str]]:
+    values = [cell.strip() for cell in cells] + [""] * (len(names) - len(cells))
+    further = {
+        name: value
+        for k, (name, value) in enumerate(zip(names, values, strict=False))
+        if k != at and name
+    }
+    return values[at], further
+
+
+def _why_unreadable(datafile: Path, error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"{datafile}: there is no such file list; {HOW_TO_LIST}"
+    if isinstance(error, IsADirectoryError):
+        return f"{datafile}: this is a folder, not a file list; {HOW_TO_LIST}"
+    if isinstance(error, OSError):
+        return f"{datafile}: the file list cannot be read ({error.strerror})"
+    if isinstance(error, UnicodeDecodeError):
+        return (
+            f"{datafile}: this is no text in UTF-8 (byte {error.start}); give a list "
+            f"of FITS files, not an image; {HOW_TO_LIST}"
+        )
+    return f"{datafile}: this CSV cannot be read: {error}"

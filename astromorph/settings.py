@@ -1,0 +1,355 @@
+"""Every setting: its name, default, range and reason. Read once, never changed.
+
+The same keys serve YAML (``config/config.yaml``) and TOML (``settings.toml``).
+A step gets its own part only, as one canonical string (`part_of`), so that a
+change reruns that step and what follows, nothing before it.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from astromorph.errors import AstromorphError
+
+Positive = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A frozen group of settings that knows no other keys."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_means_default(cls, values: Any) -> Any:
+        """``data_settings:`` with nothing behind it is null in YAML."""
+        if isinstance(values, Mapping):
+            return {key: value for key, value in values.items() if value is not None}
+        return values
+
+
+class NetworkSettings(Section):
+    """`network_settings`: the shape of the encoder."""
+
+    last_layer: Literal["layer1", "layer2", "layer3", "layer4"] = "layer4"
+    """The last block of ResNet-18 that `n_layer_resnet` keeps: 64, 128, 256 or
+    512 features. Fewer layers train faster and suit small images; `amm` has no
+    such choice and ignores it."""
+
+
+class DataSettings(Section):
+    """`data_settings`: how a FITS file becomes an image."""
+
+    stacksize: Positive = 1
+    """How often a single channel is repeated before the network sees it; 3
+    suits networks made for RGB images."""
+
+    max_pixels: Positive = 2**28
+    """A header that promises more pixels is refused before memory is taken:
+    268 million float32 pixels are 1 GB."""
+
+
+class PreprocessSettings(Section):
+    """`preprocess_settings`: how an image becomes a tensor."""
+
+    size: Annotated[int, Field(ge=16, le=1024)] = 64
+    """Side of the cached square images in pixels; the longer side of an image
+    is resized to it and the shorter padded with background. Time and memory
+    grow with its square."""
+
+    shard_size: Positive | None = None
+    """Images per shard, the unit of work of one job. Null lets shards grow with
+    the row number, from 256 to 16384, so that both a laptop and a cluster get
+    a sensible number of jobs and appended rows touch the last shard only."""
+
+
+class SplitSettings(Section):
+    """`split_settings`: which images are held out of training."""
+
+    test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the images that only measure the loss. Each image is drawn by
+    itself, so that files added later move none of the others."""
+
+
+class ByolSettings(Section):
+    """`byol_settings`: the heads on the encoder and the target network."""
+
+    representation_size: Positive | None = None
+    """Length of an embedding. Null takes the encoder's own number of features;
+    any other number adds a linear layer behind the encoder."""
+
+    projection_size: Positive | None = None
+    """Length of the vectors that the loss compares; should be smaller than
+    `representation_size`. Null takes half of it, at most 256, the paper's."""
+
+    projection_hidden_size: Positive | None = None
+    """Hidden width of projector and predictor; should be larger than
+    `representation_size`. Null takes twice it, the paper's ratio."""
+
+    use_momentum: bool = True
+    """The target follows the online network as a moving average (BYOL); false
+    lets both share their weights, behind a stop-gradient (SimSiam)."""
+
+    moving_average_decay: Fraction = 0.99
+    """Share of the target kept per step at the start; rises to 1 along a cosine.
+    The paper: 0.97, 0.99, 0.996 for 40, 100 to 300 and 1000 epochs."""
+
+
+class AugmentationSettings(Section):
+    """`augmentation_settings`: what two views of one object may differ in."""
+
+    rotation: bool = True
+    """Turn each view by an angle of its own: the sky has no upright."""
+
+    flip: bool = True
+    """Mirror every second view: the sky has no handedness either."""
+
+    scale: tuple[
+        Annotated[float, Field(gt=0.1, le=1)], Annotated[float, Field(ge=1, lt=10)]
+    ] = (0.6, 1.6)
+    """Smallest and largest magnification. Too narrow a range lets the network
+    solve its task by angular size alone."""
+
+    shift: Annotated[float, Field(ge=0, le=0.5)] = 0.08
+    """Largest shift along each axis, as a fraction of the side."""
+
+    gamma: Annotated[float, Field(ge=0, le=2)] = 0.4
+    """Spread of the logarithm of the exponent that bends the brightness scale,
+    so that brightness alone does not tell objects apart; 0 leaves it."""
+
+    noise: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Largest standard deviation of added Gaussian noise, where the image spans
+    0 to 1."""
+
+
+class InferenceSettings(Section):
+    """`inference_settings`: how embeddings are computed."""
+
+    symmetry: Literal["none", "d4"] = "none"
+    """`d4` averages the embedding over the 8 flips and right-angle rotations:
+    8 times the work, less dependence on the position angle."""
+
+    batch_size: Positive = 256
+    """Images in memory of the device at a time."""
+
+
+class ExportSettings(Section):
+    """`export_settings`: what the tables and pages look like."""
+
+    thumbnail_size: Annotated[int, Field(ge=8, le=256)] = 48
+    """Side of a TensorBoard thumbnail in pixels; smaller where the sprite of
+    all images would exceed TensorBoard's 8192 pixels."""
+
+
+class Settings(Section):
+    """All settings of a run."""
+
+    datafile: str | None = None
+    """The file list: a path a line, or CSV with a `path` column."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Start of every random number; the same seed gives the same result."""
+
+    network_name: Literal["n_layer_resnet", "amm"] = "n_layer_resnet"
+    """The encoder: ResNet-18 up to `last_layer`, or `amm`, a light network."""
+
+    trained_network_name: str | None = None
+    """A model file. The workflow and `astromorph infer` then use that model;
+    `astromorph train` writes its model there."""
+
+    epochs: Positive = 40
+    """How often training sees each image."""
+
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    """Images per training step; batch norm needs at least 2, and works better
+    with many."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Step size of AdamW."""
+
+    exponential_lr: bool = False
+    """Multiply the learning rate by `gamma` after each epoch."""
+
+    gamma: Annotated[float, Field(gt=0, lt=1)] = 0.99
+    """The factor of `exponential_lr`."""
+
+    core_limit: Annotated[int, Field(ge=0)] = 0
+    """Most cores that a step may use; 0 for all that it is given."""
+
+    export_to_csv: bool = True
+    """Write `results/export/embeddings.csv`."""
+
+    network_settings: NetworkSettings = Field(default_factory=NetworkSettings)
+    data_settings: DataSettings = Field(default_factory=DataSettings)
+    preprocess_settings: PreprocessSettings = Field(default_factory=PreprocessSettings)
+    split_settings: SplitSettings = Field(default_factory=SplitSettings)
+    byol_settings: ByolSettings = Field(default_factory=ByolSettings)
+    augmentation_settings: AugmentationSettings = Field(
+        default_factory=AugmentationSettings
+    )
+    inference_settings: InferenceSettings = Field(default_factory=InferenceSettings)
+    export_settings: ExportSettings = Field(default_factory=ExportSettings)
+
+
+# What each step is told: whole sections, single values as "section.name".
+PARTS: dict[str, tuple[str, ...]] = {
+    "validate": ("data_settings.max_pixels",),
+    "preprocess": ("data_settings.max_pixels", "preprocess_settings.size"),
+    "split": ("seed", "split_settings"),
+    "train": (
+        "seed",
+        "network_name",
+        "epochs",
+        "batch_size",
+        "learning_rate",
+        "exponential_lr",
+        "gamma",
+        "network_settings",
+        "byol_settings",
+        "augmentation_settings",
+        "data_settings.stacksize",
+    ),
+    "infer": ("inference_settings",),
+    "export_csv": (),
+    "export_tensorboard": ("export_settings",),
+}
+
+
+def part_of(settings: Settings, step: str) -> dict[str, Any]:
+    """The settings that one step depends on, and no others.
+
+    Parameters
+    ----------
+    settings : Settings
+        All of them.
+    step : str
+        A key of `PARTS`.
+
+    Returns
+    -------
+    dict
+        Plain nested values; `parse` makes `Settings` of them again.
+    """
+    everything = settings.model_dump(mode="json")
+    part: dict[str, Any] = {}
+    for name in PARTS[step]:
+        section, _, key = name.partition(".")
+        if key:
+            part.setdefault(section, {})[key] = everything[section][key]
+        else:
+            part[name] = everything[name]
+    return part
+
+
+def parse(values: Mapping[str, Any], source: str) -> Settings:
+    """Check plain values against the model.
+
+    Parameters
+    ----------
+    values : mapping
+        As read from YAML, TOML or JSON.
+    source : str
+        Where they are from; begins every message.
+
+    Raises
+    ------
+    AstromorphError
+        A line for each unknown key, wrong type or value out of range.
+    """
+    try:
+        return Settings.model_validate(dict(values))
+    except ValidationError as error:
+        lines = [_explain(dict(problem)) for problem in error.errors()]
+        raise AstromorphError(
+            "\n".join(f"{source}: {line}" for line in lines)
+        ) from None
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    """Read the plain values of a TOML, YAML or JSON file.
+
+    Raises
+    ------
+    AstromorphError
+        The file is missing, cannot be parsed or holds no table of settings.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
+    except OSError as error:
+        raise AstromorphError(
+            f"{path}: the settings file cannot be read ({error.strerror}); "
+            "give an existing TOML or YAML file"
+        ) from None
+    except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
+        kind = "TOML" if path.suffix == ".toml" else "YAML"
+        raise AstromorphError(f"{path}: this is not valid {kind}: {error}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        found = type(values).__name__
+        raise AstromorphError(
+            f"{path}: found a {found} where settings belong; write lines `name: value`"
+        )
+    return cast("dict[str, Any]", values)
+
+
+def required_datafile(settings: Settings, source: str) -> str:
+    """The file list's name.
+
+    Raises
+    ------
+    AstromorphError
+        None is set.
+    """
+    if not settings.datafile:
+        raise AstromorphError(
+            f"{source}: `datafile` is not set; name the file that lists your FITS "
+            "files, a path a line (or CSV with a `path` column)"
+        )
+    return settings.datafile
+
+
+def names() -> Iterator[str]:
+    """Every setting: ``"epochs"``, ``"data_settings.stacksize"``, ..."""
+    for name, field in Settings.model_fields.items():
+        section = _section_of(field.annotation)
+        yield name
+        if section:
+            yield from (f"{name}.{key}" for key in section.model_fields)
+
+
+def _section_of(annotation: Any) -> type[Section] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    return None
+
+
+def _explain(problem: dict[str, Any]) -> str:
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return _explain_unknown(where)
+    found = repr(problem["input"])
+    if len(found) > 60:
+        found = f"{found[:57]}..."
+    message = problem["msg"][0].lower() + problem["msg"][1:]
+    return f"`{where}`: found {found}; {message} (see config/README.md)"
+
+
+def _explain_unknown(where: str) -> str:
+    everything = list(names())
+    wrong = where.rpartition(".")[2]
+    by_key = {name.rpartition(".")[2]: name for name in everything}
+    for key in (wrong, *difflib.get_close_matches(wrong, by_key, n=1, cutoff=0.6)):
+        if key in by_key:
+            return f"`{where}` is not a setting; did you mean `{by_key[key]}`?"
+    return f"`{where}` is not a setting; config/README.md lists them all"
