@@ -1,0 +1,138 @@
+"""Tensor shards: the cache between preprocessing and everything that sees pixels.
+
+One ``.pt`` of tensors and plain values per shard, written once, read mapped.
+Nothing is ever unpickled.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from astromorph.artefacts import replacing
+from astromorph.errors import AstromorphError
+
+SHARD_FORMAT = "astromorph-tensors"
+SHARD_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TensorShard:
+    """Images of one shard, ready for the network.
+
+    Attributes
+    ----------
+    images : Tensor, shape (N, C, S, S), float16
+        From 0 to 1. Bad files are left out.
+    image_ids : tuple of str
+        N ids.
+    rows : Tensor, shape (N,), int64
+        Row numbers in the file list.
+    statistics : dict of str to Tensor, shape (N,), float32
+        See `astromorph.preprocess.Prepared`.
+    settings : str
+        The canonical settings that the images were made with.
+    """
+
+    images: Tensor
+    image_ids: tuple[str, ...]
+    rows: Tensor
+    statistics: dict[str, Tensor]
+    settings: str
+
+
+def save_plain(path: str | Path, values: dict[str, Any]) -> None:
+    """Write tensors and plain values to a ``.pt`` file, whole or not at all."""
+    with replacing(path) as temporary:
+        torch.save(values, temporary)
+
+
+def load_plain(
+    path: str | Path, kind: str, version: int, remedy: str
+) -> dict[str, Any]:
+    """Read a ``.pt`` file of tensors and plain values, mapped into memory.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    kind : str
+        What its entry `format` must be.
+    version : int
+        What its entry `format_version` must be.
+    remedy : str
+        What the user can do where the file is not one of these.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    AstromorphError
+        The file is missing, damaged, pickled, of another kind or version.
+    """
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except FileNotFoundError:
+        raise AstromorphError(f"{path}: there is no such file; {remedy}") from None
+    except UnpicklingError:
+        raise AstromorphError(
+            f"{path}: this file holds pickled objects, which could run any program, "
+            f"and is not read; only tensors and plain values are allowed; {remedy}"
+        ) from None
+    except (RuntimeError, OSError, ValueError, EOFError, KeyError) as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else "damaged"
+        raise AstromorphError(
+            f"{path}: this is not a readable .pt file ({reason}); {remedy}"
+        ) from None
+    found = values.get("format") if isinstance(values, dict) else type(values).__name__
+    if found != kind:
+        raise AstromorphError(f"{path}: found {found!r}, expected {kind!r}; {remedy}")
+    if values.get("format_version") != version:
+        raise AstromorphError(
+            f"{path}: found format version {values.get('format_version')!r}, written "
+            f"by astromorph {values.get('package_version', 'unknown')}; this one reads "
+            f"version {version}; {remedy}"
+        )
+    plain: dict[str, Any] = values
+    return plain
+
+
+def write_shard(path: str | Path, shard: TensorShard) -> None:
+    """Write one shard."""
+    save_plain(
+        path,
+        {
+            "format": SHARD_FORMAT,
+            "format_version": SHARD_VERSION,
+            "images": shard.images,
+            "image_ids": list(shard.image_ids),
+            "rows": shard.rows,
+            "statistics": shard.statistics,
+            "settings": shard.settings,
+        },
+    )
+
+
+def read_shard(path: str | Path) -> TensorShard:
+    """Map one shard into memory; pixels are read when they are used.
+
+    Raises
+    ------
+    AstromorphError
+        The file is no tensor shard of this version.
+    """
+    values = load_plain(
+        path, SHARD_FORMAT, SHARD_VERSION, "remove it and run preprocess again"
+    )
+    return TensorShard(
+        images=values["images"],
+        image_ids=tuple(values["image_ids"]),
+        rows=values["rows"],
+        statistics=values["statistics"],
+        settings=values["settings"],
+    )
