@@ -1,0 +1,101 @@
+"""Views: what two pictures of one object may differ in.
+
+All images of a batch are resampled at once, each with its own random draw, on
+the device where they are.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from astromorph.settings import AugmentationSettings
+
+
+class SkyAugmentation:
+    """Flip, rotation, scale and shift in one resampling, then gamma and noise.
+
+    Beyond the image's edge its mirror image is seen, never a filled corner.
+
+    Parameters
+    ----------
+    settings : AugmentationSettings, optional
+        How strong each change is.
+    generator : torch.Generator, optional
+        All randomness; drawn on the CPU, so that every device draws the same.
+
+    Examples
+    --------
+    >>> import torch
+    >>> augment = SkyAugmentation(generator=torch.Generator().manual_seed(1))
+    >>> augment(torch.rand(4, 1, 32, 32)).shape
+    torch.Size([4, 1, 32, 32])
+    """
+
+    def __init__(
+        self,
+        settings: AugmentationSettings | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        self.settings = settings or AugmentationSettings()
+        self.generator = generator
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """One view of each image.
+
+        Parameters
+        ----------
+        images : Tensor, shape (N, C, H, W), float32
+            From 0 to 1; left as they are.
+
+        Returns
+        -------
+        Tensor, shape (N, C, H, W), float32
+            From 0 to 1.
+        """
+        grid = functional.affine_grid(
+            self._matrices(len(images), images.shape[2] / images.shape[3]).to(images),
+            list(images.shape),
+            align_corners=False,
+        )
+        views = functional.grid_sample(
+            images,
+            grid,
+            mode="bilinear",
+            padding_mode="reflection",
+            align_corners=False,
+        ).clamp_(0, 1)
+        views = views ** self._exponents(len(images)).to(images)
+        amplitude = self._uniform(len(images), 1, 1, 1).to(images) * self.settings.noise
+        return (views + amplitude * self._normal(views)).clamp_(0, 1)
+
+    def _matrices(self, number: int, aspect: float) -> Tensor:
+        """Affine maps `(N, 2, 3)` from the view's coordinates to the image's.
+
+        Coordinates run from -1 to 1 along both axes, so that on an image that
+        is not square a rotation needs the aspect, height over width.
+        """
+        s = self.settings
+        smallest, largest = (math.log(scale) for scale in s.scale)
+        angle = 2 * math.pi * self._uniform(number) * s.rotation
+        scale = torch.exp(-(smallest + (largest - smallest) * self._uniform(number)))
+        mirror = 1 - 2 * (self._uniform(number) < 0.5 * s.flip).float()
+        shift = s.shift * (2 * self._uniform(number, 2) - 1) * 2
+        cos, sin = scale * angle.cos(), scale * angle.sin()
+        rows = (
+            torch.stack([mirror * cos, -mirror * sin * aspect, shift[:, 0]], dim=1),
+            torch.stack([sin / aspect, cos, shift[:, 1]], dim=1),
+        )
+        return torch.stack(rows, dim=1)
+
+    def _exponents(self, number: int) -> Tensor:
+        """Log-uniform exponents `(N, 1, 1, 1)` around 1."""
+        spread = self.settings.gamma
+        return torch.exp(spread * (2 * self._uniform(number, 1, 1, 1) - 1))
+
+    def _uniform(self, *shape: int) -> Tensor:
+        return torch.rand(*shape, generator=self.generator)
+
+    def _normal(self, like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=self.generator).to(like)

@@ -1,0 +1,326 @@
+"""The command line: one subcommand per step, and `simulate`.
+
+Only this module configures logging and exits.
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from astromorph.errors import AstromorphError
+from astromorph.settings import Settings, load, parse, required_datafile
+
+LOG = logging.getLogger("astromorph")
+Command = Callable[[argparse.Namespace], None]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one subcommand.
+
+    Exit codes: 0 done, 1 an error that the message explains, 2 wrong usage, 130
+    interrupted.
+    """
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(message)s",
+        datefmt="%H:%M:%S",
+        stream=sys.stderr,
+    )
+    try:
+        options.command(options)
+    except AstromorphError as error:
+        for line in str(error).splitlines():
+            LOG.error("%s", line)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        LOG.error("interrupted; what was complete before is kept")
+        sys.exit(130)
+
+
+def _simulate(options: argparse.Namespace) -> None:
+    from astromorph.simulate import simulate
+
+    simulate(options.output, options.number, options.seed)
+
+
+def _validate(options: argparse.Namespace) -> None:
+    from astromorph.validate import validate
+
+    settings = _settings(options)
+    datafile = required_datafile(settings, _source(options))
+    cores = _cores(settings, options)
+    validate(settings, datafile, options.catalogue, options.page, cores)
+
+
+def _preprocess(options: argparse.Namespace) -> None:
+    from astromorph.shards import preprocess
+
+    settings = _settings(options)
+    preprocess(
+        settings,
+        required_datafile(settings, _source(options)),
+        tuple(options.rows),
+        options.tensors,
+        options.contents,
+    )
+
+
+def _split(options: argparse.Namespace) -> None:
+    from astromorph.split import split
+
+    split(_settings(options), options.catalogue, options.contents, options.output)
+
+
+def _train(options: argparse.Namespace) -> None:
+    settings = _settings(options)
+    if options.tensors is None:
+        from astromorph.pipeline import run_train
+
+        cores = _cores(settings, options)
+        run_train(settings, options.results, _source(options), cores)
+        return
+    from astromorph.train import train
+
+    model = options.trained_network_name
+    threads = _cores(settings, options)
+    _require(options, "split", "trained_network_name", "history", "log_dir")
+    train(
+        settings, options.split, options.tensors, model, options.history,
+        options.log_dir, threads,
+    )  # fmt: skip
+
+
+def _infer(options: argparse.Namespace) -> None:
+    settings = _settings(options)
+    cores = _cores(settings, options)
+    if options.tensors is None:
+        from astromorph.pipeline import run_infer
+
+        run_infer(settings, options.results, _source(options), cores)
+        return
+    from astromorph.infer import infer
+
+    _require(options, "trained_network_name", "output")
+    infer(
+        settings, options.trained_network_name, options.tensors, options.output, cores
+    )
+
+
+def _export_csv(options: argparse.Namespace) -> None:
+    from astromorph.export_csv import export_csv
+
+    export_csv(options.catalogue, options.embeddings, options.output)
+
+
+def _export_tensorboard(options: argparse.Namespace) -> None:
+    from astromorph.export_tensorboard import export_tensorboard
+
+    export_tensorboard(
+        _settings(options),
+        options.catalogue,
+        options.embeddings,
+        options.tensors,
+        options.output,
+    )
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    """Settings of the file or the string, with what the command line says instead."""
+    values: dict[str, Any] = {}
+    if options.config_file:
+        values = load(options.config_file)
+    if options.settings:
+        try:
+            values |= json.loads(options.settings)
+        except (ValueError, TypeError) as error:
+            raise AstromorphError(f"--settings: not a JSON object: {error}") from None
+    for name in ("datafile", "trained_network_name"):
+        if getattr(options, name, None):
+            values[name] = getattr(options, name)
+    return parse(values, _source(options))
+
+
+def _source(options: argparse.Namespace) -> str:
+    return options.config_file or "command line"
+
+
+def _cores(settings: Settings, options: argparse.Namespace) -> int:
+    """Cores to use: those that are there or asked for, within `core_limit`."""
+    cores = options.threads or len(os.sched_getaffinity(0))
+    return min(cores, settings.core_limit) if settings.core_limit else cores
+
+
+def _require(options: argparse.Namespace, *names: str) -> None:
+    for name in names:
+        if getattr(options, name) is None:
+            flag = name.replace("_", "-")
+            raise AstromorphError(f"--{flag} is needed where --tensors is given")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="astromorph",
+        description="Embed FITS images without labels: objects that look alike lie "
+        "together.",
+        epilog="`snakemake --cores all` runs all steps; `astromorph train` and "
+        "`astromorph infer` with -c run them without Snakemake.",
+    )
+    steps = parser.add_subparsers(title="steps", required=True, metavar="STEP")
+    _add_simulate(steps)
+    _add_validate(steps)
+    _add_preprocess(steps)
+    _add_split(steps)
+    _add_train(steps)
+    _add_infer(steps)
+    _add_export(steps)
+    return parser
+
+
+def _add(steps: Any, name: str, command: Command, summary: str) -> Any:
+    step = steps.add_parser(name, help=summary, description=summary)
+    step.set_defaults(command=command)
+    return step
+
+
+def _add_step(steps: Any, name: str, command: Command, summary: str) -> Any:
+    """A subcommand that takes settings."""
+    step = _add(steps, name, command, summary)
+    step.add_argument(
+        "-c", "--config-file", metavar="FILE", help="settings, TOML or YAML"
+    )
+    step.add_argument(
+        "--settings", metavar="JSON", help="settings as one string; over those of FILE"
+    )
+    step.add_argument("--threads", type=int, default=0, help="cores; 0 for all")
+    return step
+
+
+def _add_simulate(steps: Any) -> None:
+    step = _add(
+        steps, "simulate", _simulate, "Write simulated FITS images of known kinds."
+    )
+    step.add_argument(
+        "--output", required=True, metavar="DIR", help="folder to write to"
+    )
+    step.add_argument("--number", type=int, default=210, help="images (%(default)s)")
+    step.add_argument("--seed", type=int, default=0, help="start of the random numbers")
+
+
+def _add_validate(steps: Any) -> None:
+    step = _add_step(
+        steps, "validate", _validate, "Say of each listed file what it is, or why not."
+    )
+    _add_datafile(step)
+    step.add_argument("--catalogue", default="results/catalogue.csv", help="to write")
+    step.add_argument("--page", default="results/validation.html", help="to write")
+
+
+def _add_preprocess(steps: Any) -> None:
+    step = _add_step(
+        steps, "preprocess", _preprocess, "Turn the FITS files of a shard into tensors."
+    )
+    _add_datafile(step)
+    step.add_argument(
+        "--rows", type=int, nargs=2, required=True, metavar=("FROM", "TO"),
+        help="rows of the list, from 0, the last not included",
+    )  # fmt: skip
+    step.add_argument("--tensors", required=True, metavar="PT", help="to write")
+    step.add_argument("--contents", required=True, metavar="CSV", help="to write")
+
+
+def _add_split(steps: Any) -> None:
+    step = _add_step(steps, "split", _split, "Hold images out of training.")
+    step.add_argument("--catalogue", default="results/catalogue.csv", help="to read")
+    step.add_argument(
+        "--contents", nargs="+", required=True, metavar="CSV",
+        help="tables that preprocess wrote, in order",
+    )  # fmt: skip
+    step.add_argument("--output", default="results/split.csv", help="to write")
+
+
+def _add_train(steps: Any) -> None:
+    step = _add_step(
+        steps,
+        "train",
+        _train,
+        "Train a network by itself. With -c, all steps from FITS files to a model; "
+        "with --tensors, this step alone.",
+    )
+    _add_datafile(step)
+    _add_model(step, "the model file to write")
+    _add_results(step)
+    step.add_argument("--tensors", nargs="+", metavar="PT", help="all shards, in order")
+    step.add_argument("--split", metavar="CSV", help="with --tensors: to read")
+    step.add_argument("--history", metavar="CSV", help="with --tensors: to write")
+    step.add_argument("--log-dir", metavar="DIR", help="with --tensors: to write")
+
+
+def _add_infer(steps: Any) -> None:
+    step = _add_step(
+        steps,
+        "infer",
+        _infer,
+        "Embed images with a trained network. With -c, all steps from FITS files to "
+        "tables; with --tensors, this step alone.",
+    )
+    _add_datafile(step)
+    _add_model(step, "the model file to read")
+    _add_results(step)
+    step.add_argument("--tensors", metavar="PT", help="one shard")
+    step.add_argument("--output", metavar="PARQUET", help="with --tensors: to write")
+
+
+def _add_export(steps: Any) -> None:
+    export = steps.add_parser(
+        "export",
+        help="Write embeddings in the form of other programs.",
+        description="Write embeddings in the form of other programs.",
+    )
+    forms = export.add_subparsers(title="forms", required=True, metavar="FORM")
+    csv = _add(forms, "csv", _export_csv, "One table: facts and embeddings.")
+    _add_embeddings(csv)
+    csv.add_argument(
+        "--output", default="results/export/embeddings.csv", help="to write"
+    )
+    board = _add_step(
+        forms,
+        "tensorboard",
+        _export_tensorboard,
+        "A folder for TensorBoard's projector.",
+    )
+    _add_embeddings(board)
+    board.add_argument(
+        "--tensors", nargs="+", required=True, metavar="PT", help="all shards, in order"
+    )
+    board.add_argument(
+        "--output", default="results/export/tensorboard", help="to write"
+    )
+
+
+def _add_datafile(step: Any) -> None:
+    step.add_argument(
+        "-d", "--datafile", metavar="LIST", help="the file list; over the settings'"
+    )
+
+
+def _add_model(step: Any, summary: str) -> None:
+    step.add_argument("-n", "--trained-network-name", metavar="PT", help=summary)
+
+
+def _add_results(step: Any) -> None:
+    step.add_argument(
+        "--results", default="results", metavar="DIR", help="folder (%(default)s)"
+    )
+
+
+def _add_embeddings(step: Any) -> None:
+    step.add_argument("--catalogue", default="results/catalogue.csv", help="to read")
+    step.add_argument(
+        "--embeddings", nargs="+", required=True, metavar="PARQUET",
+        help="all shards, in order",
+    )  # fmt: skip

@@ -1,0 +1,138 @@
+"""The training loop and what it promises."""
+
+import pytest
+import torch
+
+from astromorph.byol import BYOL
+from astromorph.datasets import CachedDataset
+from astromorph.errors import AstromorphError
+from astromorph.networks import AstroMorphologyModel
+from astromorph.trainer import ByolTrainer
+
+
+def images(number: int = 20, seed: int = 5) -> torch.Tensor:
+    return torch.rand(number, 1, 32, 32, generator=torch.Generator().manual_seed(seed))
+
+
+def trainer(seed: int = 0, **options) -> ByolTrainer:
+    torch.manual_seed(seed)
+    byol = BYOL(AstroMorphologyModel(1), features=128)
+    return ByolTrainer(byol, seed=seed, device="cpu", **options)
+
+
+def test_one_seed_gives_one_model_bit_for_bit():
+    """Two runs with one seed agree in every weight and every loss; another does not."""
+    runs = []
+    for seed in (1, 1, 2):
+        made = trainer(seed)
+        history = made.train_model(images(), images(4), epochs=2, batch_size=8)
+        runs.append((history, made.byol.state_dict()))
+    (first, state), (second, again), (third, _) = runs
+    assert first == second
+    assert all(torch.equal(state[name], again[name]) for name in state)
+    assert first != third
+
+
+def test_every_image_is_seen_once_an_epoch_in_a_new_order():
+    """Also those of the last, incomplete batch; no epoch repeats an order."""
+    seen: list[torch.Tensor] = []
+
+    def remember(batch: torch.Tensor) -> torch.Tensor:
+        seen.append(batch.flatten(1)[:, 0].clone())
+        return batch
+
+    data = images(21)
+    made = trainer(augmentation_function=remember)
+    made.train_model(data, None, epochs=2, batch_size=8)
+    orders = torch.cat(seen[::2]).chunk(2)
+    expected = data.flatten(1)[:, 0].sort().values
+    for order in orders:
+        torch.testing.assert_close(order.sort().values, expected)
+    assert not torch.equal(*orders)
+    assert all(torch.equal(a, b) for a, b in zip(seen[::2], seen[1::2], strict=True))
+
+
+def test_the_loss_falls():
+    """Thirty steps on a few images make the views easier to predict."""
+    history = trainer().train_model(images(), None, epochs=10, batch_size=10)
+    assert history[-1].train_loss < 0.8 * history[0].train_loss
+
+
+def test_the_target_moves_after_every_step_and_stands_still_at_the_end():
+    """With a decay below 1 the target differs from where it began."""
+    made = trainer(decay=0.5)
+    before = [p.clone() for p in made.byol.target.parameters()]
+    history = made.train_model(images(), None, epochs=2, batch_size=10)
+    after = list(made.byol.target.parameters())
+    assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert history[-1].moving_average_decay == 1
+
+
+def test_batch_norm_is_in_train_mode_while_training_also_after_a_test():
+    """`test` and `forward` leave the model in training mode and change no buffer."""
+    made = trainer()
+    made.train_model(images(), images(4), epochs=1, batch_size=10)
+    buffers = {k: v.clone() for k, v in made.byol.named_buffers()}
+    first = made.test(CachedDataset(images(6)), 4)
+    assert made.byol.training
+    made.forward(images(3))
+    assert made.byol.training
+    assert all(torch.equal(v, buffers[k]) for k, v in made.byol.named_buffers())
+    assert made.test(CachedDataset(images(6)), 4) == first
+
+
+def test_training_changes_no_input():
+    """The images that were handed in are the same afterwards."""
+    data = images()
+    kept = data.clone()
+    trainer().train_model(data, data, epochs=1, batch_size=8)
+    assert torch.equal(data, kept)
+
+
+def test_own_parts_are_used():
+    """Optimizer, scheduler and its options are those that were given."""
+    made = trainer(
+        optimizer=lambda byol, rate: torch.optim.SGD(byol.parameters(), lr=rate),
+        learning_rate=0.1,
+        lr_scheduler=torch.optim.lr_scheduler.ExponentialLR,
+        lr_scheduler_options={"gamma": 0.5},
+    )
+    history = made.train_model(images(), None, epochs=3, batch_size=10)
+    assert isinstance(made.optimizer, torch.optim.SGD)
+    assert [e.learning_rate for e in history] == pytest.approx([0.1, 0.05, 0.025])
+
+
+def test_scalars_are_written(tmp_path):
+    """TensorBoard finds the losses of each epoch in `log_dir`."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    history = trainer().train_model(images(), images(4), 2, 10, log_dir=tmp_path)
+    events = EventAccumulator(str(tmp_path)).Reload()
+    for name, values in {
+        "loss/train": [e.train_loss for e in history],
+        "loss/test": [e.test_loss for e in history],
+    }.items():
+        found = [e.value for e in events.Scalars(name)]
+        assert found == pytest.approx(values, rel=1e-6)
+
+
+def test_one_image_is_not_enough():
+    """BYOL compares images of a batch."""
+    with pytest.raises(AstromorphError, match="found 1 images.*at least 2"):
+        trainer().train_model(images(1), None, epochs=1)
+
+
+def test_a_diverging_loss_is_named():
+    """A loss that is not finite ends training with what to try."""
+    made = trainer(learning_rate=1e30)
+    with pytest.raises(AstromorphError, match="the loss is nan.*learning_rate"):
+        made.train_model(images(), None, epochs=3, batch_size=10)
+
+
+def test_embeddings_do_not_depend_on_the_batch():
+    """An image has the same embedding alone and among others."""
+    made = trainer()
+    made.train_model(images(), None, epochs=1, batch_size=10)
+    together, alone = made.forward(images(4)), made.forward(images(4)[2:3])
+    assert together.dtype == torch.float32
+    torch.testing.assert_close(together[2:3], alone, rtol=1e-4, atol=1e-5)
