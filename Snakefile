@@ -1,0 +1,8 @@
+# The workflow itself is in workflow/; this file lets `snakemake` find it here.
+include: "workflow/Snakefile"
+
+
+rule everything:
+    default_target: True
+    input:
+        rules.all.input,

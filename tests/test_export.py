@@ -1,0 +1,140 @@
+"""What leaves: one table, one folder for the projector."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+
+from astromorph import artefacts
+from astromorph.artefacts import CATALOGUE_COLUMNS, Embeddings
+from astromorph.cache import TensorShard, write_shard
+from astromorph.errors import AstromorphError
+from astromorph.export_csv import export_csv, spreadsheet_safe
+from astromorph.export_tensorboard import export_tensorboard, one_cell
+from astromorph.infer import d4, embed
+from astromorph.settings import InferenceSettings, Settings
+from astromorph.thumbnails import LARGEST_SPRITE, sprite, thumbnail
+
+NASTY = ["=cmd()", "<b>bold</b>", 'quo"te,comma', "tab\there\nline", "ünï", "-1.5"]
+
+
+@pytest.fixture
+def results(tmp_path):
+    """A catalogue of six rows with nasty names, one rejected, and two shards."""
+    ids = [f"{k:016x}" for k in range(6)]
+    rows = [
+        {"image_id": i, "path": f"{i}.fits", "status": "ok", "object": n, "kind": n}
+        for i, n in zip(ids, NASTY, strict=True)
+    ]
+    catalogue = tmp_path / "catalogue.csv"
+    artefacts.write_csv(catalogue, (*CATALOGUE_COLUMNS, "kind"), rows)
+    vectors = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    kept = [k for k in range(6) if k != 2]
+    embeddings, tensors = [], []
+    for name, part in (("a", slice(0, 2)), ("b", slice(2, 5))):
+        some = tuple(ids[k] for k in kept[part])
+        embeddings.append(tmp_path / f"{name}.parquet")
+        artefacts.write_embeddings(embeddings[-1], Embeddings(some, vectors[part]))
+        images = torch.rand(len(some), 1, 16, 16).half()
+        tensors.append(tmp_path / f"{name}.pt")
+        write_shard(
+            tensors[-1],
+            TensorShard(images, some, torch.arange(len(some)), {}, "{}"),
+        )
+    return tmp_path, catalogue, embeddings, tensors, vectors
+
+
+def test_the_csv_returns_what_was_embedded(results):
+    """Vectors come back to the last bit, names unharmed but for formulas."""
+    folder, catalogue, embeddings, _, vectors = results
+    export_csv(catalogue, embeddings, folder / "out.csv")
+    with open(folder / "out.csv", newline="", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    read = [[np.float32(row[f"emb_{k}"]) for k in range(3)] for row in table]
+    np.testing.assert_array_equal(np.array(read), vectors)
+    names = [row["kind"] for row in table]
+    assert names == ["'=cmd()", "<b>bold</b>", "tab\there\nline", "ünï", "-1.5"]
+
+
+@pytest.mark.parametrize("text", ["=1+1", "@SUM(A1)", "+x", "-x", "\tx"])
+def test_no_cell_is_a_formula(text):
+    """What a spreadsheet would run gets an apostrophe before it."""
+    assert spreadsheet_safe(text) == f"'{text}"
+
+
+@pytest.mark.parametrize("text", ["-1.5", "+3e8", "NGC 1", "", "a=b"])
+def test_other_cells_stay(text):
+    """Numbers and plain names are not touched."""
+    assert spreadsheet_safe(text) == text
+
+
+def test_metadata_has_a_line_per_point(results):
+    """Tabs and line breaks in names do not break the projector's table."""
+    folder, catalogue, embeddings, tensors, vectors = results
+    export_tensorboard(Settings(), catalogue, embeddings, tensors, folder / "board")
+    metadata = (folder / "board/metadata.tsv").read_text(encoding="utf-8")
+    lines = [line.split("\t") for line in metadata.splitlines()]
+    assert {len(line) for line in lines} == {len(lines[0])}
+    assert len(lines) == 6
+    points = np.loadtxt(folder / "board/tensors.tsv", delimiter="\t")
+    np.testing.assert_allclose(points, vectors, rtol=1e-5)
+    assert one_cell("a\tb\u2028c\x00") == "a\\tb c\\u0000"
+
+
+def test_embeddings_of_another_list_are_refused(results):
+    """A shard that the catalogue does not know names the file and the remedy."""
+    folder, catalogue, embeddings, _, _ = results
+    artefacts.write_embeddings(
+        embeddings[0], Embeddings(("f" * 16,), np.zeros((1, 3), np.float32))
+    )
+    with pytest.raises(AstromorphError, match=r"a\.parquet: f+ is not in"):
+        export_csv(catalogue, embeddings, folder / "out.csv")
+    assert not (folder / "out.csv").exists()
+
+
+def test_thumbnails_stand_upright():
+    """The first row of a FITS image is at the bottom of its picture."""
+    pixels = np.zeros((1, 8, 8), np.float32)
+    pixels[0, 0, :] = 1
+    picture = thumbnail(pixels, 8)
+    assert (picture[-1] == 255).all()
+    assert (picture[:-1] == 0).all()
+
+
+def test_sprites_stay_within_the_limit(results, monkeypatch):
+    """Thumbnails shrink rather than pass the largest sprite."""
+    _, _, _, tensors, _ = results
+    sheet, side = sprite(tensors, 5, 48)
+    assert (side, sheet.shape) == (48, (144, 144))
+    monkeypatch.setattr("astromorph.thumbnails.LARGEST_SPRITE", 30)
+    sheet, side = sprite(tensors, 5, 48)
+    assert (side, sheet.shape) == (10, (30, 30))
+    assert LARGEST_SPRITE == 8192
+
+
+def test_d4_are_the_eight_symmetries():
+    """Eight different views, and the same eight for a turned image."""
+    image = torch.arange(9.0).reshape(1, 1, 3, 3)
+    views = {tuple(v.flatten().tolist()) for v in d4(image)}
+    turned = {tuple(v.flatten().tolist()) for v in d4(image.rot90(1, (2, 3)))}
+    assert len(views) == 8
+    assert views == turned
+
+
+def test_d4_embeddings_do_not_see_the_position_angle():
+    """Averaged over the symmetries, a turned image has the same embedding."""
+    from astromorph.byol import BYOL
+    from astromorph.datasets import CachedDataset
+    from astromorph.networks import AstroMorphologyModel
+
+    torch.manual_seed(0)
+    byol = BYOL(AstroMorphologyModel(1), features=128)
+    images = torch.rand(3, 1, 32, 32)
+    turned = images.rot90(1, (2, 3))
+    settings = InferenceSettings(symmetry="d4", batch_size=2)
+    same = [embed(byol, CachedDataset(data), settings) for data in (images, turned)]
+    np.testing.assert_allclose(same[0], same[1], atol=1e-5)
+    plain = InferenceSettings()
+    other = [embed(byol, CachedDataset(data), plain) for data in (images, turned)]
+    assert np.abs(other[0] - other[1]).max() > 1e-3

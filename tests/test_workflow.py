@@ -1,0 +1,273 @@
+"""The workflow as its users run it: what it makes, and what reruns after a change."""
+
+import csv
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from astromorph.simulate import simulate
+
+ROOT = Path(__file__).parents[1]
+BASE = {
+    "datafile": "fits/filelist.csv",
+    "network_name": "amm",
+    "epochs": 2,
+    "batch_size": 16,
+    "preprocess_settings": {"size": 32, "shard_size": 16},
+    "byol_settings": {"representation_size": 12},
+    "split_settings": {"test_fraction": 0.2},
+    "inference_settings": {"symmetry": "none", "batch_size": 8},
+    "export_settings": {"thumbnail_size": 16},
+}
+TRAINED = {"train", "infer", "export_csv", "export_tensorboard"}
+AFTER_INFER = {"infer", "export_csv", "export_tensorboard"}
+RULE_OF = {
+    "results/catalogue.csv": "validate",
+    "results/split.csv": "split",
+    "results/model/model.pt": "train",
+    "results/export/embeddings.csv": "export_csv",
+    "results/export/tensorboard": "export_tensorboard",
+}
+
+
+def snakemake(folder: Path, *options: str, snakefile: Path = ROOT / "Snakefile"):
+    """Run Snakemake in a folder that has its own config/config.yaml."""
+    command = [sys.executable, "-m", "snakemake", "-s", str(snakefile), *options]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, env=environment
+    )
+
+
+def configure(folder: Path, changes: dict) -> None:
+    """Write config/config.yaml: `BASE`, its sections merged with the changes."""
+    settings = dict(BASE)
+    for name, value in changes.items():
+        old = settings.get(name)
+        settings[name] = {**old, **value} if isinstance(old, dict) else value
+    (folder / "config").mkdir(exist_ok=True)
+    (folder / "config" / "config.yaml").write_text(yaml.safe_dump(settings))
+
+
+def planned(folder: Path, *options: str) -> set[str]:
+    """The rules that `snakemake --summary` plans to run again."""
+    done = snakemake(folder, "--summary", *options)
+    assert done.returncode == 0, done.stderr
+    lines = [line.split("\t") for line in done.stdout.splitlines()]
+    header, rows = lines[0], lines[1:]
+    assert len(rows) > 10
+    rules = set()
+    for cells in rows:
+        row = dict(zip(header, cells, strict=True))
+        if row["plan"] != "no update":
+            name = row["output_file"]
+            rules.add(RULE_OF.get(name) or rule_by_folder(name))
+    return rules
+
+
+def rule_by_folder(name: str) -> str:
+    """The rule of a shard's file, or of a file that stands beside another."""
+    folder = Path(name).parent.name
+    others = {"tensors": "preprocess", "embeddings": "infer", "model": "train"}
+    return others.get(folder) or {
+        "results/validation.html": "validate",
+        "results/tensorboard/train": "train",
+    }.get(name, name)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A folder in which the workflow ran on 40 good files and 5 that are not."""
+    folder = tmp_path_factory.mktemp("run with a space")
+    filelist = simulate(folder / "fits", 40, seed=2)
+    with open(filelist, "a") as file:
+        file.write("absent.fits,lost\nnot.fits,text\n.,folder\n")
+        file.write("nan.fits,nan\nsky_000001.fits,again\n")
+    (folder / "fits" / "not.fits").write_text("this is no FITS file")
+    write_nan(folder / "fits" / "nan.fits")
+    configure(folder, {})
+    done = snakemake(folder, "--cores", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def write_nan(path: Path) -> None:
+    import numpy as np
+    from astropy.io import fits
+
+    fits.PrimaryHDU(np.full((20, 20), np.nan, np.float32)).writeto(path)
+
+
+@pytest.fixture
+def run(finished):
+    """The finished run; its settings are put back afterwards."""
+    yield finished
+    configure(finished, {})
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_listed_file_has_a_row_and_bad_ones_a_reason(run):
+    """The catalogue and the split say of each listed file what became of it."""
+    catalogue = rows(run / "results/catalogue.csv")
+    split = rows(run / "results/split.csv")
+    assert len(catalogue) == len(split) == 45
+    assert [r["image_id"] for r in catalogue] == [r["image_id"] for r in split]
+    reasons = {Path(r["path"]).name: r["reason"] for r in split if r["reason"]}
+    assert "no such file" in reasons["absent.fits"]
+    assert "not a FITS file" in reasons["not.fits"]
+    assert "folder" in reasons["fits"]
+    assert "NaN" in reasons["nan.fits"]
+    assert {r["subset"] for r in split if r["status"] == "rejected"} == {"none"}
+    assert sum(r["subset"] != "none" for r in split) == 41
+
+
+def test_the_table_holds_facts_list_columns_and_embeddings(run):
+    """embeddings.csv: a row per usable image, facts, label, emb_0 to emb_11."""
+    table = rows(run / "results/export/embeddings.csv")
+    assert len(table) == 41
+    facts = ["image_id", "path", "object", "ra_deg", "dec_deg", "rest_frequency_hz"]
+    assert list(table[0]) == [*facts, "label", *(f"emb_{k}" for k in range(12))]
+    assert table[0]["object"] == "SKY 000000"
+    assert table[0]["label"] == "disk"
+    assert len({r["image_id"] for r in table}) == 41
+    first, again = table[1], table[40]
+    assert again["label"] == "again"
+    assert [first[f"emb_{k}"] for k in range(12)] == [
+        again[f"emb_{k}"] for k in range(12)
+    ]
+
+
+def test_the_projector_folder_is_complete(run):
+    """Points, metadata and thumbnails agree in number, and the config names them."""
+    from PIL import Image
+
+    folder = run / "results/export/tensorboard"
+    config = (folder / "projector_config.pbtxt").read_text()
+    assert len((folder / "tensors.tsv").read_text().splitlines()) == 41
+    metadata = (folder / "metadata.tsv").read_text().splitlines()
+    assert len(metadata) == 42
+    assert metadata[1].split("\t")[-1] == "disk"
+    assert Image.open(folder / "sprite.png").size == (7 * 16, 7 * 16)
+    assert "single_image_dim: 16" in config
+
+
+def test_history_has_a_row_per_epoch(run):
+    """history.csv holds a train and a test loss for each epoch."""
+    history = rows(run / "results/model/history.csv")
+    assert [r["epoch"] for r in history] == ["1", "2"]
+    assert all(0 < float(r["train_loss"]) < 8 for r in history)
+    assert all(0 < float(r["test_loss"]) < 8 for r in history)
+
+
+def test_a_second_run_does_nothing(run):
+    """Neither the summary nor a run finds anything to do."""
+    assert planned(run) == set()
+    done = snakemake(run, "--cores", "2")
+    assert done.returncode == 0
+    assert "Nothing to be done" in done.stdout + done.stderr
+
+
+def test_both_snakefiles_have_a_default_target(run):
+    """workflow/Snakefile, which the catalogue wants, finds the same work done."""
+    done = snakemake(run, "-n", snakefile=ROOT / "workflow" / "Snakefile")
+    assert done.returncode == 0, done.stderr
+    configure(run, {"epochs": 3})
+    done = snakemake(run, "-n", snakefile=ROOT / "workflow" / "Snakefile")
+    assert "train" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"inference_settings": {"symmetry": "d4"}}, AFTER_INFER),
+        ({"inference_settings": {"batch_size": 9}}, AFTER_INFER),
+        ({"export_settings": {"thumbnail_size": 20}}, {"export_tensorboard"}),
+        ({"epochs": 16, "batch_size": 2}, TRAINED),
+        ({"learning_rate": 0.99, "gamma": 0.001}, TRAINED),
+        ({"data_settings": {"stacksize": 3}}, TRAINED),
+        ({"split_settings": {"test_fraction": 0.3}}, TRAINED | {"split"}),
+        ({"preprocess_settings": {"size": 33}}, TRAINED | {"preprocess", "split"}),
+        ({"core_limit": 1}, set()),
+        ({"export_to_csv": False}, set()),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
+)
+def test_a_change_reruns_its_step_and_what_follows(run, changes, expected):
+    """Nothing before the step that a setting belongs to is planned again."""
+    configure(run, changes)
+    assert planned(run) == expected
+
+
+def test_swapped_values_of_two_training_settings_retrain(run):
+    """Snakemake forgets the names of params; the canonical string keeps them."""
+    configure(run, {"epochs": BASE["batch_size"], "batch_size": BASE["epochs"]})
+    assert planned(run) == TRAINED
+
+
+def test_reordered_keys_and_a_touched_list_rerun_nothing(run):
+    """Only what settings and list say counts, not order or time."""
+    path = run / "config" / "config.yaml"
+    settings = dict(reversed(list(yaml.safe_load(path.read_text()).items())))
+    path.write_text(yaml.safe_dump(settings, sort_keys=False))
+    (run / "fits" / "filelist.csv").touch()
+    assert planned(run) == set()
+
+
+def test_an_appended_row_reruns_only_its_shard(run, tmp_path):
+    """The shards before it keep their tensors."""
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy, symlinks=True)
+    with open(copy / "fits" / "filelist.csv", "a") as file:
+        file.write("sky_000002.fits,new\n")
+    done = snakemake(copy, "-n", "--cores", "1")
+    text = done.stdout + done.stderr
+    assert done.returncode == 0, text
+    shards = {line.split()[-1] for line in text.splitlines() if "wildcards" in line}
+    jobs = {c[0]: c[1] for c in map(str.split, text.splitlines()) if len(c) == 2}
+    assert shards >= {"shard=00002"}
+    assert jobs["preprocess"] == "1"
+    assert jobs["validate"] == "1"
+
+
+def test_a_trained_network_is_used_without_training(run):
+    """With `trained_network_name` the model is an input and no rule trains."""
+    shutil.copy(run / "results/model/model.pt", run / "kept.pt")
+    configure(run, {"trained_network_name": "kept.pt", "epochs": 99})
+    assert planned(run) == AFTER_INFER
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epoch": 3}, "`epoch` is not a setting; did you mean `epochs`?"),
+        ({"batch_size": 1}, "`batch_size`: found 1"),
+        ({"datafile": "none.txt"}, "there is no such file list"),
+        ({"datafile": "fits"}, "this is a folder, not a file list"),
+        ({"datafile": None}, "`datafile` is not set"),
+    ],
+)
+def test_wrong_settings_end_in_one_clear_message(run, changes, message):
+    """Snakemake stops before any job, with our message and no traceback."""
+    configure(run, changes)
+    done = snakemake(run, "-n")
+    assert done.returncode != 0
+    assert message in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_the_report_is_made(run):
+    """`snakemake --report` holds the validation page and the history."""
+    done = snakemake(run, "--report", "report.html")
+    assert done.returncode == 0, done.stderr
+    text = (run / "report.html").read_text()
+    assert "validation.html" in text
+    assert "history.csv" in text

@@ -1,0 +1,51 @@
+rule export_csv:
+    input:
+        catalogue="results/catalogue.csv",
+        embeddings=every("results/embeddings/{shard}.parquet"),
+    output:
+        csv="results/export/embeddings.csv",
+    log:
+        "results/logs/export/csv.log",
+    benchmark:
+        "results/benchmarks/export/csv.tsv"
+    conda:
+        "../../envs/astromorph.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        settings=part("export_csv"),
+        code=code_digest("export_csv"),
+    shell:
+        "python -m astromorph export csv"
+        " --catalogue {input.catalogue:q} --embeddings {input.embeddings:q}"
+        " --output {output.csv:q}"
+        " 2> {log:q}"
+
+
+rule export_tensorboard:
+    input:
+        catalogue="results/catalogue.csv",
+        embeddings=every("results/embeddings/{shard}.parquet"),
+        tensors=every("results/tensors/{shard}.pt"),
+    output:
+        projector=directory("results/export/tensorboard"),
+    log:
+        "results/logs/export/tensorboard.log",
+    benchmark:
+        "results/benchmarks/export/tensorboard.tsv"
+    conda:
+        "../../envs/astromorph.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        settings=part("export_tensorboard"),
+        code=code_digest("export_tensorboard"),
+    shell:
+        "python -m astromorph export tensorboard --settings {params.settings:q}"
+        " --catalogue {input.catalogue:q} --embeddings {input.embeddings:q}"
+        " --tensors {input.tensors:q} --output {output.projector:q}"
+        " 2> {log:q}"

@@ -1,0 +1,26 @@
+rule split:
+    input:
+        catalogue="results/catalogue.csv",
+        contents=every("results/tensors/{shard}.csv"),
+    output:
+        split=report(
+            "results/split.csv",
+            caption="../report/split.rst",
+            category="Data",
+        ),
+    log:
+        "results/logs/split/split.log",
+    conda:
+        "../../envs/astromorph.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        settings=part("split"),
+        code=code_digest("split"),
+    shell:
+        "python -m astromorph split --settings {params.settings:q}"
+        " --catalogue {input.catalogue:q} --contents {input.contents:q}"
+        " --output {output.split:q}"
+        " 2> {log:q}"

@@ -1,0 +1,35 @@
+rule validate:
+    input:
+        datafile=ancient(DATAFILE),
+    output:
+        catalogue=report(
+            "results/catalogue.csv",
+            caption="../report/catalogue.rst",
+            category="Data",
+        ),
+        page=report(
+            "results/validation.html",
+            caption="../report/validation.rst",
+            category="Data",
+        ),
+    log:
+        "results/logs/validate/validate.log",
+    benchmark:
+        "results/benchmarks/validate/validate.tsv"
+    # Before the tensors: a list that is no good ends the run early.
+    priority: 100
+    conda:
+        "../../envs/astromorph.yaml"
+    threads: CORES
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        settings=part("validate"),
+        code=code_digest("validate"),
+        rows=LIST_DIGEST,
+    shell:
+        "python -m astromorph validate --settings {params.settings:q}"
+        " --threads {threads} --datafile {input.datafile:q}"
+        " --catalogue {output.catalogue:q} --page {output.page:q}"
+        " 2> {log:q}"
