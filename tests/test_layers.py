@@ -1,0 +1,127 @@
+"""The layers: who imports whom, and who may know what."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "astromorph"
+LAYERS = [
+    {"errors"},
+    {"settings", "provenance", "artefacts", "progress", "sky"},
+    {"filelist"},
+    {"fits_image"},
+    {"validate", "preprocess", "simulate"},
+    {"split"},
+    {"cache", "datasets", "augment", "networks", "byol", "optimise"},
+    {"checkpoint", "shards"},
+    {"trainer", "thumbnails"},
+    {"train", "infer"},
+    {"export_csv", "export_tensorboard"},
+    {"pipeline"},
+    {"cli"},
+    {"__main__"},
+]
+LAYER = {module: k for k, layer in enumerate(LAYERS) for module in layer}
+# Layer 5 and up, where torch may be imported.
+TORCH = {
+    "cache", "datasets", "augment", "networks", "byol", "optimise", "checkpoint",
+    "shards", "trainer", "train", "infer",
+}  # fmt: skip
+MODULES = sorted(p.stem for p in PACKAGE.glob("*.py") if p.stem != "__init__")
+
+
+def tree(module: str) -> ast.Module:
+    return ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
+
+
+def imports(module: str) -> set[str]:
+    """Full names of what a module imports, anywhere in its text."""
+    names: set[str] = set()
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def test_every_module_has_a_layer():
+    """A new module is given its place here."""
+    assert set(MODULES) == set(LAYER)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_from_lower_layers_only(module):
+    """Data flows one way."""
+    own = {n.split(".")[1] for n in imports(module) if n.startswith("astromorph.")}
+    too_high = {name for name in own & set(LAYER) if LAYER[name] >= LAYER[module]}
+    assert not too_high
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_some_modules_import_torch(module):
+    """Small steps start at once because torch stays away from them."""
+    heavy = {n for n in imports(module) if n.split(".")[0] in {"torch", "torchvision"}}
+    assert not heavy or module in TORCH
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_fits_image_knows_fits(module):
+    """Keywords, HDUs and world coordinates are known in one place."""
+    assert module == "fits_image" or not any("astropy" in n for n in imports(module))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_the_command_line_exits_and_nothing_asserts(module):
+    """No other module ends the process or configures logging."""
+    for node in ast.walk(tree(module)):
+        assert not isinstance(node, ast.Assert), f"line {node.lineno}"
+        if isinstance(node, ast.Attribute) and module != "cli":
+            assert node.attr not in {"exit", "_exit", "basicConfig"}, node.lineno
+        if isinstance(node, ast.Name) and module != "cli":
+            assert node.id not in {"SystemExit", "exit", "quit"}, node.lineno
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import astromorph, astromorph.cli",
+        "from astromorph.cli import main\ntry: main(['--help'])\nexcept SystemExit: 0",
+        "import astromorph.validate, astromorph.split, astromorph.export_csv",
+        "import astromorph.pipeline, astromorph.simulate",
+    ],
+)
+def test_small_steps_do_not_import_torch(code):
+    """`--help` and the steps without tensors leave torch alone."""
+    code += "\nimport sys; assert 'torch' not in sys.modules, 'torch'"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_snakefile_imports_no_torch(tmp_path):
+    """Every cluster job and every lint parses it."""
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
+    (tmp_path / "list.txt").write_text("a.fits\n")
+    command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "-n"]
+    done = subprocess.run(
+        [*command, "--config", "datafile=list.txt"],
+        cwd=tmp_path, capture_output=True, text=True,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "export_tensorboard" in done.stdout
+
+
+def test_public_names_load_on_use():
+    """`import astromorph` costs nothing; each public name is there when asked for."""
+    import astromorph
+
+    for name in astromorph.__all__:
+        assert getattr(astromorph, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        astromorph.nothing  # noqa: B018
