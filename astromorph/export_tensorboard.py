@@ -58,7 +58,8 @@ def export_tensorboard(
     AstromorphError
         Catalogue and embeddings do not belong together, or there are none.
     """
-    facts = (*EXPORT_COLUMNS, *artefacts.list_columns(catalogue))
+    # The projector labels points by the first column: what the user wrote goes first.
+    facts = (*artefacts.list_columns(catalogue), *EXPORT_COLUMNS)
     with artefacts.replacing_folder(output) as folder:
         number = _write_points(folder, catalogue, embeddings, facts)
         if number == 0:

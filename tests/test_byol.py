@@ -62,7 +62,7 @@ def test_no_gradient_reaches_the_target():
 
 
 def test_target_starts_as_the_online_network_and_follows_it():
-    """xi = tau xi + (1 - tau) theta, for every weight of encoder and projector."""
+    """The target: xi = tau xi + (1 - tau) theta, for each weight."""
     byol = small()
     online = [*byol.encoder.parameters(), *byol.projector.parameters()]
     target = list(byol.target.parameters())
@@ -118,7 +118,7 @@ def test_decay_rises_along_a_cosine():
 
 
 def test_biases_and_norms_do_not_decay():
-    """One-dimensional parameters are in a group of weight decay 0, the target in none."""
+    """One-dimensional parameters have weight decay 0; the target is in no group."""
     byol = small()
     decaying, others = parameter_groups(byol, 0.1)
     assert decaying["weight_decay"] == 0.1

@@ -118,14 +118,14 @@ def test_scalars_are_written(tmp_path):
 
 def test_one_image_is_not_enough():
     """BYOL compares images of a batch."""
-    with pytest.raises(AstromorphError, match="found 1 images.*at least 2"):
+    with pytest.raises(AstromorphError, match=r"found 1 images.*at least 2"):
         trainer().train_model(images(1), None, epochs=1)
 
 
 def test_a_diverging_loss_is_named():
     """A loss that is not finite ends training with what to try."""
     made = trainer(learning_rate=1e30)
-    with pytest.raises(AstromorphError, match="the loss is nan.*learning_rate"):
+    with pytest.raises(AstromorphError, match=r"the loss is nan.*learning_rate"):
         made.train_model(images(), None, epochs=3, batch_size=10)
 
 

@@ -155,7 +155,7 @@ def test_the_projector_folder_is_complete(run):
     assert len((folder / "tensors.tsv").read_text().splitlines()) == 41
     metadata = (folder / "metadata.tsv").read_text().splitlines()
     assert len(metadata) == 42
-    assert metadata[1].split("\t")[-1] == "disk"
+    assert metadata[1].split("\t")[0] == "disk"
     assert Image.open(folder / "sprite.png").size == (7 * 16, 7 * 16)
     assert "single_image_dim: 16" in config
 
