@@ -44,7 +44,8 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check astromorph tests
 	$(BIN)/snakefmt --check Snakefile workflow
 	mkdir -p $(LINT_RUN) && echo image.fits > $(LINT_RUN)/filelist.txt
-	$(BIN)/snakemake --lint --directory $(LINT_RUN) --config datafile=filelist.txt
+	$(BIN)/snakemake --lint --directory $(LINT_RUN) --configfile $(CURDIR)/config/config.yaml \
+	  --config datafile=filelist.txt
 	$(BIN)/mypy
 
 test: lint

@@ -16,8 +16,8 @@ LAYERS = [
     {"fits_image"},
     {"validate", "preprocess", "simulate"},
     {"split"},
-    {"cache", "datasets", "augment", "networks", "byol", "optimise"},
-    {"checkpoint", "shards"},
+    {"cache", "augment", "networks", "byol", "optimise"},
+    {"datasets", "checkpoint", "shards"},
     {"trainer", "thumbnails"},
     {"train", "infer"},
     {"export_csv", "export_tensorboard"},
@@ -107,9 +107,10 @@ def test_the_snakefile_imports_no_torch(tmp_path):
     """Every cluster job and every lint parses it."""
     (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
     (tmp_path / "list.txt").write_text("a.fits\n")
+    config = str(ROOT / "config" / "config.yaml")
     command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "-n"]
     done = subprocess.run(
-        [*command, "--config", "datafile=list.txt"],
+        [*command, "--configfile", config, "--config", "datafile=list.txt"],
         cwd=tmp_path, capture_output=True, text=True,
         env={"PATH": "/usr/bin", "HOME": str(tmp_path), "PYTHONPATH": str(tmp_path)},
     )  # fmt: skip
