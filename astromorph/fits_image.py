@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy import units as u
-from astropy.coordinates import SkyCoord
+from astropy.coordinates import BarycentricMeanEcliptic, SkyCoord, Supergalactic
 from astropy.io import fits
 from astropy.wcs import WCS
 from astropy.wcs.utils import proj_plane_pixel_scales, wcs_to_celestial_frame
@@ -332,9 +332,27 @@ def _sky(
         lon, lat = (float(a) for a in wcs.all_pix2world(x, y, 0))
         if not (math.isfinite(lon) and math.isfinite(lat)):
             return None, None, None
-        position = SkyCoord(
-            lon * u.deg, lat * u.deg, frame=wcs_to_celestial_frame(wcs)
-        ).icrs
+        position = SkyCoord(lon * u.deg, lat * u.deg, frame=_frame(wcs)).icrs
         return float(position.ra.deg), float(position.dec.deg), scale
     except UNREADABLE:
         return None, None, None
+
+
+def _frame(wcs: WCS) -> Any:
+    """The celestial frame of the axes; astropy takes ecliptic ones for equatorial.
+
+    Raises
+    ------
+    ValueError
+        The axes are not on the sky as seen from here (the Sun's, a planet's).
+    """
+    axis = wcs.wcs.ctype[wcs.wcs.lng][:4]
+    if axis == "ELON":
+        year = wcs.wcs.equinox
+        equinox = f"J{year}" if math.isfinite(year) else "J2000"
+        return BarycentricMeanEcliptic(equinox=equinox)
+    if axis == "SLON":
+        return Supergalactic()
+    if axis not in ("RA--", "GLON"):
+        raise ValueError(f"unknown celestial axis {axis!r}")
+    return wcs_to_celestial_frame(wcs)

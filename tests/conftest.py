@@ -1,0 +1,45 @@
+"""What several tests share."""
+
+from pathlib import Path
+
+import pytest
+
+from astromorph.settings import Settings, parse
+from astromorph.shards import preprocess
+from astromorph.simulate import simulate
+from astromorph.validate import validate
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def settings() -> Settings:
+    """Small images, small shards."""
+    return parse({"preprocess_settings": {"size": 32, "shard_size": 16}}, "test")
+
+
+@pytest.fixture(scope="session")
+def sky(tmp_path_factory) -> Path:
+    """The file list of 28 simulated images, four of each kind."""
+    return simulate(tmp_path_factory.mktemp("sky"), 28, seed=1)
+
+
+@pytest.fixture(scope="session")
+def prepared(sky, settings, tmp_path_factory) -> Path:
+    """A folder with catalogue.csv, validation.html and two shards of the sky."""
+    folder = tmp_path_factory.mktemp("prepared")
+    validate(settings, sky, folder / "catalogue.csv", folder / "validation.html")
+    for name, rows in (("00000", (0, 16)), ("00001", (16, 28))):
+        outputs = (folder / f"{name}.pt", folder / f"{name}.csv")
+        preprocess(settings, sky, rows, *outputs)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def odd_fits() -> Path:
+    """Real FITS files with every oddity, where they are at hand."""
+    folder = SHARED / "odd-fits"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not on this machine")
+    return folder

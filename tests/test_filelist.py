@@ -1,0 +1,118 @@
+"""The file list: formats, ids, shards."""
+
+import pytest
+
+from astromorph.errors import AstromorphError
+from astromorph.filelist import (
+    Entry,
+    content_digest,
+    list_columns,
+    plan_shards,
+    read_filelist,
+)
+
+
+def read(tmp_path, text, encoding="utf-8") -> list[Entry]:
+    path = tmp_path / "list.txt"
+    path.write_text(text, encoding=encoding)
+    return list(read_filelist(path))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# made today\n\na.fits\nsub/b.fits\n",
+        "a.fits\r\nsub/b.fits",
+        "path,label\na.fits,x\nsub/b.fits,y\n",
+        "label;path\nx;a.fits\ny;sub/b.fits\n",
+        "path\tlabel\na.fits\tx\nsub/b.fits\ty\n",
+        '# comment\npath,label\n"a.fits",x\n"sub/b.fits","y"\n',
+    ],
+)
+def test_all_forms_list_the_same_files(tmp_path, text):
+    """Text and CSV with any separator give the same paths and ids."""
+    entries = read(tmp_path, text)
+    assert [e.path for e in entries] == [
+        str(tmp_path / "a.fits"),
+        str(tmp_path / "sub/b.fits"),
+    ]
+    assert [e.image_id for e in entries] == [
+        e.image_id for e in read(tmp_path, "a.fits\nsub/b.fits\n")
+    ]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_path(tmp_path):
+    """Lists from spreadsheets begin with one."""
+    (entry,) = read(tmp_path, "path\na.fits\n", encoding="utf-8-sig")
+    assert entry.listed == "a.fits"
+
+
+def test_absolute_paths_stay(tmp_path):
+    """Only relative ones count from the list's folder."""
+    (entry,) = read(tmp_path, "/data/a.fits\n")
+    assert entry.path == "/data/a.fits"
+
+
+def test_further_columns_travel_and_do_not_collide(tmp_path):
+    """A column that the catalogue uses too gets another name."""
+    entries = read(tmp_path, "path,label,status\na.fits,x,new\nb.fits\n")
+    assert entries[0].columns == {"label": "x", "listed_status": "new"}
+    assert entries[1].columns == {"label": "", "listed_status": ""}
+    assert list_columns(entries) == ["label", "listed_status"]
+
+
+def test_ids_are_unique_and_stay(tmp_path):
+    """Rows that come, go or move do not change those of the others."""
+    ids = {e.listed: e.image_id for e in read(tmp_path, "a\nb\nc\n")}
+    again = {e.listed: e.image_id for e in read(tmp_path, "d\nc\na\n")}
+    assert all(ids[name] == again[name] for name in ("a", "c"))
+    twice = [e.image_id for e in read(tmp_path, "a\na\na\n")]
+    assert len(set(twice)) == 3
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p: None, "there is no such file list; list one with `find"),
+        (lambda p: p.mkdir(), "this is a folder, not a file list"),
+        (lambda p: p.write_text(""), "names no file"),
+        (lambda p: p.write_text("# nothing\n\n"), "names no file"),
+        (lambda p: p.write_text("path,label\n"), "names no file"),
+        (lambda p: p.write_bytes(b"SIMPLE\xff\xfe\x00"), "no text in UTF-8"),
+    ],
+)
+def test_a_list_that_is_none_says_so(tmp_path, make, message):
+    """What it is and what to do instead."""
+    path = tmp_path / "list.txt"
+    make(path)
+    with pytest.raises(AstromorphError, match=message):
+        list(read_filelist(path))
+
+
+def entries(number: int) -> list[Entry]:
+    return [Entry(f"{k:016x}", f"{k}.fits", f"/d/{k}.fits") for k in range(number)]
+
+
+def test_shards_cover_every_row_once_and_grow():
+    """16 shards of 256, then of 512; the last is what remains."""
+    shards = plan_shards(entries(16 * 256 + 512 + 3))
+    assert [s.start for s in shards[1:]] == [s.stop for s in shards[:-1]]
+    sizes = [s.stop - s.start for s in shards]
+    assert sizes == [256] * 16 + [512, 3]
+    assert shards[17].name == "00017"
+
+
+def test_appended_rows_change_the_last_shard_only():
+    """The cuts depend on the row number alone."""
+    before, after = plan_shards(entries(600)), plan_shards(entries(800))
+    assert after[:2] == before[:2]
+    assert after[2].digest != before[2].digest
+    assert len(plan_shards(entries(45), shard_size=16)) == 3
+
+
+def test_the_content_digest_sees_every_cell():
+    """A label that changes is a change of the list."""
+    a = [Entry("0", "a", "a", {"label": "x"})]
+    b = [Entry("0", "a", "a", {"label": "y"})]
+    assert content_digest(a) != content_digest(b)
+    assert content_digest(a) == content_digest(list(a))

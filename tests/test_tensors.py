@@ -1,0 +1,209 @@
+"""Tensors: the cache, batches, views, networks."""
+
+import math
+import os
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from astromorph.augment import SkyAugmentation
+from astromorph.cache import load_plain, read_shard, save_plain
+from astromorph.datasets import CachedDataset, batches, read_subset
+from astromorph.errors import AstromorphError
+from astromorph.networks import AstroMorphologyModel, NLayerResnet, build_network
+from astromorph.settings import AugmentationSettings, NetworkSettings
+from astromorph.split import split
+
+STILL = {"scale": (1.0, 1.0), "shift": 0.0, "gamma": 0.0, "noise": 0.0}
+
+
+class Malicious:
+    """What an attacker would put into a model file."""
+
+    def __reduce__(self):
+        return os.mkdir, ("owned",)
+
+
+def test_nothing_is_unpickled(tmp_path, monkeypatch):
+    """A file with a program in it is refused and the program does not run."""
+    monkeypatch.chdir(tmp_path)
+    torch.save({"format": "astromorph-tensors", "x": Malicious()}, "evil.pt")
+    with pytest.raises(AstromorphError, match=r"evil\.pt: .*could run any program"):
+        read_shard("evil.pt")
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"format": "other"}, "found 'other', expected 'kind'"),
+        ({"format": "kind", "format_version": 2}, "found format version 2"),
+        ([1, 2], "found 'list'"),
+    ],
+)
+def test_other_files_are_named(tmp_path, values, message):
+    """Kind and version are checked, the remedy is told."""
+    save_plain(tmp_path / "a.pt", values)
+    with pytest.raises(AstromorphError, match=f"{message}.*do that"):
+        load_plain(tmp_path / "a.pt", "kind", 1, "do that")
+
+
+def test_missing_and_damaged_files_are_named(tmp_path):
+    """Neither gives a traceback of torch."""
+    with pytest.raises(AstromorphError, match="there is no such file"):
+        read_shard(tmp_path / "a.pt")
+    save_plain(tmp_path / "a.pt", {"images": torch.zeros(1000)})
+    data = (tmp_path / "a.pt").read_bytes()
+    (tmp_path / "a.pt").write_bytes(data[: len(data) // 2])
+    with pytest.raises(AstromorphError, match=r"a\.pt: .*preprocess again"):
+        read_shard(tmp_path / "a.pt")
+
+
+@given(st.integers(2, 500), st.integers(2, 64))
+def test_batches_hold_every_image_once_and_never_one_alone(number, size):
+    """About equally large, at most the size asked for where that can be."""
+    parts = list(batches(number, size, torch.randperm(number)))
+    assert sorted(torch.cat(parts).tolist()) == list(range(number))
+    lengths = [len(p) for p in parts]
+    assert min(lengths) >= 2
+    assert max(lengths) - min(lengths) <= 1
+    assert max(lengths) <= max(size, 3)
+
+
+def test_a_dataset_repeats_a_channel_and_keeps_its_images():
+    """`stacksize` 3 gives three equal channels, float32."""
+    images = torch.rand(5, 1, 8, 8).half()
+    data = CachedDataset(images, stacksize=3)
+    assert (len(data), data.channels) == (5, 3)
+    assert data[2].shape == (3, 8, 8)
+    assert data[2].dtype == torch.float32
+    torch.testing.assert_close(
+        data.batch(torch.tensor([4, 1]))[:, 2].half(), images[[4, 1], 0]
+    )
+    with pytest.raises(AstromorphError, match="only a single one can be repeated"):
+        CachedDataset(torch.rand(2, 3, 8, 8), stacksize=2)
+
+
+def test_subsets_are_gathered_from_the_shards(prepared, settings, tmp_path):
+    """Train and test together are all images, each where the split says."""
+    tables = [prepared / f"0000{k}.csv" for k in range(2)]
+    tensors = [prepared / f"0000{k}.pt" for k in range(2)]
+    split(settings, prepared / "catalogue.csv", tables, tmp_path / "split.csv")
+    train, train_ids = read_subset(tmp_path / "split.csv", tensors, "train")
+    test, test_ids = read_subset(tmp_path / "split.csv", tensors, "test")
+    assert len(train) + len(test) == 28
+    assert not set(train_ids) & set(test_ids)
+    every = {}
+    for path in tensors:
+        shard = read_shard(path)
+        every |= dict(zip(shard.image_ids, shard.images, strict=True))
+    for images, ids in ((train, train_ids), (test, test_ids)):
+        assert all(torch.equal(a, every[i]) for a, i in zip(images, ids, strict=True))
+    with pytest.raises(AstromorphError, match="do not hold the same images"):
+        read_subset(tmp_path / "split.csv", tensors[:1], "train")
+
+
+def augmentation(seed=1, **changes) -> SkyAugmentation:
+    settings = AugmentationSettings(**changes)
+    return SkyAugmentation(settings, torch.Generator().manual_seed(seed))
+
+
+def test_each_image_and_each_view_has_its_own_draw():
+    """Equal images become different views, and another call gives others."""
+    images = torch.rand(1, 1, 32, 32).repeat(6, 1, 1, 1)
+    kept = images.clone()
+    augment = augmentation()
+    views = torch.cat([augment(images), augment(images)])
+    for a in range(12):
+        for b in range(a):
+            assert not torch.allclose(views[a], views[b], atol=1e-3)
+    assert torch.equal(images, kept)
+    assert 0 <= views.min() <= views.max() <= 1
+    assert torch.equal(views[:6], augmentation()(images))
+
+
+def test_no_filled_corner_comes_into_view():
+    """A white image stays white however it is turned, shifted and shrunk."""
+    images = torch.ones(64, 1, 24, 40)
+    views = augmentation(scale=(0.5, 2.0), shift=0.3, gamma=0.5, noise=0.0)(images)
+    torch.testing.assert_close(views, images)
+
+
+def test_without_strength_the_view_is_the_image():
+    """All settings at rest: nothing changes."""
+    images = torch.rand(4, 2, 20, 28)
+    views = augmentation(rotation=False, flip=False, **STILL)(images)
+    torch.testing.assert_close(views, images, atol=1e-5, rtol=0)
+
+
+def test_flips_mirror_half_of_the_images():
+    """A flipped view is the exact mirror image."""
+    images = torch.rand(200, 1, 12, 12)
+    views = augmentation(rotation=False, flip=True, **STILL)(images)
+    same = (views - images).abs().amax(dim=(1, 2, 3)) < 1e-5
+    mirrored = (views - images.flip(3)).abs().amax(dim=(1, 2, 3)) < 1e-5
+    assert (same | mirrored).all()
+    assert 60 < same.sum() < 140
+
+
+@pytest.mark.parametrize("shape", [(41, 41), (41, 61)])
+def test_rotation_keeps_shapes(shape):
+    """A round blob stays round, also on an image that is not square."""
+    y, x = torch.meshgrid(
+        *(torch.arange(n) - (n - 1) / 2 for n in shape), indexing="ij"
+    )
+    blob = torch.exp(-(x**2 + y**2) / (2 * 4.0**2)).repeat(20, 1, 1, 1)
+    views = augmentation(**STILL)(blob)
+    inside = torch.hypot(x, y) < 18  # further out a mirror image may come into view
+    torch.testing.assert_close(views[..., inside], blob[..., inside], atol=0.02, rtol=0)
+
+
+def test_scale_and_shift_stay_within_their_settings():
+    """A blob moves and grows by no more than it may."""
+    n = 129
+    y, x = torch.meshgrid(*[torch.arange(n) - (n - 1) / 2] * 2, indexing="ij")
+    blob = torch.exp(-(x**2 + y**2) / (2 * 5.0**2)).repeat(200, 1, 1, 1)
+    moved = augmentation(rotation=False, **(STILL | {"shift": 0.1}))(blob)
+    weight = moved.sum(dim=(1, 2, 3))
+    for axis in (x, y):
+        centre = (moved * axis).sum(dim=(1, 2, 3)) / weight
+        assert 0.7 * 0.1 * n < centre.abs().max() < 1.05 * 0.1 * n
+    grown = augmentation(rotation=False, **(STILL | {"scale": (0.5, 1.5)}))(blob)
+    inside = torch.hypot(x, y) < 30  # further out mirror images come into view
+    size = (grown[..., inside].sum(dim=(1, 2)) / (2 * math.pi * 25)).sqrt()
+    assert 0.48 < size.min() < 0.6 < 1.4 < size.max() < 1.52
+
+
+@pytest.mark.parametrize(
+    ("layer", "features"),
+    [("layer1", 64), ("layer2", 128), ("layer3", 256), ("layer4", 512)],
+)
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_resnet_has_the_width_of_its_last_layer(layer, features, channels):
+    """For any number of channels and images from 16 pixels."""
+    network = build_network(
+        "n_layer_resnet", NetworkSettings(last_layer=layer), channels
+    )
+    assert network(torch.rand(2, channels, 16, 20)).shape == (2, features)
+    assert network.features == features
+
+
+def test_the_light_network_is_light():
+    """`amm` has 128 features and far fewer weights than ResNet-18."""
+    network = build_network("amm", NetworkSettings(), 2)
+    assert network(torch.rand(3, 2, 40, 33)).shape == (3, 128)
+    count = [
+        sum(p.numel() for p in n.parameters())
+        for n in (AstroMorphologyModel(1), NLayerResnet(1))
+    ]
+    assert count[0] < count[1] / 40
+
+
+def test_unknown_networks_are_named():
+    """With what is allowed."""
+    with pytest.raises(ValueError, match="allowed are layer1, layer2"):
+        NLayerResnet(1, "layer9")
+    with pytest.raises(ValueError, match="allowed are n_layer_resnet and amm"):
+        build_network("vgg", NetworkSettings(), 1)
