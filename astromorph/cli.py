@@ -73,7 +73,9 @@ def _preprocess(options: argparse.Namespace) -> None:
 def _split(options: argparse.Namespace) -> None:
     from astromorph.split import split
 
-    split(_settings(options), options.catalogue, options.contents, options.output)
+    settings = _settings(options)
+    datafile = required_datafile(settings, _source(options))
+    split(settings, datafile, options.contents, options.output)
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -235,7 +237,7 @@ def _add_preprocess(steps: Any) -> None:
 
 def _add_split(steps: Any) -> None:
     step = _add_step(steps, "split", _split, "Hold images out of training.")
-    step.add_argument("--catalogue", default="results/catalogue.csv", help="to read")
+    _add_datafile(step)
     step.add_argument(
         "--contents", nargs="+", required=True, metavar="CSV",
         help="tables that preprocess wrote, in order",

@@ -13,6 +13,8 @@ from astromorph.errors import AstromorphError
 # Shards grow with the row number: SHARDS_PER_SIZE of each size, then of the last.
 SHARD_SIZES = (256, 512, 1024, 2048, 4096, 8192, 16384)
 SHARDS_PER_SIZE = 16
+# The column that keeps images of one object on one side of the split.
+GROUP = "group"
 HOW_TO_LIST = "list one with `find FOLDER -name '*.fits*' | sort > filelist.txt`"
 
 
@@ -143,11 +145,27 @@ def plan_shards(
     return tuple(shards)
 
 
-def content_digest(entries: Iterable[Entry]) -> str:
-    """16 hexadecimal digits from all that the list says."""
+def content_digest(
+    entries: Iterable[Entry], columns: Sequence[str] | None = None
+) -> str:
+    """16 hexadecimal digits from what the list says.
+
+    Parameters
+    ----------
+    entries : iterable of Entry
+        The list.
+    columns : sequence of str, optional
+        The further columns that count; by default all of them.
+
+    Returns
+    -------
+    str
+        Differs where a path or a cell of these columns differs.
+    """
     sha = hashlib.sha256()
     for entry in entries:
-        cells = (entry.path, *(f"{k}={v}" for k, v in entry.columns.items()))
+        chosen = entry.columns if columns is None else columns
+        cells = (entry.path, *(f"{k}={entry.columns.get(k, '')}" for k in chosen))
         sha.update("\0".join((*cells, "\n")).encode())
     return sha.hexdigest()[:16]
 

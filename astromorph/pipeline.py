@@ -115,7 +115,7 @@ def run_train(
     layout = Layout(Path(results))
     shards = _prepare(settings, layout, source, processes)
     contents = [layout.contents(s.name) for s in shards]
-    split(settings, layout.catalogue, contents, layout.split)
+    split(settings, str(settings.datafile), contents, layout.split)
     model = Path(settings.trained_network_name or layout.model)
     tensors = [layout.tensors(s.name) for s in shards]
     train(

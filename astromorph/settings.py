@@ -348,7 +348,9 @@ def _explain(problem: dict[str, Any]) -> str:
 def _explain_unknown(where: str) -> str:
     everything = list(names())
     wrong = where.rpartition(".")[2]
-    by_key = {name.rpartition(".")[2]: name for name in everything}
+    # Of two settings with one name, the shorter path goes first.
+    by_key = {name.rpartition(".")[2]: name for name in reversed(everything)}
+    by_key |= {name: name for name in everything if "." not in name}
     for key in (wrong, *difflib.get_close_matches(wrong, by_key, n=1, cutoff=0.6)):
         if key in by_key:
             return f"`{where}` is not a setting; did you mean `{by_key[key]}`?"

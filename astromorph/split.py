@@ -9,6 +9,7 @@ from pathlib import Path
 from astromorph import artefacts
 from astromorph.artefacts import CONTENTS_COLUMNS, NONE, REJECTED, TEST, TRAIN
 from astromorph.errors import AstromorphError
+from astromorph.filelist import GROUP, Entry, read_filelist
 from astromorph.settings import Settings
 from astromorph.validate import FEWEST_IMAGES, Summary, require_images
 
@@ -17,7 +18,7 @@ LOG = logging.getLogger(__name__)
 
 def split(
     settings: Settings,
-    catalogue: str | Path,
+    datafile: str | Path,
     contents: Sequence[str | Path],
     output: str | Path,
 ) -> None:
@@ -31,8 +32,8 @@ def split(
     ----------
     settings : Settings
         `seed` and `split_settings` are used.
-    catalogue : path
-        What the files are by their headers.
+    datafile : path
+        The file list.
     contents : sequence of path
         For each shard, in order, the table of what it really holds; the file's
         stem is the shard's name.
@@ -45,10 +46,10 @@ def split(
     AstromorphError
         Fewer than two images are left, or the tables do not belong together.
     """
-    rows = list(_rows(settings, catalogue, contents))
-    summary = Summary(str(catalogue))
+    rows = list(_rows(settings, datafile, contents))
+    summary = Summary(str(datafile))
     counts = Counter(row["subset"] for row in summary.watch(rows))
-    require_images(summary.usable, len(rows), summary.reasons, str(catalogue))
+    require_images(summary.usable, len(rows), summary.reasons, str(datafile))
     if counts[TRAIN] < FEWEST_IMAGES:
         LOG.warning(
             "only %d of %d images fell to the training set; all of them train, none "
@@ -72,40 +73,36 @@ def draw(seed: int, key: str) -> float:
 
 
 def _rows(
-    settings: Settings, catalogue: str | Path, contents: Sequence[str | Path]
+    settings: Settings, datafile: str | Path, contents: Sequence[str | Path]
 ) -> Iterator[dict[str, str]]:
-    listed = artefacts.read_csv(catalogue, ("image_id", "status", "reason"))
+    entries = read_filelist(datafile)
     for shard, held in _held(contents):
-        row = next(listed, {})
-        if row.get("image_id") != held["image_id"]:
+        entry = next(entries, None)
+        if entry is None or entry.image_id != held["image_id"]:
             raise AstromorphError(
-                f"{catalogue} and the tensors of shard {shard} do not list the same "
-                "images; run validate and preprocess again"
+                f"{datafile} and the tensors of shard {shard} do not list the same "
+                "images; run preprocess again"
             )
-        if row["status"] == REJECTED:
-            held = held | {"status": REJECTED, "reason": row["reason"]}
-        key = row.get("group") or held["image_id"]
-        subset = (
-            NONE
-            if held["status"] == REJECTED
-            else TEST
-            if draw(settings.seed, key) < settings.split_settings.test_fraction
-            else TRAIN
-        )
         yield {
             "image_id": held["image_id"],
             "path": held["path"],
             "status": held["status"],
             "reason": held["reason"],
-            "subset": subset,
+            "subset": _subset(settings, entry, held["status"]),
             "shard": shard,
             "position": held["position"],
         }
-    if next(listed, None) is not None:
+    if next(entries, None) is not None:
         raise AstromorphError(
-            f"{catalogue} lists more images than there are tensors; run preprocess "
-            "again"
+            f"{datafile} lists more images than there are tensors; run preprocess again"
         )
+
+
+def _subset(settings: Settings, entry: Entry, status: str) -> str:
+    if status == REJECTED:
+        return NONE
+    number = draw(settings.seed, entry.columns.get(GROUP) or entry.image_id)
+    return TEST if number < settings.split_settings.test_fraction else TRAIN
 
 
 def _held(contents: Iterable[str | Path]) -> Iterator[tuple[str, dict[str, str]]]:

@@ -1,6 +1,7 @@
 """From image to tensor: resizing by valid pixels, stretch, shards, split."""
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from astromorph import artefacts
 from astromorph import validate as validation
 from astromorph.cache import read_shard
 from astromorph.errors import AstromorphError, FitsImageError
+from astromorph.filelist import read_filelist
 from astromorph.fits_image import Image
 from astromorph.preprocess import measure, prepare, resize
 from astromorph.settings import parse
@@ -193,29 +195,24 @@ def test_a_list_that_became_shorter_says_so(sky, settings, tmp_path):
 
 @pytest.fixture
 def tables(tmp_path):
-    """Make catalogue and contents of N good images, with columns of the list."""
-
-    def make(number, **columns):
-        listed = [
-            {"image_id": f"{k:016x}", "path": f"{k}", "status": "ok"}
-            | {name: str(value(k)) for name, value in columns.items()}
-            for k in range(number)
-        ]
-        catalogue, contents = tmp_path / "catalogue.csv", tmp_path / "00000.csv"
-        names = (*artefacts.CATALOGUE_COLUMNS, *columns)
-        artefacts.write_csv(catalogue, names, listed)
-        held = [
-            {k: r[k] for k in ("image_id", "path", "status")} | {"position": n}
-            for n, r in enumerate(listed)
-        ]
-        artefacts.write_csv(contents, artefacts.CONTENTS_COLUMNS, held)
-        return catalogue, contents
+    """Split N good images whose list has further columns."""
 
     def divide(number, seed=0, fraction=0.25, **columns):
-        catalogue, contents = make(number, **columns)
+        listed = [
+            {"path": f"{k}.fits"} | {name: value(k) for name, value in columns.items()}
+            for k in range(number)
+        ]
+        datafile, contents = tmp_path / "list.csv", tmp_path / "00000.csv"
+        artefacts.write_csv(datafile, ("path", *columns), listed)
+        held = [
+            {"image_id": e.image_id, "path": e.path, "status": "ok", "position": n}
+            for n, e in enumerate(read_filelist(datafile))
+        ]
+        artefacts.write_csv(contents, artefacts.CONTENTS_COLUMNS, held)
         values = {"seed": seed, "split_settings": {"test_fraction": fraction}}
-        split(parse(values, "test"), catalogue, [contents], tmp_path / "split.csv")
-        return {r["image_id"]: r["subset"] for r in rows(tmp_path / "split.csv")}
+        split(parse(values, "test"), datafile, [contents], tmp_path / "split.csv")
+        made = rows(tmp_path / "split.csv")
+        return {Path(r["path"]).stem: r["subset"] for r in made}
 
     return divide
 
@@ -233,7 +230,7 @@ def test_a_group_is_never_on_both_sides(tables):
     """Images with one `group` go together."""
     subsets = tables(300, group=lambda k: k // 3)
     for k in range(0, 300, 3):
-        assert len({subsets[f"{k + n:016x}"] for n in range(3)}) == 1
+        assert len({subsets[str(k + n)] for n in range(3)}) == 1
     assert set(subsets.values()) == {"train", "test"}
 
 
@@ -243,10 +240,9 @@ def test_too_few_images_all_train(tables, caplog):
     assert "all of them train" in caplog.text
 
 
-def test_tables_of_different_lists_are_refused(prepared, settings, tmp_path):
+def test_tables_of_different_lists_are_refused(prepared, sky, settings, tmp_path):
     """Shards in the wrong order, or too few, name the remedy."""
-    catalogue = prepared / "catalogue.csv"
     with pytest.raises(AstromorphError, match="do not list the same images"):
-        split(settings, catalogue, [prepared / "00001.csv"], tmp_path / "s.csv")
+        split(settings, sky, [prepared / "00001.csv"], tmp_path / "s.csv")
     with pytest.raises(AstromorphError, match="lists more images"):
-        split(settings, catalogue, [prepared / "00000.csv"], tmp_path / "s.csv")
+        split(settings, sky, [prepared / "00000.csv"], tmp_path / "s.csv")

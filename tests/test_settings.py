@@ -12,6 +12,7 @@ from astromorph.settings import PARTS, Settings, load, parse, part_of
     ("values", "message"),
     [
         ({"epoch": 3}, "`epoch` is not a setting; did you mean `epochs`"),
+        ({"batchsize": 3}, "did you mean `batch_size`"),
         ({"stacksize": 3}, "did you mean `data_settings.stacksize`"),
         (
             {"data_settings": {"stacksiz": 3}},

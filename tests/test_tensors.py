@@ -86,11 +86,11 @@ def test_a_dataset_repeats_a_channel_and_keeps_its_images():
         CachedDataset(torch.rand(2, 3, 8, 8), stacksize=2)
 
 
-def test_subsets_are_gathered_from_the_shards(prepared, settings, tmp_path):
+def test_subsets_are_gathered_from_the_shards(prepared, sky, settings, tmp_path):
     """Train and test together are all images, each where the split says."""
     tables = [prepared / f"0000{k}.csv" for k in range(2)]
     tensors = [prepared / f"0000{k}.pt" for k in range(2)]
-    split(settings, prepared / "catalogue.csv", tables, tmp_path / "split.csv")
+    split(settings, sky, tables, tmp_path / "split.csv")
     train, train_ids = read_subset(tmp_path / "split.csv", tensors, "train")
     test, test_ids = read_subset(tmp_path / "split.csv", tensors, "test")
     assert len(train) + len(test) == 28

@@ -156,7 +156,8 @@ def test_the_projector_folder_is_complete(run):
     metadata = (folder / "metadata.tsv").read_text().splitlines()
     assert len(metadata) == 42
     assert metadata[1].split("\t")[0] == "disk"
-    assert Image.open(folder / "sprite.png").size == (7 * 16, 7 * 16)
+    with Image.open(folder / "sprite.png") as sheet:
+        assert sheet.size == (7 * 16, 7 * 16)
     assert "single_image_dim: 16" in config
 
 
@@ -238,11 +239,22 @@ def test_an_appended_row_reruns_only_its_shard(run, tmp_path):
     assert jobs["validate"] == "1"
 
 
+def test_a_corrected_label_retrains_nothing(run, tmp_path):
+    """Labels are for people; they reach the catalogue and the exports only."""
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy, symlinks=True)
+    path = copy / "fits" / "filelist.csv"
+    path.write_text(path.read_text().replace("again", "once more"))
+    assert planned(copy) == {"validate", "export_csv", "export_tensorboard"}
+
+
 def test_a_trained_network_is_used_without_training(run):
     """With `trained_network_name` the model is an input and no rule trains."""
     shutil.copy(run / "results/model/model.pt", run / "kept.pt")
     configure(run, {"trained_network_name": "kept.pt", "epochs": 99})
     assert planned(run) == AFTER_INFER
+    configure(run, {"trained_network_name": "results/model/model.pt", "epochs": 99})
+    assert planned(run) == set()
 
 
 @pytest.mark.parametrize(

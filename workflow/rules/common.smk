@@ -20,7 +20,7 @@ from astromorph import filelist, provenance, settings
 from astromorph.errors import AstromorphError
 from astromorph.provenance import code_digest
 
-CONFIG_FILE = "the configuration (config/config.yaml)"
+CONFIG_FILE = "settings (config/config.yaml, --configfile, --config)"
 try:
     SETTINGS = settings.parse(config, CONFIG_FILE)
     DATAFILE = settings.required_datafile(SETTINGS, CONFIG_FILE)
@@ -31,6 +31,9 @@ try:
         )
     }
     LIST_DIGEST = filelist.content_digest(filelist.read_filelist(DATAFILE))
+    GROUPS_DIGEST = filelist.content_digest(
+        filelist.read_filelist(DATAFILE), [filelist.GROUP]
+    )
 except AstromorphError as error:
     raise WorkflowError(str(error)) from None
 

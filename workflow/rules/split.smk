@@ -1,6 +1,7 @@
+# Of the list only paths and groups count: a corrected label retrains nothing.
 rule split:
     input:
-        catalogue="results/catalogue.csv",
+        datafile=ancient(DATAFILE),
         contents=every("results/tensors/{shard}.csv"),
     output:
         split=report(
@@ -19,8 +20,9 @@ rule split:
     params:
         settings=part("split"),
         code=code_digest("split"),
+        rows=GROUPS_DIGEST,
     shell:
         "python -m astromorph split --settings {params.settings:q}"
-        " --catalogue {input.catalogue:q} --contents {input.contents:q}"
+        " --datafile {input.datafile:q} --contents {input.contents:q}"
         " --output {output.split:q}"
         " 2> {log:q}"

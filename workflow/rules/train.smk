@@ -1,4 +1,3 @@
-# With `trained_network_name` nothing asks for this rule's model.
 rule train:
     input:
         tensors=every("results/tensors/{shard}.pt"),
