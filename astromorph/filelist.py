@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,7 +85,7 @@ def read_filelist(datafile: str | Path) -> Iterator[Entry]:
         The list is missing, a folder, not text, or names no file.
     """
     datafile = Path(datafile)
-    folder = datafile.parent
+    folder = os.path.dirname(datafile)
     occurrences: dict[str, int] = {}
     try:
         with open(datafile, newline="", encoding="utf-8-sig") as file:
@@ -93,7 +94,7 @@ def read_filelist(datafile: str | Path) -> Iterator[Entry]:
                 yield Entry(
                     image_id=_image_id(listed, number),
                     listed=listed,
-                    path=str(folder / listed),
+                    path=os.path.join(folder, listed) if listed else "",
                     columns=columns,
                 )
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -145,29 +146,31 @@ def plan_shards(
     return tuple(shards)
 
 
-def content_digest(
-    entries: Iterable[Entry], columns: Sequence[str] | None = None
-) -> str:
-    """16 hexadecimal digits from what the list says.
+class ContentDigest:
+    """A digest of what a list says, taken while it passes by.
 
     Parameters
     ----------
-    entries : iterable of Entry
-        The list.
     columns : sequence of str, optional
         The further columns that count; by default all of them.
-
-    Returns
-    -------
-    str
-        Differs where a path or a cell of these columns differs.
     """
-    sha = hashlib.sha256()
-    for entry in entries:
-        chosen = entry.columns if columns is None else columns
-        cells = (entry.path, *(f"{k}={entry.columns.get(k, '')}" for k in chosen))
-        sha.update("\0".join((*cells, "\n")).encode())
-    return sha.hexdigest()[:16]
+
+    def __init__(self, columns: Sequence[str] | None = None) -> None:
+        self._columns = columns
+        self._sha = hashlib.sha256()
+
+    def watch(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        """Pass the entries through, unchanged."""
+        for entry in entries:
+            chosen = entry.columns if self._columns is None else self._columns
+            cells = [f"{name}={entry.columns.get(name, '')}" for name in chosen]
+            self._sha.update("\0".join([entry.path, *cells, "\n"]).encode())
+            yield entry
+
+    @property
+    def value(self) -> str:
+        """16 hexadecimal digits; differ where a path or a cell that counts does."""
+        return self._sha.hexdigest()[:16]
 
 
 def _growing_size(number: int) -> int:

@@ -194,6 +194,8 @@ def write(
 def _open(path: str | Path) -> Iterator[fits.HDUList]:
     """Open a file; whatever goes wrong inside becomes a reason."""
     try:
+        if not str(path):
+            raise FitsImageError("the row of the list has an empty path")
         if os.path.isdir(path):
             raise FitsImageError("this is a folder, not a FITS file; list its files")
         with warnings.catch_warnings():

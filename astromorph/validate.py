@@ -93,8 +93,6 @@ def catalogue_row(entry: Entry, max_pixels: int) -> dict[str, Any]:
         **entry.columns,
     }
     try:
-        if not entry.listed:
-            raise FitsImageError("the row of the list has an empty path")
         facts = fits_image.describe(entry.path, max_pixels)
         row["file_bytes"] = os.path.getsize(entry.path)
     except (FitsImageError, OSError) as error:

@@ -4,8 +4,8 @@ import pytest
 
 from astromorph.errors import AstromorphError
 from astromorph.filelist import (
+    ContentDigest,
     Entry,
-    content_digest,
     list_columns,
     plan_shards,
     read_filelist,
@@ -51,6 +51,13 @@ def test_absolute_paths_stay(tmp_path):
     """Only relative ones count from the list's folder."""
     (entry,) = read(tmp_path, "/data/a.fits\n")
     assert entry.path == "/data/a.fits"
+
+
+def test_a_list_in_the_working_directory_keeps_its_paths(tmp_path, monkeypatch):
+    """`fits/a.fits` is listed as that, an empty cell as an empty path."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.csv").write_text('path,label\nfits/a.fits,x\n"",y\n')
+    assert [e.path for e in read_filelist("list.csv")] == ["fits/a.fits", ""]
 
 
 def test_further_columns_travel_and_do_not_collide(tmp_path):
@@ -110,9 +117,16 @@ def test_appended_rows_change_the_last_shard_only():
     assert len(plan_shards(entries(45), shard_size=16)) == 3
 
 
-def test_the_content_digest_sees_every_cell():
-    """A label that changes is a change of the list."""
-    a = [Entry("0", "a", "a", {"label": "x"})]
-    b = [Entry("0", "a", "a", {"label": "y"})]
-    assert content_digest(a) != content_digest(b)
-    assert content_digest(a) == content_digest(list(a))
+def content(*entries: Entry, columns=None) -> str:
+    digest = ContentDigest(columns)
+    assert list(digest.watch(entries)) == list(entries)
+    return digest.value
+
+
+def test_the_content_digest_sees_every_cell_that_counts():
+    """A label that changes is a change of the list, but not of its groups."""
+    a = Entry("0", "a", "a", {"label": "x", "group": "1"})
+    b = Entry("0", "a", "a", {"label": "y", "group": "1"})
+    assert content(a) == content(a) != content(b)
+    assert content(a, columns=["group"]) == content(b, columns=["group"])
+    assert content(a, b) != content(b, a) != content(a)

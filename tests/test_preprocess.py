@@ -177,12 +177,14 @@ def test_a_shard_holds_what_its_table_says(prepared, sky):
 
 def test_bad_files_cost_the_others_nothing(sky, settings, tmp_path):
     """A shard of bad files alone is written too, and holds no image."""
-    (tmp_path / "list.txt").write_text(f"absent.fits\n{sky.parent}/sky_000000.fits\n")
+    good = f"{sky.parent}/sky_000000.fits"
+    (tmp_path / "list.txt").write_text(f'path,n\n"",1\n{good},2\n')
     outputs = (tmp_path / "a.pt", tmp_path / "a.csv")
     preprocess(settings, tmp_path / "list.txt", (0, 2), *outputs)
     table = rows(tmp_path / "a.csv")
     assert [r["status"] for r in table] == ["rejected", "ok"]
     assert [r["position"] for r in table] == ["", "0"]
+    assert "empty path" in table[0]["reason"]
     preprocess(settings, tmp_path / "list.txt", (0, 1), *outputs)
     assert read_shard(tmp_path / "a.pt").images.shape == (0, 1, 32, 32)
 

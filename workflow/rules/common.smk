@@ -24,16 +24,15 @@ CONFIG_FILE = "settings (config/config.yaml, --configfile, --config)"
 try:
     SETTINGS = settings.parse(config, CONFIG_FILE)
     DATAFILE = settings.required_datafile(SETTINGS, CONFIG_FILE)
+    # One reading of the list gives its shards and two digests.
+    CONTENT, GROUPS = filelist.ContentDigest(), filelist.ContentDigest([filelist.GROUP])
     SHARDS = {
         shard.name: shard
         for shard in filelist.plan_shards(
-            filelist.read_filelist(DATAFILE), SETTINGS.preprocess_settings.shard_size
+            CONTENT.watch(GROUPS.watch(filelist.read_filelist(DATAFILE))),
+            SETTINGS.preprocess_settings.shard_size,
         )
     }
-    LIST_DIGEST = filelist.content_digest(filelist.read_filelist(DATAFILE))
-    GROUPS_DIGEST = filelist.content_digest(
-        filelist.read_filelist(DATAFILE), [filelist.GROUP]
-    )
 except AstromorphError as error:
     raise WorkflowError(str(error)) from None
 

@@ -20,7 +20,7 @@ rule split:
     params:
         settings=part("split"),
         code=code_digest("split"),
-        rows=GROUPS_DIGEST,
+        rows=GROUPS.value,
     shell:
         "python -m astromorph split --settings {params.settings:q}"
         " --datafile {input.datafile:q} --contents {input.contents:q}"

@@ -27,7 +27,7 @@ rule validate:
     params:
         settings=part("validate"),
         code=code_digest("validate"),
-        rows=LIST_DIGEST,
+        rows=CONTENT.value,
     shell:
         "python -m astromorph validate --settings {params.settings:q}"
         " --threads {threads} --datafile {input.datafile:q}"
