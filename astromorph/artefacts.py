@@ -40,7 +40,13 @@ CATALOGUE_COLUMNS = (
     "object",
     "telescope",
     "unit",
+    "date_obs",
+    "band",
     "rest_frequency_hz",
+    "beam_major_arcsec",
+    "beam_minor_arcsec",
+    "beam_angle_deg",
+    "channels",
     "file_bytes",
 )
 # What a shard really holds: a row per row of the catalogue.
@@ -50,8 +56,13 @@ STATISTICS = (
     "minimum",
     "maximum",
     "valid_fraction",
+    "stretched_background",
+    "stretched_noise",
 )
-CONTENTS_COLUMNS = ("image_id", "path", "status", "reason", "position", *STATISTICS)
+CONTENTS_COLUMNS = (
+    "image_id", "path", "status", "reason", "position", "height", "width", "content",
+    "object", "ra_deg", "dec_deg", "band", "reach_arcsec", "field_arcsec", *STATISTICS,
+)  # fmt: skip
 # What became of each listed file.
 SPLIT_COLUMNS = (
     "image_id", "path", "status", "reason", "subset", "shard", "position",
@@ -249,14 +260,16 @@ def read_embeddings(path: str | Path) -> Embeddings:
 
 
 def embedded_rows(
-    catalogue: str | Path, embeddings: Sequence[str | Path]
+    catalogue: str | Path, split: str | Path, embeddings: Sequence[str | Path]
 ) -> Iterator[tuple[dict[str, str], "NDArray[np.float32]"]]:
     """Catalogue rows that have an embedding, each with its own, shard by shard.
 
+    What the split left out, such as duplicates, is passed over.
+
     Parameters
     ----------
-    catalogue : path
-        What `validate` wrote.
+    catalogue, split : path
+        What `validate` and `split` wrote.
     embeddings : sequence of path
         All shards, in the order of the list.
 
@@ -269,19 +282,26 @@ def embedded_rows(
     Raises
     ------
     AstromorphError
-        An embedding belongs to no later row of the catalogue.
+        An embedding belongs to no later row of the two tables.
     """
-    rows = read_csv(catalogue, CATALOGUE_COLUMNS)
+    rows = zip(
+        read_csv(catalogue, CATALOGUE_COLUMNS),
+        read_csv(split, SPLIT_COLUMNS),
+        strict=False,
+    )
     for path in embeddings:
         shard = read_embeddings(path)
         for image_id, vector in zip(shard.image_ids, shard.vectors, strict=True):
-            row = next((r for r in rows if r["image_id"] == image_id), None)
-            if row is None:
+            row, fate = next(
+                ((r, s) for r, s in rows if r["image_id"] == image_id), (None, None)
+            )
+            if row is None or fate is None or fate["image_id"] != image_id:
                 raise AstromorphError(
-                    f"{path}: {image_id} is not in {catalogue}, or not in this order; "
-                    "run preprocess and infer again"
+                    f"{path}: {image_id} is not in {catalogue} and {split}, or not in "
+                    "this order; run preprocess, split and infer again"
                 )
-            yield row, vector
+            if fate["subset"] != NONE:
+                yield row, vector
 
 
 def embedding_length(embeddings: Sequence[str | Path]) -> int:

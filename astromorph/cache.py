@@ -16,7 +16,7 @@ from astromorph.artefacts import replacing
 from astromorph.errors import AstromorphError
 
 SHARD_FORMAT = "astromorph-tensors"
-SHARD_VERSION = 1
+SHARD_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,16 @@ class TensorShard:
 
     Attributes
     ----------
-    images : Tensor, shape (N, C, S, S), float16
-        From 0 to 1. Bad files are left out.
+    images : Tensor, shape (N, C, H, W) or (P,), float16 or float32
+        From 0 to 1. Bad files are left out. Where sizes differ, the pixels of
+        all images one after the other.
+    shapes : Tensor, shape (N, 2), int32
+        Height and width of each image.
+    channels : int
+        C.
+    valid : Tensor, shape (B,), uint8
+        A bit per pixel of each image, 1 where something was observed; each
+        image begins a byte. `unpack_valid` reads it.
     image_ids : tuple of str
         N ids.
     rows : Tensor, shape (N,), int64
@@ -38,10 +46,37 @@ class TensorShard:
     """
 
     images: Tensor
+    shapes: Tensor
+    channels: int
+    valid: Tensor
     image_ids: tuple[str, ...]
     rows: Tensor
     statistics: dict[str, Tensor]
     settings: str
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def each(self) -> list[Tensor]:
+        """The N images `(C, H, W)`, as views of what is mapped."""
+        if self.images.ndim == 4:
+            return list(self.images)
+        sizes = (self.shapes.prod(dim=1) * self.channels).tolist()
+        parts = torch.split(self.images, sizes) if sizes else ()
+        return [
+            part.view(self.channels, *shape)
+            for part, shape in zip(parts, self.shapes.tolist(), strict=True)
+        ]
+
+    def unpack_valid(self) -> list[Tensor]:
+        """For each image `(H, W)`, bool: True where something was observed."""
+        shapes = self.shapes.tolist()
+        parts = torch.split(self.valid, [-(-h * w // 8) for h, w in shapes])
+        bits = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8)
+        return [
+            (part[:, None] & bits).bool().view(-1)[: h * w].view(h, w)
+            for part, (h, w) in zip(parts, shapes, strict=True)
+        ]
 
 
 def save_plain(path: str | Path, values: dict[str, Any]) -> None:
@@ -110,6 +145,9 @@ def write_shard(path: str | Path, shard: TensorShard) -> None:
             "format": SHARD_FORMAT,
             "format_version": SHARD_VERSION,
             "images": shard.images,
+            "shapes": shard.shapes,
+            "channels": shard.channels,
+            "valid": shard.valid,
             "image_ids": list(shard.image_ids),
             "rows": shard.rows,
             "statistics": shard.statistics,
@@ -131,6 +169,9 @@ def read_shard(path: str | Path) -> TensorShard:
     )
     return TensorShard(
         images=values["images"],
+        shapes=values["shapes"],
+        channels=values["channels"],
+        valid=values["valid"],
         image_ids=tuple(values["image_ids"]),
         rows=values["rows"],
         statistics=values["statistics"],

@@ -116,7 +116,7 @@ def _infer(options: argparse.Namespace) -> None:
 def _export_csv(options: argparse.Namespace) -> None:
     from astromorph.export_csv import export_csv
 
-    export_csv(options.catalogue, options.embeddings, options.output)
+    export_csv(options.catalogue, options.split, options.embeddings, options.output)
 
 
 def _export_tensorboard(options: argparse.Namespace) -> None:
@@ -125,6 +125,7 @@ def _export_tensorboard(options: argparse.Namespace) -> None:
     export_tensorboard(
         _settings(options),
         options.catalogue,
+        options.split,
         options.embeddings,
         options.tensors,
         options.output,
@@ -322,6 +323,7 @@ def _add_results(step: Any) -> None:
 
 def _add_embeddings(step: Any) -> None:
     step.add_argument("--catalogue", default="results/catalogue.csv", help="to read")
+    step.add_argument("--split", default="results/split.csv", help="to read")
     step.add_argument(
         "--embeddings", nargs="+", required=True, metavar="PARQUET",
         help="all shards, in order",

@@ -10,18 +10,20 @@ from torch.utils.data import Dataset
 
 from astromorph import artefacts
 from astromorph.artefacts import SPLIT_COLUMNS
-from astromorph.cache import read_shard
+from astromorph.cache import TensorShard, read_shard
 from astromorph.errors import AstromorphError
 
 FEWEST_PER_BATCH = 2  # batch norm cannot normalise a single image
+LIKE_SIZES = 8  # fewer images of a size than this join those of the next size
+PIXELS = 128 * 128  # an image beyond this size counts as several in a batch
 
 
 class CachedDataset(Dataset[Tensor]):
-    """The images of one subset, in memory.
+    """Images of one size, in memory.
 
     Parameters
     ----------
-    images : Tensor, shape (N, C, S, S), float16 or float32
+    images : Tensor, shape (N, C, H, W), float16 or float32
         From 0 to 1.
     stacksize : int
         How often a single channel is repeated.
@@ -33,36 +35,118 @@ class CachedDataset(Dataset[Tensor]):
     """
 
     def __init__(self, images: Tensor, stacksize: int = 1) -> None:
-        channels = images.shape[1]
-        if stacksize > 1 and channels > 1:
-            raise AstromorphError(
-                f"`data_settings.stacksize`: found {stacksize} for images of "
-                f"{channels} channels; only a single one can be repeated: set it to 1"
-            )
         self.images = images
         self.stacksize = stacksize
-
-    @property
-    def channels(self) -> int:
-        """Channels of the images that come out."""
-        return int(self.images.shape[1]) * self.stacksize
+        self.channels = _stacked(int(images.shape[1]), stacksize)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> Tensor:
-        """One image `(C, S, S)`, float32."""
+        """One image `(C, H, W)`, float32."""
         return self.batch(torch.tensor([index]))[0]
 
     def batch(self, indices: Tensor) -> Tensor:
-        """Images `(B, C, S, S)`, float32, of the given indices `(B,)`."""
+        """Images `(B, C, H, W)`, float32, of the given indices `(B,)`."""
         chosen = self.images[indices].float()
         return chosen.repeat(1, self.stacksize, 1, 1) if self.stacksize > 1 else chosen
 
+    def batches(
+        self, batch_size: int, order: Tensor | None = None, fewest: int = 1
+    ) -> Iterator[Tensor]:
+        """Indices of batches; each image comes once. See `batches`."""
+        return batches(len(self), batch_size, order)
+
+
+class NativeDataset(Dataset[Tensor]):
+    """Images of different sizes; a batch holds images of one size or like sizes.
+
+    Parameters
+    ----------
+    images : sequence of Tensor, each of shape (C, H, W)
+        From 0 to 1, all with the same number of channels, at least one image.
+    stacksize : int
+        How often a single channel is repeated.
+
+    Raises
+    ------
+    AstromorphError
+        `stacksize` is over 1 and the images have several channels already.
+    """
+
+    def __init__(self, images: Sequence[Tensor], stacksize: int = 1) -> None:
+        self.images = images
+        self.stacksize = stacksize
+        self.channels = _stacked(int(images[0].shape[0]), stacksize)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """One image `(C, H, W)`, float32, in its own size."""
+        return self.batch(torch.tensor([index]))[0]
+
+    def batch(self, indices: Tensor) -> Tensor:
+        """Images `(B, C, H, W)`, float32, all as large as the largest of them.
+
+        Beyond the edge of a smaller image its mirror image is seen.
+        """
+        chosen = [self.images[k] for k in indices.tolist()]
+        height = max(image.shape[1] for image in chosen)
+        width = max(image.shape[2] for image in chosen)
+        batch = torch.stack([mirrored(i, height, width) for i in chosen]).float()
+        return batch.repeat(1, self.stacksize, 1, 1) if self.stacksize > 1 else batch
+
+    def batches(
+        self, batch_size: int, order: Tensor | None = None, fewest: int = 1
+    ) -> Iterator[Tensor]:
+        """Indices of batches of like size; each image comes once.
+
+        Parameters
+        ----------
+        batch_size : int
+            Largest batch of images of up to 128 by 128 pixels; batches of
+            larger images are smaller.
+        order : Tensor, shape (N,), int64, optional
+            The indices in the order to use.
+        fewest : int
+            Smallest batch. With 1 every batch has one size; with more, sizes
+            that few images have are joined.
+
+        Yields
+        ------
+        Tensor, shape (B,), int64
+        """
+        indices = torch.arange(len(self)) if order is None else order
+        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for k in indices.tolist():
+            groups[tuple(self.images[k].shape[1:])].append(k)
+        joined = _joined(groups, LIKE_SIZES) if fewest > 1 else list(groups.values())
+        parts: list[Tensor] = []
+        for group in joined:
+            largest = max(self.images[k][0].numel() for k in group)
+            fitting = max(fewest, min(batch_size, batch_size * PIXELS // largest))
+            members = torch.tensor(group)
+            parts += batches(len(group), fitting, members)
+        place = {int(k): at for at, k in enumerate(indices.tolist())}
+        yield from sorted(parts, key=lambda part: place[int(part[0])])
+
+
+ImageSet = CachedDataset | NativeDataset
+
+
+def image_set(shard: TensorShard, stacksize: int) -> ImageSet | None:
+    """All images of a shard; None where it has none."""
+    if len(shard) == 0:
+        return None
+    if shard.images.ndim == 4:
+        return CachedDataset(shard.images, stacksize)
+    return NativeDataset(shard.each(), stacksize)
+
 
 def read_subset(
-    split: str | Path, tensors: Sequence[str | Path], subset: str
-) -> tuple[Tensor, list[str]]:
+    split: str | Path, tensors: Sequence[str | Path], subset: str, stacksize: int = 1
+) -> tuple[ImageSet | None, list[str]]:
     """Gather one subset from the shards.
 
     Parameters
@@ -73,11 +157,13 @@ def read_subset(
         All shards; a file's stem is the shard's name.
     subset : str
         ``"train"`` or ``"test"``.
+    stacksize : int
+        How often a single channel is repeated.
 
     Returns
     -------
-    images : Tensor, shape (N, C, S, S), float16
-        In the order of the list; shape (0, 1, 1, 1) where there are none.
+    images : CachedDataset, NativeDataset or None
+        In the order of the list; None where there are none.
     image_ids : list of str
         N ids.
 
@@ -93,19 +179,26 @@ def read_subset(
             positions[row["shard"]].append(int(row["position"]))
             wanted.append(row["image_id"])
     parts: list[Tensor] = []
+    natives: list[Tensor] = []
     found: list[str] = []
     for path in tensors:
         chosen = positions.get(Path(path).stem)
-        if chosen:
-            shard = read_shard(path)
-            if max(chosen) < len(shard.image_ids):
-                parts.append(shard.images[torch.tensor(chosen)])
-                found += [shard.image_ids[k] for k in chosen]
+        shard = read_shard(path) if chosen else None
+        if not chosen or shard is None or max(chosen) >= len(shard):
+            continue
+        found += [shard.image_ids[k] for k in chosen]
+        if shard.images.ndim == 4:
+            parts.append(shard.images[torch.tensor(chosen)])
+        else:
+            every = shard.each()
+            natives += [every[k] for k in chosen]
     if found != wanted:
         raise AstromorphError(
             f"{split} and the tensors do not hold the same images; run split again"
         )
-    return (torch.cat(parts) if parts else torch.empty(0, 1, 1, 1)), found
+    if natives:
+        return NativeDataset(natives, stacksize), found
+    return (CachedDataset(torch.cat(parts), stacksize) if parts else None), found
 
 
 def batches(
@@ -134,3 +227,40 @@ def batches(
     indices = torch.arange(number) if order is None else order
     pieces = min(-(-number // batch_size), max(1, number // FEWEST_PER_BATCH))
     yield from torch.tensor_split(indices, pieces)
+
+
+def mirrored(image: Tensor, height: int, width: int) -> Tensor:
+    """An image `(C, h, w)` made larger, `(C, H, W)`, by its mirror images."""
+    if image.shape[1:] == (height, width):
+        return image
+    rows = _reflected(image.shape[1], height)
+    return image[:, rows][:, :, _reflected(image.shape[2], width)]
+
+
+def _reflected(old: int, new: int) -> Tensor:
+    """Indices `(new,)` from 0 to `old` that run back at either edge."""
+    place = (torch.arange(new) - (new - old) // 2) % (2 * old)
+    return torch.minimum(place, 2 * old - 1 - place)
+
+
+def _joined(groups: dict[tuple[int, int], list[int]], fewest: int) -> list[list[int]]:
+    """Groups in the order of their size, the small ones joined with the next."""
+    joined: list[list[int]] = []
+    for _, group in sorted(groups.items(), key=lambda item: (max(item[0]), item[0])):
+        if joined and (len(joined[-1]) < fewest):
+            joined[-1] += group
+        else:
+            joined.append(list(group))
+    if len(joined) > 1 and len(joined[-1]) < fewest:
+        last = joined.pop()
+        joined[-1] += last
+    return joined
+
+
+def _stacked(channels: int, stacksize: int) -> int:
+    if stacksize > 1 and channels > 1:
+        raise AstromorphError(
+            f"`data_settings.stacksize`: found {stacksize} for images of {channels} "
+            "channels; only a single one can be repeated: set it to 1"
+        )
+    return channels * stacksize

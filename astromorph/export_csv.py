@@ -13,14 +13,17 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def export_csv(
-    catalogue: str | Path, embeddings: Sequence[str | Path], output: str | Path
+    catalogue: str | Path,
+    split: str | Path,
+    embeddings: Sequence[str | Path],
+    output: str | Path,
 ) -> None:
     """Write the table, a row per image that has an embedding.
 
     Parameters
     ----------
-    catalogue : path
-        What `validate` wrote.
+    catalogue, split : path
+        What `validate` and `split` wrote.
     embeddings : sequence of path
         All shards, in the order of the list.
     output : path
@@ -40,7 +43,7 @@ def export_csv(
 
     def rows() -> Iterator[dict[str, Any]]:
         nonlocal written
-        for row, vector in artefacts.embedded_rows(catalogue, embeddings):
+        for row, vector in artefacts.embedded_rows(catalogue, split, embeddings):
             written += 1
             cells = {name: spreadsheet_safe(row[name]) for name in facts}
             yield cells | dict(zip(names, map(str, vector), strict=True))

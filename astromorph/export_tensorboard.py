@@ -6,8 +6,9 @@ one sprite of square thumbnails, and `projector_config.pbtxt` that names them.
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
@@ -36,6 +37,7 @@ embeddings {{
 def export_tensorboard(
     settings: Settings,
     catalogue: str | Path,
+    split: str | Path,
     embeddings: Sequence[str | Path],
     tensors: Sequence[str | Path],
     output: str | Path,
@@ -46,8 +48,8 @@ def export_tensorboard(
     ----------
     settings : Settings
         `export_settings.thumbnail_size` is used.
-    catalogue : path
-        What `validate` wrote.
+    catalogue, split : path
+        What `validate` and `split` wrote.
     embeddings, tensors : sequence of path
         All shards, in the order of the list.
     output : path
@@ -61,11 +63,13 @@ def export_tensorboard(
     # The projector labels points by the first column: what the user wrote goes first.
     facts = (*artefacts.list_columns(catalogue), *EXPORT_COLUMNS)
     with artefacts.replacing_folder(output) as folder:
-        number = _write_points(folder, catalogue, embeddings, facts)
+        rows = artefacts.embedded_rows(catalogue, split, embeddings)
+        image_ids = _write_points(folder, rows, facts)
+        number = len(image_ids)
         if number == 0:
             raise AstromorphError(f"{catalogue}: no image has an embedding to show")
         wanted = settings.export_settings.thumbnail_size
-        sheet, side = sprite(tensors, number, wanted)
+        sheet, side = sprite(tensors, image_ids, wanted)
         if side < wanted:
             LOG.info("%d thumbnails were shrunk to %d pixels each", number, side)
         Image.fromarray(sheet).save(folder / "sprite.png")
@@ -78,21 +82,21 @@ def export_tensorboard(
 
 def _write_points(
     folder: Path,
-    catalogue: str | Path,
-    embeddings: Sequence[str | Path],
+    rows: Iterable[tuple[dict[str, str], Any]],
     facts: Sequence[str],
-) -> int:
-    number = 0
+) -> set[str]:
+    """Write the points and their facts; the ids of the images."""
+    image_ids: set[str] = set()
     with (
         open(folder / "tensors.tsv", "w", encoding="utf-8") as points,
         open(folder / "metadata.tsv", "w", encoding="utf-8") as metadata,
     ):
         metadata.write("\t".join(map(one_cell, facts)) + "\n")
-        for row, vector in artefacts.embedded_rows(catalogue, embeddings):
+        for row, vector in rows:
             points.write("\t".join(f"{x:.6g}" for x in vector) + "\n")
             metadata.write("\t".join(one_cell(row[name]) for name in facts) + "\n")
-            number += 1
-    return number
+            image_ids.add(row["image_id"])
+    return image_ids
 
 
 def one_cell(text: str) -> str:

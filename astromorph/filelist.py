@@ -2,7 +2,9 @@
 
 import csv
 import hashlib
+import itertools
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +18,11 @@ SHARD_SIZES = (256, 512, 1024, 2048, 4096, 8192, 16384)
 SHARDS_PER_SIZE = 16
 # The column that keeps images of one object on one side of the split.
 GROUP = "group"
+# The column that says on which side of the split an image is.
+SPLIT = "split"
+PATH = re.compile(r"path(_\w+)?")
+# Rows that decide what all images have in common.
+HEAD = 256
 HOW_TO_LIST = "list one with `find FOLDER -name '*.fits*' | sort > filelist.txt`"
 
 
@@ -34,12 +41,21 @@ class Entry:
         The same, counted from the list's folder where it is relative.
     columns : dict of str to str
         Further columns of a CSV list.
+    more : tuple of str
+        Where a CSV list has columns `path_g`, `path_r`, ...: the files behind
+        the first, each a channel.
     """
 
     image_id: str
     listed: str
     path: str
     columns: dict[str, str] = field(default_factory=dict)
+    more: tuple[str, ...] = ()
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """All files of the image, one per channel."""
+        return (self.path, *self.more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +82,8 @@ def read_filelist(datafile: str | Path) -> Iterator[Entry]:
     """Read a file list, a row at a time.
 
     A text list has a path a line; a CSV list (comma, semicolon or tab) is known
-    by a `path` column. Lines that begin with ``#`` and empty lines are passed
+    by a `path` column, or by several, `path_g`, `path_r`, ..., whose files are
+    the channels of one image. Lines that begin with ``#`` and empty lines are passed
     over. A column with a name that the catalogue uses gets `listed_` before it.
 
     Parameters
@@ -90,12 +107,15 @@ def read_filelist(datafile: str | Path) -> Iterator[Entry]:
     try:
         with open(datafile, newline="", encoding="utf-8-sig") as file:
             for listed, columns in _rows(file):
-                number = occurrences[listed] = occurrences.get(listed, 0) + 1
+                name = "\0".join(listed)
+                number = occurrences[name] = occurrences.get(name, 0) + 1
+                first, *more = (os.path.join(folder, p) if p else "" for p in listed)
                 yield Entry(
-                    image_id=_image_id(listed, number),
-                    listed=listed,
-                    path=os.path.join(folder, listed) if listed else "",
+                    image_id=_image_id(name, number),
+                    listed=listed[0],
+                    path=first,
                     columns=columns,
+                    more=tuple(more),
                 )
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise AstromorphError(_why_unreadable(datafile, error)) from None
@@ -137,13 +157,22 @@ def plan_shards(
     start, sha = 0, hashlib.sha256()
     stop = 0
     for stop, entry in enumerate(entries, start=1):
-        sha.update(f"{entry.image_id}\0{entry.path}\0".encode())
+        paths = "\0".join(entry.paths)
+        sha.update(f"{entry.image_id}\0{paths}\0".encode())
         if stop - start == (shard_size or _growing_size(len(shards))):
             shards.append(_shard(len(shards), start, stop, sha.hexdigest()))
             start, sha = stop, hashlib.sha256()
     if stop > start:
         shards.append(_shard(len(shards), start, stop, sha.hexdigest()))
     return tuple(shards)
+
+
+def head_digest(entries: Iterable[Entry]) -> str:
+    """A digest of the paths of the first 256 rows."""
+    sha = hashlib.sha256()
+    for entry in itertools.islice(entries, HEAD):
+        sha.update("\0".join([*entry.paths, "\n"]).encode())
+    return sha.hexdigest()[:16]
 
 
 class ContentDigest:
@@ -164,7 +193,7 @@ class ContentDigest:
         for entry in entries:
             chosen = entry.columns if self._columns is None else self._columns
             cells = [f"{name}={entry.columns.get(name, '')}" for name in chosen]
-            self._sha.update("\0".join([entry.path, *cells, "\n"]).encode())
+            self._sha.update("\0".join([*entry.paths, *cells, "\n"]).encode())
             yield entry
 
     @property
@@ -186,35 +215,37 @@ def _image_id(listed: str, number: int) -> str:
     return hashlib.sha256(name.encode()).hexdigest()[:16]
 
 
-def _rows(file: TextIO) -> Iterator[tuple[str, dict[str, str]]]:
+def _rows(file: TextIO) -> Iterator[tuple[list[str], dict[str, str]]]:
     lines = (line for line in file if line.strip() and not line.startswith("#"))
     first = next(lines, "")
     delimiter = max(",;\t", key=first.count)
     header = [
         cell.strip() for cell in next(csv.reader([first], delimiter=delimiter), [])
     ]
-    if "path" not in header:
+    at = [k for k, name in enumerate(header) if PATH.fullmatch(name)]
+    if "path" in header:
+        at = [header.index("path")]
+    if not at:
         if first:
-            yield first.strip(), {}
+            yield [first.strip()], {}
         for line in lines:
-            yield line.strip(), {}
+            yield [line.strip()], {}
         return
     names = [f"listed_{name}" if name in CATALOGUE_COLUMNS else name for name in header]
-    at = header.index("path")
     for cells in csv.reader(lines, delimiter=delimiter):
         yield _csv_row(cells, names, at)
 
 
 def _csv_row(
-    cells: Sequence[str], names: Sequence[str], at: int
-) -> tuple[str, dict[str, str]]:
+    cells: Sequence[str], names: Sequence[str], at: Sequence[int]
+) -> tuple[list[str], dict[str, str]]:
     values = [cell.strip() for cell in cells] + [""] * (len(names) - len(cells))
     further = {
         name: value
         for k, (name, value) in enumerate(zip(names, values, strict=False))
-        if k != at and name
+        if k not in at and name
     }
-    return values[at], further
+    return [values[k] for k in at], further
 
 
 def _why_unreadable(datafile: Path, error: Exception) -> str:

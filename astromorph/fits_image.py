@@ -1,44 +1,29 @@
-"""FITS files: the only module that knows keywords, HDUs, world coordinates, units.
+"""Which image of a FITS file is taken, what its header says, and its pixels."""
 
-FITS Standard 4.0 (2018); world coordinates after Greisen & Calabretta (2002)
-and Calabretta & Greisen (2002), as astropy implements them.
-"""
-
-import lzma
 import math
-import os
-import warnings
-import zlib
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-from astropy import units as u
-from astropy.coordinates import BarycentricMeanEcliptic, SkyCoord, Supergalactic
-from astropy.io import fits
-from astropy.wcs import WCS
-from astropy.wcs.utils import proj_plane_pixel_scales, wcs_to_celestial_frame
 
+from astromorph import celestial, fits_file
 from astromorph.artefacts import replacing
 from astromorph.errors import FitsImageError
+from astromorph.fits_file import Hdu, Header
+from astromorph.settings import DataSettings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# What astropy and the decompressors raise on files that are not as they should be.
-UNREADABLE = (
-    OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError,
-    ArithmeticError, MemoryError, NotImplementedError, RuntimeError, UnicodeError,
-    ImportError, zlib.error, lzma.LZMAError, fits.VerifyError,
-)  # fmt: skip
-STORED_TYPES = {
-    8: "uint8", 16: "int16", 32: "int32", 64: "int64", -32: "float32", -64: "float64",
-}  # fmt: skip
-UNCOMPRESSED = b"SIMPLE"
-FREQUENCY_KEYWORDS = ("RESTFRQ", "RESTFREQ")
+FREQUENCIES = ("RESTFRQ", "RESTFREQ", "FREQ", "FREQUENC")
+FILTERS = ("FILTER", "FILTER1", "FILTER2", "FILTNAM1", "BAND", "WAVELNTH", "WAVELENG")
+AIPS_BEAM = re.compile(
+    rb"BMAJ= *([\d.E+-]+) +BMIN= *([\d.E+-]+) +BPA= *([\d.E+-]+)"
+)  # AIPS writes it as HISTORY
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +43,19 @@ class ImageFacts:
     ra_deg, dec_deg : float or None
         ICRS position of the image centre, in degrees.
     pixel_scale_arcsec : float or None
-        Geometric mean of the two pixel scales at the centre.
-    object_name, telescope, unit : str
-        OBJECT, TELESCOP, BUNIT; empty where absent.
+        Geometric mean of the two pixel scales.
+    object_name, telescope, unit, date_obs : str
+        OBJECT, TELESCOP, BUNIT, DATE-OBS; empty where absent.
     rest_frequency_hz : float or None
         RESTFRQ in Hz.
+    beam_major_arcsec, beam_minor_arcsec, beam_angle_deg : float or None
+        Full widths at half maximum and position angle: BMAJ, BMIN, BPA.
+    channels : int
+        Channels that are taken: 1, unless planes or files are stacked.
+    band : str
+        Frequency and filter, to tell pictures of one place apart.
+    keywords : dict of str to str
+        What `data_settings.header_columns` asks for.
     """
 
     hdu: int
@@ -76,7 +69,14 @@ class ImageFacts:
     object_name: str = ""
     telescope: str = ""
     unit: str = ""
+    date_obs: str = ""
     rest_frequency_hz: float | None = None
+    beam_major_arcsec: float | None = None
+    beam_minor_arcsec: float | None = None
+    beam_angle_deg: float | None = None
+    channels: int = 1
+    band: str = ""
+    keywords: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,63 +88,90 @@ class Image:
     pixels : ndarray, shape (C, H, W), float32
         In the file's unit; 0 where bad.
     mask : ndarray, shape (H, W), bool
-        True where a pixel is NaN, infinite or BLANK in any channel.
+        True where a pixel is NaN, infinite or BLANK in any channel. A channel
+        in which all pixels are bad counts as 0, not as bad.
     """
 
     pixels: "NDArray[np.float32]"
     mask: "NDArray[np.bool_]"
 
 
-def describe(path: str | Path, max_pixels: int) -> ImageFacts:
-    """Find the image of a FITS file and read its header, not its pixels.
+@dataclass(frozen=True, slots=True)
+class _Axes:
+    """Which numpy axes of the stored array are the image, and what is on others."""
+
+    y: int
+    x: int
+    others: tuple[int, ...]
+
+    def index(self, plane: int, shape: tuple[int, ...]) -> tuple[Any, ...]:
+        """What takes one plane out of the array; the planes' last axis is fastest."""
+        index: list[Any] = [slice(None)] * len(shape)
+        lengths = [shape[axis] for axis in self.others]
+        places = np.unravel_index(plane, lengths) if lengths else ()
+        for axis, at in zip(self.others, places, strict=True):
+            index[axis] = int(at)
+        return tuple(index)
+
+
+def describe(paths: Sequence[str | Path], rules: DataSettings) -> ImageFacts:
+    """Read the headers of one object's image, not its pixels.
 
     Parameters
     ----------
-    path : path
-        Plain, tile-compressed, or compressed as a whole (.gz, .bz2).
-    max_pixels : int
-        More than these are refused.
+    paths : sequence of path
+        One file, or one per channel. Plain, tile-compressed, or compressed as
+        a whole (.gz, .bz2, .xz, .Z, .zip).
+    rules : DataSettings
+        Which HDU and planes are taken, and `max_pixels`.
 
     Returns
     -------
     ImageFacts
-        Of the first HDU that holds a two-dimensional image once its degenerate
-        axes are dropped.
+        Of the first file.
 
     Raises
     ------
     FitsImageError
         Why there is no image to take.
     """
-    with _open(path) as hdus:
-        number, hdu = _first_image(hdus, max_pixels)
-        _refuse_truncated(path, hdu)
-        return _facts(number, hdu)
+    facts = []
+    for path in paths:
+        with _naming(path, paths), fits_file.opened(path) as file:
+            facts.append(_describe(file, rules))
+    return _together(facts)
 
 
-def read(path: str | Path, max_pixels: int) -> Image:
-    """Read the pixels of the image that `describe` finds.
+def read(paths: Sequence[str | Path], rules: DataSettings) -> tuple[ImageFacts, Image]:
+    """Read the image that `describe` finds.
+
+    Returns
+    -------
+    facts : ImageFacts
+        As `describe` returns them.
+    image : Image
+        Its pixels; files and planes become channels.
 
     Raises
     ------
     FitsImageError
         Why there is no image to take.
     """
-    with _open(path) as hdus:
-        number, hdu = _first_image(hdus, max_pixels)
-        _refuse_truncated(path, hdu)
-        values = hdu.data
-        if values is None:
-            raise FitsImageError(f"HDU {number} holds no pixels")
-        height, width = _two_axes(hdu.shape)
-    with np.errstate(over="ignore", invalid="ignore"):
-        pixels = np.asarray(values, dtype=np.float32)
-    pixels = pixels.reshape(1, height, width)
-    bad = ~np.isfinite(pixels)
-    if bad.any():
-        pixels = np.where(bad, np.float32(0), pixels)
-    mask: NDArray[np.bool_] = np.asarray(bad.any(axis=0))
-    return Image(pixels, mask)
+    facts, parts = [], []
+    for path in paths:
+        with _naming(path, paths), fits_file.opened(path) as file:
+            hdu, primary, axes = _choose(file, rules)
+            facts.append(_facts(hdu, primary, axes, rules))
+            parts.append(_pixels(file, hdu, axes, rules))
+    together = _together(facts)
+    pixels = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    bad: NDArray[np.bool_] = np.asarray(~np.isfinite(pixels))
+    if not bad.any():
+        return together, Image(pixels, np.zeros(pixels.shape[1:], np.bool_))
+    blank: NDArray[np.bool_] = np.asarray(bad.all(axis=(1, 2)))
+    counts = bad if blank.all() else bad & ~blank[:, None, None]
+    mask: NDArray[np.bool_] = np.asarray(counts.any(axis=0))
+    return together, Image(np.where(bad, np.float32(0), pixels), mask)
 
 
 def write(
@@ -166,6 +193,8 @@ def write(
     beam_arcsec : float
         Full width at half maximum of the circular beam.
     """
+    from astropy.io import fits
+
     header = fits.Header()
     scale_deg = (facts.pixel_scale_arcsec or 1.0) / 3600
     kinds = ("RA---SIN", "DEC--SIN", "FREQ", "STOKES")[: pixels.ndim]
@@ -190,171 +219,325 @@ def write(
         fits.PrimaryHDU(pixels.astype(np.float32), header).writeto(temporary)
 
 
+def chosen_planes(
+    planes: int | str | tuple[int, ...] | None, number: int
+) -> tuple[str, list[int]]:
+    """What `data_settings.planes` means for an image of so many planes.
+
+    Parameters
+    ----------
+    planes : int, str, tuple of int or None
+        The setting.
+    number : int
+        Planes that the image has.
+
+    Returns
+    -------
+    how : {'sum', 'mean', 'max', 'channels'}
+        What becomes of them.
+    which : list of int
+        Planes to take, from 0.
+
+    Raises
+    ------
+    FitsImageError
+        The image does not have these planes, or the setting is silent and
+        there are several.
+    """
+    if planes is None:
+        if number > 1:
+            raise FitsImageError(
+                f"it is a cube of {number} planes; set `data_settings.planes` to a "
+                "number, a range, sum, mean, max or channels"
+            )
+        return "channels", [0]
+    if isinstance(planes, int):
+        how, which = "channels", [planes]
+    elif isinstance(planes, str):
+        how, _, span = planes.partition(" ")
+        if how[:1].isdigit() or how.startswith(":"):
+            how, span = "mean", how
+        first, _, last = span.partition(":")
+        stop = min(int(last), number) if last else number
+        which = list(range(int(first or 0), stop))
+    else:
+        how, which = "channels", list(planes)
+    if not which or max(which) >= number:
+        raise FitsImageError(
+            f"`data_settings.planes` is {planes!r}, but it has {number} "
+            + ("planes" if number > 1 else "plane")
+        )
+    return how, which
+
+
 @contextmanager
-def _open(path: str | Path) -> Iterator[fits.HDUList]:
-    """Open a file; whatever goes wrong inside becomes a reason."""
+def _naming(path: str | Path, paths: Sequence[str | Path]) -> Iterator[None]:
+    """Say of which of several files a reason is."""
     try:
-        if not str(path):
-            raise FitsImageError("the row of the list has an empty path")
-        if os.path.isdir(path):
-            raise FitsImageError("this is a folder, not a FITS file; list its files")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with fits.open(path, memmap=False, lazy_load_hdus=True) as hdus:
-                yield hdus
-    except FileNotFoundError:
-        raise FitsImageError("there is no such file") from None
-    except UNREADABLE as error:
-        raise FitsImageError(_reason(error)) from None
+        yield
+    except FitsImageError as error:
+        if len(paths) == 1:
+            raise
+        raise FitsImageError(
+            f"file {paths.index(path) + 1} of {len(paths)} ({path}): {error}"
+        ) from None
 
 
-def _reason(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, PermissionError):
-        return "the file may not be read: its permissions forbid it"
-    if "No SIMPLE card" in text or "Empty or corrupt FITS" in text:
-        return "this is not a FITS file (its first bytes are not SIMPLE)"
-    if isinstance(error, ImportError):
-        return f"reading this kind of file needs another package: {text}"
-    return f"the file is damaged: {text[:200]}"
+def _together(facts: list[ImageFacts]) -> ImageFacts:
+    """The facts of an object's files: the first, with the channels of all."""
+    if len(facts) == 1:
+        return facts[0]
+    sizes = sorted({(f.height, f.width) for f in facts})
+    if len(sizes) > 1:
+        found = " and ".join(f"{height}x{width}" for height, width in sizes)
+        raise FitsImageError(
+            f"its files have images of different sizes, {found}; channels need the "
+            "same pixels: reproject them to one grid first"
+        )
+    return replace(facts[0], channels=sum(f.channels for f in facts))
 
 
-def _first_image(hdus: fits.HDUList, max_pixels: int) -> tuple[int, Any]:
-    """Number and HDU of the first image that can be taken."""
-    reasons = []
-    for number, hdu in enumerate(_each(hdus)):
-        if not getattr(hdu, "is_image", False) or isinstance(hdu, fits.GroupsHDU):
-            continue
-        reason = _why_not(hdu.shape, max_pixels)
-        if reason is None:
-            return number, hdu
-        if hdu.shape:
-            reasons.append(f"HDU {number}: {reason}")
+def _describe(file: BinaryIO, rules: DataSettings) -> ImageFacts:
+    hdu, primary, axes = _choose(file, rules)
+    fits_file.refuse_truncated(file, hdu)
+    return _facts(hdu, primary, axes, rules)
+
+
+def _choose(file: BinaryIO, rules: DataSettings) -> tuple[Hdu, Header, _Axes]:
+    """The HDU to take, the primary header and the image's axes."""
+    wanted = rules.hdu
+    if wanted is None:
+        return _first_image(fits_file.hdus(file), rules)
+    choices = [wanted] if isinstance(wanted, int | str) else list(wanted)
+    found: list[Hdu] = []
+    walk = fits_file.hdus(file)
+    numbers = [choice for choice in choices if isinstance(choice, int)]
+    for hdu in walk:
+        found.append(hdu)
+        if _is(hdu, choices[0]) or (len(numbers) == len(choices) and
+                                    hdu.number >= max(numbers)):  # fmt: skip
+            break
+    for choice in choices:
+        for hdu in found:
+            if _is(hdu, choice):
+                if reason := _why_not(hdu, rules):
+                    raise FitsImageError(f"HDU {choice}: {reason}")
+                return hdu, found[0].header, _axes(hdu)
+    names = ", ".join(f"{h.number} {h.name}".strip() for h in found[:8])
+    raise FitsImageError(
+        f"`data_settings.hdu` is {wanted!r}; the file has the HDUs {names}"
+    )
+
+
+def _is(hdu: Hdu, choice: int | str) -> bool:
+    if isinstance(choice, int):
+        return hdu.number == choice
+    return hdu.name == choice.upper()
+
+
+def _first_image(walk: Iterator[Hdu], rules: DataSettings) -> tuple[Hdu, Header, _Axes]:
+    reasons: list[str] = []
+    primary = None
+    try:
+        for hdu in walk:
+            primary = primary or hdu.header
+            if not hdu.shape:
+                continue
+            reason = _why_not(hdu, rules)
+            if reason is None:
+                return hdu, primary, _axes(hdu)
+            reasons.append(f"HDU {hdu.number}: {reason}")
+    except FitsImageError as error:
+        reasons.append(str(error))
     if not reasons:
         raise FitsImageError("the file holds no image, only headers or tables")
     raise FitsImageError("; ".join(reasons[:3]))
 
 
-def _each(hdus: fits.HDUList) -> Iterator[Any]:
-    """The HDUs one after the other; ``len`` would read through the whole file."""
-    number = 0
-    while True:
-        try:
-            hdu = hdus[number]
-        except IndexError:
-            return
-        yield hdu
-        number += 1
-
-
-def _why_not(shape: tuple[int, ...], max_pixels: int) -> str | None:
+def _why_not(hdu: Hdu, rules: DataSettings) -> str | None:
+    """Why an HDU has no image to take; None where it has one."""
+    shape = hdu.shape
     size = "x".join(str(n) for n in shape)
+    if not shape:
+        return "it holds no image"
     if math.prod(shape) == 0:
         return f"its {size} pixels are none at all"
-    if math.prod(shape) > max_pixels:
+    if math.prod(shape) > rules.max_pixels:
         return (
-            f"its {size} pixels are more than `data_settings.max_pixels`, {max_pixels}"
+            f"its {size} pixels are more than `data_settings.max_pixels`, "
+            f"{rules.max_pixels}"
         )
-    if len(_two_axes(shape)) < 2:
+    if len(shape) < 2:
         return f"it has one axis, of {size} pixels; an image needs two"
-    if len(_two_axes(shape)) > 2:
-        return f"its {size} pixels are a cube; an image with two axes is needed"
+    try:
+        axes = _axes(hdu)
+        chosen_planes(rules.planes, math.prod(shape[axis] for axis in axes.others))
+    except FitsImageError as error:
+        return f"{size} pixels: {error}"
     return None
 
 
-def _two_axes(shape: tuple[int, ...]) -> list[int]:
-    """The shape without axes of length 1, the outermost first, down to two axes."""
-    kept = list(shape)
-    while len(kept) > 2 and 1 in kept:
-        kept.remove(1)
-    return kept
+def _axes(hdu: Hdu) -> _Axes:
+    """The two axes on the sky where the header names them, else the last two.
+
+    Axes of length 1 are passed over, the outermost first, while two are left.
+    """
+    number = len(hdu.shape)
+    kept = list(range(number))
+    for axis in range(number):
+        if hdu.shape[axis] == 1 and len(kept) > 2:
+            kept.remove(axis)
+    image = kept[-2:]
+    on_sky = celestial.celestial_axes(hdu.header, number) if len(kept) > 2 else None
+    if on_sky is not None:
+        y, x = number - 1 - on_sky[1], number - 1 - on_sky[0]
+        image = [y, x] if y in kept and x in kept else image
+    others = tuple(axis for axis in range(number) if axis not in image)
+    return _Axes(image[0], image[1], others)
 
 
-def _refuse_truncated(path: str | Path, hdu: Any) -> None:
-    """An uncompressed file must be as long as its header says."""
-    if isinstance(hdu, fits.CompImageHDU):
-        return
-    with open(path, "rb") as file:
-        if file.read(len(UNCOMPRESSED)) != UNCOMPRESSED:
-            return
-    info = hdu.fileinfo()
-    promised = info["datLoc"] + hdu.size
-    found = os.path.getsize(path)
-    if found < promised:
-        raise FitsImageError(
-            f"the file is truncated: {promised} bytes promised, {found} there"
-        )
+def _pixels(
+    file: BinaryIO, hdu: Hdu, axes: _Axes, rules: DataSettings
+) -> "NDArray[np.float32]":
+    """Pixels `(C, H, W)`; NaN where bad. Cubes are read plane by plane."""
+    values = (fits_file.tiles if hdu.compressed else fits_file.stored)(file, hdu)
+    number = math.prod(hdu.shape[axis] for axis in axes.others)
+    how, which = chosen_planes(rules.planes, number)
+
+    def plane(p: int) -> "NDArray[np.float32]":
+        part = values[axes.index(p, hdu.shape)]
+        if hdu.compressed:
+            with np.errstate(over="ignore", invalid="ignore"):
+                return np.asarray(part, dtype=np.float32)
+        return fits_file.scaled(part, hdu)
+
+    if how == "channels":
+        if len(which) == 1:
+            return plane(which[0])[None]
+        return np.stack([plane(p) for p in which])
+    reduced: NDArray[np.float32] = REDUCTIONS[how](plane(p) for p in which)
+    return reduced[None]
 
 
-def _facts(number: int, hdu: Any) -> ImageFacts:
-    header = hdu.header
-    height, width = _two_axes(hdu.shape)
-    ra_deg, dec_deg, scale = _sky(header, width, height)
+def _sum(planes: "Iterator[NDArray[np.float32]]") -> "NDArray[np.float32]":
+    total, counts = _totals(planes)
+    return np.where(counts > 0, total, np.nan).astype(np.float32)
+
+
+def _mean(planes: "Iterator[NDArray[np.float32]]") -> "NDArray[np.float32]":
+    total, counts = _totals(planes)
+    means = total / np.maximum(counts, 1)
+    return np.where(counts > 0, means, np.nan).astype(np.float32)
+
+
+def _max(planes: "Iterator[NDArray[np.float32]]") -> "NDArray[np.float32]":
+    highest = np.array(next(planes))
+    for plane in planes:
+        np.fmax(highest, plane, out=highest)
+    return highest
+
+
+def _totals(
+    planes: "Iterator[NDArray[np.float32]]",
+) -> "tuple[NDArray[np.float64], NDArray[np.int64]]":
+    """Sums and numbers of the valid pixels along the planes."""
+    total: Any = 0.0
+    counts: Any = 0
+    for plane in planes:
+        valid = np.isfinite(plane)
+        total = total + np.where(valid, plane, 0).astype(np.float64)
+        counts = counts + valid.astype(np.int64)
+    return total, counts
+
+
+REDUCTIONS: "dict[str, Callable[[Iterator[NDArray[np.float32]]], Any]]" = {
+    "sum": _sum,
+    "mean": _mean,
+    "max": _max,
+}
+
+
+def _facts(hdu: Hdu, primary: Header, axes: _Axes, rules: DataSettings) -> ImageFacts:
+    """What the image's header says, and for names and dates the primary one."""
+    header, shape = hdu.header, hdu.shape
+    centre = tuple((length + 1) / 2 for length in reversed(shape))
+    place = celestial.place(header, centre)
+    if place.ra_deg is None and primary is not header:
+        keywords = celestial.place(primary, ())
+        place = replace(place, ra_deg=keywords.ra_deg, dec_deg=keywords.dec_deg)
+
+    def text(keyword: str) -> str:
+        return header.text(keyword) or primary.text(keyword)
+
+    def number(keyword: str) -> float | None:
+        found = header.number(keyword)
+        return primary.number(keyword) if found is None else found
+
+    frequency = next((f for k in FREQUENCIES[:2] if (f := number(k))), None)
+    major, minor, angle = _beam(header)
+    planes = math.prod(shape[axis] for axis in axes.others)
+    how, which = chosen_planes(rules.planes, planes)
     return ImageFacts(
-        hdu=number,
-        shape=tuple(hdu.shape),
-        dtype=STORED_TYPES.get(_number(header, "BITPIX", int) or 0, ""),
-        width=width,
-        height=height,
-        ra_deg=ra_deg,
-        dec_deg=dec_deg,
-        pixel_scale_arcsec=scale,
-        object_name=_text(header, "OBJECT"),
-        telescope=_text(header, "TELESCOP"),
-        unit=_text(header, "BUNIT"),
-        rest_frequency_hz=next(
-            (f for k in FREQUENCY_KEYWORDS if (f := _number(header, k, float))), None
-        ),
+        hdu=hdu.number,
+        shape=shape,
+        dtype=np.dtype(fits_file.TYPES[hdu.bitpix]).name,
+        width=shape[axes.x],
+        height=shape[axes.y],
+        ra_deg=place.ra_deg,
+        dec_deg=place.dec_deg,
+        pixel_scale_arcsec=place.pixel_scale_arcsec,
+        object_name=text("OBJECT"),
+        telescope=text("TELESCOP"),
+        unit=text("BUNIT"),
+        date_obs=text("DATE-OBS"),
+        rest_frequency_hz=frequency,
+        beam_major_arcsec=major,
+        beam_minor_arcsec=minor,
+        beam_angle_deg=angle,
+        channels=len(which) if how == "channels" else 1,
+        band=_band(header, text, number),
+        keywords=_asked(header, primary, rules.header_columns),
     )
 
 
-def _text(header: fits.Header, keyword: str) -> str:
-    value = header.get(keyword, "")
-    return " ".join(str(value).split()) if isinstance(value, str | int | float) else ""
-
-
-def _number(header: fits.Header, keyword: str, kind: Callable[[Any], Any]) -> Any:
-    value = header.get(keyword)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return kind(value) if math.isfinite(value) else None
-
-
-def _sky(
-    header: fits.Header, width: int, height: int
-) -> tuple[float | None, float | None, float | None]:
-    """ICRS degrees of the centre and the pixel scale; None without a celestial WCS."""
-    try:
-        wcs = WCS(header).celestial
-        if wcs.naxis != 2 or not wcs.has_celestial:
+def _beam(header: Header) -> tuple[float | None, float | None, float | None]:
+    """Major and minor axis in arcseconds, angle in degrees."""
+    major, minor, angle = (header.number(k) for k in ("BMAJ", "BMIN", "BPA"))
+    if major is None and (written := AIPS_BEAM.search(header.raw)):
+        try:
+            major, minor, angle = (float(number) for number in written.groups())
+        except ValueError:
             return None, None, None
-        scales = proj_plane_pixel_scales(wcs) * 3600
-        scale = float(math.sqrt(scales[0] * scales[1]))
-        x, y = (width - 1) / 2, (height - 1) / 2
-        lon, lat = (float(a) for a in wcs.all_pix2world(x, y, 0))
-        if not (math.isfinite(lon) and math.isfinite(lat)):
-            return None, None, None
-        position = SkyCoord(lon * u.deg, lat * u.deg, frame=_frame(wcs)).icrs
-        return float(position.ra.deg), float(position.dec.deg), scale
-    except UNREADABLE:
+    if not major or major < 0:
         return None, None, None
+    return major * 3600, (minor or major) * 3600, angle
 
 
-def _frame(wcs: WCS) -> Any:
-    """The celestial frame of the axes; astropy takes ecliptic ones for equatorial.
+def _band(
+    header: Header,
+    text: Callable[[str], str],
+    number: Callable[[str], float | None],
+) -> str:
+    """Frequency to five digits and filter; empty where neither is known."""
+    frequency = next((f for k in FREQUENCIES if (f := number(k))), None)
+    if frequency is None:
+        kinds = (k for k in "345" if header.text(f"CTYPE{k}").startswith("FREQ"))
+        frequency = next((header.number(f"CRVAL{k}") for k in kinds), None)
+    filters = [found for keyword in FILTERS if (found := text(keyword))]
+    return " ".join([f"{frequency:.5g}" if frequency else "", *filters]).strip()
 
-    Raises
-    ------
-    ValueError
-        The axes are not on the sky as seen from here (the Sun's, a planet's).
-    """
-    axis = wcs.wcs.ctype[wcs.wcs.lng][:4]
-    if axis == "ELON":
-        year = wcs.wcs.equinox
-        equinox = f"J{year}" if math.isfinite(year) else "J2000"
-        return BarycentricMeanEcliptic(equinox=equinox)
-    if axis == "SLON":
-        return Supergalactic()
-    if axis not in ("RA--", "GLON"):
-        raise ValueError(f"unknown celestial axis {axis!r}")
-    return wcs_to_celestial_frame(wcs)
+
+def _asked(header: Header, primary: Header, keywords: Sequence[str]) -> dict[str, str]:
+    """Further keywords as text, HIERARCH and CONTINUE included."""
+    if not keywords:
+        return {}
+    from astropy.io import fits
+
+    found: dict[str, str] = {}
+    for cards in (primary, header):
+        whole = fits.Header.fromstring(cards.raw.decode("ascii", "replace"))
+        for keyword in keywords:
+            value = whole.get(keyword)
+            if value is not None and not isinstance(value, fits.card.Undefined):
+                found[keyword] = " ".join(str(value).split())
+    return {keyword: found.get(keyword, "") for keyword in keywords}

@@ -11,7 +11,7 @@ from astromorph.artefacts import Embeddings, write_embeddings
 from astromorph.byol import BYOL
 from astromorph.cache import TensorShard, read_shard
 from astromorph.checkpoint import ModelFile, load_model
-from astromorph.datasets import CachedDataset, batches
+from astromorph.datasets import ImageSet, image_set
 from astromorph.errors import AstromorphError
 from astromorph.progress import track
 from astromorph.settings import InferenceSettings, Settings
@@ -52,19 +52,21 @@ def infer(
     byol, made = load_model(model)
     shard = read_shard(tensors)
     data = _fitting(shard, made, model)
-    vectors = embed(byol, data, settings.inference_settings)
+    vectors = np.empty((0, byol.representation_size), np.float32)
+    if data is not None:
+        vectors = embed(byol, data, settings.inference_settings)
     write_embeddings(output, Embeddings(shard.image_ids, vectors))
     LOG.info("%s: %d embeddings of length %d", output, *vectors.shape)
 
 
 @torch.inference_mode()
 def embed(
-    byol: BYOL, data: CachedDataset, settings: InferenceSettings
+    byol: BYOL, data: ImageSet, settings: InferenceSettings
 ) -> "np.ndarray[tuple[int, int], np.dtype[np.float32]]":
     """The encoder's embeddings `(N, D)`, float32, of N images in order."""
     device = choose_device()
     byol = byol.to(device).eval()
-    parts = list(batches(len(data), settings.batch_size))
+    parts = list(data.batches(settings.batch_size))
     vectors = np.empty((len(data), byol.representation_size), np.float32)
     for indices in track(parts, len(parts), "batches"):
         images = data.batch(indices).to(device)
@@ -82,13 +84,14 @@ def d4(images: Tensor) -> list[Tensor]:
     return turned + [view.flip(3) for view in turned]
 
 
-def _fitting(shard: TensorShard, made: ModelFile, model: str | Path) -> CachedDataset:
-    channels = shard.images.shape[1]
-    data = CachedDataset(shard.images, int(made.settings["data_settings"]["stacksize"]))
+def _fitting(shard: TensorShard, made: ModelFile, model: str | Path) -> ImageSet | None:
+    data = image_set(shard, int(made.settings["data_settings"]["stacksize"]))
+    if data is None:
+        return None
     if data.channels != made.in_channels:
         raise AstromorphError(
             f"{model}: this model takes images of {made.in_channels} channels, the "
-            f"tensors have {channels}; train a model on images like these"
+            f"tensors have {data.channels}; train a model on images like these"
         )
     if made.tensor_settings != shard.settings:
         LOG.warning(

@@ -14,9 +14,9 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from astromorph.artefacts import replacing
-from astromorph.filelist import Shard, plan_shards, read_filelist
+from astromorph.filelist import HEAD, Entry, Shard, plan_shards, read_filelist
 from astromorph.provenance import canonical_json, code_digest, digest
-from astromorph.settings import Settings, part_of, required_datafile
+from astromorph.settings import Settings, needs_head, part_of, required_datafile
 from astromorph.split import split
 from astromorph.validate import validate
 
@@ -114,8 +114,6 @@ def run_train(
 
     layout = Layout(Path(results))
     shards = _prepare(settings, layout, source, processes)
-    contents = [layout.contents(s.name) for s in shards]
-    split(settings, str(settings.datafile), contents, layout.split)
     model = Path(settings.trained_network_name or layout.model)
     tensors = [layout.tensors(s.name) for s in shards]
     train(
@@ -161,16 +159,21 @@ def run_infer(
     for shard, output in zip(tensors, embeddings, strict=True):
         infer(settings, model, shard, output, processes)
     export_tensorboard(
-        settings, layout.catalogue, embeddings, tensors, layout.projector
+        settings,
+        layout.catalogue,
+        layout.split,
+        embeddings,
+        tensors,
+        layout.projector,
     )
     if settings.export_to_csv:
-        export_csv(layout.catalogue, embeddings, layout.csv)
+        export_csv(layout.catalogue, layout.split, embeddings, layout.csv)
 
 
 def _prepare(
     settings: Settings, layout: Layout, source: str, processes: int
 ) -> tuple[Shard, ...]:
-    """Validate the list and cache what is not cached yet."""
+    """Validate the list, cache what is not cached yet, and split."""
     datafile = required_datafile(settings, source)
     validate(settings, datafile, layout.catalogue, layout.page, processes)
     size = settings.preprocess_settings.shard_size
@@ -190,6 +193,8 @@ def _prepare(
     else:
         for shard in waiting:
             _preprocess(settings, layout, shard, keys[shard])
+    contents = [layout.contents(s.name) for s in shards]
+    split(settings, datafile, contents, layout.split)
     return shards
 
 
@@ -210,18 +215,22 @@ def _keys(settings: Settings, shards: tuple[Shard, ...]) -> Iterator[str]:
         code_digest("shards"),
     )
     entries = read_filelist(str(settings.datafile))
+    head: list[str] = []
+    if needs_head(settings):
+        first = itertools.islice(read_filelist(str(settings.datafile)), HEAD)
+        head = [_changed(entry) for entry in first]
     for shard in shards:
         rows = itertools.islice(entries, shard.stop - shard.start)
-        yield digest([*common, shard.digest, *(_changed(e.path) for e in rows)])
+        yield digest([*common, *head, shard.digest, *(_changed(e) for e in rows)])
 
 
-def _changed(path: str) -> str:
-    """Size and time of a file, which tell whether it was replaced."""
+def _changed(entry: Entry) -> str:
+    """Sizes and times of the files of a row, which tell whether one was replaced."""
     try:
-        found = Path(path).stat()
+        found = [Path(path).stat() for path in entry.paths]
     except (OSError, ValueError):
         return ""
-    return f"{found.st_size} {found.st_mtime_ns}"
+    return " ".join(f"{f.st_size} {f.st_mtime_ns}" for f in found)
 
 
 def _is_fresh(layout: Layout, shard: Shard, key: str) -> bool:

@@ -18,6 +18,10 @@ from astromorph.errors import AstromorphError
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Index = Annotated[int, Field(ge=0, strict=True)]
+Name = Annotated[str, Field(min_length=1)]
+Channels = Annotated[tuple[Index, ...], Field(min_length=1)]
+PLANES = r"^((sum|mean|max|channels)( \d*:\d*)?|\d*:\d*)$"
 
 
 class Section(BaseModel):
@@ -52,18 +56,82 @@ class DataSettings(Section):
     """How often a single channel is repeated before the network sees it; 3
     suits networks made for RGB images."""
 
+    hdu: Index | Name | tuple[Index | Name, ...] | None = None
+    """The HDU to take, by number or by name (EXTNAME); of several, the first
+    that a file has. Null takes the first that holds an image."""
+
+    planes: Index | Annotated[str, Field(pattern=PLANES)] | Channels | None = None
+    """What to take of a cube: the number of a plane; ``"sum"``, ``"mean"`` or
+    ``"max"`` of all, or of a range as in ``"sum 10:20"``; ``"channels"``, each
+    plane a channel, or the numbers of those that become channels. A bare range
+    is its mean. Null refuses cubes: which planes count, only the user knows."""
+
+    header_columns: tuple[Name, ...] = ()
+    """Further header keywords, each a column `header_KEYWORD` of the catalogue."""
+
     max_pixels: Positive = 2**28
     """A header that promises more pixels is refused before memory is taken:
     268 million float32 pixels are 1 GB."""
 
 
+class ValidateSettings(Section):
+    """`validate_settings`: when a list is too bad to go on with."""
+
+    on_bad: Literal["skip", "fail"] = "skip"
+    """`skip` leaves out the files that cannot be used, each with its reason;
+    `fail` stops the run at any."""
+
+    max_bad_fraction: Fraction = 0.5
+    """With `skip`: the run stops where a larger share cannot be used. More than
+    half means a wrong list or setting rather than bad luck."""
+
+    on_duplicate: Literal["keep", "drop"] = "keep"
+    """What to do with an image that the list has already: the same file, the
+    same content, or the same position and band within the beam. Both report
+    it; `drop` leaves the later one out."""
+
+
 class PreprocessSettings(Section):
     """`preprocess_settings`: how an image becomes a tensor."""
 
-    size: Annotated[int, Field(ge=16, le=1024)] = 64
-    """Side of the cached square images in pixels; the longer side of an image
-    is resized to it and the shorter padded with background. Time and memory
-    grow with its square."""
+    size: Annotated[int, Field(ge=16, le=1024)] | Literal["native"] = 64
+    """Side of the cached square images in pixels; time and memory grow with its
+    square. `native` keeps each image's own size and trains on batches of
+    images of like size."""
+
+    fit: Literal["pad", "crop", "squeeze"] = "pad"
+    """How an oblong image becomes a square: `pad` with background, `crop` the
+    longer side, both keeping the aspect, or `squeeze` both sides to `size`."""
+
+    crop_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of each side that is kept, around the middle, before resizing."""
+
+    crop: Literal["none", "source"] = "none"
+    """`source` centres and zooms on the emission: the box around all pixels
+    above `crop_sigma`. An embedding then cannot hold the angular size."""
+
+    crop_sigma: Annotated[float, Field(ge=1, le=1000)] = 5.0
+    """How many times the noise above the background emission begins; 5 leaves
+    about no pixel of pure noise."""
+
+    stretch: Literal["linear", "sqrt", "log", "asinh"] = "asinh"
+    """The brightness scale. asinh is linear in the noise and logarithmic above
+    it (Lupton, Gunn & Szalay 1999): faint and bright parts are both seen."""
+
+    interval: Literal["noise", "minmax", "percentile", "zscale"] = "noise"
+    """Which values become 0 and 1. `noise` works in units of the image's own
+    noise: from 5 below the background to the maximum, and asinh and log bend
+    at 3."""
+
+    percentile: Annotated[float, Field(gt=50, le=100)] = 99.5
+    """With `percentile`: this share of the pixels lies inside the interval."""
+
+    stretch_scope: Literal["image", "dataset"] = "image"
+    """`dataset` gives all images one scale, from the first 256 usable images of
+    the list, so that brightness can be compared between them."""
+
+    dtype: Literal["float16", "float32"] = "float16"
+    """Of the cached images; half the space, and steps of 0.0005 near 1."""
 
     shard_size: Positive | None = None
     """Images per shard, the unit of work of one job. Null lets shards grow with
@@ -75,8 +143,13 @@ class SplitSettings(Section):
     """`split_settings`: which images are held out of training."""
 
     test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of the images that only measure the loss. Each image is drawn by
+    """Share of the images that only measure the loss. Each object is drawn by
     itself, so that files added later move none of the others."""
+
+    group_radius_arcsec: Annotated[float, Field(ge=0)] | None = None
+    """Images whose centres are closer than this show one object and are never
+    on both sides. Null takes half the image's shorter side: the centre of one
+    lies in the other."""
 
 
 class ByolSettings(Section):
@@ -189,6 +262,7 @@ class Settings(Section):
 
     network_settings: NetworkSettings = Field(default_factory=NetworkSettings)
     data_settings: DataSettings = Field(default_factory=DataSettings)
+    validate_settings: ValidateSettings = Field(default_factory=ValidateSettings)
     preprocess_settings: PreprocessSettings = Field(default_factory=PreprocessSettings)
     split_settings: SplitSettings = Field(default_factory=SplitSettings)
     byol_settings: ByolSettings = Field(default_factory=ByolSettings)
@@ -199,11 +273,22 @@ class Settings(Section):
     export_settings: ExportSettings = Field(default_factory=ExportSettings)
 
 
+READING = ("data_settings.hdu", "data_settings.planes", "data_settings.max_pixels")
+PREPARING = tuple(
+    f"preprocess_settings.{name}"
+    for name in PreprocessSettings.model_fields
+    if name != "shard_size"
+)
 # What each step is told: whole sections, single values as "section.name".
 PARTS: dict[str, tuple[str, ...]] = {
-    "validate": ("data_settings.max_pixels",),
-    "preprocess": ("data_settings.max_pixels", "preprocess_settings.size"),
-    "split": ("seed", "split_settings"),
+    "validate": (
+        *READING,
+        "data_settings.header_columns",
+        "validate_settings",
+        *PREPARING,
+    ),
+    "preprocess": (*READING, *PREPARING),
+    "split": ("seed", "split_settings", "validate_settings"),
     "train": (
         "seed",
         "network_name",
@@ -247,6 +332,34 @@ def part_of(settings: Settings, step: str) -> dict[str, Any]:
         else:
             part[name] = everything[name]
     return part
+
+
+def fixed_channels(
+    planes: int | str | tuple[int, ...] | None, files: int
+) -> int | None:
+    """How many channels every image has by the settings; None where it differs.
+
+    Parameters
+    ----------
+    planes : int, str, tuple of int or None
+        The setting `data_settings.planes`.
+    files : int
+        Files per image.
+    """
+    if isinstance(planes, tuple):
+        return len(planes) * files
+    if isinstance(planes, str) and planes.startswith("channels"):
+        first, _, last = planes.partition(" ")[2].partition(":")
+        return (int(last) - int(first or 0)) * files if last else None
+    return files
+
+
+def needs_head(settings: Settings) -> bool:
+    """Whether the head of the list decides something for all of its images."""
+    return (
+        settings.preprocess_settings.stretch_scope == "dataset"
+        or fixed_channels(settings.data_settings.planes, 1) is None
+    )
 
 
 def parse(values: Mapping[str, Any], source: str) -> Settings:

@@ -1,5 +1,6 @@
 """The step `preprocess`: the FITS files of one shard become one tensor file."""
 
+import hashlib
 import itertools
 import logging
 from collections.abc import Iterator
@@ -12,11 +13,13 @@ import torch
 from astromorph import artefacts, fits_image
 from astromorph.artefacts import CONTENTS_COLUMNS, REJECTED, STATISTICS
 from astromorph.cache import TensorShard, write_shard
+from astromorph.duplicates import reach_of
 from astromorph.errors import AstromorphError, FitsImageError
 from astromorph.filelist import Entry, read_filelist
 from astromorph.preprocess import Prepared, prepare
 from astromorph.progress import track
 from astromorph.provenance import canonical_json
+from astromorph.reference import Reference, find_reference, refuse_others
 from astromorph.settings import Settings, part_of
 
 LOG = logging.getLogger(__name__)
@@ -34,7 +37,7 @@ def preprocess(
     Parameters
     ----------
     settings : Settings
-        `data_settings.max_pixels` and `preprocess_settings.size` are used.
+        `data_settings` and `preprocess_settings` are used.
     datafile : path
         The file list.
     rows : tuple of int
@@ -52,16 +55,14 @@ def preprocess(
     """
     start, stop = rows
     listed = itertools.islice(read_filelist(datafile), start, stop)
-    shard = _Shard(start)
-    table = list(
-        _prepare_rows(track(listed, stop - start, "images read"), settings, shard)
-    )
+    shard = _Shard(settings, find_reference(settings, datafile), start)
+    table = list(_prepare_rows(track(listed, stop - start, "images read"), shard))
     if len(table) != stop - start:
         raise AstromorphError(
             f"{datafile}: rows {start} to {stop} are needed, {len(table)} of them are "
             "there; the list was changed during the run: start it again"
         )
-    write_shard(tensors, shard.done(settings))
+    write_shard(tensors, shard.done())
     artefacts.write_csv(contents, CONTENTS_COLUMNS, table)
     LOG.info("%s: %d images of %d files", tensors, len(shard.images), len(table))
 
@@ -69,58 +70,85 @@ def preprocess(
 class _Shard:
     """The images of a shard while they come in."""
 
-    def __init__(self, start: int) -> None:
+    def __init__(self, settings: Settings, reference: Reference, start: int) -> None:
+        self.settings = settings
+        self.reference = reference
         self.start = start
         self.images: list[Any] = []
+        self.valid: list[Any] = []
         self.image_ids: list[str] = []
         self.rows: list[int] = []
         self.statistics: list[dict[str, float]] = []
 
-    def add(self, image_id: str, row: int, prepared: Prepared) -> int:
-        self.images.append(prepared.pixels.astype(np.float16))
-        self.image_ids.append(image_id)
+    def take(self, entry: Entry, row: int) -> dict[str, Any]:
+        """Read and keep the image of an entry; what became of it."""
+        settings = self.settings
+        facts, image = fits_image.read(entry.paths, settings.data_settings)
+        refuse_others(facts.channels, self.reference)
+        rules = settings.preprocess_settings
+        prepared = prepare(image, rules, self.reference.scale)
+        self.images.append(prepared.pixels.astype(rules.dtype))
+        self.valid.append(np.packbits(prepared.valid))
+        self.image_ids.append(entry.image_id)
         self.rows.append(row)
         self.statistics.append(prepared.statistics)
-        return len(self.images) - 1
+        return {
+            "status": "warning" if prepared.warning else "ok",
+            "reason": prepared.warning,
+            "position": len(self.images) - 1,
+            "height": prepared.pixels.shape[1],
+            "width": prepared.pixels.shape[2],
+            "content": self._content(prepared),
+            "object": facts.object_name,
+            "ra_deg": facts.ra_deg,
+            "dec_deg": facts.dec_deg,
+            "band": facts.band,
+            "reach_arcsec": reach_of(facts.beam_major_arcsec, facts.pixel_scale_arcsec),
+            "field_arcsec": min(facts.width, facts.height)
+            * (facts.pixel_scale_arcsec or 0),
+            **prepared.statistics,
+        }
 
-    def done(self, settings: Settings) -> TensorShard:
-        size = settings.preprocess_settings.size
-        images = (
-            np.stack(self.images)
-            if self.images
-            else np.empty((0, 1, size, size), np.float16)
-        )
+    def _content(self, prepared: Prepared) -> str:
+        """Digest of pixels and statistics; empty where there is nothing to see."""
+        if not self.images[-1].any():
+            return ""
+        sha = hashlib.blake2b(self.images[-1], digest_size=8)
+        sha.update(repr(sorted(prepared.statistics.items())).encode())
+        return sha.hexdigest()
+
+    def done(self) -> TensorShard:
+        """All of it."""
+        rules = self.settings.preprocess_settings
         columns = {
             name: torch.tensor([s[name] for s in self.statistics], dtype=torch.float32)
             for name in STATISTICS
         }
+        channels = self.reference.channels
+        if rules.size == "native":
+            empty = np.empty(0, rules.dtype)
+            images = np.concatenate([empty, *(i.ravel() for i in self.images)])
+        else:
+            empty = np.empty((0, channels, rules.size, rules.size), rules.dtype)
+            images = np.stack(self.images) if self.images else empty
+        valid = np.concatenate([np.empty(0, np.uint8), *self.valid])
+        shapes = [image.shape[1:] for image in self.images]
         return TensorShard(
             images=torch.from_numpy(images),
+            shapes=torch.tensor(shapes, dtype=torch.int32).view(-1, 2),
+            channels=channels,
+            valid=torch.from_numpy(valid),
             image_ids=tuple(self.image_ids),
             rows=torch.tensor(self.rows, dtype=torch.int64),
             statistics=columns,
-            settings=canonical_json(part_of(settings, "preprocess")),
+            settings=canonical_json(part_of(self.settings, "preprocess")),
         )
 
 
-def _prepare_rows(
-    listed: Iterator[Entry], settings: Settings, shard: _Shard
-) -> Iterator[dict[str, Any]]:
+def _prepare_rows(listed: Iterator[Entry], shard: _Shard) -> Iterator[dict[str, Any]]:
     for row, entry in enumerate(listed, start=shard.start):
         kept: dict[str, Any] = {"image_id": entry.image_id, "path": entry.path}
         try:
-            prepared = _prepare_file(entry.path, settings)
+            yield kept | shard.take(entry, row)
         except FitsImageError as error:
             yield kept | {"status": REJECTED, "reason": str(error)}
-            continue
-        yield kept | {
-            "status": "warning" if prepared.warning else "ok",
-            "reason": prepared.warning,
-            "position": shard.add(entry.image_id, row, prepared),
-            **prepared.statistics,
-        }
-
-
-def _prepare_file(path: str, settings: Settings) -> Prepared:
-    image = fits_image.read(path, settings.data_settings.max_pixels)
-    return prepare(image, settings.preprocess_settings.size)

@@ -2,18 +2,37 @@
 
 import hashlib
 import logging
+import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from astromorph import artefacts
 from astromorph.artefacts import CONTENTS_COLUMNS, NONE, REJECTED, TEST, TRAIN
+from astromorph.duplicates import (
+    SAME_CONTENT,
+    Key,
+    arcsec_between,
+    cells,
+    finder,
+    key_of,
+    mark,
+    place_keys,
+    vector,
+)
 from astromorph.errors import AstromorphError
-from astromorph.filelist import GROUP, Entry, read_filelist
-from astromorph.settings import Settings
-from astromorph.validate import FEWEST_IMAGES, Summary, require_images
+from astromorph.filelist import GROUP, SPLIT, Entry, read_filelist
+from astromorph.settings import Settings, SplitSettings
+from astromorph.summary import FEWEST_IMAGES, Summary, stop_if_bad
 
 LOG = logging.getLogger(__name__)
+RADIUS_WITHOUT_SCALE = 1.0  # arcsec
+LARGEST_RADIUS = 5 * 3600.0  # arcsec; all-sky images are not one object
+# Rows of one OBJECT from which on it is taken for the name of a survey or field.
+MOST_OF_AN_OBJECT = 50
+CELL = 4.0  # side of a cell of the sky over the radius
+LARGE_GROUP = 0.2  # share of the images from which on a group is worth a warning
 
 
 def split(
@@ -24,14 +43,16 @@ def split(
 ) -> None:
     """Give each usable image to the training or to the test set.
 
-    An image is drawn by a hash of the seed and its `image_id` (or, where the
-    list has a column `group`, of its group: images of one group are never on
-    both sides). Files that come or go move none of the others.
+    Images of one object go to the same side; which one, a hash of the seed and
+    of the `image_id` of its first row decides. One object is: what has the same
+    `group` where the list has that column; else what has the same OBJECT, or
+    lies within the radius of an earlier image. Rows that are appended move none
+    of the old ones. A column `split` of the list is obeyed.
 
     Parameters
     ----------
     settings : Settings
-        `seed` and `split_settings` are used.
+        `seed`, `split_settings` and `validate_settings` are used.
     datafile : path
         The file list.
     contents : sequence of path
@@ -44,22 +65,27 @@ def split(
     Raises
     ------
     AstromorphError
-        Fewer than two images are left, or the tables do not belong together.
+        Too few images are left, a cell of the column `split` is not known, or
+        the tables do not belong together.
     """
-    rows = list(_rows(settings, datafile, contents))
-    summary = Summary(str(datafile))
-    counts = Counter(row["subset"] for row in summary.watch(rows))
-    require_images(summary.usable, len(rows), summary.reasons, str(datafile))
-    if counts[TRAIN] < FEWEST_IMAGES:
-        LOG.warning(
-            "only %d of %d images fell to the training set; all of them train, none "
-            "are held out", counts[TRAIN], summary.usable,
-        )  # fmt: skip
-        rows = [r if r["subset"] == NONE else r | {"subset": TRAIN} for r in rows]
-        counts = Counter(row["subset"] for row in rows)
-    artefacts.write_csv(output, artefacts.SPLIT_COLUMNS, rows)
+    summary, counts = Summary(str(datafile)), Counter[str]()
+    rows = summary.watch(_rows(settings, datafile, contents))
+    with artefacts.replacing(output) as temporary:
+        artefacts.write_csv(temporary, artefacts.SPLIT_COLUMNS, _counted(rows, counts))
+        stop_if_bad(summary, settings.validate_settings)
+        if counts[TRAIN] < FEWEST_IMAGES:
+            LOG.warning(
+                "only %d of %d images fell to the training set; all of them train, "
+                "none are held out", counts[TRAIN], summary.usable,
+            )  # fmt: skip
+            counts[TRAIN], counts[TEST] = counts[TRAIN] + counts[TEST], 0
+            artefacts.write_csv(
+                temporary,
+                artefacts.SPLIT_COLUMNS,
+                _all_train(artefacts.read_csv(temporary)),
+            )
     LOG.info(
-        "%d images train, %d are held out, %d cannot be used",
+        "%d images train, %d are held out, %d are not used",
         counts[TRAIN], counts[TEST], counts[NONE],
     )  # fmt: skip
     for line in list(summary.lines())[1:]:
@@ -72,40 +98,228 @@ def draw(seed: int, key: str) -> float:
     return int.from_bytes(number, "big") / 2**64
 
 
+class Groups:
+    """Which rows show one object; each row looks at the earlier ones only.
+
+    Parameters
+    ----------
+    database : sqlite3.Connection
+        Empty; holds what is known of earlier rows.
+    rules : SplitSettings
+        The radius.
+    """
+
+    def __init__(self, database: sqlite3.Connection, rules: SplitSettings) -> None:
+        self._database = database
+        self._radius = rules.group_radius_arcsec
+        self._sides: set[float] = set()
+        database.execute("CREATE TABLE named (name PRIMARY KEY, first, rows)")
+        database.execute("CREATE TABLE near (cell, x, y, z, radius, first)")
+        database.execute("CREATE INDEX cells ON near (cell)")
+        database.execute("CREATE TABLE groups (first PRIMARY KEY, rows, subset)")
+
+    def first_of(self, entry: Entry, held: dict[str, str]) -> str:
+        """The `image_id` of the first row of the object that a row shows.
+
+        Parameters
+        ----------
+        entry : Entry
+            The row of the list.
+        held : dict of str to str
+            The same row of the shard's table.
+        """
+        if entry.columns.get(GROUP):
+            return self._named(f"group {entry.columns[GROUP]}", entry.image_id)
+        place, radius = None, self._radius_of(held)
+        if held["ra_deg"] and held["dec_deg"] and radius > 0:
+            place = float(held["ra_deg"]), float(held["dec_deg"])
+        name = f"object {held['object']}" if held["object"] else ""
+        known = self._known(name) if name else None
+        first = known or (place and self._nearest(place, radius)) or entry.image_id
+        if name:
+            self._named(name, first)
+        if place:
+            self._add(place, radius, first)
+        return first
+
+    def subset_of(self, first: str, otherwise: str) -> str:
+        """The side of a group; its first row decides it."""
+        found = self._database.execute(
+            "INSERT INTO groups VALUES (?, 1, ?) ON CONFLICT (first) DO UPDATE "
+            "SET rows = rows + 1 RETURNING subset",
+            (first, otherwise),
+        )
+        return str(found.fetchone()[0])
+
+    def largest(self) -> tuple[str, int]:
+        """The group with most rows, by its first one, and how many it has."""
+        found = self._database.execute(
+            "SELECT first, rows FROM groups ORDER BY rows DESC LIMIT 1"
+        ).fetchone()
+        return (str(found[0]), int(found[1])) if found else ("", 0)
+
+    def _radius_of(self, held: dict[str, str]) -> float:
+        if self._radius is not None:
+            return self._radius
+        half = float(held["field_arcsec"] or 0) / 2
+        return min(half or RADIUS_WITHOUT_SCALE, LARGEST_RADIUS)
+
+    def _named(self, name: str, image_id: str) -> str:
+        found = self._database.execute(
+            "INSERT INTO named VALUES (?, ?, 1) ON CONFLICT (name) DO UPDATE "
+            "SET rows = rows + 1 RETURNING first",
+            (name, image_id),
+        )
+        return str(found.fetchone()[0])
+
+    def _known(self, name: str) -> str | None:
+        """First row of an OBJECT; None where it is new or too many rows have it."""
+        found = self._database.execute(
+            "SELECT first, rows FROM named WHERE name = ?", (name,)
+        ).fetchone()
+        if found is None or found[1] > MOST_OF_AN_OBJECT:
+            return None
+        if found[1] == MOST_OF_AN_OBJECT:
+            LOG.warning(
+                "%s: more than %d images have this name; it is taken for a field or a "
+                "survey, and further ones are grouped by position alone",
+                name, MOST_OF_AN_OBJECT,
+            )  # fmt: skip
+            return None
+        return str(found[0])
+
+    def _nearest(self, place: tuple[float, float], radius: float) -> str | None:
+        """First row of the earliest group within the radius of a place."""
+        here = vector(*place)
+        touched = [
+            cell
+            for side in sorted(self._sides)
+            for cell in _cells(place, min(radius, side), side)
+        ]
+        rows = self._database.execute(
+            "SELECT x, y, z, radius, first FROM near WHERE cell IN "
+            f"({','.join('?' * len(touched))}) ORDER BY rowid",
+            touched,
+        )
+        for x, y, z, other, first in rows:
+            if arcsec_between(here, (x, y, z)) <= min(radius, other):
+                return str(first)
+        return None
+
+    def _add(self, place: tuple[float, float], radius: float, first: str) -> None:
+        side = 1.0
+        while side < radius:
+            side *= 4
+        self._sides.add(side)
+        self._database.executemany(
+            "INSERT INTO near VALUES (?, ?, ?, ?, ?, ?)",
+            [
+                (cell, *vector(*place), radius, first)
+                for cell in _cells(place, radius, side)
+            ],
+        )
+
+
+def _cells(place: tuple[float, float], reach: float, side: float) -> list[str]:
+    """Names of the cells, `CELL` times `side` wide, within reach of a place."""
+    found = cells(*place, reach / 3600, CELL * side / 3600)
+    return [f"{side:g} {row} {column}" for row, column in found]
+
+
 def _rows(
     settings: Settings, datafile: str | Path, contents: Sequence[str | Path]
 ) -> Iterator[dict[str, str]]:
+    """The table, a row at a time."""
+    drop = settings.validate_settings.on_duplicate == "drop"
+    with finder() as found, closing(sqlite3.connect("")) as database:
+        for number, (_, _, held) in enumerate(_held(datafile, contents)):
+            if held["status"] != REJECTED:
+                found.add(number, _keys(held), held["path"])
+        matches = found.matches()
+        match = next(matches, None)
+        groups, used = Groups(database, settings.split_settings), 0
+        for number, (shard, entry, held) in enumerate(_held(datafile, contents)):
+            fate = {"status": held["status"], "reason": held["reason"]}
+            if match is not None and match.row == number:
+                fate = mark(held["reason"], match, drop)
+                match = next(matches, None)
+            subset = NONE
+            if fate["status"] != REJECTED:
+                subset = _subset(settings, groups, entry, held)
+                used += 1
+            yield {
+                "image_id": held["image_id"],
+                "path": held["path"],
+                **fate,
+                "subset": subset,
+                "shard": shard,
+                "position": held["position"],
+            }
+        first, rows = groups.largest()
+        if rows > max(1, LARGE_GROUP * used):
+            LOG.warning(
+                "%d of %d images count as one object (that of image_id %s) and are on "
+                "one side of the split; a column `group` in the list, or "
+                "`split_settings.group_radius_arcsec`, says it better",
+                rows, used, first,
+            )  # fmt: skip
+
+
+def _keys(held: dict[str, str]) -> list[Key]:
+    keys = [key_of(SAME_CONTENT, held["content"])] if held["content"] else []
+    if held["ra_deg"] and held["dec_deg"]:
+        place = float(held["ra_deg"]), float(held["dec_deg"])
+        keys += place_keys(*place, held["band"], float(held["reach_arcsec"]))
+    return keys
+
+
+def _subset(
+    settings: Settings, groups: Groups, entry: Entry, held: dict[str, str]
+) -> str:
+    asked = entry.columns.get(SPLIT, "").lower()
+    if asked not in ("", TRAIN, TEST, NONE):
+        raise AstromorphError(
+            f"{entry.path}: the column `{SPLIT}` of the list has "
+            f"{entry.columns[SPLIT]!r}; allowed are {TRAIN}, {TEST}, {NONE} and nothing"
+        )
+    if asked == NONE:
+        return NONE
+    first = groups.first_of(entry, held)
+    number = draw(settings.seed, first)
+    drawn = TEST if number < settings.split_settings.test_fraction else TRAIN
+    side = groups.subset_of(first, asked or drawn)
+    return asked or side
+
+
+def _held(
+    datafile: str | Path, contents: Iterable[str | Path]
+) -> Iterator[tuple[str, Entry, dict[str, str]]]:
+    """Shard, row of the list and row of the shard's table, for each row."""
     entries = read_filelist(datafile)
-    for shard, held in _held(contents):
-        entry = next(entries, None)
-        if entry is None or entry.image_id != held["image_id"]:
-            raise AstromorphError(
-                f"{datafile} and the tensors of shard {shard} do not list the same "
-                "images; run preprocess again"
-            )
-        yield {
-            "image_id": held["image_id"],
-            "path": held["path"],
-            "status": held["status"],
-            "reason": held["reason"],
-            "subset": _subset(settings, entry, held["status"]),
-            "shard": shard,
-            "position": held["position"],
-        }
+    for table in contents:
+        shard = Path(table).stem
+        for held in artefacts.read_csv(table, CONTENTS_COLUMNS):
+            entry = next(entries, None)
+            if entry is None or entry.image_id != held["image_id"]:
+                raise AstromorphError(
+                    f"{datafile} and the tensors of shard {shard} do not list the same "
+                    "images; run preprocess again"
+                )
+            yield shard, entry, held
     if next(entries, None) is not None:
         raise AstromorphError(
             f"{datafile} lists more images than there are tensors; run preprocess again"
         )
 
 
-def _subset(settings: Settings, entry: Entry, status: str) -> str:
-    if status == REJECTED:
-        return NONE
-    number = draw(settings.seed, entry.columns.get(GROUP) or entry.image_id)
-    return TEST if number < settings.split_settings.test_fraction else TRAIN
+def _counted(
+    rows: Iterable[dict[str, str]], counts: Counter[str]
+) -> Iterator[dict[str, str]]:
+    for row in rows:
+        counts[row["subset"]] += 1
+        yield row
 
 
-def _held(contents: Iterable[str | Path]) -> Iterator[tuple[str, dict[str, str]]]:
-    for table in contents:
-        for row in artefacts.read_csv(table, CONTENTS_COLUMNS):
-            yield Path(table).stem, row
+def _all_train(rows: Iterable[dict[str, str]]) -> Iterator[dict[str, str]]:
+    for row in rows:
+        yield row if row["subset"] == NONE else row | {"subset": TRAIN}

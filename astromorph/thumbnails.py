@@ -1,13 +1,13 @@
-"""Small pictures of the images as the network saw them."""
+"""All images on one sheet, as TensorBoard wants them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from astromorph.cache import read_shard
+from astromorph.pictures import thumbnail
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -16,7 +16,7 @@ LARGEST_SPRITE = 8192  # pixels a side: what browsers take as one texture
 
 
 def sprite(
-    tensors: Sequence[str | Path], number: int, wanted: int
+    tensors: Sequence[str | Path], image_ids: Collection[str], wanted: int
 ) -> "tuple[NDArray[np.uint8], int]":
     """All thumbnails on one sheet, row by row, as TensorBoard wants them.
 
@@ -24,8 +24,8 @@ def sprite(
     ----------
     tensors : sequence of path
         All shards, in order.
-    number : int
-        How many images they hold, at least 1.
+    image_ids : set of str
+        Which of their images are shown, at least one.
     wanted : int
         Side of a thumbnail in pixels; smaller where the sheet would exceed
         8192 pixels.
@@ -33,27 +33,22 @@ def sprite(
     Returns
     -------
     sheet : ndarray, shape (n S, n S), uint8
-        n by n thumbnails, n the next whole number above the root of `number`.
+        n by n thumbnails, n the next whole number above the root of how many there are.
     side : int
         S.
     """
-    per_row = int(np.ceil(np.sqrt(number)))
+    per_row = int(np.ceil(np.sqrt(len(image_ids))))
     side = max(1, min(wanted, LARGEST_SPRITE // per_row))
     sheet = np.zeros((per_row * side, per_row * side), np.uint8)
     k = 0
     for path in tensors:
-        for pixels in read_shard(path).images.float().numpy():
+        shard = read_shard(path)
+        for image_id, image in zip(shard.image_ids, shard.each(), strict=True):
+            if image_id not in image_ids:
+                continue
             top, left = k // per_row * side, k % per_row * side
-            sheet[top : top + side, left : left + side] = thumbnail(pixels, side)
+            sheet[top : top + side, left : left + side] = thumbnail(
+                image.float().numpy(), side
+            )
             k += 1
     return sheet, side
-
-
-def thumbnail(pixels: "NDArray[np.float32]", side: int) -> "NDArray[np.uint8]":
-    """A picture `(side, side)`, uint8, of pixels `(C, S, S)` from 0 to 1.
-
-    Channels are averaged; the first row of a FITS image is drawn at the bottom.
-    """
-    gray = np.round(255 * pixels.mean(axis=0)[::-1]).astype(np.uint8)
-    picture = Image.fromarray(gray).resize((side, side), Image.Resampling.BOX)
-    return np.asarray(picture)

@@ -13,7 +13,8 @@ from astromorph.augment import SkyAugmentation
 from astromorph.byol import BYOL
 from astromorph.cache import read_shard
 from astromorph.checkpoint import ModelFile, build, save_model
-from astromorph.datasets import CachedDataset, read_subset
+from astromorph.datasets import read_subset
+from astromorph.errors import AstromorphError
 from astromorph.provenance import digest
 from astromorph.settings import Settings, part_of
 from astromorph.trainer import ByolTrainer, Epoch
@@ -57,15 +58,15 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     stacksize = settings.data_settings.stacksize
-    images, image_ids = read_subset(split, tensors, TRAIN)
-    held_out, _ = read_subset(split, tensors, TEST)
-    train_data = CachedDataset(images, stacksize)
-    test_data = CachedDataset(held_out, stacksize) if len(held_out) else None
+    train_data, image_ids = read_subset(split, tensors, TRAIN, stacksize)
+    test_data, held_out = read_subset(split, tensors, TEST, stacksize)
+    if train_data is None:
+        raise AstromorphError(f"{split}: no image is in the training set")
     torch.manual_seed(settings.seed)
     byol = build(settings, train_data.channels)
     for line in warnings_about(byol):
         LOG.warning("%s", line)
-    LOG.info("%d images train, %d are held out", len(images), len(held_out))
+    LOG.info("%d images train, %d are held out", len(image_ids), len(held_out))
     with artefacts.replacing_folder(log_dir) as folder:
         epochs = _trainer(settings, byol).train_model(
             train_data, test_data, settings.epochs, settings.batch_size, folder

@@ -14,7 +14,11 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from astromorph.augment import SkyAugmentation
 from astromorph.byol import BYOL
-from astromorph.datasets import CachedDataset, batches
+from astromorph.datasets import (
+    FEWEST_PER_BATCH,
+    CachedDataset,
+    ImageSet,
+)
 from astromorph.errors import AstromorphError
 from astromorph.optimise import adamw, moving_average_decay
 from astromorph.progress import track
@@ -116,8 +120,8 @@ class ByolTrainer:
 
     def train_model(
         self,
-        train_data: Tensor | CachedDataset,
-        test_data: Tensor | CachedDataset | None,
+        train_data: Tensor | ImageSet,
+        test_data: Tensor | ImageSet | None,
         epochs: int,
         batch_size: int = 128,
         log_dir: str | Path | None = None,
@@ -126,9 +130,9 @@ class ByolTrainer:
 
         Parameters
         ----------
-        train_data : Tensor or CachedDataset
+        train_data : Tensor, CachedDataset or NativeDataset
             Images `(N, C, H, W)` from 0 to 1, N at least 2.
-        test_data : Tensor or CachedDataset or None
+        test_data : Tensor, CachedDataset, NativeDataset or None
             Images that only measure the loss.
         epochs : int
             How often each image is seen.
@@ -154,7 +158,7 @@ class ByolTrainer:
                 f"training: found {found} images; BYOL compares images of a batch and "
                 "needs at least 2"
             )
-        steps = epochs * sum(1 for _ in batches(len(train), batch_size))
+        steps = epochs * sum(1 for _ in _batches(train, batch_size))
         history: list[Epoch] = []
         with _scalars(log_dir) as write:
             for number in range(1, epochs + 1):
@@ -169,12 +173,12 @@ class ByolTrainer:
                     self.lr_scheduler.step()
         return history
 
-    def train_epoch(self, data: CachedDataset, batch_size: int, steps: int) -> float:
+    def train_epoch(self, data: ImageSet, batch_size: int, steps: int) -> float:
         """See every image once, in a new order.
 
         Parameters
         ----------
-        data : CachedDataset
+        data : CachedDataset or NativeDataset
             The training images.
         batch_size : int
             Images per step.
@@ -189,7 +193,7 @@ class ByolTrainer:
         self.byol.train()
         order = torch.randperm(len(data), generator=self.generator)
         total = torch.zeros((), device=self.device)
-        parts = list(batches(len(data), batch_size, order))
+        parts = list(_batches(data, batch_size, order))
         for indices in track(parts, len(parts), "batches"):
             images = data.batch(indices).to(self.device)
             loss = self.byol.loss(self.augment(images), self.augment(images))
@@ -203,7 +207,7 @@ class ByolTrainer:
         return _finite(float(total) / len(data))
 
     @torch.no_grad()
-    def test(self, data: CachedDataset, batch_size: int) -> float:
+    def test(self, data: ImageSet, batch_size: int) -> float:
         """Mean loss of images in evaluation mode; training goes on unaffected.
 
         With the default augmentation, the views are the same at every call.
@@ -214,7 +218,7 @@ class ByolTrainer:
             fixed = torch.Generator().manual_seed(TEST_SEED)
             augment = SkyAugmentation(augment.settings, fixed)
         total = 0.0
-        for indices in batches(len(data), batch_size):
+        for indices in _batches(data, batch_size):
             images = data.batch(indices).to(self.device)
             loss = self.byol.loss(augment(images), augment(images))
             total += float(loss) * len(indices)
@@ -239,7 +243,13 @@ def choose_device(name: str = "auto") -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def _dataset(data: Tensor | CachedDataset | None) -> CachedDataset | None:
+def _batches(
+    data: ImageSet, batch_size: int, order: Tensor | None = None
+) -> Iterator[Tensor]:
+    return data.batches(batch_size, order, FEWEST_PER_BATCH)
+
+
+def _dataset(data: Tensor | ImageSet | None) -> ImageSet | None:
     if isinstance(data, Tensor):
         data = CachedDataset(data)
     return data if data is not None and len(data) else None

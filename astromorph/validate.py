@@ -1,33 +1,67 @@
 """The step `validate`: what each listed file is, or why it cannot be used."""
 
 import contextlib
+import csv
+import filecmp
+import hashlib
+import io
 import itertools
 import logging
 import os
-import re
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from astromorph import artefacts, fits_image
 from astromorph.artefacts import CATALOGUE_COLUMNS, REJECTED
-from astromorph.errors import AstromorphError, FitsImageError
+from astromorph.duplicates import (
+    SAME_CONTENT,
+    SAME_FILE,
+    Finder,
+    Key,
+    finder,
+    key_of,
+    mark,
+    place_keys,
+    reach_of,
+)
+from astromorph.errors import FitsImageError
 from astromorph.filelist import Entry, list_columns, read_filelist
+from astromorph.fits_image import ImageFacts
 from astromorph.progress import track
+from astromorph.reference import Reference, find_reference, refuse_others
 from astromorph.settings import Settings
+from astromorph.summary import Histogram, Summary, stop_if_bad
+from astromorph.validation_page import Sample, take_sample, write_page
 
 LOG = logging.getLogger(__name__)
 BLOCK = 4096  # rows in flight: memory stays constant however long the list
+CHUNK = 128  # rows that a process is given at a time
 SERIAL_BELOW = 500  # rows that one process reads before others have started
-EXAMPLES = 3
-LISTED_PROBLEMS = 200
-FEWEST_IMAGES = 2
+SAMPLED = 240  # images whose pixels are looked at
+LARGEST_SAMPLED = 2**24  # pixels
+PIECES, PIECE = 8, 1024  # of a file, that tell whether its content is known
+HEADER_COLUMN = "header_"
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What the main process needs to know of a row that another has read."""
+
+    text: str
+    status: str
+    reason: str
+    path: str
+    image_id: str
+    pixels: int
+    width: int
+    height: int
+    pixel_scale_arcsec: float | None
+    keys: list[Key]
 
 
 def validate(
@@ -42,62 +76,127 @@ def validate(
     Parameters
     ----------
     settings : Settings
-        `data_settings.max_pixels` is used.
+        `data_settings`, `validate_settings` and, for the sample of pictures,
+        `preprocess_settings`.
     datafile : path
         The file list.
     catalogue : path
         CSV to write: a row per row of the list, in its order.
     page : path
-        HTML to write: counts by status and reason.
+        HTML to write: counts, histograms, pictures.
     processes : int
         How many read headers at the same time.
 
     Raises
     ------
     AstromorphError
-        The list cannot be read, or fewer than two of its files can be used.
+        The list cannot be read, or too few of its files can be used.
     """
     total = sum(1 for _ in read_filelist(datafile))
-    columns = list_columns(read_filelist(datafile))
-    summary = Summary(str(datafile))
-    rows = catalogue_rows(
-        read_filelist(datafile), settings.data_settings.max_pixels, total, processes
+    reference = find_reference(settings, datafile)
+    columns = (
+        *CATALOGUE_COLUMNS,
+        *(HEADER_COLUMN + name for name in settings.data_settings.header_columns),
+        *list_columns(read_filelist(datafile)),
     )
-    artefacts.write_csv(catalogue, (*CATALOGUE_COLUMNS, *columns), summary.watch(rows))
-    write_page(summary, page)
+    summary, sample = Summary(str(datafile)), Sample(SAMPLED)
+    sizes = Histogram("Longer side, pixels", 10)
+    scales = Histogram("Pixel scale, arcsec", 4)
+    with (
+        artefacts.replacing(catalogue) as temporary,
+        finder() as found,
+        _pool(processes if total > SERIAL_BELOW else 1) as pool,
+    ):
+        with open(temporary, "w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerow(columns)
+            work = partial(_examine, settings, reference, columns)
+            entries = track(read_filelist(datafile), total, "headers read")
+            for number, row in enumerate(_rows(work, entries, pool)):
+                file.write(row.text)
+                found.add(number, row.keys, row.path)
+                summary.add(row.status, row.reason, row.path)
+                sizes.add(max(row.width, row.height) or None)
+                scales.add(row.pixel_scale_arcsec)
+                if row.status != REJECTED and row.pixels <= LARGEST_SAMPLED:
+                    sample.offer(row.image_id, number)
+        drop = settings.validate_settings.on_duplicate == "drop"
+        _mark_duplicates(temporary, found, summary, drop)
+        pictures = take_sample(sample, datafile, settings, reference, pool)
+    write_page(summary, [sizes, scales], pictures, settings, page)
     for line in summary.lines():
         LOG.info("%s", line)
-    require_images(summary.usable, total, summary.reasons, str(datafile))
+    stop_if_bad(summary, settings.validate_settings)
 
 
-def catalogue_rows(
-    entries: Iterable[Entry], max_pixels: int, total: int, processes: int = 1
-) -> Iterator[dict[str, Any]]:
-    """A row of the catalogue for each entry, in order."""
-    entries = iter(track(entries, total, "headers read"))
-    work = partial(catalogue_row, max_pixels=max_pixels)
-    with _pool(processes if total > SERIAL_BELOW else 1) as pool:
-        while block := list(itertools.islice(entries, BLOCK)):
-            if pool is None:
-                yield from map(work, block)
-            else:
-                yield from pool.map(work, block, chunksize=64)
+def describe_entry(
+    entry: Entry, settings: Settings, reference: Reference
+) -> tuple[ImageFacts, list[Key], int]:
+    """What the headers of one row say, the keys of its content, its bytes.
 
-
-def catalogue_row(entry: Entry, max_pixels: int) -> dict[str, Any]:
-    """What one listed file is, by its header."""
-    row: dict[str, Any] = {
-        "image_id": entry.image_id,
-        "path": entry.path,
-        "status": "ok",
-        **entry.columns,
-    }
+    Raises
+    ------
+    FitsImageError
+        The row cannot be used.
+    """
+    facts = fits_image.describe(entry.paths, settings.data_settings)
+    refuse_others(facts.channels, reference)
     try:
-        facts = fits_image.describe(entry.path, max_pixels)
-        row["file_bytes"] = os.path.getsize(entry.path)
-    except (FitsImageError, OSError) as error:
-        return row | {"status": REJECTED, "reason": str(error)}
-    return row | {
+        keys, size = _content_keys(entry.paths)
+    except OSError as error:
+        raise FitsImageError(f"the file cannot be read ({error.strerror})") from None
+    reach = reach_of(facts.beam_major_arcsec, facts.pixel_scale_arcsec)
+    keys += place_keys(facts.ra_deg, facts.dec_deg, facts.band, reach)
+    return facts, keys, size
+
+
+def _rows(work: Any, entries: Iterator[Entry], pool: Executor | None) -> Iterator[_Row]:
+    """What `work` makes of the entries, in order, some at a time."""
+    while block := list(itertools.islice(entries, BLOCK)):
+        chunks = [block[at : at + CHUNK] for at in range(0, len(block), CHUNK)]
+        for rows in map(work, chunks) if pool is None else pool.map(work, chunks):
+            yield from rows
+
+
+def _examine(
+    settings: Settings,
+    reference: Reference,
+    columns: Sequence[str],
+    entries: Sequence[Entry],
+) -> list[_Row]:
+    return [_examine_one(settings, reference, columns, entry) for entry in entries]
+
+
+def _examine_one(
+    settings: Settings, reference: Reference, columns: Sequence[str], entry: Entry
+) -> _Row:
+    row: dict[str, Any] = {"image_id": entry.image_id, "path": entry.path}
+    row |= {"status": "ok", "reason": ""} | entry.columns
+    facts, keys = None, list[Key]()
+    try:
+        facts, keys, row["file_bytes"] = describe_entry(entry, settings, reference)
+    except FitsImageError as error:
+        row |= {"status": REJECTED, "reason": str(error)}
+    else:
+        row = _columns_of(facts) | row
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writerow(row)
+    return _Row(
+        text=text.getvalue(),
+        status=row["status"],
+        reason=row["reason"],
+        path=entry.path,
+        image_id=entry.image_id,
+        pixels=facts.width * facts.height * facts.channels if facts else 0,
+        width=facts.width if facts else 0,
+        height=facts.height if facts else 0,
+        pixel_scale_arcsec=facts.pixel_scale_arcsec if facts else None,
+        keys=keys,
+    )
+
+
+def _columns_of(facts: ImageFacts) -> dict[str, Any]:
+    return {
         "hdu": facts.hdu,
         "shape": "x".join(str(n) for n in facts.shape),
         "dtype": facts.dtype,
@@ -109,88 +208,70 @@ def catalogue_row(entry: Entry, max_pixels: int) -> dict[str, Any]:
         "object": facts.object_name,
         "telescope": facts.telescope,
         "unit": facts.unit,
+        "date_obs": facts.date_obs,
+        "band": facts.band,
         "rest_frequency_hz": facts.rest_frequency_hz,
+        "beam_major_arcsec": facts.beam_major_arcsec,
+        "beam_minor_arcsec": facts.beam_minor_arcsec,
+        "beam_angle_deg": facts.beam_angle_deg,
+        "channels": facts.channels,
+        **{HEADER_COLUMN + name: text for name, text in facts.keywords.items()},
     }
 
 
-class Summary:
-    """Counts of what passed by, in constant memory.
+def _content_keys(paths: Sequence[str]) -> tuple[list[Key], int]:
+    """Keys of the files themselves and of pieces of what is in them; their bytes.
 
-    Parameters
-    ----------
-    source : str
-        What was checked; the title.
+    Files with the same pieces are compared whole before they are called the
+    same.
     """
-
-    def __init__(self, source: str) -> None:
-        self.source = source
-        self.statuses: Counter[str] = Counter()
-        self.reasons: Counter[str] = Counter()
-        self.sizes: Counter[str] = Counter()
-        self.examples: dict[str, list[str]] = {}
-        self.problems: list[dict[str, Any]] = []
-
-    @property
-    def usable(self) -> int:
-        """Rows that were not rejected."""
-        return self.statuses.total() - self.statuses[REJECTED]
-
-    def watch(self, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """Count rows of a table with `status`, `reason` and `path`, unchanged."""
-        for row in rows:
-            self.statuses[row["status"]] += 1
-            if row.get("width"):
-                self.sizes[f"{row['width']} x {row['height']}"] += 1
-            if reason := row.get("reason"):
-                kind = kind_of(reason)
-                self.reasons[kind] += 1
-                examples = self.examples.setdefault(kind, [])
-                if len(examples) < EXAMPLES:
-                    examples.append(row["path"])
-                if len(self.problems) < LISTED_PROBLEMS:
-                    self.problems.append(row)
-            yield row
-
-    def lines(self) -> Iterator[str]:
-        """The summary as at most ten lines of text."""
-        counts = ", ".join(f"{n} {status}" for status, n in self.statuses.items())
-        yield f"{self.source}: {self.statuses.total()} files: {counts}"
-        for reason, n in self.reasons.most_common(8):
-            yield f"  {n} times: {reason}; such as {self.examples[reason][0]}"
+    sha, numbers, total = hashlib.blake2b(digest_size=8), [], 0
+    for path in paths:
+        with open(path, "rb", buffering=0) as file:
+            status = os.fstat(file.fileno())
+            numbers.append(f"{status.st_dev}:{status.st_ino}")
+            total += status.st_size
+            step = max(PIECE, status.st_size // PIECES)
+            for at in range(0, status.st_size, step):
+                sha.update(os.pread(file.fileno(), PIECE, at))
+    names = " ".join(numbers)
+    content = f"{total} {sha.hexdigest()}"
+    return [key_of(SAME_FILE, names), key_of(SAME_CONTENT, content)], total
 
 
-def kind_of(reason: str) -> str:
-    """A reason without the numbers and details that differ from file to file."""
-    if reason.startswith("the file "):
-        reason = reason.partition(": ")[0]
-    return re.sub(r"\d+(x\d+)*", "N", reason)
-
-
-def require_images(usable: int, total: int, reasons: Counter[str], source: str) -> None:
-    """Stop where fewer than two images are left.
-
-    Raises
-    ------
-    AstromorphError
-        With the most frequent reasons.
-    """
-    if usable >= FEWEST_IMAGES:
+def _mark_duplicates(
+    catalogue: Path, found: Finder, summary: Summary, drop: bool
+) -> None:
+    """Write into the catalogue which rows repeat an earlier one."""
+    matches = found.matches(_same_bytes)
+    match = next(matches, None)
+    if match is None:
         return
-    why = "; ".join(f"{n} times: {reason}" for reason, n in reasons.most_common(3))
-    raise AstromorphError(
-        f"{source}: {usable} of {total} listed files can be used, training needs at "
-        f"least {FEWEST_IMAGES}. {why or 'The list is too short'}"
-    )
+    marked = catalogue.with_name(catalogue.name + ".marked")
+    with (
+        open(catalogue, newline="", encoding="utf-8") as old,
+        open(marked, "w", newline="", encoding="utf-8") as new,
+    ):
+        reader = csv.DictReader(old)
+        columns = list(reader.fieldnames or ())
+        writer = csv.DictWriter(new, columns, lineterminator="\n")
+        writer.writeheader()
+        for number, row in enumerate(reader):
+            if match is not None and match.row == number:
+                row |= mark(row["reason"], match, drop)
+                summary.add(row["status"], row["reason"], row["path"])
+                summary.statuses["ok"] -= 1
+                match = next(matches, None)
+            writer.writerow(row)
+    summary.statuses += type(summary.statuses)()  # drops what is zero
+    os.replace(marked, catalogue)
 
 
-def write_page(summary: Summary, page: str | Path) -> None:
-    """Write the summary as one HTML file without references to others."""
-    environment = Environment(
-        loader=PackageLoader("astromorph"), autoescape=True, undefined=StrictUndefined
-    )
-    html = environment.get_template("validation.html").render(summary=summary)
-    with artefacts.replacing(page) as temporary:
-        temporary.write_text(html, encoding="utf-8")
+def _same_bytes(one: str, other: str) -> bool:
+    try:
+        return filecmp.cmp(one, other, shallow=False)
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager

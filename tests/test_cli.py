@@ -131,8 +131,8 @@ def test_the_command_line_wins_over_the_file(trained):
         (None, "there is no such file list"),
         ("", "names no file"),
         ("# only a comment\n", "names no file"),
-        ("absent.fits\nother.fits\n", "0 of 2 listed files can be used"),
-        ("fits/sky_000000.fits\nabsent.fits\n", "1 of 2 listed files can be used"),
+        ("absent.fits\nother.fits\n", "2 of 2 listed files cannot be used"),
+        ("fits/sky_000000.fits\nabsent.fits\n", "1 of 2 listed files cannot be used"),
     ],
 )
 def test_a_list_without_images_ends_in_one_message(trained, content, message):
@@ -161,7 +161,7 @@ def test_all_images_of_nan_stop_before_training(trained):
     arguments = ["-c", "settings.toml", "-d", "nan.txt", "--results", "nan"]
     done = run(folder, "train", *arguments)
     assert done.returncode == 1
-    assert "0 of 2 listed files can be used" in done.stderr
+    assert "2 of 2 listed files cannot be used" in done.stderr
     assert "2 times: all pixels are NaN" in done.stderr
 
 

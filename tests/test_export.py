@@ -7,21 +7,25 @@ import pytest
 import torch
 
 from astromorph import artefacts
-from astromorph.artefacts import CATALOGUE_COLUMNS, Embeddings
+from astromorph.artefacts import CATALOGUE_COLUMNS, SPLIT_COLUMNS, Embeddings
 from astromorph.cache import TensorShard, write_shard
 from astromorph.errors import AstromorphError
 from astromorph.export_csv import export_csv, spreadsheet_safe
 from astromorph.export_tensorboard import export_tensorboard, one_cell
 from astromorph.infer import d4, embed
+from astromorph.pictures import thumbnail
 from astromorph.settings import InferenceSettings, Settings
-from astromorph.thumbnails import LARGEST_SPRITE, sprite, thumbnail
+from astromorph.thumbnails import LARGEST_SPRITE, sprite
 
 NASTY = ["=cmd()", "<b>bold</b>", 'quo"te,comma', "tab\there\nline", "ünï", "-1.5"]
 
 
 @pytest.fixture
 def results(tmp_path):
-    """A catalogue of six rows with nasty names, one rejected, and two shards."""
+    """A catalogue of six rows with nasty names, and two shards.
+
+    The third was rejected, the fifth left out by the split.
+    """
     ids = [f"{k:016x}" for k in range(6)]
     rows = [
         {"image_id": i, "path": f"{i}.fits", "status": "ok", "object": n, "kind": n}
@@ -31,6 +35,10 @@ def results(tmp_path):
     artefacts.write_csv(catalogue, (*CATALOGUE_COLUMNS, "kind"), rows)
     vectors = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
     kept = [k for k in range(6) if k != 2]
+    fates = [r | {"subset": "none" if k == 4 else "train"} for k, r in enumerate(rows)]
+    for fate in fates:
+        del fate["object"], fate["kind"]
+    artefacts.write_csv(tmp_path / "split.csv", SPLIT_COLUMNS, fates)
     embeddings, tensors = [], []
     for name, part in (("a", slice(0, 2)), ("b", slice(2, 5))):
         some = tuple(ids[k] for k in kept[part])
@@ -40,21 +48,30 @@ def results(tmp_path):
         tensors.append(tmp_path / f"{name}.pt")
         write_shard(
             tensors[-1],
-            TensorShard(images, some, torch.arange(len(some)), {}, "{}"),
+            TensorShard(
+                images=images,
+                shapes=torch.full((len(some), 2), 16, dtype=torch.int32),
+                channels=1,
+                valid=torch.full((32 * len(some),), 255, dtype=torch.uint8),
+                image_ids=some,
+                rows=torch.arange(len(some)),
+                statistics={},
+                settings="{}",
+            ),
         )
-    return tmp_path, catalogue, embeddings, tensors, vectors
+    return tmp_path, catalogue, embeddings, tensors, vectors[[0, 1, 2, 4]]
 
 
 def test_the_csv_returns_what_was_embedded(results):
     """Vectors come back to the last bit, names unharmed but for formulas."""
     folder, catalogue, embeddings, _, vectors = results
-    export_csv(catalogue, embeddings, folder / "out.csv")
+    export_csv(catalogue, folder / "split.csv", embeddings, folder / "out.csv")
     with open(folder / "out.csv", newline="", encoding="utf-8") as file:
         table = list(csv.DictReader(file))
     read = [[np.float32(row[f"emb_{k}"]) for k in range(3)] for row in table]
     np.testing.assert_array_equal(np.array(read), vectors)
     names = [row["kind"] for row in table]
-    assert names == ["'=cmd()", "<b>bold</b>", "tab\there\nline", "ünï", "-1.5"]
+    assert names == ["'=cmd()", "<b>bold</b>", "tab\there\nline", "-1.5"]
 
 
 @pytest.mark.parametrize("text", ["=1+1", "@SUM(A1)", "+x", "-x", "\tx"])
@@ -72,11 +89,13 @@ def test_other_cells_stay(text):
 def test_metadata_has_a_line_per_point(results):
     """Tabs and line breaks in names do not break the projector's table."""
     folder, catalogue, embeddings, tensors, vectors = results
-    export_tensorboard(Settings(), catalogue, embeddings, tensors, folder / "board")
+    split = folder / "split.csv"
+    board = folder / "board"
+    export_tensorboard(Settings(), catalogue, split, embeddings, tensors, board)
     metadata = (folder / "board/metadata.tsv").read_text(encoding="utf-8")
     lines = [line.split("\t") for line in metadata.splitlines()]
     assert {len(line) for line in lines} == {len(lines[0])}
-    assert len(lines) == 6
+    assert len(lines) == 5
     points = np.loadtxt(folder / "board/tensors.tsv", delimiter="\t")
     np.testing.assert_allclose(points, vectors, rtol=1e-5)
     assert one_cell("a\tb\u2028c\x00") == "a\\tb c\\u0000"
@@ -89,7 +108,7 @@ def test_embeddings_of_another_list_are_refused(results):
         embeddings[0], Embeddings(("f" * 16,), np.zeros((1, 3), np.float32))
     )
     with pytest.raises(AstromorphError, match=r"a\.parquet: f+ is not in"):
-        export_csv(catalogue, embeddings, folder / "out.csv")
+        export_csv(catalogue, folder / "split.csv", embeddings, folder / "out.csv")
     assert not (folder / "out.csv").exists()
 
 
@@ -105,10 +124,15 @@ def test_thumbnails_stand_upright():
 def test_sprites_stay_within_the_limit(results, monkeypatch):
     """Thumbnails shrink rather than pass the largest sprite."""
     _, _, _, tensors, _ = results
-    sheet, side = sprite(tensors, 5, 48)
+    ids = {f"{k:016x}" for k in (0, 1, 3, 4, 5)}
+    sheet, side = sprite(tensors, ids, 48)
     assert (side, sheet.shape) == (48, (144, 144))
+    assert (sheet[96:, 96:] == 0).all()
+    fewer, side = sprite(tensors, ids - {"0" * 15 + "1"}, 48)
+    assert (side, fewer.shape) == (48, (96, 96))
+    np.testing.assert_array_equal(fewer[:48, 48:], sheet[:48, 96:])
     monkeypatch.setattr("astromorph.thumbnails.LARGEST_SPRITE", 30)
-    sheet, side = sprite(tensors, 5, 48)
+    sheet, side = sprite(tensors, ids, 48)
     assert (side, sheet.shape) == (10, (30, 30))
     assert LARGEST_SPRITE == 8192
 

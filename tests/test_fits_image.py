@@ -2,18 +2,36 @@
 
 import bz2
 import gzip
+import lzma
+import warnings
+import zipfile
 
 import astropy.units as u
 import numpy as np
 import pytest
-from astropy.coordinates import SkyCoord
+from astropy.coordinates import FK4, FK5, SkyCoord
 from astropy.io import fits
+from astropy.wcs import WCS
+from astropy.wcs.utils import proj_plane_pixel_scales, wcs_to_celestial_frame
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from astromorph import fits_image
+from astromorph.celestial import to_icrs
 from astromorph.errors import FitsImageError
-from astromorph.fits_image import describe, read
+from astromorph.fits_file import hdus, opened
+from astromorph.settings import DataSettings
 
-LIMIT = 10**6
+RULES = DataSettings(max_pixels=10**6)
 PIXELS = np.arange(30 * 20, dtype=np.float32).reshape(30, 20)
+
+
+def describe(path, **rules):
+    return fits_image.describe([path], RULES.model_copy(update=rules))
+
+
+def read(path, **rules):
+    return fits_image.read([path], RULES.model_copy(update=rules))[1]
 
 
 def celestial(kind="RA---TAN", other="DEC--TAN", lon=83.6, lat=22.0) -> fits.Header:
@@ -33,7 +51,7 @@ def test_degenerate_axes_are_dropped_wherever_they_stand(tmp_path, shape):
     """Any number of axes of length 1 leaves the same image."""
     path = tmp_path / "a.fits"
     fits.PrimaryHDU(PIXELS.reshape(shape)).writeto(path)
-    facts, image = describe(path, LIMIT), read(path, LIMIT)
+    facts, image = describe(path), read(path)
     assert (facts.height, facts.width, facts.shape) == (30, 20, shape)
     np.testing.assert_array_equal(image.pixels[0], PIXELS)
     assert image.pixels.dtype == np.float32
@@ -45,8 +63,8 @@ def test_the_first_image_is_found_past_tables_and_empty_hdus(tmp_path):
     table = fits.BinTableHDU.from_columns([fits.Column("a", "D", array=[1.0])])
     hdus = [fits.PrimaryHDU(), table, fits.ImageHDU(PIXELS), fits.ImageHDU(PIXELS + 1)]
     fits.HDUList(hdus).writeto(tmp_path / "a.fits")
-    assert describe(tmp_path / "a.fits", LIMIT).hdu == 2
-    np.testing.assert_array_equal(read(tmp_path / "a.fits", LIMIT).pixels[0], PIXELS)
+    assert describe(tmp_path / "a.fits").hdu == 2
+    np.testing.assert_array_equal(read(tmp_path / "a.fits").pixels[0], PIXELS)
 
 
 @pytest.mark.parametrize("method", ["RICE_1", "GZIP_1", "HCOMPRESS_1", "PLIO_1"])
@@ -55,8 +73,8 @@ def test_tile_compressed_images_are_read(tmp_path, method):
     data = PIXELS.astype(np.int16)
     hdu = fits.CompImageHDU(data, compression_type=method, tile_shape=(30, 20))
     fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(tmp_path / "a.fits")
-    np.testing.assert_array_equal(read(tmp_path / "a.fits", LIMIT).pixels[0], data)
-    assert describe(tmp_path / "a.fits", LIMIT).hdu == 1
+    np.testing.assert_array_equal(read(tmp_path / "a.fits").pixels[0], data)
+    assert describe(tmp_path / "a.fits").hdu == 1
 
 
 @pytest.mark.parametrize(("ending", "pack"), [("gz", gzip), ("bz2", bz2)])
@@ -65,8 +83,8 @@ def test_compressed_files_are_read(tmp_path, ending, pack):
     fits.PrimaryHDU(PIXELS).writeto(tmp_path / "a.fits")
     path = tmp_path / f"a.fits.{ending}"
     path.write_bytes(pack.compress((tmp_path / "a.fits").read_bytes()))
-    assert describe(path, LIMIT).width == 20
-    np.testing.assert_array_equal(read(path, LIMIT).pixels[0], PIXELS)
+    assert describe(path).width == 20
+    np.testing.assert_array_equal(read(path).pixels[0], PIXELS)
 
 
 def test_scaled_integers_with_blanks(tmp_path):
@@ -78,17 +96,17 @@ def test_scaled_integers_with_blanks(tmp_path):
         tmp_path / "a.fits", mode="update", do_not_scale_image_data=True
     ) as f:
         f[0].header["BSCALE"], f[0].header["BZERO"] = 0.5, 10.0
-    image = read(tmp_path / "a.fits", LIMIT)
+    image = read(tmp_path / "a.fits")
     np.testing.assert_array_equal(image.pixels[0], [[10.5, 11.0], [11.5, 0.0]])
     np.testing.assert_array_equal(image.mask, [[False, False], [False, True]])
-    assert describe(tmp_path / "a.fits", LIMIT).dtype == "int16"
+    assert describe(tmp_path / "a.fits").dtype == "int16"
 
 
 def test_nan_and_infinity_are_bad(tmp_path):
     """Also values that 32-bit floating point cannot hold."""
     data = np.array([[np.nan, np.inf, -np.inf], [1e300, 1.0, 2.0]])
     fits.PrimaryHDU(data).writeto(tmp_path / "a.fits")
-    image = read(tmp_path / "a.fits", LIMIT)
+    image = read(tmp_path / "a.fits")
     assert image.mask.tolist() == [[True] * 3, [True, False, False]]
     assert np.isfinite(image.pixels).all()
 
@@ -106,7 +124,7 @@ def test_positions_are_icrs_degrees_of_the_centre(tmp_path, kind, other, frame):
     """Any celestial frame; the scale is in arcseconds."""
     header = celestial(kind, other, lon=83.6, lat=0.0)
     fits.PrimaryHDU(PIXELS, header).writeto(tmp_path / "a.fits")
-    facts = describe(tmp_path / "a.fits", LIMIT)
+    facts = describe(tmp_path / "a.fits")
     expected = SkyCoord(83.6 * u.deg, 0 * u.deg, frame=frame).icrs
     found = SkyCoord(facts.ra_deg * u.deg, facts.dec_deg * u.deg)
     assert found.separation(expected).arcsec < 0.1
@@ -119,7 +137,7 @@ def test_headers_give_their_facts(tmp_path):
     header["OBJECT"], header["TELESCOP"] = " HL  Tau ", "ALMA"
     header["BUNIT"], header["RESTFREQ"] = "Jy/beam", 2.3e11
     fits.PrimaryHDU(PIXELS, header).writeto(tmp_path / "a.fits")
-    facts = describe(tmp_path / "a.fits", LIMIT)
+    facts = describe(tmp_path / "a.fits")
     assert (facts.object_name, facts.telescope) == ("HL Tau", "ALMA")
     assert (facts.unit, facts.rest_frequency_hz) == ("Jy/beam", 2.3e11)
 
@@ -128,7 +146,7 @@ def test_a_broken_wcs_costs_the_position_only(tmp_path):
     """The image is taken, its place on the sky stays unknown."""
     header = celestial(kind="RA---XXX", other="DEC--YYY")
     fits.PrimaryHDU(PIXELS, header).writeto(tmp_path / "a.fits")
-    facts = describe(tmp_path / "a.fits", LIMIT)
+    facts = describe(tmp_path / "a.fits")
     assert (facts.ra_deg, facts.width) == (None, 20)
 
 
@@ -149,7 +167,7 @@ def bomb(path):
         (lambda p: None, "no such file"),
         (lambda p: p.mkdir(), "this is a folder"),
         (lambda p: p.write_text("hello"), "not a FITS file"),
-        (lambda p: p.write_bytes(b""), "not a FITS file"),
+        (lambda p: p.write_bytes(b""), "the file is empty"),
         (lambda p: fits.PrimaryHDU().writeto(p), "holds no image"),
         (lambda p: fits.PrimaryHDU(np.zeros(9)).writeto(p), "one axis, of 9 pixels"),
         (lambda p: fits.PrimaryHDU(np.zeros((3, 4, 5))).writeto(p), "3x4x5.* a cube"),
@@ -163,24 +181,352 @@ def test_every_refusal_has_a_reason(tmp_path, make, message):
     make(path)
     for reader in (describe, read):
         with pytest.raises(FitsImageError, match=message):
-            reader(path, LIMIT)
+            reader(path)
 
 
-def test_odd_files_give_an_image_or_a_reason(odd_fits):
-    """Real files: none under noimage/ is taken, the others are but for cubes and .Z."""
+def odd_files(folder):
+    return [p for p in sorted(folder.rglob("*.*")) if p.suffix != ".md"]
+
+
+@pytest.mark.parametrize("planes", [None, "max", "mean", "channels", 0])
+def test_odd_files_give_an_image_or_a_reason(odd_fits, planes):
+    """Real files: none under noimage/ is taken, the others are, cubes if told how."""
     refused = {}
-    for path in sorted(odd_fits.rglob("*.*")):
-        if path.suffix == ".md":
-            continue
+    for path in odd_files(odd_fits):
         try:
-            describe(path, 2**28)
-            image = read(path, 2**28)
+            facts = describe(path, max_pixels=2**28, planes=planes)
+            image = read(path, max_pixels=2**28, planes=planes)
             assert np.isfinite(image.pixels).all()
-            assert image.pixels.shape[1:] == image.mask.shape
+            shape = (facts.channels, facts.height, facts.width)
+            assert image.pixels.shape == shape
+            assert image.mask.shape == shape[1:]
         except FitsImageError as error:
             refused[path.name] = str(error)
     noimage = {p.name for p in (odd_fits / "noimage").iterdir()}
     cubes = {"astrodendro_cube51.fits", "galsim_cube_uint32.fits"}
     cubes |= {"radio_1904-66_3planes_nan.fits"}
-    assert set(refused) - {"rosat_rp600245.fits.Z"} == noimage | cubes
-    assert all("cube" in refused[name] for name in cubes)
+    assert set(refused) == (noimage | cubes if planes is None else noimage)
+    assert planes is not None or all("cube" in refused[name] for name in cubes)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_odd_files_read_as_astropy_reads_them(odd_fits):
+    """Pixel by pixel, scaling, BLANK, compression and quantisation included."""
+    compared = 0
+    for path in odd_files(odd_fits):
+        try:
+            facts = describe(path, max_pixels=2**28, planes="max")
+        except FitsImageError:
+            continue
+        with fits.open(path) as file:
+            expected = np.squeeze(np.asarray(file[facts.hdu].data, np.float32))
+        expected = np.where(np.isfinite(expected), expected, np.nan)
+        if expected.ndim == 3:
+            expected = np.fmax.reduce(expected)
+        image = read(path, max_pixels=2**28, planes="max")
+        found = np.where(image.mask, np.nan, image.pixels[0])
+        np.testing.assert_array_equal(np.squeeze(found), expected, err_msg=path.name)
+        compared += 1
+    assert compared == 45
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_odd_files_lie_where_astropy_puts_them(odd_fits):
+    """Position of the centre and pixel scale, from every projection among them."""
+    compared = 0
+    for path in odd_files(odd_fits):
+        try:
+            facts = describe(path, max_pixels=2**28, planes="max")
+        except FitsImageError:
+            continue
+        with fits.open(path) as file:
+            try:
+                wcs = WCS(file[facts.hdu].header).celestial
+            except Exception:
+                continue
+        if not wcs.has_celestial or facts.ra_deg is None:
+            continue
+        centre = (facts.width - 1) / 2, (facts.height - 1) / 2
+        lon, lat = wcs.all_pix2world(*centre, 0)
+        if not np.isfinite(lon) or "RA" not in wcs.wcs.ctype[0] + wcs.wcs.ctype[1]:
+            continue
+        frame = wcs_to_celestial_frame(wcs)
+        expected = SkyCoord(lon * u.deg, lat * u.deg, frame=frame).icrs
+        found = SkyCoord(facts.ra_deg * u.deg, facts.dec_deg * u.deg)
+        assert found.separation(expected).arcsec < 0.01, path.name
+        scales = proj_plane_pixel_scales(wcs) * 3600
+        scale = np.sqrt(scales[0] * scales[1])
+        assert facts.pixel_scale_arcsec == pytest.approx(scale, rel=3e-3), path.name
+        compared += 1
+    assert compared > 20
+
+
+@pytest.mark.parametrize(
+    ("system", "equinox", "frame"),
+    [
+        ("", np.nan, "icrs"),
+        ("", 1950.0, FK4(equinox="B1950")),
+        ("FK4", np.nan, FK4()),
+        ("FK5", 2000.0, FK5()),
+        ("FK5", 1975.0, FK5(equinox="J1975")),
+        ("", 2000.0, FK5()),
+    ],
+)
+@pytest.mark.parametrize("place", [(0.0, 0.0), (123.4, -56.7), (359.99, 89.0)])
+def test_frames_agree_with_astropy(system, equinox, frame, place):
+    """To a thousandth of an arcsecond, the poles included."""
+    ra, dec = to_icrs(*place, "RA--", system, equinox)
+    expected = SkyCoord(*place, unit="deg", frame=frame).icrs
+    found = SkyCoord(ra * u.deg, dec * u.deg)
+    assert found.separation(expected).arcsec < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("cards", "expected"),
+    [
+        ({"RA": 10.5, "DEC": -20.25}, (10.5, -20.25)),
+        ({"OBSRA": "10.5", "OBSDEC": "-20.25"}, (10.5, -20.25)),
+        ({"RA": "00:42:00", "DEC": "-20:15:00"}, (10.5, -20.25)),
+        ({"OBJCTRA": "00 42 00.0", "OBJCTDEC": "-00 15 00"}, (10.5, -0.25)),
+        ({"RA_TARG": 10.5, "DEC_TARG": 95.0}, (None, None)),
+        ({"RA": "unknown", "DEC": 1.0}, (None, None)),
+    ],
+)
+def test_positions_without_a_wcs(tmp_path, cards, expected):
+    """RA and DEC and their like, degrees or hours."""
+    path = tmp_path / "a.fits"
+    fits.PrimaryHDU(PIXELS, fits.Header(cards)).writeto(path)
+    facts = describe(path)
+    assert (facts.ra_deg, facts.dec_deg) == (
+        expected if expected[0] is None else pytest.approx(expected)
+    )
+
+
+def test_names_and_positions_of_the_primary_header_count_for_extensions(tmp_path):
+    """Instruments write them once, in front."""
+    cards = {"OBJECT": "M 31", "RA": 10.5, "DEC": 41.25, "FILTER": "R"}
+    primary = fits.PrimaryHDU(header=fits.Header(cards))
+    fits.HDUList([primary, fits.ImageHDU(PIXELS)]).writeto(tmp_path / "a.fits")
+    facts = describe(tmp_path / "a.fits")
+    assert (facts.object_name, facts.ra_deg, facts.dec_deg) == ("M 31", 10.5, 41.25)
+    assert facts.band == "R"
+
+
+CUBE = np.arange(4 * 30 * 20, dtype=np.float32).reshape(4, 30, 20)
+
+
+@pytest.mark.parametrize(
+    ("planes", "expected"),
+    [
+        (2, CUBE[2:3]),
+        ("sum", CUBE.sum(axis=0)[None]),
+        ("mean", CUBE.mean(axis=0)[None]),
+        ("max", CUBE.max(axis=0)[None]),
+        ("1:3", CUBE[1:3].mean(axis=0)[None]),
+        ("sum 1:3", CUBE[1:3].sum(axis=0)[None]),
+        ("max :2", CUBE[:2].max(axis=0)[None]),
+        ("channels", CUBE),
+        ("channels 1:", CUBE[1:]),
+        ((3, 0), CUBE[[3, 0]]),
+    ],
+)
+@pytest.mark.parametrize("compressed", [False, True])
+def test_planes_of_a_cube(tmp_path, planes, expected, compressed):
+    """An index, a range, sums, peaks, channels; plain and compressed in tiles."""
+    path = tmp_path / "a.fits"
+    if compressed:
+        fits.CompImageHDU(CUBE, compression_type="GZIP_1", quantize_level=0).writeto(
+            path
+        )
+    else:
+        fits.PrimaryHDU(CUBE).writeto(path)
+    image = read(path, planes=planes)
+    np.testing.assert_allclose(image.pixels, expected)
+    assert describe(path, planes=planes).channels == len(expected)
+
+
+@pytest.mark.parametrize("planes", [4, "9:12", (0, 7)])
+def test_planes_that_are_not_there_are_a_reason(tmp_path, planes):
+    """The row says what was asked and how many there are."""
+    fits.PrimaryHDU(CUBE).writeto(tmp_path / "a.fits")
+    with pytest.raises(FitsImageError, match=r"`data_settings.planes` is .* 4 planes"):
+        describe(tmp_path / "a.fits", planes=planes)
+
+
+def test_planes_ignore_what_is_nan(tmp_path):
+    """A pixel is bad where it is bad in all planes; a dead channel costs nothing."""
+    cube = CUBE.copy()
+    cube[1] = np.nan
+    cube[:, 3, 4] = np.nan
+    fits.PrimaryHDU(cube).writeto(tmp_path / "a.fits")
+    for planes in ("sum", "mean", "max", "channels"):
+        image = read(tmp_path / "a.fits", planes=planes)
+        assert image.mask.sum() == 1, planes
+        assert image.mask[3, 4]
+    assert (read(tmp_path / "a.fits", planes="channels").pixels[1] == 0).all()
+
+
+def test_the_axes_on_the_sky_are_the_image(tmp_path):
+    """Also where the spectral axis is the fastest."""
+    header = fits.Header({"CTYPE1": "FREQ", "CTYPE2": "RA---TAN", "CTYPE3": "DEC--TAN"})
+    cube = np.moveaxis(CUBE, 0, 2)
+    fits.PrimaryHDU(cube, header).writeto(tmp_path / "a.fits")
+    facts = describe(tmp_path / "a.fits", planes="max")
+    assert (facts.height, facts.width) == (30, 20)
+    image = read(tmp_path / "a.fits", planes=2)
+    np.testing.assert_array_equal(image.pixels[0], CUBE[2])
+
+
+@pytest.mark.parametrize(
+    ("hdu", "number"),
+    [(None, 1), (2, 2), ("sci", 2), (("none", "ERR"), 3), ((9, 1), 1)],
+)
+def test_the_hdu_is_chosen_by_number_or_name(tmp_path, hdu, number):
+    """Of several choices the first that the file has."""
+    images = [
+        fits.ImageHDU(PIXELS + k, name=n) for k, n in enumerate(("A", "SCI", "ERR"))
+    ]
+    fits.HDUList([fits.PrimaryHDU(), *images]).writeto(tmp_path / "a.fits")
+    assert describe(tmp_path / "a.fits", hdu=hdu).hdu == number
+    np.testing.assert_array_equal(
+        read(tmp_path / "a.fits", hdu=hdu).pixels[0], PIXELS + number - 1
+    )
+
+
+def test_an_hdu_that_is_not_there_names_those_that_are(tmp_path):
+    """The reason helps to correct the setting."""
+    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(PIXELS, name="SCI")]).writeto(
+        tmp_path / "a.fits"
+    )
+    with pytest.raises(FitsImageError, match="has the HDUs 0 PRIMARY, 1 SCI"):
+        describe(tmp_path / "a.fits", hdu="ERR")
+    with pytest.raises(FitsImageError, match="HDU 0: it holds no image"):
+        describe(tmp_path / "a.fits", hdu=0)
+
+
+def test_files_become_channels(tmp_path):
+    """One object in several bands; sizes must agree, a missing one is named."""
+    paths = [tmp_path / f"{band}.fits" for band in "grz"]
+    for k, path in enumerate(paths):
+        fits.PrimaryHDU(PIXELS + k).writeto(path)
+    facts, image = fits_image.read(paths, RULES)
+    assert facts.channels == 3
+    np.testing.assert_array_equal(image.pixels, [PIXELS, PIXELS + 1, PIXELS + 2])
+    fits.PrimaryHDU(PIXELS[:10]).writeto(paths[1], overwrite=True)
+    with pytest.raises(FitsImageError, match="different sizes, 10x20 and 30x20"):
+        fits_image.read(paths, RULES)
+    paths[1].unlink()
+    with pytest.raises(FitsImageError, match=r"file 2 of 3 \(.*r.fits\): there is no"):
+        fits_image.describe(paths, RULES)
+
+
+def test_header_columns_know_long_and_hierarchical_keywords(tmp_path):
+    """HIERARCH and CONTINUE as astropy reads them; what is absent is empty."""
+    header = fits.Header({"HIERARCH ESO INS MODE": "IMAGING", "NOTE": "x" * 100})
+    fits.PrimaryHDU(PIXELS, header).writeto(tmp_path / "a.fits")
+    names = ("ESO INS MODE", "NOTE", "ABSENT")
+    facts = describe(tmp_path / "a.fits", header_columns=names)
+    assert facts.keywords == dict(zip(names, ("IMAGING", "x" * 100, ""), strict=True))
+
+
+def test_beams_of_the_header_and_of_aips(tmp_path):
+    """BMAJ in degrees; AIPS wrote it as history."""
+    header = fits.Header({"BMAJ": 0.001, "BMIN": 0.0005, "BPA": 30.0})
+    fits.PrimaryHDU(PIXELS, header).writeto(tmp_path / "a.fits")
+    facts = describe(tmp_path / "a.fits")
+    assert facts.beam_major_arcsec == pytest.approx(3.6)
+    assert (facts.beam_minor_arcsec, facts.beam_angle_deg) == (pytest.approx(1.8), 30)
+    header = fits.Header()
+    header.add_history("AIPS   CLEAN BMAJ=  1.5000E-03 BMIN=  1.5000E-03 BPA=   0.00")
+    fits.PrimaryHDU(PIXELS, header).writeto(tmp_path / "b.fits")
+    assert describe(tmp_path / "b.fits").beam_major_arcsec == pytest.approx(5.4)
+
+
+@pytest.mark.parametrize("ending", ["xz", "Z", "zip"])
+def test_further_compressions(tmp_path, ending, odd_fits):
+    """lzma, Unix compress and zip, known by their first bytes and not by the name."""
+    fits.PrimaryHDU(PIXELS).writeto(tmp_path / "a.fits")
+    path = tmp_path / "a.fits.packed"
+    data = (tmp_path / "a.fits").read_bytes()
+    if ending == "xz":
+        path.write_bytes(lzma.compress(data))
+    elif ending == "zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("a.fits", data)
+    else:
+        assert read(odd_fits / "rosat_rp600245.fits.Z").pixels.shape == (1, 512, 512)
+        return
+    np.testing.assert_array_equal(read(path).pixels[0], PIXELS)
+
+
+def inflated_tiles(path):
+    hdu = fits.CompImageHDU(PIXELS.astype(np.int16), compression_type="RICE_1")
+    hdu.writeto(path)
+    raw = path.read_bytes()
+    card = raw.index(b"ZNAXIS1 =")
+    path.write_bytes(raw[:card] + b"ZNAXIS1 = %20d" % 20000 + raw[card + 30 :])
+
+
+def test_tiles_that_cannot_cover_the_image_are_refused(tmp_path):
+    """Before the memory for it is taken."""
+    inflated_tiles(tmp_path / "a.fits")
+    with pytest.raises(FitsImageError, match=r"tiles cover|more than its"):
+        read(tmp_path / "a.fits")
+
+
+@pytest.fixture(scope="module")
+def seeds(tmp_path_factory):
+    """Small files of several kinds to damage."""
+    folder = tmp_path_factory.mktemp("seeds")
+    header = celestial()
+    header["BMAJ"] = 0.01
+    fits.PrimaryHDU(PIXELS, header).writeto(folder / "plain.fits")
+    fits.PrimaryHDU(CUBE, header).writeto(folder / "cube.fits")
+    fits.CompImageHDU(PIXELS, header, compression_type="RICE_1").writeto(
+        folder / "rice.fits"
+    )
+    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(PIXELS)]).writeto(
+        folder / "extension.fits"
+    )
+    plain = (folder / "plain.fits").read_bytes()
+    (folder / "plain.fits.gz").write_bytes(gzip.compress(plain))
+    return [path.read_bytes() for path in sorted(folder.iterdir())]
+
+
+@given(data=st.data())
+@settings(max_examples=300, deadline=2000,
+          suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+def test_damaged_files_give_an_image_or_a_reason(seeds, tmp_path, data):
+    """Cut, flipped and edited at will; benchmarks/robustness.py tries thousands."""
+    raw = bytearray(data.draw(st.sampled_from(seeds)))
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, min(len(raw) - 1, 2880)))
+        raw[at : at + 1] = data.draw(st.binary(min_size=1, max_size=2))
+    path = tmp_path / "a.fits"
+    path.write_bytes(raw[: data.draw(st.integers(0, len(raw)))])
+    for planes in (None, "max"):
+        try:
+            described = describe(path, planes=planes)
+            image = read(path, planes=planes)
+        except FitsImageError as error:
+            assert str(error)
+            continue
+        assert np.isfinite(image.pixels).all()
+        assert image.mask.shape == (described.height, described.width)
+
+
+def test_hdus_are_walked_as_astropy_walks_them(odd_fits):
+    """Numbers, names and shapes of all HDUs of all files."""
+    for path in odd_files(odd_fits):
+        if path.name in ("not_actually_fits.fits", "astropy_zerowidth.fits"):
+            continue
+        with opened(path) as file:
+            found = [(h.number, h.name, h.shape) for h in hdus(file)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with fits.open(path) as file:
+                expected = [
+                    (k, h.name.upper(), tuple(h.shape) if h.is_image else ())
+                    for k, h in enumerate(file)
+                ]
+        assert found == expected, path.name

@@ -1,28 +1,24 @@
-"""From image to tensor: resizing by valid pixels, stretch, shards, split."""
-
-import csv
-from pathlib import Path
+"""From image to tensor: crops, resizing by valid pixels, stretches."""
 
 import numpy as np
 import pytest
 import torch
+from astropy.stats import sigma_clipped_stats
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from torch.nn import functional
 
-from astromorph import artefacts
-from astromorph import validate as validation
-from astromorph.cache import read_shard
-from astromorph.errors import AstromorphError, FitsImageError
-from astromorph.filelist import read_filelist
+from astromorph.errors import FitsImageError
 from astromorph.fits_image import Image
-from astromorph.preprocess import measure, prepare, resize
-from astromorph.settings import parse
-from astromorph.shards import preprocess
-from astromorph.split import split
-from astromorph.validate import validate
+from astromorph.preprocess import clipped, common_scale, prepare, resize
+from astromorph.settings import PreprocessSettings
 
 
 def image(pixels, mask=None) -> Image:
-    pixels = np.asarray(pixels, np.float32)[None]
+    pixels = np.asarray(pixels, np.float32)
+    pixels = pixels[None] if pixels.ndim == 2 else pixels
     return Image(pixels, np.zeros(pixels.shape[1:], bool) if mask is None else mask)
 
 
@@ -30,16 +26,26 @@ def noisy(shape, seed=0) -> np.ndarray:
     return np.random.default_rng(seed).normal(5, 2, shape).astype(np.float32)
 
 
+def source(shape=(80, 80), centre=(40, 40), width=4.0, peak=200.0) -> np.ndarray:
+    y, x = np.indices(shape)
+    r2 = (y - centre[0]) ** 2 + (x - centre[1]) ** 2
+    return noisy(shape) + (peak * np.exp(-r2 / 2 / width**2)).astype(np.float32)
+
+
+def rules(**values) -> PreprocessSettings:
+    return PreprocessSettings(**({"size": 32} | values))
+
+
 @pytest.mark.parametrize("shape", [(100, 100), (90, 120), (20, 31), (64, 64), (7, 40)])
 def test_resizing_agrees_with_torch(shape):
     """Without bad pixels it is torch's antialiased bilinear interpolation."""
     data = noisy(shape)
-    found, seen = resize(image(data), 48)
+    found, seen = resize(image(data), 48, 37)
     expected = functional.interpolate(
-        torch.from_numpy(data)[None, None], found.shape[1:], mode="bilinear",
+        torch.from_numpy(data)[None, None], (48, 37), mode="bilinear",
         antialias=True, align_corners=False,
     )  # fmt: skip
-    assert max(found.shape) == 48
+    assert seen.shape == (48, 37)
     assert seen.all()
     np.testing.assert_allclose(found[0], expected[0, 0].numpy(), atol=2e-5)
 
@@ -51,200 +57,253 @@ def test_bad_pixels_have_no_weight():
     results = []
     for filler in (0.0, 1e6, -3.0):
         data[mask] = filler
-        results.append(resize(image(data, mask), 30))
+        results.append(resize(image(data, mask), 30, 30))
     for pixels, seen in results:
         np.testing.assert_allclose(pixels[0][seen], 7.0, rtol=1e-5)
         np.testing.assert_array_equal(seen, results[0][1])
     assert 0 < (~results[0][1]).sum() < 300
 
 
+@pytest.mark.parametrize("stretch", ["linear", "sqrt", "log", "asinh"])
+@pytest.mark.parametrize("interval", ["noise", "minmax", "percentile", "zscale"])
+@pytest.mark.parametrize("filler", [0.0, 1e30])
+def test_bad_pixels_change_no_stretch(stretch, interval, filler):
+    """Statistics, interval and stretch look at valid pixels alone."""
+    chosen = rules(stretch=stretch, interval=interval)
+    mask = np.zeros((80, 80), bool)
+    mask[:20] = True
+    clean, dirty = source(), source()
+    clean[mask], dirty[mask] = 5.0, filler
+    a, b = (prepare(image(d, mask), chosen) for d in (clean, dirty))
+    np.testing.assert_array_equal(a.pixels, b.pixels)
+    assert a.statistics == b.statistics
+    assert a.statistics["valid_fraction"] == 0.75
+
+
 @pytest.mark.parametrize("shape", [(80, 80), (80, 41), (17, 80), (16, 16), (1, 1)])
-def test_tensors_are_square_and_run_from_0_to_1(shape):
+@pytest.mark.parametrize("fit", ["pad", "crop", "squeeze"])
+def test_tensors_are_square_and_run_from_0_to_1(shape, fit):
     """Any shape; the input is not changed."""
     data = noisy(shape)
     kept = data.copy()
-    prepared = prepare(image(data), 32)
+    prepared = prepare(image(data), rules(fit=fit))
     assert prepared.pixels.shape == (1, 32, 32)
+    assert prepared.valid.shape == (32, 32)
     assert prepared.pixels.dtype == np.float32
     np.testing.assert_array_equal(data, kept)
     if shape != (1, 1):
         assert prepared.pixels.min() == 0
         assert prepared.pixels.max() == 1
+    assert prepared.valid.all() == (fit != "pad" or shape[0] == shape[1])
+
+
+def test_fits_keep_the_aspect_or_not():
+    """A round source stays round with pad and crop, and is squeezed by squeeze."""
+    data = source((40, 80), (20, 40))
+
+    def extent(fit):
+        above = prepare(image(data), rules(size=64, fit=fit)).pixels[0] > 0.6
+        y, x = np.nonzero(above)
+        return np.ptp(y) + 1, np.ptp(x) + 1
+
+    for fit, factor in (("pad", 0.8), ("crop", 1.6)):
+        height, width = extent(fit)
+        assert abs(height - width) <= 1
+        assert height == pytest.approx(15 * factor, abs=4)
+    height, width = extent("squeeze")
+    assert height == pytest.approx(2 * width, abs=2)
 
 
 def test_padding_and_unseen_pixels_show_the_background():
     """Beside a wide image stands the stretched median, not black."""
     data, mask = noisy((40, 80)), np.zeros((40, 80), bool)
     mask[:, :20] = True
-    pixels = prepare(image(data, mask), 64).pixels[0]
+    prepared = prepare(image(data, mask), rules(size=64))
+    pixels = prepared.pixels[0]
     padding, unseen, sky = pixels[:10], pixels[20:40, :10], pixels[20:40, 30:]
     assert np.ptp(padding) == 0
     np.testing.assert_array_equal(unseen, padding[0, 0])
     assert abs(padding[0, 0] - np.median(sky)) < 0.05
+    assert not prepared.valid[:16].any()
+    assert not prepared.valid[:, :15].any()
+    assert prepared.valid[16:48, 17:].all()
 
 
-def test_statistics_are_robust_and_in_the_unit_of_the_file():
-    """Median and MAD of 20,000 normal numbers, with a source and without weight."""
-    values = noisy((1, 20000))
-    values[0, :300] = 1e4
-    found = measure(values)
-    assert found["background"] == pytest.approx(5, abs=0.1)
-    assert found["noise"] == pytest.approx(2, rel=0.05)
-    assert found["maximum"] == 1e4
+@given(
+    arrays(np.float32, st.integers(1, 4000), elements=st.floats(-1e6, 1e6, width=32)),
+)
+@hypothesis_settings(max_examples=150, deadline=None)
+def test_clipping_agrees_with_astropy_on_anything(values):
+    """The same median and deviation, to float32's precision."""
+    _, median, deviation = sigma_clipped_stats(values.astype(np.float64))
+    background, noise = clipped(values)
+    scale = float(np.abs(values).max()) + 1e-30
+    if deviation > 1e-5 * scale:
+        assert background == pytest.approx(median, abs=1e-5 * scale)
+        assert noise == pytest.approx(deviation, rel=1e-3)
+
+
+@pytest.mark.parametrize("sources", [0, 40, 400])
+def test_clipping_finds_background_and_noise(sources):
+    """Of 4000 normal numbers with sources in them: astropy's numbers."""
+    values = noisy((4000,))
+    values[:sources] += 50
+    found = clipped(values)
+    expected = sigma_clipped_stats(values.astype(np.float64))[1:]
+    assert found == pytest.approx(expected, rel=1e-6)
+    assert found == pytest.approx((5, 2), rel=0.03)
+
+
+def test_large_images_are_measured_by_a_sample():
+    """Evenly spaced pixels give nearly the same."""
+    values = noisy((10**6,))
+    assert clipped(values) == pytest.approx((5, 2), rel=0.05)
+
+
+def test_statistics_are_in_the_unit_of_the_file():
+    """And the noise of the tensor itself is known, in its own units."""
+    data = source()
+    prepared = prepare(image(1e-3 * data), rules(size=80))
+    found = prepared.statistics
+    assert found["background"] == pytest.approx(5e-3, rel=0.05)
+    assert found["noise"] == pytest.approx(2e-3, rel=0.1)
+    assert found["maximum"] == pytest.approx(1e-3 * data.max(), rel=1e-6)
+    sky = prepared.pixels[0, :20, :20]
+    assert found["stretched_background"] == pytest.approx(np.median(sky), abs=0.01)
+    assert found["stretched_noise"] == pytest.approx(sky.std(), rel=0.2)
 
 
 def test_the_stretch_does_not_depend_on_unit_or_offset():
     """Janskys or millijanskys: the same tensor."""
     data = noisy((50, 50))
-    a, b = (prepare(image(d), 32).pixels for d in (data, 1e-3 * data + 4))
+    a, b = (prepare(image(d), rules()).pixels for d in (data, 1e-3 * data + 4))
     np.testing.assert_allclose(a, b, atol=2e-3)
 
 
-def test_a_constant_image_gives_zeros_and_a_warning():
+@pytest.mark.parametrize("interval", ["noise", "minmax", "percentile", "zscale"])
+def test_stretches_are_ordered_by_how_much_they_lift_what_is_faint(interval):
+    """Linear below sqrt, and asinh and log above linear; all keep the order."""
+    data = source(peak=2000.0)
+    means = {}
+    for stretch in ("linear", "sqrt", "log", "asinh"):
+        pixels = prepare(image(data), rules(stretch=stretch, interval=interval)).pixels
+        assert 0 <= pixels.min() < pixels.max() <= 1
+        means[stretch] = pixels.mean()
+    assert means["linear"] < min(means["sqrt"], means["asinh"], means["log"])
+
+
+def test_one_scale_for_the_data_set_keeps_brightness_comparable():
+    """A source ten times fainter stays fainter; with its own scale it does not."""
+    faint, bright = (image(source(peak=p)) for p in (100.0, 1000.0))
+    scale = common_scale([faint, bright, image(noisy((80, 80), 3))], rules())
+    peaks = [prepare(i, rules(), scale).pixels.max() for i in (faint, bright)]
+    assert peaks[0] < 0.8 * peaks[1]
+    own = [prepare(i, rules()).pixels.max() for i in (faint, bright)]
+    assert own == [1, 1]
+
+
+@pytest.mark.parametrize("interval", ["minmax", "percentile", "zscale"])
+def test_one_scale_with_other_intervals(interval):
+    """Limits come from the data set, images are clipped to 0 and 1."""
+    chosen = rules(interval=interval, stretch_scope="dataset")
+    images = [image(source(peak=p)) for p in (100.0, 1000.0)]
+    scale = common_scale(images, chosen)
+    assert scale.low.shape == (1,)
+    peaks = [prepare(i, chosen, scale).pixels.max() for i in images]
+    assert peaks[0] <= peaks[1] <= 1
+
+
+def test_cropping_to_the_source_centres_and_zooms():
+    """A small source in a corner fills the tensor; a hot pixel does not count."""
+    data = source((100, 100), (80, 25), 3.0)
+    data[3, 90] = 1e4
+    pixels = prepare(image(data), rules(crop="source")).pixels[0]
+    y, x = np.nonzero(pixels > 0.5)
+    assert abs(y.mean() - 15.5) < 3
+    assert abs(x.mean() - 15.5) < 3
+    assert np.ptp(y) > 12
+    whole = prepare(image(data), rules()).pixels[0]
+    assert (whole[16:] > 0.5).sum() < 60
+
+
+def test_a_source_at_the_edge_is_centred_too():
+    """What lies beyond the edge is not valid."""
+    prepared = prepare(image(source(centre=(2, 40))), rules(crop="source"))
+    assert not prepared.valid[0].any()
+    assert prepared.valid[-1].all()
+    assert prepared.warning == ""
+
+
+def test_nothing_to_crop_to_is_a_warning():
+    """The whole image is taken."""
+    prepared = prepare(image(noisy((80, 80))), rules(crop="source"))
+    assert "nothing is brighter than 5 times the noise" in prepared.warning
+    assert prepared.valid.all()
+
+
+def test_crop_fraction_keeps_the_middle():
+    """Half of each side."""
+    data = np.arange(1600, dtype=np.float32).reshape(40, 40)
+    whole = prepare(image(data[10:30, 10:30]), rules())
+    part = prepare(image(data), rules(crop_fraction=0.5))
+    np.testing.assert_array_equal(whole.pixels, part.pixels)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [((40, 70), (48, 80)), ((64, 96), (64, 96)), ((3, 5), (32, 32))],
+)
+def test_native_size_is_kept(shape, expected):
+    """Pixels stay what they are; the canvas is a multiple of 16."""
+    data = noisy(shape)
+    prepared = prepare(image(data), rules(size="native"))
+    assert prepared.pixels.shape == (1, *expected)
+    assert prepared.valid.sum() == data.size
+    y, x = np.nonzero(prepared.valid)
+    part = prepared.pixels[0, y.min() : y.max() + 1, x.min() : x.max() + 1]
+    assert part.shape == shape
+    ranks = np.corrcoef(part.ravel(), data.ravel())[0, 1]
+    assert ranks > 0.95
+
+
+def test_channels_keep_their_colours():
+    """In units of each one's noise: a channel that is brighter stays brighter."""
+    blue, red = noisy((80, 80), 1), 1e3 * source()
+    prepared = prepare(image(np.stack([blue, red])), rules())
+    assert prepared.pixels.shape == (2, 32, 32)
+    assert prepared.pixels[0].max() < 0.6 < prepared.pixels[1].max() == 1
+
+
+def test_a_dead_channel_is_a_warning():
+    """The others are as they would be."""
+    prepared = prepare(image(np.stack([np.zeros((80, 80)), source()])), rules())
+    assert (prepared.pixels[0] == 0).all()
+    assert prepared.pixels[1].max() == 1
+    assert prepared.warning.endswith("in 1 of 2 channels")
+
+
+@pytest.mark.parametrize("interval", ["noise", "minmax", "percentile", "zscale"])
+def test_a_constant_image_gives_zeros_and_a_warning(interval):
     """Not NaN."""
-    prepared = prepare(image(np.full((30, 30), 3.0)), 32)
+    prepared = prepare(image(np.full((30, 30), 3.0)), rules(interval=interval))
     assert (prepared.pixels == 0).all()
-    assert "the same value" in prepared.warning
+    assert prepared.warning == "all valid pixels have the same value"
 
 
 def test_all_bad_is_refused():
     """An image of NaN alone has a reason."""
     with pytest.raises(FitsImageError, match="all pixels are NaN"):
-        prepare(image(np.zeros((5, 5)), np.ones((5, 5), bool)), 16)
+        prepare(image(np.zeros((5, 5)), np.ones((5, 5), bool)), rules())
 
 
-def test_extreme_values_give_an_image_or_a_reason():
+@pytest.mark.parametrize("interval", ["noise", "minmax", "percentile", "zscale"])
+def test_extreme_values_give_an_image_or_a_reason(interval):
     """Nothing that is not finite reaches the network."""
     data = noisy((40, 40))
     data[3, 3], data[4, 4] = 3e38, -3e38
     try:
-        assert np.isfinite(prepare(image(data), 32).pixels).all()
+        prepared = prepare(image(data), rules(interval=interval))
     except FitsImageError as error:
         assert "too large" in str(error)
-
-
-def rows(path):
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def test_the_catalogue_has_a_row_per_file(prepared, sky):
-    """In the order of the list, with label and position."""
-    catalogue = rows(prepared / "catalogue.csv")
-    labels = [r["label"] for r in rows(sky)]
-    assert [r["label"] for r in catalogue] == labels
-    assert {r["status"] for r in catalogue} == {"ok"}
-    assert all(0 <= float(r["ra_deg"]) < 360 for r in catalogue)
-    assert {r["unit"] for r in catalogue} == {"Jy/beam"}
-
-
-def test_two_processes_write_the_same_catalogue(sky, settings, tmp_path, monkeypatch):
-    """Whatever their number, rows come in the order of the list."""
-    monkeypatch.setattr(validation, "SERIAL_BELOW", 0)
-    monkeypatch.setattr(validation, "BLOCK", 10)
-    texts = []
-    for processes in (1, 2):
-        path = tmp_path / f"{processes}.csv"
-        validate(settings, sky, path, tmp_path / "page.html", processes)
-        texts.append(path.read_text())
-    assert texts[0] == texts[1]
-
-
-def test_the_page_escapes_what_it_shows(sky, settings, tmp_path):
-    """A path with markup is text, not a tag."""
-    path = tmp_path / "list.txt"
-    good = [str(p) for p in sorted(sky.parent.glob("*.fits"))[:2]]
-    path.write_text("\n".join([*good, "<script>alert(1)</script>.fits"]))
-    validate(settings, path, tmp_path / "c.csv", tmp_path / "page.html")
-    page = (tmp_path / "page.html").read_text()
-    assert "<script>" not in page
-    assert "&lt;script&gt;" in page
-    assert "there is no such file" in page
-
-
-def test_a_shard_holds_what_its_table_says(prepared, sky):
-    """Ids, rows and positions agree, images are half floats from 0 to 1."""
-    shard, table = read_shard(prepared / "00001.pt"), rows(prepared / "00001.csv")
-    assert shard.images.shape == (12, 1, 32, 32)
-    assert shard.images.dtype == torch.float16
-    assert 0 <= shard.images.min() < shard.images.max() <= 1
-    assert list(shard.image_ids) == [r["image_id"] for r in table]
-    assert shard.rows.tolist() == list(range(16, 28))
-    assert [int(r["position"]) for r in table] == list(range(12))
-    noise = [float(r["noise"]) for r in table]
-    np.testing.assert_allclose(shard.statistics["noise"], noise, rtol=1e-6)
-
-
-def test_bad_files_cost_the_others_nothing(sky, settings, tmp_path):
-    """A shard of bad files alone is written too, and holds no image."""
-    good = f"{sky.parent}/sky_000000.fits"
-    (tmp_path / "list.txt").write_text(f'path,n\n"",1\n{good},2\n')
-    outputs = (tmp_path / "a.pt", tmp_path / "a.csv")
-    preprocess(settings, tmp_path / "list.txt", (0, 2), *outputs)
-    table = rows(tmp_path / "a.csv")
-    assert [r["status"] for r in table] == ["rejected", "ok"]
-    assert [r["position"] for r in table] == ["", "0"]
-    assert "empty path" in table[0]["reason"]
-    preprocess(settings, tmp_path / "list.txt", (0, 1), *outputs)
-    assert read_shard(tmp_path / "a.pt").images.shape == (0, 1, 32, 32)
-
-
-def test_a_list_that_became_shorter_says_so(sky, settings, tmp_path):
-    """Rows that are no longer there end the step."""
-    with pytest.raises(AstromorphError, match="rows 20 to 40 are needed, 8 of them"):
-        preprocess(settings, sky, (20, 40), tmp_path / "a.pt", tmp_path / "a.csv")
-
-
-@pytest.fixture
-def tables(tmp_path):
-    """Split N good images whose list has further columns."""
-
-    def divide(number, seed=0, fraction=0.25, **columns):
-        listed = [
-            {"path": f"{k}.fits"} | {name: value(k) for name, value in columns.items()}
-            for k in range(number)
-        ]
-        datafile, contents = tmp_path / "list.csv", tmp_path / "00000.csv"
-        artefacts.write_csv(datafile, ("path", *columns), listed)
-        held = [
-            {"image_id": e.image_id, "path": e.path, "status": "ok", "position": n}
-            for n, e in enumerate(read_filelist(datafile))
-        ]
-        artefacts.write_csv(contents, artefacts.CONTENTS_COLUMNS, held)
-        values = {"seed": seed, "split_settings": {"test_fraction": fraction}}
-        split(parse(values, "test"), datafile, [contents], tmp_path / "split.csv")
-        made = rows(tmp_path / "split.csv")
-        return {Path(r["path"]).stem: r["subset"] for r in made}
-
-    return divide
-
-
-def test_the_split_is_stable_and_about_as_large_as_asked(tables):
-    """Appended files move none of the old ones; another seed moves many."""
-    before, after, other = tables(800), tables(1000), tables(800, seed=1)
-    assert all(after[name] == subset for name, subset in before.items())
-    assert other != before
-    share = sum(subset == "test" for subset in after.values()) / 1000
-    assert 0.2 < share < 0.3
-
-
-def test_a_group_is_never_on_both_sides(tables):
-    """Images with one `group` go together."""
-    subsets = tables(300, group=lambda k: k // 3)
-    for k in range(0, 300, 3):
-        assert len({subsets[str(k + n)] for n in range(3)}) == 1
-    assert set(subsets.values()) == {"train", "test"}
-
-
-def test_too_few_images_all_train(tables, caplog):
-    """Where fewer than two would train, none is held out, with a warning."""
-    assert set(tables(2, fraction=0.99).values()) == {"train"}
-    assert "all of them train" in caplog.text
-
-
-def test_tables_of_different_lists_are_refused(prepared, sky, settings, tmp_path):
-    """Shards in the wrong order, or too few, name the remedy."""
-    with pytest.raises(AstromorphError, match="do not list the same images"):
-        split(settings, sky, [prepared / "00001.csv"], tmp_path / "s.csv")
-    with pytest.raises(AstromorphError, match="lists more images"):
-        split(settings, sky, [prepared / "00000.csv"], tmp_path / "s.csv")
+    else:
+        assert np.isfinite(prepared.pixels).all()

@@ -100,7 +100,9 @@ def test_subsets_are_gathered_from_the_shards(prepared, sky, settings, tmp_path)
         shard = read_shard(path)
         every |= dict(zip(shard.image_ids, shard.images, strict=True))
     for images, ids in ((train, train_ids), (test, test_ids)):
-        assert all(torch.equal(a, every[i]) for a, i in zip(images, ids, strict=True))
+        assert all(
+            torch.equal(a, every[i]) for a, i in zip(images.images, ids, strict=True)
+        )
     with pytest.raises(AstromorphError, match="do not hold the same images"):
         read_subset(tmp_path / "split.csv", tensors[:1], "train")
 

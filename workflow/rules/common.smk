@@ -25,7 +25,8 @@ try:
     SETTINGS = settings.parse(config, CONFIG_FILE)
     DATAFILE = settings.required_datafile(SETTINGS, CONFIG_FILE)
     # One reading of the list gives its shards and two digests.
-    CONTENT, GROUPS = filelist.ContentDigest(), filelist.ContentDigest([filelist.GROUP])
+    CONTENT = filelist.ContentDigest()
+    GROUPS = filelist.ContentDigest([filelist.GROUP, filelist.SPLIT])
     SHARDS = {
         shard.name: shard
         for shard in filelist.plan_shards(
@@ -33,6 +34,10 @@ try:
             SETTINGS.preprocess_settings.shard_size,
         )
     }
+    # Where all images have something in common, the head of the list decides it.
+    HEAD = ""
+    if settings.needs_head(SETTINGS):
+        HEAD = filelist.head_digest(filelist.read_filelist(DATAFILE))
 except AstromorphError as error:
     raise WorkflowError(str(error)) from None
 

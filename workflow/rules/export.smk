@@ -1,6 +1,7 @@
 rule export_csv:
     input:
         catalogue="results/catalogue.csv",
+        split="results/split.csv",
         embeddings=every("results/embeddings/{shard}.parquet"),
     output:
         csv="results/export/embeddings.csv",
@@ -19,7 +20,8 @@ rule export_csv:
         code=code_digest("export_csv"),
     shell:
         "python -m astromorph export csv"
-        " --catalogue {input.catalogue:q} --embeddings {input.embeddings:q}"
+        " --catalogue {input.catalogue:q} --split {input.split:q}"
+        " --embeddings {input.embeddings:q}"
         " --output {output.csv:q}"
         " 2> {log:q}"
 
@@ -27,6 +29,7 @@ rule export_csv:
 rule export_tensorboard:
     input:
         catalogue="results/catalogue.csv",
+        split="results/split.csv",
         embeddings=every("results/embeddings/{shard}.parquet"),
         tensors=every("results/tensors/{shard}.pt"),
     output:
@@ -46,6 +49,7 @@ rule export_tensorboard:
         code=code_digest("export_tensorboard"),
     shell:
         "python -m astromorph export tensorboard --settings {params.settings:q}"
-        " --catalogue {input.catalogue:q} --embeddings {input.embeddings:q}"
+        " --catalogue {input.catalogue:q} --split {input.split:q}"
+        " --embeddings {input.embeddings:q}"
         " --tensors {input.tensors:q} --output {output.projector:q}"
         " 2> {log:q}"

@@ -21,6 +21,7 @@ rule preprocess:
     params:
         settings=part("preprocess"),
         code=code_digest("shards"),
+        head=HEAD,
         rows=lambda wildcards: SHARDS[wildcards.shard].digest,
         start=lambda wildcards: SHARDS[wildcards.shard].start,
         stop=lambda wildcards: SHARDS[wildcards.shard].stop,

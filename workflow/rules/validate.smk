@@ -32,4 +32,4 @@ rule validate:
         "python -m astromorph validate --settings {params.settings:q}"
         " --threads {threads} --datafile {input.datafile:q}"
         " --catalogue {output.catalogue:q} --page {output.page:q}"
-        " 2> {log:q}"
+        " 2>&1 | tee {log:q} >&2"

@@ -1,0 +1,461 @@
+"""FITS files as bytes: compression, headers, HDUs, stored values.
+
+Only what stands before an image is read to find it, and nothing is believed
+that the file's length contradicts. FITS Standard 4.0 (2018). Tile-compressed
+images (its section 10) are decoded by astropy.
+"""
+
+import bz2
+import gzip
+import io
+import lzma
+import math
+import os
+import re
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+import numpy as np
+
+from astromorph.errors import FitsImageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+BLOCK, CARD = 2880, 80
+FIRST_READ = 3 * BLOCK
+LONGEST_HEADER = 2**24  # bytes; the longest in archives are below 2 MB
+MOST_HDUS = 10_000
+TYPES = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
+# Pixels that one byte can stand for: deflate reaches 1032, PLIO 4095 in two.
+DENSEST = 2048
+# What decoders raise on files that are not as they should be.
+UNREADABLE = (
+    OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError,
+    ArithmeticError, MemoryError, NotImplementedError, RuntimeError, UnicodeError,
+    ImportError, AssertionError, zlib.error, lzma.LZMAError,
+)  # fmt: skip
+STRING = re.compile(r"\s*'((?:[^']|'')*)'?")
+
+
+@dataclass(frozen=True)
+class Header:
+    """The cards of one HDU.
+
+    Attributes
+    ----------
+    raw : bytes
+        Whole cards of 80 bytes, END excluded.
+    """
+
+    raw: bytes
+
+    @cached_property
+    def cards(self) -> dict[str, str]:
+        """What stands behind ``= `` of each keyword; the first card counts."""
+        found: dict[str, str] = {}
+        text = self.raw.decode("latin-1")
+        for at in range(0, len(text), CARD):
+            if text[at + 8] == "=":
+                found.setdefault(text[at : at + 8].rstrip(), text[at + 9 : at + CARD])
+        return found
+
+    def value(self, keyword: str) -> str | int | float | bool | None:
+        """The value of a keyword; None where it is absent or not to be read."""
+        card = self.cards.get(keyword)
+        return None if card is None else _value(card)
+
+    def text(self, keyword: str) -> str:
+        """A value as text without line breaks; empty where there is none."""
+        value = self.value(keyword)
+        return "" if value is None else " ".join(str(value).split())
+
+    def number(self, keyword: str) -> float | None:
+        """A finite number, also one that was written as text; else None."""
+        value = self.value(keyword)
+        if isinstance(value, bool) or value is None:
+            return None
+        try:
+            number = float(value)
+        except ValueError:
+            return None
+        return number if math.isfinite(number) else None
+
+    def integer(self, keyword: str, default: int) -> int:
+        """A whole number.
+
+        Raises
+        ------
+        FitsImageError
+            The keyword is there and is no whole number.
+        """
+        card = self.cards.get(keyword)
+        if card is None:
+            return default
+        number = _value(card)
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            number = math.nan
+        if not math.isfinite(number) or number != int(number):
+            raise FitsImageError(
+                f"the header is damaged: {keyword} is {card.strip()[:30]!r}, a whole "
+                "number is needed"
+            )
+        return int(number)
+
+
+@dataclass(frozen=True)
+class Hdu:
+    """One header and where its data are.
+
+    Attributes
+    ----------
+    number : int
+        The primary one is 0.
+    header : Header
+        Its cards.
+    shape : tuple of int
+        Of the image, in numpy's order; empty where there is none.
+    bitpix : int
+        Stored type of the image.
+    compressed : bool
+        The image is stored in tiles, in a table.
+    start, size : int
+        First byte and number of bytes of the data.
+    """
+
+    number: int
+    header: Header
+    shape: tuple[int, ...]
+    bitpix: int
+    compressed: bool
+    start: int
+    size: int
+
+    @property
+    def name(self) -> str:
+        """EXTNAME; ``PRIMARY`` where the first HDU has none."""
+        name = self.header.text("EXTNAME").upper()
+        return name or ("PRIMARY" if self.number == 0 else "")
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[BinaryIO]:
+    """Open a file, unpacked if it is compressed as a whole (by its first bytes).
+
+    Whatever goes wrong inside becomes a `FitsImageError` that says why.
+    """
+    try:
+        if not str(path):
+            raise FitsImageError("the row of the list has an empty path")
+        with open(path, "rb", buffering=0) as file, _unpacked(file) as unpacked:
+            yield unpacked
+    except FileNotFoundError:
+        raise FitsImageError("there is no such file") from None
+    except IsADirectoryError:
+        raise FitsImageError(
+            "this is a folder, not a FITS file; list its files"
+        ) from None
+    except UNREADABLE as error:
+        raise FitsImageError(_reason(error)) from None
+
+
+def hdus(file: BinaryIO) -> Iterator[Hdu]:
+    """The HDUs one after the other; each is read when it is asked for.
+
+    Raises
+    ------
+    FitsImageError
+        The file does not begin as a FITS file, or a header is damaged.
+    """
+    start = 0
+    for number in range(MOST_HDUS):
+        raw = _header(file, start, number)
+        if raw is None:
+            return
+        header = Header(raw)
+        data = start + -(-(len(raw) + CARD) // BLOCK) * BLOCK
+        hdu = _hdu(number, header, data)
+        yield hdu
+        start = data + -(-hdu.size // BLOCK) * BLOCK
+
+
+def stored(file: BinaryIO, hdu: Hdu) -> Any:
+    """The stored values of an image, in numpy's order, not yet scaled.
+
+    Parameters
+    ----------
+    file : binary file
+        As `opened` gives it.
+    hdu : Hdu
+        Plain, not compressed in tiles.
+
+    Returns
+    -------
+    ndarray, shape `hdu.shape`
+        Mapped from the file where it can be, so that a cube is read plane by
+        plane.
+
+    Raises
+    ------
+    FitsImageError
+        The file ends too early.
+    """
+    dtype = np.dtype(TYPES[hdu.bitpix])
+    promised = math.prod(hdu.shape) * dtype.itemsize
+    plain = isinstance(file, io.FileIO)
+    there = os.fstat(file.fileno()).st_size - hdu.start if plain else None
+    if there is not None and there < promised:
+        raise _truncated(hdu.start + promised, hdu.start + there)
+    if plain and len(hdu.shape) > 2:
+        return np.memmap(
+            cast(Any, file), dtype, mode="r", offset=hdu.start, shape=hdu.shape
+        )
+    file.seek(hdu.start)
+    data = _exactly(file, promised)
+    if len(data) < promised:
+        raise _truncated(hdu.start + promised, hdu.start + len(data))
+    return np.frombuffer(data, dtype).reshape(hdu.shape)
+
+
+def refuse_truncated(file: BinaryIO, hdu: Hdu) -> None:
+    """Compare a plain file's length with what its header promises.
+
+    Raises
+    ------
+    FitsImageError
+        The file ends too early.
+    """
+    if isinstance(file, io.FileIO):
+        there = os.fstat(file.fileno()).st_size
+        if there < hdu.start + hdu.size:
+            raise _truncated(hdu.start + hdu.size, there)
+
+
+def tiles(file: BinaryIO, hdu: Hdu) -> Any:
+    """The pixels of a tile-compressed image, scaled, decoded by astropy.
+
+    Returns
+    -------
+    astropy section
+        Sliced like an array; decodes the tiles that are needed.
+
+    Raises
+    ------
+    FitsImageError
+        So few bytes cannot hold so many pixels, or the tiles do not cover them.
+    """
+    from astropy.io import fits
+
+    _refuse_impossible_tiles(hdu)
+    end = hdu.start + -(-hdu.size // BLOCK) * BLOCK
+    head = -(-(len(hdu.header.raw) + CARD) // BLOCK) * BLOCK
+    file.seek(hdu.start - head)
+    data = _exactly(file, end - hdu.start + head)
+    if len(data) < head + hdu.size:
+        raise _truncated(hdu.start + hdu.size, hdu.start - head + len(data))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        primary = fits.PrimaryHDU().header.tostring().encode("ascii")
+        found = fits.open(io.BytesIO(primary + data), memmap=False)[1]
+        if not isinstance(found, fits.CompImageHDU):
+            raise FitsImageError("the file is damaged: a tiled image without tiles")
+        return found.section
+
+
+def _unpacked(file: io.FileIO) -> Any:
+    """The file itself, or what unpacks it."""
+    magic = file.read(6)
+    file.seek(0)
+    for start, unpack in UNPACKERS.items():
+        if magic.startswith(start):
+            return unpack(file)
+    return file
+
+
+def _lzw(file: io.FileIO) -> Any:
+    """Unix ``compress``, file names in .Z."""
+    import uncompresspy
+
+    return uncompresspy.LZWFile(file)
+
+
+def _zip(file: io.FileIO) -> Any:
+    import zipfile
+
+    archive = zipfile.ZipFile(file)
+    names = [name for name in archive.namelist() if not name.endswith("/")]
+    if len(names) != 1:
+        raise FitsImageError(
+            f"the zip archive holds {len(names)} files; unpack it and list each"
+        )
+    return archive.open(names[0])
+
+
+UNPACKERS: dict[bytes, Callable[[Any], Any]] = {
+    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ": lzma.LZMAFile,
+    b"\x1f\x9d": _lzw,
+    b"PK\x03\x04": _zip,
+}
+
+
+def _header(file: BinaryIO, start: int, number: int) -> bytes | None:
+    """The cards before END; None behind the last HDU."""
+    file.seek(start)
+    raw = file.read(FIRST_READ)
+    begin = b"SIMPLE  =" if number == 0 else b"XTENSION="
+    if raw[:9] != begin:
+        if number:
+            return None  # what follows the last HDU is no concern of ours
+        raise FitsImageError(
+            "the file is empty" if not raw
+            else "this is not a FITS file (its first bytes are not SIMPLE)"
+        )  # fmt: skip
+    scanned = 0
+    while True:
+        end = raw.find(b"END", scanned)
+        while end >= 0 and (end % CARD or raw[end + 3 : end + 8].strip(b" \0")):
+            end = raw.find(b"END", end + 1)
+        if end >= 0:
+            return raw[:end]
+        scanned = len(raw) // CARD * CARD
+        more = file.read(max(10 * BLOCK, len(raw)))
+        raw += more
+        if not more or len(raw) > LONGEST_HEADER:
+            raise FitsImageError(f"the header of HDU {number} has no END card")
+
+
+def _hdu(number: int, header: Header, start: int) -> Hdu:
+    axes = _axes(header, "NAXIS")
+    bits = header.integer("BITPIX", 8)
+    if bits not in TYPES:
+        raise FitsImageError(
+            f"the header is damaged: BITPIX is {bits}; allowed are "
+            + ", ".join(map(str, TYPES))
+        )
+    groups = header.value("GROUPS") is True and axes[-1:] == (0,)
+    elements = math.prod(axes[:-1] if groups else axes) if axes else 0
+    size = abs(bits) // 8 * header.integer("GCOUNT", 1)
+    size *= header.integer("PCOUNT", 0) + elements
+    kind = "IMAGE" if number == 0 else header.text("XTENSION").upper()
+    tiled = kind == "BINTABLE" and header.value("ZIMAGE") is True
+    shape: tuple[int, ...] = ()
+    if tiled:
+        shape, bits = _axes(header, "ZNAXIS"), header.integer("ZBITPIX", 0)
+        if bits not in TYPES:
+            raise FitsImageError(f"the header is damaged: ZBITPIX is {bits}")
+    elif kind in ("IMAGE", "IUEIMAGE") and not groups:
+        shape = axes
+    return Hdu(number, header, shape, bits, tiled, start, max(0, size))
+
+
+def _axes(header: Header, keyword: str) -> tuple[int, ...]:
+    """Lengths of the axes in numpy's order, the last one fastest."""
+    number = header.integer(keyword, 0)
+    if not 0 <= number <= 999:
+        raise FitsImageError(f"the header is damaged: {keyword} is {number}")
+    lengths = [header.integer(f"{keyword}{k}", -1) for k in range(number, 0, -1)]
+    if min(lengths, default=0) < 0:
+        at = number - next(k for k, length in enumerate(lengths) if length < 0)
+        raise FitsImageError(f"the header is damaged: {keyword}{at} gives no length")
+    return tuple(lengths)
+
+
+def _refuse_impossible_tiles(hdu: Hdu) -> None:
+    header, pixels = hdu.header, math.prod(hdu.shape)
+    if pixels > DENSEST * max(hdu.size, 1):
+        raise FitsImageError(
+            f"the header promises {pixels} pixels, more than its {hdu.size} compressed "
+            "bytes can hold"
+        )
+    number = 1
+    for k, length in enumerate(reversed(hdu.shape), start=1):
+        tile = header.integer(f"ZTILE{k}", length if k == 1 else 1)
+        if tile < 1:
+            raise FitsImageError(f"the header is damaged: ZTILE{k} is {tile}")
+        number *= -(-length // tile)
+    if number != header.integer("NAXIS2", 0):
+        raise FitsImageError(
+            f"the header is damaged: {number} tiles cover the image, "
+            f"{header.integer('NAXIS2', 0)} are stored"
+        )
+
+
+def _exactly(file: BinaryIO, number: int) -> bytes:
+    """Up to `number` bytes; what claims more takes no more memory than it has."""
+    if isinstance(file, io.FileIO):
+        return file.read(number)
+    parts, missing = [], number
+    while missing and (part := file.read(min(missing, 2**22))):
+        parts.append(part)
+        missing -= len(part)
+    return b"".join(parts)
+
+
+def _truncated(promised: int, found: int) -> FitsImageError:
+    return FitsImageError(
+        f"the file is truncated: {promised} bytes promised, {found} there"
+    )
+
+
+def _reason(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, PermissionError):
+        return "the file may not be read: its permissions forbid it"
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for it"
+    return f"the file is damaged: {text[:200]}"
+
+
+def _value(card: str) -> str | int | float | bool | None:
+    """The value of a card, after the equals sign (FITS Standard 4.0, 4.2)."""
+    quoted = STRING.match(card)
+    if quoted:
+        return quoted[1].replace("''", "'").rstrip()
+    text = card.partition("/")[0].strip()
+    if text in ("T", "F"):
+        return text == "T"
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text.replace("D", "E").replace("d", "e"))
+    except ValueError:
+        return None
+
+
+def scaled(values: Any, hdu: Hdu) -> "NDArray[np.float32]":
+    """Physical values of stored ones: BSCALE, BZERO and, as NaN, BLANK.
+
+    Parameters
+    ----------
+    values : ndarray
+        As stored.
+    hdu : Hdu
+        Where they are from.
+
+    Returns
+    -------
+    ndarray of float32
+        Values beyond its range become infinite.
+    """
+    scale, zero = hdu.header.number("BSCALE"), hdu.header.number("BZERO")
+    plain = scale in (None, 1.0) and not zero
+    blank = hdu.header.value("BLANK") if hdu.bitpix > 0 else None
+    exact = np.float64 if hdu.bitpix in (32, 64, -64) else np.float32
+    with np.errstate(over="ignore", invalid="ignore"):
+        pixels = values.astype(np.float32 if plain else exact)
+        if not plain:
+            pixels = pixels * exact(1 if scale is None else scale) + exact(zero or 0)
+        pixels = pixels.astype(np.float32, copy=False)
+    if isinstance(blank, int) and not isinstance(blank, bool):
+        pixels[values == blank] = np.nan
+    return cast("NDArray[np.float32]", pixels)

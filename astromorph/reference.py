@@ -1,0 +1,110 @@
+"""What the first images of a list decide for all of them.
+
+Shards are made by jobs that know nothing of each other; the head of the list is
+what all of them can look at, and rows that are appended do not change it.
+"""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from astromorph import fits_image
+from astromorph.errors import AstromorphError, FitsImageError
+from astromorph.filelist import HEAD, Entry, read_filelist
+from astromorph.fits_image import Image
+from astromorph.preprocess import Scale, common_scale
+from astromorph.settings import DataSettings, Settings, fixed_channels
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What every image of a run has in common.
+
+    Attributes
+    ----------
+    channels : int
+        Channels of each image, before any are repeated.
+    scale : Scale or None
+        The brightness scale of all; None where each has its own.
+    """
+
+    channels: int
+    scale: Scale | None = None
+
+
+def find_reference(settings: Settings, datafile: str | Path) -> Reference:
+    """Look at the head of the list, as far as the settings ask for it.
+
+    Parameters
+    ----------
+    settings : Settings
+        `data_settings` and `preprocess_settings` are used.
+    datafile : path
+        The file list.
+
+    Returns
+    -------
+    Reference
+
+    Raises
+    ------
+    AstromorphError
+        None of the first 256 files has an image.
+    """
+    rules = settings.data_settings
+    head = list(itertools.islice(read_filelist(datafile), HEAD))
+    channels = fixed_channels(rules.planes, len(head[0].paths))
+    if channels is None:
+        channels = _first_channels(head, rules, datafile)
+    if settings.preprocess_settings.stretch_scope == "image":
+        return Reference(channels)
+    images = list(_images(head, rules, channels))
+    if not images:
+        raise AstromorphError(_nothing(datafile, "preprocess_settings.stretch_scope"))
+    return Reference(channels, common_scale(images, settings.preprocess_settings))
+
+
+def refuse_others(channels: int, reference: Reference) -> None:
+    """Only images with the channels of the others go on.
+
+    Raises
+    ------
+    FitsImageError
+        This one has more or fewer.
+    """
+    if channels != reference.channels:
+        raise FitsImageError(
+            f"it has {channels} channels where the first image of the list has "
+            f"{reference.channels}; choose as many with `data_settings.planes`"
+        )
+
+
+def _first_channels(
+    head: Sequence[Entry], rules: DataSettings, datafile: str | Path
+) -> int:
+    for entry in head:
+        try:
+            return fits_image.describe(entry.paths, rules).channels
+        except FitsImageError:
+            continue
+    raise AstromorphError(_nothing(datafile, "data_settings.planes"))
+
+
+def _images(
+    head: Iterable[Entry], rules: DataSettings, channels: int
+) -> Iterable[Image]:
+    for entry in head:
+        try:
+            facts, image = fits_image.read(entry.paths, rules)
+        except FitsImageError:
+            continue
+        if facts.channels == channels and not image.mask.all():
+            yield image
+
+
+def _nothing(datafile: str | Path, setting: str) -> str:
+    return (
+        f"{datafile}: none of the first {HEAD} files has an image, on which "
+        f"`{setting}` depends; list one that can be read first"
+    )
