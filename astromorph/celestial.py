@@ -7,26 +7,24 @@ implements them; frames as astropy.coordinates does.
 import functools
 import math
 import re
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from astropy.wcs import WCS, WCSSUB_CELESTIAL, WcsError, Wcsprm
+from astropy.wcs import WcsError, Wcsprm
 
-from astromorph.fits_file import CARD, UNREADABLE, Header
+from astromorph.fits_file import UNREADABLE, Header
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LONGITUDE = re.compile(r"RA--|.LON|..LN")
 LATITUDE = re.compile(r"DEC-|.LAT|..LT")
-# Keywords that wcslib is shown; the rest of a header only costs time.
-WCS_KEYWORDS = (
-    b"CTYPE", b"CRPIX", b"CRVAL", b"CDELT", b"CUNIT", b"CROTA", b"CD", b"PC", b"PV",
-    b"PS", b"WCSAXES", b"RADESYS", b"RADECSYS", b"EQUINOX", b"EPOCH", b"LONPOLE",
-    b"LATPOLE", b"NAXIS", b"MJD-OBS", b"DATE-OBS",
-)  # fmt: skip
+# Projections that wcslib does not know, by the one that they correct slightly.
+NEAREST_PROJECTION = {"TNX": "TAN", "ZPX": "ZPN", "NCP": "SIN"}
+DEGREES = {"": 1.0, "deg": 1.0, "arcmin": 1 / 60, "arcsec": 1 / 3600,
+           "mas": 1 / 3.6e6, "rad": math.degrees(1)}  # fmt: skip
+MOST_SIP = 9  # order of a SIP polynomial
 # Positions outside the WCS, by what wrote them; degrees, or hours as text.
 POSITIONS = (
     ("RA", "DEC"), ("OBSRA", "OBSDEC"), ("RA_TARG", "DEC_TARG"), ("RA_OBJ", "DEC_OBJ"),
@@ -93,55 +91,134 @@ def _from_wcs(header: Header, centre: tuple[float, ...]) -> Place:
     if axes is None:
         return Place()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            wcs = _celestial(header)
-            pixel = np.array([[centre[k] for k in axes]])
-            lon, lat = _world(header, wcs, pixel)
-            matrix = wcs.get_pc() * wcs.get_cdelt()[:, None]
-            position = _icrs(wcs, lon, lat)
+        wcs = _celestial(header, axes)
+        lonlat = wcs.p2s(_undistorted(header, axes, centre), 1)["world"][0]
+        matrix = wcs.get_pc() * wcs.get_cdelt()[:, None]
+        sides = np.hypot(matrix[0], matrix[1]) * 3600
     except (*UNREADABLE, WcsError):
         return Place()
-    sides = np.hypot(matrix[0], matrix[1]) * 3600
+    lon, lat = float(lonlat[wcs.lng]), float(lonlat[wcs.lat])
+    ra_deg, dec_deg = _icrs(header, lon, lat, wcs.ctype[wcs.lng][:4])
+    if math.isnan(lon) or math.isnan(lat):
+        return Place()
     scale = math.sqrt(float(sides[0]) * float(sides[1]))
     known = math.isfinite(scale) and scale > 0
-    return Place(*position, scale if known else None)
+    return Place(ra_deg, dec_deg, scale if known else None)
 
 
-def _celestial(header: Header) -> Any:
-    raw = header.raw
-    shown = [
-        raw[at : at + CARD]
-        for at in range(0, len(raw), CARD)
-        if raw.startswith(WCS_KEYWORDS, at)
+def _celestial(header: Header, axes: tuple[int, int]) -> Any:
+    """Wcslib's struct of the two axes on the sky, in degrees.
+
+    It is filled number by number: wcslib's own reader of headers does not
+    survive all damaged ones.
+    """
+    wcs = Wcsprm(naxis=2)
+    numbers = [axis + 1 for axis in axes]
+    units = [_unit(header, k) for k in numbers]
+    wcs.ctype = [_kind(header, k) for k in numbers]
+    wcs.cunit = ["deg", "deg"]
+    wcs.crpix = [header.number(f"CRPIX{k}") or 0.0 for k in numbers]
+    wcs.crval = [
+        unit * (header.number(f"CRVAL{k}") or 0.0)
+        for k, unit in zip(numbers, units, strict=True)
     ]
-    whole = Wcsprm(header=b"".join(shown), relax=True, warnings=False)
-    wcs = whole if whole.naxis == 2 else whole.sub([WCSSUB_CELESTIAL])
-    try:
-        wcs.set()
-    except (ValueError, WcsError):
-        wcs.fix()  # units and dates that are not standard
-        wcs.set()
+    wcs.pc = _matrix(header, numbers) * np.array(units)[:, None]
+    wcs.cdelt = [1.0, 1.0]
+    for keyword, name in (("LONPOLE", "lonpole"), ("LATPOLE", "latpole")):
+        pole = header.number(keyword)
+        if pole is not None:
+            setattr(wcs, name, pole)
+    parameters = [
+        (k + 1, m, value)
+        for k, number in enumerate(numbers)
+        for m in range(40)
+        if (value := header.number(f"PV{number}_{m}")) is not None
+    ] if any(key.startswith("PV") for key in header.cards) else []  # fmt: skip
+    if parameters:
+        wcs.set_pv(parameters)
+    wcs.set()
     return wcs
 
 
-def _world(header: Header, wcs: Any, pixel: "NDArray[np.float64]") -> tuple[Any, Any]:
-    """Native longitude and latitude, in degrees."""
-    if "A_ORDER" in header.cards:  # SIP is no concern of wcslib's here
-        from astropy.io import fits
-
-        lonlat = (
-            WCS(fits.Header.fromstring(header.raw.decode("ascii", "replace")))
-            .celestial.all_pix2world(pixel, 1)[0]
-        )  # fmt: skip
-    else:
-        lonlat = wcs.p2s(pixel, 1)["world"][0]
-    return (lonlat[0], lonlat[1]) if wcs.lng == 0 else (lonlat[1], lonlat[0])
+def _kind(header: Header, number: int) -> str:
+    """CTYPE with a projection that wcslib knows: ``RA---TAN``."""
+    kind = header.text(f"CTYPE{number}").upper().removesuffix("-SIP")
+    projection = kind[5:8]
+    return kind[:5] + NEAREST_PROJECTION.get(projection, projection)
 
 
-def _icrs(wcs: Any, lon: float, lat: float) -> tuple[float | None, float | None]:
-    axis, system, equinox = wcs.ctype[wcs.lng][:4], wcs.radesys, float(wcs.equinox)
-    return to_icrs(float(lon), float(lat), axis, system, equinox)
+def _unit(header: Header, number: int) -> float:
+    """Degrees in the unit of an axis."""
+    unit = header.text(f"CUNIT{number}").lower()
+    unit = "deg" if unit.startswith("deg") else unit
+    if unit not in DEGREES:
+        raise ValueError(f"unknown unit {unit!r}")
+    return DEGREES[unit]
+
+
+def _matrix(header: Header, numbers: list[int]) -> "NDArray[np.float64]":
+    """From pixels to the axes' units: CDi_j, or CDELT with PCi_j or CROTA."""
+
+    def given(name: str) -> list[list[float | None]]:
+        return [[header.number(name.format(i, j)) for j in numbers] for i in numbers]
+
+    cd = given("CD{}_{}")
+    if any(value is not None for row in cd for value in row):
+        return np.array([[value or 0.0 for value in row] for row in cd])
+    steps = [header.number(f"CDELT{k}") for k in numbers]
+    cdelt = np.array([1.0 if step is None else step for step in steps])
+    for name in ("PC{}_{}", "PC{:03d}{:03d}"):
+        pc = given(name)
+        if any(value is not None for row in pc for value in row):
+            matrix = [
+                [
+                    float(i == j) if value is None else value
+                    for j, value in enumerate(row)
+                ]
+                for i, row in enumerate(pc)
+            ]
+            return np.asarray(np.array(matrix) * cdelt[:, None])
+    angle = math.radians(header.number(f"CROTA{numbers[1]}") or 0.0)
+    cos, sin = math.cos(angle), math.sin(angle)
+    # Calabretta & Greisen (2002), eq. 189
+    return np.array(
+        [[cdelt[0] * cos, -cdelt[1] * sin], [cdelt[0] * sin, cdelt[1] * cos]]
+    )
+
+
+def _undistorted(
+    header: Header, axes: tuple[int, int], centre: tuple[float, ...]
+) -> "NDArray[np.float64]":
+    """Pixel coordinates `(1, 2)`, from 1, corrected by SIP (Shupe et al. 2005)."""
+    x, y = (centre[axis] for axis in axes)
+    if "A_ORDER" in header.cards and "B_ORDER" in header.cards:
+        u, v = (
+            place - (header.number(f"CRPIX{axis + 1}") or 0.0)
+            for place, axis in zip((x, y), axes, strict=True)
+        )
+        x, y = (
+            place + _polynomial(header, n, u, v) for place, n in ((x, "A"), (y, "B"))
+        )
+    return np.array([[x, y]])
+
+
+def _polynomial(header: Header, name: str, u: float, v: float) -> float:
+    order = min(header.integer(f"{name}_ORDER", 0), MOST_SIP)
+    return sum(
+        (header.number(f"{name}_{p}_{q}") or 0.0) * u**p * v**q
+        for p in range(order + 1)
+        for q in range(order + 1 - p)
+    )
+
+
+def _icrs(
+    header: Header, lon: float, lat: float, axis: str
+) -> tuple[float | None, float | None]:
+    """ICRS degrees of a position in the header's frame."""
+    system = header.text("RADESYS") or header.text("RADECSYS")
+    equinox = header.number("EQUINOX")
+    equinox = header.number("EPOCH") if equinox is None else equinox
+    return to_icrs(lon, lat, axis, system, math.nan if equinox is None else equinox)
 
 
 def to_icrs(
@@ -226,9 +303,7 @@ def _from_keywords(header: Header) -> tuple[float | None, float | None]:
     for first, second in POSITIONS:
         ra, dec = _angle(header, first, hours=True), _angle(header, second, hours=False)
         if ra is not None and dec is not None and 0 <= ra <= 360 and abs(dec) <= 90:
-            system = header.text("RADESYS") or header.text("RADECSYS")
-            equinox = header.number("EQUINOX") or math.nan
-            return to_icrs(ra, dec, "RA--", system, equinox)
+            return _icrs(header, ra, dec, "RA--")
     return None, None
 
 

@@ -165,6 +165,19 @@ def opened(path: str | Path) -> Iterator[BinaryIO]:
         raise FitsImageError(_reason(error)) from None
 
 
+@contextmanager
+def decoding() -> Iterator[None]:
+    """Let astropy decode; whatever it raises or warns of is the file's fault."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except FitsImageError:
+        raise
+    except Exception as error:
+        raise FitsImageError(_reason(error)) from None
+
+
 def hdus(file: BinaryIO) -> Iterator[Hdu]:
     """The HDUs one after the other; each is read when it is asked for.
 
@@ -259,8 +272,7 @@ def tiles(file: BinaryIO, hdu: Hdu) -> Any:
     data = _exactly(file, end - hdu.start + head)
     if len(data) < head + hdu.size:
         raise _truncated(hdu.start + hdu.size, hdu.start - head + len(data))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with decoding():
         primary = fits.PrimaryHDU().header.tostring().encode("ascii")
         found = fits.open(io.BytesIO(primary + data), memmap=False)[1]
         if not isinstance(found, fits.CompImageHDU):

@@ -405,11 +405,11 @@ def _pixels(
     how, which = chosen_planes(rules.planes, number)
 
     def plane(p: int) -> "NDArray[np.float32]":
-        part = values[axes.index(p, hdu.shape)]
-        if hdu.compressed:
-            with np.errstate(over="ignore", invalid="ignore"):
-                return np.asarray(part, dtype=np.float32)
-        return fits_file.scaled(part, hdu)
+        index = axes.index(p, hdu.shape)
+        if not hdu.compressed:
+            return fits_file.scaled(values[index], hdu)
+        with fits_file.decoding(), np.errstate(over="ignore", invalid="ignore"):
+            return np.asarray(values[index], dtype=np.float32)
 
     if how == "channels":
         if len(which) == 1:

@@ -24,6 +24,7 @@ BASE = {
     "inference_settings": {"symmetry": "none", "batch_size": 8},
     "export_settings": {"thumbnail_size": 16},
 }
+EXPORTS = {"export_csv", "export_tensorboard"}
 TRAINED = {"train", "infer", "export_csv", "export_tensorboard"}
 AFTER_INFER = {"infer", "export_csv", "export_tensorboard"}
 RULE_OF = {
@@ -196,7 +197,15 @@ def test_both_snakefiles_have_a_default_target(run):
         ({"learning_rate": 0.99, "gamma": 0.001}, TRAINED),
         ({"data_settings": {"stacksize": 3}}, TRAINED),
         ({"split_settings": {"test_fraction": 0.3}}, TRAINED | {"split"}),
-        ({"preprocess_settings": {"size": 33}}, TRAINED | {"preprocess", "split"}),
+        (
+            {"preprocess_settings": {"size": 33}},
+            TRAINED | {"validate", "preprocess", "split"},
+        ),
+        (
+            {"validate_settings": {"on_duplicate": "drop"}},
+            TRAINED | {"validate", "split"},
+        ),
+        ({"data_settings": {"header_columns": ["DATE"]}}, {"validate"} | EXPORTS),
         ({"core_limit": 1}, set()),
         ({"export_to_csv": False}, set()),
     ],

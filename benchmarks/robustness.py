@@ -1,0 +1,224 @@
+"""Thousands of damaged FITS files: each must give an image or a reason.
+
+Seeds are small files of all kinds (written here, and real ones where they are
+given); each is cut, has bits flipped, header cards edited, deleted, repeated, or
+its sizes inflated. Worst time and memory are printed; a file that takes more
+than 1 s or 200 MB, or raises anything but a reason, ends the run with its name.
+
+    python benchmarks/robustness.py --number 5000 [--seeds ../shared/data/odd-fits]
+"""
+
+import argparse
+import bz2
+import collections
+import gzip
+import random
+import resource
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+from astropy.io import fits
+
+from astromorph import fits_image
+from astromorph.errors import FitsImageError
+from astromorph.preprocess import prepare
+from astromorph.settings import DataSettings, PreprocessSettings
+from astromorph.summary import kind_of
+
+SECONDS, MEGABYTES = 1.0, 200.0
+LARGEST_SEED = 600_000  # bytes
+KEYWORDS = (
+    b"NAXIS   ", b"NAXIS1  ", b"NAXIS2  ", b"NAXIS3  ", b"BITPIX  ", b"PCOUNT  ",
+    b"GCOUNT  ", b"ZNAXIS1 ", b"ZNAXIS2 ", b"ZTILE1  ", b"ZTILE2  ", b"ZBITPIX ",
+    b"ZCMPTYPE", b"TFIELDS ", b"TFORM1  ", b"BSCALE  ", b"BZERO   ", b"BLANK   ",
+    b"CTYPE1  ", b"CDELT1  ", b"CRVAL1  ", b"XTENSION", b"SIMPLE  ", b"END     ",
+    b"ZIMAGE  ", b"ZQUANTIZ", b"ZSCALE  ", b"ZVAL1   ", b"THEAP   ", b"CRPIX1  ",
+)  # fmt: skip
+VALUES = (
+    b"0", b"1", b"-1", b"2", b"3", b"16", b"-32", b"64", b"999", b"1000", b"20000",
+    b"100000", b"2147483647", b"4294967296", b"9223372036854775807", b"1e308", b"NaN",
+    b"T", b"F", b"'RA---TAN'", b"'XXXX-TNX'", b"''", b"'unclosed", b"1.5", b"(1,2)",
+    b"'1QE(9999)'", b"'BINTABLE'", b"'IMAGE'", b"'HCOMPRESS_1'", b"'PLIO_1'", b"",
+)  # fmt: skip
+
+
+def own_seeds(folder: Path) -> list[Path]:
+    """Small files of each kind."""
+    rng = np.random.default_rng(0)
+    pixels = rng.normal(10, 3, (64, 48)).astype(np.float32)
+    pixels[10:14] = np.nan
+    header = fits.Header({
+        "CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 10.0, "CRVAL2": 20.0,
+        "CRPIX1": 24.0, "CRPIX2": 32.0, "CDELT1": -0.001, "CDELT2": 0.001,
+        "OBJECT": "M 31", "BMAJ": 0.002, "RADESYS": "FK5", "EQUINOX": 1975.0,
+    })  # fmt: skip
+    whole = np.nan_to_num(pixels).astype(np.int16)
+    hdus = {
+        "plain": fits.PrimaryHDU(pixels, header),
+        "int": fits.PrimaryHDU(whole, header),
+        "cube": fits.PrimaryHDU(np.stack([pixels] * 3), header),
+        "rice": fits.CompImageHDU(pixels, header, compression_type="RICE_1"),
+        "gzip1": fits.CompImageHDU(pixels, header, compression_type="GZIP_1"),
+        "gzip2": fits.CompImageHDU(whole, header, compression_type="GZIP_2"),
+        "plio": fits.CompImageHDU(abs(whole), header, compression_type="PLIO_1"),
+        "hcompress": fits.CompImageHDU(whole, header, compression_type="HCOMPRESS_1"),
+        "extension": fits.ImageHDU(pixels, header),
+    }
+    for name, hdu in hdus.items():
+        first = [] if isinstance(hdu, fits.PrimaryHDU) else [fits.PrimaryHDU()]
+        fits.HDUList([*first, hdu]).writeto(folder / f"{name}.fits")
+    plain = (folder / "plain.fits").read_bytes()
+    (folder / "plain.fits.gz").write_bytes(gzip.compress(plain))
+    (folder / "plain.fits.bz2").write_bytes(bz2.compress(plain))
+    return sorted(folder.iterdir())
+
+
+def mutate(raw: bytes, rng: random.Random) -> bytes:
+    """A damaged copy; a compressed file is damaged outside or inside."""
+    if raw[:2] == b"\x1f\x8b" and rng.random() < 0.7:
+        return gzip.compress(mutate(gzip.decompress(raw), rng), 1)
+    data = bytearray(raw)
+    for _ in range(rng.choice((1, 1, 1, 2, 4))):
+        MUTATIONS[rng.randrange(len(MUTATIONS))](data, rng)
+    return bytes(data)
+
+
+def cut(data: bytearray, rng: random.Random) -> None:
+    del data[rng.randrange(len(data) + 1) :]
+
+
+def flip(data: bytearray, rng: random.Random) -> None:
+    for _ in range(rng.choice((1, 8, 64))):
+        if data:
+            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+
+
+def flip_header(data: bytearray, rng: random.Random) -> None:
+    for _ in range(rng.choice((1, 4, 16))):
+        if data:
+            data[rng.randrange(min(len(data), 5760))] = rng.randrange(256)
+
+
+def edit_card(data: bytearray, rng: random.Random) -> None:
+    """Another value for a keyword that matters, wherever it stands."""
+    places = []
+    for keyword in KEYWORDS:
+        at = data.find(keyword)
+        while at >= 0:
+            if at % 80 == 0:
+                places.append(at)
+            at = data.find(keyword, at + 1)
+    if places:
+        at = rng.choice(places)
+        data[at + 8 : at + 80] = (b"= " + rng.choice(VALUES).rjust(20)).ljust(72)
+
+
+def inflate(data: bytearray, rng: random.Random) -> None:
+    """Larger sizes, also those that agree with each other."""
+    length = b"%d" % rng.choice((1000, 5000, 10000, 16000, 10**6))
+    for keyword in rng.choice((
+        (b"NAXIS1  ",), (b"NAXIS2  ",), (b"NAXIS1  ", b"NAXIS2  "),
+        (b"ZNAXIS1 ",), (b"ZNAXIS1 ", b"ZTILE1  "), (b"ZNAXIS2 ", b"ZTILE2  "),
+        (b"ZNAXIS1 ", b"ZNAXIS2 ", b"ZTILE1  ", b"ZTILE2  "), (b"PCOUNT  ",),
+    )):  # fmt: skip
+        at = data.find(keyword)
+        if at >= 0 and at % 80 == 0:
+            data[at + 8 : at + 80] = (b"= " + length.rjust(20)).ljust(72)
+
+
+def move_card(data: bytearray, rng: random.Random) -> None:
+    """A card over another one: repeated, lost or out of order."""
+    cards = min(len(data), 5760) // 80
+    if cards > 1:
+        one, other = rng.randrange(cards) * 80, rng.randrange(cards) * 80
+        data[one : one + 80] = data[other : other + 80]
+
+
+def add_cards(data: bytearray, rng: random.Random) -> None:
+    """Thousands of cards of commentary."""
+    at = data.find(b"END" + b" " * 77)
+    if at >= 0:
+        card = rng.choice((b"HISTORY x", b"COMMENT", b"CTYPE9  = 'A'", b"A_ORDER = 9"))
+        data[at:at] = card.ljust(80) * (36 * rng.choice((1, 10, 300)))
+
+
+MUTATIONS = (cut, flip, flip_header, edit_card, edit_card, inflate, move_card, add_cards)
+
+
+def memory_mb() -> float:
+    """Memory of this process now."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize() / 2**20
+
+
+def read(path: Path, rules: DataSettings) -> str:
+    """What the program makes of a file: ok, or the reason."""
+    try:
+        fits_image.describe([path], rules)
+        _, image = fits_image.read([path], rules)
+        prepare(image, PreprocessSettings())
+    except FitsImageError as error:
+        return kind_of(str(error))[:60]
+    return "an image"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--number", type=int, default=5000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=Path, help="folder of further files to damage")
+    options = parser.parse_args()
+    warnings.simplefilter("error")
+    rng, found = random.Random(options.seed), collections.Counter[str]()
+    slowest, largest = (0.0, ""), 0.0
+    choices = [DataSettings(planes=p) for p in (None, "max", "channels")]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "seeds").mkdir()
+        seeds = own_seeds(folder / "seeds")
+        if options.seeds:
+            more = [p for p in sorted(options.seeds.rglob("*.fit*")) if p.is_file()]
+            seeds += [p for p in more if p.stat().st_size < LARGEST_SEED]
+        contents = {path.name: path.read_bytes() for path in seeds}
+        for path in seeds:
+            read(path, choices[1])
+        before = memory_mb()
+        for k in range(options.number):
+            seed = rng.choice(sorted(contents))
+            path = folder / f"{k}_{seed}"
+            path.write_bytes(mutate(contents[seed], rng))
+            peak_reset()
+            start = time.perf_counter()
+            found[read(path, rng.choice(choices))] += 1
+            seconds = time.perf_counter() - start
+            megabytes = peak_mb() - before
+            slowest = max(slowest, (seconds, seed))
+            largest = max(largest, megabytes)
+            if seconds > SECONDS or megabytes > MEGABYTES:
+                kept = Path(tempfile.gettempdir()) / path.name
+                kept.write_bytes(path.read_bytes())
+                sys.exit(f"{kept}: {seconds:.2f} s, {megabytes:.0f} MB")
+            path.unlink()
+    print(f"{options.number} damaged files of {len(contents)} seeds")
+    print(f"slowest {slowest[0]:.3f} s ({slowest[1]}), largest {largest:.0f} MB")
+    for reason, count in found.most_common(25):
+        print(f"{count:7d}  {reason}")
+
+
+def peak_reset() -> None:
+    """Begin a new maximum of the resident memory (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_mb() -> float:
+    """The largest resident memory since `peak_reset`."""
+    text = Path("/proc/self/status").read_text()
+    return int(text.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+if __name__ == "__main__":
+    main()
