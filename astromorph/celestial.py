@@ -54,6 +54,7 @@ class Place:
     pixel_scale_arcsec: float | None = None
 
 
+@np.errstate(all="ignore")
 def place(header: Header, centre: tuple[float, ...]) -> Place:
     """Position and scale from the WCS, else a position from other keywords.
 
@@ -91,9 +92,11 @@ def _from_wcs(header: Header, centre: tuple[float, ...]) -> Place:
     if axes is None:
         return Place()
     try:
-        wcs = _celestial(header, axes)
+        numbers = [axis + 1 for axis in axes]
+        units = [_unit(header, k) for k in numbers]
+        matrix = _matrix(header, numbers) * np.array(units)[:, None]
+        wcs = _celestial(header, numbers, units, matrix)
         lonlat = wcs.p2s(_undistorted(header, axes, centre), 1)["world"][0]
-        matrix = wcs.get_pc() * wcs.get_cdelt()[:, None]
         sides = np.hypot(matrix[0], matrix[1]) * 3600
     except (*UNREADABLE, WcsError):
         return Place()
@@ -106,23 +109,25 @@ def _from_wcs(header: Header, centre: tuple[float, ...]) -> Place:
     return Place(ra_deg, dec_deg, scale if known else None)
 
 
-def _celestial(header: Header, axes: tuple[int, int]) -> Any:
+def _celestial(
+    header: Header,
+    numbers: list[int],
+    units: list[float],
+    matrix: "NDArray[np.float64]",
+) -> Any:
     """Wcslib's struct of the two axes on the sky, in degrees.
 
     It is filled number by number: wcslib's own reader of headers does not
     survive all damaged ones.
     """
     wcs = Wcsprm(naxis=2)
-    numbers = [axis + 1 for axis in axes]
-    units = [_unit(header, k) for k in numbers]
     wcs.ctype = [_kind(header, k) for k in numbers]
-    wcs.cunit = ["deg", "deg"]
     wcs.crpix = [header.number(f"CRPIX{k}") or 0.0 for k in numbers]
     wcs.crval = [
         unit * (header.number(f"CRVAL{k}") or 0.0)
         for k, unit in zip(numbers, units, strict=True)
     ]
-    wcs.pc = _matrix(header, numbers) * np.array(units)[:, None]
+    wcs.pc = matrix
     wcs.cdelt = [1.0, 1.0]
     for keyword, name in (("LONPOLE", "lonpole"), ("LATPOLE", "latpole")):
         pole = header.number(keyword)

@@ -1,6 +1,7 @@
 """The file list: which images there are, under which ids, in which shards."""
 
 import csv
+import functools
 import hashlib
 import itertools
 import os
@@ -23,6 +24,8 @@ SPLIT = "split"
 PATH = re.compile(r"path(_\w+)?")
 # Rows that decide what all images have in common.
 HEAD = 256
+# Bloom (1970): with 10^7 names 1 in 60 is taken for a repeated one, and counted.
+BLOOM_BITS, BLOOM_HASHES = 2**26, 3
 HOW_TO_LIST = "list one with `find FOLDER -name '*.fits*' | sort > filelist.txt`"
 
 
@@ -103,12 +106,16 @@ def read_filelist(datafile: str | Path) -> Iterator[Entry]:
     """
     datafile = Path(datafile)
     folder = os.path.dirname(datafile)
-    occurrences: dict[str, int] = {}
+    empty = True
     try:
+        status = os.stat(datafile)
+        repeated = _repeated(str(datafile), status.st_size, status.st_mtime_ns)
+        occurrences: dict[str, int] = {}
         with open(datafile, newline="", encoding="utf-8-sig") as file:
             for listed, columns in _rows(file):
-                name = "\0".join(listed)
-                number = occurrences[name] = occurrences.get(name, 0) + 1
+                name, number, empty = "\0".join(listed), 1, False
+                if repeated and _hash(name) in repeated:
+                    number = occurrences[name] = occurrences.get(name, 0) + 1
                 first, *more = (os.path.join(folder, p) if p else "" for p in listed)
                 yield Entry(
                     image_id=_image_id(name, number),
@@ -119,7 +126,7 @@ def read_filelist(datafile: str | Path) -> Iterator[Entry]:
                 )
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise AstromorphError(_why_unreadable(datafile, error)) from None
-    if not occurrences:
+    if empty:
         raise AstromorphError(
             f"{datafile}: the file list names no file; write a path a line, or CSV "
             "with a `path` column"
@@ -200,6 +207,34 @@ class ContentDigest:
     def value(self) -> str:
         """16 hexadecimal digits; differ where a path or a cell that counts does."""
         return self._sha.hexdigest()[:16]
+
+
+@functools.lru_cache(maxsize=4)
+def _repeated(datafile: str, size: int, time: int) -> frozenset[int]:
+    """Hashes of all names that the list has more than once, and of a few others.
+
+    A first reading of the list; the names themselves are not kept, so that ten
+    million rows take no more memory than a thousand.
+    """
+    seen, found = bytearray(BLOOM_BITS // 8), set[int]()
+    with open(datafile, newline="", encoding="utf-8-sig") as file:
+        for listed, _ in _rows(file):
+            number = known = _hash("\0".join(listed))
+            new = False
+            for _ in range(BLOOM_HASHES):
+                known, bit = divmod(known, BLOOM_BITS)
+                mask = 1 << (bit & 7)
+                if not seen[bit >> 3] & mask:
+                    new = True
+                    seen[bit >> 3] |= mask
+            if not new:
+                found.add(number)
+    return frozenset(found)
+
+
+def _hash(name: str) -> int:
+    data = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=12)
+    return int.from_bytes(data.digest(), "big")
 
 
 def _growing_size(number: int) -> int:

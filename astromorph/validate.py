@@ -42,9 +42,9 @@ LOG = logging.getLogger(__name__)
 BLOCK = 4096  # rows in flight: memory stays constant however long the list
 CHUNK = 128  # rows that a process is given at a time
 SERIAL_BELOW = 500  # rows that one process reads before others have started
-SAMPLED = 240  # images whose pixels are looked at
+SAMPLED = 144  # images whose pixels are looked at
 LARGEST_SAMPLED = 2**24  # pixels
-PIECES, PIECE = 8, 1024  # of a file, that tell whether its content is known
+PIECES, PIECE = 5, 2048  # of a file, that tell whether its content is known
 HEADER_COLUMN = "header_"
 
 

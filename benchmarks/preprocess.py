@@ -1,0 +1,170 @@
+"""Files per second of validate and preprocess against a bare astropy read.
+
+All in one run on the same warm files, 128 by 128 pixels, float32. The parts take
+turns, and the ratio is that of the medians: other work on the machine slows all
+of them alike.
+
+    python benchmarks/preprocess.py [--number 2000] [--rounds 5]
+    python benchmarks/preprocess.py --memory 1000 10000 100000
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import numpy as np
+from astropy.io import fits
+
+from astromorph.fits_image import ImageFacts, write
+from astromorph.settings import Settings
+from astromorph.validate import validate
+
+SIDE = 128
+CHILD = """
+import resource, sys, time
+from astromorph.settings import Settings
+from pathlib import Path
+step, datafile, stop, folder = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
+start = time.perf_counter()
+if step == "validate":
+    from astromorph.validate import validate
+    validate(Settings(), datafile, f"{folder}/c.csv", f"{folder}/p.html", 1)
+else:
+    from astromorph.filelist import plan_shards, read_filelist
+    from astromorph.shards import preprocess
+    for shard in plan_shards(read_filelist(datafile)):
+        out = f"{folder}/a.pt", f"{folder}/a.csv"
+        preprocess(Settings(), datafile, (shard.start, shard.stop), *out)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(f"{peak:.0f} {time.perf_counter() - start:.1f}")
+"""
+
+
+def make(folder: Path, number: int) -> Path:
+    """Files with a sky, a source, and the header of a radio image; their list."""
+    rng = np.random.default_rng(0)
+    y, x = np.indices((SIDE, SIDE))
+    for k in range(number):
+        centre, width = rng.uniform(40, 88, 2), rng.uniform(3, 12)
+        source = np.exp(-((y - centre[0]) ** 2 + (x - centre[1]) ** 2) / width**2)
+        pixels = (rng.normal(0, 1, (SIDE, SIDE)) + 50 * source).astype(np.float32)
+        facts = ImageFacts(
+            hdu=0, shape=pixels.shape, dtype="float32", width=SIDE, height=SIDE,
+            ra_deg=float(rng.uniform(0, 360)), dec_deg=float(rng.uniform(-80, 80)),
+            pixel_scale_arcsec=1.8, object_name=f"B {k}", telescope="VLA",
+            unit="Jy/beam", rest_frequency_hz=1.4e9,
+        )  # fmt: skip
+        write(folder / f"{k}.fits", pixels, facts, 5.4)
+    datafile = folder / "list.txt"
+    datafile.write_text("".join(f"{k}.fits\n" for k in range(number)))
+    return datafile
+
+
+def bare(paths: list[Path]) -> None:
+    """What anyone would write: open, take header and pixels."""
+    for path in paths:
+        with fits.open(path, memmap=False) as file:
+            file[0].header["NAXIS1"], file[0].data.sum()
+
+
+def seconds(work, *arguments) -> float:
+    """Wall time of one call."""
+    start = time.perf_counter()
+    work(*arguments)
+    return time.perf_counter() - start
+
+
+def run_shard(datafile: Path, rows: tuple[int, int], folder: Path) -> None:
+    from astromorph.shards import preprocess  # torch, which validate does without
+
+    name = folder / f"{rows[0]}"
+    preprocess(Settings(), datafile, rows, f"{name}.pt", f"{name}.csv")
+
+
+def two(datafile: Path, number: int, folder: Path, pool) -> None:
+    """Preprocess in two processes, each half of the list."""
+    half = number // 2
+    jobs = [
+        pool.submit(run_shard, datafile, rows, folder)
+        for rows in ((0, half), (half, number))
+    ]
+    for job in jobs:
+        job.result()
+
+
+def speed(folder: Path, number: int, rounds: int) -> None:
+    """Print the ratios."""
+    datafile = make(folder, number)
+    paths = [folder / f"{k}.fits" for k in range(number)]
+    outputs = (folder / "c.csv", folder / "p.html")
+    times: dict[str, list[float]] = {}
+    context = get_context("spawn")
+    with ProcessPoolExecutor(2, mp_context=context) as pool:
+        two(datafile, 8, folder, pool)  # both have imported what they need
+        works = {
+            "bare read": (bare, paths),
+            "validate": (validate, Settings(), datafile, *outputs, 1),
+            "preprocess": (run_shard, datafile, (0, number), folder),
+            "preprocess, 2 processes": (two, datafile, number, folder, pool),
+            "validate, 2 processes": (validate, Settings(), datafile, *outputs, 2),
+        }
+        for _ in range(rounds + 1):
+            for name, (work, *arguments) in works.items():
+                times.setdefault(name, []).append(seconds(work, *arguments))
+    middle = {name: statistics.median(found[1:]) for name, found in times.items()}
+    print(f"{number} files, median of {rounds} rounds")
+    print("| step | files/s | time over bare read | over one process |")
+    print("|---|---|---|---|")
+    for name, found in middle.items():
+        one = middle[name.partition(",")[0]]
+        over = f"{one / found:.2f} times faster" if "," in name else ""
+        ratio = found / middle["bare read"]
+        print(f"| {name} | {number / found:.0f} | {ratio:.2f} | {over} |")
+
+
+def memory(folder: Path, numbers: list[int]) -> None:
+    """Print the peak memory of one process for lists of growing length."""
+    make(folder, 1000)
+    print("| files | step | peak MB | s |\n|---|---|---|---|")
+    for number in numbers:
+        for k in range(1000, number):
+            link = folder / f"{k}.fits"
+            if not link.exists():
+                os.link(folder / f"{k % 1000}.fits", link)
+        datafile = folder / "list.txt"
+        datafile.write_text("".join(f"{k}.fits\n" for k in range(number)))
+        for step in ("validate", "preprocess"):
+            command = [sys.executable, "-c", CHILD, step, datafile, number, folder]
+            done = subprocess.run(
+                [str(part) for part in command],
+                capture_output=True, text=True, check=True,
+            )  # fmt: skip
+            peak, wall = done.stdout.split()
+            print(f"| {number} | {step} | {peak} | {wall} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--number", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--memory", type=int, nargs="+", metavar="FILES")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        if options.memory:
+            memory(Path(name), options.memory)
+        else:
+            speed(Path(name), options.number, options.rounds)
+
+
+if __name__ == "__main__":
+    main()
