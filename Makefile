@@ -40,8 +40,8 @@ run: $(VENV)/installed
 	@echo "Report:  $(SAMPLE)/report.html, opens in a browser"
 
 lint: $(VENV)/installed-dev
-	$(BIN)/ruff check astromorph tests
-	$(BIN)/ruff format --check astromorph tests
+	$(BIN)/ruff check astromorph tests benchmarks
+	$(BIN)/ruff format --check astromorph tests benchmarks
 	$(BIN)/snakefmt --check Snakefile workflow
 	mkdir -p $(LINT_RUN) && echo image.fits > $(LINT_RUN)/filelist.txt
 	$(BIN)/snakemake --lint --directory $(LINT_RUN) --configfile $(CURDIR)/config/config.yaml \

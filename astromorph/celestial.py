@@ -94,17 +94,20 @@ def _from_wcs(header: Header, centre: tuple[float, ...]) -> Place:
     try:
         numbers = [axis + 1 for axis in axes]
         units = [_unit(header, k) for k in numbers]
-        matrix = _matrix(header, numbers) * np.array(units)[:, None]
+        matrix = [
+            [unit * element for element in row]
+            for unit, row in zip(units, _matrix(header, numbers), strict=True)
+        ]
         wcs = _celestial(header, numbers, units, matrix)
         lonlat = wcs.p2s(_undistorted(header, axes, centre), 1)["world"][0]
-        sides = np.hypot(matrix[0], matrix[1]) * 3600
     except (*UNREADABLE, WcsError):
         return Place()
     lon, lat = float(lonlat[wcs.lng]), float(lonlat[wcs.lat])
     ra_deg, dec_deg = _icrs(header, lon, lat, wcs.ctype[wcs.lng][:4])
     if math.isnan(lon) or math.isnan(lat):
         return Place()
-    scale = math.sqrt(float(sides[0]) * float(sides[1]))
+    columns = zip(*matrix, strict=True)
+    scale = math.sqrt(math.prod(math.hypot(*column) for column in columns)) * 3600
     known = math.isfinite(scale) and scale > 0
     return Place(ra_deg, dec_deg, scale if known else None)
 
@@ -113,7 +116,7 @@ def _celestial(
     header: Header,
     numbers: list[int],
     units: list[float],
-    matrix: "NDArray[np.float64]",
+    matrix: list[list[float]],
 ) -> Any:
     """Wcslib's struct of the two axes on the sky, in degrees.
 
@@ -161,34 +164,38 @@ def _unit(header: Header, number: int) -> float:
     return DEGREES[unit]
 
 
-def _matrix(header: Header, numbers: list[int]) -> "NDArray[np.float64]":
+def _matrix(header: Header, numbers: list[int]) -> list[list[float]]:
     """From pixels to the axes' units: CDi_j, or CDELT with PCi_j or CROTA."""
-
-    def given(name: str) -> list[list[float | None]]:
-        return [[header.number(name.format(i, j)) for j in numbers] for i in numbers]
-
-    cd = given("CD{}_{}")
-    if any(value is not None for row in cd for value in row):
-        return np.array([[value or 0.0 for value in row] for row in cd])
-    steps = [header.number(f"CDELT{k}") for k in numbers]
-    cdelt = np.array([1.0 if step is None else step for step in steps])
-    for name in ("PC{}_{}", "PC{:03d}{:03d}"):
-        pc = given(name)
-        if any(value is not None for row in pc for value in row):
-            matrix = [
-                [
-                    float(i == j) if value is None else value
-                    for j, value in enumerate(row)
-                ]
-                for i, row in enumerate(pc)
-            ]
-            return np.asarray(np.array(matrix) * cdelt[:, None])
-    angle = math.radians(header.number(f"CROTA{numbers[1]}") or 0.0)
+    i, j = numbers
+    cd = _given(header, [f"CD{i}_{i}", f"CD{i}_{j}", f"CD{j}_{i}", f"CD{j}_{j}"], 0.0)
+    if cd:
+        return [cd[:2], cd[2:]]
+    first, second = (
+        1.0 if step is None else step
+        for step in (header.number(f"CDELT{i}"), header.number(f"CDELT{j}"))
+    )
+    pc = _given(
+        header, [f"PC{i}_{i}", f"PC{i}_{j}", f"PC{j}_{i}", f"PC{j}_{j}"], 1.0
+    ) or _given(
+        header,
+        [f"PC{k:03d}{n:03d}" for k, n in ((i, i), (i, j), (j, i), (j, j))],
+        1.0,
+    )
+    if pc:
+        return [[first * pc[0], first * pc[1]], [second * pc[2], second * pc[3]]]
+    angle = math.radians(header.number(f"CROTA{j}") or 0.0)
     cos, sin = math.cos(angle), math.sin(angle)
     # Calabretta & Greisen (2002), eq. 189
-    return np.array(
-        [[cdelt[0] * cos, -cdelt[1] * sin], [cdelt[0] * sin, cdelt[1] * cos]]
-    )
+    return [[first * cos, -second * sin], [first * sin, second * cos]]
+
+
+def _given(header: Header, keywords: list[str], diagonal: float) -> list[float]:
+    """Four elements of a matrix, row by row; empty where none is given."""
+    if not any(keyword in header.cards for keyword in keywords):
+        return []
+    found = [header.number(keyword) for keyword in keywords]
+    absent = (diagonal, 0.0, 0.0, diagonal)
+    return [a if f is None else f for f, a in zip(found, absent, strict=True)]
 
 
 def _undistorted(

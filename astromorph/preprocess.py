@@ -116,14 +116,12 @@ def prepare(
     height, width = _canvas(resized.seen.shape, rules)
     pixels = np.zeros((len(resized.pixels), height, width), np.float32)
     valid = np.zeros((height, width), np.bool_)
-    statistics = dict(
-        zip(
-            ("background", "noise", "minimum", "maximum"),
-            resized.measured.mean(axis=0).tolist(),
-            strict=True,
-        )
-    ) | {"valid_fraction": resized.valid_fraction}
-    noise, background = np.zeros(len(pixels)), np.zeros(len(pixels))
+    measured = resized.measured.tolist()
+    statistics = {
+        name: sum(channel[k] for channel in measured) / len(measured)
+        for k, name in enumerate(("background", "noise", "minimum", "maximum"))
+    } | {"valid_fraction": resized.valid_fraction}
+    noise, background = [0.0] * len(pixels), [0.0] * len(pixels)
     rows, columns = resized.seen.shape
     top, left = (height - rows) // 2, (width - columns) // 2
     inner = (slice(top, top + rows), slice(left, left + columns))
@@ -137,14 +135,14 @@ def prepare(
             continue
         level, sigma = clipped(resized.values(c), MOST_MEASURED // 4)
         levels = np.array([own.background[c], level, level + sigma])
-        empty, background[c], above = _stretched(levels, own, c, rules)
+        empty, background[c], above = _stretched(levels, own, c, rules).tolist()
         noise[c] = above - background[c]
         pixels[c] = empty
         pixels[c][inner] = np.where(
             resized.seen, _stretched(plane, own, c, rules), empty
         )
-    statistics["stretched_background"] = float(background.mean())
-    statistics["stretched_noise"] = float(noise.mean())
+    statistics["stretched_background"] = sum(background) / len(pixels)
+    statistics["stretched_noise"] = sum(noise) / len(pixels)
     return Prepared(pixels, valid, statistics, _warning(alike, resized.warning))
 
 
@@ -219,8 +217,8 @@ def clipped(values: "NDArray[Any]", most: int = MOST_MEASURED) -> tuple[float, f
     everything = deviation
     for _ in range(CLIPS):
         reach = CLIP * deviation
-        new_first = int(np.searchsorted(distance, middle - reach, "left"))
-        new_last = int(np.searchsorted(distance, middle + reach, "right"))
+        new_first = int(distance.searchsorted(middle - reach, "left"))
+        new_last = int(distance.searchsorted(middle + reach, "right"))
         new_first, new_last = max(first, new_first), min(last, new_last)
         if (new_first, new_last) == (first, last) or new_first >= new_last:
             break

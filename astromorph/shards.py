@@ -114,7 +114,7 @@ class _Shard:
         if not self.images[-1].any():
             return ""
         sha = hashlib.blake2b(self.images[-1], digest_size=8)
-        sha.update(repr(sorted(prepared.statistics.items())).encode())
+        sha.update(np.array(list(prepared.statistics.values())).tobytes())
         return sha.hexdigest()
 
     def done(self) -> TensorShard:

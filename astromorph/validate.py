@@ -8,8 +8,9 @@ import io
 import itertools
 import logging
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -39,8 +40,8 @@ from astromorph.summary import Histogram, Summary, stop_if_bad
 from astromorph.validation_page import Sample, take_sample, write_page
 
 LOG = logging.getLogger(__name__)
-BLOCK = 4096  # rows in flight: memory stays constant however long the list
 CHUNK = 128  # rows that a process is given at a time
+IN_FLIGHT = 32  # chunks that are waited for: memory stays constant
 SERIAL_BELOW = 500  # rows that one process reads before others have started
 SAMPLED = 144  # images whose pixels are looked at
 LARGEST_SAMPLED = 2**24  # pixels
@@ -151,10 +152,18 @@ def describe_entry(
 
 def _rows(work: Any, entries: Iterator[Entry], pool: Executor | None) -> Iterator[_Row]:
     """What `work` makes of the entries, in order, some at a time."""
-    while block := list(itertools.islice(entries, BLOCK)):
-        chunks = [block[at : at + CHUNK] for at in range(0, len(block), CHUNK)]
-        for rows in map(work, chunks) if pool is None else pool.map(work, chunks):
-            yield from rows
+    chunks = iter(lambda: list(itertools.islice(entries, CHUNK)), [])
+    if pool is None:
+        for chunk in chunks:
+            yield from work(chunk)
+        return
+    waiting: deque[Future[list[_Row]]] = deque()
+    for chunk in chunks:
+        waiting.append(pool.submit(work, chunk))
+        if len(waiting) >= IN_FLIGHT:
+            yield from waiting.popleft().result()
+    while waiting:
+        yield from waiting.popleft().result()
 
 
 def _examine(

@@ -146,7 +146,16 @@ def add_cards(data: bytearray, rng: random.Random) -> None:
         data[at:at] = card.ljust(80) * (36 * rng.choice((1, 10, 300)))
 
 
-MUTATIONS = (cut, flip, flip_header, edit_card, edit_card, inflate, move_card, add_cards)
+MUTATIONS = (
+    cut,
+    flip,
+    flip_header,
+    edit_card,
+    edit_card,
+    inflate,
+    move_card,
+    add_cards,
+)
 
 
 def memory_mb() -> float:

@@ -70,7 +70,7 @@ def test_the_catalogue_has_a_row_per_file(prepared, sky):
 def test_two_processes_write_the_same_catalogue(sky, settings, tmp_path, monkeypatch):
     """Whatever their number, rows come in the order of the list."""
     monkeypatch.setattr(validation, "SERIAL_BELOW", 0)
-    monkeypatch.setattr(validation, "BLOCK", 10)
+    monkeypatch.setattr(validation, "IN_FLIGHT", 3)
     monkeypatch.setattr(validation, "CHUNK", 3)
     texts = []
     for processes in (1, 2):
