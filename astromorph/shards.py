@@ -55,26 +55,30 @@ def preprocess(
     """
     start, stop = rows
     listed = itertools.islice(read_filelist(datafile), start, stop)
-    shard = _Shard(settings, find_reference(settings, datafile), start)
-    table = list(_prepare_rows(track(listed, stop - start, "images read"), shard))
-    if len(table) != stop - start:
-        raise AstromorphError(
-            f"{datafile}: rows {start} to {stop} are needed, {len(table)} of them are "
-            "there; the list was changed during the run: start it again"
-        )
+    shard = _Shard(settings, find_reference(settings, datafile), rows)
+    table = _prepare_rows(track(listed, stop - start, "images read"), shard)
+    artefacts.write_csv(contents, CONTENTS_COLUMNS, _all_of(table, datafile, rows))
     write_shard(tensors, shard.done())
-    artefacts.write_csv(contents, CONTENTS_COLUMNS, table)
-    LOG.info("%s: %d images of %d files", tensors, len(shard.images), len(table))
+    LOG.info("%s: %d images of %d files", tensors, len(shard.shapes), stop - start)
 
 
 class _Shard:
     """The images of a shard while they come in."""
 
-    def __init__(self, settings: Settings, reference: Reference, start: int) -> None:
+    def __init__(
+        self, settings: Settings, reference: Reference, rows: tuple[int, int]
+    ) -> None:
         self.settings = settings
         self.reference = reference
-        self.start = start
-        self.images: list[Any] = []
+        self.start = rows[0]
+        rules = settings.preprocess_settings
+        self.natives: list[Any] = []
+        # Filled row by row: a second copy of a large shard would cost memory.
+        shape: tuple[int, ...] = (0,)
+        if rules.size != "native":
+            shape = (rows[1] - rows[0], reference.channels, rules.size, rules.size)
+        self.images = np.empty(shape, rules.dtype)
+        self.shapes: list[tuple[int, ...]] = []
         self.valid: list[Any] = []
         self.image_ids: list[str] = []
         self.rows: list[int] = []
@@ -87,7 +91,12 @@ class _Shard:
         refuse_others(facts.channels, self.reference)
         rules = settings.preprocess_settings
         prepared = prepare(image, rules, self.reference.scale)
-        self.images.append(prepared.pixels.astype(rules.dtype))
+        pixels = prepared.pixels.astype(rules.dtype)
+        if rules.size == "native":
+            self.natives.append(pixels.ravel())
+        else:
+            self.images[len(self.shapes)] = pixels
+        self.shapes.append(pixels.shape[1:])
         self.valid.append(np.packbits(prepared.valid))
         self.image_ids.append(entry.image_id)
         self.rows.append(row)
@@ -95,10 +104,10 @@ class _Shard:
         return {
             "status": "warning" if prepared.warning else "ok",
             "reason": prepared.warning,
-            "position": len(self.images) - 1,
+            "position": len(self.shapes) - 1,
             "height": prepared.pixels.shape[1],
             "width": prepared.pixels.shape[2],
-            "content": self._content(prepared),
+            "content": _content(pixels, prepared),
             "object": facts.object_name,
             "ra_deg": facts.ra_deg,
             "dec_deg": facts.dec_deg,
@@ -109,14 +118,6 @@ class _Shard:
             **prepared.statistics,
         }
 
-    def _content(self, prepared: Prepared) -> str:
-        """Digest of pixels and statistics; empty where there is nothing to see."""
-        if not self.images[-1].any():
-            return ""
-        sha = hashlib.blake2b(self.images[-1], digest_size=8)
-        sha.update(np.array(list(prepared.statistics.values())).tobytes())
-        return sha.hexdigest()
-
     def done(self) -> TensorShard:
         """All of it."""
         rules = self.settings.preprocess_settings
@@ -124,25 +125,45 @@ class _Shard:
             name: torch.tensor([s[name] for s in self.statistics], dtype=torch.float32)
             for name in STATISTICS
         }
-        channels = self.reference.channels
+        images = self.images[: len(self.shapes)]
         if rules.size == "native":
-            empty = np.empty(0, rules.dtype)
-            images = np.concatenate([empty, *(i.ravel() for i in self.images)])
-        else:
-            empty = np.empty((0, channels, rules.size, rules.size), rules.dtype)
-            images = np.stack(self.images) if self.images else empty
+            images = np.concatenate([self.images, *self.natives])
         valid = np.concatenate([np.empty(0, np.uint8), *self.valid])
-        shapes = [image.shape[1:] for image in self.images]
         return TensorShard(
             images=torch.from_numpy(images),
-            shapes=torch.tensor(shapes, dtype=torch.int32).view(-1, 2),
-            channels=channels,
+            shapes=torch.tensor(self.shapes, dtype=torch.int32).view(-1, 2),
+            channels=self.reference.channels,
             valid=torch.from_numpy(valid),
             image_ids=tuple(self.image_ids),
             rows=torch.tensor(self.rows, dtype=torch.int64),
             statistics=columns,
             settings=canonical_json(part_of(self.settings, "preprocess")),
         )
+
+
+def _all_of(
+    table: Iterator[dict[str, Any]], datafile: str | Path, rows: tuple[int, int]
+) -> Iterator[dict[str, Any]]:
+    """Pass the rows through; there must be as many as were asked for."""
+    start, stop = rows
+    number = 0
+    for row in table:
+        number += 1
+        yield row
+    if number != stop - start:
+        raise AstromorphError(
+            f"{datafile}: rows {start} to {stop} are needed, {number} of them are "
+            "there; the list was changed during the run: start it again"
+        )
+
+
+def _content(pixels: Any, prepared: Prepared) -> str:
+    """Digest of pixels and statistics; empty where there is nothing to see."""
+    if not pixels.any():
+        return ""
+    sha = hashlib.blake2b(pixels, digest_size=8)
+    sha.update(np.array(list(prepared.statistics.values())).tobytes())
+    return sha.hexdigest()
 
 
 def _prepare_rows(listed: Iterator[Entry], shard: _Shard) -> Iterator[dict[str, Any]]:

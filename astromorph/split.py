@@ -44,7 +44,7 @@ def split(
     """Give each usable image to the training or to the test set.
 
     Images of one object go to the same side; which one, a hash of the seed and
-    of the `image_id` of its first row decides. One object is: what has the same
+    of its name, or the `image_id` of its first row, decides. One object is: what has the same
     `group` where the list has that column; else what has the same OBJECT, or
     lies within the radius of an earlier image. Rows that are appended move none
     of the old ones. A column `split` of the list is obeyed.
@@ -113,13 +113,16 @@ class Groups:
         self._database = database
         self._radius = rules.group_radius_arcsec
         self._sides: set[float] = set()
-        database.execute("CREATE TABLE named (name PRIMARY KEY, first, rows)")
-        database.execute("CREATE TABLE near (cell, x, y, z, radius, first)")
+        database.execute("CREATE TABLE named (name PRIMARY KEY, key, rows)")
+        database.execute("CREATE TABLE near (cell, x, y, z, radius, key)")
         database.execute("CREATE INDEX cells ON near (cell)")
-        database.execute("CREATE TABLE groups (first PRIMARY KEY, rows, subset)")
+        database.execute("CREATE TABLE groups (key PRIMARY KEY, rows, subset)")
 
-    def first_of(self, entry: Entry, held: dict[str, str]) -> str:
-        """The `image_id` of the first row of the object that a row shows.
+    def key_of(self, entry: Entry, held: dict[str, str]) -> str:
+        """What the rows of one object, and no others, have in common.
+
+        A name where there is one, so that it does not depend on other rows; the
+        `image_id` of its first row where only the position tells.
 
         Parameters
         ----------
@@ -129,32 +132,37 @@ class Groups:
             The same row of the shard's table.
         """
         if entry.columns.get(GROUP):
-            return self._named(f"group {entry.columns[GROUP]}", entry.image_id)
+            return f"group {entry.columns[GROUP]}"
         place, radius = None, self._radius_of(held)
         if held["ra_deg"] and held["dec_deg"] and radius > 0:
             place = float(held["ra_deg"]), float(held["dec_deg"])
-        name = f"object {held['object']}" if held["object"] else ""
-        known = self._known(name) if name else None
-        first = known or (place and self._nearest(place, radius)) or entry.image_id
-        if name:
-            self._named(name, first)
+        name, key = f"object {held['object']}", None
+        number = self._rows_named(name) if held["object"] else MOST_OF_AN_OBJECT
+        if 0 < number < MOST_OF_AN_OBJECT:
+            key = self._key_named(name)
+        if key is None and place:
+            key = self._nearest(place, radius)
+        if key is None:
+            key = name if number == 0 else entry.image_id
+        if held["object"]:
+            self._count(name, key)
         if place:
-            self._add(place, radius, first)
-        return first
+            self._add(place, radius, key)
+        return key
 
-    def subset_of(self, first: str, otherwise: str) -> str:
+    def subset_of(self, key: str, otherwise: str) -> str:
         """The side of a group; its first row decides it."""
         found = self._database.execute(
-            "INSERT INTO groups VALUES (?, 1, ?) ON CONFLICT (first) DO UPDATE "
+            "INSERT INTO groups VALUES (?, 1, ?) ON CONFLICT (key) DO UPDATE "
             "SET rows = rows + 1 RETURNING subset",
-            (first, otherwise),
+            (key, otherwise),
         )
         return str(found.fetchone()[0])
 
     def largest(self) -> tuple[str, int]:
-        """The group with most rows, by its first one, and how many it has."""
+        """The group with most rows, by its key, and how many it has."""
         found = self._database.execute(
-            "SELECT first, rows FROM groups ORDER BY rows DESC LIMIT 1"
+            "SELECT key, rows FROM groups ORDER BY rows DESC LIMIT 1"
         ).fetchone()
         return (str(found[0]), int(found[1])) if found else ("", 0)
 
@@ -164,32 +172,35 @@ class Groups:
         half = float(held["field_arcsec"] or 0) / 2
         return min(half or RADIUS_WITHOUT_SCALE, LARGEST_RADIUS)
 
-    def _named(self, name: str, image_id: str) -> str:
+    def _rows_named(self, name: str) -> int:
+        """How many earlier rows have this OBJECT; told when they become too many."""
         found = self._database.execute(
-            "INSERT INTO named VALUES (?, ?, 1) ON CONFLICT (name) DO UPDATE "
-            "SET rows = rows + 1 RETURNING first",
-            (name, image_id),
-        )
-        return str(found.fetchone()[0])
-
-    def _known(self, name: str) -> str | None:
-        """First row of an OBJECT; None where it is new or too many rows have it."""
-        found = self._database.execute(
-            "SELECT first, rows FROM named WHERE name = ?", (name,)
+            "SELECT rows FROM named WHERE name = ?", (name,)
         ).fetchone()
-        if found is None or found[1] > MOST_OF_AN_OBJECT:
-            return None
-        if found[1] == MOST_OF_AN_OBJECT:
+        number = int(found[0]) if found else 0
+        if number == MOST_OF_AN_OBJECT:
             LOG.warning(
                 "%s: more than %d images have this name; it is taken for a field or a "
                 "survey, and further ones are grouped by position alone",
                 name, MOST_OF_AN_OBJECT,
             )  # fmt: skip
-            return None
+        return number
+
+    def _key_named(self, name: str) -> str:
+        found = self._database.execute(
+            "SELECT key FROM named WHERE name = ?", (name,)
+        ).fetchone()
         return str(found[0])
 
+    def _count(self, name: str, key: str) -> None:
+        self._database.execute(
+            "INSERT INTO named VALUES (?, ?, 1) ON CONFLICT (name) DO UPDATE "
+            "SET rows = rows + 1",
+            (name, key),
+        )
+
     def _nearest(self, place: tuple[float, float], radius: float) -> str | None:
-        """First row of the earliest group within the radius of a place."""
+        """The key of the earliest row within the radius of a place."""
         here = vector(*place)
         touched = [
             cell
@@ -197,16 +208,16 @@ class Groups:
             for cell in _cells(place, min(radius, side), side)
         ]
         rows = self._database.execute(
-            "SELECT x, y, z, radius, first FROM near WHERE cell IN "
+            "SELECT x, y, z, radius, key FROM near WHERE cell IN "
             f"({','.join('?' * len(touched))}) ORDER BY rowid",
             touched,
         )
-        for x, y, z, other, first in rows:
+        for x, y, z, other, key in rows:
             if arcsec_between(here, (x, y, z)) <= min(radius, other):
-                return str(first)
+                return str(key)
         return None
 
-    def _add(self, place: tuple[float, float], radius: float, first: str) -> None:
+    def _add(self, place: tuple[float, float], radius: float, key: str) -> None:
         side = 1.0
         while side < radius:
             side *= 4
@@ -214,7 +225,7 @@ class Groups:
         self._database.executemany(
             "INSERT INTO near VALUES (?, ?, ?, ?, ?, ?)",
             [
-                (cell, *vector(*place), radius, first)
+                (cell, *vector(*place), radius, key)
                 for cell in _cells(place, radius, side)
             ],
         )
@@ -255,13 +266,13 @@ def _rows(
                 "shard": shard,
                 "position": held["position"],
             }
-        first, rows = groups.largest()
+        key, rows = groups.largest()
         if rows > max(1, LARGE_GROUP * used):
             LOG.warning(
-                "%d of %d images count as one object (that of image_id %s) and are on "
-                "one side of the split; a column `group` in the list, or "
+                "%d of %d images count as one object (%s) and are on one "
+                "side of the split; a column `group` in the list, or "
                 "`split_settings.group_radius_arcsec`, says it better",
-                rows, used, first,
+                rows, used, key,
             )  # fmt: skip
 
 
@@ -284,10 +295,10 @@ def _subset(
         )
     if asked == NONE:
         return NONE
-    first = groups.first_of(entry, held)
-    number = draw(settings.seed, first)
+    key = groups.key_of(entry, held)
+    number = draw(settings.seed, key)
     drawn = TEST if number < settings.split_settings.test_fraction else TRAIN
-    side = groups.subset_of(first, asked or drawn)
+    side = groups.subset_of(key, asked or drawn)
     return asked or side
 
 

@@ -101,12 +101,12 @@ def entries(number: int) -> list[Entry]:
 
 
 def test_shards_cover_every_row_once_and_grow():
-    """16 shards of 256, then of 512; the last is what remains."""
-    shards = plan_shards(entries(16 * 256 + 512 + 3))
+    """32 shards of 256, then of 512; the last is what remains."""
+    shards = plan_shards(entries(32 * 256 + 512 + 3))
     assert [s.start for s in shards[1:]] == [s.stop for s in shards[:-1]]
     sizes = [s.stop - s.start for s in shards]
-    assert sizes == [256] * 16 + [512, 3]
-    assert shards[17].name == "00017"
+    assert sizes == [256] * 32 + [512, 3]
+    assert shards[33].name == "00033"
 
 
 def test_appended_rows_change_the_last_shard_only():
