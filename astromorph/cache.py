@@ -14,9 +14,7 @@ from torch import Tensor
 
 from astromorph.artefacts import replacing
 from astromorph.errors import AstromorphError
-
-SHARD_FORMAT = "astromorph-tensors"
-SHARD_VERSION = 2
+from astromorph.tensor_file import SHARD_FORMAT, SHARD_VERSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,25 +133,6 @@ def load_plain(
         )
     plain: dict[str, Any] = values
     return plain
-
-
-def write_shard(path: str | Path, shard: TensorShard) -> None:
-    """Write one shard."""
-    save_plain(
-        path,
-        {
-            "format": SHARD_FORMAT,
-            "format_version": SHARD_VERSION,
-            "images": shard.images,
-            "shapes": shard.shapes,
-            "channels": shard.channels,
-            "valid": shard.valid,
-            "image_ids": list(shard.image_ids),
-            "rows": shard.rows,
-            "statistics": shard.statistics,
-            "settings": shard.settings,
-        },
-    )
 
 
 def read_shard(path: str | Path) -> TensorShard:

@@ -15,8 +15,8 @@ from astromorph.artefacts import CATALOGUE_COLUMNS
 from astromorph.errors import AstromorphError
 
 # Shards grow with the row number: SHARDS_PER_SIZE of each size, then of the last.
-SHARD_SIZES = (256, 512, 1024, 2048, 4096, 8192, 16384)
-SHARDS_PER_SIZE = 32
+SHARD_SIZES = (1024, 2048, 4096, 8192, 16384)
+SHARDS_PER_SIZE = 16
 # The column that keeps images of one object on one side of the split.
 GROUP = "group"
 # The column that says on which side of the split an image is.
@@ -152,8 +152,8 @@ def plan_shards(
     entries : iterable of Entry
         The list; only a shard's digest is kept of it.
     shard_size : int, optional
-        Rows per shard. By default 32 shards of 256, 32 of 512 and so on up to
-        16384: 1,000 images are 4 jobs, 10,000,000 are about 800.
+        Rows per shard. By default 16 shards of 1024, 16 of 2048 and so on up to
+        16384: 1,000 images are one job, 10,000,000 are about 660.
 
     Returns
     -------

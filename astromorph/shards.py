@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from astromorph import artefacts, fits_image
 from astromorph.artefacts import CONTENTS_COLUMNS, REJECTED, STATISTICS
-from astromorph.cache import TensorShard, write_shard
 from astromorph.duplicates import reach_of
 from astromorph.errors import AstromorphError, FitsImageError
 from astromorph.filelist import Entry, read_filelist
@@ -21,6 +19,7 @@ from astromorph.progress import track
 from astromorph.provenance import canonical_json
 from astromorph.reference import Reference, find_reference, refuse_others
 from astromorph.settings import Settings, part_of
+from astromorph.tensor_file import SHARD_FORMAT, SHARD_VERSION, save_tensors
 
 LOG = logging.getLogger(__name__)
 
@@ -58,7 +57,7 @@ def preprocess(
     shard = _Shard(settings, find_reference(settings, datafile), rows)
     table = _prepare_rows(track(listed, stop - start, "images read"), shard)
     artefacts.write_csv(contents, CONTENTS_COLUMNS, _all_of(table, datafile, rows))
-    write_shard(tensors, shard.done())
+    shard.write(tensors)
     LOG.info("%s: %d images of %d files", tensors, len(shard.shapes), stop - start)
 
 
@@ -118,26 +117,30 @@ class _Shard:
             **prepared.statistics,
         }
 
-    def done(self) -> TensorShard:
-        """All of it."""
+    def write(self, path: str | Path) -> None:
+        """Write all of it; `astromorph.cache.TensorShard` says what that is."""
         rules = self.settings.preprocess_settings
-        columns = {
-            name: torch.tensor([s[name] for s in self.statistics], dtype=torch.float32)
-            for name in STATISTICS
-        }
         images = self.images[: len(self.shapes)]
         if rules.size == "native":
             images = np.concatenate([self.images, *self.natives])
-        valid = np.concatenate([np.empty(0, np.uint8), *self.valid])
-        return TensorShard(
-            images=torch.from_numpy(images),
-            shapes=torch.tensor(self.shapes, dtype=torch.int32).view(-1, 2),
-            channels=self.reference.channels,
-            valid=torch.from_numpy(valid),
-            image_ids=tuple(self.image_ids),
-            rows=torch.tensor(self.rows, dtype=torch.int64),
-            statistics=columns,
-            settings=canonical_json(part_of(self.settings, "preprocess")),
+        statistics = {
+            name: np.array([s[name] for s in self.statistics], dtype=np.float32)
+            for name in STATISTICS
+        }
+        save_tensors(
+            path,
+            {
+                "format": SHARD_FORMAT,
+                "format_version": SHARD_VERSION,
+                "images": images,
+                "shapes": np.array(self.shapes, dtype=np.int32).reshape(-1, 2),
+                "channels": self.reference.channels,
+                "valid": np.concatenate([np.empty(0, np.uint8), *self.valid]),
+                "image_ids": self.image_ids,
+                "rows": np.array(self.rows, dtype=np.int64),
+                "statistics": statistics,
+                "settings": canonical_json(part_of(self.settings, "preprocess")),
+            },
         )
 
 

@@ -44,10 +44,10 @@ def split(
     """Give each usable image to the training or to the test set.
 
     Images of one object go to the same side; which one, a hash of the seed and
-    of its name, or the `image_id` of its first row, decides. One object is: what has the same
-    `group` where the list has that column; else what has the same OBJECT, or
-    lies within the radius of an earlier image. Rows that are appended move none
-    of the old ones. A column `split` of the list is obeyed.
+    of its name, or of the `image_id` of its first row, decides. One object is:
+    what has the same `group` where the list has that column; else what has the
+    same OBJECT, or lies within the radius of an earlier image. Rows that are
+    appended move none of the old ones. A column `split` of the list is obeyed.
 
     Parameters
     ----------

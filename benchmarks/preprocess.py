@@ -27,6 +27,7 @@ from astropy.io import fits
 
 from astromorph.fits_image import ImageFacts, write
 from astromorph.settings import Settings
+from astromorph.shards import preprocess
 from astromorph.validate import validate
 
 SIDE = 128
@@ -86,8 +87,6 @@ def seconds(work, *arguments) -> float:
 
 
 def run_shard(datafile: Path, rows: tuple[int, int], folder: Path) -> None:
-    from astromorph.shards import preprocess  # torch, which validate does without
-
     name = folder / f"{rows[0]}"
     preprocess(Settings(), datafile, rows, f"{name}.pt", f"{name}.csv")
 

@@ -8,13 +8,13 @@ import torch
 
 from astromorph import artefacts
 from astromorph.artefacts import CATALOGUE_COLUMNS, SPLIT_COLUMNS, Embeddings
-from astromorph.cache import TensorShard, write_shard
 from astromorph.errors import AstromorphError
 from astromorph.export_csv import export_csv, spreadsheet_safe
 from astromorph.export_tensorboard import export_tensorboard, one_cell
 from astromorph.infer import d4, embed
 from astromorph.pictures import thumbnail
 from astromorph.settings import InferenceSettings, Settings
+from astromorph.tensor_file import SHARD_FORMAT, SHARD_VERSION, save_tensors
 from astromorph.thumbnails import LARGEST_SPRITE, sprite
 
 NASTY = ["=cmd()", "<b>bold</b>", 'quo"te,comma', "tab\there\nline", "ünï", "-1.5"]
@@ -46,19 +46,19 @@ def results(tmp_path):
         artefacts.write_embeddings(embeddings[-1], Embeddings(some, vectors[part]))
         images = torch.rand(len(some), 1, 16, 16).half()
         tensors.append(tmp_path / f"{name}.pt")
-        write_shard(
-            tensors[-1],
-            TensorShard(
-                images=images,
-                shapes=torch.full((len(some), 2), 16, dtype=torch.int32),
-                channels=1,
-                valid=torch.full((32 * len(some),), 255, dtype=torch.uint8),
-                image_ids=some,
-                rows=torch.arange(len(some)),
-                statistics={},
-                settings="{}",
-            ),
-        )
+        shard = {
+            "format": SHARD_FORMAT,
+            "format_version": SHARD_VERSION,
+            "images": images.numpy(),
+            "shapes": np.full((len(some), 2), 16, np.int32),
+            "channels": 1,
+            "valid": np.full(32 * len(some), 255, np.uint8),
+            "image_ids": list(some),
+            "rows": np.arange(len(some)),
+            "statistics": {},
+            "settings": "{}",
+        }
+        save_tensors(tensors[-1], shard)
     return tmp_path, catalogue, embeddings, tensors, vectors[[0, 1, 2, 4]]
 
 

@@ -101,17 +101,17 @@ def entries(number: int) -> list[Entry]:
 
 
 def test_shards_cover_every_row_once_and_grow():
-    """32 shards of 256, then of 512; the last is what remains."""
-    shards = plan_shards(entries(32 * 256 + 512 + 3))
+    """16 shards of 1024, then of 2048; the last is what remains."""
+    shards = plan_shards(entries(16 * 1024 + 2048 + 3))
     assert [s.start for s in shards[1:]] == [s.stop for s in shards[:-1]]
     sizes = [s.stop - s.start for s in shards]
-    assert sizes == [256] * 32 + [512, 3]
-    assert shards[33].name == "00033"
+    assert sizes == [1024] * 16 + [2048, 3]
+    assert shards[17].name == "00017"
 
 
 def test_appended_rows_change_the_last_shard_only():
     """The cuts depend on the row number alone."""
-    before, after = plan_shards(entries(600)), plan_shards(entries(800))
+    before, after = plan_shards(entries(2400)), plan_shards(entries(3000))
     assert after[:2] == before[:2]
     assert after[2].digest != before[2].digest
     assert len(plan_shards(entries(45), shard_size=16)) == 3

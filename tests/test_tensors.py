@@ -3,6 +3,7 @@
 import math
 import os
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -15,6 +16,7 @@ from astromorph.errors import AstromorphError
 from astromorph.networks import AstroMorphologyModel, NLayerResnet, build_network
 from astromorph.settings import AugmentationSettings, NetworkSettings
 from astromorph.split import split
+from astromorph.tensor_file import save_tensors
 
 STILL = {"scale": (1.0, 1.0), "shift": 0.0, "gamma": 0.0, "noise": 0.0}
 
@@ -59,6 +61,47 @@ def test_missing_and_damaged_files_are_named(tmp_path):
     (tmp_path / "a.pt").write_bytes(data[: len(data) // 2])
     with pytest.raises(AstromorphError, match=r"a\.pt: .*preprocess again"):
         read_shard(tmp_path / "a.pt")
+
+
+PLAIN = {
+    "text": "ü\u2028" * 200, "numbers": [0, -1, 2**40, 1.5, True, None],
+    "nested": {"tuple": (1, "a"), "empty": [{}, (), []]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "dtype", ["float16", "float32", "float64", "uint8", "int32", "int64", "bool"]
+)
+@pytest.mark.parametrize("mmap", [True, False])
+def test_tensor_files_are_those_of_torch(tmp_path, dtype, mmap):
+    """Written without torch, read by it, mapped and aligned; a copy by torch agrees."""
+    rng = np.random.default_rng(0)
+    arrays = {
+        "a": rng.integers(0, 2, (3, 4, 5)).astype(dtype),
+        "turned": rng.integers(0, 2, (7, 6)).astype(dtype).T,
+        "none": np.empty((0, 2), dtype),
+        "scalar": np.array(1).astype(dtype),
+    }
+    save_tensors(tmp_path / "a.pt", {"arrays": arrays, "plain": PLAIN})
+    found = torch.load(tmp_path / "a.pt", weights_only=True, mmap=mmap)
+    assert found["plain"] == PLAIN
+    for name, array in arrays.items():
+        tensor = found["arrays"][name]
+        assert tensor.shape == array.shape
+        np.testing.assert_array_equal(tensor.numpy(), array)
+        assert tensor.numpy().dtype == array.dtype
+        assert tensor.data_ptr() % 64 == 0 or not mmap or not tensor.numel()
+    torch.save(found, tmp_path / "b.pt")
+    again = torch.load(tmp_path / "b.pt", weights_only=True)
+    assert again["plain"] == found["plain"]
+
+
+def test_tensor_files_hold_nothing_else(tmp_path):
+    """Objects and types that torch lacks are refused, no file is left."""
+    for value in (object(), np.zeros(2, np.complex64), {1, 2}):
+        with pytest.raises(TypeError, match=r"allowed are|only plain values"):
+            save_tensors(tmp_path / "a.pt", {"x": value})
+    assert not list(tmp_path.iterdir())
 
 
 @given(st.integers(2, 500), st.integers(2, 64))
