@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from astropy.wcs import WcsError, Wcsprm
 
-from astromorph.fits_file import UNREADABLE, Header
+from astromorph.errors import FitsImageError
+from astromorph.fits_file import Header
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -100,7 +101,7 @@ def _from_wcs(header: Header, centre: tuple[float, ...]) -> Place:
         ]
         wcs = _celestial(header, numbers, units, matrix)
         lonlat = wcs.p2s(_undistorted(header, axes, centre), 1)["world"][0]
-    except (*UNREADABLE, WcsError):
+    except (ValueError, ArithmeticError, FitsImageError, WcsError):
         return Place()
     lon, lat = float(lonlat[wcs.lng]), float(lonlat[wcs.lat])
     ra_deg, dec_deg = _icrs(header, lon, lat, wcs.ctype[wcs.lng][:4])

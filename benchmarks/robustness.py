@@ -12,12 +12,14 @@ import argparse
 import bz2
 import collections
 import gzip
+import lzma
 import random
 import resource
 import sys
 import tempfile
 import time
 import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +76,9 @@ def own_seeds(folder: Path) -> list[Path]:
     plain = (folder / "plain.fits").read_bytes()
     (folder / "plain.fits.gz").write_bytes(gzip.compress(plain))
     (folder / "plain.fits.bz2").write_bytes(bz2.compress(plain))
+    (folder / "plain.fits.xz").write_bytes(lzma.compress(plain))
+    with zipfile.ZipFile(folder / "plain.fits.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("plain.fits", plain)
     return sorted(folder.iterdir())
 
 

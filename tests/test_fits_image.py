@@ -476,6 +476,21 @@ def test_tiles_that_cannot_cover_the_image_are_refused(tmp_path):
         read(tmp_path / "a.fits")
 
 
+def test_a_decoder_that_crashes_costs_one_file(tmp_path):
+    """HCOMPRESS data whose own sizes are wrong end a process of their own."""
+    data = PIXELS.astype(np.int16)
+    hdu = fits.CompImageHDU(data, compression_type="HCOMPRESS_1", tile_shape=(30, 20))
+    hdu.writeto(tmp_path / "good.fits")
+    raw = (tmp_path / "good.fits").read_bytes()
+    sizes = raw.index(b"\xdd\x99") + 2
+    huge = np.array([3000, 3000], ">i4").tobytes()
+    (tmp_path / "bad.fits").write_bytes(raw[:sizes] + huge + raw[sizes + 8 :])
+    for _ in range(2):
+        with pytest.raises(FitsImageError, match="the file is damaged"):
+            read(tmp_path / "bad.fits")
+        np.testing.assert_array_equal(read(tmp_path / "good.fits").pixels[0], data)
+
+
 @pytest.fixture(scope="module")
 def seeds(tmp_path_factory):
     """Small files of several kinds to damage."""
