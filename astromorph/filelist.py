@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from astromorph.artefacts import CATALOGUE_COLUMNS
+from astromorph.artefacts import CATALOGUE_COLUMNS, NONE, TEST, TRAIN
 from astromorph.errors import AstromorphError
 
 # Shards grow with the row number: SHARDS_PER_SIZE of each size, then of the last.
@@ -131,6 +131,23 @@ def read_filelist(datafile: str | Path) -> Iterator[Entry]:
             f"{datafile}: the file list names no file; write a path a line, or CSV "
             "with a `path` column"
         )
+
+
+def asked_subset(entry: Entry) -> str:
+    """What the column `split` of the list asks for; empty where nothing.
+
+    Raises
+    ------
+    AstromorphError
+        The cell is none of ``train``, ``test``, ``none`` and nothing.
+    """
+    asked = entry.columns.get(SPLIT, "").lower()
+    if asked not in ("", TRAIN, TEST, NONE):
+        raise AstromorphError(
+            f"{entry.path}: the column `{SPLIT}` of the list has "
+            f"{entry.columns[SPLIT]!r}; allowed are {TRAIN}, {TEST}, {NONE} and nothing"
+        )
+    return asked
 
 
 def list_columns(entries: Iterable[Entry]) -> list[str]:

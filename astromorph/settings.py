@@ -63,8 +63,9 @@ class DataSettings(Section):
     planes: Index | Annotated[str, Field(pattern=PLANES)] | Channels | None = None
     """What to take of a cube: the number of a plane; ``"sum"``, ``"mean"`` or
     ``"max"`` of all, or of a range as in ``"sum 10:20"``; ``"channels"``, each
-    plane a channel, or the numbers of those that become channels. A bare range
-    is its mean. Null refuses cubes: which planes count, only the user knows."""
+    plane a channel, or the numbers of those that become channels. A range
+    alone, as in ``"10:20"``, is its mean (in quotes: YAML reads a bare 10:20 to
+    base 60). Null refuses cubes: which planes count, only the user knows."""
 
     header_columns: tuple[Name, ...] = ()
     """Further header keywords, each a column `header_KEYWORD` of the catalogue."""

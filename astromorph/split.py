@@ -22,7 +22,7 @@ from astromorph.duplicates import (
     vector,
 )
 from astromorph.errors import AstromorphError
-from astromorph.filelist import GROUP, SPLIT, Entry, read_filelist
+from astromorph.filelist import GROUP, Entry, asked_subset, read_filelist
 from astromorph.settings import Settings, SplitSettings
 from astromorph.summary import FEWEST_IMAGES, Summary, stop_if_bad
 
@@ -287,12 +287,7 @@ def _keys(held: dict[str, str]) -> list[Key]:
 def _subset(
     settings: Settings, groups: Groups, entry: Entry, held: dict[str, str]
 ) -> str:
-    asked = entry.columns.get(SPLIT, "").lower()
-    if asked not in ("", TRAIN, TEST, NONE):
-        raise AstromorphError(
-            f"{entry.path}: the column `{SPLIT}` of the list has "
-            f"{entry.columns[SPLIT]!r}; allowed are {TRAIN}, {TEST}, {NONE} and nothing"
-        )
+    asked = asked_subset(entry)
     if asked == NONE:
         return NONE
     key = groups.key_of(entry, held)

@@ -31,7 +31,7 @@ from astromorph.duplicates import (
     reach_of,
 )
 from astromorph.errors import FitsImageError
-from astromorph.filelist import Entry, list_columns, read_filelist
+from astromorph.filelist import Entry, asked_subset, list_columns, read_filelist
 from astromorph.fits_image import ImageFacts
 from astromorph.progress import track
 from astromorph.reference import Reference, find_reference, refuse_others
@@ -178,6 +178,7 @@ def _examine(
 def _examine_one(
     settings: Settings, reference: Reference, columns: Sequence[str], entry: Entry
 ) -> _Row:
+    asked_subset(entry)  # a wrong cell is better known before the images are read
     row: dict[str, Any] = {"image_id": entry.image_id, "path": entry.path}
     row |= {"status": "ok", "reason": ""} | entry.columns
     facts, keys = None, list[Key]()

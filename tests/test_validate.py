@@ -281,6 +281,13 @@ def test_columns_of_paths_are_channels(tmp_path, check):
     assert table[2]["reason"].startswith("file 2 of 2 (")
 
 
+def test_a_wrong_split_is_known_before_the_run(tmp_path, check):
+    """The cell, the file and what is allowed."""
+    write(tmp_path / "a.fits")
+    with pytest.raises(AstromorphError, match=r"a\.fits: .*'dr9'; allowed are train"):
+        check(["a.fits,dr9"], "path,split")
+
+
 def test_summaries_stay_small():
     """Reasons that differ in numbers and details are one kind."""
     reasons = ["the file is damaged: xyz", "the file is damaged: abc"]
