@@ -65,7 +65,7 @@ CONTENTS_COLUMNS = (
 )  # fmt: skip
 # What became of each listed file.
 SPLIT_COLUMNS = (
-    "image_id", "path", "status", "reason", "subset", "shard", "position",
+    "image_id", "path", "status", "reason", "subset", "group", "shard", "position",
 )  # fmt: skip
 TRAIN, TEST, NONE = "train", "test", "none"
 HISTORY_COLUMNS = (

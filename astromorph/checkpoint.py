@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from astromorph.byol import BYOL
@@ -60,6 +61,22 @@ def build(settings: Settings, in_channels: int) -> BYOL:
         projection_hidden_size=byol.projection_hidden_size,
         use_momentum=byol.use_momentum,
     )
+
+
+def untrained(model: ModelFile) -> BYOL:
+    """The network of a model file with the weights that its training began with.
+
+    In evaluation mode. `train` draws them in the same way.
+    """
+    settings = parse(model.settings, "model file")
+    return fresh(settings, model.in_channels).eval()
+
+
+def fresh(settings: Settings, in_channels: int) -> BYOL:
+    """The model that the settings describe, its weights drawn from their seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        return build(settings, in_channels)
 
 
 def save_model(path: str | Path, model: ModelFile) -> None:

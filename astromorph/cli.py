@@ -113,6 +113,18 @@ def _infer(options: argparse.Namespace) -> None:
     )
 
 
+def _evaluate(options: argparse.Namespace) -> None:
+    from astromorph.evaluate import evaluate
+
+    settings = _settings(options)
+    _require(options, "trained_network_name")
+    evaluate(
+        settings, options.trained_network_name, options.tensors, options.embeddings,
+        (options.catalogue, options.split), options.output, options.page,
+        _cores(settings, options),
+    )  # fmt: skip
+
+
 def _export_csv(options: argparse.Namespace) -> None:
     from astromorph.export_csv import export_csv
 
@@ -180,6 +192,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_split(steps)
     _add_train(steps)
     _add_infer(steps)
+    _add_evaluate(steps)
     _add_export(steps)
     return parser
 
@@ -276,6 +289,22 @@ def _add_infer(steps: Any) -> None:
     _add_results(step)
     step.add_argument("--tensors", metavar="PT", help="one shard")
     step.add_argument("--output", metavar="PARQUET", help="with --tensors: to write")
+
+
+def _add_evaluate(steps: Any) -> None:
+    step = _add_step(
+        steps,
+        "evaluate",
+        _evaluate,
+        "Say whether an embedding is better than that of an untrained network.",
+    )
+    _add_model(step, "the model")
+    _add_embeddings(step)
+    step.add_argument(
+        "--tensors", nargs="+", required=True, metavar="PT", help="all shards, in order"
+    )
+    step.add_argument("--output", default="results/evaluation.json", help="to write")
+    step.add_argument("--page", default="results/evaluation.html", help="to write")
 
 
 def _add_export(steps: Any) -> None:

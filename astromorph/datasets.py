@@ -1,7 +1,7 @@
 """Images for training: chosen from tensor shards, given in batches or one by one."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -51,6 +51,11 @@ class CachedDataset(Dataset[Tensor]):
         chosen = self.images[indices].float()
         return chosen.repeat(1, self.stacksize, 1, 1) if self.stacksize > 1 else chosen
 
+    def subset(self, indices: Sequence[int]) -> "CachedDataset":
+        """Some of the images, in the order of `indices`."""
+        chosen = self.images[torch.tensor(indices)]
+        return CachedDataset(chosen, self.stacksize)
+
     def batches(
         self, batch_size: int, order: Tensor | None = None, fewest: int = 1
     ) -> Iterator[Tensor]:
@@ -96,6 +101,10 @@ class NativeDataset(Dataset[Tensor]):
         width = max(image.shape[2] for image in chosen)
         batch = torch.stack([mirrored(i, height, width) for i in chosen]).float()
         return batch.repeat(1, self.stacksize, 1, 1) if self.stacksize > 1 else batch
+
+    def subset(self, indices: Sequence[int]) -> "NativeDataset":
+        """Some of the images, in the order of `indices`."""
+        return NativeDataset([self.images[k] for k in indices], self.stacksize)
 
     def batches(
         self, batch_size: int, order: Tensor | None = None, fewest: int = 1
@@ -178,27 +187,63 @@ def read_subset(
         if row["subset"] == subset:
             positions[row["shard"]].append(int(row["position"]))
             wanted.append(row["image_id"])
+    images, found, _ = gather(tensors, positions, stacksize)
+    if found != wanted:
+        raise AstromorphError(
+            f"{split} and the tensors do not hold the same images; run split again"
+        )
+    return images, found
+
+
+def gather(
+    tensors: Sequence[str | Path],
+    positions: Mapping[str, Sequence[int]],
+    stacksize: int = 1,
+) -> tuple[ImageSet | None, list[str], dict[str, Tensor]]:
+    """Take some images out of the shards.
+
+    Parameters
+    ----------
+    tensors : sequence of path
+        All shards; a file's stem is the shard's name.
+    positions : mapping of str to sequence of int
+        Places in each shard, by its name.
+    stacksize : int
+        How often a single channel is repeated.
+
+    Returns
+    -------
+    images : CachedDataset, NativeDataset or None
+        In the order of the shards, then of the positions; None without any. What
+        a shard does not have is left out.
+    image_ids : list of str
+        N ids.
+    statistics : dict of str to Tensor, shape (N,), float32
+        See `astromorph.preprocess.Prepared`.
+    """
     parts: list[Tensor] = []
     natives: list[Tensor] = []
     found: list[str] = []
+    statistics: dict[str, list[Tensor]] = defaultdict(list)
     for path in tensors:
         chosen = positions.get(Path(path).stem)
         shard = read_shard(path) if chosen else None
         if not chosen or shard is None or max(chosen) >= len(shard):
             continue
+        rows = torch.tensor(chosen)
         found += [shard.image_ids[k] for k in chosen]
+        for name, column in shard.statistics.items():
+            statistics[name].append(column[rows])
         if shard.images.ndim == 4:
-            parts.append(shard.images[torch.tensor(chosen)])
+            parts.append(shard.images[rows])
         else:
             every = shard.each()
             natives += [every[k] for k in chosen]
-    if found != wanted:
-        raise AstromorphError(
-            f"{split} and the tensors do not hold the same images; run split again"
-        )
+    columns = {name: torch.cat(pieces) for name, pieces in statistics.items()}
     if natives:
-        return NativeDataset(natives, stacksize), found
-    return (CachedDataset(torch.cat(parts), stacksize) if parts else None), found
+        return NativeDataset(natives, stacksize), found, columns
+    images = CachedDataset(torch.cat(parts), stacksize) if parts else None
+    return images, found, columns
 
 
 def batches(

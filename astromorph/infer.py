@@ -1,6 +1,7 @@
 """The step `infer`: a model and the tensors of a shard become embeddings."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -61,15 +62,31 @@ def infer(
 
 @torch.inference_mode()
 def embed(
-    byol: BYOL, data: ImageSet, settings: InferenceSettings
+    byol: BYOL,
+    data: ImageSet,
+    settings: InferenceSettings,
+    change: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> "np.ndarray[tuple[int, int], np.dtype[np.float32]]":
-    """The encoder's embeddings `(N, D)`, float32, of N images in order."""
+    """The encoder's embeddings `(N, D)`, float32, of N images in order.
+
+    Parameters
+    ----------
+    byol : BYOL
+        The network.
+    data : CachedDataset or NativeDataset
+        N images.
+    settings : InferenceSettings
+        Batch size and symmetry.
+    change : callable, optional
+        Images `(B, C, H, W)` and their numbers `(B,)` to what is embedded.
+    """
     device = choose_device()
     byol = byol.to(device).eval()
     parts = list(data.batches(settings.batch_size))
     vectors = np.empty((len(data), byol.representation_size), np.float32)
     for indices in track(parts, len(parts), "batches"):
-        images = data.batch(indices).to(device)
+        images = data.batch(indices)
+        images = (images if change is None else change(images, indices)).to(device)
         if settings.symmetry == "d4":
             embedding = torch.stack([byol(view) for view in d4(images)]).mean(dim=0)
         else:

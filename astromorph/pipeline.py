@@ -66,6 +66,11 @@ class Layout:
         return self.results / "tensorboard" / "train"
 
     @property
+    def evaluation(self) -> Path:
+        """How good the embedding is."""
+        return self.results / "evaluation.json"
+
+    @property
     def csv(self) -> Path:
         """The table of embeddings."""
         return self.results / "export" / "embeddings.csv"
@@ -146,6 +151,7 @@ def run_infer(
         How many processes read files, and how many threads infer.
     """
     from astromorph.checkpoint import load_model
+    from astromorph.evaluate import evaluate
     from astromorph.export_csv import export_csv
     from astromorph.export_tensorboard import export_tensorboard
     from astromorph.infer import infer
@@ -158,6 +164,17 @@ def run_infer(
     embeddings = [layout.embeddings(s.name) for s in shards]
     for shard, output in zip(tensors, embeddings, strict=True):
         infer(settings, model, shard, output, processes)
+    if settings.evaluation_settings.images:
+        evaluate(
+            settings,
+            model,
+            tensors,
+            embeddings,
+            (layout.catalogue, layout.split),
+            layout.evaluation,
+            layout.evaluation.with_suffix(".html"),
+            processes,
+        )
     export_tensorboard(
         settings,
         layout.catalogue,

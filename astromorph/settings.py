@@ -215,6 +215,17 @@ class InferenceSettings(Section):
     """Images in memory of the device at a time."""
 
 
+class EvaluationSettings(Section):
+    """`evaluation_settings`: how the embedding is held against its references."""
+
+    images: Annotated[int, Field(ge=0)] = 2000
+    """Most images that are looked at, drawn by lot; 0 leaves the step out. The
+    untrained network has to embed them too."""
+
+    label: Name = "label"
+    """The column of the list with classes. They are used here alone."""
+
+
 class ExportSettings(Section):
     """`export_settings`: what the tables and pages look like."""
 
@@ -271,6 +282,7 @@ class Settings(Section):
         default_factory=AugmentationSettings
     )
     inference_settings: InferenceSettings = Field(default_factory=InferenceSettings)
+    evaluation_settings: EvaluationSettings = Field(default_factory=EvaluationSettings)
     export_settings: ExportSettings = Field(default_factory=ExportSettings)
 
 
@@ -304,6 +316,7 @@ PARTS: dict[str, tuple[str, ...]] = {
         "data_settings.stacksize",
     ),
     "infer": ("inference_settings",),
+    "evaluate": ("inference_settings", "evaluation_settings"),
     "export_csv": (),
     "export_tensorboard": ("export_settings",),
 }

@@ -254,15 +254,16 @@ def _rows(
             if match is not None and match.row == number:
                 fate = mark(held["reason"], match, drop)
                 match = next(matches, None)
-            subset = NONE
+            subset, group = NONE, ""
             if fate["status"] != REJECTED:
-                subset = _subset(settings, groups, entry, held)
+                subset, group = _subset(settings, groups, entry, held)
                 used += 1
             yield {
                 "image_id": held["image_id"],
                 "path": held["path"],
                 **fate,
                 "subset": subset,
+                "group": group,
                 "shard": shard,
                 "position": held["position"],
             }
@@ -286,15 +287,16 @@ def _keys(held: dict[str, str]) -> list[Key]:
 
 def _subset(
     settings: Settings, groups: Groups, entry: Entry, held: dict[str, str]
-) -> str:
+) -> tuple[str, str]:
+    """The side of an image, and the key of its group."""
     asked = asked_subset(entry)
     if asked == NONE:
-        return NONE
+        return NONE, ""
     key = groups.key_of(entry, held)
     number = draw(settings.seed, key)
     drawn = TEST if number < settings.split_settings.test_fraction else TRAIN
     side = groups.subset_of(key, asked or drawn)
-    return asked or side
+    return asked or side, key
 
 
 def _held(

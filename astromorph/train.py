@@ -12,7 +12,7 @@ from astromorph.artefacts import HISTORY_COLUMNS, TEST, TRAIN
 from astromorph.augment import SkyAugmentation
 from astromorph.byol import BYOL
 from astromorph.cache import read_shard
-from astromorph.checkpoint import ModelFile, build, save_model
+from astromorph.checkpoint import ModelFile, fresh, save_model
 from astromorph.datasets import read_subset
 from astromorph.errors import AstromorphError
 from astromorph.provenance import digest
@@ -62,8 +62,7 @@ def train(
     test_data, held_out = read_subset(split, tensors, TEST, stacksize)
     if train_data is None:
         raise AstromorphError(f"{split}: no image is in the training set")
-    torch.manual_seed(settings.seed)
-    byol = build(settings, train_data.channels)
+    byol = fresh(settings, train_data.channels)
     for line in warnings_about(byol):
         LOG.warning("%s", line)
     LOG.info("%d images train, %d are held out", len(image_ids), len(held_out))

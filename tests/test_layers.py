@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "astromorph"
 LAYERS = [
     {"errors"},
-    {"settings", "provenance", "artefacts", "progress", "sky", "pictures"},
+    {"settings", "provenance", "artefacts", "metrics", "progress", "sky", "pictures"},
     {"tensor_file", "tile_decoder", "filelist", "duplicates"},
     {"fits_file", "summary"},
     {"celestial"},
@@ -25,7 +25,7 @@ LAYERS = [
     {"datasets", "checkpoint"},
     {"trainer", "thumbnails"},
     {"train", "infer"},
-    {"export_csv", "export_tensorboard"},
+    {"evaluate", "export_csv", "export_tensorboard"},
     {"pipeline"},
     {"cli"},
     {"__main__"},
@@ -34,7 +34,7 @@ LAYER = {module: k for k, layer in enumerate(LAYERS) for module in layer}
 # Layer 5 and up, where torch may be imported.
 TORCH = {
     "cache", "datasets", "augment", "networks", "byol", "optimise", "checkpoint",
-    "trainer", "train", "infer",
+    "trainer", "train", "infer", "evaluate",
 }  # fmt: skip
 MODULES = sorted(p.stem for p in PACKAGE.glob("*.py") if p.stem != "__init__")
 

@@ -25,8 +25,8 @@ BASE = {
     "export_settings": {"thumbnail_size": 16},
 }
 EXPORTS = {"export_csv", "export_tensorboard"}
-TRAINED = {"train", "infer", "export_csv", "export_tensorboard"}
-AFTER_INFER = {"infer", "export_csv", "export_tensorboard"}
+TRAINED = {"train", "infer", "evaluate", "export_csv", "export_tensorboard"}
+AFTER_INFER = {"infer", "evaluate", "export_csv", "export_tensorboard"}
 RULE_OF = {
     "results/catalogue.csv": "validate",
     "results/split.csv": "split",
@@ -77,6 +77,8 @@ def rule_by_folder(name: str) -> str:
     others = {"tensors": "preprocess", "embeddings": "infer", "model": "train"}
     return others.get(folder) or {
         "results/validation.html": "validate",
+        "results/evaluation.html": "evaluate",
+        "results/evaluation.json": "evaluate",
         "results/tensorboard/train": "train",
     }.get(name, name)
 
@@ -205,7 +207,10 @@ def test_both_snakefiles_have_a_default_target(run):
             {"validate_settings": {"on_duplicate": "drop"}},
             TRAINED | {"validate", "split"},
         ),
-        ({"data_settings": {"header_columns": ["DATE"]}}, {"validate"} | EXPORTS),
+        (
+            {"data_settings": {"header_columns": ["DATE"]}},
+            {"validate", "evaluate"} | EXPORTS,
+        ),
         ({"core_limit": 1}, set()),
         ({"export_to_csv": False}, set()),
     ],
@@ -249,12 +254,12 @@ def test_an_appended_row_reruns_only_its_shard(run, tmp_path):
 
 
 def test_a_corrected_label_retrains_nothing(run, tmp_path):
-    """Labels are for people; they reach the catalogue and the exports only."""
+    """Labels are for people; training never sees them."""
     copy = tmp_path / "copy"
     shutil.copytree(run, copy, symlinks=True)
     path = copy / "fits" / "filelist.csv"
     path.write_text(path.read_text().replace("again", "once more"))
-    assert planned(copy) == {"validate", "export_csv", "export_tensorboard"}
+    assert planned(copy) == {"validate", "evaluate"} | EXPORTS
 
 
 def test_a_trained_network_is_used_without_training(run):

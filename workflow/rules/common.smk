@@ -68,6 +68,8 @@ def targets():
         "results/export/tensorboard",
         *every("results/embeddings/{shard}.parquet"),
     ]
+    if SETTINGS.evaluation_settings.images:
+        wanted.append("results/evaluation.html")
     if SETTINGS.export_to_csv:
         wanted.append("results/export/embeddings.csv")
     return wanted

@@ -1,0 +1,222 @@
+"""How good an embedding is, with labels and without.
+
+Arrays `(N, D)`, float; rows are images.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Vectors = NDArray[np.floating]
+
+NEIGHBOURS = 10
+FOLDS = 5
+WHITENED_VARIANCE = 0.99  # share of the variance that whitening keeps
+TINY = 1e-7
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Balanced accuracy over the folds, and what was taken for what.
+
+    Attributes
+    ----------
+    mean, spread : float
+        Mean and standard deviation over the folds, from 0 to 1.
+    confusion : list of list of int
+        Rows are true classes, columns predicted ones.
+    """
+
+    mean: float
+    spread: float
+    confusion: list[list[int]]
+
+
+def normalised(vectors: "Vectors") -> "NDArray[np.float64]":
+    """Vectors of length 1; a vector of zeros stays one."""
+    vectors = np.asarray(vectors, dtype=np.float64)
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(length, TINY))
+
+
+def whitened(vectors: "Vectors") -> "NDArray[np.float64]":
+    """Principal components, each with variance 1, that hold 99 % of the variance.
+
+    No label is used. Directions of little variance, which hold much of what a
+    network knows, then count as much as the first ones.
+    """
+    centred = np.asarray(vectors, dtype=np.float64)
+    centred = centred - centred.mean(axis=0)
+    left, singular, _ = np.linalg.svd(centred, full_matrices=False)
+    variance = np.cumsum(singular**2)
+    if len(variance) == 0 or variance[-1] <= TINY**2:
+        return np.zeros((len(centred), 1))
+    kept = 1 + int(np.searchsorted(variance, WHITENED_VARIANCE * variance[-1]))
+    return np.asarray(left[:, :kept] * np.sqrt(len(centred)))
+
+
+def rank_me(vectors: "Vectors") -> float:
+    """Effective rank: exponential of the entropy of the singular values.
+
+    Garrido et al. (2023), eq. 1. From 1 (collapsed) to the smaller of N and D.
+    """
+    singular = np.linalg.svd(np.asarray(vectors, np.float64), compute_uv=False)
+    share = singular / max(singular.sum(), TINY) + TINY
+    return float(np.exp(-(share * np.log(share)).sum()))
+
+
+def spread(vectors: "Vectors") -> float:
+    """Standard deviation of normalised vectors, times the root of D.
+
+    1 where they point everywhere alike, 0 where all are the same (Chen & He
+    2021, fig. 2).
+    """
+    unit = normalised(vectors)
+    return float(unit.std(axis=0).mean() * np.sqrt(unit.shape[1]))
+
+
+def alignment(one: "Vectors", other: "Vectors") -> float:
+    """Mean squared distance of two views of each image, from 0 to 4.
+
+    Wang & Isola (2020), eq. 1, of normalised vectors.
+    """
+    distance = normalised(one) - normalised(other)
+    return float((distance**2).sum(axis=1).mean())
+
+
+def uniformity(vectors: "Vectors") -> float:
+    """How evenly normalised vectors cover the sphere; -4 is even, 0 collapsed.
+
+    Wang & Isola (2020), eq. 2: logarithm of the mean of ``exp(-2 d^2)`` over
+    all pairs.
+    """
+    unit = normalised(vectors)
+    square = 2 - 2 * unit @ unit.T
+    pairs = square[np.triu_indices(len(unit), 1)]
+    return float(np.log(np.exp(-2 * pairs).mean())) if len(pairs) else 0.0
+
+
+def found_again(changed: "Vectors", originals: "Vectors") -> float:
+    """Share of changed images whose nearest original, by cosine, is their own."""
+    similar = normalised(changed) @ normalised(originals).T
+    return float((similar.argmax(axis=1) == np.arange(len(similar))).mean())
+
+
+def knn_score(
+    vectors: "Vectors",
+    labels: Sequence[str],
+    groups: Sequence[str],
+    neighbours: int = NEIGHBOURS,
+) -> Score:
+    """Balanced accuracy of the vote of the nearest neighbours, by cosine.
+
+    Parameters
+    ----------
+    vectors : ndarray, shape (N, D)
+        Embeddings.
+    labels : sequence of str
+        N classes; at least two, each with as many groups as there are folds.
+    groups : sequence of str
+        N names; rows of one group are never in training and test of a fold.
+    neighbours : int
+        How many vote.
+
+    Returns
+    -------
+    Score
+    """
+    unit = normalised(vectors)
+    classes, codes = np.unique(list(labels), return_inverse=True)
+    predicted = np.empty(len(codes), dtype=np.int64)
+    folds = _folds(codes, groups)
+    for train, test in folds:
+        similar = unit[test] @ unit[train].T
+        k = min(neighbours, len(train))
+        nearest = np.argpartition(-similar, k - 1, axis=1)[:, :k]
+        votes = np.zeros((len(test), len(classes)))
+        # A tie goes to the class whose voters are closer.
+        closeness = 1 + 1e-3 * np.take_along_axis(similar, nearest, axis=1)
+        np.add.at(
+            votes, (np.arange(len(test))[:, None], codes[train][nearest]), closeness
+        )
+        predicted[test] = votes.argmax(axis=1)
+    return _score(codes, predicted, folds, len(classes))
+
+
+def linear_score(
+    vectors: "Vectors", labels: Sequence[str], groups: Sequence[str]
+) -> Score:
+    """Balanced accuracy of logistic regression on standardised embeddings.
+
+    Parameters and result as those of `knn_score`.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    classes, codes = np.unique(list(labels), return_inverse=True)
+    predicted = np.empty(len(codes), dtype=np.int64)
+    folds = _folds(codes, groups)
+    for train, test in folds:
+        probe = make_pipeline(
+            StandardScaler(), LogisticRegression(C=0.1, max_iter=2000)
+        )
+        probe.fit(np.asarray(vectors, np.float64)[train], codes[train])
+        predicted[test] = probe.predict(np.asarray(vectors, np.float64)[test])
+    return _score(codes, predicted, folds, len(classes))
+
+
+def rank_correlation(one: "Vectors", other: "Vectors") -> float:
+    """Spearman's rank correlation of two columns `(N,)`; 0 where one is constant."""
+    ranks = [_ranks(np.asarray(column, np.float64)) for column in (one, other)]
+    deviations = [rank - rank.mean() for rank in ranks]
+    norms = [float(np.linalg.norm(deviation)) for deviation in deviations]
+    if min(norms) < TINY:
+        return 0.0
+    return float(deviations[0] @ deviations[1] / (norms[0] * norms[1]))
+
+
+def components(vectors: "Vectors", number: int) -> "NDArray[np.float64]":
+    """The leading principal components `(N, number)`, or as many as there are."""
+    centred = np.asarray(vectors, np.float64) - np.mean(vectors, axis=0)
+    left, singular, _ = np.linalg.svd(centred, full_matrices=False)
+    return np.asarray(left[:, :number] * singular[:number])
+
+
+def _ranks(values: "NDArray[np.float64]") -> "NDArray[np.float64]":
+    """Ranks, the mean of them where values are equal."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return np.asarray((last - (counts - 1) / 2)[inverse], dtype=np.float64)
+
+
+def _folds(
+    codes: "NDArray[np.int64]", groups: Sequence[str]
+) -> "list[tuple[NDArray[np.int64], NDArray[np.int64]]]":
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    cutter = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
+    return list(cutter.split(np.zeros((len(codes), 1)), codes, list(groups)))
+
+
+def _score(
+    codes: "NDArray[np.int64]",
+    predicted: "NDArray[np.int64]",
+    folds: "list[tuple[NDArray[np.int64], NDArray[np.int64]]]",
+    classes: int,
+) -> Score:
+    scores = [_balanced(codes[test], predicted[test]) for _, test in folds]
+    confusion = np.zeros((classes, classes), dtype=np.int64)
+    np.add.at(confusion, (codes, predicted), 1)
+    return Score(float(np.mean(scores)), float(np.std(scores)), confusion.tolist())
+
+
+def _balanced(true: "NDArray[np.int64]", predicted: "NDArray[np.int64]") -> float:
+    """Mean over the classes that occur of the share that was recognised."""
+    shares = [float((predicted[true == c] == c).mean()) for c in np.unique(true)]
+    return float(np.mean(shares))
