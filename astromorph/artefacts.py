@@ -70,6 +70,7 @@ SPLIT_COLUMNS = (
 TRAIN, TEST, NONE = "train", "test", "none"
 HISTORY_COLUMNS = (
     "epoch", "train_loss", "test_loss", "learning_rate", "moving_average_decay",
+    "effective_rank", "spread",
 )  # fmt: skip
 # The facts that stand before the embedding in the CSV export.
 EXPORT_COLUMNS = (

@@ -14,7 +14,7 @@ from astromorph.settings import AugmentationSettings
 
 
 class SkyAugmentation:
-    """Flip, rotation, scale and shift in one resampling, then gamma and noise.
+    """Flip, rotation, scale and shift in one resampling; brightness, blur, noise.
 
     Beyond the image's edge its mirror image is seen, never a filled corner.
 
@@ -67,6 +67,7 @@ class SkyAugmentation:
             align_corners=False,
         ).clamp_(0, 1)
         views = views ** self._exponents(len(images)).to(images)
+        views = self._brightness(blurred(views, self._blurs(len(images))))
         amplitude = self._uniform(len(images), 1, 1, 1).to(images) * self.settings.noise
         return (views + amplitude * self._normal(views)).clamp_(0, 1)
 
@@ -94,8 +95,52 @@ class SkyAugmentation:
         spread = self.settings.gamma
         return torch.exp(spread * (2 * self._uniform(number, 1, 1, 1) - 1))
 
+    def _brightness(self, views: Tensor) -> Tensor:
+        """Fainter or brighter, darker or lighter, each by its own draw."""
+        s, number = self.settings, len(views)
+        spread = 2 * self._uniform(number, 1, 1, 1).to(views) - 1
+        factor = torch.exp(s.contrast * spread)
+        offset = s.brightness * (2 * self._uniform(number, 1, 1, 1).to(views) - 1)
+        level = views.flatten(2).median(dim=2).values[..., None, None]
+        return level + factor * (views - level) + offset
+
+    def _blurs(self, number: int) -> Tensor:
+        """Widths of blurring beams `(N,)`, standard deviations in pixels."""
+        return self.settings.blur * self._uniform(number)
+
     def _uniform(self, *shape: int) -> Tensor:
         return torch.rand(*shape, generator=self.generator)
 
     def _normal(self, like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=self.generator).to(like)
+
+
+def blurred(images: Tensor, sigma: Tensor) -> Tensor:
+    """Convolve each image with a Gaussian beam of its own.
+
+    Parameters
+    ----------
+    images : Tensor, shape (N, C, H, W), float32
+        Left as they are.
+    sigma : Tensor, shape (N,)
+        Standard deviations in pixels; 0 leaves an image.
+
+    Returns
+    -------
+    Tensor, shape (N, C, H, W), float32
+    """
+    if float(sigma.max()) <= 0:
+        return images
+    reach = max(1, math.ceil(3 * float(sigma.max())))
+    taps = torch.arange(-reach, reach + 1.0)
+    widths = sigma.clamp(min=1e-3)[:, None]
+    lines = torch.exp(-0.5 * (taps / widths) ** 2)
+    lines = (lines / lines.sum(dim=1, keepdim=True)).to(images)
+    number, channels, height, width = images.shape
+    kernels = lines.repeat_interleave(channels, dim=0)
+    flat = images.reshape(1, number * channels, height, width)
+    flat = functional.pad(flat, (reach, reach, reach, reach), mode="reflect")
+    groups = number * channels
+    flat = functional.conv2d(flat, kernels[:, None, :, None], groups=groups)
+    flat = functional.conv2d(flat, kernels[:, None, None, :], groups=groups)
+    return flat.view_as(images)

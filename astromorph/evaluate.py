@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from astromorph import artefacts, metrics
-from astromorph.augment import SkyAugmentation
+from astromorph.augment import SkyAugmentation, blurred
 from astromorph.byol import BYOL
 from astromorph.checkpoint import load_model, untrained
 from astromorph.datasets import ImageSet, gather
@@ -42,7 +42,10 @@ PIXEL_SIDE, PIXEL_COMPONENTS = 32, 128
 # Without labels these decide: noise and blur are what pixels survive best.
 GEOMETRIC = ("rotated", "flipped", "shifted")
 MARGIN = 0.02  # a smaller difference is none
-STILL = {"scale": (1.0, 1.0), "shift": 0.0, "gamma": 0.0, "noise": 0.0}
+STILL = {
+    "scale": (1.0, 1.0), "shift": 0.0, "gamma": 0.0, "contrast": 0.0,
+    "brightness": 0.0, "blur": 0.0, "noise": 0.0,
+}  # fmt: skip
 ADVICE = (
     "train longer (`epochs`), make the views differ more (`augmentation_settings`), or "
     "give it more images"
@@ -367,18 +370,9 @@ def changes(noise: Tensor) -> "dict[str, Change]":
         "flipped": lambda images, k: images.flip(3),
         "shifted": moved(rotation=False, flip=False, shift=0.08),
         "noisier": noisier,
-        "blurred": lambda images, k: _blurred(images),
+        "blurred": lambda images, k: blurred(images, torch.ones(len(images))),
         "fainter": fainter,
     }
-
-
-def _blurred(images: Tensor) -> Tensor:
-    """Convolved with a Gaussian of one pixel."""
-    line = torch.exp(-0.5 * torch.arange(-3.0, 4.0) ** 2)
-    line = (line / line.sum()).to(images)
-    flat = functional.pad(images.flatten(0, 1)[:, None], (3, 3, 3, 3), "reflect")
-    flat = functional.conv2d(flat, line.view(1, 1, 1, 7))
-    return functional.conv2d(flat, line.view(1, 1, 7, 1)).view_as(images)
 
 
 def _line(measures: dict[str, Any]) -> str:

@@ -30,6 +30,32 @@ def moving_average_decay(step: int, steps: int, start: float) -> float:
     return 1 - (1 - start) * (1 + math.cos(math.pi * step / steps)) / 2
 
 
+def warm_up_cosine(step: int, steps: int, warm_up: float = 0.1) -> float:
+    """Factor on the learning rate: it rises in a line, then falls along a cosine.
+
+    Loshchilov & Hutter (2017), eq. 5, without restarts, after the warm-up of
+    Goyal et al. (2017).
+
+    Parameters
+    ----------
+    step : int
+        From 0.
+    steps : int
+        Of the whole training, at least 1.
+    warm_up : float
+        Share of the steps in which it rises, from 0 to below 1.
+
+    Returns
+    -------
+    float
+        Above 0, at most 1.
+    """
+    rising = warm_up * steps
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / (steps - rising + 1)))
+
+
 def parameter_groups(
     model: nn.Module, weight_decay: float
 ) -> Iterator[dict[str, object]]:

@@ -199,6 +199,17 @@ class AugmentationSettings(Section):
     """Spread of the logarithm of the exponent that bends the brightness scale,
     so that brightness alone does not tell objects apart; 0 leaves it."""
 
+    contrast: Annotated[float, Field(ge=0, le=3)] = 0.5
+    """Spread of the logarithm of a factor on all that stands out from the
+    background: the same object, nearer or farther. 0 leaves it."""
+
+    brightness: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Largest shift of the background level, where the image spans 0 to 1."""
+
+    blur: Annotated[float, Field(ge=0, le=10)] = 1.0
+    """Largest width (standard deviation, in pixels) of a Gaussian beam that each
+    view is smoothed with: another telescope. 0 leaves it."""
+
     noise: Annotated[float, Field(ge=0, le=1)] = 0.05
     """Largest standard deviation of added Gaussian noise, where the image spans
     0 to 1."""
@@ -258,10 +269,11 @@ class Settings(Section):
     with many."""
 
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    """Step size of AdamW."""
+    """Step size of AdamW, after a warm-up and before it falls along a cosine."""
 
     exponential_lr: bool = False
-    """Multiply the learning rate by `gamma` after each epoch."""
+    """Multiply the learning rate by `gamma` after each epoch, in place of the
+    cosine."""
 
     gamma: Annotated[float, Field(gt=0, lt=1)] = 0.99
     """The factor of `exponential_lr`."""

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
+from astromorph import metrics
 from astromorph.augment import SkyAugmentation
 from astromorph.byol import BYOL
 from astromorph.datasets import (
@@ -20,10 +22,12 @@ from astromorph.datasets import (
     ImageSet,
 )
 from astromorph.errors import AstromorphError
-from astromorph.optimise import adamw, moving_average_decay
+from astromorph.optimise import adamw, moving_average_decay, warm_up_cosine
 from astromorph.progress import track
 
 LOG = logging.getLogger(__name__)
+MOST_WATCHED, FEWEST_WATCHED = 512, 64  # images whose embeddings are measured
+COLLAPSED = 0.3  # share of the measures before training below which it is one
 TEST_SEED = 1_000_003  # views of the test images are the same in every epoch
 
 
@@ -40,9 +44,12 @@ class Epoch:
     test_loss : float or None
         The same for the held-out images; None where there are none.
     learning_rate : float
-        In this epoch.
+        Of its last step.
     moving_average_decay : float
         After its last step.
+    effective_rank, spread : float
+        Of the embeddings of up to 512 held-out images (training ones where too
+        few are held out): 1 and 0 are a collapse.
     """
 
     epoch: int
@@ -50,6 +57,8 @@ class Epoch:
     test_loss: float | None
     learning_rate: float
     moving_average_decay: float
+    effective_rank: float
+    spread: float
 
 
 class ByolTrainer:
@@ -72,6 +81,9 @@ class ByolTrainer:
         epoch.
     lr_scheduler_options : dict, optional
         Keywords for `lr_scheduler`.
+    schedule : callable or None
+        ``schedule(step, steps)`` gives the factor on the learning rate at each
+        step; None leaves it, as does a `lr_scheduler`.
     decay : float
         Share of the target that is kept per step at the start.
     device : str
@@ -99,6 +111,7 @@ class ByolTrainer:
         learning_rate: float = 1e-3,
         lr_scheduler: Callable[..., LRScheduler] | None = None,
         lr_scheduler_options: dict[str, Any] | None = None,
+        schedule: Callable[[int, int], float] | None = warm_up_cosine,
         decay: float = 0.99,
         device: str = "auto",
         seed: int = 0,
@@ -115,6 +128,8 @@ class ByolTrainer:
             if lr_scheduler
             else None
         )
+        self.schedule = None if lr_scheduler else schedule
+        self.rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.decay = decay
         self.step = 0
 
@@ -160,13 +175,20 @@ class ByolTrainer:
             )
         steps = epochs * sum(1 for _ in _batches(train, batch_size))
         history: list[Epoch] = []
+        watched = test if test and len(test) >= FEWEST_WATCHED else train
+        watched = watched.subset(range(min(len(watched), MOST_WATCHED)))
+        before = self._measure(watched, batch_size)
         with _scalars(log_dir) as write:
             for number in range(1, epochs + 1):
-                rate = float(self.optimizer.param_groups[0]["lr"])
                 train_loss = self.train_epoch(train, batch_size, steps)
+                rate = float(self.optimizer.param_groups[0]["lr"])
                 test_loss = self.test(test, batch_size) if test else None
                 decay = moving_average_decay(self.step, steps, self.decay)
-                history.append(Epoch(number, train_loss, test_loss, rate, decay))
+                measured = self._measure(watched, batch_size)
+                _announce(measured, before, number)
+                history.append(
+                    Epoch(number, train_loss, test_loss, rate, decay, *measured)
+                )
                 write(history[-1])
                 _report(history[-1], epochs)
                 if self.lr_scheduler:
@@ -197,6 +219,12 @@ class ByolTrainer:
         for indices in track(parts, len(parts), "batches"):
             images = data.batch(indices).to(self.device)
             loss = self.byol.loss(self.augment(images), self.augment(images))
+            if self.schedule is not None:
+                factor = self.schedule(self.step, steps)
+                for group, rate in zip(
+                    self.optimizer.param_groups, self.rates, strict=True
+                ):
+                    group["lr"] = factor * rate
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
@@ -224,6 +252,15 @@ class ByolTrainer:
             total += float(loss) * len(indices)
         self.byol.train()
         return total / len(data)
+
+    @torch.no_grad()
+    def _measure(self, data: ImageSet, batch_size: int) -> tuple[float, float]:
+        """Effective rank and spread of the embeddings of some images."""
+        parts = [self.forward(data.batch(k)) for k in data.batches(batch_size)]
+        vectors = torch.cat(parts).numpy()
+        if not np.isfinite(vectors).all():
+            return math.nan, math.nan
+        return metrics.rank_me(vectors), metrics.spread(vectors)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
@@ -264,11 +301,23 @@ def _finite(loss: float) -> float:
     )
 
 
+def _announce(
+    now: tuple[float, float], before: tuple[float, float], epoch: int
+) -> None:
+    """Warn where the embeddings begin to be all the same."""
+    if now[0] < COLLAPSED * before[0] or now[1] < COLLAPSED * before[1]:
+        LOG.warning(
+            "epoch %d: the embedding collapses (effective rank %.2f, spread %.4f; %.2f "
+            "and %.4f before training); set a smaller `learning_rate`, a larger "
+            "`batch_size`, or `byol_settings.use_momentum: true`", epoch, *now, *before,
+        )  # fmt: skip
+
+
 def _report(epoch: Epoch, epochs: int) -> None:
     test = "none held out" if epoch.test_loss is None else f"{epoch.test_loss:.4f}"
     LOG.info(
-        "epoch %d of %d: train loss %.4f, test loss %s",
-        epoch.epoch, epochs, epoch.train_loss, test,
+        "epoch %d of %d: train loss %.4f, test loss %s, effective rank %.1f",
+        epoch.epoch, epochs, epoch.train_loss, test, epoch.effective_rank,
     )  # fmt: skip
 
 
@@ -286,6 +335,8 @@ def _scalars(log_dir: str | Path | None) -> Iterator[Callable[[Epoch], None]]:
             scalars = {
                 "loss/train": epoch.train_loss,
                 "loss/test": epoch.test_loss,
+                "embedding/effective_rank": epoch.effective_rank,
+                "embedding/spread": epoch.spread,
                 "schedule/learning_rate": epoch.learning_rate,
                 "schedule/moving_average_decay": epoch.moving_average_decay,
             }

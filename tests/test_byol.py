@@ -9,7 +9,12 @@ from torch.nn import functional
 
 from astromorph.byol import BYOL, cosine_loss
 from astromorph.networks import AstroMorphologyModel
-from astromorph.optimise import adamw, moving_average_decay, parameter_groups
+from astromorph.optimise import (
+    adamw,
+    moving_average_decay,
+    parameter_groups,
+    warm_up_cosine,
+)
 
 
 def small(**options) -> BYOL:
@@ -129,3 +134,17 @@ def test_biases_and_norms_do_not_decay():
     assert trained == {id(p) for p in byol.parameters() if p.requires_grad}
     assert not trained & {id(p) for p in byol.target.parameters()}
     assert adamw(byol, 0.5).param_groups[1]["lr"] == 0.5
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 1000])
+def test_the_learning_rate_rises_and_falls(steps):
+    """In a line to 1 at a tenth of the steps, then along a cosine; never 0."""
+    factors = [warm_up_cosine(k, steps) for k in range(steps)]
+    assert 0 < min(factors) <= max(factors) <= 1
+    top = factors.index(max(factors))
+    assert top == pytest.approx(0.1 * steps, abs=1)
+    assert factors[:top] == sorted(factors[:top])
+    assert factors[top:] == sorted(factors[top:], reverse=True)
+    if steps == 1000:
+        assert factors[550] == pytest.approx(0.5, abs=0.01)
+        assert factors[-1] < 1e-4

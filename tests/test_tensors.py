@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from astromorph.augment import SkyAugmentation
+from astromorph.augment import SkyAugmentation, blurred
 from astromorph.cache import load_plain, read_shard, save_plain
 from astromorph.datasets import CachedDataset, batches, read_subset
 from astromorph.errors import AstromorphError
@@ -18,7 +18,10 @@ from astromorph.settings import AugmentationSettings, NetworkSettings
 from astromorph.split import split
 from astromorph.tensor_file import save_tensors
 
-STILL = {"scale": (1.0, 1.0), "shift": 0.0, "gamma": 0.0, "noise": 0.0}
+STILL = {
+    "scale": (1.0, 1.0), "shift": 0.0, "gamma": 0.0, "noise": 0.0,
+    "contrast": 0.0, "brightness": 0.0, "blur": 0.0,
+}  # fmt: skip
 
 
 class Malicious:
@@ -172,7 +175,8 @@ def test_each_image_and_each_view_has_its_own_draw():
 def test_no_filled_corner_comes_into_view():
     """A white image stays white however it is turned, shifted and shrunk."""
     images = torch.ones(64, 1, 24, 40)
-    views = augmentation(scale=(0.5, 2.0), shift=0.3, gamma=0.5, noise=0.0)(images)
+    strength = STILL | {"scale": (0.5, 2.0), "shift": 0.3, "gamma": 0.5, "blur": 2.0}
+    views = augmentation(**strength)(images)
     torch.testing.assert_close(views, images)
 
 
@@ -191,6 +195,40 @@ def test_flips_mirror_half_of_the_images():
     mirrored = (views - images.flip(3)).abs().amax(dim=(1, 2, 3)) < 1e-5
     assert (same | mirrored).all()
     assert 60 < same.sum() < 140
+
+
+def test_each_image_is_blurred_by_its_own_beam():
+    """A point becomes a Gaussian of the width asked for; its flux stays."""
+    images = torch.zeros(3, 2, 33, 33)
+    images[..., 16, 16] = 1
+    sigma = torch.tensor([0.0, 1.0, 2.0])
+    found = blurred(images, sigma)
+    torch.testing.assert_close(found[0], images[0])
+    x = torch.arange(33.0) - 16
+    for k in (1, 2):
+        width = (found[k, 0] * x**2).sum() / found[k, 0].sum()
+        assert float(width.sqrt()) == pytest.approx(float(sigma[k]), rel=0.03)
+        torch.testing.assert_close(found[k, 0], found[k, 0].T)
+    torch.testing.assert_close(found.sum(dim=(2, 3)), torch.ones(3, 2))
+    torch.testing.assert_close(blurred(images, torch.zeros(3)), images)
+
+
+def test_contrast_and_brightness_stay_within_their_settings():
+    """What stands out is scaled, the background is shifted; both by own draws."""
+    images = torch.full((300, 1, 16, 16), 0.3)
+    images[..., 6:10, 6:10] = 0.5
+    still = STILL | {"contrast": 0.5}
+    views = augmentation(rotation=False, flip=False, **still)(images)
+    factor = (views[..., 8, 8] - views[..., 0, 0]) / 0.2
+    assert math.exp(-0.5) - 0.01 < factor.min() < 0.65
+    assert 1.55 < factor.max() < math.exp(0.5) + 0.01
+    torch.testing.assert_close(views[..., 0, 0], images[..., 0, 0])
+    still = STILL | {"brightness": 0.1}
+    views = augmentation(rotation=False, flip=False, **still)(images)
+    offset = views[..., 0, 0] - 0.3
+    assert -0.101 < offset.min() < -0.08
+    assert 0.08 < offset.max() < 0.101
+    torch.testing.assert_close(views[..., 8, 8] - views[..., 0, 0], offset * 0 + 0.2)
 
 
 @pytest.mark.parametrize("shape", [(41, 41), (41, 61)])

@@ -102,6 +102,43 @@ def test_own_parts_are_used():
     assert [e.learning_rate for e in history] == pytest.approx([0.1, 0.05, 0.025])
 
 
+def test_the_learning_rate_follows_the_schedule():
+    """By default warm-up and cosine; any function of the step, or none."""
+    rates = {}
+    for name, schedule in (
+        ("default", ...),
+        ("half", lambda k, n: 0.5),
+        ("none", None),
+    ):
+        options = {} if schedule is ... else {"schedule": schedule}
+        made = trainer(learning_rate=0.01, **options)
+        history = made.train_model(images(8), None, epochs=10, batch_size=4)
+        rates[name] = [epoch.learning_rate for epoch in history]
+    assert rates["half"] == pytest.approx([0.005] * 10)
+    assert rates["none"] == pytest.approx([0.01] * 10)
+    assert rates["default"][1] > 0.9 * 0.01
+    assert rates["default"][-1] < 0.1 * 0.01
+
+
+def test_a_collapse_is_announced_when_it_begins(caplog):
+    """Weights that are shrunk to nothing make all embeddings alike."""
+    made = trainer()
+    history = made.train_model(images(), None, epochs=1, batch_size=8)
+    assert "collapses" not in caplog.text
+    assert history[-1].effective_rank > 1
+
+    def forgetting(images: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            for parameter in made.byol.encoder.parameters():
+                parameter.mul_(1e-3)
+        return images
+
+    made.augment = forgetting
+    history = made.train_model(images(), None, epochs=2, batch_size=8)
+    assert "epoch 1: the embedding collapses" in caplog.text
+    assert history[-1].spread < 0.01
+
+
 def test_scalars_are_written(tmp_path):
     """TensorBoard finds the losses of each epoch in `log_dir`."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
