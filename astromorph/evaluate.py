@@ -272,12 +272,14 @@ def _eye(
 
 
 def _small(data: ImageSet, change: "Change | None") -> "Vectors":
-    """Images of 32 by 32 pixels, in one row each, `(N, C * 1024)`."""
+    """Images of 32 by 32 pixels or fewer, `(N, P)`: all pixels in one row."""
     rows: NDArray[np.float32] | None = None
     for indices in data.batches(256):
         batch = data.batch(indices)
         batch = batch if change is None else change(batch, indices)
-        small = functional.adaptive_avg_pool2d(batch, PIXEL_SIDE).flatten(1).numpy()
+        # Cubes have many channels: fewer pixels of each keep the work the same.
+        side = max(4, min(PIXEL_SIDE, int(2 * PIXEL_SIDE / batch.shape[1] ** 0.5)))
+        small = functional.adaptive_avg_pool2d(batch, side).flatten(1).numpy()
         if rows is None:
             rows = np.empty((len(data), small.shape[1]), np.float32)
         rows[indices.numpy()] = small

@@ -267,7 +267,7 @@ def tiles(file: BinaryIO, hdu: Hdu) -> Any:
     """
     from astropy.io import fits
 
-    _refuse_impossible_tiles(hdu)
+    refuse_impossible_tiles(hdu)
     file.seek(hdu.start)
     data = _exactly(file, hdu.size)
     if len(data) < hdu.size:
@@ -386,7 +386,14 @@ def _axes(header: Header, keyword: str) -> tuple[int, ...]:
     return tuple(lengths)
 
 
-def _refuse_impossible_tiles(hdu: Hdu) -> None:
+def refuse_impossible_tiles(hdu: Hdu) -> None:
+    """Hold what a tiled image's header promises against its tiles and bytes.
+
+    Raises
+    ------
+    FitsImageError
+        So few bytes cannot hold so many pixels, or the tiles do not cover them.
+    """
     header, pixels = hdu.header, math.prod(hdu.shape)
     columns = header.integer("TFIELDS", 0)
     if not 1 <= columns <= MOST_COLUMNS or len(hdu.shape) > MOST_AXES:

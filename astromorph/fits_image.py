@@ -300,6 +300,8 @@ def _together(facts: list[ImageFacts]) -> ImageFacts:
 def _describe(file: BinaryIO, rules: DataSettings) -> ImageFacts:
     hdu, primary, axes = _choose(file, rules)
     fits_file.refuse_truncated(file, hdu)
+    if hdu.compressed:
+        fits_file.refuse_impossible_tiles(hdu)
     return _facts(hdu, primary, axes, rules)
 
 
