@@ -14,7 +14,7 @@ import numpy as np
 from astropy.wcs import WcsError, Wcsprm
 
 from astromorph.errors import FitsImageError
-from astromorph.fits_file import Header
+from astromorph.fits_header import Header
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -7,7 +7,7 @@ import numpy as np
 
 from astromorph import artefacts, fits_image, sky
 from astromorph.errors import AstromorphError
-from astromorph.fits_image import ImageFacts
+from astromorph.fits_facts import ImageFacts
 from astromorph.progress import track
 
 LOG = logging.getLogger(__name__)

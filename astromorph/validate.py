@@ -32,7 +32,7 @@ from astromorph.duplicates import (
 )
 from astromorph.errors import FitsImageError
 from astromorph.filelist import Entry, asked_subset, list_columns, read_filelist
-from astromorph.fits_image import ImageFacts
+from astromorph.fits_facts import ImageFacts
 from astromorph.progress import track
 from astromorph.reference import Reference, find_reference, refuse_others
 from astromorph.settings import Settings

@@ -25,7 +25,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 from astropy.io import fits
 
-from astromorph.fits_image import ImageFacts, write
+from astromorph.fits_facts import ImageFacts
+from astromorph.fits_image import write
 from astromorph.settings import Settings
 from astromorph.shards import preprocess
 from astromorph.validate import validate

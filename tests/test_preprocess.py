@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch.nn import functional
 
+from astromorph.background import clipped
 from astromorph.errors import FitsImageError
 from astromorph.fits_image import Image
-from astromorph.preprocess import clipped, common_scale, prepare, resize
+from astromorph.preprocess import common_scale, prepare
+from astromorph.resample import resize
 from astromorph.settings import PreprocessSettings
 
 
