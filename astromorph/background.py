@@ -31,8 +31,9 @@ def clipped(values: "NDArray[Any]", most: int = MOST_MEASURED) -> tuple[float, f
     Returns
     -------
     background, noise : float
-        Where more than half of the values are alike (simulations, sums with a
-        floor) the clipped deviation can be 0; that of all values then stands in.
+        Where most values are alike (simulations, sums with a floor, a faint
+        source on nothing) the clipped deviation can be 0; that of all values
+        then stands in. 0 where all are equal.
     """
     # An odd step does not walk along the same columns again and again.
     step = -(-values.size // most)
@@ -52,7 +53,8 @@ def clipped(values: "NDArray[Any]", most: int = MOST_MEASURED) -> tuple[float, f
             break
         first, last = new_first, new_last
         middle, deviation = _middle(distance[first:last])
-    return float(reference) + middle, deviation or everything
+    noise = deviation or everything or float(np.std(values, dtype=np.float64))
+    return float(reference) + middle, noise
 
 
 def _middle(ordered: "NDArray[np.float64]") -> tuple[float, float]:

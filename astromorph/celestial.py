@@ -231,6 +231,8 @@ def _icrs(
     system = header.text("RADESYS") or header.text("RADECSYS")
     equinox = header.number("EQUINOX")
     equinox = header.number("EPOCH") if equinox is None else equinox
+    if equinox is not None and not 1800 <= equinox <= 2100:
+        equinox = None  # 0, a Julian date and the like are no equinox
     return to_icrs(lon, lat, axis, system, math.nan if equinox is None else equinox)
 
 

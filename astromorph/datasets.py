@@ -133,8 +133,9 @@ class NativeDataset(Dataset[Tensor]):
         joined = _joined(groups, LIKE_SIZES) if fewest > 1 else list(groups.values())
         parts: list[Tensor] = []
         for group in joined:
-            largest = max(self.images[k][0].numel() for k in group)
-            fitting = max(fewest, min(batch_size, batch_size * PIXELS // largest))
+            sizes = [self.images[k].shape[1:] for k in group]
+            pixels = max(h for h, _ in sizes) * max(w for _, w in sizes)
+            fitting = max(fewest, min(batch_size, batch_size * PIXELS // pixels))
             members = torch.tensor(group)
             parts += batches(len(group), fitting, members)
         place = {int(k): at for at, k in enumerate(indices.tolist())}
@@ -289,9 +290,13 @@ def _reflected(old: int, new: int) -> Tensor:
 
 
 def _joined(groups: dict[tuple[int, int], list[int]], fewest: int) -> list[list[int]]:
-    """Groups in the order of their size, the small ones joined with the next."""
+    """Groups in the order of their size, the small ones joined with the next.
+
+    Upright images come after the others: joined with them, both would grow.
+    """
     joined: list[list[int]] = []
-    for _, group in sorted(groups.items(), key=lambda item: (max(item[0]), item[0])):
+    by_size = sorted(groups.items(), key=lambda g: (g[0][0] > g[0][1], max(g[0]), g[0]))
+    for _, group in by_size:
         if joined and (len(joined[-1]) < fewest):
             joined[-1] += group
         else:

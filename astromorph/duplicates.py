@@ -3,7 +3,7 @@
 import hashlib
 import math
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -23,9 +23,11 @@ DROPPED = f"{DUPLICATE}left out, "
 CELL = 8.0  # side of a cell of the sky over the distance that matters
 PIXELS_WITHOUT_BEAM = 2.0
 ARCSEC_WITHOUT_SCALE = 1.0
+LARGEST_REACH = 36_000.0  # arcsec; a beam or pixel larger than 10 degrees is wrong
 ROWS_AT_ONCE = 4096
+BETWEEN = "\0"  # paths; none has it
 
-Confirm = Callable[[str, str], bool]
+Identify = Callable[[Sequence[str]], str | None]
 Key = tuple[int, int, float, float, float, float]  # kind, key, x, y, z, reach
 
 
@@ -56,7 +58,7 @@ class Finder:
     --------
     >>> with finder() as found:
     ...     for row, text in enumerate(["a", "b", "a"]):
-    ...         found.add(row, [key_of(SAME_CONTENT, text)], f"{row}.fits")
+    ...         found.add(row, [key_of(SAME_CONTENT, text)], [f"{row}.fits"])
     ...     [(match.row, match.first) for match in found.matches()]
     [(2, 0)]
     """
@@ -68,71 +70,99 @@ class Finder:
         database.execute("CREATE TABLE keys (kind, key, row, x, y, z, reach)")
         database.execute("CREATE TABLE paths (row INTEGER PRIMARY KEY, path)")
         database.execute("CREATE TABLE found (row INTEGER PRIMARY KEY, first, kind)")
+        database.execute("CREATE TABLE kept (key, row, x, y, z, reach)")
+        database.execute("CREATE INDEX kept_keys ON kept (key)")
 
-    def add(self, row: int, keys: Iterable[Key], path: str) -> None:
-        """Note the keys and the file of a row."""
-        self._paths.append((row, path))
-        self._waiting += [(kind, key, row, *rest) for kind, key, *rest in keys]
+    def add(self, row: int, keys: Iterable[Key], paths: Sequence[str]) -> None:
+        """Note the keys and the files of a row; one without keys repeats nothing."""
+        waiting = [(kind, key, row, *rest) for kind, key, *rest in keys]
+        if waiting:
+            self._paths.append((row, BETWEEN.join(paths)))
+            self._waiting += waiting
         if len(self._waiting) >= ROWS_AT_ONCE:
             self._flush()
 
-    def matches(self, confirm: Confirm | None = None) -> Iterator[Match]:
+    def matches(self, identify: Identify | None = None) -> Iterator[Match]:
         """The rows that repeat an earlier one, in order.
 
         Parameters
         ----------
-        confirm : callable, optional
-            ``confirm(path, first_path)``, asked where equal keys make
-            `SAME_CONTENT` only likely.
+        identify : callable, optional
+            ``identify(paths)``, asked once for each row whose keys make
+            `SAME_CONTENT` likely: rows are alike where what it gives is; with
+            None a row is like no other.
 
         Yields
         ------
         Match
-            One per row: the strongest kind, with the earliest row.
+            One per row: the strongest kind, with the earliest row, which repeats
+            none itself.
         """
         self._flush()
-        for kind in (SAME_FILE, SAME_CONTENT, SAME_PLACE):
-            rows = self._database.execute(
-                "SELECT key, row, x, y, z, reach FROM keys WHERE kind = ? AND key IN "
-                "(SELECT key FROM keys WHERE kind = ? GROUP BY key HAVING COUNT(*) > 1)"
-                " ORDER BY key, row",
-                (kind, kind),
-            )
-            for _, group in groupby(rows, itemgetter(0)):
-                self._database.executemany(
-                    "INSERT INTO found VALUES (?, ?, ?) ON CONFLICT (row) DO UPDATE "
-                    "SET first = min(first, excluded.first) WHERE kind = excluded.kind",
-                    [(*pair, kind) for pair in self._alike(group, kind, confirm)],
-                )
+        for kind in (SAME_FILE, SAME_CONTENT):
+            for _, group in groupby(self._shared(kind, "key, row"), itemgetter(0)):
+                alike = self._alike([row for _, row, *_ in group], kind, identify)
+                self._note(alike, kind)
+        for row, cells_of in groupby(self._shared(SAME_PLACE, "row"), itemgetter(1)):
+            self._note(self._near(row, list(cells_of)), SAME_PLACE)
         for found in self._database.execute(
             "SELECT found.row, first, kind, path FROM found JOIN paths "
             "ON paths.row = first ORDER BY found.row"
         ):
-            yield Match(*found)
+            row, first, kind, paths = found
+            yield Match(row, first, kind, paths.partition(BETWEEN)[0])
+
+    def _shared(self, kind: int, order: str) -> Iterable[tuple[Any, ...]]:
+        """The keys of a kind that several rows have."""
+        return self._database.execute(
+            "SELECT key, row, x, y, z, reach FROM keys WHERE kind = ? AND key IN "
+            "(SELECT key FROM keys WHERE kind = ? GROUP BY key HAVING COUNT(*) > 1) "
+            f"ORDER BY {order}",
+            (kind, kind),
+        )
+
+    def _note(self, pairs: Iterable[tuple[int, int]], kind: int) -> None:
+        self._database.executemany(
+            "INSERT OR IGNORE INTO found VALUES (?, ?, ?)",
+            [(*pair, kind) for pair in pairs],
+        )
 
     def _alike(
-        self, group: Iterable[Any], kind: int, confirm: Confirm | None
+        self, rows: Iterable[int], kind: int, identify: Identify | None
     ) -> Iterator[tuple[int, int]]:
         """Of the rows with one key, those that repeat an earlier one, with it."""
-        kept: list[tuple[int, tuple[float, float, float], float]] = []
-        for _, row, x, y, z, reach in group:
-            here = (x, y, z)
-            for first, there, other in kept:
-                if kind == SAME_PLACE:
-                    same = arcsec_between(here, there) <= min(reach, other)
-                elif kind == SAME_CONTENT and confirm is not None:
-                    same = confirm(self._path(row), self._path(first))
-                else:
-                    same = True
-                if same:
-                    yield row, first
-                    break
-            else:
-                kept.append((row, here, reach))
+        firsts: dict[str, int] = {}
+        for row in rows:
+            name: str | None = ""
+            if kind == SAME_CONTENT and identify is not None:
+                name = identify(self._paths_of(row))
+            if name is not None and firsts.setdefault(name, row) != row:
+                yield row, firsts[name]
 
-    def _path(self, row: int) -> str:
+    def _near(
+        self, row: int, places: Sequence[tuple[Any, ...]]
+    ) -> list[tuple[int, int]]:
+        """The row with the earliest that is close and repeats none itself."""
+        known = self._database.execute("SELECT 1 FROM found WHERE row = ?", (row,))
+        if known.fetchone():
+            return []
+        firsts = []
+        for key, _, *here, reach in places:
+            for first, *there, other in self._database.execute(
+                "SELECT row, x, y, z, reach FROM kept WHERE key = ? ORDER BY rowid",
+                (key,),
+            ):
+                if _arcsec(here, there) <= min(reach, other):
+                    firsts.append(first)
+                    break
+        if firsts:
+            return [(row, min(firsts))]
+        self._database.executemany("INSERT INTO kept VALUES (?, ?, ?, ?, ?, ?)", places)
+        return []
+
+    def _paths_of(self, row: int) -> list[str]:
         found = self._database.execute("SELECT path FROM paths WHERE row = ?", (row,))
-        return str(found.fetchone()[0])
+        return str(found.fetchone()[0]).split(BETWEEN)
 
     def _flush(self) -> None:
         self._database.executemany(
@@ -180,11 +210,8 @@ def key_of(kind: int, text: str) -> Key:
 
 def reach_of(beam_arcsec: float | None, pixel_scale_arcsec: float | None) -> float:
     """How close two positions are one, in arcseconds: the beam, or two pixels."""
-    if beam_arcsec:
-        return beam_arcsec
-    if pixel_scale_arcsec:
-        return PIXELS_WITHOUT_BEAM * pixel_scale_arcsec
-    return ARCSEC_WITHOUT_SCALE
+    reach = beam_arcsec or PIXELS_WITHOUT_BEAM * (pixel_scale_arcsec or 0)
+    return min(reach or ARCSEC_WITHOUT_SCALE, LARGEST_REACH)
 
 
 def place_keys(
@@ -198,7 +225,8 @@ def place_keys(
     if ra_deg is None or dec_deg is None:
         return []
     x, y, z = vector(ra_deg, dec_deg)
-    octave = math.log2(max(reach_arcsec, 1e-3))
+    reach_arcsec = min(max(reach_arcsec, 1e-3), LARGEST_REACH)
+    octave = math.log2(reach_arcsec)
     found: list[Key] = []
     for grid, level in ((0, math.floor(octave)), (1, math.floor(octave + 0.5))):
         side_deg = CELL * 2.0 ** (level + 1) / 3600
@@ -244,6 +272,10 @@ def arcsec_between(
     one: tuple[float, float, float], other: tuple[float, float, float]
 ) -> float:
     """Angle between unit vectors, exact for small ones too."""
+    return _arcsec(one, other)
+
+
+def _arcsec(one: Sequence[float], other: Sequence[float]) -> float:
     chord = math.dist(one, other)
     return math.degrees(2 * math.asin(min(1.0, chord / 2))) * 3600
 

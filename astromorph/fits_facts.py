@@ -153,7 +153,10 @@ def _asked(header: Header, primary: Header, keywords: Sequence[str]) -> dict[str
     for cards in (primary, header):
         whole = fits.Header.fromstring(cards.raw.decode("ascii", "replace"))
         for keyword in keywords:
-            value = whole.get(keyword)
+            try:
+                value = whole.get(keyword)
+            except (fits.VerifyError, ValueError, TypeError, IndexError):
+                continue  # a damaged card is no reason to lose the image
             if value is not None and not isinstance(value, fits.card.Undefined):
                 found[keyword] = " ".join(str(value).split())
     return {keyword: found.get(keyword, "") for keyword in keywords}

@@ -12,6 +12,7 @@ import lzma
 import math
 import os
 import re
+import stat
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -87,7 +88,10 @@ def opened(path: str | Path) -> Iterator[BinaryIO]:
     try:
         if not str(path):
             raise FitsImageError("the row of the list has an empty path")
-        with open(path, "rb", buffering=0) as file, _unpacked(file) as unpacked:
+        with (
+            open(path, "rb", buffering=0, opener=_without_waiting) as file,
+            _unpacked(_regular(file)) as unpacked,
+        ):
             yield unpacked
     except FileNotFoundError:
         raise FitsImageError("there is no such file") from None
@@ -220,6 +224,17 @@ def tiles(file: BinaryIO, hdu: Hdu) -> Any:
         return found.section
 
 
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a named pipe too at once, not when somebody writes to it."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _regular(file: io.FileIO) -> io.FileIO:
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        raise FitsImageError("this is a pipe, a socket or a device, not a file")
+    return file
+
+
 def _unpacked(file: io.FileIO) -> Any:
     """The file itself, or what unpacks it."""
     magic = file.read(6)
@@ -261,7 +276,10 @@ UNPACKERS: dict[bytes, Callable[[Any], Any]] = {
 def _header(file: BinaryIO, start: int, number: int) -> bytes | None:
     """The cards before END; None behind the last HDU."""
     file.seek(start)
-    raw = file.read(FIRST_READ)
+    # What is read of a compressed stream beyond a header would be unpacked again,
+    # from the file's beginning, to reach the next.
+    plain = isinstance(file, io.FileIO)
+    raw = bytearray(file.read(FIRST_READ if plain else BLOCK))
     begin = b"SIMPLE  =" if number == 0 else b"XTENSION="
     if raw[:9] != begin:
         if number:
@@ -276,9 +294,9 @@ def _header(file: BinaryIO, start: int, number: int) -> bytes | None:
         while end >= 0 and (end % CARD or raw[end + 3 : end + 8].strip(b" \0")):
             end = raw.find(b"END", end + 1)
         if end >= 0:
-            return raw[:end]
+            return bytes(raw[:end])
         scanned = len(raw) // CARD * CARD
-        more = file.read(max(10 * BLOCK, len(raw)))
+        more = file.read(max(10 * BLOCK, len(raw)) if plain else BLOCK)
         raw += more
         if not more or len(raw) > LONGEST_HEADER:
             raise FitsImageError(f"the header of HDU {number} has no END card")
@@ -367,13 +385,15 @@ def _padded(data: bytes, filler: bytes) -> bytes:
 def _exactly(file: BinaryIO, number: int) -> bytes:
     """Up to `number` bytes; what claims more takes no more memory than it has."""
     if isinstance(file, io.FileIO):
-        there = os.fstat(file.fileno()).st_size - file.tell()
-        return file.read(max(0, min(number, there)))
+        number = min(number, os.fstat(file.fileno()).st_size - file.tell())
+        piece = max(0, number)  # the system gives at most 2 GiB of it
+    else:
+        piece = 2**22
     parts, missing = [], number
-    while missing and (part := file.read(min(missing, 2**22))):
+    while missing > 0 and (part := file.read(min(missing, piece))):
         parts.append(part)
         missing -= len(part)
-    return b"".join(parts)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _truncated(promised: int, found: int) -> FitsImageError:

@@ -108,16 +108,15 @@ def pixels_of(
     file: BinaryIO, hdu: Hdu, axes: Axes, rules: DataSettings
 ) -> "NDArray[np.float32]":
     """Pixels `(C, H, W)`; NaN where bad. Cubes are read plane by plane."""
-    values = (fits_file.tiles if hdu.compressed else fits_file.stored)(file, hdu)
     number = math.prod(hdu.shape[axis] for axis in axes.others)
     how, which = chosen_planes(rules.planes, number)
+    if hdu.compressed:
+        plane = _Slabs(fits_file.tiles(file, hdu), hdu, axes, len(which) > 1).plane
+    else:
+        values = fits_file.stored(file, hdu)
 
-    def plane(p: int) -> "NDArray[np.float32]":
-        index = axes.index(p, hdu.shape)
-        if not hdu.compressed:
-            return fits_file.scaled(values[index], hdu)
-        with fits_file.decoding(), np.errstate(over="ignore", invalid="ignore"):
-            return np.asarray(values[index], dtype=np.float32)
+        def plane(p: int) -> "NDArray[np.float32]":
+            return fits_file.scaled(values[axes.index(p, hdu.shape)], hdu)
 
     if how == "channels":
         if len(which) == 1:
@@ -125,6 +124,47 @@ def pixels_of(
         return np.stack([plane(p) for p in which])
     reduced: NDArray[np.float32] = REDUCTIONS[how](plane(p) for p in which)
     return reduced[None]
+
+
+class _Slabs:
+    """Planes of a tiled cube; a tile that spans several is decoded once.
+
+    Parameters
+    ----------
+    values : astropy section or ndarray
+        Decodes what is sliced out of it.
+    hdu : Hdu
+        Whose tiles they are.
+    axes : Axes
+        Of the image.
+    several : bool
+        Neighbouring planes are wanted too.
+    """
+
+    def __init__(self, values: Any, hdu: Hdu, axes: Axes, several: bool) -> None:
+        self._values, self._hdu, self._axes = values, hdu, axes
+        self._axis = axes.others[-1] if several and axes.others else None
+        self._depth, self._slab = 1, np.empty(0, np.float32)
+        self._place: tuple[Any, ...] | None = None
+        if self._axis is not None:
+            keyword = f"ZTILE{len(hdu.shape) - self._axis}"
+            self._depth = hdu.header.integer(keyword, 1)
+
+    def plane(self, p: int) -> "NDArray[np.float32]":
+        """One plane `(H, W)`."""
+        index = self._axes.index(p, self._hdu.shape)
+        with fits_file.decoding(), np.errstate(over="ignore", invalid="ignore"):
+            if self._axis is None or self._depth < 2:
+                return np.asarray(self._values[index], dtype=np.float32)
+            at = index[self._axis]
+            start = at - at % self._depth
+            wanted = (*index[: self._axis], slice(start, start + self._depth))
+            wanted = (*wanted, *index[self._axis + 1 :])
+            if wanted != self._place:
+                self._slab = np.asarray(self._values[wanted], dtype=np.float32)
+                self._place = wanted
+            left = sum(isinstance(i, slice) for i in index[: self._axis])
+            return np.array(np.take(self._slab, at - start, axis=left))
 
 
 def _sum(planes: "Iterator[NDArray[np.float32]]") -> "NDArray[np.float32]":

@@ -148,7 +148,29 @@ def prepare(
     return Prepared(pixels, valid, statistics, _warning(alike, resized.warning))
 
 
-def common_scale(images: Sequence[Image], rules: PreprocessSettings) -> Scale:
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """What one image adds to a scale that it shares with others.
+
+    Attributes
+    ----------
+    measured : ndarray, shape (C, 4), float64
+        Background, noise, minimum and maximum, in the file's unit.
+    scale : Scale
+        The image's own.
+    """
+
+    measured: "NDArray[np.float64]"
+    scale: Scale
+
+
+def measure(image: Image, rules: PreprocessSettings) -> Measures:
+    """Measure an image for `common_scale`; errors as those of `prepare`."""
+    resized = _resized(image, rules)
+    return Measures(resized.measured, _scale_of(resized, rules))
+
+
+def common_scale(measures: Sequence[Measures], rules: PreprocessSettings) -> Scale:
     """One brightness scale for a whole data set, from some of its images.
 
     Background, noise and lower end are medians; the upper end is the 99th
@@ -157,8 +179,8 @@ def common_scale(images: Sequence[Image], rules: PreprocessSettings) -> Scale:
 
     Parameters
     ----------
-    images : sequence of Image
-        At least one; all with the same number of channels.
+    measures : sequence of Measures
+        Of at least one image; all with the same number of channels.
     rules : PreprocessSettings
         What is done to each.
 
@@ -166,20 +188,16 @@ def common_scale(images: Sequence[Image], rules: PreprocessSettings) -> Scale:
     -------
     Scale
     """
-    resized = [_resized(image, rules) for image in images]
-    backgrounds, noises = np.stack([r.measured for r in resized]).T[:2]
+    backgrounds, noises = np.stack([m.measured for m in measures]).T[:2]
     noise = np.median(noises, axis=1)
     background = np.median(backgrounds, axis=1)
     if rules.interval == "noise":
-        highest = np.stack([r.measured[:, 3] for r in resized])
+        highest = np.stack([m.measured[:, 3] for m in measures])
         highs = (highest - background) / np.where(noise > 0, noise, 1)
         lows = np.full_like(highs, -LOWEST)
     else:
-        scales = [_scale_of(r, rules) for r in resized]
-        lows, highs = (
-            np.stack([s.low for s in scales]),
-            np.stack([s.high for s in scales]),
-        )
+        lows = np.stack([m.scale.low for m in measures])
+        highs = np.stack([m.scale.high for m in measures])
     if rules.interval == "minmax":
         return Scale(background, noise, lows.min(axis=0), highs.max(axis=0))
     low, high = np.median(lows, axis=0), np.percentile(highs, 99, axis=0)

@@ -5,15 +5,14 @@ what all of them can look at, and rows that are appended do not change it.
 """
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from astromorph import fits_image
 from astromorph.errors import AstromorphError, FitsImageError
 from astromorph.filelist import HEAD, Entry, read_filelist
-from astromorph.fits_image import Image
-from astromorph.preprocess import Scale, common_scale
+from astromorph.preprocess import Measures, Scale, common_scale, measure
 from astromorph.settings import DataSettings, Settings, fixed_channels
 
 
@@ -59,10 +58,10 @@ def find_reference(settings: Settings, datafile: str | Path) -> Reference:
         channels = _first_channels(head, rules, datafile)
     if settings.preprocess_settings.stretch_scope == "image":
         return Reference(channels)
-    images = list(_images(head, rules, channels))
-    if not images:
+    measures = list(_measures(head, settings, channels))
+    if not measures:
         raise AstromorphError(_nothing(datafile, "preprocess_settings.stretch_scope"))
-    return Reference(channels, common_scale(images, settings.preprocess_settings))
+    return Reference(channels, common_scale(measures, settings.preprocess_settings))
 
 
 def refuse_others(channels: int, reference: Reference) -> None:
@@ -91,16 +90,17 @@ def _first_channels(
     raise AstromorphError(_nothing(datafile, "data_settings.planes"))
 
 
-def _images(
-    head: Iterable[Entry], rules: DataSettings, channels: int
-) -> Iterable[Image]:
+def _measures(
+    head: Iterable[Entry], settings: Settings, channels: int
+) -> Iterator[Measures]:
+    """Of the images that can be used, one in memory at a time."""
     for entry in head:
         try:
-            facts, image = fits_image.read(entry.paths, rules)
+            facts, image = fits_image.read(entry.paths, settings.data_settings)
+            if facts.channels == channels:
+                yield measure(image, settings.preprocess_settings)
         except FitsImageError:
             continue
-        if facts.channels == channels and not image.mask.all():
-            yield image
 
 
 def _nothing(datafile: str | Path, setting: str) -> str:

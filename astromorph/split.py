@@ -1,6 +1,7 @@
 """The step `split`: which images train, which only measure the loss."""
 
 import hashlib
+import heapq
 import logging
 import sqlite3
 from collections import Counter
@@ -117,8 +118,11 @@ class Groups:
         database.execute("CREATE TABLE near (cell, x, y, z, radius, key)")
         database.execute("CREATE INDEX cells ON near (cell)")
         database.execute("CREATE TABLE groups (key PRIMARY KEY, rows, subset)")
+        database.execute("CREATE TABLE keys (row INTEGER PRIMARY KEY, key)")
 
-    def key_of(self, entry: Entry, held: dict[str, str]) -> str:
+    def key_of(
+        self, row: int, entry: Entry, held: dict[str, str], twin: int | None = None
+    ) -> str:
         """What the rows of one object, and no others, have in common.
 
         A name where there is one, so that it does not depend on other rows; the
@@ -126,19 +130,29 @@ class Groups:
 
         Parameters
         ----------
+        row : int
+            Number of the row; they come in order.
         entry : Entry
             The row of the list.
         held : dict of str to str
             The same row of the shard's table.
+        twin : int, optional
+            Number of the earlier row that shows the same image.
         """
         if entry.columns.get(GROUP):
-            return f"group {entry.columns[GROUP]}"
+            key = f"group {entry.columns[GROUP]}"
+        else:
+            key = self._found(entry, held, twin)
+        self._database.execute("INSERT INTO keys VALUES (?, ?)", (row, key))
+        return key
+
+    def _found(self, entry: Entry, held: dict[str, str], twin: int | None) -> str:
         place, radius = None, self._radius_of(held)
         if held["ra_deg"] and held["dec_deg"] and radius > 0:
             place = float(held["ra_deg"]), float(held["dec_deg"])
-        name, key = f"object {held['object']}", None
+        name, key = f"object {held['object']}", self._key_of_row(twin)
         number = self._rows_named(name) if held["object"] else MOST_OF_AN_OBJECT
-        if 0 < number < MOST_OF_AN_OBJECT:
+        if key is None and 0 < number < MOST_OF_AN_OBJECT:
             key = self._key_named(name)
         if key is None and place:
             key = self._nearest(place, radius)
@@ -186,6 +200,11 @@ class Groups:
             )  # fmt: skip
         return number
 
+    def _key_of_row(self, row: int | None) -> str | None:
+        found = self._database.execute("SELECT key FROM keys WHERE row = ?", (row,))
+        key = found.fetchone()
+        return str(key[0]) if key else None
+
     def _key_named(self, name: str) -> str:
         found = self._database.execute(
             "SELECT key FROM named WHERE name = ?", (name,)
@@ -207,12 +226,18 @@ class Groups:
             for side in sorted(self._sides)
             for cell in _cells(place, min(radius, side), side)
         ]
-        rows = self._database.execute(
-            "SELECT x, y, z, radius, key FROM near WHERE cell IN "
-            f"({','.join('?' * len(touched))}) ORDER BY rowid",
-            touched,
+        # Each cell's rows come in order, and no more of them than are looked at.
+        earliest = heapq.merge(
+            *(
+                self._database.execute(
+                    "SELECT rowid, x, y, z, radius, key FROM near WHERE cell = ? "
+                    "ORDER BY rowid",
+                    (cell,),
+                )
+                for cell in touched
+            )
         )
-        for x, y, z, other, key in rows:
+        for _, x, y, z, other, key in earliest:
             if arcsec_between(here, (x, y, z)) <= min(radius, other):
                 return str(key)
         return None
@@ -245,18 +270,21 @@ def _rows(
     with finder() as found, closing(sqlite3.connect("")) as database:
         for number, (_, _, held) in enumerate(_held(datafile, contents)):
             if held["status"] != REJECTED:
-                found.add(number, _keys(held), held["path"])
+                found.add(number, _keys(held), [held["path"]])
         matches = found.matches()
         match = next(matches, None)
         groups, used = Groups(database, settings.split_settings), 0
         for number, (shard, entry, held) in enumerate(_held(datafile, contents)):
             fate = {"status": held["status"], "reason": held["reason"]}
+            twin = None
             if match is not None and match.row == number:
                 fate = mark(held["reason"], match, drop)
+                twin = match.first if match.kind == SAME_CONTENT else None
                 match = next(matches, None)
             subset, group = NONE, ""
             if fate["status"] != REJECTED:
-                subset, group = _subset(settings, groups, entry, held)
+                key = groups.key_of(number, entry, held, twin)
+                subset, group = _subset(settings, groups, entry, key)
                 used += 1
             yield {
                 "image_id": held["image_id"],
@@ -286,13 +314,12 @@ def _keys(held: dict[str, str]) -> list[Key]:
 
 
 def _subset(
-    settings: Settings, groups: Groups, entry: Entry, held: dict[str, str]
+    settings: Settings, groups: Groups, entry: Entry, key: str
 ) -> tuple[str, str]:
     """The side of an image, and the key of its group."""
     asked = asked_subset(entry)
     if asked == NONE:
         return NONE, ""
-    key = groups.key_of(entry, held)
     number = draw(settings.seed, key)
     drawn = TEST if number < settings.split_settings.test_fraction else TRAIN
     side = groups.subset_of(key, asked or drawn)

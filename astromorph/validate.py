@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import filecmp
 import hashlib
 import io
 import itertools
@@ -57,6 +56,7 @@ class _Row:
     status: str
     reason: str
     path: str
+    paths: tuple[str, ...]
     image_id: str
     pixels: int
     width: int
@@ -114,7 +114,7 @@ def validate(
             entries = track(read_filelist(datafile), total, "headers read")
             for number, row in enumerate(_rows(work, entries, pool)):
                 file.write(row.text)
-                found.add(number, row.keys, row.path)
+                found.add(number, row.keys, row.paths)
                 summary.add(row.status, row.reason, row.path)
                 sizes.add(max(row.width, row.height) or None)
                 scales.add(row.pixel_scale_arcsec)
@@ -196,6 +196,7 @@ def _examine_one(
         status=row["status"],
         reason=row["reason"],
         path=entry.path,
+        paths=entry.paths,
         image_id=entry.image_id,
         pixels=facts.width * facts.height * facts.channels if facts else 0,
         width=facts.width if facts else 0,
@@ -253,7 +254,7 @@ def _mark_duplicates(
     catalogue: Path, found: Finder, summary: Summary, drop: bool
 ) -> None:
     """Write into the catalogue which rows repeat an earlier one."""
-    matches = found.matches(_same_bytes)
+    matches = found.matches(_all_bytes)
     match = next(matches, None)
     if match is None:
         return
@@ -277,11 +278,16 @@ def _mark_duplicates(
     os.replace(marked, catalogue)
 
 
-def _same_bytes(one: str, other: str) -> bool:
+def _all_bytes(paths: Sequence[str]) -> str | None:
+    """A digest of everything in some files; None where one cannot be read."""
+    digests = []
     try:
-        return filecmp.cmp(one, other, shallow=False)
+        for path in paths:
+            with open(path, "rb") as file:
+                digests.append(hashlib.file_digest(file, "blake2b").hexdigest())
     except OSError:
-        return False
+        return None
+    return " ".join(digests)
 
 
 @contextlib.contextmanager

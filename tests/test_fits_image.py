@@ -563,3 +563,56 @@ def test_hdus_are_walked_as_astropy_walks_them(odd_fits):
                     for k, h in enumerate(file)
                 ]
         assert found == expected, path.name
+
+
+def test_a_tile_that_spans_planes_is_decoded_once(tmp_path, monkeypatch):
+    """Sums, peaks and channels of deep tiles; the planes are the right ones."""
+    cube = np.random.default_rng(1).normal(size=(2, 7, 20, 30)).astype(np.float32)
+    fits.HDUList([
+        fits.PrimaryHDU(),
+        fits.CompImageHDU(cube, compression_type="GZIP_1", quantize_level=0,
+                          tile_shape=(1, 3, 10, 30)),
+    ]).writeto(tmp_path / "a.fits")  # fmt: skip
+    decoded = []
+    section = fits.hdu.compressed.section.CompImageSection.__getitem__
+    monkeypatch.setattr(
+        fits.hdu.compressed.section.CompImageSection, "__getitem__",
+        lambda self, index: (decoded.append(index), section(self, index))[1],
+    )  # fmt: skip
+    flat = cube.reshape(14, 20, 30)
+    for planes, truth in (
+        ("sum", flat.sum(axis=0, dtype=np.float64)[None]), ("channels 2:9", flat[2:9]),
+        ((13, 3), flat[[13, 3]]), (8, flat[8:9]),
+    ):  # fmt: skip
+        decoded.clear()
+        _, image = fits_image.read([tmp_path / "a.fits"], DataSettings(planes=planes))
+        np.testing.assert_allclose(image.pixels, truth, rtol=1e-5, atol=1e-5)
+        assert len(decoded) <= 6
+
+
+def test_headers_of_packed_files_are_unpacked_once(tmp_path, monkeypatch):
+    """Many small HDUs in a gzip file: nothing is read twice."""
+    empty = [fits.ImageHDU(name=f"E{k}") for k in range(300)]
+    packed = tmp_path / "a.fits.gz"
+    fits.HDUList([fits.PrimaryHDU(), *empty, fits.ImageHDU(np.ones((9, 9)))]).writeto(
+        packed
+    )
+    rewound = []
+    monkeypatch.setattr(gzip._GzipReader, "_rewind", rewound.append)
+    with opened(packed) as file:
+        assert sum(1 for _ in hdus(file)) == 302
+    assert rewound == []
+
+
+@pytest.mark.parametrize("equinox", [0.0, 51544.0, 1e20, None])
+def test_an_equinox_that_cannot_be_is_passed_over(tmp_path, equinox):
+    """The position stays where the header says."""
+    header = fits.Header(
+        {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 10.0, "CRVAL2": 20.0,
+         "CRPIX1": 5.5, "CRPIX2": 5.5, "CDELT1": -1e-3, "CDELT2": 1e-3}
+    )  # fmt: skip
+    if equinox is not None:
+        header["EQUINOX"] = equinox
+    fits.PrimaryHDU(np.ones((10, 10)), header).writeto(tmp_path / "a.fits")
+    facts = fits_image.describe([tmp_path / "a.fits"], DataSettings())
+    assert (facts.ra_deg, facts.dec_deg) == pytest.approx((10, 20), abs=1e-6)

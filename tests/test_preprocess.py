@@ -13,7 +13,7 @@ from torch.nn import functional
 from astromorph.background import clipped
 from astromorph.errors import FitsImageError
 from astromorph.fits_image import Image
-from astromorph.preprocess import common_scale, prepare
+from astromorph.preprocess import common_scale, measure, prepare
 from astromorph.resample import resize
 from astromorph.settings import PreprocessSettings
 
@@ -197,7 +197,8 @@ def test_stretches_are_ordered_by_how_much_they_lift_what_is_faint(interval):
 def test_one_scale_for_the_data_set_keeps_brightness_comparable():
     """A source ten times fainter stays fainter; with its own scale it does not."""
     faint, bright = (image(source(peak=p)) for p in (100.0, 1000.0))
-    scale = common_scale([faint, bright, image(noisy((80, 80), 3))], rules())
+    images = [faint, bright, image(noisy((80, 80), 3))]
+    scale = common_scale([measure(i, rules()) for i in images], rules())
     peaks = [prepare(i, rules(), scale).pixels.max() for i in (faint, bright)]
     assert peaks[0] < 0.8 * peaks[1]
     own = [prepare(i, rules()).pixels.max() for i in (faint, bright)]
@@ -209,10 +210,21 @@ def test_one_scale_with_other_intervals(interval):
     """Limits come from the data set, images are clipped to 0 and 1."""
     chosen = rules(interval=interval, stretch_scope="dataset")
     images = [image(source(peak=p)) for p in (100.0, 1000.0)]
-    scale = common_scale(images, chosen)
+    scale = common_scale([measure(i, chosen) for i in images], chosen)
     assert scale.low.shape == (1,)
     peaks = [prepare(i, chosen, scale).pixels.max() for i in images]
     assert peaks[0] <= peaks[1] <= 1
+
+
+@pytest.mark.parametrize("size", [64, 300])
+def test_a_small_source_on_a_constant_background_is_kept(size):
+    """Also where the background's sample has no pixel of the source."""
+    data = np.zeros((size, size))
+    data[10:12, 20:22] = 1e-3
+    made = prepare(image(data), rules())
+    assert made.pixels.max() > 0.5
+    assert made.warning == ""
+    assert made.statistics["noise"] > 0
 
 
 def test_cropping_to_the_source_centres_and_zooms():

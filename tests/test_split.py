@@ -300,3 +300,47 @@ def test_the_same_image_packed_twice_is_the_same_content(tmp_path, settings):
     preprocess(settings, tmp_path / "list.txt", (0, 2), *outputs)
     split(settings, tmp_path / "list.txt", [outputs[1]], tmp_path / "split.csv")
     assert "the same content as" in rows(tmp_path / "split.csv")[1]["reason"]
+
+
+def test_equal_images_are_never_on_both_sides(tables):
+    """Kept duplicates without name or position follow their first row."""
+    held = lambda k: {"content": f"{k % 60:x}"}  # noqa: E731
+    subsets = tables(180, held=held)
+    for k in range(60):
+        assert len({subsets[k + n] for n in (0, 60, 120)}) == 1
+    assert set(subsets.values()) == {"train", "test"}
+    before = tables(100, held=held)
+    assert all(subsets[name] == subset for name, subset in before.items())
+
+
+def test_many_images_of_one_place_are_one_group(tables):
+    """Absurd beams are no obstacle either."""
+    held = lambda k: {  # noqa: E731
+        "ra_deg": 10.0 + k * 1e-7, "dec_deg": 1.0, "field_arcsec": 60,
+        "reach_arcsec": 1e300,
+    }  # fmt: skip
+    assert len(set(tables(2000, held=held).values())) == 1
+
+
+def test_one_unusable_image_does_not_cost_the_common_scale(tmp_path):
+    """Where nothing is left of an image after cropping, the others decide."""
+    for k in range(4):
+        pixels = np.random.default_rng(k).normal(size=(60, 60)).astype(np.float32)
+        if k == 1:
+            pixels[10:50, 10:50] = np.nan
+        fits.PrimaryHDU(pixels).writeto(tmp_path / f"{k}.fits")
+    datafile = tmp_path / "list.txt"
+    datafile.write_text("".join(f"{k}.fits\n" for k in range(4)))
+    rules = {"crop_fraction": 0.5, "stretch_scope": "dataset", "size": 24}
+    chosen = parse({"preprocess_settings": rules}, "test")
+    preprocess(chosen, datafile, (0, 4), tmp_path / "a.pt", tmp_path / "a.csv")
+    reasons = [r["reason"] for r in rows(tmp_path / "a.csv")]
+    assert [bool(r) for r in reasons] == [False, True, False, False]
+
+
+def test_long_and_tall_images_are_not_padded_to_squares():
+    """A batch's size counts what it is padded to."""
+    shapes = [(1, 32, 1024)] * 9 + [(1, 1024, 32)] * 9
+    data = NativeDataset([torch.zeros(shape) for shape in shapes])
+    for indices in data.batches(64, fewest=2):
+        assert data.batch(indices)[0].numel() < 512 * 512

@@ -201,7 +201,7 @@ def test_the_strongest_and_earliest_match_is_named():
     with finder() as found:
         for row in range(4):
             keys = [key_of(SAME_CONTENT, "x" if row != 1 else "y")]
-            found.add(row, keys + place_keys(10.0, 10.0, "", 5.0), f"{row}.fits")
+            found.add(row, keys + place_keys(10.0, 10.0, "", 5.0), [f"{row}.fits"])
         matches = list(found.matches())
     assert [(m.row, m.first, m.kind) for m in matches] == [
         (1, 0, SAME_PLACE), (2, 0, SAME_CONTENT), (3, 0, SAME_CONTENT),
@@ -324,3 +324,55 @@ def test_the_sample_does_not_depend_on_the_order():
         samples.append(sample.rows)
     assert samples[0] == samples[1]
     assert samples[0] == sorted(sorted(range(500), key=ids.__getitem__)[:20])
+
+
+def test_a_pipe_is_rejected_at_once(tmp_path, check):
+    """Nobody writes to it; reading would wait forever."""
+    os.mkfifo(tmp_path / "pipe.fits")
+    for name in "ab":
+        write(tmp_path / f"{name}.fits")
+    table = check(["pipe.fits", "a.fits", "b.fits"])
+    assert "a pipe, a socket or a device" in table[0]["reason"]
+    assert table[1]["reason"] == ""
+
+
+def test_likely_copies_are_read_once_each():
+    """Not once for each other file like them."""
+    asked = []
+
+    def identify(paths):
+        asked.append(tuple(paths))
+        return None if paths[0] == "3" else paths[-1]
+
+    with finder() as found:
+        for row in range(6):
+            key = key_of(SAME_CONTENT, "size and pieces")
+            found.add(row, [key], [str(row), "b" if row in (1, 5) else str(row)])
+        matches = [(m.row, m.first, m.first_path) for m in found.matches(identify)]
+    assert matches == [(5, 1, "1")]
+    assert len(asked) == 6
+
+
+@pytest.mark.parametrize("start", np.linspace(0, 0.01, 7))
+def test_only_rows_that_are_kept_have_duplicates(start):
+    """In a row of places, each within reach of the next alone, every second stays."""
+    with finder() as found:
+        for row in range(9):
+            ra = 10 + start + row * 4 / 3600
+            found.add(row, place_keys(ra, 0.0, "", 5.0), [f"{row}.fits"])
+        matches = [(m.row, m.first) for m in found.matches()]
+    assert matches == [(1, 0), (3, 2), (5, 4), (7, 6)]
+
+
+def test_a_damaged_card_does_not_cost_the_image(tmp_path, check):
+    """A keyword that is asked for and cannot be read is empty."""
+    write(tmp_path / "a.fits", GOOD=1)
+    raw = bytearray((tmp_path / "a.fits").read_bytes())
+    at = raw.index(b"GOOD    ")
+    raw[at : at + 80] = b"GOOD    = 'abc".ljust(80)
+    (tmp_path / "a.fits").write_bytes(raw)
+    rules = {"header_columns": ["GOOD", "BITPIX"]}
+    write(tmp_path / "b.fits", seed=1)
+    row, _ = check(["a.fits", "b.fits"], data_settings=rules)
+    assert row["reason"] == ""
+    assert row["header_BITPIX"] == "-32"
