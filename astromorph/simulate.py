@@ -9,6 +9,7 @@ from astromorph import artefacts, fits_image, sky
 from astromorph.errors import AstromorphError
 from astromorph.fits_facts import ImageFacts
 from astromorph.progress import track
+from astromorph.sky_objects import KINDS
 
 LOG = logging.getLogger(__name__)
 SMALLEST, LARGEST = 40, 120  # pixels
@@ -44,7 +45,7 @@ def simulate(output: str | Path, number: int, seed: int) -> Path:
     if number < 1:
         raise AstromorphError(f"--number: found {number}; give 1 or more")
     output = Path(output)
-    kinds = list(sky.KINDS)
+    kinds = list(KINDS)
     rows = []
     try:
         for k in track(range(number), number, "images simulated"):

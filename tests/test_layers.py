@@ -11,7 +11,17 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "astromorph"
 LAYERS = [
     {"errors"},
-    {"settings", "provenance", "artefacts", "metrics", "progress", "sky", "pictures"},
+    {
+        "settings",
+        "provenance",
+        "artefacts",
+        "metrics",
+        "progress",
+        "morphology",
+        "sky_objects",
+        "pictures",
+    },
+    {"sky"},
     {"tensor_file", "tile_decoder", "filelist", "duplicates", "fits_header"},
     {"fits_file", "summary"},
     {"celestial"},

@@ -7,13 +7,14 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from astromorph import sky
+from astromorph import morphology, sky
 from astromorph.artefacts import replacing, replacing_folder
 from astromorph.errors import AstromorphError
 from astromorph.simulate import simulate
+from astromorph.sky_objects import KINDS, SORTS
 
 
-@pytest.mark.parametrize("kind", sky.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_is_drawn_anew_and_again(kind):
     """Finite, different for each seed, the same for one seed."""
     first, again, other = (
@@ -27,13 +28,64 @@ def test_every_kind_is_drawn_anew_and_again(kind):
 
 def test_objects_stand_out_and_none_does_not():
     """The peak is many times the noise, but for the kind without an object."""
-    for kind in sky.KINDS:
+    for kind in KINDS:
         peaks = [
             sky.draw(kind, (64, 64), np.random.default_rng(s)).pixels.max()
             for s in range(8)
         ]
         assert (max(peaks) < 6) == (kind == "none"), kind
         assert kind == "none" or min(peaks) > 6, kind
+
+
+def test_a_telescope_sees_as_told():
+    """Peak over noise and width of the noise are those of the telescope."""
+    rng = np.random.default_rng(2)
+    for white in (True, False):
+        seen = sky.draw("disk", (80, 80), rng, sky.Telescope(4.0, 50.0, white))
+        noise = seen.pixels - seen.clean
+        assert seen.clean.max() == pytest.approx(50)
+        assert np.median(np.abs(noise)) == pytest.approx(0.6745, rel=0.3)
+        together = np.corrcoef(noise[:, 1:].ravel(), noise[:, :-1].ravel())[0, 1]
+        assert (together < 0.5) == white
+
+
+def test_shapes_are_told_apart():
+    """By what each measure is for; a turned or fainter image has the same."""
+    y, x = np.indices((81, 81)) - 40.0
+
+    def blob(x0, y0, major, minor=None):
+        return np.exp(-(((x - x0) / major) ** 2 + ((y - y0) / (minor or major)) ** 2))
+
+    def measures(plane):
+        return dict(
+            zip(morphology.MEASURES, morphology.measure_shape(plane), strict=True)
+        )
+
+    disk, long = measures(blob(0, 0, 9)), measures(blob(0, 0, 16, 4))
+    ring = measures(np.exp(-(((np.hypot(x, y) - 20) / 3) ** 2)))
+    double = measures(blob(-20, 0, 4) + blob(20, 0, 4))
+    lopsided = measures(blob(0, 0, 9) + blob(20, 10, 4))
+    assert disk["axis_ratio"] == pytest.approx(1, abs=1e-3)
+    assert long["axis_ratio"] == pytest.approx(0.25, abs=0.02)
+    # A Gaussian: 80 % lies within 1.27 widths, 20 % within 0.47.
+    assert disk["concentration"] == pytest.approx(np.log(1.269 / 0.472), abs=0.05)
+    assert disk["asymmetry"] < 0.01 < 0.15 < lopsided["asymmetry"]
+    assert disk["peak_distance"] < 0.05 < 0.85 < double["peak_distance"]
+    assert ring["emptiness"] > 0.99 > disk["emptiness"]
+    assert ring["concentration"] < disk["concentration"]
+    assert double["multipole_2"] > 0.9 > 0.1 > disk["multipole_2"]
+    assert double["m20"] > disk["m20"]
+    turned = morphology.measure_shape(np.rot90(0.1 * (blob(0, 0, 9) + blob(20, 10, 4))))
+    np.testing.assert_allclose(list(lopsided.values()), turned, atol=1e-6)
+    assert np.isnan(morphology.measure_shape(np.zeros((9, 9)))).all()
+
+
+def test_every_sort_belongs_to_a_kind():
+    """Finer than kinds, and drawn by chance."""
+    rng = np.random.default_rng(0)
+    drawn = {sky.draw("jets", (40, 40), rng).sort for _ in range(20)}
+    assert drawn == {s for s, (kind, _) in SORTS.items() if kind == "jets"}
+    assert len(drawn) == 2
 
 
 def test_smoothing_is_a_convolution_with_a_gaussian():
@@ -53,7 +105,7 @@ def test_the_sample_is_varied_and_readable(tmp_path):
     filelist = simulate(tmp_path, 70, seed=4)
     with open(filelist, newline="") as file:
         listed = list(csv.DictReader(file))
-    assert {r["label"] for r in listed} == set(sky.KINDS)
+    assert {r["label"] for r in listed} == set(KINDS)
     shapes, nan, axes = [], 0, set()
     for row in listed:
         with fits.open(tmp_path / row["path"]) as hdus:
