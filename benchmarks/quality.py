@@ -1,0 +1,143 @@
+"""How good the embedding is: whole runs with several seeds, in one table.
+
+    python benchmarks/quality.py radio --images FOLDER     # radio galaxies with labels
+    python benchmarks/quality.py sky --number 1000         # the simulated sky
+
+Each run is `astromorph train` and `astromorph infer`, as a user's. Its figures are
+those of `evaluation.json`: balanced accuracy in five grouped folds. `--recipe` names
+the recipes of `RECIPES` to run, `--label practice` looks at the uncertain radio
+galaxies, on which choices are made; those that are reported are the confident ones.
+"""
+
+import argparse
+import csv
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from astromorph.simulate import simulate
+
+Settings = dict[str, Any]
+RECIPES: dict[str, Settings] = {
+    "default": {},
+    "no lessons": {"training_settings": {"lesson_weight": 0}},
+    "no simulated images": {"training_settings": {"simulated_images": 0}},
+    "random start": {"network_settings": {"weights": "random"}},
+    "random start, no simulated images": {
+        "network_settings": {"weights": "random"},
+        "training_settings": {"simulated_images": 0},
+    },
+    "weak views": {
+        "augmentation_settings": {
+            "scale": [1, 1], "shift": 0, "gamma": 0, "contrast": 0, "brightness": 0,
+            "blur": 0, "noise": 0,
+        },
+        "network_settings": {"weights": "random"},
+        "training_settings": {"simulated_images": 0},
+    },
+    "amm": {"network_name": "amm"},
+    "amm, random start": {
+        "network_name": "amm", "network_settings": {"weights": "random"},
+    },
+    "amm, random start, no simulated images": {
+        "network_name": "amm", "network_settings": {"weights": "random"},
+        "training_settings": {"simulated_images": 0},
+    },
+    "one view in inference": {"inference_settings": {"symmetry": "none"}},
+}  # fmt: skip
+NETWORKS = ("trained", "sky", "untrained", "pixels")
+MEASURES = ("knn", "knn_whitened", "linear")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", choices=["radio", "sky"])
+    parser.add_argument("--images", type=Path, help="of radio: folder with labels.csv")
+    parser.add_argument("--number", type=int, default=1000, help="of the sky")
+    parser.add_argument("--recipe", nargs="+", default=["default"], choices=[*RECIPES])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--label", nargs="+", default=["label"])
+    parser.add_argument("--settings", default="{}", help="more of them, as JSON")
+    parser.add_argument("--output", type=Path, default=Path("quality"))
+    given = parser.parse_args()
+    given.output.mkdir(parents=True, exist_ok=True)
+    if given.data == "radio":
+        datafile = radio_list(given.images, given.output / "radio.csv")
+    else:
+        datafile = simulate(given.output / f"sky{given.number}", given.number, seed=77)
+    print("| recipe | network | kNN | kNN whitened | linear | effective rank "
+          "| minutes of training |\n|---|---|---|---|---|---|---|")  # fmt: skip
+    for recipe in given.recipe:
+        settings = RECIPES[recipe] | json.loads(given.settings)
+        runs = [one(given, datafile, recipe, settings, seed) for seed in given.seeds]
+        for label in given.label:
+            title = recipe if len(given.label) == 1 else f"{recipe} ({label})"
+            for name in NETWORKS:
+                found = [
+                    (r[label]["networks"].get(name), r[label]["minutes"]) for r in runs
+                ]
+                if found[0][0]:
+                    print(line(title, name, found), flush=True)
+
+
+def one(
+    given: argparse.Namespace,
+    datafile: Path,
+    recipe: str,
+    settings: Settings,
+    seed: int,
+) -> dict[str, Any]:
+    """One run; its evaluation by each column of labels."""
+    words = f"{given.data} {recipe} {seed}".replace(",", "")
+    results = given.output / words.replace(" ", "_")
+    command = [sys.executable, "-m", "astromorph"]
+    options = ["-d", str(datafile), "--results", str(results), "--settings"]
+    evaluations = {}
+    with open(f"{results}.log", "w") as log:
+        start = time.perf_counter()
+        chosen = settings | {"seed": seed}
+        train = [*command, "train", *options, json.dumps(chosen)]
+        subprocess.run(train, check=True, stderr=log)
+        minutes = (time.perf_counter() - start) / 60
+        for label in given.label:
+            chosen["evaluation_settings"] = {"label": label}
+            infer = [*command, "infer", *options, json.dumps(chosen)]
+            subprocess.run(infer, check=True, stderr=log)
+            found = json.loads((results / "evaluation.json").read_text())
+            evaluations[label] = found | {"minutes": minutes}
+    return evaluations
+
+
+def line(recipe: str, name: str, found: list[tuple[dict[str, Any], float]]) -> str:
+    """Mean and spread over the seeds."""
+    cells = []
+    for measure in MEASURES:
+        values = [networks[measure]["mean"] for networks, _ in found]
+        cells.append(f"{statistics.mean(values):.3f} ± {statistics.pstdev(values):.3f}")
+    cells.append(f"{statistics.mean(n['effective_rank'] for n, _ in found):.1f}")
+    minutes = statistics.mean(m for _, m in found)
+    cells.append(f"{minutes:.1f}" if name == "trained" else "")
+    return f"| {recipe} | {name} | {' | '.join(cells)} |"
+
+
+def radio_list(images: Path, output: Path) -> Path:
+    """A list with the confident FRI and FRII as `label`, the others as `practice`."""
+    with open(images / "labels.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    with open(output, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label", "practice"])
+        for row in rows:
+            known = row["label"] if row["label"] in ("FRI", "FRII") else ""
+            sure = row["confidence"] == "confident"
+            path = (images / row["filename"]).resolve()
+            writer.writerow([path, known if sure else "", "" if sure else known])
+    return output
+
+
+if __name__ == "__main__":
+    main()
