@@ -69,8 +69,8 @@ SPLIT_COLUMNS = (
 )  # fmt: skip
 TRAIN, TEST, NONE = "train", "test", "none"
 HISTORY_COLUMNS = (
-    "epoch", "train_loss", "test_loss", "learning_rate", "moving_average_decay",
-    "effective_rank", "spread",
+    "epoch", "train_loss", "test_loss", "lesson_loss", "learning_rate",
+    "moving_average_decay", "effective_rank", "spread",
 )  # fmt: skip
 # The facts that stand before the embedding in the CSV export.
 EXPORT_COLUMNS = (

@@ -5,12 +5,17 @@ the device where they are.
 """
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from astromorph.settings import AugmentationSettings
+if TYPE_CHECKING:
+    from astromorph.settings import AugmentationSettings
+
+LARGEST_BOX = 1 / 3  # side of what is erased over that of the image
+FEWEST_SIDE = 32  # pixels from which on some of them tell the median
 
 
 class SkyAugmentation:
@@ -23,7 +28,8 @@ class SkyAugmentation:
     settings : AugmentationSettings, optional
         How strong each change is.
     generator : torch.Generator, optional
-        All randomness; drawn on the CPU, so that every device draws the same.
+        All randomness, on the CPU. Only the pixels' noise is drawn where the
+        images are.
 
     Examples
     --------
@@ -35,10 +41,14 @@ class SkyAugmentation:
 
     def __init__(
         self,
-        settings: AugmentationSettings | None = None,
+        settings: "AugmentationSettings | None" = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        self.settings = settings or AugmentationSettings()
+        if settings is None:
+            from astromorph.settings import AugmentationSettings
+
+            settings = AugmentationSettings()
+        self.settings = settings
         self.generator = generator
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -68,8 +78,10 @@ class SkyAugmentation:
         ).clamp_(0, 1)
         views = views ** self._exponents(len(images)).to(images)
         views = self._brightness(blurred(views, self._blurs(len(images))))
-        amplitude = self._uniform(len(images), 1, 1, 1).to(images) * self.settings.noise
-        return (views + amplitude * self._normal(views)).clamp_(0, 1)
+        views = self._erased(views)
+        if self.settings.noise:
+            views = views + self._missing_noise(views) * self._normal(views)
+        return views.clamp_(0, 1)
 
     def _matrices(self, number: int, aspect: float) -> Tensor:
         """Affine maps `(N, 2, 3)` from the view's coordinates to the image's.
@@ -100,9 +112,38 @@ class SkyAugmentation:
         s, number = self.settings, len(views)
         spread = 2 * self._uniform(number, 1, 1, 1).to(views) - 1
         factor = torch.exp(s.contrast * spread)
+        if views.shape[1] > 1:
+            colours = 2 * self._uniform(number, views.shape[1], 1, 1).to(views) - 1
+            factor = factor * torch.exp(s.channel_gain * colours)
         offset = s.brightness * (2 * self._uniform(number, 1, 1, 1).to(views) - 1)
-        level = views.flatten(2).median(dim=2).values[..., None, None]
+        level = _level(views)
         return level + factor * (views - level) + offset
+
+    def _missing_noise(self, views: Tensor) -> Tensor:
+        """What takes the noise of a view to a level that is drawn, `(N, C, 1, 1)`.
+
+        Variances add: the square root of their difference, 0 where the view has
+        more noise already. Its own is 1.48 times the median absolute deviation.
+        """
+        wanted = self.settings.noise * self._uniform(len(views), 1, 1, 1).to(views)
+        own = 1.4826 * _level((views - _level(views)).abs())
+        return (wanted.square() - own.square()).clamp(min=0).sqrt()
+
+    def _erased(self, views: Tensor) -> Tensor:
+        """Some of the views with a box of background."""
+        share, number = self.settings.erasing, len(views)
+        if not share:
+            return views
+        drawn = self._uniform(number, 5).to(views)
+        inside = drawn[:, 4, None, None] < share
+        for k, axis in enumerate((1, 2)):
+            length = views.shape[axis + 1]
+            wide = (drawn[:, k] * LARGEST_BOX * length)[:, None]
+            first = (drawn[:, k + 2] * length)[:, None] - wide / 2
+            place = torch.arange(length, device=views.device)[None]
+            within = (place >= first) & (place <= first + wide)
+            inside = inside & within.unsqueeze(3 - axis)
+        return torch.where(inside[:, None], _level(views), views)
 
     def _blurs(self, number: int) -> Tensor:
         """Widths of blurring beams `(N,)`, standard deviations in pixels."""
@@ -112,7 +153,18 @@ class SkyAugmentation:
         return torch.rand(*shape, generator=self.generator)
 
     def _normal(self, like: Tensor) -> Tensor:
-        return torch.randn(like.shape, generator=self.generator).to(like)
+        """Noise for each pixel, drawn where the images are."""
+        generator = self.generator
+        if like.device.type != "cpu":
+            seed = torch.randint(2**62, (), generator=self.generator)
+            generator = torch.Generator(like.device).manual_seed(int(seed))
+        return torch.randn(like.shape, generator=generator, device=like.device)
+
+
+def _level(views: Tensor) -> Tensor:
+    """The median `(N, C, 1, 1)` of every fourth pixel, which is close enough."""
+    some = views[:, :, ::2, ::2] if min(views.shape[2:]) >= FEWEST_SIDE else views
+    return some.flatten(2).median(dim=2).values[..., None, None]
 
 
 def blurred(images: Tensor, sigma: Tensor) -> Tensor:

@@ -91,13 +91,29 @@ class BYOL(nn.Module):
             From 0 to 8: `cosine_loss` of both orders of the views, summed, mean
             over the batch.
         """
-        both = torch.cat([view_1, view_2])
-        prediction = self.predictor(self.projector(self.encoder(both)))
+        views = torch.cat([view_1, view_2])
+        return self.compare(self.encoder(views), views)
+
+    def compare(self, embeddings: Tensor, views: Tensor) -> Tensor:
+        """The same loss, where the embeddings of the views are known.
+
+        Parameters
+        ----------
+        embeddings : Tensor, shape (2 N, D)
+            What the encoder makes of the views.
+        views : Tensor, shape (2 N, C, H, W)
+            One view of each image, then the other of each.
+
+        Returns
+        -------
+        Tensor, shape ()
+        """
+        prediction = self.predictor(self.projector(embeddings)).float()
         with torch.no_grad():
-            projection = self._target(both)
-        target_2, target_1 = projection.chunk(2)
-        swapped = torch.cat([target_1, target_2])
-        return 2 * cosine_loss(prediction, swapped).mean()
+            projection = self._target(views).float()
+        of_view_1, of_view_2 = projection.chunk(2)
+        others = torch.cat([of_view_2, of_view_1])
+        return 2 * cosine_loss(prediction, others).mean()
 
     @torch.no_grad()
     def update_moving_average(self, decay: float) -> None:
@@ -110,10 +126,9 @@ class BYOL(nn.Module):
             own, from its own forward passes, and are not averaged.
         """
         online = nn.Sequential(self.encoder, self.projector)
-        for xi, theta in zip(
-            self.target.parameters(), online.parameters(), strict=True
-        ):
-            xi.lerp_(theta, 1 - decay)
+        xi: list[Tensor] = list(self.target.parameters())
+        theta: list[Tensor] = list(online.parameters())
+        torch._foreach_lerp_(xi, theta, 1 - decay)
 
     def _target(self, images: Tensor) -> Tensor:
         if self.use_momentum:

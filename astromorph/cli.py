@@ -25,8 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     interrupted.
     """
     options = _parser().parse_args(arguments)
+    # Of several processes that train together the first one speaks for all.
+    first = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
     logging.basicConfig(
-        level=logging.INFO,
+        level=logging.INFO if first else logging.ERROR,
         format="%(asctime)s %(levelname)s %(message)s",
         datefmt="%H:%M:%S",
         stream=sys.stderr,

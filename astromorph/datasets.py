@@ -1,7 +1,9 @@
 """Images for training: chosen from tensor shards, given in batches or one by one."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,7 +14,9 @@ from astromorph import artefacts
 from astromorph.artefacts import SPLIT_COLUMNS
 from astromorph.cache import TensorShard, read_shard
 from astromorph.errors import AstromorphError
+from astromorph.memory import available
 
+LOG = logging.getLogger(__name__)
 FEWEST_PER_BATCH = 2  # batch norm cannot normalise a single image
 LIKE_SIZES = 8  # fewer images of a size than this join those of the next size
 PIXELS = 128 * 128  # an image beyond this size counts as several in a batch
@@ -60,7 +64,64 @@ class CachedDataset(Dataset[Tensor]):
         self, batch_size: int, order: Tensor | None = None, fewest: int = 1
     ) -> Iterator[Tensor]:
         """Indices of batches; each image comes once. See `batches`."""
-        return batches(len(self), batch_size, order)
+        return batches(len(self), batch_size, order, fewest)
+
+
+class MappedDataset(Dataset[Tensor]):
+    """Images of one size that stay in their files until a batch needs them.
+
+    Parameters
+    ----------
+    parts : sequence of Tensor, each of shape (M, C, H, W)
+        Images of a file, mapped into memory; at least one file.
+    places : Tensor, shape (N, 2), int64
+        Of each image, which part it is in and where there.
+    stacksize : int
+        How often a single channel is repeated.
+
+    Raises
+    ------
+    AstromorphError
+        `stacksize` is over 1 and the images have several channels already.
+    """
+
+    def __init__(
+        self, parts: Sequence[Tensor], places: Tensor, stacksize: int = 1
+    ) -> None:
+        self.parts = parts
+        self.places = places
+        self.stacksize = stacksize
+        self.channels = _stacked(int(parts[0].shape[1]), stacksize)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """One image `(C, H, W)`, float32."""
+        return self.batch(torch.tensor([index]))[0]
+
+    def batch(self, indices: Tensor) -> Tensor:
+        """Images `(B, C, H, W)`, float32, of the given indices `(B,)`."""
+        files, rows = self.places[indices].unbind(dim=1)
+        chosen = torch.empty(len(indices), *self.parts[0].shape[1:])
+        for file in sorted(set(files.tolist())):
+            here = files == file
+            # In the order of the file, as disks like it.
+            order = rows[here].argsort()
+            target = here.nonzero().squeeze(1)[order]
+            chosen[target] = self.parts[file][rows[target]].float()
+        return chosen.repeat(1, self.stacksize, 1, 1) if self.stacksize > 1 else chosen
+
+    def subset(self, indices: Sequence[int]) -> "MappedDataset":
+        """Some of the images, in the order of `indices`."""
+        chosen = self.places[torch.tensor(indices)]
+        return MappedDataset(self.parts, chosen, self.stacksize)
+
+    def batches(
+        self, batch_size: int, order: Tensor | None = None, fewest: int = 1
+    ) -> Iterator[Tensor]:
+        """Indices of batches; each image comes once. See `batches`."""
+        return batches(len(self), batch_size, order, fewest)
 
 
 class NativeDataset(Dataset[Tensor]):
@@ -137,12 +198,31 @@ class NativeDataset(Dataset[Tensor]):
             pixels = max(h for h, _ in sizes) * max(w for _, w in sizes)
             fitting = max(fewest, min(batch_size, batch_size * PIXELS // pixels))
             members = torch.tensor(group)
-            parts += batches(len(group), fitting, members)
+            parts += batches(len(group), fitting, members, fewest)
         place = {int(k): at for at, k in enumerate(indices.tolist())}
         yield from sorted(parts, key=lambda part: place[int(part[0])])
 
 
-ImageSet = CachedDataset | NativeDataset
+ImageSet = CachedDataset | MappedDataset | NativeDataset
+
+
+@dataclass(frozen=True, slots=True)
+class Subset:
+    """Some images of a run.
+
+    Attributes
+    ----------
+    images : CachedDataset, MappedDataset, NativeDataset or None
+        N images; None where there are none.
+    image_ids : list of str
+        N ids.
+    statistics : dict of str to Tensor, shape (N,), float32
+        See `astromorph.preprocess.Prepared`.
+    """
+
+    images: ImageSet | None
+    image_ids: list[str]
+    statistics: dict[str, Tensor]
 
 
 def image_set(shard: TensorShard, stacksize: int) -> ImageSet | None:
@@ -155,8 +235,12 @@ def image_set(shard: TensorShard, stacksize: int) -> ImageSet | None:
 
 
 def read_subset(
-    split: str | Path, tensors: Sequence[str | Path], subset: str, stacksize: int = 1
-) -> tuple[ImageSet | None, list[str]]:
+    split: str | Path,
+    tensors: Sequence[str | Path],
+    subset: str,
+    stacksize: int = 1,
+    most_bytes: int | None = None,
+) -> Subset:
     """Gather one subset from the shards.
 
     Parameters
@@ -169,13 +253,14 @@ def read_subset(
         ``"train"`` or ``"test"``.
     stacksize : int
         How often a single channel is repeated.
+    most_bytes : int, optional
+        Of memory for images; more stay in their files. By default half of what
+        is free.
 
     Returns
     -------
-    images : CachedDataset, NativeDataset or None
-        In the order of the list; None where there are none.
-    image_ids : list of str
-        N ids.
+    Subset
+        In the order of the list.
 
     Raises
     ------
@@ -188,18 +273,19 @@ def read_subset(
         if row["subset"] == subset:
             positions[row["shard"]].append(int(row["position"]))
             wanted.append(row["image_id"])
-    images, found, _ = gather(tensors, positions, stacksize)
+    images, found, statistics = gather(tensors, positions, stacksize, most_bytes)
     if found != wanted:
         raise AstromorphError(
             f"{split} and the tensors do not hold the same images; run split again"
         )
-    return images, found
+    return Subset(images, found, statistics)
 
 
 def gather(
     tensors: Sequence[str | Path],
     positions: Mapping[str, Sequence[int]],
     stacksize: int = 1,
+    most_bytes: int | None = None,
 ) -> tuple[ImageSet | None, list[str], dict[str, Tensor]]:
     """Take some images out of the shards.
 
@@ -211,10 +297,13 @@ def gather(
         Places in each shard, by its name.
     stacksize : int
         How often a single channel is repeated.
+    most_bytes : int, optional
+        Of memory for images; more stay in their files. By default half of what
+        is free.
 
     Returns
     -------
-    images : CachedDataset, NativeDataset or None
+    images : CachedDataset, MappedDataset, NativeDataset or None
         In the order of the shards, then of the positions; None without any. What
         a shard does not have is left out.
     image_ids : list of str
@@ -223,6 +312,7 @@ def gather(
         See `astromorph.preprocess.Prepared`.
     """
     parts: list[Tensor] = []
+    places: list[Tensor] = []
     natives: list[Tensor] = []
     found: list[str] = []
     statistics: dict[str, list[Tensor]] = defaultdict(list)
@@ -236,24 +326,53 @@ def gather(
         for name, column in shard.statistics.items():
             statistics[name].append(column[rows])
         if shard.images.ndim == 4:
-            parts.append(shard.images[rows])
+            parts.append(shard.images)
+            places.append(rows)
         else:
             every = shard.each()
             natives += [every[k] for k in chosen]
     columns = {name: torch.cat(pieces) for name, pieces in statistics.items()}
     if natives:
         return NativeDataset(natives, stacksize), found, columns
-    images = CachedDataset(torch.cat(parts), stacksize) if parts else None
-    return images, found, columns
+    return _of_one_size(parts, places, stacksize, most_bytes), found, columns
+
+
+def _of_one_size(
+    parts: Sequence[Tensor],
+    places: Sequence[Tensor],
+    stacksize: int,
+    most_bytes: int | None,
+) -> CachedDataset | MappedDataset | None:
+    """Images in memory where they fit, else in their files."""
+    if not parts:
+        return None
+    number = sum(len(rows) for rows in places)
+    if most_bytes is None:
+        most_bytes = available() // 2
+    if number * parts[0][0].nbytes > most_bytes:
+        LOG.info("%d images stay in their files: memory is too small", number)
+        file = torch.cat([torch.full_like(rows, k) for k, rows in enumerate(places)])
+        where = torch.stack([file, torch.cat(list(places))], dim=1)
+        return MappedDataset(parts, where, stacksize)
+    images = parts[0].new_empty(number, *parts[0].shape[1:])
+    start = 0
+    for part, rows in zip(parts, places, strict=True):
+        torch.index_select(part, 0, rows, out=images[start : start + len(rows)])
+        start += len(rows)
+    return CachedDataset(images, stacksize)
 
 
 def batches(
-    number: int, batch_size: int, order: Tensor | None = None
+    number: int,
+    batch_size: int,
+    order: Tensor | None = None,
+    fewest: int = FEWEST_PER_BATCH,
 ) -> Iterator[Tensor]:
     """Cut `number` indices into batches of equal size, give or take one.
 
     Every index comes once. The last batch is no remainder that batch norm would
-    choke on: all batches are about equally large, none has a single image.
+    choke on: all batches are about equally large, none has a single image where
+    there are more.
 
     Parameters
     ----------
@@ -263,6 +382,8 @@ def batches(
         Largest batch, except where that would leave a batch of one.
     order : Tensor, shape (number,), int64, optional
         The indices in the order to use; by default 0, 1, 2, ...
+    fewest : int
+        Smallest batch, except where there are fewer images.
 
     Yields
     ------
@@ -271,7 +392,8 @@ def batches(
     if number == 0:
         return
     indices = torch.arange(number) if order is None else order
-    pieces = min(-(-number // batch_size), max(1, number // FEWEST_PER_BATCH))
+    smallest = max(fewest, FEWEST_PER_BATCH)
+    pieces = min(-(-number // batch_size), max(1, number // smallest))
     yield from torch.tensor_split(indices, pieces)
 
 

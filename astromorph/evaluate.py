@@ -1,7 +1,8 @@
 """The step `evaluate`: an embedding against that of an untrained network.
 
-The same measures are taken of three: the trained network, the same network with
-the weights that training began with, and principal components of the pixels.
+The same measures are taken of several: the trained network, the weights that its
+training began with where these were not random, the same network with random
+weights, and principal components of the pixels.
 """
 
 import heapq
@@ -22,10 +23,11 @@ from torch.nn import functional
 from astromorph import artefacts, metrics
 from astromorph.augment import SkyAugmentation, blurred
 from astromorph.byol import BYOL
-from astromorph.checkpoint import load_model, untrained
+from astromorph.checkpoint import ModelFile, load_model, untrained
 from astromorph.datasets import ImageSet, gather
+from astromorph.embed import embed
 from astromorph.errors import AstromorphError
-from astromorph.infer import embed
+from astromorph.initial_weights import started
 from astromorph.settings import AugmentationSettings, Settings
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ GEOMETRIC = ("rotated", "flipped", "shifted")
 MARGIN = 0.02  # a smaller difference is none
 STILL = {
     "scale": (1.0, 1.0), "shift": 0.0, "gamma": 0.0, "contrast": 0.0,
-    "brightness": 0.0, "blur": 0.0, "noise": 0.0,
+    "brightness": 0.0, "blur": 0.0, "noise": 0.0, "channel_gain": 0.0, "erasing": 0.0,
 }  # fmt: skip
 ADVICE = (
     "train longer (`epochs`), make the views differ more (`augmentation_settings`), or "
@@ -123,8 +125,9 @@ def evaluate(
     probes = _gather(tensors, subjects[:PROBES], stacksize)
     noise = torch.tensor([s.facts["noise"] for s in subjects[:PROBES]])
     found: dict[str, Any] = {}
-    for name in (TRAINED, UNTRAINED, PIXELS):
-        network = {TRAINED: byol, UNTRAINED: untrained(made), PIXELS: None}[name]
+    networks: dict[str, BYOL | None] = {TRAINED: byol, **_start(made)}
+    networks |= {UNTRAINED: untrained(made), PIXELS: None}
+    for name, network in networks.items():
         look = _eye(network, settings, images)
         values = vectors if name == TRAINED else look(images, None)
         found[name] = _measures(values, subjects) | _consistency(look, probes, noise)
@@ -161,10 +164,8 @@ def judge(found: dict[str, Any]) -> dict[str, Any]:
             for name, m in found.items()
         }
     difference = values[TRAINED] - values[UNTRAINED]
-    numbers = (
-        f"({values[TRAINED]:.3f}; untrained {values[UNTRAINED]:.3f}, pixels "
-        f"{values[PIXELS]:.3f})"
-    )
+    others = [f"{n} {v:.3f}" for n, v in values.items() if n != TRAINED]
+    numbers = f"({values[TRAINED]:.3f}; {', '.join(others)})"
     better = difference > MARGIN
     if better:
         sentence = (
@@ -179,12 +180,25 @@ def judge(found: dict[str, Any]) -> dict[str, Any]:
         sentence = f"no better than the untrained network {words} {numbers}: {ADVICE}"
     if better and values[PIXELS] > values[TRAINED] + MARGIN:
         sentence += "; principal components of the pixels are better still"
+    for name in set(values) - {TRAINED, UNTRAINED, PIXELS}:
+        if values[name] > values[TRAINED] + MARGIN:
+            sentence += f"; the weights that training began with ({name}) were better"
     return {
         "better": better,
         "measure": measure,
         "difference": difference,
         "sentence": sentence,
     }
+
+
+def _start(made: ModelFile) -> dict[str, BYOL | None]:
+    """The weights that training began with, where they were not random."""
+    try:
+        found = started(made)
+    except AstromorphError as error:
+        LOG.warning("the weights that training began with are left out: %s", error)
+        return {}
+    return {found[0]: found[1]} if found else {}
 
 
 def _choose(

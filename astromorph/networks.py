@@ -1,14 +1,19 @@
 """Encoders: networks that turn images `(N, C, H, W)` into features `(N, F)`."""
 
 from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
 
+import torch
+import torchvision
 from torch import Tensor, nn
-from torchvision.models import resnet18
+from torchvision.models import get_model, list_models, resnet18
 
-from astromorph.settings import NetworkSettings
+if TYPE_CHECKING:
+    from astromorph.settings import NetworkSettings
 
 RESNET_FEATURES = {"layer1": 64, "layer2": 128, "layer3": 256, "layer4": 512}
 AMM_FEATURES = 128
+PROBE_SIDE = 64  # pixels; every network that is offered takes such an image
 
 
 class NLayerResnet(nn.Module):
@@ -20,6 +25,10 @@ class NLayerResnet(nn.Module):
         Channels of the images.
     last_layer : {'layer1', 'layer2', 'layer3', 'layer4'}
         The last block that is kept: 64, 128, 256 or 512 features.
+    stem : {'standard', 'small'}
+        What stands before the blocks. `standard` shrinks the image to a quarter
+        of its side before the first block; `small` to half, with 3 by 3 filters:
+        more detail of small images, four times the work.
 
     Attributes
     ----------
@@ -29,20 +38,24 @@ class NLayerResnet(nn.Module):
     Raises
     ------
     ValueError
-        `last_layer` is none of the four.
+        `last_layer` or `stem` is none of those.
     """
 
-    def __init__(self, in_channels: int = 3, last_layer: str = "layer4") -> None:
+    def __init__(
+        self, in_channels: int = 3, last_layer: str = "layer4", stem: str = "standard"
+    ) -> None:
         super().__init__()
         if last_layer not in RESNET_FEATURES:
             allowed = ", ".join(RESNET_FEATURES)
             raise ValueError(f"last_layer: found {last_layer!r}; allowed are {allowed}")
+        if stem not in ("standard", "small"):
+            raise ValueError(f"stem: found {stem!r}; allowed are standard, small")
         whole = resnet18(weights=None)
-        if in_channels != 3:
-            whole.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
-            nn.init.kaiming_normal_(
-                whole.conv1.weight, mode="fan_out", nonlinearity="relu"
-            )
+        if stem == "small":
+            whole.conv1 = _fresh_convolution(in_channels, 64, 3, 2)
+            whole.maxpool = nn.Identity()
+        elif in_channels != 3:
+            whole.conv1 = _fresh_convolution(in_channels, 64, 7, 2)
         kept = OrderedDict[str, nn.Module]()
         for name in ("conv1", "bn1", "relu", "maxpool", *RESNET_FEATURES):
             kept[name] = getattr(whole, name)
@@ -91,9 +104,65 @@ class AstroMorphologyModel(nn.Module):
         return pooled
 
 
+class TorchvisionEncoder(nn.Module):
+    """Any classification network of torchvision without its last layer.
+
+    Parameters
+    ----------
+    name : str
+        As torchvision names it.
+    in_channels : int
+        Channels of the images; the first convolution is made for them.
+
+    Attributes
+    ----------
+    features : int
+        Length F of what comes out.
+
+    Raises
+    ------
+    ValueError
+        torchvision has no such network.
+    """
+
+    def __init__(self, name: str, in_channels: int = 3) -> None:
+        super().__init__()
+        if name not in list_models(torchvision.models):
+            raise ValueError(
+                f"network: found {name!r}; allowed are n_layer_resnet, amm and "
+                "torchvision's classification networks"
+            )
+        further: dict[str, Any] = {}
+        if name == "googlenet":
+            further = {"aux_logits": False, "init_weights": False}
+        self.body: nn.Module = get_model(name, weights=None, **further)
+        last = [k for k, m in self.body.named_modules() if isinstance(m, nn.Linear)]
+        if name.startswith("squeezenet"):
+            self.body.classifier = nn.AdaptiveAvgPool2d(1)
+        else:
+            _replace(self.body, last[-1], nn.Identity())
+        if in_channels != 3:
+            first, old = next(
+                (k, m) for k, m in self.body.named_modules() if isinstance(m, nn.Conv2d)
+            )
+            _replace(self.body, first, _like(old, in_channels))
+        with torch.no_grad():
+            probe = torch.zeros(1, in_channels, PROBE_SIDE, PROBE_SIDE)
+            self.features = int(self.body.eval()(probe).flatten(1).shape[1])
+        self.body.train()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features `(N, F)` of images `(N, C, H, W)`, at least 64 pixels wide."""
+        features: Tensor = self.body(images)
+        return features.flatten(1)
+
+
+Encoder = NLayerResnet | AstroMorphologyModel | TorchvisionEncoder
+
+
 def build_network(
-    network_name: str, settings: NetworkSettings, in_channels: int
-) -> NLayerResnet | AstroMorphologyModel:
+    network_name: str, settings: "NetworkSettings", in_channels: int
+) -> Encoder:
     """The network that the settings name, with fresh random weights.
 
     Raises
@@ -102,12 +171,38 @@ def build_network(
         The name is not known.
     """
     if network_name == "n_layer_resnet":
-        return NLayerResnet(in_channels, settings.last_layer)
+        return NLayerResnet(in_channels, settings.last_layer, settings.stem)
     if network_name == "amm":
         return AstroMorphologyModel(in_channels)
-    raise ValueError(
-        f"network_name: found {network_name!r}; allowed are n_layer_resnet and amm"
+    return TorchvisionEncoder(network_name, in_channels)
+
+
+def _fresh_convolution(
+    in_channels: int, outside: int, kernel_size: int, stride: int
+) -> nn.Conv2d:
+    made = nn.Conv2d(
+        in_channels, outside, kernel_size, stride, kernel_size // 2, bias=False
     )
+    nn.init.kaiming_normal_(made.weight, mode="fan_out", nonlinearity="relu")
+    return made
+
+
+def _like(old: nn.Conv2d, in_channels: int) -> nn.Conv2d:
+    """A convolution like another one, for other channels."""
+    return nn.Conv2d(
+        in_channels,
+        old.out_channels,
+        old.kernel_size,  # type: ignore[arg-type]
+        old.stride,  # type: ignore[arg-type]
+        old.padding,  # type: ignore[arg-type]
+        bias=old.bias is not None,
+    )
+
+
+def _replace(network: nn.Module, path: str, new: nn.Module) -> None:
+    """Put another module in the place of one inside a network."""
+    parent, _, name = path.rpartition(".")
+    setattr(network.get_submodule(parent), name, new)
 
 
 def _convolution(

@@ -1,7 +1,8 @@
-"""Formulas of the step number."""
+"""Formulas of the step number, and optimizers."""
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -83,3 +84,102 @@ def parameter_groups(
 def adamw(model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
     """AdamW (Loshchilov & Hutter 2019) with the weight decay of torch's default."""
     return torch.optim.AdamW(parameter_groups(model, 1e-2), lr=learning_rate)
+
+
+class LARS(torch.optim.Optimizer):
+    """SGD with momentum and a learning rate per tensor (You, Gitman & Ginsburg 2017).
+
+    Each tensor's step is scaled by its norm over that of its gradient, so that
+    very large batches train. Groups without weight decay, here biases and norms,
+    are not scaled, as in BYOL.
+
+    Parameters
+    ----------
+    params : iterable
+        As for every torch optimizer.
+    lr : float
+        Learning rate, above 0.
+    momentum : float
+        From 0 to below 1.
+    weight_decay : float
+        At least 0.
+    trust_coefficient : float
+        eta of the paper, above 0.
+    eps : float
+        Keeps the ratio of the norms finite.
+
+    Raises
+    ------
+    ValueError
+        A number is out of its range.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        trust_coefficient: float = 1e-3,
+        eps: float = 1e-8,
+    ) -> None:
+        if (
+            lr < 0
+            or not 0 <= momentum < 1
+            or weight_decay < 0
+            or trust_coefficient <= 0
+        ):
+            raise ValueError(
+                f"LARS: found {lr=}, {momentum=}, {weight_decay=}, {trust_coefficient=}"
+                "; allowed are lr and weight_decay of at least 0, momentum from 0 to "
+                "below 1, trust_coefficient above 0"
+            )
+        defaults = {
+            "lr": lr, "momentum": momentum, "weight_decay": weight_decay,
+            "trust_coefficient": trust_coefficient, "eps": eps,
+        }  # fmt: skip
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """One update of all parameters that have a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                self._update(parameter, group)
+        return loss
+
+    def _update(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        change, decay = parameter.grad, group["weight_decay"]
+        if change is None:
+            return
+        if decay > 0:
+            norm, slope = parameter.norm(), change.norm()
+            ratio = group["trust_coefficient"] * norm / (
+                slope + decay * norm + group["eps"]
+            )  # fmt: skip
+            ratio = torch.where((norm > 0) & (slope > 0), ratio, torch.ones_like(ratio))
+            change = (change + decay * parameter) * ratio
+        state = self.state[parameter]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = change.clone()
+        else:
+            state["momentum_buffer"].mul_(group["momentum"]).add_(change)
+        parameter.add_(state["momentum_buffer"], alpha=-group["lr"])
+
+
+def sgd(model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
+    """SGD with momentum 0.9; biases and norms do not decay."""
+    groups = list(parameter_groups(model, 1e-4))
+    return torch.optim.SGD(groups, lr=learning_rate, momentum=0.9)
+
+
+def lars(model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
+    """LARS with the momentum and weight decay of BYOL (Grill et al. 2020, 3.3)."""
+    return LARS(parameter_groups(model, 1e-6), lr=learning_rate)
+
+
+OPTIMIZERS = {"adamw": adamw, "sgd": sgd, "lars": lars}

@@ -6,8 +6,6 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from tqdm import tqdm
-
 Item = TypeVar("Item")
 LOG = logging.getLogger(__name__)
 SECONDS_BETWEEN_LINES = 20.0
@@ -31,6 +29,8 @@ def track(items: Iterable[Item], total: int, what: str) -> Iterator[Item]:
         The items, unchanged and in order.
     """
     if sys.stderr.isatty():
+        from tqdm import tqdm
+
         yield from tqdm(items, total=total, desc=what, leave=False, file=sys.stderr)
         return
     start = last = time.monotonic()

@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from astromorph.errors import AstromorphError
 
@@ -21,6 +28,26 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Index = Annotated[int, Field(ge=0, strict=True)]
 Name = Annotated[str, Field(min_length=1)]
 Channels = Annotated[tuple[Index, ...], Field(min_length=1)]
+# Those of torchvision.models that take images of any size.
+TORCHVISION = (
+    "alexnet", "convnext_base", "convnext_large", "convnext_small", "convnext_tiny",
+    "densenet121", "densenet161", "densenet169", "densenet201", "efficientnet_b0",
+    "efficientnet_b1", "efficientnet_b2", "efficientnet_b3", "efficientnet_b4",
+    "efficientnet_b5", "efficientnet_b6", "efficientnet_b7", "efficientnet_v2_l",
+    "efficientnet_v2_m", "efficientnet_v2_s", "googlenet", "mnasnet0_5", "mnasnet0_75",
+    "mnasnet1_0", "mnasnet1_3", "mobilenet_v2", "mobilenet_v3_large",
+    "mobilenet_v3_small", "regnet_x_16gf", "regnet_x_1_6gf", "regnet_x_32gf",
+    "regnet_x_3_2gf", "regnet_x_400mf", "regnet_x_800mf", "regnet_x_8gf",
+    "regnet_y_128gf", "regnet_y_16gf", "regnet_y_1_6gf", "regnet_y_32gf",
+    "regnet_y_3_2gf", "regnet_y_400mf", "regnet_y_800mf", "regnet_y_8gf", "resnet101",
+    "resnet152", "resnet18", "resnet34", "resnet50", "resnext101_32x8d",
+    "resnext101_64x4d", "resnext50_32x4d", "shufflenet_v2_x0_5", "shufflenet_v2_x1_0",
+    "shufflenet_v2_x1_5", "shufflenet_v2_x2_0", "squeezenet1_0", "squeezenet1_1",
+    "swin_b", "swin_s", "swin_t", "swin_v2_b", "swin_v2_s", "swin_v2_t", "vgg11",
+    "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn",
+    "wide_resnet101_2", "wide_resnet50_2",
+)  # fmt: skip
+NETWORKS = ("n_layer_resnet", "amm", *TORCHVISION)
 PLANES = r"^((sum|mean|max|channels)( \d*:\d*)?|\d*:\d*)$"
 
 
@@ -43,10 +70,20 @@ class Section(BaseModel):
 class NetworkSettings(Section):
     """`network_settings`: the shape of the encoder."""
 
-    last_layer: Literal["layer1", "layer2", "layer3", "layer4"] = "layer4"
+    last_layer: Literal["layer1", "layer2", "layer3", "layer4"] = "layer3"
     """The last block of ResNet-18 that `n_layer_resnet` keeps: 64, 128, 256 or
-    512 features. Fewer layers train faster and suit small images; `amm` has no
-    such choice and ignores it."""
+    512 features. Fewer layers train faster and suit small images; other networks
+    have no such choice and ignore it."""
+
+    stem: Literal["standard", "small"] = "standard"
+    """What `n_layer_resnet` begins with. `small` keeps twice the resolution, for
+    images of 32 pixels and fewer, at four times the work."""
+
+    weights: Name | None = None
+    """What training starts from: `random`; `sky`, weights that were trained on
+    the simulated sky and come with the package; `torchvision`, its own, where
+    this machine has them or can get them; or a file. Null takes `sky` where the
+    network has them."""
 
 
 class DataSettings(Section):
@@ -153,6 +190,41 @@ class SplitSettings(Section):
     lies in the other."""
 
 
+class TrainingSettings(Section):
+    """`training_settings`: how the network learns."""
+
+    simulated_images: Annotated[int, Field(ge=0)] | None = None
+    """How many images of the simulated sky join the training: half of every
+    batch, with noise and beam like those of the data. Their shapes are known
+    and teach the network. Null takes 12,000 for up to 50,000 images, which
+    cannot teach a network alone, and none for more."""
+
+    lesson_weight: Annotated[float, Field(ge=0)] = 2.0
+    """Weight of what the known shapes teach, against BYOL's own loss; 0 leaves
+    the simulated images as mere images."""
+
+    optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
+    """`lars` is for batches of thousands; for it and `sgd` a `learning_rate` of
+    0.06 to 0.4 times `batch_size` over 128 is usual."""
+
+    warm_up: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the steps in which the learning rate rises."""
+
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the network's sums in training. `auto` measures at the start whether
+    this machine is faster with bfloat16. Embeddings are always float32."""
+
+    compile: bool = False
+    """Let torch.compile make the network faster: minutes at the start, worth it
+    in long trainings on GPUs."""
+
+    devices: Positive = 1
+    """GPUs, or processes on CPUs, that share the work of a node."""
+
+    nodes: Positive = 1
+    """Machines that share the work, started by srun."""
+
+
 class ByolSettings(Section):
     """`byol_settings`: the heads on the encoder and the target network."""
 
@@ -211,16 +283,25 @@ class AugmentationSettings(Section):
     view is smoothed with: another telescope. 0 leaves it."""
 
     noise: Annotated[float, Field(ge=0, le=1)] = 0.05
-    """Largest standard deviation of added Gaussian noise, where the image spans
-    0 to 1."""
+    """Largest standard deviation of the noise, where the image spans 0 to 1. A
+    view gets the difference to the noise that it has, so that noise tells
+    nothing about the object."""
+
+    channel_gain: Annotated[float, Field(ge=0, le=3)] = 0.2
+    """Spread of the logarithm of a factor on each channel: without it, images of
+    several channels are told apart by colour alone. No effect on one channel."""
+
+    erasing: Fraction = 0.0
+    """Share of the views in which a random box, up to a third of the side, is
+    set to the background."""
 
 
 class InferenceSettings(Section):
     """`inference_settings`: how embeddings are computed."""
 
-    symmetry: Literal["none", "d4"] = "none"
+    symmetry: Literal["none", "d4"] = "d4"
     """`d4` averages the embedding over the 8 flips and right-angle rotations:
-    8 times the work, less dependence on the position angle."""
+    the sky has no upright. `none` takes an eighth of the time."""
 
     batch_size: Positive = 256
     """Images in memory of the device at a time."""
@@ -254,22 +335,25 @@ class Settings(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Start of every random number; the same seed gives the same result."""
 
-    network_name: Literal["n_layer_resnet", "amm"] = "n_layer_resnet"
-    """The encoder: ResNet-18 up to `last_layer`, or `amm`, a light network."""
+    network_name: str = "n_layer_resnet"
+    """The encoder: `n_layer_resnet`, ResNet-18 up to `last_layer`; `amm`, a light
+    network; or a classification network of torchvision by its name there."""
 
     trained_network_name: str | None = None
     """A model file. The workflow and `astromorph infer` then use that model;
     `astromorph train` writes its model there."""
 
-    epochs: Positive = 40
-    """How often training sees each image."""
+    epochs: Positive | None = None
+    """How often training sees each image. Null lets the number of images decide:
+    what counts is how many samples the network has seen."""
 
     batch_size: Annotated[int, Field(ge=2)] = 128
     """Images per training step; batch norm needs at least 2, and works better
     with many."""
 
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    """Step size of AdamW, after a warm-up and before it falls along a cosine."""
+    """Step size of the optimizer, after a warm-up and before it falls along a
+    cosine."""
 
     exponential_lr: bool = False
     """Multiply the learning rate by `gamma` after each epoch, in place of the
@@ -289,6 +373,7 @@ class Settings(Section):
     validate_settings: ValidateSettings = Field(default_factory=ValidateSettings)
     preprocess_settings: PreprocessSettings = Field(default_factory=PreprocessSettings)
     split_settings: SplitSettings = Field(default_factory=SplitSettings)
+    training_settings: TrainingSettings = Field(default_factory=TrainingSettings)
     byol_settings: ByolSettings = Field(default_factory=ByolSettings)
     augmentation_settings: AugmentationSettings = Field(
         default_factory=AugmentationSettings
@@ -296,6 +381,18 @@ class Settings(Section):
     inference_settings: InferenceSettings = Field(default_factory=InferenceSettings)
     evaluation_settings: EvaluationSettings = Field(default_factory=EvaluationSettings)
     export_settings: ExportSettings = Field(default_factory=ExportSettings)
+
+    @field_validator("network_name")
+    @classmethod
+    def _known_network(cls, name: str) -> str:
+        if name in NETWORKS:
+            return name
+        close = difflib.get_close_matches(name, NETWORKS, n=1)
+        meant = f"did you mean {close[0]}? Allowed are" if close else "allowed are"
+        raise ValueError(
+            f"{meant} n_layer_resnet, amm, or one of torchvision's classification "
+            "networks, such as resnet50 or efficientnet_b0"
+        )
 
 
 READING = ("data_settings.hdu", "data_settings.planes", "data_settings.max_pixels")
@@ -323,6 +420,7 @@ PARTS: dict[str, tuple[str, ...]] = {
         "exponential_lr",
         "gamma",
         "network_settings",
+        "training_settings",
         "byol_settings",
         "augmentation_settings",
         "data_settings.stacksize",

@@ -62,6 +62,8 @@ class Drawing:
         Full width at half maximum of the beam, in pixels.
     clean : ndarray, shape (ny, nx), float64
         The object alone, seen with the beam: no noise, no neighbours.
+    crowd : ndarray, shape (ny, nx), float64
+        The object with its neighbours, without noise.
     """
 
     pixels: "NDArray[np.float32]"
@@ -69,6 +71,7 @@ class Drawing:
     sort: str
     beam: float
     clean: "Plane"
+    crowd: "Plane"
 
 
 def draw(
@@ -76,6 +79,7 @@ def draw(
     shape: tuple[int, int],
     rng: np.random.Generator,
     telescope: Telescope | None = None,
+    sort: str | None = None,
 ) -> Drawing:
     """Draw one object of a kind, seen by a telescope.
 
@@ -89,24 +93,27 @@ def draw(
         All randomness.
     telescope : Telescope, optional
         By default a random one.
+    sort : str, optional
+        One of the kind's; by default a random one.
 
     Returns
     -------
     Drawing
     """
-    sort = str(rng.choice(KINDS[kind]))
+    sort = sort or str(rng.choice(KINDS[kind]))
     seen = telescope or any_telescope(rng)
     canvas = any_canvas(shape, rng, kind in FLAT)
     clean = smooth(SORTS[sort][1](canvas, rng), seen.beam)
-    sky, peak = clean, float(clean.max())
+    crowd, peak = clean, float(clean.max())
     if peak > 0:
         clean = clean * (seen.signal / peak)
-        sky = clean + smooth(_neighbours(canvas, rng), seen.beam) * seen.signal
+        crowd = clean + smooth(_neighbours(canvas, rng), seen.beam) * seen.signal
     noise = rng.standard_normal(shape)
     noise = noise if seen.white else smooth(noise, seen.beam)
     noise += _stripes(canvas, rng) * noise.std()
     noise /= noise.std()
-    return Drawing((sky + noise).astype(np.float32), kind, sort, seen.beam, clean)
+    pixels = (crowd + noise).astype(np.float32)
+    return Drawing(pixels, kind, sort, seen.beam, clean, crowd)
 
 
 def any_telescope(rng: np.random.Generator) -> Telescope:

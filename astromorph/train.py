@@ -1,25 +1,37 @@
 """The step `train`: tensors and a split become a model."""
 
+import json
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from astromorph import artefacts
+from astromorph import artefacts, distributed
 from astromorph.artefacts import HISTORY_COLUMNS, TEST, TRAIN
 from astromorph.augment import SkyAugmentation
 from astromorph.byol import BYOL
 from astromorph.cache import read_shard
 from astromorph.checkpoint import ModelFile, fresh, save_model
-from astromorph.datasets import read_subset
+from astromorph.datasets import Subset, read_subset
 from astromorph.errors import AstromorphError
-from astromorph.provenance import digest
-from astromorph.settings import Settings, part_of
-from astromorph.trainer import ByolTrainer, Epoch
+from astromorph.history import Epoch
+from astromorph.initial_weights import start_from
+from astromorph.optimise import OPTIMIZERS, warm_up_cosine
+from astromorph.provenance import canonical_json, digest
+from astromorph.settings import Settings, parse, part_of
+from astromorph.sky_lessons import Draft, draw_lessons
+from astromorph.teacher import Teacher, look_at, side_of
+from astromorph.trainer import ByolTrainer
 
 LOG = logging.getLogger(__name__)
+FEW_IMAGES = 50_000  # up to which the simulated sky joins the training
+SIMULATED = 12_000
+SAMPLES, OF_IMAGES, MOST_EPOCHS = 30_000, 1_000, 150
 
 
 def train(
@@ -32,6 +44,9 @@ def train(
     threads: int = 0,
 ) -> None:
     """Train a network by itself and write the model.
+
+    With several devices, processes are started that do so together, unless
+    torchrun or srun has started this one as one of them. The first one writes.
 
     Parameters
     ----------
@@ -55,22 +70,87 @@ def train(
     AstromorphError
         The inputs do not belong together, are too few, or training diverges.
     """
+    devices = settings.training_settings.devices
+    nodes = settings.training_settings.nodes
+    if devices * nodes > 1 and not distributed.is_started():
+        part = canonical_json(part_of(settings, "train"))
+        named = {"--settings": part, "--split": split, "--history": history,
+                 "--trained-network-name": model, "--log-dir": log_dir,
+                 "--threads": threads}  # fmt: skip
+        arguments = [str(word) for pair in named.items() for word in pair]
+        arguments += ["--tensors", *map(str, tensors)]
+        distributed.start(["astromorph", "train", *arguments], devices, nodes)
+        return
     if threads:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(distributed.threads_of(threads))
+    with distributed.joined(devices * nodes):
+        _train(settings, split, tensors, (model, history, log_dir), threads)
+
+
+def _train(
+    settings: Settings,
+    split: str | Path,
+    tensors: Sequence[str | Path],
+    outputs: tuple[str | Path, str | Path, str | Path],
+    threads: int,
+) -> None:
+    """The same in one of the processes, or the only one."""
+    model, history, log_dir = outputs
     stacksize = settings.data_settings.stacksize
-    train_data, image_ids = read_subset(split, tensors, TRAIN, stacksize)
-    test_data, held_out = read_subset(split, tensors, TEST, stacksize)
-    if train_data is None:
+    train_data = read_subset(split, tensors, TRAIN, stacksize)
+    test_data = read_subset(split, tensors, TEST, stacksize)
+    images = train_data.images
+    if images is None:
         raise AstromorphError(f"{split}: no image is in the training set")
-    byol = fresh(settings, train_data.channels)
+    byol = fresh(settings, images.channels)
+    start_from(byol, settings)
     for line in warnings_about(byol):
         LOG.warning("%s", line)
-    LOG.info("%d images train, %d are held out", len(image_ids), len(held_out))
-    with artefacts.replacing_folder(log_dir) as folder:
-        epochs = _trainer(settings, byol).train_model(
-            train_data, test_data, settings.epochs, settings.batch_size, folder
+    number = len(train_data.image_ids)
+    LOG.info("%d images train, %d are held out", number, len(test_data.image_ids))
+    made_with = read_shard(tensors[0]).settings
+    trainer = _trainer(
+        settings, byol, _teacher(settings, train_data, made_with, byol, threads)
+    )
+    LOG.info("on %s, in %s", trainer.device, trainer.precision.dtype)
+    epochs = settings.epochs or preset_epochs(number)
+
+    def work(folder: Path | None) -> list[Epoch]:
+        return trainer.train_model(
+            images, test_data.images, epochs, settings.batch_size, folder
         )
-    _write(settings, byol, epochs, image_ids, tensors, model, history)
+
+    if distributed.rank() > 0:
+        work(None)
+        return
+    with artefacts.replacing_folder(log_dir) as folder:
+        record = work(folder)
+    made = ModelFile(
+        state=_state(byol),
+        settings=part_of(settings, "train"),
+        in_channels=images.channels,
+        tensor_settings=made_with,
+        data_digest=digest(train_data.image_ids),
+    )
+    artefacts.write_csv(history, HISTORY_COLUMNS, [asdict(e) for e in record])
+    save_model(model, made)
+    LOG.info("the model was written to %s", model)
+
+
+def preset_epochs(number: int) -> int:
+    """How often a set is seen by default.
+
+    30,000 samples of up to 1,000 images, and with the square root of their number
+    more of more: 150 epochs of 200 images, 26 of 1,300, 3 of 100,000, 1 of a
+    million.
+
+    Parameters
+    ----------
+    number : int
+        Training images, at least 1.
+    """
+    samples = SAMPLES * math.sqrt(max(1.0, number / OF_IMAGES))
+    return max(1, min(MOST_EPOCHS, round(samples / number)))
 
 
 def warnings_about(byol: BYOL) -> list[str]:
@@ -90,39 +170,60 @@ def warnings_about(byol: BYOL) -> list[str]:
     return lines
 
 
-def _trainer(settings: Settings, byol: BYOL) -> ByolTrainer:
-    generator = torch.Generator().manual_seed(settings.seed + 1)
+def _teacher(
+    settings: Settings, data: Subset, made_with: str, byol: BYOL, processes: int
+) -> Teacher | None:
+    """Simulated images like the data, and who teaches from them."""
+    wanted = settings.training_settings.simulated_images
+    if wanted is None:
+        wanted = SIMULATED if len(data.image_ids) <= FEW_IMAGES else 0
+    if wanted == 0 or data.images is None:
+        return None
+    stacksize = settings.data_settings.stacksize
+    prepared = parse(json.loads(made_with), "the tensors' settings")
+    draft = Draft(
+        seed=settings.seed,
+        size=side_of(data.images),
+        channels=data.images.channels // stacksize,
+        rules=prepared.preprocess_settings,
+        like=look_at(data.images, data.statistics),
+    )
+    LOG.info("%d simulated images join the training", wanted)
+    lessons = draw_lessons(draft, wanted, processes or 1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed + 1)
+        return Teacher(lessons, byol.representation_size, stacksize)
+
+
+def _trainer(settings: Settings, byol: BYOL, teacher: Teacher | None) -> ByolTrainer:
+    rules = settings.training_settings
+    seed = settings.seed + 1 + distributed.rank() * 1_000_003
+    schedule: Callable[[int, int], float] = partial(
+        warm_up_cosine, warm_up=rules.warm_up
+    )
     exponential = torch.optim.lr_scheduler.ExponentialLR
     return ByolTrainer(
         byol,
-        SkyAugmentation(settings.augmentation_settings, generator),
+        SkyAugmentation(
+            settings.augmentation_settings, torch.Generator().manual_seed(seed)
+        ),
+        optimizer=OPTIMIZERS[rules.optimizer],
         learning_rate=settings.learning_rate,
         lr_scheduler=exponential if settings.exponential_lr else None,
         lr_scheduler_options={"gamma": settings.gamma},
+        schedule=schedule,
         decay=settings.byol_settings.moving_average_decay,
         seed=settings.seed,
+        precision=rules.precision,
+        compile=rules.compile,
+        teacher=teacher,
+        lesson_weight=rules.lesson_weight,
     )
 
 
-def _write(
-    settings: Settings,
-    byol: BYOL,
-    epochs: Sequence[Epoch],
-    image_ids: Sequence[str],
-    tensors: Sequence[str | Path],
-    model: str | Path,
-    history: str | Path,
-) -> None:
-    artefacts.write_csv(history, HISTORY_COLUMNS, [asdict(epoch) for epoch in epochs])
-    channels = next(byol.encoder.parameters()).shape[1]
-    save_model(
-        model,
-        ModelFile(
-            state={name: value.cpu() for name, value in byol.state_dict().items()},
-            settings=part_of(settings, "train"),
-            in_channels=int(channels),
-            tensor_settings=read_shard(tensors[0]).settings,
-            data_digest=digest(image_ids),
-        ),
-    )
-    LOG.info("the model was written to %s", model)
+def _state(byol: BYOL) -> dict[str, Tensor]:
+    """All weights and buffers, as a file holds them."""
+    return {
+        name: value.detach().cpu().contiguous()
+        for name, value in byol.state_dict().items()
+    }

@@ -1,64 +1,78 @@
 """The training loop, and `ByolTrainer` for people who bring their own parts."""
 
-import logging
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from astromorph import metrics
+from astromorph import distributed, metrics
 from astromorph.augment import SkyAugmentation
 from astromorph.byol import BYOL
-from astromorph.datasets import (
-    FEWEST_PER_BATCH,
-    CachedDataset,
-    ImageSet,
-)
+from astromorph.datasets import FEWEST_PER_BATCH, CachedDataset, ImageSet
+from astromorph.devices import choose_device, choose_precision, fits, on_device
 from astromorph.errors import AstromorphError
+from astromorph.history import Epoch, announce_collapse, report, scalars
 from astromorph.optimise import adamw, moving_average_decay, warm_up_cosine
 from astromorph.progress import track
 
-LOG = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from astromorph.teacher import Teacher
+
 MOST_WATCHED, FEWEST_WATCHED = 512, 64  # images whose embeddings are measured
-COLLAPSED = 0.3  # share of the measures before training below which it is one
 TEST_SEED = 1_000_003  # views of the test images are the same in every epoch
 
 
-@dataclass(frozen=True, slots=True)
-class Epoch:
-    """What one epoch came to.
+class Learner(nn.Module):
+    """What is trained: BYOL and, where there are lessons, their teacher.
 
-    Attributes
+    Parameters
     ----------
-    epoch : int
-        From 1.
-    train_loss : float
-        Mean over the images, from 0 to 8.
-    test_loss : float or None
-        The same for the held-out images; None where there are none.
-    learning_rate : float
-        Of its last step.
-    moving_average_decay : float
-        After its last step.
-    effective_rank, spread : float
-        Of the embeddings of up to 512 held-out images (training ones where too
-        few are held out): 1 and 0 are a collapse.
+    byol : BYOL
+        Online and target networks.
+    teacher : Teacher, optional
+        Knows the simulated images.
+    lesson_weight : float
+        Of the teacher's loss against BYOL's.
     """
 
-    epoch: int
-    train_loss: float
-    test_loss: float | None
-    learning_rate: float
-    moving_average_decay: float
-    effective_rank: float
-    spread: float
+    def __init__(
+        self, byol: BYOL, teacher: "Teacher | None" = None, lesson_weight: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.byol = byol
+        self.teacher = teacher
+        self.lesson_weight = lesson_weight
+
+    def forward(
+        self, view_1: Tensor, view_2: Tensor, lessons: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss of two views of some images.
+
+        Parameters
+        ----------
+        view_1, view_2 : Tensor, shape (N, C, H, W)
+            The last K of them are simulated.
+        lessons : Tensor, shape (K,), int64, optional
+            Numbers of the simulated images.
+
+        Returns
+        -------
+        loss, byol_loss, lesson_loss : Tensor, shape ()
+            The first is the weighted sum of the others.
+        """
+        views = torch.cat([view_1, view_2])
+        embeddings = self.byol.encoder(views)
+        byol_loss = self.byol.compare(embeddings, views)
+        if self.teacher is None or lessons is None:
+            return byol_loss, byol_loss, torch.zeros_like(byol_loss)
+        known = [part[-len(lessons) :] for part in embeddings.chunk(2)]
+        lesson_loss = self.teacher(torch.cat(known), lessons.repeat(2))
+        return byol_loss + self.lesson_weight * lesson_loss, byol_loss, lesson_loss
 
 
 class ByolTrainer:
@@ -88,6 +102,14 @@ class ByolTrainer:
         Share of the target that is kept per step at the start.
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"``.
+    precision : {'auto', 'float32', 'bfloat16'}
+        Of the network's sums; `auto` measures which is faster.
+    compile : bool
+        Let ``torch.compile`` make the network faster.
+    teacher : Teacher, optional
+        Simulated images with known shapes; they make up half of each batch.
+    lesson_weight : float
+        Of the teacher's loss against BYOL's.
     seed : int
         Of the order of the images and of the default augmentation.
 
@@ -115,14 +137,28 @@ class ByolTrainer:
         decay: float = 0.99,
         device: str = "auto",
         seed: int = 0,
+        precision: str = "auto",
+        compile: bool = False,
+        teacher: "Teacher | None" = None,
+        lesson_weight: float = 2.0,
     ) -> None:
         self.device = choose_device(device)
-        self.byol = byol.to(self.device)
+        self.precision = choose_precision(precision, self.device)
+        learner = Learner(byol, teacher, lesson_weight)
+        learner = learner.to(self.device)
+        # Convolutions are faster where the channels of a pixel lie together.
+        learner = learner.to(memory_format=torch.channels_last)
+        if distributed.world() > 1 and self.device.type == "cuda":
+            synced: Any = nn.SyncBatchNorm.convert_sync_batchnorm(learner)  # type: ignore[no-untyped-call]
+            learner = synced
+        self.byol, self.teacher = learner.byol, teacher
         self.generator = torch.Generator().manual_seed(seed)
-        self.augment = augmentation_function or SkyAugmentation(
-            generator=self.generator
-        )
-        self.optimizer = optimizer(self.byol, learning_rate)
+        own = torch.Generator().manual_seed(seed + 1 + distributed.rank() * 1_000_003)
+        self.augment = augmentation_function or SkyAugmentation(generator=own)
+        self.optimizer = optimizer(learner, learning_rate)
+        self.learner = distributed.spread_over(learner, self.device)
+        if compile:
+            self.learner = cast(nn.Module, torch.compile(self.learner))
         self.lr_scheduler = (
             lr_scheduler(self.optimizer, **(lr_scheduler_options or {}))
             if lr_scheduler
@@ -132,6 +168,8 @@ class ByolTrainer:
         self.rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.decay = decay
         self.step = 0
+        self._lessons = torch.empty(0, dtype=torch.int64)
+        self._lesson_images = self._kept(teacher.images) if teacher else None
 
     def train_model(
         self,
@@ -167,35 +205,41 @@ class ByolTrainer:
             There are fewer than two images, or the loss is no longer finite.
         """
         train, test = _dataset(train_data), _dataset(test_data)
-        if train is None or len(train) < 2:
+        fewest = FEWEST_PER_BATCH * distributed.world()
+        if train is None or len(train) < fewest:
             found = len(train) if train else 0
             raise AstromorphError(
                 f"training: found {found} images; BYOL compares images of a batch and "
-                "needs at least 2"
+                f"needs at least {fewest}"
             )
+        train, test = self._kept(train), self._kept(test) if test else None
         steps = epochs * sum(1 for _ in _batches(train, batch_size))
         history: list[Epoch] = []
         watched = test if test and len(test) >= FEWEST_WATCHED else train
         watched = watched.subset(range(min(len(watched), MOST_WATCHED)))
         before = self._measure(watched, batch_size)
-        with _scalars(log_dir) as write:
+        with scalars(log_dir if distributed.rank() == 0 else None) as write:
             for number in range(1, epochs + 1):
-                train_loss = self.train_epoch(train, batch_size, steps)
+                losses = self.train_epoch(train, batch_size, steps)
                 rate = float(self.optimizer.param_groups[0]["lr"])
                 test_loss = self.test(test, batch_size) if test else None
                 decay = moving_average_decay(self.step, steps, self.decay)
                 measured = self._measure(watched, batch_size)
-                _announce(measured, before, number)
+                announce_collapse(measured, before, number)
                 history.append(
-                    Epoch(number, train_loss, test_loss, rate, decay, *measured)
+                    Epoch(
+                        number, losses[0], test_loss, losses[1], rate, decay, *measured
+                    )
                 )
                 write(history[-1])
-                _report(history[-1], epochs)
+                report(history[-1], epochs)
                 if self.lr_scheduler:
                     self.lr_scheduler.step()
         return history
 
-    def train_epoch(self, data: ImageSet, batch_size: int, steps: int) -> float:
+    def train_epoch(
+        self, data: ImageSet, batch_size: int, steps: int
+    ) -> tuple[float, float | None]:
         """See every image once, in a new order.
 
         Parameters
@@ -203,36 +247,64 @@ class ByolTrainer:
         data : CachedDataset or NativeDataset
             The training images.
         batch_size : int
-            Images per step.
+            Images per step, simulated ones not counted.
         steps : int
             Of the whole training: the moving average slows down towards them.
 
         Returns
         -------
-        float
-            Mean loss of the images.
+        byol_loss, lesson_loss : float
+            Means over the images; the second is None without lessons.
         """
-        self.byol.train()
+        self.learner.train()
         order = torch.randperm(len(data), generator=self.generator)
-        total = torch.zeros((), device=self.device)
+        totals = torch.zeros(2, device=self.device)
         parts = list(_batches(data, batch_size, order))
-        for indices in track(parts, len(parts), "batches"):
-            images = data.batch(indices).to(self.device)
-            loss = self.byol.loss(self.augment(images), self.augment(images))
-            if self.schedule is not None:
-                factor = self.schedule(self.step, steps)
-                for group, rate in zip(
-                    self.optimizer.param_groups, self.rates, strict=True
-                ):
-                    group["lr"] = factor * rate
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.optimizer.step()
-            decay = moving_average_decay(self.step, steps, self.decay)
-            self.byol.update_moving_average(decay)
-            self.step += 1
-            total += loss.detach() * len(indices)
-        return _finite(float(total) / len(data))
+        mine = (distributed.mine(part) for part in parts)
+        batches = on_device(data.batch, mine, self.device)
+        for part in track(parts, len(parts), "batches"):
+            here, batch = next(batches)
+            lessons = self._next_lessons(len(part))
+            if self._lesson_images is not None and lessons is not None:
+                known = self._lesson_images.batch(lessons).to(self.device)
+                batch = torch.cat([batch, _resized(known, batch)])
+            views = [_channels_last(self.augment(batch)) for _ in range(2)]
+            with self.precision.autocast(self.device):
+                loss, *both = self.learner(*views, lessons)
+            self._update(loss * distributed.weight(len(here), len(part)), steps)
+            totals += torch.stack(both).detach() * len(here)
+        byol_loss, lesson_loss = (distributed.total(totals) / len(data)).tolist()
+        return _finite(byol_loss), lesson_loss if self.teacher is not None else None
+
+    def _update(self, loss: Tensor, steps: int) -> None:
+        """One step of the optimizer, then of the target."""
+        if self.schedule is not None:
+            factor = self.schedule(self.step, steps)
+            groups = self.optimizer.param_groups
+            for group, rate in zip(groups, self.rates, strict=True):
+                group["lr"] = factor * rate
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        decay = moving_average_decay(self.step, steps, self.decay)
+        self.byol.update_moving_average(decay)
+        self.step += 1
+
+    def _next_lessons(self, number: int) -> Tensor | None:
+        """Numbers of the simulated images of this step; each comes in its turn."""
+        if self.teacher is None:
+            return None
+        while len(self._lessons) < number:
+            order = torch.randperm(len(self.teacher), generator=self.generator)
+            self._lessons = torch.cat([self._lessons, order])
+        chosen, self._lessons = self._lessons[:number], self._lessons[number:]
+        return distributed.mine(chosen)
+
+    def _kept(self, data: ImageSet) -> ImageSet:
+        """Images in the device's memory, where they fit."""
+        if isinstance(data, CachedDataset) and fits(data.images, self.device):
+            return CachedDataset(data.images.to(self.device), data.stacksize)
+        return data
 
     @torch.no_grad()
     def test(self, data: ImageSet, batch_size: int) -> float:
@@ -248,7 +320,9 @@ class ByolTrainer:
         total = 0.0
         for indices in _batches(data, batch_size):
             images = data.batch(indices).to(self.device)
-            loss = self.byol.loss(augment(images), augment(images))
+            views = [_channels_last(augment(images)) for _ in range(2)]
+            with self.precision.autocast(self.device):
+                loss = self.byol.loss(*views)
             total += float(loss) * len(indices)
         self.byol.train()
         return total / len(data)
@@ -271,19 +345,10 @@ class ByolTrainer:
         return embeddings
 
 
-def choose_device(name: str = "auto") -> torch.device:
-    """The device of a name; ``"auto"`` takes CUDA, else MPS, else the CPU."""
-    if name != "auto":
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
 def _batches(
     data: ImageSet, batch_size: int, order: Tensor | None = None
 ) -> Iterator[Tensor]:
-    return data.batches(batch_size, order, FEWEST_PER_BATCH)
+    return data.batches(batch_size, order, FEWEST_PER_BATCH * distributed.world())
 
 
 def _dataset(data: Tensor | ImageSet | None) -> ImageSet | None:
@@ -301,47 +366,14 @@ def _finite(loss: float) -> float:
     )
 
 
-def _announce(
-    now: tuple[float, float], before: tuple[float, float], epoch: int
-) -> None:
-    """Warn where the embeddings begin to be all the same."""
-    if now[0] < COLLAPSED * before[0] or now[1] < COLLAPSED * before[1]:
-        LOG.warning(
-            "epoch %d: the embedding collapses (effective rank %.2f, spread %.4f; %.2f "
-            "and %.4f before training); set a smaller `learning_rate`, a larger "
-            "`batch_size`, or `byol_settings.use_momentum: true`", epoch, *now, *before,
-        )  # fmt: skip
+def _channels_last(images: Tensor) -> Tensor:
+    return images.contiguous(memory_format=torch.channels_last)
 
 
-def _report(epoch: Epoch, epochs: int) -> None:
-    test = "none held out" if epoch.test_loss is None else f"{epoch.test_loss:.4f}"
-    LOG.info(
-        "epoch %d of %d: train loss %.4f, test loss %s, effective rank %.1f",
-        epoch.epoch, epochs, epoch.train_loss, test, epoch.effective_rank,
-    )  # fmt: skip
-
-
-@contextmanager
-def _scalars(log_dir: str | Path | None) -> Iterator[Callable[[Epoch], None]]:
-    """What writes an epoch's scalars for TensorBoard; nothing without a folder."""
-    if log_dir is None:
-        yield lambda epoch: None
-        return
-    from torch.utils.tensorboard import SummaryWriter
-
-    with SummaryWriter(str(log_dir)) as writer:
-
-        def write(epoch: Epoch) -> None:
-            scalars = {
-                "loss/train": epoch.train_loss,
-                "loss/test": epoch.test_loss,
-                "embedding/effective_rank": epoch.effective_rank,
-                "embedding/spread": epoch.spread,
-                "schedule/learning_rate": epoch.learning_rate,
-                "schedule/moving_average_decay": epoch.moving_average_decay,
-            }
-            for name, value in scalars.items():
-                if value is not None:
-                    writer.add_scalar(name, value, epoch.epoch)
-
-        yield write
+def _resized(images: Tensor, like: Tensor) -> Tensor:
+    """Simulated images in the size of a batch of images of their own sizes."""
+    if images.shape[2:] == like.shape[2:]:
+        return images
+    return nn.functional.interpolate(
+        images, size=like.shape[2:], mode="bilinear", antialias=True
+    )

@@ -32,6 +32,9 @@ export_to_csv = true
 [network_settings]
 last_layer = "layer1"
 
+[training_settings]
+simulated_images = 20
+
 [data_settings]
 stacksize = 3
 

@@ -83,7 +83,8 @@ def test_labels_give_scores_where_there_are_enough(run, prepared, tmp_path):
     result, page = run()
     assert "knn" not in result["networks"][TRAINED]
     assert "With labels" not in page
-    assert set(result["networks"]) == {TRAINED, UNTRAINED, PIXELS}
+    assert set(result["networks"]) == {TRAINED, "sky", UNTRAINED, PIXELS}
+    assert '<th class="number">sky</th>' in page
 
 
 def test_too_few_images_are_an_error(run, prepared, tmp_path):
@@ -98,8 +99,8 @@ def test_too_few_images_are_an_error(run, prepared, tmp_path):
         )  # fmt: skip
 
 
-def scores(trained, untrained, pixels=0.1):
-    values = {TRAINED: trained, UNTRAINED: untrained, PIXELS: pixels}
+def scores(trained, untrained, pixels=0.1, **others):
+    values = {TRAINED: trained, UNTRAINED: untrained, PIXELS: pixels, **others}
     return {n: {"knn_whitened": {"mean": v}} for n, v in values.items()}
 
 
@@ -110,6 +111,12 @@ def scores(trained, untrained, pixels=0.1):
         (scores(0.71, 0.7), False, "no better than the untrained network"),
         (scores(0.6, 0.7), False, "WORSE than the untrained network by 0.100"),
         (scores(0.8, 0.7, 0.9), True, "components of the pixels are better still"),
+        (scores(0.8, 0.7, sky=0.9), True, "training began with (sky) were better"),
+        (
+            scores(0.8, 0.7, sky=0.79),
+            True,
+            "(0.800; untrained 0.700, pixels 0.100, sky",
+        ),
     ],
 )
 def test_the_verdict_is_one_sentence(found, better, words):

@@ -20,6 +20,7 @@ LAYERS = [
         "morphology",
         "sky_objects",
         "pictures",
+        "memory",
     },
     {"sky"},
     {"tensor_file", "tile_decoder", "filelist", "duplicates", "fits_header"},
@@ -30,13 +31,23 @@ LAYERS = [
     {"fits_image"},
     {"background", "resample", "simulate"},
     {"preprocess"},
-    {"reference"},
+    {"reference", "sky_lessons"},
     {"validation_page"},
     {"validate"},
     {"split", "shards"},
-    {"cache", "augment", "networks", "byol", "optimise"},
+    {
+        "cache",
+        "augment",
+        "networks",
+        "byol",
+        "optimise",
+        "devices",
+        "distributed",
+        "history",
+    },
     {"datasets", "checkpoint"},
-    {"trainer", "thumbnails"},
+    {"teacher", "thumbnails", "initial_weights", "embed"},
+    {"trainer"},
     {"train", "infer"},
     {"evaluate", "export_csv", "export_tensorboard"},
     {"pipeline"},
@@ -47,7 +58,8 @@ LAYER = {module: k for k, layer in enumerate(LAYERS) for module in layer}
 # Layer 5 and up, where torch may be imported.
 TORCH = {
     "cache", "datasets", "augment", "networks", "byol", "optimise", "checkpoint",
-    "trainer", "train", "infer", "evaluate",
+    "trainer", "train", "infer", "evaluate", "devices", "distributed", "history",
+    "initial_weights", "teacher", "embed",
 }  # fmt: skip
 FITS = {"fits_file", "fits_facts", "fits_image", "celestial", "tile_decoder"}
 MODULES = sorted(p.stem for p in PACKAGE.glob("*.py") if p.stem != "__init__")
@@ -122,6 +134,20 @@ def test_only_the_command_line_exits_and_nothing_asserts(module):
 def test_small_steps_do_not_import_torch(code):
     """`--help` and the steps without tensors leave torch alone."""
     code += "\nimport sys; assert 'torch' not in sys.modules, 'torch'"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_training_loop_needs_torch_alone():
+    """Its benchmark runs on machines that have torch and torchvision, no more."""
+    code = """
+import sys
+for name in ("pydantic", "yaml", "astropy", "tqdm", "sklearn", "pandas", "pyarrow",
+             "psutil", "jinja2", "snakemake", "scipy"):
+    sys.modules[name] = None
+import torch
+import astromorph.trainer, astromorph.networks, astromorph.embed
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -71,8 +71,13 @@ def test_comments_and_docstrings_do_not_count(package):
     [
         ("byol", "return 2 * cosine", "return 3 * cosine", {"train", "infer"}),
         ("export_csv", "written += 1", "written += 2", {"export_csv"}),
-        ("preprocess", "SOFTENING = 3.0", "SOFTENING = 4.0", {"validate", "shards"}),
-        ("settings", "= 40", "= 41", set()),
+        (
+            "preprocess",
+            "SOFTENING = 3.0",
+            "SOFTENING = 4.0",
+            {"validate", "shards", "train"},
+        ),
+        ("settings", "= 128", "= 129", set()),
         ("cli", "sys.exit(1)", "sys.exit(3)", set()),
     ],
 )

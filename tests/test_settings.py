@@ -21,7 +21,7 @@ from astromorph.settings import PARTS, Settings, load, parse, part_of
         ),
         ({"qqqqqqq": 3}, r"config/README\.md lists them all"),
         ({"batch_size": 1}, r"`batch_size`: found 1; .* greater than or equal to 2"),
-        ({"network_name": "vgg"}, "'n_layer_resnet' or 'amm'"),
+        ({"network_name": "vgg"}, "did you mean vgg1.*n_layer_resnet, amm, or one of"),
         ({"network_settings": {"last_layer": "layer5"}}, "found 'layer5'"),
         ({"gamma": 1.0}, "`gamma`: found 1.0; .* less than 1"),
         ({"learning_rate": "nan"}, "finite"),

@@ -110,7 +110,7 @@ def test_native_images_keep_their_size(native):
 @pytest.mark.parametrize("fewest", [1, 2])
 def test_native_batches_hold_like_sizes(native, fewest):
     """Each image comes once; with 1 sizes are equal, with 2 none is alone."""
-    data, _ = read_subset(native / "split.csv", [native / "00000.pt"], "train")
+    data = read_subset(native / "split.csv", [native / "00000.pt"], "train").images
     assert isinstance(data, NativeDataset)
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
     parts = list(data.batches(8, order, fewest))

@@ -13,15 +13,11 @@ from astromorph.augment import SkyAugmentation, blurred
 from astromorph.cache import load_plain, read_shard, save_plain
 from astromorph.datasets import CachedDataset, batches, read_subset
 from astromorph.errors import AstromorphError
+from astromorph.evaluate import STILL
 from astromorph.networks import AstroMorphologyModel, NLayerResnet, build_network
 from astromorph.settings import AugmentationSettings, NetworkSettings
 from astromorph.split import split
 from astromorph.tensor_file import save_tensors
-
-STILL = {
-    "scale": (1.0, 1.0), "shift": 0.0, "gamma": 0.0, "noise": 0.0,
-    "contrast": 0.0, "brightness": 0.0, "blur": 0.0,
-}  # fmt: skip
 
 
 class Malicious:
@@ -137,17 +133,21 @@ def test_subsets_are_gathered_from_the_shards(prepared, sky, settings, tmp_path)
     tables = [prepared / f"0000{k}.csv" for k in range(2)]
     tensors = [prepared / f"0000{k}.pt" for k in range(2)]
     split(settings, sky, tables, tmp_path / "split.csv")
-    train, train_ids = read_subset(tmp_path / "split.csv", tensors, "train")
-    test, test_ids = read_subset(tmp_path / "split.csv", tensors, "test")
-    assert len(train) + len(test) == 28
-    assert not set(train_ids) & set(test_ids)
+    train = read_subset(tmp_path / "split.csv", tensors, "train")
+    test = read_subset(tmp_path / "split.csv", tensors, "test")
+    assert len(train.images) + len(test.images) == 28
+    assert not set(train.image_ids) & set(test.image_ids)
     every = {}
     for path in tensors:
         shard = read_shard(path)
         every |= dict(zip(shard.image_ids, shard.images, strict=True))
-    for images, ids in ((train, train_ids), (test, test_ids)):
+    for part in (train, test):
         assert all(
-            torch.equal(a, every[i]) for a, i in zip(images.images, ids, strict=True)
+            torch.equal(a, every[i])
+            for a, i in zip(part.images.images, part.image_ids, strict=True)
+        )
+        assert all(
+            len(column) == len(part.images) for column in part.statistics.values()
         )
     with pytest.raises(AstromorphError, match="do not hold the same images"):
         read_subset(tmp_path / "split.csv", tensors[:1], "train")
@@ -288,5 +288,53 @@ def test_unknown_networks_are_named():
     """With what is allowed."""
     with pytest.raises(ValueError, match="allowed are layer1, layer2"):
         NLayerResnet(1, "layer9")
-    with pytest.raises(ValueError, match="allowed are n_layer_resnet and amm"):
+    with pytest.raises(ValueError, match="'vgg'; allowed are n_layer_resnet, amm"):
         build_network("vgg", NetworkSettings(), 1)
+
+
+def test_noise_is_the_difference_to_the_image_s_own():
+    """Clean images get up to the level that is set; noisy ones get none."""
+    generator = torch.Generator().manual_seed(3)
+    clean = torch.full((200, 1, 48, 48), 0.5)
+    noisy = clean + 0.1 * torch.randn(clean.shape, generator=generator)
+    still = STILL | {"noise": 0.05}
+    found = {}
+    for name, images in (("clean", clean), ("noisy", noisy)):
+        views = augmentation(rotation=False, flip=False, **still)(images)
+        found[name] = (views - images.clamp(0, 1)).flatten(1).std(dim=1)
+    assert found["noisy"].max() < 1e-3
+    assert found["clean"].min() < 0.01
+    assert 0.045 < found["clean"].max() < 0.053
+    assert found["clean"].mean() == pytest.approx(0.025, abs=0.004)
+
+
+def test_channels_are_brighter_or_fainter_by_their_own_draws():
+    """What stands out of each channel is scaled by another factor."""
+    images = torch.full((200, 3, 16, 16), 0.3)
+    images[..., 6:10, 6:10] = 0.5
+    still = STILL | {"channel_gain": 0.4}
+    views = augmentation(rotation=False, flip=False, **still)(images)
+    factor = ((views[..., 8, 8] - views[..., 0, 0]) / 0.2).log()
+    assert 0.35 < factor.abs().max() < 0.41
+    assert (factor[:, 0] - factor[:, 1]).abs().mean() > 0.1
+    alone = augmentation(rotation=False, flip=False, **still)(images[:, :1])
+    torch.testing.assert_close(alone, images[:, :1])
+
+
+def test_boxes_are_erased_in_some_views():
+    """A box of background, no larger than a third of the side, in the share asked."""
+    rows = torch.linspace(0, 1, 30)[:, None] + torch.linspace(0, 0.1, 40)[None]
+    images = (rows / 1.1).repeat(300, 2, 1, 1)
+    views = augmentation(rotation=False, flip=False, **(STILL | {"erasing": 0.5}))(
+        images
+    )
+    changed = (views - images).abs() > 1e-3
+    hit = changed.flatten(1).any(dim=1)
+    assert 0.4 < hit.float().mean() < 0.6
+    assert (changed[:, 0] == changed[:, 1]).float().mean() > 0.99
+    values = views[changed]
+    assert float(values.max() - values.min()) < 0.05  # the background of all
+    for box in changed[hit][:, 0]:
+        high, wide = box.any(dim=1).nonzero(), box.any(dim=0).nonzero()
+        assert int(high.max() - high.min()) <= 30 / 3 + 1
+        assert int(wide.max() - wide.min()) <= 40 / 3 + 1

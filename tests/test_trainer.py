@@ -1,12 +1,17 @@
 """The training loop and what it promises."""
 
+import shutil
+
 import pytest
 import torch
 
 from astromorph.byol import BYOL
-from astromorph.datasets import CachedDataset
+from astromorph.datasets import CachedDataset, NativeDataset
 from astromorph.errors import AstromorphError
 from astromorph.networks import AstroMorphologyModel
+from astromorph.sky_lessons import Draft, draw_lessons
+from astromorph.teacher import Teacher
+from astromorph.train import preset_epochs
 from astromorph.trainer import ByolTrainer
 
 
@@ -173,3 +178,96 @@ def test_embeddings_do_not_depend_on_the_batch():
     together, alone = made.forward(images(4)), made.forward(images(4)[2:3])
     assert together.dtype == torch.float32
     torch.testing.assert_close(together[2:3], alone, rtol=1e-4, atol=1e-5)
+
+
+def lessons() -> Teacher:
+    torch.manual_seed(0)
+    return Teacher(draw_lessons(Draft(seed=0, size=32), 24), 128)
+
+
+def test_lessons_join_every_batch_and_are_seen_in_turn():
+    """Half of a batch is simulated; each simulated image comes once before again."""
+    seen: list[torch.Tensor] = []
+
+    def remember(batch: torch.Tensor) -> torch.Tensor:
+        seen.append(batch.clone())
+        return batch
+
+    teacher = lessons()
+    made = trainer(augmentation_function=remember, teacher=teacher)
+    history = made.train_model(images(12), None, epochs=2, batch_size=6)
+    assert all(len(batch) == 12 for batch in seen)
+    known = torch.cat([batch[6:] for batch in seen[::2]]).flatten(1).sum(dim=1)
+    every = teacher.images.batch(torch.arange(24)).flatten(1).sum(dim=1)
+    torch.testing.assert_close(known.sort().values, every.sort().values)
+    assert all(epoch.lesson_loss > 0 for epoch in history)
+    assert history[1].lesson_loss != history[0].lesson_loss
+
+
+def test_lessons_teach():
+    """The head tells more and more of the simulated images."""
+    made = trainer(teacher=lessons(), augmentation_function=lambda images: images)
+    history = made.train_model(images(24), None, epochs=15, batch_size=12)
+    assert history[-1].lesson_loss < 0.7 * history[0].lesson_loss
+
+
+def test_lessons_of_no_weight_leave_byol_alone():
+    """The head then learns nothing and the loss is BYOL's own."""
+    teacher = lessons()
+    before = teacher.head.weight.clone()
+    made = trainer(
+        teacher=teacher, lesson_weight=0.0,
+        optimizer=lambda model, rate: torch.optim.SGD(model.parameters(), lr=rate),
+    )  # fmt: skip
+    made.train_model(images(12), None, epochs=1, batch_size=6)
+    assert torch.equal(teacher.head.weight, before)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_one_seed_is_one_model_with_lessons_in_each_precision(precision):
+    """Bit for bit, and the weights stay float32."""
+    states = []
+    for _ in range(2):
+        made = trainer(3, teacher=lessons(), precision=precision)
+        made.train_model(images(), images(4), epochs=2, batch_size=8)
+        states.append(made.byol.state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert all(v.dtype != torch.bfloat16 for v in states[0].values())
+    assert made.forward(images(2)).dtype == torch.float32
+
+
+def test_images_of_their_own_sizes_train_with_lessons():
+    """The simulated ones are brought to the size of each batch."""
+    data = NativeDataset(
+        [image[:, : 24 + k % 3 * 8] for k, image in enumerate(images())]
+    )
+    made = trainer(teacher=lessons())
+    history = made.train_model(data, None, epochs=1, batch_size=8)
+    assert history[0].lesson_loss > 0
+
+
+def test_compiled_training_is_training():
+    """`torch.compile` gives the same losses within rounding."""
+    pytest.importorskip("torch._inductor")
+    if shutil.which("g++") is None:
+        pytest.skip("torch.compile needs a C++ compiler; install g++")
+    losses = []
+    for compile in (False, True):
+        made = trainer(
+            precision="float32", compile=compile,
+            augmentation_function=lambda images: images,
+        )  # fmt: skip
+        history = made.train_model(images(8), None, epochs=1, batch_size=4)
+        losses.append(history[0].train_loss)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_presets_follow_the_number_of_images():
+    """Small sets are seen often, large ones at least once."""
+    epochs = [preset_epochs(n) for n in (2, 200, 1000, 10**4, 10**5, 10**7)]
+    assert epochs == sorted(epochs, reverse=True)
+    assert epochs[0] <= 300
+    assert epochs[2] == 30
+    assert epochs[-1] == 1
+    samples = [n * preset_epochs(n) for n in (1000, 4000, 16000)]
+    assert samples == pytest.approx([30_000, 60_000, 120_000], rel=0.1)

@@ -20,6 +20,7 @@ BASE = {
     "batch_size": 16,
     "preprocess_settings": {"size": 32, "shard_size": 16},
     "byol_settings": {"representation_size": 12},
+    "training_settings": {"simulated_images": 20},
     "split_settings": {"test_fraction": 0.2},
     "inference_settings": {"symmetry": "none", "batch_size": 8},
     "export_settings": {"thumbnail_size": 16},
@@ -197,6 +198,7 @@ def test_both_snakefiles_have_a_default_target(run):
         ({"export_settings": {"thumbnail_size": 20}}, {"export_tensorboard"}),
         ({"epochs": 16, "batch_size": 2}, TRAINED),
         ({"learning_rate": 0.99, "gamma": 0.001}, TRAINED),
+        ({"training_settings": {"simulated_images": 21}}, TRAINED),
         ({"data_settings": {"stacksize": 3}}, TRAINED),
         ({"split_settings": {"test_fraction": 0.3}}, TRAINED | {"split"}),
         (

@@ -1,0 +1,156 @@
+"""Several processes that train one network: torch.distributed behind few names.
+
+`torchrun` or `srun` starts the processes; each has a rank, from 0. Alone, a
+process is rank 0 of 1 and nothing here does anything.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, distributed, nn
+
+from astromorph.errors import AstromorphError
+
+DEFAULT_PORT = "29500"
+HOW = "`training_settings.devices` times `nodes`"
+
+
+def rank() -> int:
+    """The number of this process; 0 writes."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def world() -> int:
+    """How many processes train together."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def mine(indices: Tensor) -> Tensor:
+    """The part of a batch, known to all processes, that falls to this one."""
+    return indices[rank() :: world()]
+
+
+def weight(here: int, everywhere: int) -> float:
+    """Factor on the mean loss of a part, so that the parts' mean is the whole's.
+
+    Gradients are averaged over the processes, parts may differ by one image.
+    """
+    return here * world() / everywhere
+
+
+def total(value: Tensor) -> Tensor:
+    """The sum over all processes."""
+    if world() > 1:
+        value = value.clone()
+        distributed.all_reduce(value)
+    return value
+
+
+def spread_over(learner: nn.Module, device: torch.device) -> nn.Module:
+    """A module whose gradients are averaged over the processes.
+
+    Batch norm sees the whole batch on GPUs; on CPUs each process's part.
+    """
+    if world() == 1:
+        return learner
+    devices = [device] if device.type == "cuda" else None
+    # Buffers are each process's own: rank 0 writes the model.
+    return nn.parallel.DistributedDataParallel(
+        learner, device_ids=devices, broadcast_buffers=False
+    )
+
+
+def threads_of(given: int) -> int:
+    """Threads of this process, where those of a machine share `given`."""
+    return max(1, given // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+@contextmanager
+def joined(wanted: int) -> Iterator[None]:
+    """Join the processes that torchrun or srun has started; leave them at the end.
+
+    Parameters
+    ----------
+    wanted : int
+        Processes that the settings ask for; with 1, nothing is joined.
+
+    Raises
+    ------
+    AstromorphError
+        Another number was started.
+    """
+    if wanted == 1:
+        yield
+        return
+    if "RANK" not in os.environ:
+        _ranks_of_slurm()
+    found = int(os.environ["WORLD_SIZE"])
+    if found != wanted:
+        raise AstromorphError(
+            f"{HOW} is {wanted}, but {found} processes were started; make both the same"
+        )
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
+
+
+def is_started() -> bool:
+    """Whether torchrun or srun has started this process as one of several."""
+    return "RANK" in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
+
+
+def start(arguments: Sequence[str], devices: int, nodes: int) -> None:
+    """Let torchrun start processes on this machine, and wait for them.
+
+    A process that dies ends the others.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        Of ``python -m``.
+    devices : int
+        Processes to start.
+    nodes : int
+        Must be 1: other machines are srun's.
+
+    Raises
+    ------
+    AstromorphError
+        A process has failed, or there are several nodes.
+    """
+    if nodes > 1:
+        raise AstromorphError(
+            f"`training_settings.nodes` is {nodes}, but srun has started one process "
+            "here; run the step with srun, a task for each device"
+        )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += [f"--nproc-per-node={devices}", "-m", *arguments]
+    # Else torchrun says at length that it sets this.
+    environment = {"OMP_NUM_THREADS": "1", **os.environ}
+    done = subprocess.run(command, env=environment, check=False)
+    if done.returncode:
+        raise AstromorphError(
+            f"one of {devices} processes that trained together has failed, which ended "
+            "the others; its error stands above"
+        )
+
+
+def _ranks_of_slurm() -> None:
+    """Tell torch what srun knows."""
+    given = os.environ
+    first = given.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1")
+    os.environ |= {
+        "RANK": given["SLURM_PROCID"],
+        "WORLD_SIZE": given["SLURM_STEP_NUM_TASKS"],
+        "LOCAL_RANK": given.get("SLURM_LOCALID", "0"),
+        "MASTER_ADDR": given.get("MASTER_ADDR", first),
+        "MASTER_PORT": given.get("MASTER_PORT", DEFAULT_PORT),
+    }

@@ -1,0 +1,108 @@
+"""The method against lightly's, which was written by others."""
+
+import pytest
+import torch
+from lightly.loss import NegativeCosineSimilarity
+from lightly.models.utils import update_momentum
+from lightly.utils.lars import LARS as TheirLARS
+from lightly.utils.scheduler import cosine_schedule
+from torch import nn
+
+from astromorph.byol import BYOL, cosine_loss
+from astromorph.networks import AstroMorphologyModel
+from astromorph.optimise import LARS, moving_average_decay, parameter_groups
+
+
+def byol() -> BYOL:
+    torch.manual_seed(4)
+    made = BYOL(AstroMorphologyModel(1), features=128)
+    for parameter in made.target.parameters():  # so that online and target differ
+        nn.init.normal_(parameter, std=0.05)
+    return made
+
+
+def drawn(*shape: int, seed: int = 1) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_the_loss_is_theirs():
+    """Twice one plus their negative cosine, which is minus the mean cosine."""
+    a, b = drawn(2, 40, 16)
+    theirs = NegativeCosineSimilarity()(a, b)
+    torch.testing.assert_close(cosine_loss(a, b).mean(), 2 + 2 * theirs)
+
+
+def test_the_symmetric_loss_and_its_gradients_are_theirs():
+    """One forward of both views, batch norm aside, is their two halves."""
+    ours, theirs = byol().eval(), byol().eval()
+    one, two = torch.rand(2, 6, 1, 32, 32, generator=torch.Generator().manual_seed(2))
+    criterion = NegativeCosineSimilarity()
+    loss = ours.loss(one, two)
+    loss.backward()
+    online = [theirs.predictor(theirs.projector(theirs.encoder(v))) for v in (one, two)]
+    with torch.no_grad():
+        target = [theirs.target(v) for v in (one, two)]
+    halves = criterion(online[0], target[1]) + criterion(online[1], target[0])
+    expected = 2 * 2 + 2 * halves  # 2 + 2 x for each half
+    expected.backward()
+    torch.testing.assert_close(loss, expected)
+    pairs = zip(ours.named_parameters(), theirs.parameters(), strict=True)
+    for (name, a), b in pairs:
+        if a.requires_grad:
+            torch.testing.assert_close(a.grad, b.grad, msg=name)
+
+
+@pytest.mark.parametrize("start", [0.9, 0.99, 0.996])
+def test_the_decay_of_the_target_is_theirs(start):
+    """Their last step is number K - 1, ours K."""
+    for step in range(0, 51):
+        expected = cosine_schedule(step, 51, start, 1.0)
+        assert moving_average_decay(step, 50, start) == pytest.approx(expected)
+
+
+def test_the_target_moves_as_theirs():
+    """Weight by weight."""
+    ours, theirs = byol(), byol()
+    ours.update_moving_average(0.93)
+    update_momentum(theirs.encoder, theirs.target[0], 0.93)
+    update_momentum(theirs.projector, theirs.target[1], 0.93)
+    pairs = zip(ours.target.parameters(), theirs.target.parameters(), strict=True)
+    for a, b in pairs:
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("decay", [0.0, 1e-6, 0.1])
+def test_lars_steps_as_theirs(momentum, decay):
+    """Ten steps of a small network; biases and norms are not scaled in either."""
+    ours, theirs = (byol().projector for _ in range(2))
+    options = {"lr": 0.3, "momentum": momentum, "trust_coefficient": 0.01}
+    one = LARS(parameter_groups(ours, decay), **options)
+    two = TheirLARS(list(parameter_groups(theirs, decay)), **options)
+    for step in range(10):
+        data = drawn(8, 128, seed=step)
+        for network, optimizer in ((ours, one), (theirs, two)):
+            optimizer.zero_grad()
+            network(data).square().mean().backward()
+            optimizer.step()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_lars_leaves_a_tensor_of_zeros_unscaled():
+    """Without a norm there is no ratio; the plain step brings it away from 0."""
+    weight = nn.Parameter(torch.zeros(3, 3))
+    weight.grad = torch.ones(3, 3)
+    LARS([weight], lr=0.5, weight_decay=0.1).step()
+    torch.testing.assert_close(weight.data, torch.full((3, 3), -0.5))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"lr": -1.0}, {"lr": 1.0, "momentum": 1.0}, {"lr": 1.0, "weight_decay": -1.0},
+     {"lr": 1.0, "trust_coefficient": 0.0}],
+)  # fmt: skip
+def test_lars_names_numbers_out_of_range(wrong):
+    """With what is allowed."""
+    with pytest.raises(ValueError, match="LARS: found"):
+        LARS([nn.Parameter(torch.ones(2))], **wrong)
