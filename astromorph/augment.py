@@ -30,6 +30,9 @@ class SkyAugmentation:
     generator : torch.Generator, optional
         All randomness, on the CPU. Only the pixels' noise is drawn where the
         images are.
+    stacksize : int
+        How often a single channel stands in the images: a view is made of one
+        and repeated, so that the copies stay copies.
 
     Examples
     --------
@@ -43,6 +46,7 @@ class SkyAugmentation:
         self,
         settings: "AugmentationSettings | None" = None,
         generator: torch.Generator | None = None,
+        stacksize: int = 1,
     ) -> None:
         if settings is None:
             from astromorph.settings import AugmentationSettings
@@ -50,6 +54,7 @@ class SkyAugmentation:
             settings = AugmentationSettings()
         self.settings = settings
         self.generator = generator
+        self.stacksize = stacksize
 
     def __call__(self, images: Tensor) -> Tensor:
         """One view of each image.
@@ -64,14 +69,16 @@ class SkyAugmentation:
         Tensor, shape (N, C, H, W), float32
             From 0 to 1.
         """
-        grid = functional.affine_grid(
-            self._matrices(len(images), images.shape[2] / images.shape[3]).to(images),
-            list(images.shape),
-            align_corners=False,
-        )
+        if self.stacksize > 1:
+            return self._view(images[:, :1]).repeat(1, self.stacksize, 1, 1)
+        return self._view(images)
+
+    def _view(self, images: Tensor) -> Tensor:
+        height, width = images.shape[2:]
+        matrices = self._matrices(len(images), height / width).to(images)
         views = functional.grid_sample(
             images,
-            grid,
+            _grid(matrices, height, width),
             mode="bilinear",
             padding_mode="reflection",
             align_corners=False,
@@ -159,6 +166,21 @@ class SkyAugmentation:
             seed = torch.randint(2**62, (), generator=self.generator)
             generator = torch.Generator(like.device).manual_seed(int(seed))
         return torch.randn(like.shape, generator=generator, device=like.device)
+
+
+def _grid(matrices: Tensor, height: int, width: int) -> Tensor:
+    """Where each pixel of a view comes from, `(N, H, W, 2)`.
+
+    What `torch.nn.functional.affine_grid` gives, by sums in place of products of
+    small matrices, which takes a third of the time.
+    """
+    x = (2 * torch.arange(width, device=matrices.device) + 1) / width - 1
+    y = (2 * torch.arange(height, device=matrices.device) + 1) / height - 1
+    places = matrices.new_empty(len(matrices), height, width, 2)
+    for k in range(2):
+        across, down, offset = matrices[:, k, :, None, None].unbind(dim=1)
+        torch.add(across * x, down * y[:, None] + offset, out=places[..., k])
+    return places
 
 
 def _level(views: Tensor) -> Tensor:

@@ -83,7 +83,9 @@ def parameter_groups(
 
 def adamw(model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
     """AdamW (Loshchilov & Hutter 2019) with the weight decay of torch's default."""
-    return torch.optim.AdamW(parameter_groups(model, 1e-2), lr=learning_rate)
+    return torch.optim.AdamW(
+        parameter_groups(model, 1e-2), lr=learning_rate, fused=True
+    )
 
 
 class LARS(torch.optim.Optimizer):

@@ -205,7 +205,9 @@ def _trainer(settings: Settings, byol: BYOL, teacher: Teacher | None) -> ByolTra
     return ByolTrainer(
         byol,
         SkyAugmentation(
-            settings.augmentation_settings, torch.Generator().manual_seed(seed)
+            settings.augmentation_settings,
+            torch.Generator().manual_seed(seed),
+            settings.data_settings.stacksize,
         ),
         optimizer=OPTIMIZERS[rules.optimizer],
         learning_rate=settings.learning_rate,

@@ -316,7 +316,7 @@ class ByolTrainer:
         augment = self.augment
         if isinstance(augment, SkyAugmentation):
             fixed = torch.Generator().manual_seed(TEST_SEED)
-            augment = SkyAugmentation(augment.settings, fixed)
+            augment = SkyAugmentation(augment.settings, fixed, augment.stacksize)
         total = 0.0
         for indices in _batches(data, batch_size):
             images = data.batch(indices).to(self.device)

@@ -121,7 +121,7 @@ def pictures(number: int, size: int) -> Tensor:
 
 def ours(given: argparse.Namespace) -> Contender:
     data = CachedDataset(pictures(given.batch * given.steps, given.size), CHANNELS)
-    augment = SkyAugmentation(views(), torch.Generator().manual_seed(1))
+    augment = SkyAugmentation(views(), torch.Generator().manual_seed(1), CHANNELS)
     trainer = ByolTrainer(byol(given), augment, precision=given.precision)
     kept = trainer._kept(data)
 
@@ -289,14 +289,16 @@ def predecessors(given: argparse.Namespace) -> Contender:
         subprocess.run([python, "-m", "pip", "install", "-q", *wanted], check=True)
     folder = Path(tempfile.mkdtemp())
     names = []
-    for k, image in enumerate(pictures(given.batch, given.size)):
+    # One more than a batch: it steps after image number `batch`, and the gradients
+    # of what comes after its last step are never computed.
+    for k, image in enumerate(pictures(given.batch + 1, given.size)):
         names.append(str(folder / f"{k}.fits"))
         fits.writeto(names[-1], image[0].float().numpy())
     (folder / "list.txt").write_text("".join(f"{name}\n" for name in names))
     (folder / "run.py").write_text(PREDECESSOR)
     threads = str(torch.get_num_threads())
     process = subprocess.Popen(
-        [python, "run.py", "list.txt", given.layer, str(given.batch // 4), threads],
+        [python, "run.py", "list.txt", given.layer, str(given.batch), threads],
         cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         stderr=subprocess.DEVNULL,
     )  # fmt: skip

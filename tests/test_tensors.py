@@ -8,8 +8,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional
 
-from astromorph.augment import SkyAugmentation, blurred
+from astromorph.augment import SkyAugmentation, _grid, blurred
 from astromorph.cache import load_plain, read_shard, save_plain
 from astromorph.datasets import CachedDataset, batches, read_subset
 from astromorph.errors import AstromorphError
@@ -338,3 +339,22 @@ def test_boxes_are_erased_in_some_views():
         high, wide = box.any(dim=1).nonzero(), box.any(dim=0).nonzero()
         assert int(high.max() - high.min()) <= 30 / 3 + 1
         assert int(wide.max() - wide.min()) <= 40 / 3 + 1
+
+
+@pytest.mark.parametrize("shape", [(7, 9), (16, 16), (8, 3)])
+def test_the_places_of_pixels_are_torch_s(shape):
+    """Sums in place of matrix products: the same affine grid."""
+    matrices = torch.randn(5, 2, 3, generator=torch.Generator().manual_seed(0))
+    expected = functional.affine_grid(matrices, [5, 1, *shape], align_corners=False)
+    torch.testing.assert_close(_grid(matrices, *shape), expected)
+
+
+def test_repeated_channels_stay_the_same():
+    """Of images that are one channel repeated, views are so too."""
+    images = torch.rand(4, 1, 32, 32)
+    augment = SkyAugmentation(None, torch.Generator().manual_seed(5), stacksize=3)
+    views = augment(images.repeat(1, 3, 1, 1))
+    assert views.shape == (4, 3, 32, 32)
+    assert torch.equal(views[:, :1], views[:, 1:2])
+    alone = SkyAugmentation(None, torch.Generator().manual_seed(5))(images)
+    assert torch.equal(views[:, :1], alone)
