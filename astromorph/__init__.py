@@ -11,6 +11,7 @@ _HOMES = {
     "BYOL": "byol",
     "cosine_loss": "byol",
     "ByolTrainer": "trainer",
+    "MinMaxNorm": "networks",
     "CachedDataset": "datasets",
     "SkyAugmentation": "augment",
     "NLayerResnet": "networks",

@@ -55,11 +55,11 @@ def build(settings: Settings, in_channels: int) -> BYOL:
     byol = settings.byol_settings
     return BYOL(
         network,
-        network.features,
         representation_size=byol.representation_size,
         projection_size=byol.projection_size,
         projection_hidden_size=byol.projection_hidden_size,
         use_momentum=byol.use_momentum,
+        moving_average_decay=byol.moving_average_decay,
     )
 
 

@@ -5,10 +5,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from astromorph import artefacts
 from astromorph.artefacts import SPLIT_COLUMNS
@@ -223,6 +224,67 @@ class Subset:
     images: ImageSet | None
     image_ids: list[str]
     statistics: dict[str, Tensor]
+
+
+def images_of(data: Any) -> ImageSet | None:
+    """Images of whatever a user has, in memory.
+
+    Parameters
+    ----------
+    data : Tensor, Dataset, DataLoader, sequence or None
+        Images `(N, C, H, W)`; one of the classes of this module; or what gives one
+        image at a time, as `(C, H, W)`, `(H, W)`, several copies `(K, C, H, W)` of
+        which the first counts, or any of these with something behind it, such as a
+        label. Of a DataLoader its dataset is taken, in the order of the dataset.
+
+    Returns
+    -------
+    CachedDataset, MappedDataset, NativeDataset or None
+        None where there are no images.
+
+    Raises
+    ------
+    ValueError
+        An item is no image.
+    """
+    if isinstance(data, CachedDataset | MappedDataset | NativeDataset):
+        return data if len(data) else None
+    if isinstance(data, Tensor) and data.ndim == 4:
+        return CachedDataset(data) if len(data) else None
+    if isinstance(data, DataLoader):
+        if isinstance(data.dataset, IterableDataset):
+            data = [image for batch in data for image in _first(batch)]
+        else:
+            data = data.dataset
+    if data is None:
+        return None
+    # A dataset need not stop an iteration by itself, so that it is counted out.
+    number = len(data) if hasattr(data, "__len__") else None
+    items = data if number is None else (data[k] for k in range(number))
+    images = [_image(item, k) for k, item in enumerate(items)]
+    if not images:
+        return None
+    if len({image.shape for image in images}) == 1:
+        return CachedDataset(torch.stack(images))
+    return NativeDataset(images)
+
+
+def _first(item: Any) -> Any:
+    """The image of a pair of image and label."""
+    return item[0] if isinstance(item, tuple | list) else item
+
+
+def _image(item: Any, k: int) -> Tensor:
+    image = torch.as_tensor(_first(item))
+    image = image if image.is_floating_point() else image.float()
+    if image.ndim == 4:
+        return image[0]
+    if image.ndim not in (2, 3):
+        raise ValueError(
+            f"image {k}: found the shape {tuple(image.shape)}; allowed are (H, W), "
+            "(C, H, W) and copies (K, C, H, W)"
+        )
+    return image if image.ndim == 3 else image[None]
 
 
 def image_set(shard: TensorShard, stacksize: int) -> ImageSet | None:

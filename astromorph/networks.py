@@ -1,5 +1,6 @@
 """Encoders: networks that turn images `(N, C, H, W)` into features `(N, F)`."""
 
+import math
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 RESNET_FEATURES = {"layer1": 64, "layer2": 128, "layer3": 256, "layer4": 512}
 AMM_FEATURES = 128
+CLASSIFIERS = ("fc", "classifier", "head", "heads")  # as torchvision names them
 PROBE_SIDE = 64  # pixels; every network that is offered takes such an image
 
 
@@ -42,9 +44,15 @@ class NLayerResnet(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int = 3, last_layer: str = "layer4", stem: str = "standard"
+        self,
+        in_channels: int | str = 3,
+        last_layer: str = "layer4",
+        stem: str = "standard",
     ) -> None:
         super().__init__()
+        # The last layer was once the only argument.
+        channels = 3 if isinstance(in_channels, str) else in_channels
+        last_layer = in_channels if isinstance(in_channels, str) else last_layer
         if last_layer not in RESNET_FEATURES:
             allowed = ", ".join(RESNET_FEATURES)
             raise ValueError(f"last_layer: found {last_layer!r}; allowed are {allowed}")
@@ -52,10 +60,10 @@ class NLayerResnet(nn.Module):
             raise ValueError(f"stem: found {stem!r}; allowed are standard, small")
         whole = resnet18(weights=None)
         if stem == "small":
-            whole.conv1 = _fresh_convolution(in_channels, 64, 3, 2)
+            whole.conv1 = _fresh_convolution(channels, 64, 3, 2)
             whole.maxpool = nn.Identity()
-        elif in_channels != 3:
-            whole.conv1 = _fresh_convolution(in_channels, 64, 7, 2)
+        elif channels != 3:
+            whole.conv1 = _fresh_convolution(channels, 64, 7, 2)
         kept = OrderedDict[str, nn.Module]()
         for name in ("conv1", "bn1", "relu", "maxpool", *RESNET_FEATURES):
             kept[name] = getattr(whole, name)
@@ -155,6 +163,200 @@ class TorchvisionEncoder(nn.Module):
         """Features `(N, F)` of images `(N, C, H, W)`, at least 64 pixels wide."""
         features: Tensor = self.body(images)
         return features.flatten(1)
+
+
+class MinMaxNorm(nn.Module):
+    """Brings each image to the range from 0 to 1.
+
+    Bad pixels become 0, as does an image of one value.
+    """
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalise images.
+
+        Parameters
+        ----------
+        images : Tensor, shape (..., C, H, W)
+            Of any range; left as they are. NaN and infinite pixels count for
+            nothing.
+
+        Returns
+        -------
+        Tensor, shape (..., C, H, W)
+            From 0 to 1, all channels of an image on one scale.
+
+        Examples
+        --------
+        >>> import torch
+        >>> MinMaxNorm()(torch.tensor([[[2.0, 4.0, float("nan")]]]))
+        tensor([[[0., 1., 0.]]])
+        """
+        good = images.isfinite()
+        axes = tuple(range(-min(3, images.ndim), 0))
+        low = images.where(good, math.inf).amin(dim=axes, keepdim=True)
+        high = images.where(good, -math.inf).amax(dim=axes, keepdim=True)
+        span = high - low
+        scaled = (images - low) / span.where(span > 0, 1)
+        return scaled.where(good & (span > 0), 0)
+
+
+class HiddenLayer(nn.Module):
+    """A network up to one of its layers.
+
+    Parameters
+    ----------
+    network : nn.Module
+        All of it is kept and run.
+    layer : int or str
+        Whose output counts: the number of a child or the name of a layer.
+    before : bool
+        What enters the layer counts instead.
+
+    Raises
+    ------
+    ValueError
+        There is no such layer; the message lists those that there are.
+    """
+
+    def __init__(
+        self, network: nn.Module, layer: int | str, before: bool = False
+    ) -> None:
+        super().__init__()
+        find_layer(network, layer)
+        self.network = network
+        self.layer = layer
+        self.before = before
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features `(N, F)` of images `(N, C, H, W)`: the layer's output, flattened."""
+        caught: list[Tensor] = []
+
+        def catch(layer: nn.Module, inputs: Any, output: Tensor) -> None:
+            caught.append(inputs[0] if self.before else output)
+
+        # A hook for this call alone: copies of the network then have their own.
+        hook = find_layer(self.network, self.layer).register_forward_hook(catch)
+        try:
+            self.network(images)
+        finally:
+            hook.remove()
+        if not caught:
+            raise ValueError(f"hidden_layer: the network never uses {self.layer!r}")
+        return caught[-1].flatten(1)
+
+
+def find_layer(network: nn.Module, layer: int | str) -> nn.Module:
+    """A layer of a network, by the number of a child or by name.
+
+    Raises
+    ------
+    ValueError
+        There is no such layer; the message lists those that there are.
+    """
+    children = list(network.children())
+    if isinstance(layer, int) and -len(children) <= layer < len(children):
+        return children[layer]
+    by_name = dict(network.named_modules())
+    if isinstance(layer, str) and layer in by_name:
+        found: nn.Module = by_name[layer]
+        return found
+    names = [name for name, _ in network.named_children()]
+    known = ", ".join(f"{k} ({name})" for k, name in enumerate(names))
+    deeper = [name for name in by_name if "." in name][:20]
+    raise ValueError(
+        f"hidden_layer: found {layer!r}; {type(network).__name__} has the layers "
+        f"{known}" + (f", and within them {', '.join(deeper)}" if deeper else "")
+    )
+
+
+def encoder_of(network: nn.Module, hidden_layer: int | str | None = None) -> nn.Module:
+    """What of a network gives the features.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Any.
+    hidden_layer : int or str, optional
+        See `astromorph.BYOL`.
+
+    Returns
+    -------
+    nn.Module
+        Images `(N, C, H, W)` to features `(N, F)`; the network itself, where its own
+        output is meant.
+
+    Raises
+    ------
+    ValueError
+        There is no such layer.
+    """
+    if hidden_layer is not None:
+        return HiddenLayer(network, hidden_layer)
+    name = next(reversed([name for name, _ in network.named_children()]), "")
+    if name not in CLASSIFIERS or isinstance(getattr(network, "features", None), int):
+        return network
+    inside = [
+        f"{name}.{deeper}".rstrip(".")
+        for deeper, layer in network.get_submodule(name).named_modules()
+        if isinstance(layer, nn.Linear)
+    ]
+    return HiddenLayer(network, inside[-1], before=True) if inside else network
+
+
+def features_of(
+    encoder: nn.Module, image_shape: tuple[int, int, int] | None = None
+) -> int:
+    """How many features an encoder gives; what it does not use is frozen.
+
+    Parameters
+    ----------
+    encoder : nn.Module
+        Images `(N, C, H, W)` to features `(N, F)`.
+    image_shape : tuple of int, optional
+        ``(C, H, W)`` of the two images that it is tried with. By default the
+        channels of its first convolution, and 64 by 64 pixels.
+
+    Returns
+    -------
+    int
+        F.
+
+    Raises
+    ------
+    ValueError
+        It cannot be tried, or does not give `(N, F)`.
+    """
+    known = getattr(encoder, "features", None)
+    if isinstance(known, int):
+        return known
+    convolutions = (m for m in encoder.modules() if isinstance(m, nn.Conv2d))
+    first = next(convolutions, None)
+    shape = image_shape or (first.in_channels if first else 1, PROBE_SIDE, PROBE_SIDE)
+    training = {module: module.training for module in encoder.modules()}
+    parameters = [p for p in encoder.parameters() if p.requires_grad]
+    device = next(encoder.parameters(), torch.empty(0)).device
+    try:
+        with torch.enable_grad():
+            found = encoder.eval()(torch.zeros(2, *shape, device=device))
+        if found.ndim != 2 or len(found) != 2:
+            raise RuntimeError(f"it gives {tuple(found.shape)} in place of (2, F)")
+        used = (
+            torch.autograd.grad(found.sum(), parameters, allow_unused=True)
+            if parameters
+            else ()
+        )
+    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"network: it cannot be tried with images {(2, *shape)}: {reason}; name a "
+            "`hidden_layer`, `image_shape=(C, H, W)` of your images, or both"
+        ) from None
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+    for parameter, gradient in zip(parameters, used, strict=True):
+        parameter.requires_grad_(gradient is not None)
+    return int(found.shape[1])
 
 
 Encoder = NLayerResnet | AstroMorphologyModel | TorchvisionEncoder

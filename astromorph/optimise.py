@@ -1,7 +1,8 @@
 """Formulas of the step number, and optimizers."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -57,35 +58,24 @@ def warm_up_cosine(step: int, steps: int, warm_up: float = 0.1) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - rising) / (steps - rising + 1)))
 
 
-def parameter_groups(
-    model: nn.Module, weight_decay: float
-) -> Iterator[dict[str, object]]:
+def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     """Two groups of parameters: weights decay, biases and norms do not.
 
     Parameters
     ----------
     model : nn.Module
         Parameters without gradient are left out.
-    weight_decay : float
-        For tensors of two and more dimensions.
 
-    Yields
-    ------
-    dict
-        As a torch optimizer takes it.
+    Returns
+    -------
+    list of dict
+        As every torch optimizer takes it. The first group has the optimizer's own
+        weight decay, the second none.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     decaying: list[Tensor] = [p for p in parameters if p.ndim > 1]
     others: list[Tensor] = [p for p in parameters if p.ndim <= 1]
-    yield {"params": decaying, "weight_decay": weight_decay}
-    yield {"params": others, "weight_decay": 0.0}
-
-
-def adamw(model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter 2019) with the weight decay of torch's default."""
-    return torch.optim.AdamW(
-        parameter_groups(model, 1e-2), lr=learning_rate, fused=True
-    )
+    return [{"params": decaying}, {"params": others, "weight_decay": 0.0}]
 
 
 class LARS(torch.optim.Optimizer):
@@ -173,15 +163,11 @@ class LARS(torch.optim.Optimizer):
         parameter.add_(state["momentum_buffer"], alpha=-group["lr"])
 
 
-def sgd(model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
-    """SGD with momentum 0.9; biases and norms do not decay."""
-    groups = list(parameter_groups(model, 1e-4))
-    return torch.optim.SGD(groups, lr=learning_rate, momentum=0.9)
-
-
-def lars(model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
-    """LARS with the momentum and weight decay of BYOL (Grill et al. 2020, 3.3)."""
-    return LARS(parameter_groups(model, 1e-6), lr=learning_rate)
-
-
-OPTIMIZERS = {"adamw": adamw, "sgd": sgd, "lars": lars}
+# Each takes parameters and `lr`. AdamW (Loshchilov & Hutter 2019) has torch's default
+# weight decay, LARS that of BYOL (Grill et al. 2020, section 3.3).
+adamw = partial(torch.optim.AdamW, weight_decay=1e-2, fused=True)
+sgd = partial(torch.optim.SGD, momentum=0.9, weight_decay=1e-4)
+lars = partial(LARS, momentum=0.9, weight_decay=1e-6)
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adamw": adamw, "sgd": sgd, "lars": lars,
+}  # fmt: skip

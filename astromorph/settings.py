@@ -351,9 +351,10 @@ class Settings(Section):
     """Images per training step; batch norm needs at least 2, and works better
     with many."""
 
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
     """Step size of the optimizer, after a warm-up and before it falls along a
-    cosine."""
+    cosine. Null takes 0.001, and 0.0003 where training begins with given weights,
+    which larger steps would undo."""
 
     exponential_lr: bool = False
     """Multiply the learning rate by `gamma` after each epoch, in place of the

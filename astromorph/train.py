@@ -20,7 +20,7 @@ from astromorph.checkpoint import ModelFile, fresh, save_model
 from astromorph.datasets import Subset, read_subset
 from astromorph.errors import AstromorphError
 from astromorph.history import Epoch
-from astromorph.initial_weights import start_from
+from astromorph.initial_weights import RANDOM, source_of, start_from
 from astromorph.optimise import OPTIMIZERS, warm_up_cosine
 from astromorph.provenance import canonical_json, digest
 from astromorph.settings import Settings, parse, part_of
@@ -31,6 +31,7 @@ from astromorph.trainer import ByolTrainer
 LOG = logging.getLogger(__name__)
 FEW_IMAGES = 50_000  # up to which the simulated sky joins the training
 SIMULATED = 12_000
+RATES = {True: 1e-3, False: 3e-4}  # learning rates from random and from given weights
 SAMPLES, OF_IMAGES, MOST_EPOCHS = 30_000, 1_000, 150
 
 
@@ -197,24 +198,20 @@ def _teacher(
 
 def _trainer(settings: Settings, byol: BYOL, teacher: Teacher | None) -> ByolTrainer:
     rules = settings.training_settings
-    seed = settings.seed + 1 + distributed.rank() * 1_000_003
     schedule: Callable[[int, int], float] = partial(
         warm_up_cosine, warm_up=rules.warm_up
     )
     exponential = torch.optim.lr_scheduler.ExponentialLR
     return ByolTrainer(
         byol,
-        SkyAugmentation(
-            settings.augmentation_settings,
-            torch.Generator().manual_seed(seed),
-            settings.data_settings.stacksize,
+        augmentation_function=SkyAugmentation(
+            settings.augmentation_settings, stacksize=settings.data_settings.stacksize
         ),
         optimizer=OPTIMIZERS[rules.optimizer],
-        learning_rate=settings.learning_rate,
+        learning_rate=settings.learning_rate or RATES[source_of(settings) == RANDOM],
         lr_scheduler=exponential if settings.exponential_lr else None,
         lr_scheduler_options={"gamma": settings.gamma},
         schedule=schedule,
-        decay=settings.byol_settings.moving_average_decay,
         seed=settings.seed,
         precision=rules.precision,
         compile=rules.compile,

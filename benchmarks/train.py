@@ -104,8 +104,7 @@ def encoder(given: argparse.Namespace) -> NLayerResnet | AstroMorphologyModel:
 
 
 def byol(given: argparse.Namespace) -> BYOL:
-    network = encoder(given)
-    return BYOL(network, network.features)
+    return BYOL(encoder(given))
 
 
 def pictures(number: int, size: int) -> Tensor:
@@ -122,7 +121,9 @@ def pictures(number: int, size: int) -> Tensor:
 def ours(given: argparse.Namespace) -> Contender:
     data = CachedDataset(pictures(given.batch * given.steps, given.size), CHANNELS)
     augment = SkyAugmentation(views(), torch.Generator().manual_seed(1), CHANNELS)
-    trainer = ByolTrainer(byol(given), augment, precision=given.precision)
+    trainer = ByolTrainer(
+        byol(given), augmentation_function=augment, precision=given.precision
+    )
     kept = trainer._kept(data)
 
     def go() -> float:

@@ -22,7 +22,7 @@ from astromorph.augment import SkyAugmentation
 from astromorph.devices import Precision, choose_device, choose_precision
 from astromorph.initial_weights import WEIGHTS_FORMAT, WEIGHTS_VERSION, sky_file
 from astromorph.networks import Encoder, build_network
-from astromorph.optimise import adamw, warm_up_cosine
+from astromorph.optimise import adamw, parameter_groups, warm_up_cosine
 from astromorph.settings import NetworkSettings
 from astromorph.sky_lessons import Draft, Lessons, draw_lessons
 from astromorph.teacher import Teacher
@@ -73,7 +73,7 @@ def learn(name: str, lessons: Lessons, samples: int, seed: int) -> Encoder:
     teacher = Teacher(lessons, encoder.features)
     both = nn.ModuleList([encoder, teacher.head])
     both.to(device, memory_format=torch.channels_last).train()
-    optimizer = adamw(both, LEARNING_RATE)
+    optimizer = adamw(parameter_groups(both), lr=LEARNING_RATE)
     augment = SkyAugmentation(generator=generator)
     precision: Precision = choose_precision("auto", device)
     steps, order = samples // BATCH, torch.empty(0, dtype=torch.int64)

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torchvision import models
 
 from astromorph.byol import BYOL, cosine_loss
-from astromorph.networks import AstroMorphologyModel
+from astromorph.networks import AstroMorphologyModel, MinMaxNorm
 from astromorph.optimise import (
     adamw,
     moving_average_decay,
@@ -125,15 +126,17 @@ def test_decay_rises_along_a_cosine():
 def test_biases_and_norms_do_not_decay():
     """One-dimensional parameters have weight decay 0; the target is in no group."""
     byol = small()
-    decaying, others = parameter_groups(byol, 0.1)
-    assert decaying["weight_decay"] == 0.1
+    decaying, others = parameter_groups(byol)
+    assert "weight_decay" not in decaying  # the optimizer's own
     assert others["weight_decay"] == 0
     assert all(p.ndim > 1 for p in decaying["params"])
     assert all(p.ndim == 1 for p in others["params"])
     trained = {id(p) for p in (*decaying["params"], *others["params"])}
     assert trained == {id(p) for p in byol.parameters() if p.requires_grad}
     assert not trained & {id(p) for p in byol.target.parameters()}
-    assert adamw(byol, 0.5).param_groups[1]["lr"] == 0.5
+    made = adamw(parameter_groups(byol), lr=0.5)
+    assert [group["lr"] for group in made.param_groups] == [0.5, 0.5]
+    assert [group["weight_decay"] for group in made.param_groups] == [0.01, 0]
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 1000])
@@ -148,3 +151,143 @@ def test_the_learning_rate_rises_and_falls(steps):
     if steps == 1000:
         assert factors[550] == pytest.approx(0.5, abs=0.01)
         assert factors[-1] < 1e-4
+
+
+class TwentyLines(nn.Module):
+    """A network of somebody else, with layers that lead nowhere."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU())
+        self.second = nn.Conv2d(4, 6, 3, stride=4)
+        self.last = nn.LazyLinear(5)
+        self.last(torch.zeros(1, 6 * 15 * 15))
+
+    def forward(self, images):
+        """Five numbers an image."""
+        return self.last(self.second(self.first(images)).flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("layer", "size"),
+    [(None, 5), (-1, 5), (0, 4 * 62 * 62), ("second", 6 * 15 * 15),
+     ("first.0", 4 * 62 * 62)],
+)  # fmt: skip
+def test_any_layer_of_any_network_is_an_embedding(layer, size):
+    """By number or by name; what comes after it is not trained."""
+    network = TwentyLines()
+    byol = BYOL(network, hidden_layer=layer)
+    assert byol.representation_size == size
+    assert byol(torch.rand(3, 2, 64, 64)).shape == (3, size)
+    trained = {name for name, p in network.named_parameters() if p.requires_grad}
+    assert ("last.weight" in trained) == (size == 5)
+    assert "first.0.weight" in trained
+    byol.loss(*torch.rand(2, 3, 2, 64, 64)).backward()
+    for name, parameter in network.named_parameters():
+        assert (parameter.grad is not None) == (name in trained)
+
+
+@pytest.mark.parametrize("layer", ["third", 7, "first.9"])
+def test_a_layer_that_does_not_exist_is_named_with_those_that_do(layer):
+    """Children with their numbers, and what is within them."""
+    message = (
+        r"found .*TwentyLines has the layers 0 \(first\), 1 \(second\), 2 \(last\)"
+    )
+    with pytest.raises(ValueError, match=message + ".*first.0, first.1"):
+        BYOL(TwentyLines(), hidden_layer=layer)
+
+
+def test_classifiers_of_torchvision_are_cut_before_their_last_layer():
+    """Without a word of the user's; as their own features."""
+    for network, size in ((models.resnet18(), 512), (models.mobilenet_v2(), 1280)):
+        assert BYOL(network).representation_size == size
+    byol = BYOL(models.resnet18(), hidden_layer="avgpool", representation_size=64)
+    assert byol(torch.rand(2, 3, 64, 64)).shape == (2, 64)
+
+
+def test_a_network_that_cannot_be_tried_says_so():
+    """With what to give it."""
+    with pytest.raises(ValueError, match=r"cannot be tried with .*\(2, 1, 64, 64\)"):
+        BYOL(nn.Sequential(nn.Flatten(), nn.Linear(100, 3)))
+    byol = BYOL(nn.Sequential(nn.Flatten(), nn.Linear(100, 3)), image_shape=(1, 10, 10))
+    assert byol.representation_size == 3
+    with pytest.raises(ValueError, match="in place of"):
+        BYOL(nn.Conv2d(1, 2, 3))
+
+
+def test_trying_a_network_leaves_it_as_it_was():
+    """No gradient, no running statistic, no mode changes."""
+    network = models.resnet18()
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    BYOL(network, hidden_layer="layer1")
+    assert network.training
+    assert all(p.grad is None for p in network.parameters())
+    assert all(torch.equal(v, state[k]) for k, v in network.state_dict().items())
+
+
+def test_an_own_loss_and_an_own_normalization_are_used():
+    """The loss gets predictions and targets; all images are normalised first."""
+    seen = []
+
+    def loss_fn(prediction, target):
+        seen.append((prediction.shape, target.shape))
+        return (prediction - target).abs().sum(dim=1)
+
+    byol = small(loss_fn=loss_fn, normalization_function=lambda images: images - 0.5)
+    byol = byol.eval()
+    a, b = views()
+    loss = byol.loss(a, b)
+    assert seen == [((12, 64), (12, 64))]
+    online = [byol.predictor(byol.projector(byol.encoder(v - 0.5))) for v in (a, b)]
+    target = [byol.target(v - 0.5) for v in (b, a)]
+    pairs = zip(online, target, strict=True)
+    expected = sum((p - t).abs().sum(dim=1).mean() for p, t in pairs)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(byol(a), byol.encoder(a - 0.5))
+
+
+def test_a_forward_in_training_gives_the_loss_of_two_views():
+    """Each view is drawn by the augmentation; its own decay moves the target."""
+    drawn = []
+
+    def augment(images):
+        drawn.append(len(images))
+        return images * (1 - 0.1 * len(drawn))
+
+    byol = small(augmentation_function=augment, moving_average_decay=0.5).eval()
+    images = views()[0]
+    loss = byol(images, return_errors=True)
+    torch.testing.assert_close(loss, byol.loss(images * 0.9, images * 0.8))
+    assert drawn == [6, 6]
+    before = [p.clone() for p in byol.target.parameters()]
+    with torch.no_grad():
+        for parameter in byol.encoder.parameters():
+            parameter.add_(1)
+    byol.update_moving_average()
+    pairs = zip(before, byol.target[0].parameters(), strict=False)
+    for old, new in pairs:
+        torch.testing.assert_close(new, old + 0.5)
+    assert 0 < small()(images, return_errors=True) < 8
+
+
+def test_views_of_other_shapes_are_refused():
+    """Before anything is computed."""
+    with pytest.raises(ValueError, match=r"both must be \(N, C, H, W\)"):
+        small().loss(torch.rand(2, 1, 32, 32), torch.rand(3, 1, 32, 32))
+
+
+def test_minmaxnorm_is_kind_to_odd_images():
+    """Each image by itself; constants and NaN become 0; the input stays."""
+    images = torch.rand(4, 2, 5, 5) * 70 - 30
+    images[1] = 3.0
+    images[2, :, 0] = torch.nan
+    images[3, 0, 0, 0] = torch.inf
+    kept = images.clone()
+    found = MinMaxNorm()(images)
+    torch.testing.assert_close(images, kept, equal_nan=True)
+    assert found.isfinite().all()
+    assert (found[1] == 0).all()
+    for k in (0, 2, 3):
+        assert found[k].min() == 0
+        assert found[k].max() == 1
+    assert (found[2, :, 0] == 0).all()

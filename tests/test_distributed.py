@@ -57,8 +57,8 @@ def steps_of_sgd() -> dict[str, object]:
     teacher = Teacher(draw_lessons(Draft(seed=0, size=24), 21), 128)
     made = ByolTrainer(
         byol,
-        lambda images: images * 0.9,
-        optimizer=lambda model, rate: torch.optim.SGD(model.parameters(), lr=rate),
+        augmentation_function=lambda images: images * 0.9,
+        optimizer=torch.optim.SGD,
         learning_rate=0.05,
         device="cpu",
         precision="float32",

@@ -35,10 +35,9 @@ LAYERS = [
     {"validation_page"},
     {"validate"},
     {"split", "shards"},
+    {"networks", "augment"},
     {
         "cache",
-        "augment",
-        "networks",
         "byol",
         "optimise",
         "devices",
@@ -47,6 +46,7 @@ LAYERS = [
     },
     {"datasets", "checkpoint"},
     {"teacher", "thumbnails", "initial_weights", "embed"},
+    {"learner"},
     {"trainer"},
     {"train", "infer"},
     {"evaluate", "export_csv", "export_tensorboard"},
@@ -59,7 +59,7 @@ LAYER = {module: k for k, layer in enumerate(LAYERS) for module in layer}
 TORCH = {
     "cache", "datasets", "augment", "networks", "byol", "optimise", "checkpoint",
     "trainer", "train", "infer", "evaluate", "devices", "distributed", "history",
-    "initial_weights", "teacher", "embed",
+    "initial_weights", "teacher", "embed", "learner",
 }  # fmt: skip
 FITS = {"fits_file", "fits_facts", "fits_image", "celestial", "tile_decoder"}
 MODULES = sorted(p.stem for p in PACKAGE.glob("*.py") if p.stem != "__init__")

@@ -77,8 +77,8 @@ def test_lars_steps_as_theirs(momentum, decay):
     """Ten steps of a small network; biases and norms are not scaled in either."""
     ours, theirs = (byol().projector for _ in range(2))
     options = {"lr": 0.3, "momentum": momentum, "trust_coefficient": 0.01}
-    one = LARS(parameter_groups(ours, decay), **options)
-    two = TheirLARS(list(parameter_groups(theirs, decay)), **options)
+    one = LARS(parameter_groups(ours), weight_decay=decay, **options)
+    two = TheirLARS(parameter_groups(theirs), weight_decay=decay, **options)
     for step in range(10):
         data = drawn(8, 128, seed=step)
         for network, optimizer in ((ours, one), (theirs, two)):

@@ -4,11 +4,12 @@ import shutil
 
 import pytest
 import torch
+from torch.utils.data import DataLoader, TensorDataset, random_split
 
 from astromorph.byol import BYOL
-from astromorph.datasets import CachedDataset, NativeDataset
+from astromorph.datasets import CachedDataset, NativeDataset, images_of
 from astromorph.errors import AstromorphError
-from astromorph.networks import AstroMorphologyModel
+from astromorph.networks import AstroMorphologyModel, MinMaxNorm
 from astromorph.sky_lessons import Draft, draw_lessons
 from astromorph.teacher import Teacher
 from astromorph.train import preset_epochs
@@ -21,8 +22,7 @@ def images(number: int = 20, seed: int = 5) -> torch.Tensor:
 
 def trainer(seed: int = 0, **options) -> ByolTrainer:
     torch.manual_seed(seed)
-    byol = BYOL(AstroMorphologyModel(1), features=128)
-    return ByolTrainer(byol, seed=seed, device="cpu", **options)
+    return ByolTrainer(AstroMorphologyModel(1), seed=seed, device="cpu", **options)
 
 
 def test_one_seed_gives_one_model_bit_for_bit():
@@ -65,7 +65,7 @@ def test_the_loss_falls():
 
 def test_the_target_moves_after_every_step_and_stands_still_at_the_end():
     """With a decay below 1 the target differs from where it began."""
-    made = trainer(decay=0.5)
+    made = trainer(moving_average_decay=0.5)
     before = [p.clone() for p in made.byol.target.parameters()]
     history = made.train_model(images(), None, epochs=2, batch_size=10)
     after = list(made.byol.target.parameters())
@@ -97,7 +97,7 @@ def test_training_changes_no_input():
 def test_own_parts_are_used():
     """Optimizer, scheduler and its options are those that were given."""
     made = trainer(
-        optimizer=lambda byol, rate: torch.optim.SGD(byol.parameters(), lr=rate),
+        optimizer=torch.optim.SGD,
         learning_rate=0.1,
         lr_scheduler=torch.optim.lr_scheduler.ExponentialLR,
         lr_scheduler_options={"gamma": 0.5},
@@ -217,7 +217,7 @@ def test_lessons_of_no_weight_leave_byol_alone():
     before = teacher.head.weight.clone()
     made = trainer(
         teacher=teacher, lesson_weight=0.0,
-        optimizer=lambda model, rate: torch.optim.SGD(model.parameters(), lr=rate),
+        optimizer=torch.optim.SGD,
     )  # fmt: skip
     made.train_model(images(12), None, epochs=1, batch_size=6)
     assert torch.equal(teacher.head.weight, before)
@@ -271,3 +271,114 @@ def test_presets_follow_the_number_of_images():
     assert epochs[-1] == 1
     samples = [n * preset_epochs(n) for n in (1000, 4000, 16000)]
     assert samples == pytest.approx([30_000, 60_000, 120_000], rel=0.1)
+
+
+class Stop(Exception):
+    """What ends a training from outside."""
+
+
+@pytest.mark.parametrize("last", [1, 3, 4, 7])
+def test_a_training_that_was_interrupted_ends_the_same(last, tmp_path):
+    """Bit for bit, wherever it was: within an epoch, at its end, in the last one."""
+    options = {
+        "learning_rate": 0.01,
+        "lr_scheduler": torch.optim.lr_scheduler.ExponentialLR,
+        "lr_scheduler_options": {"gamma": 0.5},
+        "seed": 4,
+    }
+    whole = trainer(teacher=lessons(), **options)
+    history = whole.train_model(images(), images(4), epochs=2, batch_size=5)
+
+    def stop(made: ByolTrainer) -> None:
+        made.save(tmp_path / "state.pt")
+        if made.step == last:
+            raise Stop
+
+    broken = trainer(teacher=lessons(), **options)
+    with pytest.raises(Stop):
+        broken.train_model(images(), images(4), 2, 5, after_step=stop)
+    again = trainer(teacher=lessons(), **options)
+    again.load(tmp_path / "state.pt")
+    assert again.step == last
+    assert history == again.train_model(images(), images(4), 2, 5, resume=True)
+    for name, value in whole.byol.state_dict().items():
+        assert torch.equal(again.byol.state_dict()[name], value), name
+
+
+def test_a_second_training_begins_anew_from_the_weights_that_are_there():
+    """The schedule, the order and the history are those of a new training."""
+    made = trainer()
+    made.train_model(images(), None, epochs=1, batch_size=10)
+    weights = [p.clone() for p in made.byol.encoder.parameters()]
+    history = made.train_model(images(), None, epochs=2, batch_size=10)
+    assert [epoch.epoch for epoch in history] == [1, 2]
+    after = list(made.byol.encoder.parameters())
+    assert any(not torch.equal(a, b) for a, b in zip(weights, after, strict=True))
+
+
+def test_a_saved_state_of_another_network_is_refused(tmp_path):
+    """With the file and what does not fit."""
+    trainer().save(tmp_path / "state.pt")
+    other = trainer(representation_size=16)
+    with pytest.raises(AstromorphError, match=r"state\.pt: it does not fit this"):
+        other.load(tmp_path / "state.pt")
+    (tmp_path / "state.pt").write_bytes(b"half")
+    with pytest.raises(AstromorphError, match="not a readable"):
+        other.load(tmp_path / "state.pt")
+
+
+def test_everything_that_gives_images_is_taken():
+    """Loaders, datasets with labels, lists, copies of an image, one axis less."""
+    data = images(6)
+    pairs = TensorDataset(data, torch.arange(6))
+    copies = [torch.stack([image, image.flip(2)]) for image in data]
+    several = {
+        "tensor": data,
+        "pairs": pairs,
+        "loader": DataLoader(pairs, batch_size=1, shuffle=True),
+        "part": random_split(pairs, [6, 0])[0],
+        "copies": copies,
+        "planes": [image[0] for image in data],
+        "loader of copies": DataLoader(copies, batch_size=1),
+    }
+    for name, given in several.items():
+        found = images_of(given)
+        values = found.batch(torch.arange(6)).flatten(1).sum(dim=1).sort().values
+        expected = data.flatten(1).sum(dim=1).sort().values
+        torch.testing.assert_close(values, expected, msg=name)
+    assert images_of(None) is None
+    assert images_of([]) is None
+    sizes = images_of([torch.rand(1, 8, 9), torch.rand(1, 8, 8)])
+    assert isinstance(sizes, NativeDataset)
+    with pytest.raises(ValueError, match=r"image 0: found the shape \(3,\)"):
+        images_of([torch.rand(3)])
+
+
+def test_images_of_any_range_are_normalised_for_the_default_views(caplog):
+    """With a warning, for training and embedding alike; NaN does no harm."""
+    raw = 1000 * images(12) - 50
+    raw[0, 0, :4] = torch.nan
+    made = trainer()
+    history = made.train_model(raw, None, epochs=1, batch_size=6)
+    assert "not from 0 to 1" in caplog.text
+    assert history[0].train_loss < 8
+    assert made(raw).isfinite().all()
+    assert isinstance(made.byol.normalization_function, MinMaxNorm)
+    assert raw[1].max() > 500
+
+
+def test_options_are_not_given_twice():
+    """A BYOL has its layer and its sizes already."""
+    byol = BYOL(AstroMorphologyModel(1))
+    with pytest.raises(ValueError, match="representation_size: the network is a BYOL"):
+        ByolTrainer(byol, representation_size=3)
+    assert ByolTrainer(byol, device="cpu").byol is byol
+
+
+def test_the_loss_of_images_is_given_when_asked_for():
+    """Two views of each, in evaluation mode."""
+    made = trainer()
+    loss = made(images(5), return_errors=True)
+    assert loss.shape == ()
+    assert 0 < loss < 8
+    assert made.byol.training
