@@ -8,11 +8,13 @@ g with weights xi.
 
 from collections.abc import Callable
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from astromorph.moved import moved
 from astromorph.networks import encoder_of, features_of
 
 LARGEST_DEFAULT_PROJECTION = 256
@@ -276,3 +278,13 @@ def mlp(inside: int, hidden: int, outside: int) -> nn.Sequential:
         nn.ReLU(inplace=True),
         nn.Linear(hidden, outside),
     )
+
+
+_MOVED = {
+    "ByolTrainer": "astromorph.trainer",
+    "MinMaxNorm": "astromorph.networks",
+}
+
+
+def __getattr__(name: str) -> Any:
+    return moved(__name__, _MOVED, name)

@@ -115,7 +115,9 @@ def load_plain(
     except UnpicklingError:
         raise AstromorphError(
             f"{path}: this file holds pickled objects, which could run any program, "
-            f"and is not read; only tensors and plain values are allowed; {remedy}"
+            f"and is not read; only tensors and plain values are allowed; {remedy}. "
+            "(Of a model of version 0.1, `astromorph convert --help` says how to bring "
+            "its weights over)"
         ) from None
     except (RuntimeError, OSError, ValueError, EOFError, KeyError) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else "damaged"

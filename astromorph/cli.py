@@ -115,6 +115,51 @@ def _infer(options: argparse.Namespace) -> None:
     )
 
 
+def _old_training(options: argparse.Namespace) -> None:
+    LOG.warning("`astromorph training` is now `astromorph train`")
+    options.config_file = options.configfile
+    # There it never named the model that is written.
+    options.settings = json.dumps({"trained_network_name": None})
+    options.datafile = _list_from_here(options)
+    _train(options)
+
+
+def _old_inference(options: argparse.Namespace) -> None:
+    LOG.warning("`astromorph inference` is now `astromorph infer`")
+    if options.maskfile:
+        raise AstromorphError(
+            f"--maskfile {options.maskfile}: masks are not used, as they never were; "
+            "leave it out"
+        )
+    options.config_file = options.configfile
+    options.datafile = _list_from_here(options)
+    _infer(options)
+
+
+def _list_from_here(options: argparse.Namespace) -> str | None:
+    """The list with whole paths, where its own count from the working folder."""
+    from astromorph.artefacts import replacing
+    from astromorph.filelist import read_filelist
+
+    settings = _settings(options)
+    datafile = required_datafile(settings, _source(options))
+    entries = list(read_filelist(datafile))
+    if os.path.exists(entries[0].path) or not os.path.exists(entries[0].listed):
+        return datafile
+    found = os.path.join(options.results, "filelist.txt")
+    with replacing(found) as temporary:
+        lines = (f"{os.path.abspath(entry.listed)}\n" for entry in entries)
+        temporary.write_text("".join(lines), encoding="utf-8")
+    LOG.info("%s lists the files by their whole paths", found)
+    return found
+
+
+def _convert(options: argparse.Namespace) -> None:
+    from astromorph.convert import convert
+
+    convert(options.state, options.model)
+
+
 def _evaluate(options: argparse.Namespace) -> None:
     from astromorph.evaluate import evaluate
 
@@ -196,6 +241,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_infer(steps)
     _add_evaluate(steps)
     _add_export(steps)
+    _add_old(steps)
     return parser
 
 
@@ -333,6 +379,36 @@ def _add_export(steps: Any) -> None:
     )
     board.add_argument(
         "--output", default="results/export/tensorboard", help="to write"
+    )
+
+
+def _add_old(steps: Any) -> None:
+    """What version 0.1 had, and how to bring its models over."""
+    convert = _add(
+        steps,
+        "convert",
+        _convert,
+        "Make a model file of a model of version 0.1. Its own files are pickles and "
+        "are never read: where it was made, write its tensors with python -c "
+        '"import torch; '
+        "torch.save(torch.load('old.pt', weights_only=False).state_dict(), "
+        "'state.pt')\".",
+    )
+    convert.add_argument("state", metavar="STATE", help="the tensors, state.pt")
+    convert.add_argument("model", metavar="MODEL", help="the model file to write")
+    training = steps.add_parser("training")
+    training.add_argument("-c", "--configfile", "--config-file", required=True)
+    training.set_defaults(
+        command=_old_training, tensors=None, results="results", threads=0,
+        datafile=None, trained_network_name=None,
+    )  # fmt: skip
+    inference = steps.add_parser("inference")
+    inference.add_argument("-c", "--configfile", "--config-file")
+    inference.add_argument("-d", "--datafile")
+    inference.add_argument("-m", "--maskfile")
+    inference.add_argument("-n", "--trained_network_name", "--trained-network-name")
+    inference.set_defaults(
+        command=_old_inference, tensors=None, results="results", threads=0, settings=""
     )
 
 

@@ -13,14 +13,13 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from astromorph import artefacts
 from astromorph.artefacts import SPLIT_COLUMNS
+from astromorph.batching import batches, like_sizes, mirrored
 from astromorph.cache import TensorShard, read_shard
 from astromorph.errors import AstromorphError
 from astromorph.memory import available
+from astromorph.moved import moved
 
 LOG = logging.getLogger(__name__)
-FEWEST_PER_BATCH = 2  # batch norm cannot normalise a single image
-LIKE_SIZES = 8  # fewer images of a size than this join those of the next size
-PIXELS = 128 * 128  # an image beyond this size counts as several in a batch
 
 
 class CachedDataset(Dataset[Tensor]):
@@ -188,20 +187,8 @@ class NativeDataset(Dataset[Tensor]):
         ------
         Tensor, shape (B,), int64
         """
-        indices = torch.arange(len(self)) if order is None else order
-        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
-        for k in indices.tolist():
-            groups[tuple(self.images[k].shape[1:])].append(k)
-        joined = _joined(groups, LIKE_SIZES) if fewest > 1 else list(groups.values())
-        parts: list[Tensor] = []
-        for group in joined:
-            sizes = [self.images[k].shape[1:] for k in group]
-            pixels = max(h for h, _ in sizes) * max(w for _, w in sizes)
-            fitting = max(fewest, min(batch_size, batch_size * PIXELS // pixels))
-            members = torch.tensor(group)
-            parts += batches(len(group), fitting, members, fewest)
-        place = {int(k): at for at, k in enumerate(indices.tolist())}
-        yield from sorted(parts, key=lambda part: place[int(part[0])])
+        shapes = [(int(i.shape[1]), int(i.shape[2])) for i in self.images]
+        yield from like_sizes(shapes, batch_size, order, fewest)
 
 
 ImageSet = CachedDataset | MappedDataset | NativeDataset
@@ -424,73 +411,6 @@ def _of_one_size(
     return CachedDataset(images, stacksize)
 
 
-def batches(
-    number: int,
-    batch_size: int,
-    order: Tensor | None = None,
-    fewest: int = FEWEST_PER_BATCH,
-) -> Iterator[Tensor]:
-    """Cut `number` indices into batches of equal size, give or take one.
-
-    Every index comes once. The last batch is no remainder that batch norm would
-    choke on: all batches are about equally large, none has a single image where
-    there are more.
-
-    Parameters
-    ----------
-    number : int
-        How many images there are.
-    batch_size : int
-        Largest batch, except where that would leave a batch of one.
-    order : Tensor, shape (number,), int64, optional
-        The indices in the order to use; by default 0, 1, 2, ...
-    fewest : int
-        Smallest batch, except where there are fewer images.
-
-    Yields
-    ------
-    Tensor, shape (B,), int64
-    """
-    if number == 0:
-        return
-    indices = torch.arange(number) if order is None else order
-    smallest = max(fewest, FEWEST_PER_BATCH)
-    pieces = min(-(-number // batch_size), max(1, number // smallest))
-    yield from torch.tensor_split(indices, pieces)
-
-
-def mirrored(image: Tensor, height: int, width: int) -> Tensor:
-    """An image `(C, h, w)` made larger, `(C, H, W)`, by its mirror images."""
-    if image.shape[1:] == (height, width):
-        return image
-    rows = _reflected(image.shape[1], height)
-    return image[:, rows][:, :, _reflected(image.shape[2], width)]
-
-
-def _reflected(old: int, new: int) -> Tensor:
-    """Indices `(new,)` from 0 to `old` that run back at either edge."""
-    place = (torch.arange(new) - (new - old) // 2) % (2 * old)
-    return torch.minimum(place, 2 * old - 1 - place)
-
-
-def _joined(groups: dict[tuple[int, int], list[int]], fewest: int) -> list[list[int]]:
-    """Groups in the order of their size, the small ones joined with the next.
-
-    Upright images come after the others: joined with them, both would grow.
-    """
-    joined: list[list[int]] = []
-    by_size = sorted(groups.items(), key=lambda g: (g[0][0] > g[0][1], max(g[0]), g[0]))
-    for _, group in by_size:
-        if joined and (len(joined[-1]) < fewest):
-            joined[-1] += group
-        else:
-            joined.append(list(group))
-    if len(joined) > 1 and len(joined[-1]) < fewest:
-        last = joined.pop()
-        joined[-1] += last
-    return joined
-
-
 def _stacked(channels: int, stacksize: int) -> int:
     if stacksize > 1 and channels > 1:
         raise AstromorphError(
@@ -498,3 +418,12 @@ def _stacked(channels: int, stacksize: int) -> int:
             "channels; only a single one can be repeated: set it to 1"
         )
     return channels * stacksize
+
+
+_MOVED = {
+    "FitsFilelistDataset": "astromorph.fits_dataset",
+}
+
+
+def __getattr__(name: str) -> Any:
+    return moved(__name__, _MOVED, name)

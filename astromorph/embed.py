@@ -13,14 +13,14 @@ from astromorph.devices import choose_device
 from astromorph.progress import track
 
 if TYPE_CHECKING:
-    from astromorph.settings import InferenceSettings
+    from astromorph.settings import InferenceOptions
 
 
 @torch.inference_mode()
 def embed(
     byol: BYOL,
     data: ImageSet,
-    settings: "InferenceSettings",
+    settings: "InferenceOptions",
     change: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> "np.ndarray[tuple[int, int], np.dtype[np.float32]]":
     """The encoder's embeddings `(N, D)`, float32, of N images in order.
@@ -31,7 +31,7 @@ def embed(
         The network.
     data : CachedDataset or NativeDataset
         N images.
-    settings : InferenceSettings
+    settings : InferenceOptions
         Batch size and symmetry.
     change : callable, optional
         Images `(B, C, H, W)` and their numbers `(B,)` to what is embedded.

@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from astromorph.errors import AstromorphError
+from astromorph.moved import moved
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -190,7 +191,7 @@ class SplitSettings(Section):
     lies in the other."""
 
 
-class TrainingSettings(Section):
+class TrainingOptions(Section):
     """`training_settings`: how the network learns."""
 
     simulated_images: Annotated[int, Field(ge=0)] | None = None
@@ -296,7 +297,7 @@ class AugmentationSettings(Section):
     set to the background."""
 
 
-class InferenceSettings(Section):
+class InferenceOptions(Section):
     """`inference_settings`: how embeddings are computed."""
 
     symmetry: Literal["none", "d4"] = "d4"
@@ -374,12 +375,12 @@ class Settings(Section):
     validate_settings: ValidateSettings = Field(default_factory=ValidateSettings)
     preprocess_settings: PreprocessSettings = Field(default_factory=PreprocessSettings)
     split_settings: SplitSettings = Field(default_factory=SplitSettings)
-    training_settings: TrainingSettings = Field(default_factory=TrainingSettings)
+    training_settings: TrainingOptions = Field(default_factory=TrainingOptions)
     byol_settings: ByolSettings = Field(default_factory=ByolSettings)
     augmentation_settings: AugmentationSettings = Field(
         default_factory=AugmentationSettings
     )
-    inference_settings: InferenceSettings = Field(default_factory=InferenceSettings)
+    inference_settings: InferenceOptions = Field(default_factory=InferenceOptions)
     evaluation_settings: EvaluationSettings = Field(default_factory=EvaluationSettings)
     export_settings: ExportSettings = Field(default_factory=ExportSettings)
 
@@ -593,3 +594,13 @@ def _explain_unknown(where: str) -> str:
         if key in by_key:
             return f"`{where}` is not a setting; did you mean `{by_key[key]}`?"
     return f"`{where}` is not a setting; config/README.md lists them all"
+
+
+_MOVED = {
+    "TrainingSettings": "astromorph.old_settings",
+    "InferenceSettings": "astromorph.old_settings",
+}
+
+
+def __getattr__(name: str) -> Any:
+    return moved(__name__, _MOVED, name)

@@ -14,10 +14,10 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from astromorph import distributed, metrics
 from astromorph.augment import SkyAugmentation
+from astromorph.batching import FEWEST_PER_BATCH
 from astromorph.byol import BYOL
 from astromorph.cache import load_plain, save_plain
 from astromorph.datasets import (
-    FEWEST_PER_BATCH,
     CachedDataset,
     ImageSet,
     NativeDataset,

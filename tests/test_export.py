@@ -13,7 +13,7 @@ from astromorph.errors import AstromorphError
 from astromorph.export_csv import export_csv, spreadsheet_safe
 from astromorph.export_tensorboard import export_tensorboard, one_cell
 from astromorph.pictures import thumbnail
-from astromorph.settings import InferenceSettings, Settings
+from astromorph.settings import InferenceOptions, Settings
 from astromorph.tensor_file import SHARD_FORMAT, SHARD_VERSION, save_tensors
 from astromorph.thumbnails import LARGEST_SPRITE, sprite
 
@@ -156,9 +156,9 @@ def test_d4_embeddings_do_not_see_the_position_angle():
     byol = BYOL(AstroMorphologyModel(1), features=128)
     images = torch.rand(3, 1, 32, 32)
     turned = images.rot90(1, (2, 3))
-    settings = InferenceSettings(batch_size=2)
+    settings = InferenceOptions(batch_size=2)
     same = [embed(byol, CachedDataset(data), settings) for data in (images, turned)]
     np.testing.assert_allclose(same[0], same[1], atol=1e-5)
-    plain = InferenceSettings(symmetry="none")
+    plain = InferenceOptions(symmetry="none")
     other = [embed(byol, CachedDataset(data), plain) for data in (images, turned)]
     assert np.abs(other[0] - other[1]).max() > 1e-3

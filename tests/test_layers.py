@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "astromorph"
 LAYERS = [
     {"errors"},
+    {"moved", "old_settings"},
     {
         "settings",
         "provenance",
@@ -44,8 +45,9 @@ LAYERS = [
         "distributed",
         "history",
     },
+    {"batching", "models", "fits_dataset"},
     {"datasets", "checkpoint"},
-    {"teacher", "thumbnails", "initial_weights", "embed"},
+    {"teacher", "thumbnails", "initial_weights", "embed", "convert"},
     {"learner"},
     {"trainer"},
     {"train", "infer"},
@@ -60,6 +62,7 @@ TORCH = {
     "cache", "datasets", "augment", "networks", "byol", "optimise", "checkpoint",
     "trainer", "train", "infer", "evaluate", "devices", "distributed", "history",
     "initial_weights", "teacher", "embed", "learner",
+    "batching", "models", "fits_dataset", "convert",
 }  # fmt: skip
 FITS = {"fits_file", "fits_facts", "fits_image", "celestial", "tile_decoder"}
 MODULES = sorted(p.stem for p in PACKAGE.glob("*.py") if p.stem != "__init__")

@@ -9,8 +9,9 @@ import torch
 from astropy.io import fits
 
 from astromorph import artefacts
+from astromorph.batching import mirrored
 from astromorph.cache import read_shard
-from astromorph.datasets import NativeDataset, image_set, mirrored, read_subset
+from astromorph.datasets import NativeDataset, image_set, read_subset
 from astromorph.errors import AstromorphError
 from astromorph.filelist import read_filelist
 from astromorph.settings import parse

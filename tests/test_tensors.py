@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from astromorph.augment import SkyAugmentation, _grid, blurred
+from astromorph.batching import batches
 from astromorph.cache import load_plain, read_shard, save_plain
-from astromorph.datasets import CachedDataset, batches, read_subset
+from astromorph.datasets import CachedDataset, read_subset
 from astromorph.errors import AstromorphError
 from astromorph.evaluate import STILL
 from astromorph.networks import AstroMorphologyModel, NLayerResnet, build_network

@@ -1,0 +1,327 @@
+"""Code, settings files and commands of version 0.1 go on working."""
+
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from astropy.io import fits
+from torch import nn
+from torch.utils.data import DataLoader, random_split
+from torchvision import transforms
+from torchvision.models import resnet18
+
+import astromorph
+from astromorph import (
+    AstroMorphologyModel,
+    ByolTrainer,
+    FitsFilelistDataset,
+    MinMaxNorm,
+    moved,
+)
+from astromorph.checkpoint import load_model
+from astromorph.convert import convert
+from astromorph.errors import AstromorphError
+from astromorph.models import DEFAULT_MODELS, NLayerResnet
+
+FILES = {
+    "basic": """
+        datafile = "data/inputfiles.txt"
+        epochs = 1
+        network_name = "n_layer_resnet"
+        """,
+    "layers": """
+        datafile = "data/inputfiles.txt"
+        epochs = 1
+        network_name = "n_layer_resnet"
+        [network_settings]
+        last_layer = "layer2"
+        """,
+    "all": """
+        datafile = "data/inputfiles.txt"
+        epochs = 1
+        network_name = "amm"
+        learning_rate = 1e-4
+        exponential_lr = true
+        gamma = 0.9
+        batch_size = 4
+        core_limit = 2
+        trained_network_name = "saved_models/newly_trained_network.pt"
+        export_to_csv = true
+        [data_settings]
+        stacksize = 3
+        [byol_settings]
+        representation_size = 128
+        projection_size = 16
+        projection_hidden_size = 512
+        use_momentum = true
+        """,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """FITS files of two sizes, one of them constant, one with NaN, and a list."""
+    made = tmp_path_factory.mktemp("old")
+    (made / "data").mkdir()
+    rng = np.random.default_rng(0)
+    names = []
+    for k in range(8):
+        image = rng.normal(100, 5, (40, 40 + 8 * (k % 2))).astype(np.float32)
+        image[15:25, 15:25] += 50 * k
+        if k == 6:
+            image[:] = 3
+        if k == 7:
+            image[:5] = np.nan
+        header = fits.Header({"OBJECT": f"source {k}"} if k else {"OBJECT": " "})
+        names.append(f"data/{k}.fits")
+        fits.writeto(made / names[-1], image, header)
+    # As they were then, from the working folder.
+    (made / "data" / "inputfiles.txt").write_text("".join(f"{n}\n" for n in names))
+    for name, text in FILES.items():
+        lines = [line.strip() for line in text.splitlines()]
+        (made / f"{name}.toml").write_text("\n".join(lines))
+    return made
+
+
+@pytest.fixture
+def here(folder, monkeypatch) -> Path:
+    """The working folder is that of the files."""
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_files_are_a_dataset(here):
+    """Four different copies, repeated channels, no NaN; names and keywords."""
+    data = FitsFilelistDataset("data/inputfiles.txt", stacksize=3)
+    assert len(data) == 8
+    assert data.filenames == [f"data/{k}.fits" for k in range(8)]
+    for k in range(8):
+        copies = data[k]
+        assert copies.shape == (4, 3, 40, 40 + 8 * (k % 2))
+        assert copies.isfinite().all()
+    copies = data[3]
+    for a in range(4):
+        for b in range(a):
+            assert not torch.equal(copies[a], copies[b])
+    assert torch.equal(copies[0], data.get_all_items()[3][0])
+    pixels = fits.getdata("data/3.fits").astype(np.float32)
+    assert torch.equal(copies[0, 1], torch.from_numpy(pixels))
+    objects = data.get_object_property("OBJECT")
+    assert objects == ["N/A", *(f"source {k}" for k in range(1, 8))]
+    assert data.get_object_property("OBSRA") == ["N/A"] * 8
+    listed = FitsFilelistDataset(["data/0.fits", "data/5.fits"])
+    assert listed[1].shape == (4, 1, 40, 48)
+    with pytest.raises(IndexError):
+        listed[2]
+
+
+def loaders(stacksize: int = 1) -> list[DataLoader]:
+    data = FitsFilelistDataset("data/inputfiles.txt", stacksize=stacksize)
+    parts = random_split(data, [6, 2], torch.Generator().manual_seed(42))
+    return [DataLoader(p, batch_size=1, shuffle=True) for p in parts]
+
+
+def test_the_readme_s_example_runs(here):
+    """Word for word, with loaders of its own dataset."""
+    train_data, test_data = loaders()
+    model = ByolTrainer(AstroMorphologyModel(), representation_size=128)
+    model.train_model(train_data=train_data, test_data=test_data, epochs=2)
+    assert len(model.history) == 2
+    model.eval()
+    for image in FitsFilelistDataset("data/inputfiles.txt").get_all_items():
+        kept = image.clone()
+        embedding = model(image)
+        assert embedding.shape == (1, 128)
+        assert embedding.isfinite().all()
+        assert torch.equal(image, kept)
+
+
+def test_all_options_of_the_trainer_are_understood(here, tmp_path):
+    """As its pipeline called it; the model is in training mode after a test."""
+    train_data, test_data = loaders(stacksize=3)
+    augmentation = nn.Sequential(
+        transforms.RandomApply([transforms.ColorJitter(0.8, 0.8, 0.8, 0.2)], p=0.3),
+        transforms.RandomGrayscale(p=0.2),
+        transforms.RandomHorizontalFlip(),
+        transforms.RandomRotation(degrees=(0, 360)),
+        transforms.RandomApply([transforms.GaussianBlur((3, 3), (1.0, 2.0))], p=0.2),
+    )
+    learner = ByolTrainer(
+        network=DEFAULT_MODELS["n_layer_resnet"](**{"last_layer": "layer1"}),
+        hidden_layer="avgpool",
+        augmentation_function=augmentation,
+        representation_size=64,
+        projection_size=16,
+        projection_hidden_size=512,
+        use_momentum=True,
+        device="cpu",
+        optimizer=torch.optim.Adam,
+        lr_scheduler=torch.optim.lr_scheduler.ExponentialLR,
+        lr_scheduler_options={"gamma": 0.5},
+        learning_rate=1e-4,
+        normalization_function=MinMaxNorm(),
+    )
+    learner.train_model(
+        train_data=train_data, test_data=test_data, epochs=2,
+        log_dir=str(tmp_path / "runs"), save_file=str(tmp_path / "a.pt"), batch_size=4,
+    )  # fmt: skip
+    assert (tmp_path / "a.pt").exists()
+    assert list((tmp_path / "runs").iterdir())
+    loss = learner.test(test_data)
+    assert 0 <= loss <= 8
+    assert learner.byol.training
+    assert [epoch.learning_rate for epoch in learner.history] == [1e-4, 5e-5]
+
+
+def test_an_own_loop_runs(here):
+    """`BYOL` with images in, a loss out, and the target moved after each step."""
+    byol = astromorph.BYOL(
+        NLayerResnet(last_layer="layer1"), representation_size=64,
+        hidden_layer="avgpool", normalization_function=MinMaxNorm(),
+        augmentation_function=transforms.RandomRotation((0, 360)),
+        projection_size=8, projection_hidden_size=32, moving_average_decay=0.9,
+    )  # fmt: skip
+    optimizer = torch.optim.Adam(byol.parameters(), lr=1e-4)
+    before = [p.clone() for p in byol.target.parameters()]
+    for item in loaders(3)[0]:
+        loss = byol(item[0], return_errors=True)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        byol.update_moving_average()
+    after = list(byol.target.parameters())
+    assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [("astromorph.byol", "ByolTrainer"), ("astromorph.byol", "MinMaxNorm"),
+     ("astromorph.datasets", "FitsFilelistDataset"),
+     ("astromorph.settings", "TrainingSettings"),
+     ("astromorph.settings", "InferenceSettings")],
+)  # fmt: skip
+def test_names_that_moved_work_and_say_so_once(module, name):
+    """A DeprecationWarning that names the new place."""
+    home = sys.modules.get(module) or __import__(module, fromlist=[name])
+    moved._TOLD.clear()
+    with pytest.warns(DeprecationWarning, match=rf"{module}\.{name} is now astromorph"):
+        found = getattr(home, name)
+    assert found.__name__ == name
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert getattr(home, name) is found
+    with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
+        home.Nothing  # noqa: B018
+
+
+def test_settings_have_their_old_fields(here):
+    """Plain dictionaries, defaults as they were, files that must exist."""
+    from astromorph.old_settings import InferenceSettings, TrainingSettings
+
+    made = TrainingSettings(
+        datafile="data/inputfiles.txt", network_name="amm",
+        byol_settings={"representation_size": 128},
+    )  # fmt: skip
+    assert (made.epochs, made.learning_rate, made.batch_size) == (10, 5e-6, 16)
+    ByolTrainer(
+        DEFAULT_MODELS[made.network_name](**made.network_settings),
+        learning_rate=made.learning_rate, **made.byol_settings,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="does not point to a file"):
+        TrainingSettings(datafile="nothing.txt", network_name="amm")
+    with pytest.raises(ValueError, match="does not point to a file"):
+        InferenceSettings(datafile="data/inputfiles.txt", trained_network_name="no.pt")
+
+
+@pytest.mark.parametrize("name", [*FILES])
+def test_its_commands_run_its_settings_files(name, folder, tmp_path):
+    """`training -c` makes a model, `inference -c -n` embeds with it."""
+    command = [sys.executable, "-m", "astromorph"]
+    # The simulated images would be most of the time here.
+    text = (folder / f"{name}.toml").read_text()
+    quick = tmp_path / "quick.toml"
+    quick.write_text(f"{text}\n[training_settings]\nsimulated_images = 16\n"
+                     "[preprocess_settings]\nsize = 32\n")  # fmt: skip
+    options = {"cwd": folder, "capture_output": True, "text": True}
+    done = subprocess.run([*command, "training", "-c", str(quick)], **options)
+    assert done.returncode == 0, done.stderr
+    assert "`astromorph training` is now `astromorph train`" in done.stderr
+    done = subprocess.run(
+        [*command, "inference", "-c", str(quick), "-n", "results/model/model.pt"],
+        **options,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (folder / "results" / "export" / "embeddings.csv").exists()
+    done = subprocess.run(
+        [*command, "inference", "-c", str(quick), "-m", "mask.fits"], **options
+    )
+    assert done.returncode == 1
+    assert "--maskfile mask.fits: masks are not used" in done.stderr
+
+
+def old_state(last: int = 2) -> dict[str, torch.Tensor]:
+    """What `ByolTrainer.state_dict` gave, around a ResNet-18 up to a layer."""
+    torch.manual_seed(5)
+    size = {1: 64, 2: 128}[last]
+    state = {}
+    for half in ("online", "target"):
+        network = resnet18(weights=None)
+        lost = [f"layer{k}" for k in range(last + 1, 5)] + ["fc"]
+        for name, value in network.state_dict().items():
+            if name.split(".")[0] not in lost:
+                state[f"byol.{half}_encoder.network.{name}"] = value
+        state[f"byol.{half}_encoder.network.fc.weight"] = torch.rand(64, size)
+        state[f"byol.{half}_encoder.network.fc.bias"] = torch.rand(64)
+        heads = nn.Sequential(
+            nn.Linear(size, 40), nn.BatchNorm1d(40), nn.ReLU(), nn.Linear(40, 20)
+        )
+        for name, value in heads.state_dict().items():
+            state[f"byol.{half}_encoder.projector.model.{name}"] = value
+    predictor = nn.Sequential(
+        nn.Linear(20, 40), nn.BatchNorm1d(40), nn.ReLU(), nn.Linear(40, 20)
+    )
+    for name, value in predictor.state_dict().items():
+        state[f"byol.online_predictor.model.{name}"] = value
+    return state
+
+
+def test_weights_are_brought_over(tmp_path):
+    """The model file gives the embeddings of the network that it was made of."""
+    state = old_state()
+    torch.save(state, tmp_path / "state.pt")
+    convert(tmp_path / "state.pt", tmp_path / "model.pt")
+    byol, made = load_model(tmp_path / "model.pt")
+    assert made.in_channels == 3
+    assert (byol.representation_size, byol.projection_size) == (128, 20)
+    network = resnet18(weights=None).eval()
+    prefix = "byol.online_encoder.network."
+    own = {k.removeprefix(prefix): v for k, v in state.items() if prefix in k}
+    own = {k: v for k, v in own.items() if not k.startswith("fc")}
+    network.load_state_dict(own, strict=False)
+    images = torch.rand(3, 3, 48, 48)
+    with torch.no_grad():
+        at = network.maxpool(network.relu(network.bn1(network.conv1(images))))
+        expected = network.layer2(network.layer1(at)).mean(dim=(2, 3))
+        torch.testing.assert_close(byol(images), expected)
+
+
+def test_pickled_models_are_refused_with_a_way_out(tmp_path):
+    """Neither converted nor used; the message says what to do."""
+    torch.save(nn.Linear(2, 2), tmp_path / "old.pt")
+    with pytest.raises(AstromorphError, match="astromorph convert --help"):
+        load_model(tmp_path / "old.pt")
+    with pytest.raises(AstromorphError, match="no plain file of tensors"):
+        convert(tmp_path / "old.pt", tmp_path / "model.pt")
+    torch.save({"a": torch.ones(2)}, tmp_path / "other.pt")
+    with pytest.raises(AstromorphError, match="not those of a ByolTrainer around"):
+        convert(tmp_path / "other.pt", tmp_path / "model.pt")
+    state = old_state()
+    del state["byol.online_predictor.model.0.bias"]
+    torch.save(state, tmp_path / "half.pt")
+    with pytest.raises(AstromorphError, match="do not make a whole model"):
+        convert(tmp_path / "half.pt", tmp_path / "model.pt")
+    assert not (tmp_path / "model.pt").exists()
