@@ -6,11 +6,12 @@ SAMPLE := sample
 SNAKEMAKE := $(BIN)/snakemake --directory $(SAMPLE) --configfile $(CURDIR)/config/sample.yaml
 LINT_RUN := .lint
 
-.PHONY: help setup run test lint clean
+.PHONY: help setup run test lint docs clean
 
 help:
 	@echo "make run    install into .venv, simulate a sample of FITS images, run the workflow"
 	@echo "make test   install into .venv, run linters, type checker and tests"
+	@echo "make docs   build the guide, docs/_build/html/index.html"
 	@echo "make setup  install into .venv only"
 	@echo "make clean  remove .venv and sample"
 
@@ -40,8 +41,8 @@ run: $(VENV)/installed
 	@echo "Report:  $(SAMPLE)/report.html, opens in a browser"
 
 lint: $(VENV)/installed-dev
-	$(BIN)/ruff check astromorph tests benchmarks
-	$(BIN)/ruff format --check astromorph tests benchmarks
+	$(BIN)/ruff check astromorph tests benchmarks docs
+	$(BIN)/ruff format --check astromorph tests benchmarks docs
 	$(BIN)/snakefmt --check Snakefile workflow
 	mkdir -p $(LINT_RUN) && echo image.fits > $(LINT_RUN)/filelist.txt
 	$(BIN)/snakemake --lint --directory $(LINT_RUN) --configfile $(CURDIR)/config/config.yaml \
@@ -51,5 +52,9 @@ lint: $(VENV)/installed-dev
 test: lint
 	$(BIN)/python -m pytest
 
+docs: $(VENV)/installed-dev
+	$(BIN)/python -m sphinx -W -q -b html docs docs/_build/html
+	@echo "Guide:   docs/_build/html/index.html"
+
 clean:
-	rm -rf $(VENV) $(SAMPLE) $(LINT_RUN)
+	rm -rf $(VENV) $(SAMPLE) $(LINT_RUN) docs/_build

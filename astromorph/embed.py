@@ -35,6 +35,10 @@ def embed(
         Batch size and symmetry.
     change : callable, optional
         Images `(B, C, H, W)` and their numbers `(B,)` to what is embedded.
+
+    Returns
+    -------
+    ndarray, shape (N, D), float32
     """
     device = choose_device()
     # Convolutions are faster where the channels of a pixel lie together.

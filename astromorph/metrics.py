@@ -52,6 +52,16 @@ def whitened(vectors: "Vectors") -> "NDArray[np.float64]":
     network knows, then count as much as the first ones. The number is fixed, so
     that an embedding with one dominant direction is not cut short; few images
     give fewer, one for every four.
+
+    Parameters
+    ----------
+    vectors : ndarray, shape (N, D)
+        Embeddings.
+
+    Returns
+    -------
+    ndarray, shape (N, K)
+        K at most 64.
     """
     centred = np.asarray(vectors, dtype=np.float64)
     centred = centred - centred.mean(axis=0)
@@ -66,7 +76,17 @@ def whitened(vectors: "Vectors") -> "NDArray[np.float64]":
 def rank_me(vectors: "Vectors") -> float:
     """Effective rank: exponential of the entropy of the singular values.
 
-    Garrido et al. (2023), eq. 1. From 1 (collapsed) to the smaller of N and D.
+    Garrido et al. (2023), eq. 1.
+
+    Parameters
+    ----------
+    vectors : ndarray, shape (N, D)
+        Embeddings.
+
+    Returns
+    -------
+    float
+        From 1 (collapsed) to the smaller of N and D.
     """
     singular = np.linalg.svd(np.asarray(vectors, np.float64), compute_uv=False)
     share = singular / max(singular.sum(), TINY) + TINY
@@ -76,27 +96,56 @@ def rank_me(vectors: "Vectors") -> float:
 def spread(vectors: "Vectors") -> float:
     """Standard deviation of normalised vectors, times the root of D.
 
-    1 where they point everywhere alike, 0 where all are the same (Chen & He
-    2021, fig. 2).
+    Chen & He (2021), fig. 2.
+
+    Parameters
+    ----------
+    vectors : ndarray, shape (N, D)
+        Embeddings.
+
+    Returns
+    -------
+    float
+        1 where they point everywhere alike, 0 where all are the same.
     """
     unit = normalised(vectors)
     return float(unit.std(axis=0).mean() * np.sqrt(unit.shape[1]))
 
 
 def alignment(one: "Vectors", other: "Vectors") -> float:
-    """Mean squared distance of two views of each image, from 0 to 4.
+    """Mean squared distance of two views of each image.
 
     Wang & Isola (2020), eq. 1, of normalised vectors.
+
+    Parameters
+    ----------
+    one, other : ndarray, shape (N, D)
+        Embeddings of both views.
+
+    Returns
+    -------
+    float
+        From 0 (the same) to 4.
     """
     distance = normalised(one) - normalised(other)
     return float((distance**2).sum(axis=1).mean())
 
 
 def uniformity(vectors: "Vectors") -> float:
-    """How evenly normalised vectors cover the sphere; -4 is even, 0 collapsed.
+    """How evenly normalised vectors cover the sphere.
 
     Wang & Isola (2020), eq. 2: logarithm of the mean of ``exp(-2 d^2)`` over
     all pairs.
+
+    Parameters
+    ----------
+    vectors : ndarray, shape (N, D)
+        Embeddings.
+
+    Returns
+    -------
+    float
+        0 is collapsed, about -4 even.
     """
     unit = normalised(vectors)
     square = 2 - 2 * unit @ unit.T
@@ -105,7 +154,18 @@ def uniformity(vectors: "Vectors") -> float:
 
 
 def found_again(changed: "Vectors", originals: "Vectors") -> float:
-    """Share of changed images whose nearest original, by cosine, is their own."""
+    """Share of changed images whose nearest original, by cosine, is their own.
+
+    Parameters
+    ----------
+    changed, originals : ndarray, shape (N, D)
+        Embeddings of the same images in the same order.
+
+    Returns
+    -------
+    float
+        From 0 to 1.
+    """
     similar = normalised(changed) @ normalised(originals).T
     return float((similar.argmax(axis=1) == np.arange(len(similar))).mean())
 
@@ -156,7 +216,18 @@ def linear_score(
 ) -> Score:
     """Balanced accuracy of logistic regression on standardised embeddings.
 
-    Parameters and result as those of `knn_score`.
+    Parameters
+    ----------
+    vectors : ndarray, shape (N, D)
+        Embeddings.
+    labels : sequence of str
+        N classes; at least two, each with as many groups as there are folds.
+    groups : sequence of str
+        N names; rows of one group are never in training and test of a fold.
+
+    Returns
+    -------
+    Score
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline

@@ -498,6 +498,10 @@ def parse(values: Mapping[str, Any], source: str) -> Settings:
     source : str
         Where they are from; begins every message.
 
+    Returns
+    -------
+    Settings
+
     Raises
     ------
     AstromorphError
@@ -514,6 +518,15 @@ def parse(values: Mapping[str, Any], source: str) -> Settings:
 
 def load(path: str | Path) -> dict[str, Any]:
     """Read the plain values of a TOML, YAML or JSON file.
+
+    Parameters
+    ----------
+    path : path
+        The file; its suffix says what it is.
+
+    Returns
+    -------
+    dict
 
     Raises
     ------

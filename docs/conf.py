@@ -1,0 +1,33 @@
+"""How Sphinx builds the guide; `make docs` does."""
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+from settings_page import write_settings_page  # noqa: E402
+
+project = "astromorph"
+author = "the astromorph developers"
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+html_theme = "alabaster"
+html_theme_options = {
+    "description": "From FITS images to a map in which like lies with like",
+    "page_width": "1100px",
+    "sidebar_width": "240px",
+}
+html_show_sphinx = False
+html_copy_source = False
+myst_heading_anchors = 3
+napoleon_numpy_docstring = True
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+# Members of torch's classes have torch's docstrings, in torch's markup.
+autodoc_inherit_docstrings = False
+nitpicky = False
+
+write_settings_page(HERE / "settings.md")

@@ -1,0 +1,47 @@
+"""Views of one's own: flips, and a random window that is the same for no two images."""
+
+import torch
+from torch.nn import functional
+
+from astromorph import (
+    AstroMorphologyModel,
+    ByolTrainer,
+    FitsFilelistDataset,
+    MinMaxNorm,
+    SkyAugmentation,
+)
+from astromorph.settings import AugmentationSettings
+from astromorph.simulate import simulate
+
+datafile = simulate("fits", number=24, seed=0)  # or the name of your own file list
+images = FitsFilelistDataset(datafile)
+
+
+def window(images: torch.Tensor) -> torch.Tensor:
+    """Three quarters of each image, drawn for each, in the size that it had."""
+    number, _, height, width = images.shape
+    corner = torch.rand(number, 2) / 4
+    views = []
+    for image, (y, x) in zip(images, corner.tolist(), strict=True):
+        top, left = int(y * height), int(x * width)
+        part = image[:, top : top + 3 * height // 4, left : left + 3 * width // 4]
+        part = part.flip(2) if torch.rand(()) < 0.5 else part
+        part = functional.interpolate(part[None], (height, width), mode="bilinear")
+        views.append(part[0])
+    return torch.stack(views)
+
+
+trainer = ByolTrainer(
+    AstroMorphologyModel(),
+    augmentation_function=window,
+    normalization_function=MinMaxNorm(),  # the images are in their files' unit
+)
+trainer.train_model(images, epochs=2, batch_size=8)
+
+# Or the built-in views with other strengths: here angular size and flux count.
+strengths = AugmentationSettings(scale=(0.9, 1.1), contrast=0.1, gamma=0.1)
+trainer = ByolTrainer(
+    AstroMorphologyModel(), augmentation_function=SkyAugmentation(strengths)
+)
+history = trainer.train_model(images, epochs=2, batch_size=8)
+print("loss", history[-1].train_loss)

@@ -1,0 +1,19 @@
+"""A loss of one's own: Euclidean distance in place of the angle."""
+
+from torch import Tensor
+from torch.nn import functional
+
+from astromorph import AstroMorphologyModel, ByolTrainer, FitsFilelistDataset
+from astromorph.simulate import simulate
+
+datafile = simulate("fits", number=24, seed=0)  # or the name of your own file list
+
+
+def distance(prediction: Tensor, target: Tensor) -> Tensor:
+    """Smooth L1 distance of vectors `(N, P)`, `(N,)`."""
+    return functional.smooth_l1_loss(prediction, target, reduction="none").mean(dim=1)
+
+
+trainer = ByolTrainer(AstroMorphologyModel(), loss_fn=distance)
+history = trainer.train_model(FitsFilelistDataset(datafile), epochs=2, batch_size=8)
+print("loss", history[-1].train_loss)

@@ -1,0 +1,38 @@
+"""Networks of others: one of torchvision, and one of twenty lines."""
+
+from torch import nn
+from torchvision.models import efficientnet_b0
+
+from astromorph import ByolTrainer, FitsFilelistDataset, split_images
+from astromorph.simulate import simulate
+
+datafile = simulate("fits", number=24, seed=0)  # or the name of your own file list
+images = FitsFilelistDataset(datafile, stacksize=3)  # three channels, as for RGB
+train, test = split_images(images, test_fraction=0.2)
+
+trainer = ByolTrainer(efficientnet_b0(), representation_size=64)
+trainer.train_model(train, test, epochs=2, batch_size=16)
+embeddings = [trainer(image) for image in images.get_all_items()]
+print(len(embeddings), "embeddings of length", embeddings[0].shape[1])
+
+
+class Small(nn.Module):
+    """A network of one's own; `hidden_layer` chooses what of it counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.filters = nn.Sequential(
+            nn.Conv2d(3, 16, 5, stride=2), nn.BatchNorm2d(16), nn.ReLU(),
+            nn.Conv2d(16, 32, 3, stride=2), nn.BatchNorm2d(32), nn.ReLU(),
+        )  # fmt: skip
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.classes = nn.Linear(32, 10)
+
+    def forward(self, images):
+        """Ten numbers an image."""
+        return self.classes(self.pool(self.filters(images)).flatten(1))
+
+
+trainer = ByolTrainer(Small(), hidden_layer="pool", learning_rate=3e-3)
+history = trainer.train_model(train, test, epochs=2, batch_size=16)
+print("test loss", history[-1].test_loss)

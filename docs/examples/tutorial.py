@@ -1,0 +1,46 @@
+"""From a folder of FITS files to a finding."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from astromorph.metrics import whitened
+from astromorph.simulate import simulate
+
+# A folder of FITS files and a list of them: yours. Here, simulated ones.
+datafile = simulate("fits", number=60, seed=0)
+
+# The settings, and the two commands. Here with few simulated images, to be quick.
+settings = {
+    "datafile": str(datafile),
+    "network_name": "amm",
+    "epochs": 2,
+    "training_settings": {"simulated_images": 60},
+}
+Path("settings.json").write_text(json.dumps(settings))
+for step in ("train", "infer"):
+    command = [sys.executable, "-m", "astromorph", step, "-c", "settings.json"]
+    subprocess.run(command, check=True)
+
+# Is the embedding worth looking at?
+verdict = json.loads(Path("results/evaluation.json").read_text())["verdict"]
+print("The embedding is", verdict["sentence"])
+
+# The table: facts, the list's own columns, and the embedding.
+with open("results/export/embeddings.csv", newline="") as file:
+    rows = list(csv.DictReader(file))
+columns = [name for name in rows[0] if name.startswith("emb_")]
+vectors = np.array([[float(row[name]) for name in columns] for row in rows])
+
+# The finding: the oddest image, the one farthest from its tenth neighbour.
+white = whitened(vectors)
+white /= np.linalg.norm(white, axis=1, keepdims=True)
+distances = np.sort(1 - white @ white.T, axis=1)[:, 10]
+odd = int(distances.argmax())
+print("The oddest image is", rows[odd]["path"], "a", rows[odd]["label"])
+near = np.argsort(-(white @ white[odd]))[1:4]
+print("It is still most like", [rows[k]["path"] for k in near])

@@ -1,0 +1,60 @@
+"""The guide: it builds without a warning, and its programs run."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PROGRAMS = sorted((DOCS / "examples").glob("*.py"))
+SAYS = {
+    "checkpoints": "the best was epoch",
+    "notebook": "0.0000  ",
+    "own_augmentation": "loss ",
+    "own_loss": "loss ",
+    "own_metrics": "tensorboard --logdir runs",
+    "own_network": "24 embeddings of length 64",
+    "own_optimizer": "loss ",
+    "several_devices": "2 processes, loss ",
+    "tutorial": "The oddest image is ",
+}
+
+
+def test_every_program_is_run_and_shown():
+    """None is forgotten here, or in a page."""
+    assert {program.stem for program in PROGRAMS} == set(SAYS)
+    pages = "".join(page.read_text() for page in DOCS.rglob("*.md"))
+    for program in PROGRAMS:
+        assert f"examples/{program.name}" in pages
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)
+def test_programs_run_as_they_stand(program, tmp_path):
+    """In an empty folder; what they print is what they say."""
+    command = [sys.executable, str(program)]
+    if program.stem == "several_devices":
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+        command[1:1] = launcher
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert SAYS[program.stem] in done.stdout
+
+
+def test_the_guide_builds_without_a_warning(tmp_path):
+    """Every link, every name, every program that is shown."""
+    command = [sys.executable, "-m", "sphinx", "-W", "-q", "-b", "html"]
+    done = subprocess.run(
+        [*command, "-d", str(tmp_path / "trees"), str(DOCS), str(tmp_path / "html")],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "html" / "settings.html").read_text()
+    assert "simulated_images" in page
+    reference = (tmp_path / "html" / "api.html").read_text()
+    assert "representation_size" in reference
