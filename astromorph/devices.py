@@ -1,14 +1,23 @@
 """Where training runs, in which precision, and how batches get there."""
 
-import functools
+import json
+import logging
+import os
+import platform
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from astromorph.artefacts import replacing
+
+LOG = logging.getLogger(__name__)
+GOES = 12
 AHEAD = 2  # batches that are made while the device works
 WORTH_IT = 1.25  # times as fast bfloat16 has to be
 SHARE_OF_DEVICE = 0.4  # of its free memory that images may fill
@@ -65,15 +74,64 @@ def choose_precision(name: str, device: torch.device) -> Precision:
     return Precision(torch.bfloat16 if fast else torch.float32)
 
 
-@functools.cache
 def bfloat16_pays(device: torch.device) -> bool:
     """Whether bfloat16 is clearly faster here, by a convolution in both.
 
-    The two differ by far on every machine, so that the answer does not depend on
-    what else the machine does; it is asked once.
+    It is measured once on a machine and then remembered in the user's cache folder,
+    so that what else the machine does cannot change a result from one run to the
+    next.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where the network is.
+
+    Returns
+    -------
+    bool
     """
     if device.type == "mps":
         return False
+    memory = _memory()
+    known = _remembered(memory)
+    machine = f"{_name(device)}, torch {torch.__version__}"
+    if not isinstance(known.get(machine), bool):
+        known[machine] = _is_faster(device)
+        try:
+            with replacing(memory) as temporary:
+                temporary.write_text(json.dumps(known, indent=1), encoding="utf-8")
+        except OSError as error:
+            LOG.info("%s cannot be written (%s)", memory, error.strerror)
+    return bool(known[machine])
+
+
+def _memory() -> Path:
+    """Where it is remembered: as the XDG base directory specification has it."""
+    folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(folder) / "astromorph" / "bfloat16.json"
+
+
+def _remembered(memory: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(memory.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _is_faster(device: torch.device) -> bool:
     with torch.random.fork_rng(devices=[]):
         images = torch.rand(16, 64, 32, 32, device=device)
         filters = nn.Conv2d(64, 64, 3, padding=1).to(device)
@@ -88,8 +146,11 @@ def bfloat16_pays(device: torch.device) -> bool:
             torch.cuda.synchronize(device)
         return time.perf_counter() - start
 
-    times = {enabled: [once(enabled) for _ in range(6)] for enabled in (False, True)}
-    return min(times[False]) > WORTH_IT * min(times[True])
+    # In turns, so that a busy moment hits both.
+    pairs = [(once(False), once(True)) for _ in range(GOES)]
+    slow, fast = (min(times) for times in zip(*pairs, strict=True))
+    faster: bool = slow > WORTH_IT * fast
+    return faster
 
 
 def fits(images: Tensor, device: torch.device) -> bool:

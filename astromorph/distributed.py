@@ -50,6 +50,16 @@ def total(value: Tensor) -> Tensor:
     return value
 
 
+def agreed(value: bool) -> bool:
+    """What all processes say: True where each of them does."""
+    if world() > 1:
+        device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+        said = torch.tensor(float(value), device=device)
+        distributed.all_reduce(said, distributed.ReduceOp.MIN)
+        value = bool(said)
+    return value
+
+
 def spread_over(learner: nn.Module, device: torch.device) -> nn.Module:
     """A module whose gradients are averaged over the processes.
 

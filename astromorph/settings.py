@@ -212,8 +212,14 @@ class TrainingOptions(Section):
     """Share of the steps in which the learning rate rises."""
 
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the network's sums in training. `auto` measures at the start whether
-    this machine is faster with bfloat16. Embeddings are always float32."""
+    """Of the network's sums in training. `auto` measures once on a
+    machine whether it is faster with bfloat16, and remembers it in the user's cache
+    folder. Embeddings are always float32."""
+
+    checkpoint_minutes: Annotated[float, Field(ge=0)] = 10.0
+    """How often training writes what it needs to go on after it was killed. It
+    does so too when it is told to end (SIGTERM, SIGUSR1), and at its end; 0 only
+    then. Changing it makes training run again, from its last checkpoint."""
 
     compile: bool = False
     """Let torch.compile make the network faster: minutes at the start, worth it

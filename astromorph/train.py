@@ -23,6 +23,7 @@ from astromorph.history import Epoch
 from astromorph.initial_weights import RANDOM, source_of, start_from
 from astromorph.optimise import OPTIMIZERS, warm_up_cosine
 from astromorph.provenance import canonical_json, digest
+from astromorph.resume import checkpoints_of
 from astromorph.settings import Settings, parse, part_of
 from astromorph.sky_lessons import Draft, draw_lessons
 from astromorph.teacher import Teacher, look_at, side_of
@@ -115,11 +116,19 @@ def _train(
     )
     LOG.info("on %s, in %s", trainer.device, trainer.precision.dtype)
     epochs = settings.epochs or preset_epochs(number)
+    checkpoints = checkpoints_of(
+        settings, (train_data, test_data), made_with, model, epochs
+    )
+    goes_on = checkpoints.restore(trainer)
 
     def work(folder: Path | None) -> list[Epoch]:
-        return trainer.train_model(
-            images, test_data.images, epochs, settings.batch_size, folder
-        )
+        with checkpoints.listening():
+            record = trainer.train_model(
+                images, test_data.images, epochs, settings.batch_size, folder,
+                resume=goes_on, after_step=checkpoints.after_step,
+            )  # fmt: skip
+        checkpoints.finish(trainer)
+        return record
 
     if distributed.rank() > 0:
         work(None)

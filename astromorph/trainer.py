@@ -23,7 +23,13 @@ from astromorph.datasets import (
     NativeDataset,
     images_of,
 )
-from astromorph.devices import choose_device, choose_precision, fits, on_device
+from astromorph.devices import (
+    Precision,
+    choose_device,
+    choose_precision,
+    fits,
+    on_device,
+)
 from astromorph.errors import AstromorphError
 from astromorph.history import Epoch, announce_collapse, report, scalars
 from astromorph.learner import Learner
@@ -160,7 +166,7 @@ class ByolTrainer(nn.Module):
         }
         byol = _byol(network, options)
         self.device = choose_device(device)
-        self.precision = choose_precision(precision, self.device)
+        self.precision = _agreed(choose_precision(precision, self.device))
         learner = Learner(byol, teacher, lesson_weight).to(self.device)
         # Convolutions are faster where the channels of a pixel lie together.
         learner = learner.to(memory_format=torch.channels_last)
@@ -491,6 +497,7 @@ class ByolTrainer(nn.Module):
             "history": [asdict(epoch) for epoch in self.history],
             "before": self.before,
             "random": torch.get_rng_state(),
+            "bfloat16": self.precision.dtype == torch.bfloat16,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -509,6 +516,9 @@ class ByolTrainer(nn.Module):
         self.history = [Epoch(**epoch) for epoch in state["history"]]
         self.before = state["before"] and tuple(state["before"])
         torch.set_rng_state(state["random"])
+        self.precision = choose_precision(
+            "bfloat16" if state["bfloat16"] else "float32", self.device
+        )
 
     def save(self, path: str | Path) -> None:
         """Write the state to a ``.pt`` file of tensors and plain values.
@@ -542,6 +552,12 @@ class ByolTrainer(nn.Module):
             raise AstromorphError(
                 f"{path}: it does not fit this trainer ({reason}); {REMEDY}"
             ) from None
+
+
+def _agreed(precision: Precision) -> Precision:
+    """One precision for all processes."""
+    fast = distributed.agreed(precision.dtype == torch.bfloat16)
+    return Precision(torch.bfloat16 if fast else torch.float32)
 
 
 def _byol(network: nn.Module, options: dict[str, Any]) -> BYOL:

@@ -1,5 +1,7 @@
 """Where training runs, in which precision, and how batches get there."""
 
+import json
+
 import pytest
 import torch
 
@@ -24,9 +26,26 @@ def test_the_precision_is_the_faster_one(monkeypatch):
 def test_measuring_draws_no_random_number():
     """The seed of a run gives the same weights before and after it."""
     before = torch.random.get_rng_state()
-    devices.bfloat16_pays.cache_clear()
-    assert devices.bfloat16_pays(CPU) in (True, False)
+    assert devices._is_faster(CPU) in (True, False)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_what_was_measured_is_remembered(tmp_path, monkeypatch):
+    """A busy machine gives the same result; damaged or no memory does no harm."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    memory = tmp_path / "astromorph" / "bfloat16.json"
+    for said in (True, False):
+        memory.unlink(missing_ok=True)
+        monkeypatch.setattr(devices, "_is_faster", lambda device, said=said: said)
+        assert devices.bfloat16_pays(CPU) is said
+        monkeypatch.setattr(devices, "_is_faster", lambda device, said=said: not said)
+        assert devices.bfloat16_pays(CPU) is said
+    (name,) = json.loads(memory.read_text())
+    assert f"torch {torch.__version__}" in name
+    memory.write_text("half a fi")
+    assert devices.bfloat16_pays(CPU) is True
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+    assert devices.bfloat16_pays(CPU) is True
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])

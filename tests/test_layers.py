@@ -50,6 +50,7 @@ LAYERS = [
     {"teacher", "thumbnails", "initial_weights", "embed", "convert"},
     {"learner"},
     {"trainer"},
+    {"resume"},
     {"train", "infer"},
     {"evaluate", "export_csv", "export_tensorboard"},
     {"pipeline"},
@@ -62,7 +63,7 @@ TORCH = {
     "cache", "datasets", "augment", "networks", "byol", "optimise", "checkpoint",
     "trainer", "train", "infer", "evaluate", "devices", "distributed", "history",
     "initial_weights", "teacher", "embed", "learner",
-    "batching", "models", "fits_dataset", "convert",
+    "batching", "models", "fits_dataset", "convert", "resume",
 }  # fmt: skip
 FITS = {"fits_file", "fits_facts", "fits_image", "celestial", "tile_decoder"}
 MODULES = sorted(p.stem for p in PACKAGE.glob("*.py") if p.stem != "__init__")
