@@ -38,7 +38,7 @@ def entry(name: str, field) -> str:
     default = field.get_default(call_default_factory=True)
     shown = json.dumps(default, default=list)
     words = " ".join((field.description or "").split()).replace("``", "`")
-    return f"**`{name}`**, by default `{shown}`\n: {words}\n"
+    return f"**`{name}`**, by default `{shown}`.  \n{words}\n"
 
 
 if __name__ == "__main__":

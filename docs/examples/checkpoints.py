@@ -1,5 +1,6 @@
 """Save a training, go on with it, and stop when it no longer improves."""
 
+import sys
 from pathlib import Path
 
 import torch
@@ -16,7 +17,8 @@ from astromorph.metrics import rank_me
 from astromorph.networks import MinMaxNorm
 from astromorph.simulate import simulate
 
-datafile = simulate("fits", number=24, seed=0)  # or the name of your own file list
+# The name of a file list, or simulated images.
+datafile = sys.argv[1] if len(sys.argv) > 1 else simulate("fits", number=24, seed=0)
 data = images_of(FitsFilelistDataset(datafile))
 images = MinMaxNorm()(data.batch(torch.arange(len(data))))
 

@@ -1,5 +1,7 @@
 """Views of one's own: flips, and a random window that is the same for no two images."""
 
+import sys
+
 import torch
 from torch.nn import functional
 
@@ -13,7 +15,8 @@ from astromorph import (
 from astromorph.settings import AugmentationSettings
 from astromorph.simulate import simulate
 
-datafile = simulate("fits", number=24, seed=0)  # or the name of your own file list
+# The name of a file list, or simulated images.
+datafile = sys.argv[1] if len(sys.argv) > 1 else simulate("fits", number=24, seed=0)
 images = FitsFilelistDataset(datafile)
 
 

@@ -1,12 +1,15 @@
 """A loss of one's own: Euclidean distance in place of the angle."""
 
+import sys
+
 from torch import Tensor
 from torch.nn import functional
 
 from astromorph import AstroMorphologyModel, ByolTrainer, FitsFilelistDataset
 from astromorph.simulate import simulate
 
-datafile = simulate("fits", number=24, seed=0)  # or the name of your own file list
+# The name of a file list, or simulated images.
+datafile = sys.argv[1] if len(sys.argv) > 1 else simulate("fits", number=24, seed=0)
 
 
 def distance(prediction: Tensor, target: Tensor) -> Tensor:

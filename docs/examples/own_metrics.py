@@ -1,5 +1,7 @@
 """Measures of one's own in TensorBoard, during training."""
 
+import sys
+
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
@@ -7,7 +9,8 @@ from astromorph import AstroMorphologyModel, ByolTrainer, FitsFilelistDataset
 from astromorph.metrics import found_again, rank_me, uniformity
 from astromorph.simulate import simulate
 
-datafile = simulate("fits", number=24, seed=0)  # or the name of your own file list
+# The name of a file list, or simulated images.
+datafile = sys.argv[1] if len(sys.argv) > 1 else simulate("fits", number=24, seed=0)
 images = FitsFilelistDataset(datafile)
 some = torch.nn.functional.interpolate(images[0][:1], (64, 64)).repeat(8, 1, 1, 1)
 some = some + some.std() * torch.rand(8, 1, 64, 64)

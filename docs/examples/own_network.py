@@ -1,12 +1,15 @@
 """Networks of others: one of torchvision, and one of twenty lines."""
 
+import sys
+
 from torch import nn
 from torchvision.models import efficientnet_b0
 
 from astromorph import ByolTrainer, FitsFilelistDataset, split_images
 from astromorph.simulate import simulate
 
-datafile = simulate("fits", number=24, seed=0)  # or the name of your own file list
+# The name of a file list, or simulated images.
+datafile = sys.argv[1] if len(sys.argv) > 1 else simulate("fits", number=24, seed=0)
 images = FitsFilelistDataset(datafile, stacksize=3)  # three channels, as for RGB
 train, test = split_images(images, test_fraction=0.2)
 

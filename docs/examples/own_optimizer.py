@@ -1,5 +1,7 @@
 """An optimizer of one's own, and a learning rate that is set at every step."""
 
+import sys
+
 import torch
 from torch.utils.data import DataLoader
 
@@ -18,7 +20,8 @@ from astromorph import (
 from astromorph.optimise import parameter_groups
 from astromorph.simulate import simulate
 
-datafile = simulate("fits", number=24, seed=0)  # or the name of your own file list
+# The name of a file list, or simulated images.
+datafile = sys.argv[1] if len(sys.argv) > 1 else simulate("fits", number=24, seed=0)
 images = [MinMaxNorm()(copies[0]) for copies in FitsFilelistDataset(datafile)]
 
 # With the ready loop: any class of torch.optim, any scheduler, stepped by epoch.

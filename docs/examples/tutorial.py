@@ -12,7 +12,7 @@ from astromorph.metrics import whitened
 from astromorph.simulate import simulate
 
 # A folder of FITS files and a list of them: yours. Here, simulated ones.
-datafile = simulate("fits", number=60, seed=0)
+datafile = sys.argv[1] if len(sys.argv) > 1 else simulate("fits", number=60, seed=0)
 
 # The settings, and the two commands. Here with few simulated images, to be quick.
 settings = {
