@@ -69,7 +69,7 @@ def test_comments_and_docstrings_do_not_count(package):
 @pytest.mark.parametrize(
     ("module", "old", "new", "steps"),
     [
-        ("byol", "return 2 * cosine", "return 3 * cosine", {"train", "infer"}),
+        ("byol", "return 2 * self", "return 3 * self", {"train", "infer"}),
         ("export_csv", "written += 1", "written += 2", {"export_csv"}),
         (
             "preprocess",
