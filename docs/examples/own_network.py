@@ -1,11 +1,21 @@
-"""Networks of others: one of torchvision, and one of twenty lines."""
+"""Networks of others: one of torchvision, and one of twenty lines, in both ways."""
 
 import sys
 
+import torch
 from torch import nn
+from torch.utils.data import DataLoader
 from torchvision.models import efficientnet_b0
 
-from astromorph import ByolTrainer, FitsFilelistDataset, split_images
+from astromorph import (
+    BYOL,
+    ByolTrainer,
+    FitsFilelistDataset,
+    MinMaxNorm,
+    SkyAugmentation,
+    collate_images,
+    split_images,
+)
 from astromorph.simulate import simulate
 
 # The name of a file list, or simulated images.
@@ -39,3 +49,23 @@ class Small(nn.Module):
 trainer = ByolTrainer(Small(), hidden_layer="pool", learning_rate=3e-3)
 history = trainer.train_model(train, test, epochs=2, batch_size=16)
 print("test loss", history[-1].test_loss)
+
+# The same network in a loop of one's own.
+byol = BYOL(Small(), hidden_layer="pool", normalization_function=MinMaxNorm())
+optimizer = torch.optim.AdamW(byol.parameters(), lr=1e-3)
+norm, augment = MinMaxNorm(), SkyAugmentation()
+loader = DataLoader(
+    train,
+    batch_size=16,
+    shuffle=True,
+    drop_last=True,
+    collate_fn=lambda items: collate_images([norm(copies[0]) for copies in items]),
+)
+for epoch in range(2):
+    for batch in loader:
+        loss = byol.loss(augment(batch), augment(batch))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        byol.update_moving_average(0.99)
+    print("own loop, epoch", epoch + 1, "loss", float(loss.detach()))
