@@ -6,6 +6,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
+from figures import write_figures  # noqa: E402
 from settings_page import write_settings_page  # noqa: E402
 
 project = "astromorph"
@@ -31,3 +32,4 @@ autodoc_inherit_docstrings = False
 nitpicky = False
 
 write_settings_page(HERE / "settings.md")
+write_figures(HERE / "figures")

@@ -2,17 +2,20 @@
 
 import json
 from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
-from astromorph.settings import Settings
+from astromorph.settings import NETWORKS, PLANES, Settings
 
 INTRODUCTION = """# Settings
 
-Every setting with its default and its reason, made from the model that checks them.
-How to set them, and the same as a table: `config/README.md`.
+Every setting with its default, what it may be, and its reason, made from the model
+that checks them. How to set them, and the same as a table: `config/README.md`.
 
 """
+PATTERNS = {PLANES: "a range or a kind, as in `sum 10:20`"}
+WORDS = {"integer": "a whole number", "number": "a number", "string": "a text"}
 
 
 def write_settings_page(path: Path) -> None:
@@ -33,12 +36,57 @@ def write_settings_page(path: Path) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-def entry(name: str, field) -> str:
-    """One setting: name, default, description."""
-    default = field.get_default(call_default_factory=True)
-    shown = json.dumps(default, default=list)
+def entry(name: str, field: Any) -> str:
+    """One setting: name, default, range, description."""
+    default = json.dumps(field.get_default(call_default_factory=True), default=list)
     words = " ".join((field.description or "").split()).replace("``", "`")
-    return f"**`{name}`**, by default `{shown}`.  \n{words}\n"
+    allowed = range_of(field)
+    if name == "network_name":
+        allowed = ", ".join(f"`{network}`" for network in NETWORKS)
+    return f"**`{name}`**, by default `{default}`: {allowed}.  \n{words}\n"
+
+
+def range_of(field: Any) -> str:
+    """What a setting may be, from its type and limits."""
+    limited = field.annotation
+    for limit in field.metadata:
+        limited = Annotated[limited, limit]
+    return in_words(TypeAdapter(limited).json_schema())
+
+
+def in_words(schema: dict[str, Any]) -> str:
+    """A JSON schema as words.
+
+    Examples
+    --------
+    >>> in_words({"type": "number", "exclusiveMinimum": 0, "maximum": 1})
+    'a number, above 0, at most 1'
+    """
+    if "anyOf" in schema:
+        return ", or ".join(in_words(one) for one in schema["anyOf"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    if "enum" in schema:
+        return ", ".join(f"`{one}`" for one in schema["enum"])
+    kind = schema["type"]
+    if kind == "null":
+        return "`null`"
+    if kind == "boolean":
+        return "`true`, `false`"
+    if kind == "array" and "prefixItems" in schema:
+        return "two: " + "; ".join(in_words(one) for one in schema["prefixItems"])
+    if kind == "array":
+        return f"a list, each {in_words(schema['items'])}"
+    if "pattern" in schema:
+        return PATTERNS[schema["pattern"]]
+    limits = {
+        "minimum": "at least", "exclusiveMinimum": "above",
+        "maximum": "at most", "exclusiveMaximum": "below",
+    }  # fmt: skip
+    said = [
+        f"{word} {schema[key]:,.10g}" for key, word in limits.items() if key in schema
+    ]
+    return ", ".join([WORDS[kind], *said])
 
 
 if __name__ == "__main__":

@@ -1,0 +1,186 @@
+"""Draw the figures of the guide: from the package's own code, no data needed."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from astromorph import SkyAugmentation, metrics, moving_average_decay, warm_up_cosine
+from astromorph.fits_image import Image
+from astromorph.preprocess import prepare
+from astromorph.settings import AugmentationSettings, PreprocessSettings
+from astromorph.sky import KINDS, Telescope, draw
+
+# Okabe & Ito (2008): told apart by all kinds of colour vision.
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
+HERE = Path(__file__).parent
+mpl.rcParams |= {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+
+
+def write_figures(folder: Path) -> None:
+    """Write those that are missing or older than this file."""
+    folder.mkdir(exist_ok=True)
+    for name, figure in FIGURES.items():
+        path = folder / f"{name}.png"
+        if path.exists() and path.stat().st_mtime > Path(__file__).stat().st_mtime:
+            continue
+        part = path.with_suffix(".tmp")
+        figure().savefig(part, format="png", dpi=160, bbox_inches="tight")
+        part.replace(path)
+
+
+def method() -> Figure:
+    """What passes through which network, in the paper's symbols."""
+    figure = Figure(figsize=(8, 2.9))
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, 16), ylim=(0, 5.8))
+    axes.axis("off")
+    _box(axes, (0.9, 2.9), "image\n$x$", GREY)
+    for height, view, name in ((4.4, "$v$", "t"), (1.4, "$v'$", "t'")):
+        _arrow(axes, (1.6, 2.9), (3.0, height), f"${name}$")
+        _box(axes, (3.7, height), f"view\n{view}", GREY)
+    online = (
+        "encoder\n$f_\\theta$",
+        "projector\n$g_\\theta$",
+        "predictor\n$q_\\theta$",
+    )
+    target = ("encoder\n$f_\\xi$", "projector\n$g_\\xi$")
+    for height, colour, parts in ((4.4, BLUE, online), (1.4, ORANGE, target)):
+        for k, part in enumerate(parts):
+            left = 4.4 + 2.7 * k
+            mark = (
+                ("", r"$y_\theta$", r"$z_\theta$") if colour == BLUE else ("", "", "")
+            )
+            _arrow(axes, (left, height), (left + 1.2, height), mark[k])
+            _box(axes, (left + 2.0, height), part, colour)
+    _arrow(axes, (12.5, 4.4), (14.2, 3.2), r"$q_\theta(z_\theta)$", (0.75, 0.2))
+    _arrow(axes, (9.8, 1.4), (14.2, 2.6), r"$\mathrm{sg}(z'_\xi)$", (0.4, -0.5))
+    _box(axes, (14.9, 2.9), "loss\n$2-2\\cos$", GREEN)
+    _arrow(axes, (6.4, 3.9), (6.4, 1.95))
+    rule = r"$\xi\leftarrow\tau\xi+(1-\tau)\theta$"
+    axes.text(6.55, 2.9, rule, va="center", color=ORANGE)
+    axes.text(7.75, 5.3, "embedding: output of the encoder", ha="center", color=BLUE)
+    return figure
+
+
+def views() -> Figure:
+    """Simulated objects, and what two networks are shown of them."""
+    kinds = [kind for kind in KINDS if kind != "none"]
+    rng = np.random.default_rng(3)
+    telescope = Telescope(2.5, 40.0)
+    drawn = [draw(kind, (128, 128), rng, telescope).pixels for kind in kinds]
+    bad = np.zeros((128, 128), np.bool_)
+    rules = PreprocessSettings(size=64)
+    images = torch.from_numpy(
+        np.stack([prepare(Image(one[None], bad), rules).pixels for one in drawn])
+    )
+    augment = SkyAugmentation(
+        AugmentationSettings(), generator=torch.Generator().manual_seed(5)
+    )
+    columns = [images, *(augment(images) for _ in range(5))]
+    figure = Figure(figsize=(8, 1.32 * len(kinds)))
+    grid = figure.subplots(len(kinds), 6)
+    for column, stack in enumerate(columns):
+        for row, pixels in enumerate(stack[:, 0].numpy()):
+            axes = grid[row, column]
+            axes.imshow(pixels, origin="lower", cmap="magma", vmin=0, vmax=1)
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+    for row, kind in enumerate(kinds):
+        grid[row, 0].set_ylabel(kind.replace("_", " "))
+    grid[0, 0].set_title("image", color=GREY)
+    for column in range(1, 6):
+        grid[0, column].set_title(f"view {column}", color=BLUE)
+    figure.subplots_adjust(wspace=0.04, hspace=0.06)
+    return figure
+
+
+def schedules() -> Figure:
+    """Learning rate and moving average over a training."""
+    steps = 200
+    at = np.arange(steps)
+    figure = Figure(figsize=(8, 2.1))
+    left, right = figure.subplots(1, 2)
+    left.plot(at / steps, [1e-3 * warm_up_cosine(k, steps) for k in at], color=BLUE)
+    left.set(xlabel="share of the training", ylabel="learning rate")
+    for start, style in ((0.97, ":"), (0.99, "-"), (0.996, "--")):
+        decay = [moving_average_decay(k, steps, start) for k in at]
+        right.plot(at / steps, decay, style, color=ORANGE, label=f"from {start}")
+    right.set(xlabel="share of the training", ylabel=r"$\tau$")
+    right.legend(frameon=False)
+    figure.tight_layout()
+    return figure
+
+
+def evaluation() -> Figure:
+    """Three embeddings of one set with two classes, and what is measured."""
+    rng = np.random.default_rng(0)
+    number = 300
+    classes = np.repeat([0, 1], number // 2)
+    names = [str(one) for one in classes]
+    groups = [str(k) for k in range(number)]
+    told = np.where(classes == 0, -1.0, 1.0) * 0.5 + rng.normal(0, 0.22, number)
+    flux = rng.normal(0, 6, (number, 3))
+    noise = rng.normal(0, 0.25, (number, 6))
+    cases = {
+        "spread out": np.column_stack([rng.normal(0, 0.5, number), told, noise]),
+        "flux rules": np.column_stack([flux[:, 0], told, flux[:, 1:], noise]),
+        "collapsed": 3 + 1e-3 * (told[:, None] + rng.normal(0, 2, (number, 8))),
+    }
+    figure = Figure(figsize=(8, 3.3))
+    for axes, (title, vectors) in zip(
+        figure.subplots(1, 3), cases.items(), strict=True
+    ):
+        for kind, colour, marker in ((0, BLUE, "o"), (1, ORANGE, "^")):
+            of = vectors[classes == kind]
+            axes.plot(of[:, 0], of[:, 1], marker, color=colour, ms=3, alpha=0.6)
+        span = 15 if title != "spread out" else 2
+        middle = 3 if title == "collapsed" else 0
+        axes.set(
+            xlim=(middle - span, middle + span), ylim=(middle - span, middle + span)
+        )
+        axes.set(xticks=[], yticks=[], title=title, aspect="equal")
+        plain = metrics.knn_score(vectors, names, groups).mean
+        white = metrics.knn_score(metrics.whitened(vectors), names, groups).mean
+        said = (
+            f"effective rank {metrics.rank_me(vectors):.1f}\n"
+            f"uniformity {metrics.uniformity(vectors):.2f}\n"
+            f"knn {plain:.2f}, whitened {white:.2f}"
+        )
+        axes.set_xlabel(said)
+        axes.spines[:].set_visible(True)
+    figure.tight_layout()
+    return figure
+
+
+def _box(axes: Axes, middle: tuple[float, float], text: str, colour: str) -> None:
+    frame = {"boxstyle": "round,pad=0.5", "fc": "white", "ec": colour, "lw": 1.4}
+    axes.text(*middle, text, ha="center", va="center", bbox=frame)
+
+
+def _arrow(
+    axes: Axes,
+    start: tuple[float, float],
+    end: tuple[float, float],
+    text: str = "",
+    offset: tuple[float, float] = (0, 0.3),
+) -> None:
+    style = {"arrowstyle": "-|>", "color": GREY, "shrinkA": 0, "shrinkB": 0}
+    axes.annotate("", end, start, arrowprops=style)
+    middle = [(a + b) / 2 + c for a, b, c in zip(start, end, offset, strict=True)]
+    axes.text(*middle, text, ha="center", va="center", color=GREY)
+
+
+FIGURES: dict[str, Callable[[], Figure]] = {
+    "method": method,
+    "views": views,
+    "schedules": schedules,
+    "evaluation": evaluation,
+}
+
+if __name__ == "__main__":
+    write_figures(Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "figures")
