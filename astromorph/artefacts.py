@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from astromorph.errors import AstromorphError
+from astromorph.trouble import WriteError, writing
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -93,15 +94,40 @@ def replacing(path: str | Path) -> Iterator[Path]:
     Path
         A temporary name beside it, renamed when the block ends well and
         removed when it does not.
+
+    Raises
+    ------
+    WriteError
+        The disk is full, or may not be written to.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(path, path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def keep_last(path: str | Path) -> None:
+    """Give a finished file a second name, ``.last/NAME`` in its folder.
+
+    Snakemake deletes what a step will write before the step begins. Under its
+    second name the last good file stays until its successor is there, whatever
+    becomes of that step. It takes no space: both names are one file.
+
+    Parameters
+    ----------
+    path : path
+        The file. Where the file system has no such links, nothing happens.
+    """
+    path = Path(path)
+    last = path.parent / ".last" / path.name
+    with contextlib.suppress(OSError, WriteError), replacing(last) as temporary:
+        os.link(path, temporary)
 
 
 @contextlib.contextmanager
@@ -117,10 +143,19 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
     ------
     Path
         An empty temporary folder beside it.
+
+    Raises
+    ------
+    WriteError
+        The disk is full, or may not be written to.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as made:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(writing(path, path.parent))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = stack.enter_context(
+            tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent)
+        )
         temporary, old = Path(made) / "new", Path(made) / "old"
         temporary.mkdir()
         yield temporary

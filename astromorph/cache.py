@@ -4,6 +4,9 @@ One ``.pt`` of tensors and plain values per shard, written once, read mapped.
 Nothing is ever unpickled.
 """
 
+import errno
+import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -15,6 +18,9 @@ from torch import Tensor
 from astromorph.artefacts import replacing
 from astromorph.errors import AstromorphError
 from astromorph.tensor_file import SHARD_FORMAT, SHARD_VERSION
+from astromorph.trouble import of_machine
+
+ALMOST_NONE = 2**20  # bytes that a disk may have left when it is called full
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +84,22 @@ class TensorShard:
 
 
 def save_plain(path: str | Path, values: dict[str, Any]) -> None:
-    """Write tensors and plain values to a ``.pt`` file, whole or not at all."""
+    """Write tensors and plain values to a ``.pt`` file, whole or not at all.
+
+    Raises
+    ------
+    WriteError
+        The disk is full, or may not be written to.
+    """
     with replacing(path) as temporary:
-        torch.save(values, temporary)
+        try:
+            torch.save(values, temporary)
+        except RuntimeError as error:  # torch's writer does not say what the disk said
+            if "inline_container" not in str(error):
+                raise
+            full = shutil.disk_usage(temporary.parent).free < ALMOST_NONE
+            number = errno.ENOSPC if full else errno.EIO
+            raise OSError(number, os.strerror(number)) from error
 
 
 def load_plain(
@@ -120,6 +139,8 @@ def load_plain(
             "its weights over)"
         ) from None
     except (RuntimeError, OSError, ValueError, EOFError, KeyError) as error:
+        if of_machine(error):
+            raise
         reason = str(error).splitlines()[0][:200] if str(error) else "damaged"
         raise AstromorphError(
             f"{path}: this is not a readable .pt file ({reason}); {remedy}"

@@ -13,6 +13,7 @@ from astromorph.errors import AstromorphError
 from astromorph.networks import build_network
 from astromorph.provenance import versions
 from astromorph.settings import Settings, parse
+from astromorph.trouble import of_machine
 
 MODEL_FORMAT = "astromorph-model"
 MODEL_VERSION = 1
@@ -113,6 +114,8 @@ def load_model(path: str | Path) -> tuple[BYOL, ModelFile]:
         byol = build(settings, values["in_channels"])
         byol.load_state_dict(values["state"])
     except (AstromorphError, RuntimeError, ValueError) as error:
+        if of_machine(error):  # memory or device, not the file
+            raise
         reason = " ".join(str(error).split())[:300]
         raise AstromorphError(
             f"{path}: written by astromorph {written_by}, its network cannot be built "

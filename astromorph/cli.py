@@ -13,6 +13,7 @@ from typing import Any
 
 from astromorph.errors import AstromorphError
 from astromorph.settings import Settings, load, parse, required_datafile
+from astromorph.trouble import explained
 
 LOG = logging.getLogger("astromorph")
 Command = Callable[[argparse.Namespace], None]
@@ -42,6 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         LOG.error("interrupted; what was complete before is kept")
         sys.exit(130)
+    except Exception as error:
+        said = explained(error)
+        if said is None:
+            raise
+        LOG.error("%s", said)
+        sys.exit(1)
 
 
 def _simulate(options: argparse.Namespace) -> None:

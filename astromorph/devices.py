@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from astromorph.artefacts import replacing
+from astromorph.trouble import WriteError
 
 LOG = logging.getLogger(__name__)
 GOES = 12
@@ -100,8 +101,8 @@ def bfloat16_pays(device: torch.device) -> bool:
         try:
             with replacing(memory) as temporary:
                 temporary.write_text(json.dumps(known, indent=1), encoding="utf-8")
-        except OSError as error:
-            LOG.info("%s cannot be written (%s)", memory, error.strerror)
+        except WriteError as error:
+            LOG.info("%s", error)
     return bool(known[machine])
 
 

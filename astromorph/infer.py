@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from astromorph.artefacts import Embeddings, write_embeddings
+from astromorph.artefacts import Embeddings, keep_last, write_embeddings
 from astromorph.cache import TensorShard, read_shard
 from astromorph.checkpoint import ModelFile, load_model
 from astromorph.datasets import ImageSet, image_set
@@ -53,6 +53,7 @@ def infer(
     if data is not None:
         vectors = embed(byol, data, settings.inference_settings)
     write_embeddings(output, Embeddings(shard.image_ids, vectors))
+    keep_last(output)
     LOG.info("%s: %d embeddings of length %d", output, *vectors.shape)
 
 

@@ -14,9 +14,10 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from astromorph.artefacts import replacing
-from astromorph.filelist import HEAD, Entry, Shard, plan_shards, read_filelist
+from astromorph.filelist import HEAD, Shard, plan_shards, read_filelist
 from astromorph.provenance import canonical_json, code_digest, digest
 from astromorph.settings import Settings, needs_head, part_of, required_datafile
+from astromorph.sources import states
 from astromorph.split import split
 from astromorph.validate import validate
 
@@ -235,19 +236,10 @@ def _keys(settings: Settings, shards: tuple[Shard, ...]) -> Iterator[str]:
     head: list[str] = []
     if needs_head(settings):
         first = itertools.islice(read_filelist(str(settings.datafile)), HEAD)
-        head = [_changed(entry) for entry in first]
+        head = [*states(first)]
     for shard in shards:
         rows = itertools.islice(entries, shard.stop - shard.start)
-        yield digest([*common, *head, shard.digest, *(_changed(e) for e in rows)])
-
-
-def _changed(entry: Entry) -> str:
-    """Sizes and times of the files of a row, which tell whether one was replaced."""
-    try:
-        found = [Path(path).stat() for path in entry.paths]
-    except (OSError, ValueError):
-        return ""
-    return " ".join(f"{f.st_size} {f.st_mtime_ns}" for f in found)
+        yield digest([*common, *head, shard.digest, *states(rows)])
 
 
 def _is_fresh(layout: Layout, shard: Shard, key: str) -> bool:

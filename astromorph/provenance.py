@@ -17,7 +17,9 @@ from typing import Any
 
 PACKAGE = Path(__file__).parent
 # Their effect reaches a step as the values in its settings string, or not at all.
-UNTRACKED = frozenset({"__init__", "__main__", "cli", "errors", "progress", "settings"})
+UNTRACKED = frozenset(
+    {"__init__", "__main__", "cli", "errors", "progress", "settings", "trouble"}
+)
 RECORDED_PACKAGES = ("astromorph", "torch", "torchvision", "astropy", "numpy")
 
 

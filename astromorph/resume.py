@@ -23,6 +23,7 @@ from astromorph.cache import load_plain, save_plain
 from astromorph.errors import AstromorphError
 from astromorph.provenance import canonical_json, code_digest, digest
 from astromorph.settings import Settings, part_of
+from astromorph.trouble import WriteError, of_machine
 
 if TYPE_CHECKING:
     from astromorph.datasets import Subset
@@ -81,14 +82,10 @@ class Checkpoints:
                 if not self._allowed(path, int(values["epochs"]), values["trainer"]):
                     return False
                 trainer.restore(values["trainer"])
-            except (
-                AstromorphError,
-                RuntimeError,
-                KeyError,
-                ValueError,
-                TypeError,
-            ) as e:
-                self._set_aside(path, e)
+            except (AstromorphError, *UNFIT) as error:
+                if of_machine(error):  # memory or device, not the file
+                    raise
+                self._set_aside(path, error)
                 continue
             LOG.info(
                 "training goes on from %s: epoch %d of %d, step %d",
@@ -107,12 +104,12 @@ class Checkpoints:
         """
         if self._signal is None and time.monotonic() - self._last < self.seconds:
             return
-        path = self.write(trainer)
+        held = self._try_to_write(trainer)
         if self._signal is not None:
             name = signal.Signals(self._signal).name
             raise Interrupted(
                 f"training: stopped by {name} in epoch {trainer.epoch + 1} of "
-                f"{self.epochs}; {path} holds it; run the same again to go on"
+                f"{self.epochs}; {held}; run the same again to go on"
             )
 
     def write(self, trainer: "ByolTrainer") -> Path:
@@ -131,13 +128,22 @@ class Checkpoints:
         self._last = time.monotonic()
         return path
 
+    def _try_to_write(self, trainer: "ByolTrainer") -> str:
+        """Write a checkpoint; that it cannot be written does not end a training."""
+        try:
+            return f"{self.write(trainer)} holds it"
+        except WriteError as error:
+            LOG.warning("no checkpoint: %s", error)
+            self._last = time.monotonic()
+            kept = next(iter(self._found()), None)
+            return f"{kept} holds what was before" if kept else "nothing holds it"
+
     def finish(self, trainer: "ByolTrainer") -> None:
         """The end is there: it stays, the others go."""
-        last = self.write(trainer)
+        self._try_to_write(trainer)
         if distributed.rank() == 0:
-            for old in self._found():
-                if old != last:
-                    old.unlink(missing_ok=True)
+            for old in self._found()[1:]:
+                old.unlink(missing_ok=True)
 
     @contextmanager
     def listening(self) -> Iterator[None]:

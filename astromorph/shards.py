@@ -58,6 +58,8 @@ def preprocess(
     table = _prepare_rows(track(listed, stop - start, "images read"), shard)
     artefacts.write_csv(contents, CONTENTS_COLUMNS, _all_of(table, datafile, rows))
     shard.write(tensors)
+    artefacts.keep_last(contents)
+    artefacts.keep_last(tensors)
     LOG.info("%s: %d images of %d files", tensors, len(shard.shapes), stop - start)
 
 

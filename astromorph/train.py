@@ -144,6 +144,7 @@ def _train(
     )
     artefacts.write_csv(history, HISTORY_COLUMNS, [asdict(e) for e in record])
     save_model(model, made)
+    artefacts.keep_last(model)
     LOG.info("the model was written to %s", model)
 
 

@@ -12,6 +12,7 @@ PACKAGE = ROOT / "astromorph"
 LAYERS = [
     {"errors"},
     {"moved", "old_settings"},
+    {"trouble"},
     {
         "settings",
         "provenance",
@@ -25,6 +26,7 @@ LAYERS = [
     },
     {"sky"},
     {"tensor_file", "tile_decoder", "filelist", "duplicates", "fits_header"},
+    {"sources"},
     {"fits_file", "summary"},
     {"celestial"},
     {"planes"},

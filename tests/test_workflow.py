@@ -56,9 +56,9 @@ def configure(folder: Path, changes: dict) -> None:
     (folder / "config" / "config.yaml").write_text(yaml.safe_dump(settings))
 
 
-def planned(folder: Path, *options: str) -> set[str]:
+def planned(folder: Path, snakefile: Path = ROOT / "Snakefile") -> set[str]:
     """The rules that `snakemake --summary` plans to run again."""
-    done = snakemake(folder, "--summary", *options)
+    done = snakemake(folder, "--summary", snakefile=snakefile)
     assert done.returncode == 0, done.stderr
     lines = [line.split("\t") for line in done.stdout.splitlines()]
     header, rows = lines[0], lines[1:]
@@ -179,6 +179,7 @@ def test_a_second_run_does_nothing(run):
     done = snakemake(run, "--cores", "2")
     assert done.returncode == 0
     assert "Nothing to be done" in done.stdout + done.stderr
+    assert "taken as they are" not in done.stdout + done.stderr
 
 
 def test_both_snakefiles_have_a_default_target(run):
@@ -239,26 +240,139 @@ def test_reordered_keys_and_a_touched_list_rerun_nothing(run):
     assert planned(run) == set()
 
 
-def test_an_appended_row_reruns_only_its_shard(run, tmp_path):
-    """The shards before it keep their tensors."""
+@pytest.fixture
+def copy(run, tmp_path) -> Path:
+    """The finished run once more, to be changed."""
     copy = tmp_path / "copy"
     shutil.copytree(run, copy, symlinks=True)
-    with open(copy / "fits" / "filelist.csv", "a") as file:
-        file.write("sky_000002.fits,new\n")
-    done = snakemake(copy, "-n", "--cores", "1")
+    return copy
+
+
+@pytest.fixture
+def sources(tmp_path) -> Path:
+    """The workflow and the package once more, to be edited."""
+    for name in ("workflow", "astromorph"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, tmp_path / "source" / name, ignore=ignored)
+    return Path(shutil.copy(ROOT / "Snakefile", tmp_path / "source"))
+
+
+def preprocessed_again(folder: Path) -> set[str]:
+    """The shards that a dry run would prepare again."""
+    done = snakemake(folder, "-n", "--cores", "1")
     text = done.stdout + done.stderr
     assert done.returncode == 0, text
-    shards = {line.split()[-1] for line in text.splitlines() if "wildcards" in line}
-    jobs = {c[0]: c[1] for c in map(str.split, text.splitlines()) if len(c) == 2}
-    assert shards >= {"shard=00002"}
-    assert jobs["preprocess"] == "1"
-    assert jobs["validate"] == "1"
+    shards, rule = set(), ""
+    for line in text.splitlines():
+        if line.startswith("rule "):
+            rule = line.split()[1].rstrip(":")
+        elif "wildcards:" in line and rule == "preprocess":
+            shards.add(line.split("=")[-1])
+    return shards
 
 
-def test_a_corrected_label_retrains_nothing(run, tmp_path):
+def test_an_appended_row_reruns_only_its_shard(copy):
+    """The shards before it keep their tensors."""
+    with open(copy / "fits" / "filelist.csv", "a") as file:
+        file.write("sky_000002.fits,new\n")
+    assert preprocessed_again(copy) == {"00002"}
+    assert planned(copy) == TRAINED | {"validate", "preprocess", "split"}
+
+
+def test_a_removed_row_reruns_its_shard_and_those_behind(copy):
+    """Rows move up behind it."""
+    path = copy / "fits" / "filelist.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:25] + lines[26:]))
+    assert preprocessed_again(copy) == {"00001", "00002"}
+
+
+def test_a_replaced_image_reruns_only_its_shard(copy):
+    """Another file under the same name: found by its size and time."""
+    fits = copy / "fits"
+    shutil.copy(fits / "sky_000003.fits", fits / "sky_000020.fits")
+    assert preprocessed_again(copy) == {"00001"}
+    assert planned(copy) == TRAINED | {"validate", "preprocess", "split"}
+
+
+def test_a_vanished_image_is_a_change_of_the_list(copy):
+    """Its shard is made anew, where it becomes a row with a reason."""
+    (copy / "fits" / "sky_000002.fits").unlink()
+    assert preprocessed_again(copy) == {"00000"}
+
+
+def test_touched_sources_and_comments_rerun_nothing(run, sources):
+    """What the code does counts, not its time, text or version."""
+    for path in sources.parent.rglob("*.py"):
+        text = path.read_text().replace('"""', '"""Another docstring.\n\n', 1)
+        path.write_text(f"# A comment.\n{text}")
+    for path in sources.parent.rglob("*.smk"):
+        path.touch()
+    assert planned(run, snakefile=sources) == set()
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "edited", "expected"),
+    [
+        ("byol", "return 2 * self", "return 3 * self", TRAINED),
+        ("export_csv", "EXPORT_COLUMNS", "EXPORT_COLUMNS[:5]", {"export_csv"}),
+        (
+            "fits_image",
+            "axis=0",
+            "axis=-3",
+            TRAINED | {"validate", "preprocess", "split"},
+        ),
+    ],
+)
+def test_an_edit_reruns_what_it_concerns(run, sources, module, line, edited, expected):
+    """In the network's loss, in one export, in the reading of images."""
+    path = sources.parent / "astromorph" / f"{module}.py"
+    before, found, after = path.read_text().rpartition(line)
+    assert found
+    path.write_text(before + edited + after)
+    assert planned(run, snakefile=sources) == expected
+
+
+def test_without_snakemakes_memory_results_stay_and_it_is_said(copy):
+    """`.snakemake` deleted: nothing is made again, and a warning says so."""
+    shutil.rmtree(copy / ".snakemake")
+    configure(copy, {"epochs": 3})
+    done = snakemake(copy, "-n")
+    assert "Nothing to be done" in done.stdout + done.stderr
+    assert "taken as they are" in done.stdout + done.stderr
+
+
+def test_the_last_results_outlive_a_rerun_that_is_killed(copy, sources):
+    """They have a second name until their successors come; the kill has a reason."""
+    model, table = copy / "results/model", copy / "results/embeddings"
+    shutil.copy(copy / "results/model/model.pt", copy / "kept.pt")
+    configure(
+        copy,
+        {"trained_network_name": "kept.pt", "inference_settings": {"symmetry": "d4"}},
+    )
+    before = (table / "00001.parquet").read_bytes()
+    path = sources.parent / "astromorph" / "infer.py"
+    path.write_text(
+        path.read_text().replace(
+            "    byol, made = load_model(model)\n",
+            "    import os, signal\n    os.kill(os.getpid(), signal.SIGKILL)\n",
+        )
+    )
+    done = snakemake(copy, "--cores", "1", snakefile=sources)
+    assert done.returncode != 0
+    assert "killed, most likely because memory ran out" in done.stderr
+    left = [p.name for p in table.glob("*.parquet")]
+    assert len(left) == 2
+    assert (table / ".last" / "00001.parquet").read_bytes() == before
+    assert (model / ".last" / "model.pt").exists()
+    done = snakemake(copy, "--cores", "2")
+    assert done.returncode == 0, done.stderr
+    assert (table / "00001.parquet").read_bytes() != before
+    assert planned(copy) == set()
+
+
+def test_a_corrected_label_retrains_nothing(copy):
     """Labels are for people; training never sees them."""
-    copy = tmp_path / "copy"
-    shutil.copytree(run, copy, symlinks=True)
     path = copy / "fits" / "filelist.csv"
     path.write_text(path.read_text().replace("again", "once more"))
     assert planned(copy) == {"validate", "evaluate"} | EXPORTS

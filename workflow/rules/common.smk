@@ -15,8 +15,15 @@ if (ROOT / "astromorph").is_dir():
 paths = [str(Path(sys.executable).parent), os.getenv("PATH", os.defpath)]
 os.environ.update(PATH=os.pathsep.join(paths))
 
+# A step that the system kills can say nothing itself.
+shell.prefix(
+    "trap 'test $? -ne 137 || echo \"astromorph: killed, most likely because memory ran"
+    " out; give the step more (mem_mb), or set a smaller batch_size,"
+    " preprocess_settings.size or shard_size, then run the same again\" >&2' EXIT; "
+)
+
 # Modules, not names: Snakemake keeps names of its own here, such as `parse`.
-from astromorph import filelist, provenance, settings
+from astromorph import filelist, provenance, settings, sources
 from astromorph.errors import AstromorphError
 from astromorph.provenance import code_digest
 
@@ -38,8 +45,21 @@ try:
     HEAD = ""
     if settings.needs_head(SETTINGS):
         HEAD = filelist.head_digest(filelist.read_filelist(DATAFILE))
+        HEAD += sources.head_states(DATAFILE, filelist.HEAD)
 except AstromorphError as error:
     raise WorkflowError(str(error)) from None
+
+# Whether files were replaced under their names: known when a job asks for it.
+STATES = sources.ShardStates(DATAFILE, list(SHARDS.values()))
+
+# What results were made from is in Snakemake's own memory.
+MEMORY = (Path(".snakemake/metadata.db"), *Path(".snakemake/metadata").glob("*"))
+if Path("results/catalogue.csv").exists() and not any(p.exists() for p in MEMORY):
+    logger.warning(
+        "results/ is there, but .snakemake, which remembers what it was made from, is "
+        "not: results are taken as they are. Where settings, files or code have "
+        "changed since then, run `snakemake --forceall` with your other options."
+    )
 
 MODEL = SETTINGS.trained_network_name or "results/model/model.pt"
 # The cores of this machine's run; a cluster, which has no such number, gives 8.

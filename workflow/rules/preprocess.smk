@@ -1,6 +1,6 @@
-# A shard depends on its own rows of the list, by their digest, and not on the
-# catalogue: rows that are appended leave the other shards as they are. (An
-# `ancient` catalogue would not do: where its rule reruns, Snakemake looks no
+# A shard depends on its own rows of the list, by their digest and by size and time
+# of their files, and not on the catalogue: rows that are appended leave the other
+# shards as they are. (An `ancient` catalogue would not do: where its rule reruns, Snakemake looks no
 # further whether the params of this one have changed.)
 rule preprocess:
     input:
@@ -23,6 +23,7 @@ rule preprocess:
         code=code_digest("shards"),
         head=HEAD,
         rows=lambda wildcards: SHARDS[wildcards.shard].digest,
+        files=lambda wildcards: STATES.of(wildcards.shard),
         start=lambda wildcards: SHARDS[wildcards.shard].start,
         stop=lambda wildcards: SHARDS[wildcards.shard].stop,
     shell:

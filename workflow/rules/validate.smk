@@ -28,6 +28,7 @@ rule validate:
         settings=part("validate"),
         code=code_digest("validate"),
         rows=CONTENT.value,
+        files=lambda wildcards: STATES.all(),
     shell:
         "python -m astromorph validate --settings {params.settings:q}"
         " --threads {threads} --datafile {input.datafile:q}"
