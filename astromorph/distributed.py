@@ -7,7 +7,8 @@ process is rank 0 of 1 and nothing here does anything.
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, distributed, nn
 
 from astromorph.errors import AstromorphError
 
-DEFAULT_PORT = "29500"
+PORTS = range(29_500, 32_500)  # of jobs on one machine each takes its own
 HOW = "`training_settings.devices` times `nodes`"
 
 
@@ -68,10 +69,13 @@ def spread_over(learner: nn.Module, device: torch.device) -> nn.Module:
     if world() == 1:
         return learner
     devices = [device] if device.type == "cuda" else None
-    # Buffers are each process's own: rank 0 writes the model.
-    return nn.parallel.DistributedDataParallel(
-        learner, device_ids=devices, broadcast_buffers=False
-    )
+    with warnings.catch_warnings():
+        # Its successor is not in torch 2.11.
+        warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)
+        # Buffers are each process's own: rank 0 writes the model.
+        return nn.parallel.DistributedDataParallel(
+            learner, device_ids=devices, broadcast_buffers=False
+        )
 
 
 def threads_of(given: int) -> int:
@@ -108,6 +112,7 @@ def joined(wanted: int) -> Iterator[None]:
     distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield
+        distributed.barrier()  # gloo fails now and then where one leaves early
     finally:
         distributed.destroy_process_group()
 
@@ -153,6 +158,11 @@ def start(arguments: Sequence[str], devices: int, nodes: int) -> None:
         )
 
 
+def _port(given: Mapping[str, str]) -> int:
+    """A port that all tasks of a job agree on."""
+    return PORTS[int(given.get("SLURM_JOB_ID", "0")) % len(PORTS)]
+
+
 def _ranks_of_slurm() -> None:
     """Tell torch what srun knows."""
     given = os.environ
@@ -162,5 +172,5 @@ def _ranks_of_slurm() -> None:
         "WORLD_SIZE": given["SLURM_STEP_NUM_TASKS"],
         "LOCAL_RANK": given.get("SLURM_LOCALID", "0"),
         "MASTER_ADDR": given.get("MASTER_ADDR", first),
-        "MASTER_PORT": given.get("MASTER_PORT", DEFAULT_PORT),
+        "MASTER_PORT": given.get("MASTER_PORT", str(_port(given))),
     }

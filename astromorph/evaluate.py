@@ -183,6 +183,8 @@ def judge(found: dict[str, Any]) -> dict[str, Any]:
     for name in set(values) - {TRAINED, UNTRAINED, PIXELS}:
         if values[name] > values[TRAINED] + MARGIN:
             sentence += f"; the weights that training began with ({name}) were better"
+        elif better and values[name] >= values[TRAINED] - MARGIN:
+            sentence += f"; the weights that training began with ({name}) are as good"
     return {
         "better": better,
         "measure": measure,
@@ -398,7 +400,7 @@ def _line(measures: dict[str, Any]) -> str:
             score = measures[name]
             parts.append(f"{name} {score['mean']:.3f}±{score['spread']:.3f}")
     again = float(np.mean(list(measures["found_again"].values())))
-    return ", ".join([*parts, f"found again {again:.3f}"])
+    return ", ".join([*parts, f"found again {again:.3f} over all changes"])
 
 
 def _write_page(result: dict[str, Any], page: str | Path) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -22,6 +21,7 @@ from astromorph.errors import AstromorphError
 from astromorph.history import Epoch
 from astromorph.initial_weights import RANDOM, source_of, start_from
 from astromorph.optimise import OPTIMIZERS, warm_up_cosine
+from astromorph.presets import preset_epochs, simulated_images
 from astromorph.provenance import canonical_json, digest
 from astromorph.resume import checkpoints_of
 from astromorph.settings import Settings, parse, part_of
@@ -30,10 +30,7 @@ from astromorph.teacher import Teacher, look_at, side_of
 from astromorph.trainer import ByolTrainer
 
 LOG = logging.getLogger(__name__)
-FEW_IMAGES = 50_000  # up to which the simulated sky joins the training
-SIMULATED = 12_000
 RATES = {True: 1e-3, False: 3e-4}  # learning rates from random and from given weights
-SAMPLES, OF_IMAGES, MOST_EPOCHS = 30_000, 1_000, 150
 
 
 def train(
@@ -148,22 +145,6 @@ def _train(
     LOG.info("the model was written to %s", model)
 
 
-def preset_epochs(number: int) -> int:
-    """How often a set is seen by default.
-
-    30,000 samples of up to 1,000 images, and with the square root of their number
-    more of more: 150 epochs of 200 images, 26 of 1,300, 3 of 100,000, 1 of a
-    million.
-
-    Parameters
-    ----------
-    number : int
-        Training images, at least 1.
-    """
-    samples = SAMPLES * math.sqrt(max(1.0, number / OF_IMAGES))
-    return max(1, min(MOST_EPOCHS, round(samples / number)))
-
-
 def warnings_about(byol: BYOL) -> list[str]:
     """What is unwise about the sizes of the heads."""
     lines = []
@@ -185,9 +166,7 @@ def _teacher(
     settings: Settings, data: Subset, made_with: str, byol: BYOL, processes: int
 ) -> Teacher | None:
     """Simulated images like the data, and who teaches from them."""
-    wanted = settings.training_settings.simulated_images
-    if wanted is None:
-        wanted = SIMULATED if len(data.image_ids) <= FEW_IMAGES else 0
+    wanted = simulated_images(settings, len(data.image_ids))
     if wanted == 0 or data.images is None:
         return None
     stacksize = settings.data_settings.stacksize

@@ -157,7 +157,7 @@ def test_make_targets_exist():
     """The Makefile has each target that the README names."""
     makefile = (ROOT / "Makefile").read_text()
     targets = {arguments[0] for arguments in said_commands("make")}
-    assert targets == {"run", "test"}
+    assert targets == {"run", "setup", "test"}
     for target in targets:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
 

@@ -46,6 +46,19 @@ def test_programs_run_as_they_stand(program, tmp_path):
     assert SAYS[program.stem] in done.stdout
 
 
+def test_the_tutorials_program_takes_a_run_without_labels(tmp_path):
+    """What the tutorial's own steps leave behind: a plain list, a table."""
+    folder = tmp_path / "results"
+    (folder / "export").mkdir(parents=True)
+    (folder / "evaluation.json").write_text('{"verdict": {"sentence": "fine"}}')
+    rows = ["path,emb_0,emb_1", "a.fits,1,0", "b.fits,1,0.1", "c.fits,-1,0"]
+    (folder / "export" / "embeddings.csv").write_text("\n".join(rows))
+    command = [sys.executable, str(DOCS / "examples" / "tutorial.py"), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "The oddest image is" in done.stdout
+
+
 def test_the_guide_builds_without_a_warning(tmp_path):
     """Every link, every name, every program that is shown."""
     command = [sys.executable, "-m", "sphinx", "-W", "-q", "-b", "html"]

@@ -10,9 +10,9 @@ from astromorph.byol import BYOL
 from astromorph.datasets import CachedDataset, NativeDataset, images_of
 from astromorph.errors import AstromorphError
 from astromorph.networks import AstroMorphologyModel, MinMaxNorm
+from astromorph.presets import preset_epochs
 from astromorph.sky_lessons import Draft, draw_lessons
 from astromorph.teacher import Teacher
-from astromorph.train import preset_epochs
 from astromorph.trainer import ByolTrainer
 
 

@@ -361,6 +361,10 @@ def test_the_last_results_outlive_a_rerun_that_is_killed(copy, sources):
     done = snakemake(copy, "--cores", "1", snakefile=sources)
     assert done.returncode != 0
     assert "killed, most likely because memory ran out" in done.stderr
+    assert (
+        "failed: infer: killed before it could say why (results/logs/infer/"
+        in done.stderr
+    )
     left = [p.name for p in table.glob("*.parquet")]
     assert len(left) == 2
     assert (table / ".last" / "00001.parquet").read_bytes() == before

@@ -23,7 +23,10 @@ datafile = sys.argv[1] if len(sys.argv) > 1 else simulate("fits", number=24, see
 images = FitsFilelistDataset(datafile, stacksize=3)  # three channels, as for RGB
 train, test = split_images(images, test_fraction=0.2)
 
-trainer = ByolTrainer(efficientnet_b0(), representation_size=64)
+# Pixels have the unit of the file: MinMaxNorm brings them from 0 to 1.
+trainer = ByolTrainer(
+    efficientnet_b0(), representation_size=64, normalization_function=MinMaxNorm()
+)
 trainer.train_model(train, test, epochs=2, batch_size=16)
 embeddings = [trainer(image) for image in images.get_all_items()]
 print(len(embeddings), "embeddings of length", embeddings[0].shape[1])
@@ -46,7 +49,12 @@ class Small(nn.Module):
         return self.classes(self.pool(self.filters(images)).flatten(1))
 
 
-trainer = ByolTrainer(Small(), hidden_layer="pool", learning_rate=3e-3)
+trainer = ByolTrainer(
+    Small(),
+    hidden_layer="pool",
+    learning_rate=3e-3,
+    normalization_function=MinMaxNorm(),
+)
 history = trainer.train_model(train, test, epochs=2, batch_size=16)
 print("test loss", history[-1].test_loss)
 

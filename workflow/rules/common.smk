@@ -23,7 +23,7 @@ shell.prefix(
 )
 
 # Modules, not names: Snakemake keeps names of its own here, such as `parse`.
-from astromorph import filelist, provenance, settings, sources
+from astromorph import failures, filelist, needs, provenance, settings, sources
 from astromorph.errors import AstromorphError
 from astromorph.provenance import code_digest
 
@@ -64,6 +64,7 @@ if Path("results/catalogue.csv").exists() and not any(p.exists() for p in MEMORY
 MODEL = SETTINGS.trained_network_name or "results/model/model.pt"
 # The cores of this machine's run; a cluster, which has no such number, gives 8.
 CORES = SETTINGS.core_limit or workflow.resource_settings.cores or 8
+IMAGES = max(shard.stop for shard in SHARDS.values())
 
 
 wildcard_constraints:
@@ -78,6 +79,20 @@ def part(step):
 def every(pattern):
     """The file of each shard."""
     return expand(pattern, shard=list(SHARDS))
+
+
+def asked(step, cores=1):
+    """Memory and time of a job, more at each attempt; what a cluster is asked for."""
+
+    def at(wildcards, attempt):
+        shard = SHARDS.get(wildcards.get("shard"))
+        images = shard.stop - shard.start if shard else IMAGES
+        return needs.needs_of(step, SETTINGS, images, cores).at(attempt)
+
+    return {
+        "mem_mb": lambda wildcards, attempt: at(wildcards, attempt).mem_mb,
+        "runtime": lambda wildcards, attempt: at(wildcards, attempt).minutes,
+    }
 
 
 def targets():

@@ -21,8 +21,7 @@ rule evaluate:
         "../../envs/astromorph.yaml"
     threads: CORES
     resources:
-        mem_mb=8000,
-        runtime=120,
+        **asked("evaluate", CORES),
     params:
         settings=part("evaluate"),
         code=code_digest("evaluate"),

@@ -13,8 +13,7 @@ rule export_csv:
         "../../envs/astromorph.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        **asked("export"),
     params:
         settings=part("export_csv"),
         code=code_digest("export_csv"),
@@ -42,8 +41,7 @@ rule export_tensorboard:
         "../../envs/astromorph.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        **asked("export"),
     params:
         settings=part("export_tensorboard"),
         code=code_digest("export_tensorboard"),

@@ -12,8 +12,7 @@ rule infer:
         "../../envs/astromorph.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=120,
+        **asked("infer"),
     params:
         settings=part("infer"),
         code=code_digest("infer"),

@@ -16,8 +16,7 @@ rule preprocess:
         "../../envs/astromorph.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=120,
+        **asked("preprocess"),
     params:
         settings=part("preprocess"),
         code=code_digest("shards"),

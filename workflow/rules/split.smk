@@ -15,8 +15,7 @@ rule split:
         "../../envs/astromorph.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        **asked("split"),
     params:
         settings=part("split"),
         code=code_digest("split"),

@@ -1,3 +1,14 @@
+# On several machines srun starts a task for each device; on one, torchrun does.
+DEVICES = SETTINGS.training_settings.devices
+NODES = SETTINGS.training_settings.nodes
+LAUNCH = ""
+if NODES > 1:
+    LAUNCH = (
+        f"srun --nodes {NODES} --ntasks {NODES * DEVICES} --cpus-per-task {{threads}}"
+        " --kill-on-bad-exit=1 "
+    )
+
+
 rule train:
     input:
         tensors=every("results/tensors/{shard}.pt"),
@@ -18,13 +29,13 @@ rule train:
         "../../envs/astromorph.yaml"
     threads: CORES
     resources:
-        mem_mb=8000,
-        runtime=1440,
+        **asked("train", CORES),
+        **(dict(mpi="srun", nodes=NODES, tasks=NODES * DEVICES) if NODES > 1 else {}),
     params:
         settings=part("train"),
         code=code_digest("train"),
     shell:
-        "python -m astromorph train --settings {params.settings:q}"
+        LAUNCH + "python -m astromorph train --settings {params.settings:q}"
         " --threads {threads} --tensors {input.tensors:q} --split {input.split:q}"
         " --trained-network-name {output.model:q} --history {output.history:q}"
         " --log-dir {output.scalars:q}"

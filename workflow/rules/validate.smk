@@ -22,8 +22,7 @@ rule validate:
         "../../envs/astromorph.yaml"
     threads: CORES
     resources:
-        mem_mb=2000,
-        runtime=60,
+        **asked("validate", CORES),
     params:
         settings=part("validate"),
         code=code_digest("validate"),

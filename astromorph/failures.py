@@ -1,0 +1,77 @@
+"""Which jobs of a Snakemake run failed in the end, and what they said."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+# As Snakemake writes them: a line, then indented lines of "name: value".
+FAILED = re.compile(r"^Error in rule (\w+):\n((?:[ \t]+.*\n)+)", re.MULTILINE)
+FINISHED = re.compile(r"^Finished jobid: (\d+)\b", re.MULTILINE)
+SAID = re.compile(r" ERROR (.*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A job that failed and did not succeed later.
+
+    Attributes
+    ----------
+    rule : str
+        Its step.
+    log : str
+        Where the step wrote its log; empty where it has none.
+    said : str
+        The last error in that log; empty where there is none.
+    """
+
+    rule: str
+    log: str
+    said: str
+
+    def __str__(self) -> str:
+        reason = self.said or "killed before it could say why"
+        return f"{self.rule}: {reason}" + (f" ({self.log})" if self.log else "")
+
+
+def failures(log: str | Path) -> list[Failure]:
+    """The jobs that failed at their last attempt.
+
+    Parameters
+    ----------
+    log : path
+        Snakemake's own log of the run.
+
+    Returns
+    -------
+    list of Failure
+        In the order in which they failed first; empty where the log is gone.
+    """
+    try:
+        text = Path(log).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    done = set(FINISHED.findall(text))
+    last = {}
+    for rule, lines in FAILED.findall(text):
+        facts = dict(_facts(lines))
+        number = facts.get("jobid", "")
+        if number not in done:
+            name = re.split(r", | \(", facts.get("log", ""))[0]
+            last[number] = Failure(rule, name, _said(name))
+    return list(last.values())
+
+
+def _facts(lines: str) -> Iterator[tuple[str, str]]:
+    for line in lines.splitlines():
+        name, colon, value = line.strip().partition(": ")
+        if colon:
+            yield name, value
+
+
+def _said(log: str) -> str:
+    try:
+        text = Path(log).read_text(encoding="utf-8", errors="replace") if log else ""
+    except OSError:
+        return ""
+    return next(iter(SAID.findall(text)[-1:]), "")

@@ -1,0 +1,101 @@
+"""What a step asks a cluster for: memory and time, from the size of its work.
+
+Estimates on the safe side; a job that was given too little is given more at its
+next attempt, and a training goes on from its checkpoint.
+"""
+
+import math
+from dataclasses import dataclass
+
+from astromorph.presets import preset_epochs, simulated_images
+from astromorph.settings import Settings
+
+# MB that a job takes before it begins: two Snakemakes, Python, and torch.
+PLAIN, WITH_TORCH = 800, 2500
+NATIVE = 128  # taken for the side of images that keep their size
+FEATURES = 512  # taken for the length of an embedding that the network decides
+# Of one core; half of what an old machine does, for images of 64 pixels.
+FILES_PER_SECOND, TRAINED_PER_SECOND, EMBEDDED_PER_SECOND = 50.0, 10.0, 60.0
+# MB that the network's own numbers take in training, per image of 64 pixels.
+TRAINED_MB, EMBEDDED_MB = 20.0, 4.0
+LONGEST = 1440  # minutes; a training that takes longer goes on in the next attempt
+MOST_MB = 64_000  # images beyond this stay in their files
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a job asks for at its first attempt.
+
+    Attributes
+    ----------
+    mem_mb : int
+        Memory in MB (10^6 bytes).
+    minutes : int
+        Time.
+    """
+
+    mem_mb: int
+    minutes: int
+
+    def at(self, attempt: int) -> "Needs":
+        """The same for a later attempt, from 1: as many times as much memory."""
+        return Needs(self.mem_mb * attempt, min(self.minutes * attempt, LONGEST))
+
+
+def needs_of(step: str, settings: Settings, images: int, cores: int = 1) -> Needs:
+    """What a step needs.
+
+    Parameters
+    ----------
+    step : str
+        ``validate``, ``preprocess``, ``split``, ``train``, ``infer``, ``evaluate`` or
+        ``export``.
+    settings : Settings
+        All of them.
+    images : int
+        How many the job works on: those of a shard, or all.
+    cores : int
+        CPU cores that it has.
+
+    Returns
+    -------
+    Needs
+    """
+    side = settings.preprocess_settings.size
+    area = ((NATIVE if side == "native" else side) / 64) ** 2
+    size = 2 if settings.preprocess_settings.dtype == "float16" else 4
+    cached = images * 64**2 * area * size / 1e6
+    if step in ("validate", "split"):
+        return _needs(PLAIN + images * 5e-4, images / FILES_PER_SECOND / cores)
+    if step == "preprocess":
+        return _needs(PLAIN + 200 + 2 * cached, images / FILES_PER_SECOND)
+    if step == "train":
+        batch = (
+            settings.batch_size * area * TRAINED_MB / settings.training_settings.nodes
+        )
+        seconds = _samples(settings, images) * area / TRAINED_PER_SECOND / cores
+        return _needs(WITH_TORCH + batch + min(2 * cached, MOST_MB), seconds)
+    views = 1 if settings.inference_settings.symmetry == "none" else 8
+    batch = settings.inference_settings.batch_size * area * EMBEDDED_MB
+    seconds = views * area / EMBEDDED_PER_SECOND / cores
+    if step == "infer":
+        return _needs(WITH_TORCH + batch + cached, images * seconds)
+    if step == "evaluate":
+        looked_at = min(images, settings.evaluation_settings.images)
+        # The original and what became of it, by two or three networks.
+        return _needs(WITH_TORCH + 2 * batch + 1000, 30 * looked_at * seconds)
+    length = settings.byol_settings.representation_size or FEATURES
+    return _needs(PLAIN + 500 + images * length * 8e-6, images / FILES_PER_SECOND / 4)
+
+
+def _needs(megabytes: float, seconds: float) -> Needs:
+    """Rounded up, with ten minutes for what comes before and after."""
+    minutes = min(LONGEST, 10 + math.ceil(seconds / 60))
+    return Needs(100 * math.ceil(megabytes / 100), minutes)
+
+
+def _samples(settings: Settings, images: int) -> float:
+    """Images that training sees in all; simulated ones are half of each batch."""
+    epochs = settings.epochs or preset_epochs(max(images, 1))
+    with_simulated = 2 if simulated_images(settings, images) else 1
+    return epochs * images * with_simulated

@@ -1,0 +1,271 @@
+"""Time and memory of each step from ten thousand to a million images.
+
+    python benchmarks/scale.py [--rows 10000 100000 1000000]
+    python benchmarks/scale.py --train 100000
+
+The first simulates a thousand files of 16 by 16 pixels, lists each of them as often as
+it takes by hard links, and runs all steps but training, one process each. It prints
+seconds, the peak of memory, and the exponent by which the time grows from one number
+of rows to the next: 1 is twice as long for twice as many. `plan` is what each
+Snakemake does before it begins; `dry run` all of `snakemake -n`.
+
+The second trains for one epoch on simulated images of 64 by 64 pixels, once from
+memory and once from the mapped files, and holds the memory that is the process's own
+against the size of the images.
+"""
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from astromorph.filelist import plan_shards, read_filelist
+from astromorph.sky import KINDS, Telescope, draw
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES, SIDE = 1000, 16
+SETTINGS = {
+    "network_name": "amm",
+    "preprocess_settings": {"size": SIDE},
+    "byol_settings": {"representation_size": 32},
+    "network_settings": {"weights": "random"},
+    "inference_settings": {"symmetry": "none", "batch_size": 4096},
+    "evaluation_settings": {"images": 0},
+}
+STEPS = ("plan", "dry run", "validate", "preprocess", "split", "infer", "csv", "board")
+# Each step in a process of its own, over all shards one after the other.
+CHILD = """
+import json, sys, time
+from astromorph.filelist import plan_shards, read_filelist
+from astromorph.settings import parse
+step, datafile, settings = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+rules = parse(settings | {"datafile": datafile}, "benchmark")
+shards = []
+if step != "plan":
+    shards = list(plan_shards(read_filelist(datafile)))
+def every(pattern):
+    return [pattern.format(shard.name) for shard in shards]
+contents, tensors = every("tensors/{}.csv"), every("tensors/{}.pt")
+embeddings = every("embeddings/{}.parquet")
+tables = ("catalogue.csv", "split.csv")
+start = time.perf_counter()
+if step == "plan":
+    from astromorph.sources import ShardStates
+    shards = list(plan_shards(read_filelist(datafile)))
+    ShardStates(datafile, shards).all()
+elif step == "validate":
+    from astromorph.validate import validate
+    validate(rules, datafile, "catalogue.csv", "page.html", 1)
+elif step == "preprocess":
+    from astromorph.shards import preprocess
+    for shard, pt, csv in zip(shards, tensors, contents):
+        preprocess(rules, datafile, (shard.start, shard.stop), pt, csv)
+elif step == "split":
+    from astromorph.split import split
+    split(rules, datafile, contents, "split.csv")
+elif step == "infer":
+    from astromorph.infer import infer
+    start = time.perf_counter()
+    for pt, output in zip(tensors, embeddings):
+        infer(rules, "model.pt", pt, output, 1)
+elif step == "csv":
+    from astromorph.export_csv import export_csv
+    export_csv(*tables, embeddings, "embeddings.csv")
+elif step == "board":
+    from astromorph.export_tensorboard import export_tensorboard
+    export_tensorboard(rules, *tables, embeddings, tensors, "board")
+taken = time.perf_counter() - start
+# Of this program alone: getrusage would count what its parent was when it forked.
+lines = open("/proc/self/status").read().splitlines()
+print(next(int(l.split()[1]) / 1024 for l in lines if l.startswith("VmHWM")), taken)
+"""
+MODEL = """
+import json, sys
+from astromorph.checkpoint import ModelFile, fresh, save_model
+from astromorph.provenance import canonical_json
+from astromorph.settings import parse, part_of
+rules = parse(json.loads(sys.argv[2]), "benchmark")
+made_with = canonical_json(part_of(rules, "preprocess"))
+state = fresh(rules, 1).state_dict()
+save_model(sys.argv[1], ModelFile(state, part_of(rules, "train"), 1, made_with, ""))
+"""
+TRAIN = """
+import json, sys, threading, time
+from pathlib import Path
+import torch
+from astromorph import datasets, train
+from astromorph.settings import parse
+peak = [0, 0]
+def own():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(l.split()[1]) for l in lines if l.startswith("RssAnon")) / 1024
+def look():
+    while True:
+        peak[0] = max(peak[0], own())
+        time.sleep(0.05)
+if sys.argv[1] == "mapped":
+    datasets.available = lambda: 0  # as in a job with little memory
+rules = parse(json.loads(sys.argv[2]), "benchmark")
+before = own()
+threading.Thread(target=look, daemon=True).start()
+start = time.perf_counter()
+train.train(rules, "split.csv", json.loads(sys.argv[3]), "m.pt", "h.csv", "log", 2)
+print(peak[0] - before, time.perf_counter() - start)
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, nargs="+", default=[10**4, 10**5, 10**6])
+    parser.add_argument("--train", type=int, metavar="IMAGES")
+    parser.add_argument("--folder", type=Path, help="to work in; else a temporary one")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        if options.train:
+            training(Path(folder), options.train)
+        else:
+            steps(Path(folder), options.rows)
+
+
+def steps(folder: Path, sizes: list[int]) -> None:
+    """All steps for each number of rows, then the table."""
+    originals = simulated_files(folder / "files", SIDE)
+    table: dict[str, list[tuple[float, float]]] = {step: [] for step in STEPS}
+    jobs = []
+    for number in sizes:
+        work = folder / str(number)
+        (work / "config").mkdir(parents=True)
+        datafile = linked_list(originals, work / "fits", number)
+        save_random_model(work / "model.pt")
+        for step in STEPS:
+            if step == "dry run":
+                found, planned = dry_run(work, datafile)
+                jobs.append(planned)
+            else:
+                found = child(work, CHILD, step, str(datafile), json.dumps(SETTINGS))
+            table[step].append(found)
+            said = f"{number:>9,} {step:<11}{found[1]:9.1f} s{found[0]:9.0f} MB"
+            print(said, flush=True)
+    show(sizes, table)
+    print("jobs:", ", ".join(map(str, jobs)))
+
+
+def show(sizes: list[int], table: dict[str, list[tuple[float, float]]]) -> None:
+    """A row per step: seconds, MB, and exponents of growth."""
+    print("\n| step |", " | ".join(f"{n:,} rows" for n in sizes), "| exponent |")
+    print("|---" * (len(sizes) + 2) + "|")
+    for step, found in table.items():
+        cells = [f"{seconds:.1f} s, {memory:.0f} MB" for memory, seconds in found]
+        pairs = zip(sizes, sizes[1:], found, found[1:], strict=False)
+        grown = [math.log(b[1] / a[1]) / math.log(n / m) for m, n, a, b in pairs]
+        exponents = ", ".join(f"{g:.2f}" for g in grown)
+        print(f"| {step} | {' | '.join(cells)} | {exponents} |")
+
+
+def child(folder: Path, program: str, *arguments: str) -> tuple[float, float]:
+    """Peak of memory in MB and seconds of a program that prints both at its end."""
+    for name in ("tensors", "embeddings"):
+        (folder / name).mkdir(exist_ok=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], cwd=folder, text=True,
+        stdout=subprocess.PIPE, check=True,
+    )  # fmt: skip
+    memory, seconds = map(float, done.stdout.split()[-2:])
+    return memory, seconds
+
+
+def dry_run(folder: Path, datafile: Path) -> tuple[tuple[float, float], int]:
+    """The same of `snakemake -n`, and the number of jobs that it plans."""
+    settings = SETTINGS | {"datafile": str(datafile)}
+    (folder / "config" / "config.yaml").write_text(json.dumps(settings))
+    snakefile = str(ROOT / "Snakefile")
+    command = [sys.executable, "-m", "snakemake", "-s", snakefile, "-n"]
+    start = time.perf_counter()
+    with subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, text=True
+    ) as run:
+        text = run.stdout.read()
+        _, code, usage = os.wait4(run.pid, 0)
+    if code:
+        raise SystemExit(text)
+    lines = text.splitlines()
+    jobs = next(line.split()[1] for line in lines if line.startswith("total"))
+    return (usage.ru_maxrss / 1024, time.perf_counter() - start), int(jobs)
+
+
+def simulated_files(folder: Path, side: int) -> list[Path]:
+    """The files that all lists link to."""
+    from astropy.io import fits
+
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    kinds = list(KINDS)
+    paths = [folder / f"{k}.fits" for k in range(FILES)]
+    for k, path in enumerate(paths):
+        seen = Telescope(2.0, 30.0)
+        pixels = draw(kinds[k % len(kinds)], (side, side), rng, seen).pixels
+        fits.PrimaryHDU(pixels).writeto(path)
+    return paths
+
+
+def linked_list(originals: list[Path], folder: Path, number: int) -> Path:
+    """A list of as many names; a thousand to a folder."""
+    names = []
+    for k in range(number):
+        place = folder / f"{k // 1000:04d}"
+        if k % 1000 == 0:
+            place.mkdir(parents=True)
+        os.link(originals[k % FILES], place / f"{k:07d}.fits")
+        names.append(f"fits/{place.name}/{k:07d}.fits\n")
+    datafile = folder.parent / "list.txt"
+    datafile.write_text("".join(names))
+    return datafile
+
+
+def save_random_model(path: Path) -> None:
+    """A model file with random weights: inference costs the same."""
+    command = [sys.executable, "-c", MODEL, str(path), json.dumps(SETTINGS)]
+    subprocess.run(command, check=True)
+
+
+def training(folder: Path, number: int) -> None:
+    """One epoch from memory, and one from the files."""
+    settings = {
+        "network_name": "amm", "epochs": 1, "batch_size": 256,
+        "training_settings": {"simulated_images": 0, "precision": "float32"},
+    }  # fmt: skip
+    originals = simulated_files(folder / "files", 64)
+    few = number // 50
+    for images in (few, number):
+        work = folder / str(images)
+        work.mkdir()
+        datafile = linked_list(originals, work / "fits", images)
+        for step in ("preprocess", "split"):
+            child(work, CHILD, step, str(datafile), json.dumps(settings))
+    size = (number - few) * 64 * 64 * 2 / 2**20
+    shards = plan_shards(read_filelist(datafile))
+    print(
+        f"{number:,} images of 64 by 64, float16: {size:.0f} MB beyond {few:,} of them"
+    )
+    least = 0.0
+    for images, way in ((few, "memory"), (number, "memory"), (number, "mapped")):
+        tensors = [f"tensors/{s.name}.pt" for s in shards if s.start < images]
+        memory, seconds = child(
+            folder / str(images), TRAIN, way, json.dumps(settings), json.dumps(tensors)
+        )
+        least = least or memory
+        print(
+            f"{images:>9,} from {way}: {seconds:.0f} s, {memory:.0f} MB of its own; "
+            f"{(memory - least) / size:.2f} of the images beyond {few:,}"
+        )
+
+
+if __name__ == "__main__":
+    main()
