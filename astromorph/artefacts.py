@@ -78,6 +78,7 @@ EXPORT_COLUMNS = (
     "image_id", "path", "object", "ra_deg", "dec_deg", "rest_frequency_hz",
 )  # fmt: skip
 EMBEDDING_PREFIX = "emb_"
+FORMULA_STARTS = "'=+-@\t\r"  # the apostrophe, which protects the others, is first
 
 
 @contextlib.contextmanager
@@ -176,7 +177,8 @@ def write_csv(
     columns : sequence of str
         Names and order; a row without one of them gets an empty cell.
     rows : iterable of mapping
-        None becomes an empty cell; floats are written to be read back exactly.
+        None becomes an empty cell; floats are written to be read back exactly;
+        texts are made safe for spreadsheets, as `spreadsheet_safe` says.
 
     Raises
     ------
@@ -188,8 +190,39 @@ def write_csv(
         open(temporary, "w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        writer.writerow({name: spreadsheet_safe(name) for name in columns})
+        for row in rows:
+            writer.writerow(
+                {
+                    name: spreadsheet_safe(cell) if isinstance(cell, str) else cell
+                    for name, cell in row.items()
+                }
+            )
+
+
+def spreadsheet_safe(text: str) -> str:
+    """Text that no spreadsheet takes for a formula: an apostrophe goes before it.
+
+    Numbers stay as they are (OWASP, "CSV Injection").
+    """
+    if text[:1] not in FORMULA_STARTS or not text:
+        return text
+    if text[0] == "'":
+        formula = text.lstrip("'")[:1] in FORMULA_STARTS[1:]
+        return f"'{text}" if formula and text.strip("'") else text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
+
+
+def restored(text: str) -> str:
+    """What `spreadsheet_safe` was given."""
+    if text[:1] == "'":
+        rest = text.lstrip("'")
+        return text[1:] if rest and rest[0] in FORMULA_STARTS[1:] else text
+    return text
 
 
 def read_csv(path: str | Path, columns: Sequence[str] = ()) -> Iterator[dict[str, str]]:
@@ -215,13 +248,15 @@ def read_csv(path: str | Path, columns: Sequence[str] = ()) -> Iterator[dict[str
     try:
         with open(path, newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
+            reader.fieldnames = [restored(name) for name in reader.fieldnames or ()]
             missing = [c for c in columns if c not in (reader.fieldnames or ())]
             if missing:
                 raise AstromorphError(
                     f"{path}: the column `{missing[0]}` is missing; "
                     "remove the file and run the step that writes it again"
                 )
-            yield from reader
+            for row in reader:
+                yield {name: restored(cell) for name, cell in row.items()}
     except FileNotFoundError:
         raise AstromorphError(
             f"{path}: no such file; run the step that writes it first"
@@ -231,7 +266,7 @@ def read_csv(path: str | Path, columns: Sequence[str] = ()) -> Iterator[dict[str
 def csv_columns(path: str | Path) -> list[str]:
     """The header of a CSV file."""
     with open(path, newline="", encoding="utf-8") as file:
-        return next(csv.reader(file), [])
+        return [restored(name) for name in next(csv.reader(file), [])]
 
 
 def list_columns(catalogue: str | Path) -> list[str]:

@@ -19,6 +19,17 @@ LOG = logging.getLogger("astromorph")
 Command = Callable[[argparse.Namespace], None]
 
 
+class OneLine(logging.Formatter):
+    """A line per record: names of files can hold what ends lines or moves cursors."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, with such signs spelled out."""
+        text = super().format(record)
+        if text.isprintable():
+            return text
+        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one subcommand.
 
@@ -28,11 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     # Of several processes that train together the first one speaks for all.
     first = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     logging.basicConfig(
-        level=logging.INFO if first else logging.ERROR,
-        format="%(asctime)s %(levelname)s %(message)s",
-        datefmt="%H:%M:%S",
-        stream=sys.stderr,
+        level=logging.INFO if first else logging.ERROR, handlers=[handler]
     )
     try:
         options.command(options)

@@ -9,7 +9,6 @@ from astromorph import artefacts
 from astromorph.artefacts import EMBEDDING_PREFIX, EXPORT_COLUMNS
 
 LOG = logging.getLogger(__name__)
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def export_csv(
@@ -45,22 +44,8 @@ def export_csv(
         nonlocal written
         for row, vector in artefacts.embedded_rows(catalogue, split, embeddings):
             written += 1
-            cells = {name: spreadsheet_safe(row[name]) for name in facts}
+            cells = {name: row[name] for name in facts}
             yield cells | dict(zip(names, map(str, vector), strict=True))
 
     artefacts.write_csv(output, (*facts, *names), rows())
     LOG.info("%s: %d rows of %d columns", output, written, len(facts) + length)
-
-
-def spreadsheet_safe(text: str) -> str:
-    """Text that no spreadsheet takes for a formula: an apostrophe goes before it.
-
-    Numbers stay as they are (OWASP, "CSV Injection").
-    """
-    if not text.startswith(FORMULA_STARTS):
-        return text
-    try:
-        float(text)
-    except ValueError:
-        return f"'{text}"
-    return text

@@ -38,15 +38,23 @@ def writing(path: str | Path, folder: str | Path) -> Iterator[None]:
     Raises
     ------
     WriteError
-        In place of an OSError about a file in the folder, or about none.
+        In place of an OSError about the folder, what lies in it, a folder on the way
+        to it, or about no file.
     """
     try:
         yield
     except OSError as error:
         named = error.filename
-        if named is None or str(named).startswith(str(folder)):
+        if named is None or _concerns(str(named), str(folder)):
             raise WriteError(refused(path, error)) from error
         raise
+
+
+def _concerns(named: str, folder: str) -> bool:
+    return os.path.commonpath([os.path.abspath(named), os.path.abspath(folder)]) in (
+        os.path.abspath(named),
+        os.path.abspath(folder),
+    )
 
 
 def refused(path: str | Path, error: OSError) -> str:

@@ -5,12 +5,20 @@ import csv
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from astromorph import artefacts
-from astromorph.artefacts import CATALOGUE_COLUMNS, SPLIT_COLUMNS, Embeddings
+from astromorph.artefacts import (
+    CATALOGUE_COLUMNS,
+    SPLIT_COLUMNS,
+    Embeddings,
+    restored,
+    spreadsheet_safe,
+)
 from astromorph.embed import d4, embed
 from astromorph.errors import AstromorphError
-from astromorph.export_csv import export_csv, spreadsheet_safe
+from astromorph.export_csv import export_csv
 from astromorph.export_tensorboard import export_tensorboard, one_cell
 from astromorph.pictures import thumbnail
 from astromorph.settings import InferenceOptions, Settings
@@ -78,12 +86,20 @@ def test_the_csv_returns_what_was_embedded(results):
 def test_no_cell_is_a_formula(text):
     """What a spreadsheet would run gets an apostrophe before it."""
     assert spreadsheet_safe(text) == f"'{text}"
+    assert restored(spreadsheet_safe(text)) == text
 
 
-@pytest.mark.parametrize("text", ["-1.5", "+3e8", "NGC 1", "", "a=b"])
+@pytest.mark.parametrize("text", ["-1.5", "+3e8", "NGC 1", "", "a=b", "'", "'t Hooft"])
 def test_other_cells_stay(text):
     """Numbers and plain names are not touched."""
     assert spreadsheet_safe(text) == text
+    assert restored(text) == text
+
+
+@given(st.text(alphabet="'=+-@\t\ra1 ", max_size=6))
+def test_steps_read_back_what_was_written(text):
+    """The apostrophe is for spreadsheets alone."""
+    assert restored(spreadsheet_safe(text)) == text
 
 
 def test_metadata_has_a_line_per_point(results):

@@ -61,7 +61,12 @@ if Path("results/catalogue.csv").exists() and not any(p.exists() for p in MEMORY
         "changed since then, run `snakemake --forceall` with your other options."
     )
 
-MODEL = SETTINGS.trained_network_name or "results/model/model.pt"
+def literal(name):
+    """A name in which braces are braces; Snakemake takes them for wildcards."""
+    return name.replace("{", "{{").replace("}", "}}")
+
+
+MODEL = literal(SETTINGS.trained_network_name or "results/model/model.pt")
 # The cores of this machine's run; a cluster, which has no such number, gives 8.
 CORES = SETTINGS.core_limit or workflow.resource_settings.cores or 8
 IMAGES = max(shard.stop for shard in SHARDS.values())

@@ -4,7 +4,7 @@
 # further whether the params of this one have changed.)
 rule preprocess:
     input:
-        datafile=ancient(DATAFILE),
+        datafile=ancient(literal(DATAFILE)),
     output:
         tensors="results/tensors/{shard}.pt",
         contents="results/tensors/{shard}.csv",

@@ -1,7 +1,7 @@
 # Of the list only paths and groups count: a corrected label retrains nothing.
 rule split:
     input:
-        datafile=ancient(DATAFILE),
+        datafile=ancient(literal(DATAFILE)),
         contents=every("results/tensors/{shard}.csv"),
     output:
         split=report(

@@ -1,6 +1,6 @@
 rule validate:
     input:
-        datafile=ancient(DATAFILE),
+        datafile=ancient(literal(DATAFILE)),
     output:
         catalogue=report(
             "results/catalogue.csv",
