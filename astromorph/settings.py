@@ -325,12 +325,85 @@ class EvaluationSettings(Section):
     """The column of the list with classes. They are used here alone."""
 
 
+class AnalysisSettings(Section):
+    """`analysis_settings`: clusters, map, neighbours and outliers."""
+
+    whiten: bool = True
+    """Whether the principal components of the embeddings, in which all distances
+    are taken, are scaled to variance 1. Neighbours of whitened embeddings share
+    the kind more often."""
+
+    components: Annotated[int, Field(ge=2, le=512)] = 64
+    """Most principal components that are kept; one for every four images."""
+
+    cluster_by: Literal["kmeans", "hdbscan"] = "kmeans"
+    """Which clusters the column `cluster`, the map and the galleries show; both
+    are in the tables. `hdbscan` leaves images between clusters out of them (-1)."""
+
+    clusters: Positive | None = None
+    """How many clusters k-means makes. Null takes the number with the largest
+    mean silhouette, from 2 to `max_clusters`."""
+
+    max_clusters: Annotated[int, Field(ge=2, le=200)] = 20
+    """The largest number that is tried where `clusters` is null."""
+
+    min_cluster_size: Annotated[int, Field(ge=2)] | None = None
+    """The smallest group that HDBSCAN calls a cluster. Null takes a hundredth of
+    the images, from 5 to 100."""
+
+    map: Literal["umap", "pca"] = "umap"
+    """How the embeddings are laid out in two dimensions for `x` and `y`. `pca`
+    takes the first two principal components: faster, keeps distances, shows
+    less."""
+
+    map_neighbours: Annotated[int, Field(ge=2, le=200)] = 15
+    """UMAP's neighbours: few show small groups, many the large picture."""
+
+    map_distance: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """UMAP's least distance between points of the map."""
+
+    map_sample: Annotated[int, Field(ge=100)] = 50_000
+    """Most images that UMAP is fitted to; the others are placed among them."""
+
+    neighbours: Annotated[int, Field(ge=1, le=100)] = 12
+    """Nearest images that are listed for each."""
+
+
 class ExportSettings(Section):
     """`export_settings`: what the tables and pages look like."""
+
+    csv_separator: Literal["comma", "semicolon"] = "comma"
+    """What separates the cells of `embeddings.csv`. Spreadsheets of countries that
+    write 1,5 want a semicolon."""
+
+    tables: tuple[Literal["parquet", "fits", "votable"], ...] = (
+        "parquet", "fits", "votable",
+    )  # fmt: skip
+    """In which forms, beside CSV, the table is written. FITS and VOTable carry
+    units and UCDs, and open in TOPCAT."""
 
     thumbnail_size: Annotated[int, Field(ge=8, le=256)] = 48
     """Side of a TensorBoard thumbnail in pixels; smaller where the sprite of
     all images would exceed TensorBoard's 8192 pixels."""
+
+    map: bool = True
+    """Write `map.html`, the map that opens in a browser."""
+
+    map_thumbnail_size: Annotated[int, Field(ge=16, le=256)] = 64
+    """Side in pixels of a picture in `map.html`."""
+
+    gallery: bool = True
+    """Write contact sheets of clusters, outliers and neighbours."""
+
+    gallery_images: Annotated[int, Field(ge=4, le=400)] = 24
+    """Images on a contact sheet."""
+
+    gallery_stretch: Literal["network", "linear", "sqrt", "asinh", "log", "zscale"] = (
+        "network"
+    )
+    """How pixels become gray on the sheets: as the network saw them, or drawn from
+    the files in a stretch of astropy.visualization (`zscale`: linear between its
+    limits; the others between the 0.5 and 99.5 percentiles)."""
 
 
 class Settings(Section):
@@ -388,6 +461,7 @@ class Settings(Section):
     )
     inference_settings: InferenceOptions = Field(default_factory=InferenceOptions)
     evaluation_settings: EvaluationSettings = Field(default_factory=EvaluationSettings)
+    analysis_settings: AnalysisSettings = Field(default_factory=AnalysisSettings)
     export_settings: ExportSettings = Field(default_factory=ExportSettings)
 
     @field_validator("network_name")
@@ -435,8 +509,17 @@ PARTS: dict[str, tuple[str, ...]] = {
     ),
     "infer": ("inference_settings",),
     "evaluate": ("inference_settings", "evaluation_settings"),
-    "export_csv": (),
-    "export_tensorboard": ("export_settings",),
+    "analyse": ("seed", "analysis_settings"),
+    "export_csv": ("export_settings.csv_separator",),
+    "export_tables": (),
+    "export_tensorboard": ("export_settings.thumbnail_size",),
+    "export_map": ("export_settings.map_thumbnail_size",),
+    "export_gallery": (
+        "seed",
+        *READING,
+        "export_settings.gallery_images",
+        "export_settings.gallery_stretch",
+    ),
 }
 
 

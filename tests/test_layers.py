@@ -26,7 +26,7 @@ LAYERS = [
         "failures",
     },
     {"sky", "presets"},
-    {"needs"},
+    {"needs", "analysis_file"},
     {"tensor_file", "tile_decoder", "filelist", "duplicates", "fits_header"},
     {"sources"},
     {"fits_file", "summary"},
