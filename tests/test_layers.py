@@ -59,7 +59,14 @@ LAYERS = [
     },
     {"batching", "models", "fits_dataset"},
     {"datasets", "checkpoint"},
-    {"teacher", "thumbnails", "initial_weights", "embed", "convert"},
+    {
+        "teacher",
+        "thumbnails",
+        "initial_weights",
+        "embed",
+        "convert",
+        "training_summary",
+    },
     {"learner"},
     {"trainer"},
     {"resume"},
@@ -82,7 +89,7 @@ TORCH = {
     "cache", "datasets", "augment", "networks", "byol", "optimise", "checkpoint",
     "trainer", "train", "infer", "evaluate", "devices", "distributed", "history",
     "initial_weights", "teacher", "embed", "learner",
-    "batching", "models", "fits_dataset", "convert", "resume",
+    "batching", "models", "fits_dataset", "convert", "resume", "training_summary",
 }  # fmt: skip
 # The last two write tables: their keywords and types are the formats' own.
 FITS = {
