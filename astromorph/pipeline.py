@@ -74,7 +74,7 @@ class Layout:
 
     @property
     def analysis(self) -> Path:
-        """Clusters, map, neighbours and outliers."""
+        """What lies together; JSON and HTML stand beside it."""
         return self.results / "analysis.parquet"
 
     @property
@@ -172,6 +172,7 @@ def run_infer(
     processes : int
         How many processes read files, and how many threads infer.
     """
+    from astromorph.analyse import analyse
     from astromorph.checkpoint import load_model
     from astromorph.evaluate import evaluate
     from astromorph.infer import infer
@@ -195,6 +196,16 @@ def run_infer(
             layout.evaluation.with_suffix(".html"),
             processes,
         )
+    analyse(
+        settings,
+        layout.catalogue,
+        layout.split,
+        embeddings,
+        layout.analysis,
+        layout.analysis.with_suffix(".json"),
+        layout.analysis.with_suffix(".html"),
+        processes,
+    )
     inputs = Inputs(layout.catalogue, layout.split, tuple(embeddings), layout.analysis)
     _export(settings, layout, inputs, tensors)
 

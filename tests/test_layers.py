@@ -25,8 +25,11 @@ LAYERS = [
         "memory",
         "failures",
     },
+    {"space", "neighbours", "clusters"},
+    {"flat_map"},
     {"sky", "presets"},
     {"needs", "analysis_file", "table_columns"},
+    {"analyse"},
     {
         "tensor_file",
         "tile_decoder",

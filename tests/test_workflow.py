@@ -7,10 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from astromorph.simulate import simulate
+from astromorph.table_columns import ANALYSED
 
 ROOT = Path(__file__).parents[1]
 BASE = {
@@ -25,14 +27,19 @@ BASE = {
     "inference_settings": {"symmetry": "none", "batch_size": 8},
     "export_settings": {"thumbnail_size": 16},
 }
-EXPORTS = {"export_csv", "export_tensorboard"}
-TRAINED = {"train", "infer", "evaluate", "export_csv", "export_tensorboard"}
-AFTER_INFER = {"infer", "evaluate", "export_csv", "export_tensorboard"}
+TABLES = {"export_csv", "export_parquet", "export_fits", "export_votable"}
+EXPORTS = {*TABLES, "export_tensorboard"}
+AFTER_INFER = {"infer", "evaluate", "analyse"} | EXPORTS
+TRAINED = {"train"} | AFTER_INFER
 RULE_OF = {
     "results/catalogue.csv": "validate",
     "results/split.csv": "split",
     "results/model/model.pt": "train",
+    "results/analysis.parquet": "analyse",
     "results/export/embeddings.csv": "export_csv",
+    "results/export/embeddings.parquet": "export_parquet",
+    "results/export/embeddings.fits": "export_fits",
+    "results/export/embeddings.vot": "export_votable",
     "results/export/tensorboard": "export_tensorboard",
 }
 
@@ -80,6 +87,8 @@ def rule_by_folder(name: str) -> str:
         "results/validation.html": "validate",
         "results/evaluation.html": "evaluate",
         "results/evaluation.json": "evaluate",
+        "results/analysis.html": "analyse",
+        "results/analysis.json": "analyse",
         "results/tensorboard/train": "train",
     }.get(name, name)
 
@@ -139,7 +148,10 @@ def test_the_table_holds_facts_list_columns_and_embeddings(run):
     table = rows(run / "results/export/embeddings.csv")
     assert len(table) == 41
     facts = ["image_id", "path", "object", "ra_deg", "dec_deg", "rest_frequency_hz"]
-    assert list(table[0]) == [*facts, "label", *(f"emb_{k}" for k in range(12))]
+    analysed = [column.name for column in ANALYSED]
+    embedding = [f"emb_{k}" for k in range(12)]
+    assert list(table[0]) == [*facts, "label", *analysed, *embedding]
+    assert {r["cluster"] for r in table} >= {"0"}
     assert table[0]["object"] == "SKY 000000"
     assert table[0]["label"] == "disk"
     assert len({r["image_id"] for r in table}) == 41
@@ -150,6 +162,20 @@ def test_the_table_holds_facts_list_columns_and_embeddings(run):
     ]
 
 
+def test_every_form_of_the_table_is_made(run):
+    """Parquet, FITS and VOTable hold the same rows as the CSV."""
+    from astropy.table import Table
+
+    ids = [r["image_id"] for r in rows(run / "results/export/embeddings.csv")]
+    for ending, form in (("parquet", "parquet"), ("fits", "fits"), ("vot", "votable")):
+        path = run / f"results/export/embeddings.{ending}"
+        if form == "parquet":
+            found = pq.read_table(path).column("image_id").to_pylist()
+        else:
+            found = list(Table.read(path, format=form)["image_id"])
+        assert found == ids
+
+
 def test_the_projector_folder_is_complete(run):
     """Points, metadata and thumbnails agree in number, and the config names them."""
     from PIL import Image
@@ -157,6 +183,7 @@ def test_the_projector_folder_is_complete(run):
     folder = run / "results/export/tensorboard"
     config = (folder / "projector_config.pbtxt").read_text()
     assert len((folder / "tensors.tsv").read_text().splitlines()) == 41
+    assert len((folder / "map.tsv").read_text().splitlines()) == 41
     metadata = (folder / "metadata.tsv").read_text().splitlines()
     assert len(metadata) == 42
     assert metadata[1].split("\t")[0] == "disk"
@@ -196,7 +223,10 @@ def test_both_snakefiles_have_a_default_target(run):
     [
         ({"inference_settings": {"symmetry": "d4"}}, AFTER_INFER),
         ({"inference_settings": {"batch_size": 9}}, AFTER_INFER),
+        ({"analysis_settings": {"neighbours": 5}}, {"analyse"} | EXPORTS),
         ({"export_settings": {"thumbnail_size": 20}}, {"export_tensorboard"}),
+        ({"export_settings": {"csv_separator": "semicolon"}}, {"export_csv"}),
+        ({"export_settings": {"tables": ["fits"]}}, set()),
         ({"epochs": 16, "batch_size": 2}, TRAINED),
         ({"learning_rate": 0.99, "gamma": 0.001}, TRAINED),
         ({"training_settings": {"simulated_images": 21}}, TRAINED),
@@ -212,7 +242,7 @@ def test_both_snakefiles_have_a_default_target(run):
         ),
         (
             {"data_settings": {"header_columns": ["DATE"]}},
-            {"validate", "evaluate"} | EXPORTS,
+            {"validate", "evaluate", "analyse"} | EXPORTS,
         ),
         ({"core_limit": 1}, set()),
         ({"export_to_csv": False}, set()),
@@ -379,7 +409,7 @@ def test_a_corrected_label_retrains_nothing(copy):
     """Labels are for people; training never sees them."""
     path = copy / "fits" / "filelist.csv"
     path.write_text(path.read_text().replace("again", "once more"))
-    assert planned(copy) == {"validate", "evaluate"} | EXPORTS
+    assert planned(copy) == {"validate", "evaluate", "analyse"} | EXPORTS
 
 
 def test_a_trained_network_is_used_without_training(run):
