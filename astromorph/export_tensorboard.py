@@ -32,7 +32,8 @@ LOG = logging.getLogger(__name__)
 MOST_POINTS = 100_000  # the projector asks for no more of a table
 # Nearest images the projector finds itself.
 COLUMNS = tuple(c for c in ANALYSED if c.kind != "ids")
-# Name in the projector, file. It draws three axes; the third of these two is 0.
+# Name in the projector, file. Of points with two coordinates it draws none: the map
+# gets a third, which is 0.
 TENSORS = (
     ("embeddings", "tensors.tsv"), ("map", "map.tsv"), ("pca", "pca.tsv"),
 )  # fmt: skip
