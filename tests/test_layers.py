@@ -28,7 +28,7 @@ LAYERS = [
     {"space", "neighbours", "clusters"},
     {"flat_map"},
     {"sky", "presets"},
-    {"needs", "analysis_file", "table_columns"},
+    {"needs", "analysis_file", "table_columns", "strip"},
     {"analyse"},
     {
         "tensor_file",
@@ -76,6 +76,7 @@ LAYERS = [
     {"train", "infer"},
     {
         "evaluate",
+        "similar",
         "export_csv",
         "export_parquet",
         "export_fits",
@@ -93,6 +94,7 @@ TORCH = {
     "trainer", "train", "infer", "evaluate", "devices", "distributed", "history",
     "initial_weights", "teacher", "embed", "learner",
     "batching", "models", "fits_dataset", "convert", "resume", "training_summary",
+    "similar",
 }  # fmt: skip
 # The last two write tables: their keywords and types are the formats' own.
 FITS = {
