@@ -230,19 +230,41 @@ def _aligned(rows: Sequence[dict[str, str]]) -> list[str]:
 def _export_csv(options: argparse.Namespace) -> None:
     from astromorph.export_csv import export_csv
 
-    export_csv(options.catalogue, options.split, options.embeddings, options.output)
+    export_csv(_settings(options), _inputs(options), options.output)
+
+
+def _export_parquet(options: argparse.Namespace) -> None:
+    from astromorph.export_parquet import export_parquet
+
+    export_parquet(_settings(options), _inputs(options), options.output)
+
+
+def _export_fits(options: argparse.Namespace) -> None:
+    from astromorph.export_fits import export_fits
+
+    export_fits(_settings(options), _inputs(options), options.output)
+
+
+def _export_votable(options: argparse.Namespace) -> None:
+    from astromorph.export_votable import export_votable
+
+    export_votable(_settings(options), _inputs(options), options.output)
 
 
 def _export_tensorboard(options: argparse.Namespace) -> None:
     from astromorph.export_tensorboard import export_tensorboard
 
     export_tensorboard(
-        _settings(options),
-        options.catalogue,
-        options.split,
-        options.embeddings,
-        options.tensors,
-        options.output,
+        _settings(options), _inputs(options), options.tensors, options.output
+    )
+
+
+def _inputs(options: argparse.Namespace) -> Any:
+    """The files that exports are made from."""
+    from astromorph.table_rows import Inputs
+
+    return Inputs(
+        options.catalogue, options.split, tuple(options.embeddings), options.analysis
     )
 
 
@@ -461,11 +483,18 @@ def _add_export(steps: Any) -> None:
         description="Write embeddings in the form of other programs.",
     )
     forms = export.add_subparsers(title="forms", required=True, metavar="FORM")
-    csv = _add(forms, "csv", _export_csv, "One table: facts and embeddings.")
-    _add_embeddings(csv)
-    csv.add_argument(
-        "--output", default="results/export/embeddings.csv", help="to write"
-    )
+    for form, command, ending, summary in (
+        ("csv", _export_csv, "csv", "One table: facts, analysis and embeddings."),
+        ("parquet", _export_parquet, "parquet", "The same with types, as Parquet."),
+        ("fits", _export_fits, "fits", "The same with units, as a FITS table."),
+        ("votable", _export_votable, "vot", "The same with units, as a VOTable."),
+    ):
+        table = _add_step(forms, form, command, summary)
+        _add_embeddings(table)
+        _add_analysis(table)
+        table.add_argument(
+            "--output", default=f"results/export/embeddings.{ending}", help="to write"
+        )
     board = _add_step(
         forms,
         "tensorboard",
@@ -473,6 +502,7 @@ def _add_export(steps: Any) -> None:
         "A folder for TensorBoard's projector.",
     )
     _add_embeddings(board)
+    _add_analysis(board)
     board.add_argument(
         "--tensors", nargs="+", required=True, metavar="PT", help="all shards, in order"
     )
@@ -525,6 +555,10 @@ def _add_results(step: Any) -> None:
     step.add_argument(
         "--results", default="results", metavar="DIR", help="folder (%(default)s)"
     )
+
+
+def _add_analysis(step: Any) -> None:
+    step.add_argument("--analysis", default="results/analysis.parquet", help="to read")
 
 
 def _add_embeddings(step: Any) -> None:

@@ -21,6 +21,7 @@ from astromorph.provenance import canonical_json, code_digest, digest
 from astromorph.settings import Settings, needs_head, part_of, required_datafile
 from astromorph.sources import states
 from astromorph.split import split
+from astromorph.table_rows import Inputs
 from astromorph.validate import validate
 
 if TYPE_CHECKING:
@@ -85,6 +86,21 @@ class Layout:
     def csv(self) -> Path:
         """The table of embeddings."""
         return self.results / "export" / "embeddings.csv"
+
+    @property
+    def parquet(self) -> Path:
+        """The same with types."""
+        return self.results / "export" / "embeddings.parquet"
+
+    @property
+    def fits(self) -> Path:
+        """The same as a FITS table."""
+        return self.results / "export" / "embeddings.fits"
+
+    @property
+    def votable(self) -> Path:
+        """The same as a VOTable."""
+        return self.results / "export" / "embeddings.vot"
 
     @property
     def projector(self) -> Path:
@@ -164,8 +180,6 @@ def run_infer(
     from astromorph.analyse import analyse
     from astromorph.checkpoint import load_model
     from astromorph.evaluate import evaluate
-    from astromorph.export_csv import export_csv
-    from astromorph.export_tensorboard import export_tensorboard
     from astromorph.infer import infer
 
     layout = Layout(Path(results))
@@ -197,16 +211,31 @@ def run_infer(
         layout.analysis.with_suffix(".html"),
         processes,
     )
-    export_tensorboard(
-        settings,
-        layout.catalogue,
-        layout.split,
-        embeddings,
-        tensors,
-        layout.projector,
-    )
+    inputs = Inputs(layout.catalogue, layout.split, tuple(embeddings), layout.analysis)
+    _export(settings, layout, inputs, tensors)
+
+
+def _export(
+    settings: Settings, layout: Layout, inputs: Inputs, tensors: list[Path]
+) -> None:
+    """All that other programs read."""
+    from astromorph.export_csv import export_csv
+    from astromorph.export_fits import export_fits
+    from astromorph.export_parquet import export_parquet
+    from astromorph.export_tensorboard import export_tensorboard
+    from astromorph.export_votable import export_votable
+
+    export_tensorboard(settings, inputs, tensors, layout.projector)
     if settings.export_to_csv:
-        export_csv(layout.catalogue, layout.split, embeddings, layout.csv)
+        export_csv(settings, inputs, layout.csv)
+    writers = {
+        "parquet": (export_parquet, layout.parquet),
+        "fits": (export_fits, layout.fits),
+        "votable": (export_votable, layout.votable),
+    }
+    for form in settings.export_settings.tables:
+        write, output = writers[form]
+        write(settings, inputs, output)
 
 
 def finished_run(results: str | Path, model: str | None = None) -> "Run":

@@ -514,7 +514,8 @@ PARTS: dict[str, tuple[str, ...]] = {
     "evaluate": ("inference_settings", "evaluation_settings"),
     "analyse": ("seed", "analysis_settings"),
     "export_csv": ("export_settings.csv_separator",),
-    "export_tables": (),
+    # Nothing that makes them run more often: written into them.
+    "export_tables": ("seed", "inference_settings", "analysis_settings"),
     "export_tensorboard": ("export_settings.thumbnail_size",),
     "export_map": ("export_settings.map_thumbnail_size",),
     "export_gallery": (

@@ -28,6 +28,7 @@ from astromorph.settings import Settings, parse, part_of
 from astromorph.sky_lessons import Draft, draw_lessons
 from astromorph.teacher import Teacher, look_at, side_of
 from astromorph.trainer import ByolTrainer
+from astromorph.training_summary import summarise
 
 LOG = logging.getLogger(__name__)
 RATES = {True: 1e-3, False: 3e-4}  # learning rates from random and from given weights
@@ -131,6 +132,8 @@ def _train(
         work(None)
         return
     with artefacts.replacing_folder(log_dir) as folder:
+        taken = {"epochs": epochs, "learning_rate": trainer.rates[0], "images": number}
+        summarise(folder, settings, images, taken)
         record = work(folder)
     made = ModelFile(
         state=_state(byol),

@@ -22,9 +22,12 @@ import numpy as np
 from astromorph import artefacts
 from astromorph.artefacts import CATALOGUE_COLUMNS, SPLIT_COLUMNS, Embeddings
 from astromorph.settings import Settings
+from astromorph.table_rows import Inputs
+from astromorph.tensor_file import SHARD_FORMAT, SHARD_VERSION, save_tensors
 
 LENGTH, LATENT, KINDS = 512, 16, 12
 ROWS_OF_A_SHARD = 16_384
+SIDE = 16  # pixels of an image
 
 
 def make(folder: Path, images: int) -> None:
@@ -42,6 +45,8 @@ def make(folder: Path, images: int) -> None:
             folder / "embeddings" / f"{shard:05d}.parquet",
             Embeddings(tuple(ids[rows]), vectors.astype(np.float32)),
         )
+        some = ids[rows]
+        save_tensors(folder / "tensors" / f"{shard:05d}.pt", images_of(some, draw))
     facts = {"status": "ok", "width": "64", "height": "64", "file_bytes": "20000"}
     artefacts.write_csv(
         folder / "catalogue.csv",
@@ -76,6 +81,19 @@ def make(folder: Path, images: int) -> None:
     )
 
 
+def images_of(ids: list[str], draw: np.random.Generator) -> dict[str, object]:
+    """A shard of small images of noise."""
+    number = len(ids)
+    pixels = draw.random((number, 1, SIDE, SIDE), np.float32)
+    return {
+        "format": SHARD_FORMAT, "format_version": SHARD_VERSION, "channels": 1,
+        "images": pixels.astype(np.float16), "image_ids": ids,
+        "shapes": np.full((number, 2), SIDE, np.int32), "rows": np.arange(number),
+        "valid": np.full(number * SIDE**2 // 8, 255, np.uint8), "statistics": {},
+        "settings": "{}",
+    }  # fmt: skip
+
+
 def embeddings_of(folder: Path) -> list[Path]:
     return sorted((folder / "embeddings").glob("*.parquet"))
 
@@ -95,21 +113,52 @@ def step_analyse(folder: Path, cores: int) -> None:
     )
 
 
+def inputs_of(folder: Path) -> Inputs:
+    tables = folder / "catalogue.csv", folder / "split.csv"
+    return Inputs(*tables, tuple(embeddings_of(folder)), folder / "analysis.parquet")
+
+
 def step_csv(folder: Path, cores: int) -> None:
     from astromorph.export_csv import export_csv
 
-    export_csv(
-        folder / "catalogue.csv",
-        folder / "split.csv",
-        embeddings_of(folder),
-        folder / "export" / "embeddings.csv",
-    )
+    export_csv(Settings(), inputs_of(folder), folder / "export" / "embeddings.csv")
+
+
+def step_parquet(folder: Path, cores: int) -> None:
+    from astromorph.export_parquet import export_parquet
+
+    output = folder / "export" / "embeddings.parquet"
+    export_parquet(Settings(), inputs_of(folder), output)
+
+
+def step_fits(folder: Path, cores: int) -> None:
+    from astromorph.export_fits import export_fits
+
+    export_fits(Settings(), inputs_of(folder), folder / "export" / "embeddings.fits")
+
+
+def step_votable(folder: Path, cores: int) -> None:
+    from astromorph.export_votable import export_votable
+
+    export_votable(Settings(), inputs_of(folder), folder / "export" / "embeddings.vot")
+
+
+def step_tensorboard(folder: Path, cores: int) -> None:
+    from astromorph.export_tensorboard import export_tensorboard
+
+    tensors = sorted((folder / "tensors").glob("*.pt"))
+    board = folder / "export" / "tensorboard"
+    export_tensorboard(Settings(), inputs_of(folder), tensors, board)
 
 
 # In the order of a run: later ones read what earlier ones wrote.
 STEPS: dict[str, Callable[[Path, int], None]] = {
     "analyse": step_analyse,
     "csv": step_csv,
+    "parquet": step_parquet,
+    "fits": step_fits,
+    "votable": step_votable,
+    "tensorboard": step_tensorboard,
 }
 
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from astromorph import analysis_file, artefacts, cli, settings
+from astromorph.table_columns import ANALYSED
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -22,7 +23,10 @@ COLUMNS = {
     "results/tensors/{shard}.csv": artefacts.CONTENTS_COLUMNS,
     "results/model/history.csv": artefacts.HISTORY_COLUMNS,
     "results/analysis.parquet": analysis_file.ANALYSIS_COLUMNS,
-    "results/export/embeddings.csv": artefacts.EXPORT_COLUMNS,
+    "results/export/embeddings.csv": (
+        *artefacts.EXPORT_COLUMNS,
+        *(column.name for column in ANALYSED),
+    ),
 }
 
 

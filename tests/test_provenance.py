@@ -70,7 +70,7 @@ def test_comments_and_docstrings_do_not_count(package):
     ("module", "old", "new", "steps"),
     [
         ("byol", "return 2 * self", "return 3 * self", {"train", "infer"}),
-        ("export_csv", "written += 1", "written += 2", {"export_csv"}),
+        ("export_csv", "written += len", "written += 2 * len", {"export_csv"}),
         (
             "preprocess",
             "SOFTENING = 3.0",

@@ -7,10 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from astromorph.simulate import simulate
+from astromorph.table_columns import ANALYSED
 
 ROOT = Path(__file__).parents[1]
 BASE = {
@@ -25,7 +27,8 @@ BASE = {
     "inference_settings": {"symmetry": "none", "batch_size": 8},
     "export_settings": {"thumbnail_size": 16},
 }
-EXPORTS = {"export_csv", "export_tensorboard"}
+TABLES = {"export_csv", "export_parquet", "export_fits", "export_votable"}
+EXPORTS = {*TABLES, "export_tensorboard"}
 AFTER_INFER = {"infer", "evaluate", "analyse"} | EXPORTS
 TRAINED = {"train"} | AFTER_INFER
 RULE_OF = {
@@ -34,6 +37,9 @@ RULE_OF = {
     "results/model/model.pt": "train",
     "results/analysis.parquet": "analyse",
     "results/export/embeddings.csv": "export_csv",
+    "results/export/embeddings.parquet": "export_parquet",
+    "results/export/embeddings.fits": "export_fits",
+    "results/export/embeddings.vot": "export_votable",
     "results/export/tensorboard": "export_tensorboard",
 }
 
@@ -142,7 +148,10 @@ def test_the_table_holds_facts_list_columns_and_embeddings(run):
     table = rows(run / "results/export/embeddings.csv")
     assert len(table) == 41
     facts = ["image_id", "path", "object", "ra_deg", "dec_deg", "rest_frequency_hz"]
-    assert list(table[0]) == [*facts, "label", *(f"emb_{k}" for k in range(12))]
+    analysed = [column.name for column in ANALYSED]
+    embedding = [f"emb_{k}" for k in range(12)]
+    assert list(table[0]) == [*facts, "label", *analysed, *embedding]
+    assert {r["cluster"] for r in table} >= {"0"}
     assert table[0]["object"] == "SKY 000000"
     assert table[0]["label"] == "disk"
     assert len({r["image_id"] for r in table}) == 41
@@ -153,6 +162,20 @@ def test_the_table_holds_facts_list_columns_and_embeddings(run):
     ]
 
 
+def test_every_form_of_the_table_is_made(run):
+    """Parquet, FITS and VOTable hold the same rows as the CSV."""
+    from astropy.table import Table
+
+    ids = [r["image_id"] for r in rows(run / "results/export/embeddings.csv")]
+    for ending, form in (("parquet", "parquet"), ("fits", "fits"), ("vot", "votable")):
+        path = run / f"results/export/embeddings.{ending}"
+        if form == "parquet":
+            found = pq.read_table(path).column("image_id").to_pylist()
+        else:
+            found = list(Table.read(path, format=form)["image_id"])
+        assert found == ids
+
+
 def test_the_projector_folder_is_complete(run):
     """Points, metadata and thumbnails agree in number, and the config names them."""
     from PIL import Image
@@ -160,6 +183,7 @@ def test_the_projector_folder_is_complete(run):
     folder = run / "results/export/tensorboard"
     config = (folder / "projector_config.pbtxt").read_text()
     assert len((folder / "tensors.tsv").read_text().splitlines()) == 41
+    assert len((folder / "map.tsv").read_text().splitlines()) == 41
     metadata = (folder / "metadata.tsv").read_text().splitlines()
     assert len(metadata) == 42
     assert metadata[1].split("\t")[0] == "disk"
@@ -199,8 +223,10 @@ def test_both_snakefiles_have_a_default_target(run):
     [
         ({"inference_settings": {"symmetry": "d4"}}, AFTER_INFER),
         ({"inference_settings": {"batch_size": 9}}, AFTER_INFER),
-        ({"analysis_settings": {"neighbours": 5}}, {"analyse"}),
+        ({"analysis_settings": {"neighbours": 5}}, {"analyse"} | EXPORTS),
         ({"export_settings": {"thumbnail_size": 20}}, {"export_tensorboard"}),
+        ({"export_settings": {"csv_separator": "semicolon"}}, {"export_csv"}),
+        ({"export_settings": {"tables": ["fits"]}}, set()),
         ({"epochs": 16, "batch_size": 2}, TRAINED),
         ({"learning_rate": 0.99, "gamma": 0.001}, TRAINED),
         ({"training_settings": {"simulated_images": 21}}, TRAINED),

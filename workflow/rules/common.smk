@@ -114,4 +114,9 @@ def targets():
         wanted.append("results/evaluation.html")
     if SETTINGS.export_to_csv:
         wanted.append("results/export/embeddings.csv")
+    endings = {"parquet": "parquet", "fits": "fits", "votable": "vot"}
+    wanted += [
+        f"results/export/embeddings.{endings[form]}"
+        for form in dict.fromkeys(SETTINGS.export_settings.tables)
+    ]
     return wanted
