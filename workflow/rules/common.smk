@@ -112,4 +112,6 @@ def targets():
         wanted.append("results/evaluation.html")
     if SETTINGS.export_to_csv:
         wanted.append("results/export/embeddings.csv")
+    if SETTINGS.export_settings.map:
+        wanted.append("results/export/map.html")
     return wanted
