@@ -72,6 +72,11 @@ class Layout:
         return self.results / "evaluation.json"
 
     @property
+    def analysis(self) -> Path:
+        """What lies together; JSON and HTML stand beside it."""
+        return self.results / "analysis.parquet"
+
+    @property
     def csv(self) -> Path:
         """The table of embeddings."""
         return self.results / "export" / "embeddings.csv"
@@ -166,6 +171,7 @@ def run_infer(
     processes : int
         How many processes read files, and how many threads infer.
     """
+    from astromorph.analyse import analyse
     from astromorph.checkpoint import load_model
     from astromorph.evaluate import evaluate
     from astromorph.export_csv import export_csv
@@ -192,6 +198,16 @@ def run_infer(
             layout.evaluation.with_suffix(".html"),
             processes,
         )
+    analyse(
+        settings,
+        layout.catalogue,
+        layout.split,
+        embeddings,
+        layout.analysis,
+        layout.analysis.with_suffix(".json"),
+        layout.analysis.with_suffix(".html"),
+        processes,
+    )
     export_tensorboard(
         settings,
         layout.catalogue,

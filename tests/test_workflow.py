@@ -26,12 +26,13 @@ BASE = {
     "export_settings": {"thumbnail_size": 16},
 }
 EXPORTS = {"export_csv", "export_tensorboard"}
-TRAINED = {"train", "infer", "evaluate", "export_csv", "export_tensorboard"}
-AFTER_INFER = {"infer", "evaluate", "export_csv", "export_tensorboard"}
+AFTER_INFER = {"infer", "evaluate", "analyse"} | EXPORTS
+TRAINED = {"train"} | AFTER_INFER
 RULE_OF = {
     "results/catalogue.csv": "validate",
     "results/split.csv": "split",
     "results/model/model.pt": "train",
+    "results/analysis.parquet": "analyse",
     "results/export/embeddings.csv": "export_csv",
     "results/export/tensorboard": "export_tensorboard",
 }
@@ -80,6 +81,8 @@ def rule_by_folder(name: str) -> str:
         "results/validation.html": "validate",
         "results/evaluation.html": "evaluate",
         "results/evaluation.json": "evaluate",
+        "results/analysis.html": "analyse",
+        "results/analysis.json": "analyse",
         "results/tensorboard/train": "train",
     }.get(name, name)
 
@@ -196,6 +199,7 @@ def test_both_snakefiles_have_a_default_target(run):
     [
         ({"inference_settings": {"symmetry": "d4"}}, AFTER_INFER),
         ({"inference_settings": {"batch_size": 9}}, AFTER_INFER),
+        ({"analysis_settings": {"neighbours": 5}}, {"analyse"}),
         ({"export_settings": {"thumbnail_size": 20}}, {"export_tensorboard"}),
         ({"epochs": 16, "batch_size": 2}, TRAINED),
         ({"learning_rate": 0.99, "gamma": 0.001}, TRAINED),
@@ -212,7 +216,7 @@ def test_both_snakefiles_have_a_default_target(run):
         ),
         (
             {"data_settings": {"header_columns": ["DATE"]}},
-            {"validate", "evaluate"} | EXPORTS,
+            {"validate", "evaluate", "analyse"} | EXPORTS,
         ),
         ({"core_limit": 1}, set()),
         ({"export_to_csv": False}, set()),
@@ -379,7 +383,7 @@ def test_a_corrected_label_retrains_nothing(copy):
     """Labels are for people; training never sees them."""
     path = copy / "fits" / "filelist.csv"
     path.write_text(path.read_text().replace("again", "once more"))
-    assert planned(copy) == {"validate", "evaluate"} | EXPORTS
+    assert planned(copy) == {"validate", "evaluate", "analyse"} | EXPORTS
 
 
 def test_a_trained_network_is_used_without_training(run):

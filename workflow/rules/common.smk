@@ -105,6 +105,7 @@ def targets():
     wanted = [
         "results/validation.html",
         "results/split.csv",
+        "results/analysis.html",
         "results/export/tensorboard",
         *every("results/embeddings/{shard}.parquet"),
     ]
