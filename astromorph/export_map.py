@@ -206,7 +206,10 @@ class _Pixels:
             statistics = _statistics(shard)
             for k, image in enumerate(shard.each()):
                 if shard.image_ids[k] == wanted:
-                    yield image.float().numpy(), {n: v[k] for n, v in statistics.items()}
+                    yield (
+                        image.float().numpy(),
+                        {n: v[k] for n, v in statistics.items()},
+                    )
                     wanted = next(waiting, None)
 
     def columns(self) -> Iterator[Column]:

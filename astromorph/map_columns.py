@@ -73,7 +73,9 @@ class Column:
         """What it holds, for `json`."""
         if self.numbers is not None:
             return {"numbers": packed(self.numbers)}
-        each_its_own = len(self.words) == len(self.codes if self.codes is not None else ())
+        each_its_own = len(self.words) == len(
+            self.codes if self.codes is not None else ()
+        )
         codes = None if each_its_own or self.codes is None else packed(self.codes)
         return {"words": self.words, "codes": codes}
 
@@ -137,7 +139,10 @@ def number_column(name: str, numbers: "NDArray[Any]", listed: bool = False) -> C
 def packed(values: "NDArray[Any]") -> dict[str, str]:
     """An array as JSON can hold it: its type's name, and base64, little-endian."""
     data = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
-    return {"type": values.dtype.name, "base64": base64.b64encode(data).decode()}
+    return {
+        "type": values.dtype.name,
+        "base64": base64.b64encode(data.tobytes()).decode(),
+    }
 
 
 def _numbers(words: dict[str, int]) -> list[float] | None:

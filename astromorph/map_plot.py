@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from bokeh.embed import json_item
 from bokeh.models import (
-    BooleanFilter,
     BoxSelectTool,
     BoxZoomTool,
     CDSView,
-    ColorBar,
     ColumnDataSource,
     CustomJS,
     HoverTool,
+    IndexFilter,
     LassoSelectTool,
     LinearColorMapper,
     PanTool,
@@ -24,6 +23,7 @@ from bokeh.models import (
     TapTool,
     WheelZoomTool,
 )
+from bokeh.models.annotations import ColorBar
 from bokeh.palettes import Viridis256
 from bokeh.plotting import figure
 from bokeh.resources import Resources
@@ -74,12 +74,16 @@ def plot(
     )
     size = float(np.clip(45 / max(number, 1) ** 0.25, SMALLEST, LARGEST))
     # One glyph per marker: with mixed ones Bokeh's WebGL draws a selection wrongly.
+    shown = [
+        IndexFilter(indices=[] if k else None, name=f"shown-{k}")
+        for k in range(len(MARKERS))
+    ]
     points = [
         drawn.scatter(
             "x", "y", source=source, marker=marker, size=size, line_color=None,
             fill_color={"field": "value", "transform": mapper}, fill_alpha=0.85,
             nonselection_fill_alpha=0.12, nonselection_line_color=None,
-            name=f"points-{k}", view=CDSView(filter=BooleanFilter(name=f"shown-{k}")),
+            name=f"points-{k}", view=CDSView(filter=shown[k]),
         )
         for k, marker in enumerate(MARKERS)
     ]  # fmt: skip
@@ -89,8 +93,7 @@ def plot(
         "right",
     )
     _add_tools(drawn, points)
-    item: dict[str, Any] = json_item(drawn)
-    return item
+    return dict(json_item(drawn))
 
 
 def script() -> str:
@@ -102,8 +105,8 @@ def script() -> str:
 def _figure() -> "Figure":
     drawn = figure(
         name="map", tools="", output_backend="webgl", sizing_mode="stretch_both",
-        x_range=Range1d(0, 1), y_range=Range1d(0, 1), toolbar_location="above",
-        min_border=0, outline_line_color="#d0d7de",
+        x_range=Range1d(start=0, end=1), y_range=Range1d(start=0, end=1),
+        toolbar_location="above", min_border=0, outline_line_color="#d0d7de",
     )  # fmt: skip
     drawn.toolbar.logo = None
     drawn.grid.visible = False
@@ -136,9 +139,7 @@ def _add_tools(drawn: "Figure", points: list[Any]) -> None:
     )  # fmt: skip
     box = BoxSelectTool(renderers=points, continuous=False)
     zoom = BoxZoomTool(match_aspect=True)
-    drawn.add_tools(
-        pan, lasso, box, zoom, wheel, SaveTool(filename="map"), tap, hover
-    )
+    drawn.add_tools(pan, lasso, box, zoom, wheel, SaveTool(filename="map"), tap, hover)
     hover.visible = tap.visible = False
     drawn.toolbar.active_drag = pan
     drawn.toolbar.active_scroll = wheel

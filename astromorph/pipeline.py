@@ -87,11 +87,6 @@ class Layout:
         return self.results / "export" / "tensorboard"
 
     @property
-    def analysis(self) -> Path:
-        """Clusters, map, neighbours, outliers."""
-        return self.results / "analysis.parquet"
-
-    @property
     def map(self) -> Path:
         """The map to look at in a browser."""
         return self.results / "export" / "map.html"

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from astromorph import artefacts, export_map as module
+from astromorph import artefacts
+from astromorph import export_map as module
 from astromorph.analysis_file import Analysis, write_analysis
 from astromorph.artefacts import CATALOGUE_COLUMNS, SPLIT_COLUMNS
 from astromorph.errors import AstromorphError
@@ -299,6 +300,7 @@ def browser(request):
     options = ["--no-sandbox", "--ignore-gpu-blocklist", *request.param]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        browser.fragment = "#webgl" if request.param == WITH_WEBGL else ""
         yield browser
         browser.close()
 
@@ -306,13 +308,14 @@ def browser(request):
 class Watched:
     """A page of which all messages and requests are kept."""
 
-    def __init__(self, context, path) -> None:
+    def __init__(self, browser, path, width=1300, height=850) -> None:
         self.said, self.asked = [], []
+        context = browser.new_context(viewport={"width": width, "height": height})
         self.page = context.new_page()
         self.page.on("console", self._hear)
         self.page.on("pageerror", lambda error: self.said.append(str(error)))
         context.route(re.compile(r"^(?!file:|data:|blob:)"), self._refuse)
-        self.page.goto(path.as_uri())
+        self.page.goto(f"{path.as_uri()}{browser.fragment}")
         self.page.wait_for_selector("body[data-ready]", timeout=30_000)
 
     def _hear(self, message) -> None:
@@ -339,17 +342,21 @@ class Watched:
         """Rows that pass all filters, as the plot has them."""
         return self.page.evaluate(
             """() => {
-              const some = astromorphMap.models().shown.map((f) => [...f.booleans]);
-              return [...some[0].keys()].filter((row) => some.some((s) => s[row]));
+              const all = [...astromorphMap.state.shown.keys()];
+              const some = astromorphMap.models().shown.map((f) => f.indices ?? all);
+              return some.flat().sort((a, b) => a - b);
             }""")  # fmt: skip
 
     def state(self, name: str):
+        """What the page's script keeps."""
         return self.page.evaluate(f"astromorphMap.state.{name}")
 
     def colour(self, name: str) -> None:
+        """Colour by a column."""
         self.page.select_option("#colour", name)
 
     def drag(self, *places) -> None:
+        """Along places with the button held."""
         mouse = self.page.mouse
         mouse.move(*places[0])
         mouse.down()
@@ -372,13 +379,12 @@ class Watched:
 @pytest.fixture
 def map_page(browser, exported):
     """The page; at the end nothing was asked of a network and nothing complained."""
-    context = browser.new_context(viewport={"width": 1300, "height": 850})
-    watched = Watched(context, exported)
+    watched = Watched(browser, exported)
     yield watched
     assert watched.said == []
     assert watched.asked == []
     assert watched.page.evaluate("window.hacked") is None
-    context.close()
+    watched.page.context.close()
 
 
 def test_points_are_drawn(map_page):
@@ -424,7 +430,7 @@ def test_colours_follow_the_column(map_page):
     most = len(COLOURS) * len(MARKERS)
     assert f"other values ({40 - most})" in rest
     used = map_page.page.evaluate(
-        "astromorphMap.models().shown.map(f => [...f.booleans].filter(Boolean).length)"
+        "astromorphMap.models().shown.map(f => f.indices.length)"
     )
     assert len([n for n in used if n]) == len(MARKERS)
     assert sum(used) == NUMBER
@@ -483,7 +489,9 @@ def test_search_finds_and_says_how_many(map_page, query, rows):
     page.press("#query", "Enter")
     assert map_page.state("found") == rows
     says = page.inner_text("#said")
-    assert says == (f"{len(rows)} match{'es' * (len(rows) != 1)}" if rows else "no match")
+    assert says == (
+        f"{len(rows)} match{'es' * (len(rows) != 1)}" if rows else "no match"
+    )
     if rows:
         box = page.locator("#plot").bounding_box()
         x, y = map_page.place(rows[-1])
@@ -514,7 +522,9 @@ def test_a_lasso_makes_a_list_that_is_saved(map_page, tmp_path):
     assert map_page.state("list") == rows
     assert "List of 12 images" in page.inner_text("#list")
     assert page.locator("#list .strip canvas").count() == 12
-    with open(saved(page, "Save table", tmp_path), newline="", encoding="utf-8") as file:
+    with open(
+        saved(page, "Save table", tmp_path), newline="", encoding="utf-8"
+    ) as file:
         table = list(csv.DictReader(file))
     assert [row["image_id"] for row in table] == [IDS[k] for k in rows]
     safe = {k: artefacts.spreadsheet_safe(NAMES[k]) for k in rows}
@@ -524,7 +534,9 @@ def test_a_lasso_makes_a_list_that_is_saved(map_page, tmp_path):
     entries = list(read_filelist(saved(page, "Save file list", tmp_path)))
     assert [entry.columns["kind"] for entry in entries] == [KINDS[k % 4] for k in rows]
     assert all(entry.path.startswith("/") for entry in entries)
-    assert [entry.path[-13:] for entry in entries] == [f"fits/{k:03d}.fits" for k in rows]
+    assert [entry.path[-13:] for entry in entries] == [
+        f"fits/{k:03d}.fits" for k in rows
+    ]
 
 
 def test_a_box_selects_and_shift_adds(map_page):
@@ -618,7 +630,9 @@ def test_pictures_take_the_place_of_points(map_page):
     """One in each part of the map; pointing and clicking then mean them."""
     page = map_page.page
     page.check("#draw")
-    page.wait_for_function("Number(document.getElementById('pictures').dataset.number) > 9")
+    page.wait_for_function(
+        "Number(document.getElementById('pictures').dataset.number) > 9"
+    )
     page.mouse.click(*map_page.place(20))
     assert map_page.state("row") >= 0
     page.uncheck("#draw")
@@ -627,28 +641,26 @@ def test_pictures_take_the_place_of_points(map_page):
 
 def test_a_narrow_window_is_readable(browser, exported):
     """Nothing is cut off at the side."""
-    context = browser.new_context(viewport={"width": 360, "height": 700})
-    watched = Watched(context, exported)
+    watched = Watched(browser, exported, 360, 700)
     width = "document.documentElement.scrollWidth"
     assert watched.page.evaluate(width) <= 360
     watched.page.mouse.click(*watched.place(12))
     watched.page.locator("#image").wait_for()
     assert watched.page.evaluate(width) <= 360
     assert watched.said == []
-    context.close()
+    watched.page.context.close()
 
 
 def test_pictures_beside_the_page_are_shown(browser, run, tmp_path):
     """And where the folder is missing, the page says so and goes on."""
     page = export(run, tmp_path / "map.html", pictures=tmp_path / "map #files")
-    context = browser.new_context()
-    watched = Watched(context, page)
+    watched = Watched(browser, page)
     watched.page.mouse.move(*watched.place(13))
     watched.page.wait_for_selector("#card canvas[data-drawn]")
     assert watched.said == []
     shutil.move(tmp_path / "map #files", tmp_path / "gone")
-    watched = Watched(context, page)
+    watched = Watched(browser, page)
     watched.page.mouse.move(*watched.place(13))
     watched.page.wait_for_selector("#trouble", state="visible")
     assert "map #files" in watched.page.inner_text("#trouble")
-    context.close()
+    watched.page.context.close()

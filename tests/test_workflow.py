@@ -25,7 +25,7 @@ BASE = {
     "inference_settings": {"symmetry": "none", "batch_size": 8},
     "export_settings": {"thumbnail_size": 16},
 }
-EXPORTS = {"export_csv", "export_tensorboard"}
+EXPORTS = {"export_csv", "export_map", "export_tensorboard"}
 AFTER_INFER = {"infer", "evaluate", "analyse"} | EXPORTS
 TRAINED = {"train"} | AFTER_INFER
 RULE_OF = {
@@ -34,6 +34,7 @@ RULE_OF = {
     "results/model/model.pt": "train",
     "results/analysis.parquet": "analyse",
     "results/export/embeddings.csv": "export_csv",
+    "results/export/map.html": "export_map",
     "results/export/tensorboard": "export_tensorboard",
 }
 
@@ -199,8 +200,9 @@ def test_both_snakefiles_have_a_default_target(run):
     [
         ({"inference_settings": {"symmetry": "d4"}}, AFTER_INFER),
         ({"inference_settings": {"batch_size": 9}}, AFTER_INFER),
-        ({"analysis_settings": {"neighbours": 5}}, {"analyse"}),
+        ({"analysis_settings": {"neighbours": 5}}, {"analyse", "export_map"}),
         ({"export_settings": {"thumbnail_size": 20}}, {"export_tensorboard"}),
+        ({"export_settings": {"map_thumbnail_size": 20}}, {"export_map"}),
         ({"epochs": 16, "batch_size": 2}, TRAINED),
         ({"learning_rate": 0.99, "gamma": 0.001}, TRAINED),
         ({"training_settings": {"simulated_images": 21}}, TRAINED),

@@ -212,13 +212,17 @@ const astromorphMap = (() => {
       return (row) => !filter.has(of(row));
     });
     const { numbers } = column(state.colour), { entries, of } = numbers ? {} : categories(state.colour);
-    const views = models.shown.map(() => new Array(page.number).fill(false));
+    const views = models.shown.map(() => []);
     for (let row = 0; row < page.number; row++) {
       const shown = tests.every((test) => test(row));
       state.shown[row] = shown ? 1 : 0;
-      if (shown) views[numbers ? 0 : entries[of(row)].marker][row] = true;
+      if (shown) views[numbers ? 0 : entries[of(row)].marker].push(row);
     }
-    models.shown.forEach((filter, k) => { filter.booleans = views[k]; });
+    models.shown.forEach((filter, k) => {
+      const rows = views[k].length === page.number ? null : views[k], old = filter.indices;
+      const same = rows === old || (rows && old && rows.length === old.length && rows.every((row, j) => row === old[j]));
+      if (!same) filter.indices = rows;
+    });
     showCounts();
     later(drawPictures);
   }
@@ -575,7 +579,7 @@ const astromorphMap = (() => {
   }
 
   function listChanged() {
-    state.list = [...models.points.selected.indices];
+    state.list = [...models.points.selected.indices].sort((a, b) => a - b);
     state.listLength = LISTED_AT_ONCE;
     showList();
   }
@@ -678,8 +682,21 @@ const astromorphMap = (() => {
     new ResizeObserver(() => document.body.style.setProperty("--top", `${header.offsetHeight}px`)).observe(header);
   }
 
+  // WebGL that a processor imitates is slower than drawing without it.
+  function hasFastGraphics() {
+    const asked = location.hash.slice(1);
+    if (["webgl", "canvas"].includes(asked)) return asked === "webgl";
+    const context = document.createElement("canvas").getContext("webgl");
+    const names = context?.getExtension("WEBGL_debug_renderer_info");
+    const name = names ? context.getParameter(names.UNMASKED_RENDERER_WEBGL) : "";
+    context?.getExtension("WEBGL_lose_context")?.loseContext();
+    return Boolean(context) && !/swiftshader|llvmpipe|software|basic render/i.test(name);
+  }
+
   async function begin() {
-    const views = await Bokeh.embed.embed_item(read("bokeh"), $("drawing"));
+    const item = read("bokeh");
+    if (!hasFastGraphics()) item.doc.roots[0].attributes.output_backend = "canvas";
+    const views = await Bokeh.embed.embed_item(item, $("drawing"));
     const root = [...views][0], named = (name) => root.model.document.get_model_by_name(name);
     plot = root.model;
     models = { view: root, mapper: named("mapper"), bar: named("bar"), points: named("points"),

@@ -61,6 +61,7 @@ if Path("results/catalogue.csv").exists() and not any(p.exists() for p in MEMORY
         "changed since then, run `snakemake --forceall` with your other options."
     )
 
+
 def literal(name):
     """A name in which braces are braces; Snakemake takes them for wildcards."""
     return name.replace("{", "{{").replace("}", "}}")
