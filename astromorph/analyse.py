@@ -157,11 +157,13 @@ def analysed(
     rules, seed = settings.analysis_settings, settings.seed
     space = fit_space(embedded.vectors, rules.whiten, rules.components)
     points = space.place(embedded.vectors)
-    plane = space.components(embedded.vectors)
+    components = space.components(embedded.vectors)
+    plane = np.zeros((len(points), 2), np.float32)
+    plane[:, : components.shape[1]] = components[:, :2]
     LOG.info("%d images in %d components", *points.shape)
     indices, distances = neighbours.nearest(points, rules.neighbours, seed, threads)
     near = neighbours.near_duplicates(indices, distances)
-    scores, ranks = neighbours.outlier_scores(distances)
+    scores, ranks = neighbours.outlier_scores(components, indices)
     places = plane
     if rules.map == "umap":
         places = flat_map(points, plane, rules, seed, threads)

@@ -199,6 +199,34 @@ def _analyse(options: argparse.Namespace) -> None:
     )  # fmt: skip
 
 
+def _similar(options: argparse.Namespace) -> None:
+    from astromorph.pipeline import finished_run
+    from astromorph.similar import similar
+
+    run = finished_run(options.results, options.trained_network_name)
+    rows = similar(
+        run, options.to, options.top, options.output, options.table, options.datafile
+    )
+    for line in _aligned(rows):
+        print(line)
+
+
+def _aligned(rows: Sequence[dict[str, str]]) -> list[str]:
+    """A table as lines of text."""
+    cells = [list(rows[0]), *(list(row.values()) for row in rows)]
+    safe = [
+        [
+            "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cell)
+            for cell in row
+        ]
+        for row in cells
+    ]
+    widths = [max(map(len, column)) for column in zip(*safe, strict=True)]
+    return [
+        "  ".join(map(str.ljust, row, widths)).rstrip() for row in safe
+    ]  # fmt: skip
+
+
 def _export_csv(options: argparse.Namespace) -> None:
     from astromorph.export_csv import export_csv
 
@@ -277,6 +305,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_infer(steps)
     _add_evaluate(steps)
     _add_analyse(steps)
+    _add_similar(steps)
     _add_export(steps)
     _add_old(steps)
     return parser
@@ -403,6 +432,35 @@ def _add_analyse(steps: Any) -> None:
     step.add_argument("--output", default="results/analysis.parquet", help="to write")
     step.add_argument("--summary", default="results/analysis.json", help="to write")
     step.add_argument("--page", default="results/analysis.html", help="to write")
+
+
+def _add_similar(steps: Any) -> None:
+    step = _add(
+        steps,
+        "similar",
+        _similar,
+        "Show the images of a finished run that are most like any FITS image.",
+    )
+    step.add_argument(
+        "--to", nargs="+", required=True, metavar="FITS",
+        help="the image, in the list or not; with several channels, a file for each",
+    )  # fmt: skip
+    step.add_argument(
+        "--top", type=_positive, default=12, help="how many (%(default)s)"
+    )
+    _add_results(step)
+    _add_model(step, "the run's model (model/model.pt in its folder)")
+    _add_datafile(step)
+    step.add_argument("--output", metavar="PNG", help="pictures to write")
+    step.add_argument("--table", metavar="CSV", help="the table to write")
+
+
+def _positive(text: str) -> int:
+    """A whole number from 1."""
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
 
 
 def _add_export(steps: Any) -> None:

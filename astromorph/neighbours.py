@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 EXACT_UP_TO = 100_000  # images; beyond, neighbours are found by descent
 ROWS_AT_A_TIME = 4096
-BY_CHANCE = 0.01  # near-duplicates that a set without any may be said to have
+BY_CHANCE = 1.0  # pairs that a set without near-duplicates may be said to have
 SAME = 1e-4  # distance below which two images are equal but for rounding
 
 
@@ -91,7 +91,7 @@ def near_duplicates(indices: "Places", distances: "Points") -> "list[list[int]]"
     d_n)^m, is smaller than that by chance with probability 1 - (1 - u)^(n - 1). m is
     the data's own (Facco et al. 2017, from the two nearest). A pair counts where this
     probability, seen from both sides, is so small that all N images together
-    would give 0.01 such pairs. The rule asks for no scale and adapts to crowded and
+    would give one such pair. The rule asks for no scale and adapts to crowded and
     empty places.
 
     Parameters
@@ -155,26 +155,38 @@ def intrinsic_dimension(distances: "Points") -> float:
     return max(1.0, kept / total) if total > 0 else 1.0
 
 
-def outlier_scores(distances: "Points") -> "tuple[Points, NDArray[np.int32]]":
+def outlier_scores(
+    components: "Points", indices: "Places"
+) -> "tuple[Points, NDArray[np.int32]]":
     """How far each image lies from its like, and its rank, 1 the farthest.
 
-    The mean distance to its nearest images (Angiulli & Pizzuti 2002).
+    The mean distance to its nearest images (Angiulli & Pizzuti 2002), over the median
+    of all. The nearest are those by cosine; the distances are not, because what has
+    no like mostly lies farther from the mean too. Planted oddities come out on top so,
+    which they do less by cosine alone or by the local outlier factor
+    (docs/analysis.md).
 
     Parameters
     ----------
-    distances : ndarray, shape (N, M), float32
-        To the nearest.
+    components : ndarray, shape (N, K), float32
+        Not of length 1.
+    indices : ndarray, shape (N, M), int64
+        Their nearest.
 
     Returns
     -------
     scores : ndarray, shape (N,), float32
-        0 where there are no others.
+        1 is usual; 0 where there are no others.
     ranks : ndarray, shape (N,), int32
         From 1; of equal scores the first image has the first rank.
     """
-    scores = np.zeros(len(distances), np.float32)
-    if distances.shape[1]:
-        scores = distances.mean(axis=1, dtype=np.float64).astype(np.float32)
+    scores = np.zeros(len(indices), np.float32)
+    if indices.shape[1]:
+        for rows in _parts(len(indices)):
+            difference = components[indices[rows]] - components[rows, None]
+            scores[rows] = np.linalg.norm(difference, axis=2).mean(axis=1)
+        usual = float(np.median(scores))
+        scores /= np.float32(usual or 1)
     ranks = np.empty(len(scores), np.int32)
     ranks[np.argsort(-scores, kind="stable")] = np.arange(1, len(scores) + 1)
     return scores, ranks

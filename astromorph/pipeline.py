@@ -12,14 +12,19 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from astromorph.artefacts import replacing
+from astromorph.artefacts import SPLIT_COLUMNS, read_csv, replacing
+from astromorph.errors import AstromorphError
 from astromorph.filelist import HEAD, Shard, plan_shards, read_filelist
 from astromorph.provenance import canonical_json, code_digest, digest
 from astromorph.settings import Settings, needs_head, part_of, required_datafile
 from astromorph.sources import states
 from astromorph.split import split
 from astromorph.validate import validate
+
+if TYPE_CHECKING:
+    from astromorph.similar import Run
 
 LOG = logging.getLogger(__name__)
 
@@ -225,6 +230,44 @@ def run_infer(
         )
     if settings.export_to_csv:
         export_csv(layout.catalogue, layout.split, embeddings, layout.csv)
+
+
+def finished_run(results: str | Path, model: str | None = None) -> "Run":
+    """The files of a run that has an analysis.
+
+    Parameters
+    ----------
+    results : path
+        The folder of its results.
+    model : str, optional
+        The model file, where it is not ``model/model.pt`` in that folder.
+
+    Raises
+    ------
+    AstromorphError
+        The run is not there, or not finished.
+    """
+    from astromorph.similar import Run
+
+    layout = Layout(Path(results))
+    summary = layout.analysis.with_suffix(".json")
+    for path in (layout.catalogue, layout.split, layout.analysis, summary):
+        if not path.exists():
+            raise AstromorphError(
+                f"{path}: no such file; name the folder of a finished run with "
+                "--results, or run `snakemake` or `astromorph infer` first"
+            )
+    fates = read_csv(layout.split, SPLIT_COLUMNS)
+    shards = dict.fromkeys(fate["shard"] for fate in fates)
+    return Run(
+        layout.catalogue,
+        layout.split,
+        Path(model or layout.model),
+        layout.analysis,
+        summary,
+        tuple(layout.tensors(shard) for shard in shards),
+        tuple(layout.embeddings(shard) for shard in shards),
+    )
 
 
 def _prepare(

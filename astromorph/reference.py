@@ -51,8 +51,21 @@ def find_reference(settings: Settings, datafile: str | Path) -> Reference:
     AstromorphError
         None of the first 256 files has an image.
     """
-    rules = settings.data_settings
     head = list(itertools.islice(read_filelist(datafile), HEAD))
+    return reference_of(settings, head, datafile)
+
+
+def reference_of(
+    settings: Settings, head: Sequence[Entry], datafile: str | Path
+) -> Reference:
+    """The same from the entries at the head of a list, of which `datafile` is the name.
+
+    Raises
+    ------
+    AstromorphError
+        None of them has an image.
+    """
+    rules = settings.data_settings
     channels = fixed_channels(rules.planes, len(head[0].paths))
     if channels is None:
         channels = _first_channels(head, rules, datafile)

@@ -64,25 +64,20 @@ class Space:
         -------
         ndarray, shape (N, K), float32
         """
-        points = np.empty((len(vectors), self.axes.shape[1]), np.float32)
-        for rows in _parts(len(vectors)):
-            points[rows] = self._placed(vectors[rows])
-        return points
+        return self._projected(vectors, self.angular)
 
     def components(self, vectors: "Vectors") -> "Vectors":
-        """The first two principal components `(N, 2)`, float32, evened; else 0."""
-        plane = np.zeros((len(vectors), 2), np.float32)
-        axes = self.axes[:, :2]
-        for rows in _parts(len(vectors)):
-            found = (np.asarray(vectors[rows], np.float64) - self.mean) @ axes
-            plane[rows, : found.shape[1]] = found
-        return plane
+        """The same `(N, K)` with their own lengths: how far from the mean."""
+        return self._projected(vectors, False)
 
-    def _placed(self, vectors: "Vectors") -> "NDArray[np.float64]":
-        points = (np.asarray(vectors, np.float64) - self.mean) @ self.axes
-        if self.angular:
-            length = np.linalg.norm(points, axis=1, keepdims=True)
-            points /= np.maximum(length, self.least)
+    def _projected(self, vectors: "Vectors", directions: bool) -> "Vectors":
+        points = np.empty((len(vectors), self.axes.shape[1]), np.float32)
+        for rows in _parts(len(vectors)):
+            found = (np.asarray(vectors[rows], np.float64) - self.mean) @ self.axes
+            if directions:
+                length = np.linalg.norm(found, axis=1, keepdims=True)
+                found /= np.maximum(length, self.least)
+            points[rows] = found
         return points
 
 

@@ -31,7 +31,7 @@ LAYERS = [
     {"space", "neighbours", "clusters"},
     {"flat_map"},
     {"sky", "presets"},
-    {"needs", "analysis_file"},
+    {"needs", "analysis_file", "strip"},
     {"analyse"},
     {"tensor_file", "tile_decoder", "filelist", "duplicates", "fits_header"},
     {"sources"},
@@ -62,7 +62,7 @@ LAYERS = [
     {"trainer"},
     {"resume"},
     {"train", "infer"},
-    {"evaluate", "export_csv", "export_map", "export_tensorboard"},
+    {"evaluate", "similar", "export_csv", "export_map", "export_tensorboard"},
     {"pipeline"},
     {"cli"},
     {"__main__"},
@@ -73,7 +73,7 @@ TORCH = {
     "cache", "datasets", "augment", "networks", "byol", "optimise", "checkpoint",
     "trainer", "train", "infer", "evaluate", "devices", "distributed", "history",
     "initial_weights", "teacher", "embed", "learner",
-    "batching", "models", "fits_dataset", "convert", "resume",
+    "batching", "models", "fits_dataset", "convert", "resume", "similar",
 }  # fmt: skip
 FITS = {"fits_file", "fits_facts", "fits_image", "celestial", "tile_decoder"}
 MODULES = sorted(p.stem for p in PACKAGE.glob("*.py") if p.stem != "__init__")

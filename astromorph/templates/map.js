@@ -6,7 +6,7 @@ const astromorphMap = (() => {
   const $ = (id) => document.getElementById(id);
   const read = (id) => JSON.parse($(id).textContent);
   const page = read("page");
-  const OTHER = "other values", NONE = "none";
+  const OTHER = "other values", NONE = "(none)";
   const LISTED_AT_ONCE = 60, SHEETS_KEPT = 96, CELL = 64, NARROW = 640;
   const state = {
     colour: "", filters: new Map(), row: -1, trail: [], found: [], list: [],
