@@ -360,8 +360,10 @@ class Watched:
         mouse = self.page.mouse
         mouse.move(*places[0])
         mouse.down()
-        for place in places[1:]:
+        for place in places[1:]:  # slowly, as a hand does
+            self.page.wait_for_timeout(100)
             mouse.move(*place, steps=4)
+        self.page.wait_for_timeout(100)
         mouse.up()
 
     def expect_list(self, rows: list[int]) -> None:
