@@ -107,6 +107,16 @@ class Layout:
         """The folder for TensorBoard's projector."""
         return self.results / "export" / "tensorboard"
 
+    @property
+    def map(self) -> Path:
+        """The map to look at in a browser."""
+        return self.results / "export" / "map.html"
+
+    @property
+    def map_pictures(self) -> Path:
+        """Its pictures, where they do not fit into it."""
+        return self.results / "export" / "map_files"
+
     def tensors(self, shard: str) -> Path:
         """One shard's images."""
         return self.results / "tensors" / f"{shard}.pt"
@@ -212,15 +222,20 @@ def run_infer(
         processes,
     )
     inputs = Inputs(layout.catalogue, layout.split, tuple(embeddings), layout.analysis)
-    _export(settings, layout, inputs, tensors)
+    _export(settings, layout, inputs, tensors, shards[-1].stop)
 
 
 def _export(
-    settings: Settings, layout: Layout, inputs: Inputs, tensors: list[Path]
+    settings: Settings,
+    layout: Layout,
+    inputs: Inputs,
+    tensors: list[Path],
+    images: int,
 ) -> None:
     """All that other programs read."""
     from astromorph.export_csv import export_csv
     from astromorph.export_fits import export_fits
+    from astromorph.export_map import export_map
     from astromorph.export_parquet import export_parquet
     from astromorph.export_tensorboard import export_tensorboard
     from astromorph.export_votable import export_votable
@@ -236,6 +251,18 @@ def _export(
     for form in settings.export_settings.tables:
         write, output = writers[form]
         write(settings, inputs, output)
+    if settings.export_settings.map:
+        one_file = images <= settings.export_settings.map_one_file
+        export_map(
+            settings,
+            inputs.catalogue,
+            inputs.split,
+            inputs.analysis,
+            tensors,
+            layout.map,
+            None if one_file else layout.map_pictures,
+            layout.evaluation if settings.evaluation_settings.images else None,
+        )
 
 
 def finished_run(results: str | Path, model: str | None = None) -> "Run":

@@ -28,7 +28,7 @@ BASE = {
     "export_settings": {"thumbnail_size": 16},
 }
 TABLES = {"export_csv", "export_parquet", "export_fits", "export_votable"}
-EXPORTS = {*TABLES, "export_tensorboard"}
+EXPORTS = {*TABLES, "export_map", "export_tensorboard"}
 AFTER_INFER = {"infer", "evaluate", "analyse"} | EXPORTS
 TRAINED = {"train"} | AFTER_INFER
 RULE_OF = {
@@ -40,6 +40,7 @@ RULE_OF = {
     "results/export/embeddings.parquet": "export_parquet",
     "results/export/embeddings.fits": "export_fits",
     "results/export/embeddings.vot": "export_votable",
+    "results/export/map.html": "export_map",
     "results/export/tensorboard": "export_tensorboard",
 }
 
@@ -227,6 +228,7 @@ def test_both_snakefiles_have_a_default_target(run):
         ({"export_settings": {"thumbnail_size": 20}}, {"export_tensorboard"}),
         ({"export_settings": {"csv_separator": "semicolon"}}, {"export_csv"}),
         ({"export_settings": {"tables": ["fits"]}}, set()),
+        ({"export_settings": {"map_thumbnail_size": 20}}, {"export_map"}),
         ({"epochs": 16, "batch_size": 2}, TRAINED),
         ({"learning_rate": 0.99, "gamma": 0.001}, TRAINED),
         ({"training_settings": {"simulated_images": 21}}, TRAINED),

@@ -119,4 +119,6 @@ def targets():
         f"results/export/embeddings.{endings[form]}"
         for form in dict.fromkeys(SETTINGS.export_settings.tables)
     ]
+    if SETTINGS.export_settings.map:
+        wanted.append("results/export/map.html")
     return wanted
