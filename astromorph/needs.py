@@ -48,8 +48,8 @@ def needs_of(step: str, settings: Settings, images: int, cores: int = 1) -> Need
     Parameters
     ----------
     step : str
-        ``validate``, ``preprocess``, ``split``, ``train``, ``infer``, ``evaluate`` or
-        ``export``.
+        ``validate``, ``preprocess``, ``split``, ``train``, ``infer``, ``evaluate``,
+        ``gallery``, ``report`` or ``export``.
     settings : Settings
         All of them.
     images : int
@@ -84,6 +84,9 @@ def needs_of(step: str, settings: Settings, images: int, cores: int = 1) -> Need
         looked_at = min(images, settings.evaluation_settings.images)
         # The original and what became of it, by two or three networks.
         return _needs(WITH_TORCH + 2 * batch + 1000, 30 * looked_at * seconds)
+    if step in ("gallery", "report"):
+        # Torch, and the analysis a part at a time; sheets have a limit.
+        return _needs(WITH_TORCH, images / FILES_PER_SECOND / 20)
     length = settings.byol_settings.representation_size or FEATURES
     return _needs(PLAIN + 500 + images * length * 8e-6, images / FILES_PER_SECOND / 4)
 

@@ -72,6 +72,21 @@ class Layout:
         return self.results / "evaluation.json"
 
     @property
+    def history_figure(self) -> Path:
+        """The same, drawn."""
+        return self.results / "model" / "history.png"
+
+    @property
+    def settings_page(self) -> Path:
+        """All settings, and versions."""
+        return self.results / "report" / "settings.html"
+
+    @property
+    def gallery(self) -> Path:
+        """The folder of contact sheets."""
+        return self.results / "export" / "gallery"
+
+    @property
     def csv(self) -> Path:
         """The table of embeddings."""
         return self.results / "export" / "embeddings.csv"
@@ -116,6 +131,7 @@ def run_train(
     Path
         The model file.
     """
+    from astromorph.plot_history import plot_history
     from astromorph.train import train
 
     layout = Layout(Path(results))
@@ -131,6 +147,7 @@ def run_train(
         layout.scalars,
         processes,
     )
+    plot_history(layout.history, layout.history_figure)
     return model
 
 
@@ -156,6 +173,7 @@ def run_infer(
     from astromorph.export_csv import export_csv
     from astromorph.export_tensorboard import export_tensorboard
     from astromorph.infer import infer
+    from astromorph.settings_page import write_settings_page
 
     layout = Layout(Path(results))
     model = Path(settings.trained_network_name or layout.model)
@@ -186,6 +204,7 @@ def run_infer(
     )
     if settings.export_to_csv:
         export_csv(layout.catalogue, layout.split, embeddings, layout.csv)
+    write_settings_page(settings, model, layout.settings_page)
 
 
 def _prepare(

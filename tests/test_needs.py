@@ -5,7 +5,8 @@ import pytest
 from astromorph.needs import LONGEST, MOST_MB, WITH_TORCH, Needs, needs_of
 from astromorph.settings import parse
 
-STEPS = ("validate", "preprocess", "split", "train", "infer", "evaluate", "export")
+STEPS = ("validate", "preprocess", "split", "train", "infer", "evaluate", "gallery",
+         "report", "export")  # fmt: skip
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -4,7 +4,13 @@ rule export_csv:
         split="results/split.csv",
         embeddings=every("results/embeddings/{shard}.parquet"),
     output:
-        csv="results/export/embeddings.csv",
+        csv=table(
+            "results/export/embeddings.csv",
+            300 + 12 * (SETTINGS.byol_settings.representation_size or needs.FEATURES),
+            "Facts and embeddings: embeddings.csv",
+            caption="../report/embeddings.rst",
+            category="Tables",
+        ),
     log:
         "results/logs/export/csv.log",
     benchmark:
