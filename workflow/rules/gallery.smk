@@ -1,3 +1,8 @@
+def titled(sheet):
+    """The name of a sheet as the report lists it: Cluster 00."""
+    return sheet.replace("_", " ").capitalize()
+
+
 # The file list is read where the pictures are drawn from the files themselves.
 rule export_gallery:
     input:
@@ -12,7 +17,7 @@ rule export_gallery:
             patterns=["{sheet}.png"],
             caption="../report/gallery.rst",
             category="Galleries",
-            labels={"sheet": "{sheet}"},
+            labels=lambda wildcards: {"sheet": titled(wildcards.sheet)},
         ),
     log:
         "results/logs/export/gallery.log",
