@@ -464,7 +464,9 @@ def _add_report(steps: Any) -> None:
     )  # fmt: skip
     _add_datafile(page)
     _add_model(page, "the model")
-    page.add_argument("--output", default="results/report/settings.html", help="to write")
+    page.add_argument(
+        "--output", default="results/report/settings.html", help="to write"
+    )
 
 
 def _add_old(steps: Any) -> None:

@@ -119,9 +119,7 @@ def _paint_groups(paper: "NDArray[np.uint8]", layout: Layout) -> None:
         paper[rows, left - GAP // 2 : right + SIDE + GAP // 2] = GROUPED
 
 
-def _paint(
-    paper: "NDArray[np.uint8]", picture: Picture, left: int, top: int
-) -> None:
+def _paint(paper: "NDArray[np.uint8]", picture: Picture, left: int, top: int) -> None:
     """Put a picture in the middle of its frame, the first row at the bottom."""
     frame = paper[top : top + SIDE, left : left + SIDE]
     frame[:] = EMPTY
@@ -240,9 +238,7 @@ def plain(text: str) -> str:
     from matplotlib.font_manager import get_font
 
     known = get_font(font_file()).get_charmap()
-    return "".join(
-        c if c.isprintable() and ord(c) in known else UNKNOWN for c in text
-    )
+    return "".join(c if c.isprintable() and ord(c) in known else UNKNOWN for c in text)
 
 
 def shortened(text: str, points: float, width: float) -> str:

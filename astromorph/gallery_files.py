@@ -73,9 +73,7 @@ def picture_of_files(
         return Picture(None, problem=str(error))
     if image.mask.all():
         return Picture(None, problem="all pixels are NaN, infinite or blank")
-    return framed(
-        stretched(image, stretch), image.mask, facts.pixel_scale_arcsec, side
-    )
+    return framed(stretched(image, stretch), image.mask, facts.pixel_scale_arcsec, side)
 
 
 def stretched(image: Image, stretch: str) -> "NDArray[np.float32]":
@@ -135,7 +133,10 @@ def framed(
     """
     height, width = pixels.shape
     largest = max(height, width)
-    new = (max(1, round(side * height / largest)), max(1, round(side * width / largest)))
+    new = (
+        max(1, round(side * height / largest)),
+        max(1, round(side * width / largest)),
+    )
     bad = np.zeros(pixels.shape, np.bool_) if mask is None else mask
     shown, seen = resize(Image(pixels[None], bad), *new)
     plane = np.where(seen, np.clip(shown[0], 0, 1), np.float32(np.nan))

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,7 @@ def plot_history(history: str | Path, output: str | Path) -> None:
     LOG.info("%s: %d epochs", output, len(rows))
 
 
-def draw_history(columns: dict[str, Sequence[float]]) -> Any:
+def draw_history(columns: Mapping[str, Sequence[float]]) -> Any:
     """The figure.
 
     Parameters
@@ -128,7 +128,7 @@ def draw_history(columns: dict[str, Sequence[float]]) -> Any:
     return figure
 
 
-def _draw(axes: Any, panel: Panel, columns: dict[str, Sequence[float]]) -> None:
+def _draw(axes: Any, panel: Panel, columns: Mapping[str, Sequence[float]]) -> None:
     from matplotlib.ticker import MaxNLocator
 
     epochs = columns["epoch"]

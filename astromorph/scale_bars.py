@@ -7,7 +7,7 @@ from astromorph.resample import target_shape
 from astromorph.settings import PreprocessSettings
 
 LONGEST_SHARE = 0.4  # of the picture's width that a bar may take
-UNITS = ((3600.0, "°"), (60.0, "′"), (1.0, "″"), (1e-3, " mas"))
+UNITS = ((3600.0, "°"), (60.0, "\N{PRIME}"), (1.0, "\N{DOUBLE PRIME}"), (1e-3, " mas"))
 ROUND = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
 LARGER = (50.0, 100.0, 200.0, 500.0)
 
