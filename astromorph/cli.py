@@ -189,6 +189,16 @@ def _evaluate(options: argparse.Namespace) -> None:
     )  # fmt: skip
 
 
+def _analyse(options: argparse.Namespace) -> None:
+    from astromorph.analyse import analyse
+
+    settings = _settings(options)
+    analyse(
+        settings, options.catalogue, options.split, options.embeddings, options.output,
+        options.summary, options.page, _cores(settings, options),
+    )  # fmt: skip
+
+
 def _export_csv(options: argparse.Namespace) -> None:
     from astromorph.export_csv import export_csv
 
@@ -284,6 +294,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(steps)
     _add_infer(steps)
     _add_evaluate(steps)
+    _add_analyse(steps)
     _add_export(steps)
     _add_report(steps)
     _add_old(steps)
@@ -398,6 +409,19 @@ def _add_evaluate(steps: Any) -> None:
     )
     step.add_argument("--output", default="results/evaluation.json", help="to write")
     step.add_argument("--page", default="results/evaluation.html", help="to write")
+
+
+def _add_analyse(steps: Any) -> None:
+    step = _add_step(
+        steps,
+        "analyse",
+        _analyse,
+        "Find clusters, a map, neighbours, near-duplicates and outliers.",
+    )
+    _add_embeddings(step)
+    step.add_argument("--output", default="results/analysis.parquet", help="to write")
+    step.add_argument("--summary", default="results/analysis.json", help="to write")
+    step.add_argument("--page", default="results/analysis.html", help="to write")
 
 
 def _add_export(steps: Any) -> None:

@@ -87,6 +87,11 @@ class Layout:
         return self.results / "export" / "gallery"
 
     @property
+    def analysis(self) -> Path:
+        """What lies together; JSON and HTML stand beside it."""
+        return self.results / "analysis.parquet"
+
+    @property
     def csv(self) -> Path:
         """The table of embeddings."""
         return self.results / "export" / "embeddings.csv"
@@ -168,9 +173,11 @@ def run_infer(
     processes : int
         How many processes read files, and how many threads infer.
     """
+    from astromorph.analyse import analyse
     from astromorph.checkpoint import load_model
     from astromorph.evaluate import evaluate
     from astromorph.export_csv import export_csv
+    from astromorph.export_gallery import export_gallery
     from astromorph.export_tensorboard import export_tensorboard
     from astromorph.infer import infer
     from astromorph.settings_page import write_settings_page
@@ -194,6 +201,16 @@ def run_infer(
             layout.evaluation.with_suffix(".html"),
             processes,
         )
+    analyse(
+        settings,
+        layout.catalogue,
+        layout.split,
+        embeddings,
+        layout.analysis,
+        layout.analysis.with_suffix(".json"),
+        layout.analysis.with_suffix(".html"),
+        processes,
+    )
     export_tensorboard(
         settings,
         layout.catalogue,
@@ -204,6 +221,16 @@ def run_infer(
     )
     if settings.export_to_csv:
         export_csv(layout.catalogue, layout.split, embeddings, layout.csv)
+    if settings.export_settings.gallery:
+        export_gallery(
+            settings,
+            required_datafile(settings, source),
+            layout.catalogue,
+            layout.analysis,
+            tensors,
+            model,
+            layout.gallery,
+        )
     write_settings_page(settings, model, layout.settings_page)
 
 

@@ -328,13 +328,15 @@ class EvaluationSettings(Section):
 class AnalysisSettings(Section):
     """`analysis_settings`: clusters, map, neighbours and outliers."""
 
-    whiten: bool = True
-    """Whether the principal components of the embeddings, in which all distances
-    are taken, are scaled to variance 1. Neighbours of whitened embeddings share
-    the kind more often."""
+    whiten: Fraction = 0.5
+    """How far the principal components of the embeddings, in which all distances
+    are taken, are evened: each is divided by this power of its standard deviation.
+    0 leaves them, 1 gives all variance 1. Half way neighbours share the kind most
+    often."""
 
     components: Annotated[int, Field(ge=2, le=512)] = 64
-    """Most principal components that are kept; one for every four images."""
+    """Most principal components that are kept; one for every four images, at least
+    eight."""
 
     cluster_by: Literal["kmeans", "hdbscan"] = "kmeans"
     """Which clusters the column `cluster`, the map and the galleries show; both
@@ -345,7 +347,8 @@ class AnalysisSettings(Section):
     mean silhouette, from 2 to `max_clusters`."""
 
     max_clusters: Annotated[int, Field(ge=2, le=200)] = 20
-    """The largest number that is tried where `clusters` is null."""
+    """The largest number that is tried where `clusters` is null; the root of the
+    number of images where that is smaller."""
 
     min_cluster_size: Annotated[int, Field(ge=2)] | None = None
     """The smallest group that HDBSCAN calls a cluster. Null takes a hundredth of

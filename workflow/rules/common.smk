@@ -115,6 +115,7 @@ def targets():
     wanted = [
         "results/validation.html",
         "results/split.csv",
+        "results/analysis.html",
         "results/export/tensorboard",
         "results/report/settings.html",
         *every("results/embeddings/{shard}.parquet"),
