@@ -21,6 +21,7 @@ COLUMNS = {
     "results/split.csv": artefacts.SPLIT_COLUMNS,
     "results/tensors/{shard}.csv": artefacts.CONTENTS_COLUMNS,
     "results/model/history.csv": artefacts.HISTORY_COLUMNS,
+    "results/export/gallery/sheets.csv": artefacts.GALLERY_COLUMNS,
     "results/export/embeddings.csv": artefacts.EXPORT_COLUMNS,
 }
 

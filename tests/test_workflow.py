@@ -456,7 +456,7 @@ def test_the_report_holds_all_that_is_made_to_be_looked_at(run):
 
 
 def test_large_tables_stay_out_of_the_report(run, sources):
-    """Where a table is larger than the report can bear, it is left out, nothing else."""
+    """A table that is larger than a report can bear is left out, and nothing else."""
     rules = sources.parent / "workflow" / "rules" / "common.smk"
     text = rules.read_text()
     assert "MOST_REPORTED = 20_000_000" in text

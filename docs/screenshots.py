@@ -1,0 +1,83 @@
+"""Take the pictures of README and guide from a finished run on the simulated sky.
+
+``make run``, then ``python docs/screenshots.py sample``. Chromium has to be there. A
+function per picture; `PICTURES` names their files.
+"""
+
+import contextlib
+import io
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+HERE = Path(__file__).parent
+SIZE = (1280, 860)  # pixels of the browser's window
+MOST_BYTES = 300_000
+COLOURS = (256, 128, 64, 32)  # of the palette; as many as fit into the bytes
+
+
+def write_screenshots(run: Path, folder: Path, names: list[str]) -> None:
+    """Take the pictures of a run, all or those that are named."""
+    folder.mkdir(exist_ok=True)
+    for name in names or PICTURES:
+        data = small(PICTURES[name](run.resolve()))
+        part = (folder / name).with_suffix(".tmp")
+        part.write_bytes(data)
+        part.replace(folder / f"{name}.png")
+        print(f"{folder / name}.png: {len(data) / 1000:.0f} kB")
+
+
+def report(run: Path) -> bytes:
+    """The report, a contact sheet opened; ``snakemake --report`` has made it."""
+    with browser() as page:
+        page.goto((run / "report.html").as_uri())
+        page.get_by_text("Galleries", exact=True).first.click()
+        page.wait_for_selector("tbody tr")
+        page.locator("tbody tr").first.locator("a").first.click()
+        page.wait_for_function(
+            "() => [...document.images].some(i => i.complete && i.naturalWidth > 500)"
+        )
+        return bytes(page.screenshot())
+
+
+def gallery(run: Path) -> bytes:
+    """A contact sheet as it is: the second largest cluster."""
+    sheets = sorted((run / "results" / "export" / "gallery").glob("cluster_*.png"))
+    return sheets[min(1, len(sheets) - 1)].read_bytes()
+
+
+PICTURES: dict[str, Callable[[Path], bytes]] = {"report": report, "gallery": gallery}
+
+
+@contextlib.contextmanager
+def browser() -> Iterator[Any]:
+    """A page of Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+        )
+        yield chromium.new_page(viewport={"width": SIZE[0], "height": SIZE[1]})
+        chromium.close()
+
+
+def small(data: bytes) -> bytes:
+    """The PNG with as many colours as its size allows."""
+    with Image.open(io.BytesIO(data)) as picture:
+        whole = picture.convert("RGB")
+    for colours in COLOURS:
+        buffer = io.BytesIO()
+        reduced = whole.quantize(colours, dither=Image.Dither.NONE)
+        reduced.save(buffer, format="PNG", optimize=True)
+        if buffer.tell() <= MOST_BYTES:
+            break
+    return buffer.getvalue()
+
+
+if __name__ == "__main__":
+    write_screenshots(Path(sys.argv[1]), HERE / "images", sys.argv[2:])
