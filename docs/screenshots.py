@@ -17,7 +17,7 @@ from PIL import Image
 HERE = Path(__file__).parent
 SIZE = (1280, 860)  # pixels of the browser's window
 MOST_BYTES = 300_000
-COLOURS = (256, 128, 64, 32)  # of the palette; as many as fit into the bytes
+GRAYS = (224, 112, 56, 28)  # in the palette; as many as fit into the bytes
 
 
 def write_screenshots(run: Path, folder: Path, names: list[str]) -> None:
@@ -45,9 +45,8 @@ def report(run: Path) -> bytes:
 
 
 def gallery(run: Path) -> bytes:
-    """A contact sheet as it is: the second largest cluster."""
-    sheets = sorted((run / "results" / "export" / "gallery").glob("cluster_*.png"))
-    return sheets[min(1, len(sheets) - 1)].read_bytes()
+    """A contact sheet as it is: examples and their neighbours."""
+    return (run / "results" / "export" / "gallery" / "neighbours_1.png").read_bytes()
 
 
 PICTURES: dict[str, Callable[[Path], bytes]] = {"report": report, "gallery": gallery}
@@ -67,12 +66,17 @@ def browser() -> Iterator[Any]:
 
 
 def small(data: bytes) -> bytes:
-    """The PNG with as many colours as its size allows."""
+    """The PNG with its most frequent colours, and as many grays as its size allows."""
     with Image.open(io.BytesIO(data)) as picture:
         whole = picture.convert("RGB")
-    for colours in COLOURS:
+    counted = sorted(whole.getcolors(whole.width * whole.height), reverse=True)
+    coloured = [c for _, c in counted if max(c) - min(c) > 8][:32]
+    for number in GRAYS:
+        grays = [(round(255 * k / (number - 1)),) * 3 for k in range(number)]
+        palette = Image.new("P", (1, 1))
+        palette.putpalette([part for colour in coloured + grays for part in colour])
         buffer = io.BytesIO()
-        reduced = whole.quantize(colours, dither=Image.Dither.NONE)
+        reduced = whole.quantize(palette=palette, dither=Image.Dither.NONE)
         reduced.save(buffer, format="PNG", optimize=True)
         if buffer.tell() <= MOST_BYTES:
             break
