@@ -546,7 +546,7 @@ def reported(report: Path) -> dict[str, dict]:
     text = report.read_text()
     decoder = json.JSONDecoder()
     results, categories = (
-        decoder.raw_decode(text, re.search(rf"var {name} = ", text).end())[0]
+        decoder.raw_decode(text, re.search(rf'id="{name}">\s*var {name} = ', text).end())[0]
         for name in ("results", "categories")
     )
     for category, parts in categories.items():
