@@ -245,6 +245,15 @@ def _report_settings(options: argparse.Namespace) -> None:
     )
 
 
+def _export_map(options: argparse.Namespace) -> None:
+    from astromorph.export_map import export_map
+
+    export_map(
+        _settings(options), options.catalogue, options.split, options.analysis,
+        options.tensors, options.output, options.pictures, options.evaluation,
+    )  # fmt: skip
+
+
 def _settings(options: argparse.Namespace) -> Settings:
     """Settings of the file or the string, with what the command line says instead."""
     values: dict[str, Any] = {}
@@ -450,6 +459,7 @@ def _add_export(steps: Any) -> None:
         "--output", default="results/export/tensorboard", help="to write"
     )
     _add_gallery(forms)
+    _add_export_map(forms)
 
 
 def _add_gallery(forms: Any) -> None:
@@ -491,6 +501,24 @@ def _add_report(steps: Any) -> None:
     page.add_argument(
         "--output", default="results/report/settings.html", help="to write"
     )
+
+
+def _add_export_map(forms: Any) -> None:
+    page = _add_step(forms, "map", _export_map, "One page: the map in a browser.")
+    page.add_argument("--catalogue", default="results/catalogue.csv", help="to read")
+    page.add_argument("--split", default="results/split.csv", help="to read")
+    page.add_argument("--analysis", default="results/analysis.parquet", help="to read")
+    page.add_argument(
+        "--tensors", nargs="+", required=True, metavar="PT", help="all shards, in order"
+    )
+    page.add_argument(
+        "--evaluation", metavar="JSON", help="to read: its verdict stands on the page"
+    )
+    page.add_argument("--output", default="results/export/map.html", help="to write")
+    page.add_argument(
+        "--pictures", metavar="DIR",
+        help="to write, beside the page; without it the pictures are in the page",
+    )  # fmt: skip
 
 
 def _add_old(steps: Any) -> None:

@@ -101,6 +101,16 @@ class Layout:
         """The folder for TensorBoard's projector."""
         return self.results / "export" / "tensorboard"
 
+    @property
+    def map(self) -> Path:
+        """The map to look at in a browser."""
+        return self.results / "export" / "map.html"
+
+    @property
+    def map_pictures(self) -> Path:
+        """Its pictures, where they do not fit into it."""
+        return self.results / "export" / "map_files"
+
     def tensors(self, shard: str) -> Path:
         """One shard's images."""
         return self.results / "tensors" / f"{shard}.pt"
@@ -178,6 +188,7 @@ def run_infer(
     from astromorph.evaluate import evaluate
     from astromorph.export_csv import export_csv
     from astromorph.export_gallery import export_gallery
+    from astromorph.export_map import export_map
     from astromorph.export_tensorboard import export_tensorboard
     from astromorph.infer import infer
     from astromorph.settings_page import write_settings_page
@@ -219,6 +230,18 @@ def run_infer(
         tensors,
         layout.projector,
     )
+    if settings.export_settings.map:
+        one_file = shards[-1].stop <= settings.export_settings.map_one_file
+        export_map(
+            settings,
+            layout.catalogue,
+            layout.split,
+            layout.analysis,
+            tensors,
+            layout.map,
+            None if one_file else layout.map_pictures,
+            layout.evaluation if settings.evaluation_settings.images else None,
+        )
     if settings.export_to_csv:
         export_csv(layout.catalogue, layout.split, embeddings, layout.csv)
     if settings.export_settings.gallery:

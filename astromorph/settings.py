@@ -395,6 +395,10 @@ class ExportSettings(Section):
     map_thumbnail_size: Annotated[int, Field(ge=16, le=256)] = 64
     """Side in pixels of a picture in `map.html`."""
 
+    map_one_file: Annotated[int, Field(ge=0)] = 20_000
+    """Most listed images whose pictures are in `map.html` itself; those of a longer
+    list lie beside it in `map_files`."""
+
     gallery: bool = True
     """Write contact sheets of clusters, outliers and neighbours."""
 
@@ -516,7 +520,10 @@ PARTS: dict[str, tuple[str, ...]] = {
     "export_csv": ("export_settings.csv_separator",),
     "export_tables": (),
     "export_tensorboard": ("export_settings.thumbnail_size",),
-    "export_map": ("export_settings.map_thumbnail_size",),
+    "export_map": (
+        "export_settings.map_thumbnail_size",
+        "export_settings.map_one_file",
+    ),
     "export_gallery": (
         "seed",
         *READING,

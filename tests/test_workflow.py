@@ -28,7 +28,7 @@ BASE = {
     "inference_settings": {"symmetry": "none", "batch_size": 8},
     "export_settings": {"thumbnail_size": 16, "gallery_images": 6},
 }
-EXPORTS = {"export_csv", "export_tensorboard", "export_gallery"}
+EXPORTS = {"export_csv", "export_tensorboard", "export_gallery", "export_map"}
 # A page lists the settings, so that it follows any of them.
 LISTED = {"report_settings"}
 AFTER_INFER = {"infer", "evaluate", "analyse"} | EXPORTS | LISTED
@@ -41,6 +41,7 @@ RULE_OF = {
     "results/export/embeddings.csv": "export_csv",
     "results/export/tensorboard": "export_tensorboard",
     "results/export/gallery": "export_gallery",
+    "results/export/map.html": "export_map",
     "results/model/history.png": "report_history",
     "results/report/settings.html": "report_settings",
 }
@@ -209,7 +210,7 @@ def test_both_snakefiles_have_a_default_target(run):
         ({"inference_settings": {"batch_size": 9}}, AFTER_INFER),
         (
             {"analysis_settings": {"neighbours": 5}},
-            {"analyse", "export_gallery"} | LISTED,
+            {"analyse", "export_gallery", "export_map"} | LISTED,
         ),
         (
             {"export_settings": {"thumbnail_size": 20}},
@@ -444,6 +445,7 @@ def test_the_report_holds_all_that_is_made_to_be_looked_at(run):
         ("history.png", "Training"),
         ("evaluation.html", "Evaluation"),
         ("analysis.html", "Analysis"),
+        ("map.html", "Map"),
         ("cluster_00.png", "Galleries"),
         ("outliers.png", "Galleries"),
         ("views.png", "Galleries"),
@@ -546,7 +548,9 @@ def reported(report: Path) -> dict[str, dict]:
     text = report.read_text()
     decoder = json.JSONDecoder()
     results, categories = (
-        decoder.raw_decode(text, re.search(rf'id="{name}">\s*var {name} = ', text).end())[0]
+        decoder.raw_decode(
+            text, re.search(rf'id="{name}">\s*var {name} = ', text).end()
+        )[0]
         for name in ("results", "categories")
     )
     for category, parts in categories.items():

@@ -128,4 +128,6 @@ def targets():
         wanted.append("results/export/gallery")
     if SETTINGS.export_to_csv:
         wanted.append("results/export/embeddings.csv")
+    if SETTINGS.export_settings.map:
+        wanted.append("results/export/map.html")
     return wanted
