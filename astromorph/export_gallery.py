@@ -3,6 +3,7 @@
 A folder of PNGs, a page that shows them all, and a table of what stands where.
 """
 
+import gc
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -158,6 +159,7 @@ def export_gallery(
             names = [facts[f.image_id].name if f.image_id else "" for f in sheet.frames]
             path = folder / f"{sheet.name}.png"
             draw_sheet(path, sheet, sources.pictures(sheet), names)
+            gc.collect()  # figures hold themselves and their pixels in circles
         artefacts.write_csv(
             folder / "sheets.csv", GALLERY_COLUMNS, _placed(sheets, facts)
         )
