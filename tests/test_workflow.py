@@ -445,7 +445,6 @@ def test_the_report_holds_all_that_is_made_to_be_looked_at(run):
         ("history.png", "Training"),
         ("evaluation.html", "Evaluation"),
         ("analysis.html", "Analysis"),
-        ("map.html", "Map"),
         ("cluster_00.png", "Galleries"),
         ("outliers.png", "Galleries"),
         ("views.png", "Galleries"),
@@ -500,7 +499,9 @@ def opens(page, link) -> None:
         " return f || (i && i.complete && i.naturalWidth > 100); }"
     )
     if page.locator("iframe").count():
-        assert len(page.frame_locator("iframe").locator("body").inner_text()) > 200
+        body = page.frame_locator("iframe").locator("body")
+        body.locator("h1").wait_for()
+        assert len(body.inner_text()) > 200
 
 
 def test_the_gallery_page_shows_all_sheets(run):

@@ -1,15 +1,9 @@
 # Of a long list the pictures lie beside the page.
-# A report is one file: it holds the map where the map is one, too.
+# The report does not hold the page: a report in one file gives its pages to the browser
+# as addresses, and Chromium shows nothing where one is longer than 2 MB.
 MAP_PICTURES = {}
-MAP_PAGE = report(
-    "results/export/map.html",
-    caption="../report/map.rst",
-    category="Map",
-    labels={"item": "All images in two dimensions"},
-)
 if IMAGES > SETTINGS.export_settings.map_one_file:
     MAP_PICTURES = {"pictures": directory("results/export/map_files")}
-    MAP_PAGE = "results/export/map.html"
 MAP_EVALUATION = {}
 if SETTINGS.evaluation_settings.images:
     MAP_EVALUATION = {"evaluation": "results/evaluation.json"}
@@ -24,7 +18,7 @@ rule export_map:
         tensors=every("results/tensors/{shard}.pt"),
     output:
         **MAP_PICTURES,
-        page=MAP_PAGE,
+        page="results/export/map.html",
     log:
         "results/logs/export/map.log",
     benchmark:
