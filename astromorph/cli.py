@@ -268,6 +268,33 @@ def _inputs(options: argparse.Namespace) -> Any:
     )
 
 
+def _export_gallery(options: argparse.Namespace) -> None:
+    from astromorph.export_gallery import export_gallery
+
+    settings = _settings(options)
+    _require(options, "trained_network_name")
+    export_gallery(
+        settings, required_datafile(settings, _source(options)), options.catalogue,
+        options.analysis, options.tensors, options.trained_network_name,
+        options.output,
+    )  # fmt: skip
+
+
+def _report_history(options: argparse.Namespace) -> None:
+    from astromorph.plot_history import plot_history
+
+    plot_history(options.history, options.output)
+
+
+def _report_settings(options: argparse.Namespace) -> None:
+    from astromorph.settings_page import write_settings_page
+
+    _require(options, "trained_network_name")
+    write_settings_page(
+        _settings(options), options.trained_network_name, options.output
+    )
+
+
 def _export_map(options: argparse.Namespace) -> None:
     from astromorph.export_map import export_map
 
@@ -329,6 +356,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_analyse(steps)
     _add_similar(steps)
     _add_export(steps)
+    _add_report(steps)
     _add_old(steps)
     return parser
 
@@ -518,7 +546,49 @@ def _add_export(steps: Any) -> None:
     board.add_argument(
         "--output", default="results/export/tensorboard", help="to write"
     )
+    _add_gallery(forms)
     _add_export_map(forms)
+
+
+def _add_gallery(forms: Any) -> None:
+    gallery = _add_step(
+        forms, "gallery", _export_gallery,
+        "Contact sheets of clusters, outliers, neighbours and views.",
+    )  # fmt: skip
+    _add_datafile(gallery)
+    _add_model(gallery, "the model; its settings make the views")
+    gallery.add_argument("--catalogue", default="results/catalogue.csv", help="to read")
+    gallery.add_argument(
+        "--analysis", default="results/analysis.parquet", help="to read"
+    )
+    gallery.add_argument(
+        "--tensors", nargs="+", required=True, metavar="PT", help="all shards, in order"
+    )
+    gallery.add_argument("--output", default="results/export/gallery", help="to write")
+
+
+def _add_report(steps: Any) -> None:
+    summary = "Write figures and pages for the report of a run."
+    report = steps.add_parser("report", help=summary, description=summary)
+    parts = report.add_subparsers(title="parts", required=True, metavar="PART")
+    history = _add(
+        parts, "history", _report_history, "Losses and embedding measures by epoch."
+    )
+    history.add_argument(
+        "--history", default="results/model/history.csv", help="to read"
+    )
+    history.add_argument(
+        "--output", default="results/model/history.png", help="to write"
+    )
+    page = _add_step(
+        parts, "settings", _report_settings,
+        "All settings, those that are not the defaults, and versions.",
+    )  # fmt: skip
+    _add_datafile(page)
+    _add_model(page, "the model")
+    page.add_argument(
+        "--output", default="results/report/settings.html", help="to write"
+    )
 
 
 def _add_export_map(forms: Any) -> None:

@@ -51,7 +51,7 @@ def needs_of(step: str, settings: Settings, images: int, cores: int = 1) -> Need
     ----------
     step : str
         ``validate``, ``preprocess``, ``split``, ``train``, ``infer``, ``evaluate``,
-        ``analyse`` or ``export``.
+        ``gallery``, ``report``, ``analyse`` or ``export``.
     settings : Settings
         All of them.
     images : int
@@ -86,6 +86,9 @@ def needs_of(step: str, settings: Settings, images: int, cores: int = 1) -> Need
         looked_at = min(images, settings.evaluation_settings.images)
         # The original and what became of it, by two or three networks.
         return _needs(WITH_TORCH + 2 * batch + 1000, 30 * looked_at * seconds)
+    if step in ("gallery", "report"):
+        # Torch, and the analysis a part at a time; sheets have a limit.
+        return _needs(WITH_TORCH, images / FILES_PER_SECOND / 20)
     length = settings.byol_settings.representation_size or FEATURES
     if step == "analyse":
         # The embeddings twice, their points, the map's graph; all pairs up to 10^5.

@@ -531,6 +531,19 @@ PARTS: dict[str, tuple[str, ...]] = {
         "export_settings.gallery_images",
         "export_settings.gallery_stretch",
     ),
+    # Of what training depends on, the model file tells.
+    "report_settings": (
+        "datafile",
+        "seed",
+        "data_settings",
+        "validate_settings",
+        "preprocess_settings",
+        "split_settings",
+        "inference_settings",
+        "evaluation_settings",
+        "analysis_settings",
+        "export_settings",
+    ),
 }
 
 

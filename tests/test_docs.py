@@ -27,6 +27,7 @@ COLUMNS = {
         *artefacts.EXPORT_COLUMNS,
         *(column.name for column in ANALYSED),
     ),
+    "results/export/gallery/sheets.csv": artefacts.GALLERY_COLUMNS,
 }
 
 

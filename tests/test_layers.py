@@ -27,11 +27,13 @@ LAYERS = [
         "map_plot",
         "memory",
         "failures",
+        "layout",
     },
     {"space", "neighbours", "clusters"},
     {"flat_map"},
     {"sky", "presets"},
     {"needs", "analysis_file", "table_columns", "strip"},
+    {"gallery_choice", "plot_history"},
     {"analyse"},
     {
         "tensor_file",
@@ -49,6 +51,7 @@ LAYERS = [
     {"fits_facts"},
     {"fits_image"},
     {"background", "resample", "simulate"},
+    {"scale_bars", "gallery_files"},
     {"preprocess"},
     {"reference", "sky_lessons"},
     {"validation_page"},
@@ -73,6 +76,7 @@ LAYERS = [
         "convert",
         "training_summary",
     },
+    {"contact_sheet", "gallery_pictures", "model_facts"},
     {"learner"},
     {"trainer"},
     {"resume"},
@@ -86,6 +90,8 @@ LAYERS = [
         "export_votable",
         "export_map",
         "export_tensorboard",
+        "export_gallery",
+        "settings_page",
     },
     {"pipeline"},
     {"cli"},
@@ -98,7 +104,7 @@ TORCH = {
     "trainer", "train", "infer", "evaluate", "devices", "distributed", "history",
     "initial_weights", "teacher", "embed", "learner",
     "batching", "models", "fits_dataset", "convert", "resume", "training_summary",
-    "similar",
+    "similar", "gallery_pictures",
 }  # fmt: skip
 # The last two write tables: their keywords and types are the formats' own.
 FITS = {

@@ -13,6 +13,8 @@ STEPS = (
     "infer",
     "evaluate",
     "analyse",
+    "gallery",
+    "report",
     "export",
 )
 

@@ -11,6 +11,7 @@ rule analyse:
             "results/analysis.html",
             caption="../report/analysis.rst",
             category="Analysis",
+            labels={"item": "Clusters, near-duplicates, outliers"},
         ),
     log:
         "results/logs/analyse/analyse.log",

@@ -5,7 +5,13 @@ rule export_csv:
         embeddings=every("results/embeddings/{shard}.parquet"),
         analysis="results/analysis.parquet",
     output:
-        csv="results/export/embeddings.csv",
+        csv=table(
+            "results/export/embeddings.csv",
+            300 + 12 * (SETTINGS.byol_settings.representation_size or needs.FEATURES),
+            "Facts and embeddings: embeddings.csv",
+            caption="../report/embeddings.rst",
+            category="Tables",
+        ),
     log:
         "results/logs/export/csv.log",
     benchmark:

@@ -1,4 +1,6 @@
 # Of a long list the pictures lie beside the page.
+# The report does not hold the page: a report in one file gives its pages to the browser
+# as addresses, and Chromium shows nothing where one is longer than 2 MB.
 MAP_PICTURES = {}
 if IMAGES > SETTINGS.export_settings.map_one_file:
     MAP_PICTURES = {"pictures": directory("results/export/map_files")}
@@ -16,11 +18,7 @@ rule export_map:
         tensors=every("results/tensors/{shard}.pt"),
     output:
         **MAP_PICTURES,
-        page=report(
-            "results/export/map.html",
-            caption="../report/map.rst",
-            category="Map",
-        ),
+        page="results/export/map.html",
     log:
         "results/logs/export/map.log",
     benchmark:
