@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from astromorph import artefacts, clusters, neighbours
 from astromorph.analysis_file import (
@@ -21,6 +20,7 @@ from astromorph.analysis_file import (
 )
 from astromorph.errors import AstromorphError
 from astromorph.flat_map import FEWEST, flat_map
+from astromorph.pages import write_page
 from astromorph.provenance import versions
 from astromorph.settings import AnalysisSettings, Settings, part_of
 from astromorph.space import fit_space
@@ -100,7 +100,7 @@ def analyse(
     with artefacts.replacing(summary) as temporary:
         temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
     paths = dict(zip(embedded.image_ids, embedded.paths, strict=True))
-    _write_page(result, paths, page)
+    write_page(page, "analysis.html", result=result, paths=paths)
     _say(result)
 
 
@@ -311,17 +311,6 @@ def _map_said(rules: AnalysisSettings, number: int) -> dict[str, Any]:
     if rules.map == "pca" or number < FEWEST:
         return {"by": "pca"}
     return {"by": "umap", "laid_out": min(number, rules.map_sample)}
-
-
-def _write_page(
-    result: dict[str, Any], paths: dict[str, str], page: str | Path
-) -> None:
-    environment = Environment(
-        loader=PackageLoader("astromorph"), autoescape=True, undefined=StrictUndefined
-    )
-    html = environment.get_template("analysis.html").render(result=result, paths=paths)
-    with artefacts.replacing(page) as temporary:
-        temporary.write_text(html, encoding="utf-8")
 
 
 def _say(result: dict[str, Any]) -> None:

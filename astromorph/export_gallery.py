@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from astromorph import artefacts
 from astromorph.artefacts import CATALOGUE_COLUMNS, GALLERY_COLUMNS
 from astromorph.contact_sheet import SIDE, draw_sheet
@@ -21,6 +19,7 @@ from astromorph.gallery_choice import MOST_CLUSTERS, Frame, Sheet, choose_sheets
 from astromorph.gallery_files import Picture, framed, picture_of_files
 from astromorph.gallery_pictures import PreparedImages, find_images, views_of
 from astromorph.model_facts import read_facts
+from astromorph.pages import write_page
 from astromorph.progress import track
 from astromorph.scale_bars import prepared_scale
 from astromorph.settings import Settings, parse
@@ -220,16 +219,14 @@ def _write_index(
     path: Path, sheets: Sequence[Sheet], settings: Settings, images: PreparedImages
 ) -> None:
     """A page that shows all sheets and says how to read them."""
-    environment = Environment(
-        loader=PackageLoader("astromorph"), autoescape=True, undefined=StrictUndefined
-    )
     kinds: dict[str, list[Sheet]] = {}
     for sheet in sheets:
         kinds.setdefault(sheet.kind, []).append(sheet)
-    html = environment.get_template("gallery.html").render(
+    write_page(
+        path,
+        "gallery.html",
         kinds=kinds,
         stretch=settings.export_settings.gallery_stretch,
         most_clusters=MOST_CLUSTERS,
         rules=images.rules,
     )
-    path.write_text(html, encoding="utf-8")

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from astromorph import artefacts
@@ -23,6 +22,7 @@ from astromorph.cache import TensorShard, read_shard
 from astromorph.errors import AstromorphError
 from astromorph.map_columns import Cells, Column, number_column, packed
 from astromorph.map_plot import COLOURS, MARKERS, NONE_COLOUR, RAMP, plot, script
+from astromorph.pages import rendered, source
 from astromorph.picture_sheets import Sheets
 from astromorph.pictures import thumbnail
 from astromorph.progress import track
@@ -285,20 +285,6 @@ def _verdict(evaluation: str | Path | None) -> dict[str, Any] | None:
 
 
 def _rendered(**parts: Any) -> str:
-    environment = Environment(
-        loader=PackageLoader("astromorph"), autoescape=True, undefined=StrictUndefined
+    return rendered(
+        "map.html", **parts, bokeh=Markup(script()), script=source("map.js")
     )
-    environment.filters["json"] = _json
-    loaded = environment.loader
-    own = loaded.get_source(environment, "map.js")[0] if loaded else ""
-    return environment.get_template("map.html").render(
-        **parts, bokeh=Markup(script()), script=Markup(own)
-    )
-
-
-def _json(value: Any) -> Markup:
-    """A value for a script element: no sign in it ends the element or a comment."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-    for sign in "<>&":
-        text = text.replace(sign, f"\\u{ord(sign):04x}")
-    return Markup(text)

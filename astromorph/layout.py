@@ -1,4 +1,4 @@
-"""Where the files of a run lie that is made without Snakemake; the rules say the same."""
+"""Where the files of a run without Snakemake lie; the rules name the same."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from astromorph.artefacts import replacing
 from astromorph.model_facts import ModelFacts, read_facts
+from astromorph.pages import write_page
 from astromorph.provenance import canonical_json, versions
 from astromorph.settings import PARTS, Section, Settings, parse, part_of
 
@@ -62,13 +60,12 @@ def write_settings_page(
         The model file cannot be read.
     """
     facts = read_facts(model)
-    environment = Environment(
-        loader=PackageLoader("astromorph"), autoescape=True, undefined=StrictUndefined
-    )
     sections = dict(list_settings(_of_results(settings, facts)))
     now = versions()
     made = canonical_json(part_of(settings, "preprocess"))
-    html = environment.get_template("settings.html").render(
+    write_page(
+        output,
+        "settings.html",
         sections=sections,
         changed=sum(line.changed for lines in sections.values() for line in lines),
         training=[name for name in PARTS["train"] if name != "seed"],
@@ -76,8 +73,6 @@ def write_settings_page(
         versions=[(n, facts.versions.get(n, ""), v) for n, v in now.items()],
         differs=_differing(facts.tensor_settings, made),
     )
-    with replacing(output) as temporary:
-        temporary.write_text(html, encoding="utf-8")
     LOG.info("%s: settings and versions", output)
 
 

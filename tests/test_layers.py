@@ -29,7 +29,7 @@ LAYERS = [
         "failures",
         "layout",
     },
-    {"space", "neighbours", "clusters"},
+    {"space", "neighbours", "clusters", "pages"},
     {"flat_map"},
     {"sky", "presets"},
     {"needs", "analysis_file", "table_columns", "strip"},
