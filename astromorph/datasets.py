@@ -2,22 +2,34 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    default_collate,
+    default_convert,
+)
+from torch.utils.data import Subset as Part
 
 from astromorph import artefacts
 from astromorph.artefacts import SPLIT_COLUMNS
-from astromorph.batching import batches, like_sizes, mirrored
+from astromorph.batching import batches, collate_images, like_sizes, mirrored
 from astromorph.cache import TensorShard, read_shard
 from astromorph.errors import AstromorphError
+from astromorph.images import as_images, as_tensor, first, one_kind
 from astromorph.memory import available
-from astromorph.moved import moved
+from astromorph.moved import moved, old_modules
 
 LOG = logging.getLogger(__name__)
 
@@ -216,62 +228,108 @@ class Subset:
 def images_of(data: Any) -> ImageSet | None:
     """Images of whatever a user has, in memory.
 
+    Each item is taken once, now: a dataset that changes its images at random, such as
+    one with a random transform, is drawn from once and not again in each epoch. Views
+    that differ each time are the work of `augmentation_function`.
+
     Parameters
     ----------
-    data : Tensor, Dataset, DataLoader, sequence or None
-        Images `(N, C, H, W)`; one of the classes of this module; or what gives one
-        image at a time, as `(C, H, W)`, `(H, W)`, several copies `(K, C, H, W)` of
-        which the first counts, or any of these with something behind it, such as a
-        label. Of a DataLoader its dataset is taken, in the order of the dataset.
+    data : Tensor, ndarray, Dataset, DataLoader, iterable or None
+        Images `(N, C, H, W)` or `(N, H, W)`; one of the classes of this module; or
+        what gives one image at a time, as `(C, H, W)` or `(H, W)`, or several,
+        `(K, C, H, W)`, which count as K images unless they are copies of one: those of
+        `FitsFilelistDataset` and of any dataset whose `gives_copies` is true, or the
+        first one turned or mirrored. Behind each of these may be something else, such
+        as a label. Of a DataLoader the dataset is
+        taken, as its `sampler` or `batch_sampler` chooses from it; where it has a
+        `collate_fn` of its own, what this gives. Its batches are not kept.
 
     Returns
     -------
     CachedDataset, MappedDataset, NativeDataset or None
-        None where there are no images.
+        Of the pixels as they are, float16 or float32; NativeDataset where sizes
+        differ. None where there are no images.
 
     Raises
     ------
     ValueError
-        An item is no image.
+        An item is no image, or has another number of channels than the first.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> images = images_of([np.zeros((32, 40)), np.zeros((32, 32))])
+    >>> len(images), images[0].shape
+    (2, torch.Size([1, 32, 40]))
     """
-    if isinstance(data, CachedDataset | MappedDataset | NativeDataset):
-        return data if len(data) else None
-    if isinstance(data, Tensor) and data.ndim == 4:
-        return CachedDataset(data) if len(data) else None
-    if isinstance(data, DataLoader):
-        if isinstance(data.dataset, IterableDataset):
-            data = [image for batch in data for image in _first(batch)]
-        else:
-            data = data.dataset
     if data is None:
         return None
-    # A dataset need not stop an iteration by itself, so that it is counted out.
-    number = len(data) if hasattr(data, "__len__") else None
-    items = data if number is None else (data[k] for k in range(number))
-    images = [_image(item, k) for k, item in enumerate(items)]
+    if isinstance(data, CachedDataset | MappedDataset | NativeDataset):
+        return data if len(data) else None
+    if isinstance(data, Tensor | np.ndarray) and data.ndim in (3, 4):
+        batch = as_tensor(data, "images")
+        batch = batch if batch.ndim == 4 else batch[:, None]
+        return CachedDataset(batch) if len(batch) else None
+    copies = bool(getattr(_source(data), "gives_copies", False))
+    images: list[Tensor] = []
+    for k, item in enumerate(_items(data)):
+        images += as_images(item, k, copies)
     if not images:
         return None
+    one_kind(images)
     if len({image.shape for image in images}) == 1:
         return CachedDataset(torch.stack(images))
     return NativeDataset(images)
 
 
-def _first(item: Any) -> Any:
-    """The image of a pair of image and label."""
-    return item[0] if isinstance(item, tuple | list) else item
+def _source(data: Any) -> Any:
+    """The dataset behind loaders and parts."""
+    while isinstance(data, DataLoader | Part):
+        data = data.dataset
+    return data
 
 
-def _image(item: Any, k: int) -> Tensor:
-    image = torch.as_tensor(_first(item))
-    image = image if image.is_floating_point() else image.float()
-    if image.ndim == 4:
-        return image[0]
-    if image.ndim not in (2, 3):
+def _items(data: Any) -> Iterator[Any]:
+    """What a dataset, a loader or an iterable has, one by one."""
+    if isinstance(data, DataLoader):
+        own = data.collate_fn not in (default_collate, default_convert, collate_images)
+        if own or isinstance(data.dataset, IterableDataset):
+            for batch in data:
+                yield from batch if _are_images(batch) else first(batch)
+            return
+        yield from (data.dataset[k] for k in _chosen(data))
+    elif hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+        # A dataset need not stop an iteration by itself, so that it is counted out.
+        yield from (data[k] for k in range(len(data)))
+    elif hasattr(data, "__iter__"):
+        yield from data
+    else:
         raise ValueError(
-            f"image {k}: found the shape {tuple(image.shape)}; allowed are (H, W), "
-            "(C, H, W) and copies (K, C, H, W)"
+            f"images: found a {type(data).__name__}; allowed are tensors, arrays of "
+            "numpy, datasets, loaders, and what gives one image after the other"
         )
-    return image if image.ndim == 3 else image[None]
+
+
+def _are_images(batch: Any) -> bool:
+    """Whether it is a list of images, not a pair of images and labels."""
+    return isinstance(batch, tuple | list) and all(
+        isinstance(image, Tensor) and image.ndim == 3 for image in batch
+    )
+
+
+def _chosen(loader: DataLoader[Any]) -> Iterable[int]:
+    """The items that a loader loads; all, in order, where it merely shuffles."""
+    if loader.batch_sampler is None:
+        choice: Any = loader.sampler
+    elif type(loader.batch_sampler) is BatchSampler:
+        choice = loader.batch_sampler.sampler
+    else:
+        return (k for part in loader.batch_sampler for k in part)
+    every = len(loader.dataset)  # type: ignore[arg-type]
+    plain = isinstance(choice, SequentialSampler | RandomSampler)
+    if plain and len(choice) == every and not getattr(choice, "replacement", False):
+        return range(every)
+    return (int(k) for k in choice)
 
 
 def image_set(shard: TensorShard, stacksize: int) -> ImageSet | None:
@@ -423,6 +481,9 @@ def _stacked(channels: int, stacksize: int) -> int:
 _MOVED = {
     "FitsFilelistDataset": "astromorph.fits_dataset",
 }
+
+
+old_modules(__name__)
 
 
 def __getattr__(name: str) -> Any:

@@ -700,6 +700,7 @@ def _explain_unknown(where: str) -> str:
 
 
 _MOVED = {
+    "FileSettings": "astromorph.old_settings",
     "TrainingSettings": "astromorph.old_settings",
     "InferenceSettings": "astromorph.old_settings",
 }

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "astromorph"
 LAYERS = [
     {"errors"},
-    {"moved", "old_settings"},
+    {"moved", "old_settings", "old_parts", "ranges", "images"},
     {"trouble"},
     {
         "settings",
@@ -67,7 +67,8 @@ LAYERS = [
         "convert",
         "training_summary",
     },
-    {"learner"},
+    {"learner", "batch_norm", "trainer_data", "trainer_parts", "trainer_state"},
+    {"trainer_steps"},
     {"trainer"},
     {"resume"},
     {"train", "infer"},
@@ -89,7 +90,10 @@ TORCH = {
     "cache", "datasets", "augment", "networks", "byol", "optimise", "checkpoint",
     "trainer", "train", "infer", "evaluate", "devices", "distributed", "history",
     "initial_weights", "teacher", "embed", "learner",
-    "batching", "models", "fits_dataset", "convert", "resume", "training_summary",
+    "batching", "models", "fits_dataset", "convert", "resume",
+    "images", "old_parts", "batch_norm",
+    "trainer_data", "trainer_parts", "trainer_state", "trainer_steps",
+    "training_summary",
 }  # fmt: skip
 # The last two write tables: their keywords and types are the formats' own.
 FITS = {
