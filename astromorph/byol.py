@@ -292,15 +292,17 @@ class BYOL(nn.Module):
             )
 
     online_predictor = old_attribute("BYOL", "online_predictor", "predictor")
-    online_encoder = old_attribute("BYOL", "online_encoder", "_old_online")
-    target_encoder = old_attribute("BYOL", "target_encoder", "_old_target")
 
     @property
-    def _old_online(self) -> nn.Module:
+    def online_encoder(self) -> nn.Module:
+        """As version 0.1 called `encoder` and `projector`, in one."""
+        told("BYOL.online_encoder", "BYOL.encoder and BYOL.projector")
         return OldEncoder(self.encoder, self.projector)
 
     @property
-    def _old_target(self) -> nn.Module:
+    def target_encoder(self) -> nn.Module:
+        """As version 0.1 called `target`, the encoder before its projector."""
+        told("BYOL.target_encoder", "BYOL.target")
         return OldEncoder(self.target[0], self.target[1])
 
     def _target(self, images: Tensor) -> Tensor:

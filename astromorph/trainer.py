@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from astromorph import distributed
 from astromorph.batching import FEWEST_PER_BATCH
+from astromorph.byol import BYOL
 from astromorph.datasets import ImageSet, images_of
 from astromorph.devices import choose_device, choose_precision
 from astromorph.errors import AstromorphError
@@ -167,6 +168,8 @@ class ByolTrainer(Steps):
         }
         self.seed = whole("seed", seed, 0)
         weight = real("lesson_weight", lesson_weight, 0)
+        if not isinstance(network, BYOL):
+            options["augmentation_function"] = augmentation_function
         byol = byol_of(network, options)
         warn_if_alone()
         self.device = choose_device(device)

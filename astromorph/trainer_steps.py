@@ -109,7 +109,8 @@ class Steps(Resumable):
     def _settle(self, data: ImageSet, batch_size: int) -> None:
         """After few steps, batch norm's running statistics are measured anew."""
         if self.step < FEW_STEPS:
-            settle(self.byol, data, batch_size, self.device)
+            with channels_told(self.byol.encoder, data.channels):
+                settle(self.byol, data, batch_size, self.device)
 
     def _views(self, images: Tensor) -> list[Tensor]:
         """Two views of each image, the same whenever this step is done."""
