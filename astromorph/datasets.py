@@ -40,14 +40,27 @@ class CachedDataset(Dataset[Tensor]):
     Parameters
     ----------
     images : Tensor, shape (N, C, H, W), float16 or float32
-        From 0 to 1.
+        From 0 to 1; not checked here. `images_of` takes any other range.
     stacksize : int
-        How often a single channel is repeated.
+        How often a single channel is repeated, at least 1.
+
+    Attributes
+    ----------
+    channels : int
+        C times `stacksize`.
 
     Raises
     ------
     AstromorphError
         `stacksize` is over 1 and the images have several channels already.
+
+    Examples
+    --------
+    >>> data = CachedDataset(torch.rand(5, 1, 32, 32), stacksize=3)
+    >>> len(data), data[0].shape, data.channels
+    (5, torch.Size([3, 32, 32]), 3)
+    >>> [len(indices) for indices in data.batches(2)]
+    [3, 2]
     """
 
     def __init__(self, images: Tensor, stacksize: int = 1) -> None:
@@ -87,14 +100,26 @@ class MappedDataset(Dataset[Tensor]):
     parts : sequence of Tensor, each of shape (M, C, H, W)
         Images of a file, mapped into memory; at least one file.
     places : Tensor, shape (N, 2), int64
-        Of each image, which part it is in and where there.
+        Of each image, which part it is in and where there, both from 0.
     stacksize : int
-        How often a single channel is repeated.
+        How often a single channel is repeated, at least 1.
+
+    Attributes
+    ----------
+    channels : int
+        C times `stacksize`.
 
     Raises
     ------
     AstromorphError
         `stacksize` is over 1 and the images have several channels already.
+
+    Examples
+    --------
+    >>> parts = [torch.zeros(4, 1, 32, 32), torch.ones(2, 1, 32, 32)]
+    >>> data = MappedDataset(parts, torch.tensor([[0, 3], [1, 0], [1, 1]]))
+    >>> data.batch(torch.tensor([0, 2])).mean(dim=(1, 2, 3))
+    tensor([0., 1.])
     """
 
     def __init__(
@@ -144,12 +169,23 @@ class NativeDataset(Dataset[Tensor]):
     images : sequence of Tensor, each of shape (C, H, W)
         From 0 to 1, all with the same number of channels, at least one image.
     stacksize : int
-        How often a single channel is repeated.
+        How often a single channel is repeated, at least 1.
+
+    Attributes
+    ----------
+    channels : int
+        C times `stacksize`.
 
     Raises
     ------
     AstromorphError
         `stacksize` is over 1 and the images have several channels already.
+
+    Examples
+    --------
+    >>> data = NativeDataset([torch.rand(1, 32, 40), torch.rand(1, 48, 32)])
+    >>> data[1].shape, data.batch(torch.tensor([0, 1])).shape
+    (torch.Size([1, 48, 32]), torch.Size([2, 1, 48, 40]))
     """
 
     def __init__(self, images: Sequence[Tensor], stacksize: int = 1) -> None:
