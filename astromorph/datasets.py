@@ -2,7 +2,7 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,24 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import (
-    BatchSampler,
-    DataLoader,
-    Dataset,
-    IterableDataset,
-    RandomSampler,
-    SequentialSampler,
-    default_collate,
-    default_convert,
-)
-from torch.utils.data import Subset as Part
+from torch.utils.data import Dataset
 
 from astromorph import artefacts
 from astromorph.artefacts import SPLIT_COLUMNS
-from astromorph.batching import batches, collate_images, like_sizes, mirrored
+from astromorph.batching import batches, like_sizes, mirrored
 from astromorph.cache import TensorShard, read_shard
 from astromorph.errors import AstromorphError
-from astromorph.images import as_images, as_tensor, first, one_kind
+from astromorph.images import as_images, as_tensor, one_kind
+from astromorph.items import items_of, source_of
 from astromorph.memory import available
 from astromorph.moved import moved, old_modules
 
@@ -306,9 +297,9 @@ def images_of(data: Any) -> ImageSet | None:
         batch = as_tensor(data, "images")
         batch = batch if batch.ndim == 4 else batch[:, None]
         return CachedDataset(batch) if len(batch) else None
-    copies = bool(getattr(_source(data), "gives_copies", False))
+    copies = bool(getattr(source_of(data), "gives_copies", False))
     images: list[Tensor] = []
-    for k, item in enumerate(_items(data)):
+    for k, item in enumerate(items_of(data)):
         images += as_images(item, k, copies)
     if not images:
         return None
@@ -316,56 +307,6 @@ def images_of(data: Any) -> ImageSet | None:
     if len({image.shape for image in images}) == 1:
         return CachedDataset(torch.stack(images))
     return NativeDataset(images)
-
-
-def _source(data: Any) -> Any:
-    """The dataset behind loaders and parts."""
-    while isinstance(data, DataLoader | Part):
-        data = data.dataset
-    return data
-
-
-def _items(data: Any) -> Iterator[Any]:
-    """What a dataset, a loader or an iterable has, one by one."""
-    if isinstance(data, DataLoader):
-        own = data.collate_fn not in (default_collate, default_convert, collate_images)
-        if own or isinstance(data.dataset, IterableDataset):
-            for batch in data:
-                yield from batch if _are_images(batch) else first(batch)
-            return
-        yield from (data.dataset[k] for k in _chosen(data))
-    elif hasattr(data, "__getitem__") and hasattr(data, "__len__"):
-        # A dataset need not stop an iteration by itself, so that it is counted out.
-        yield from (data[k] for k in range(len(data)))
-    elif hasattr(data, "__iter__"):
-        yield from data
-    else:
-        raise ValueError(
-            f"images: found a {type(data).__name__}; allowed are tensors, arrays of "
-            "numpy, datasets, loaders, and what gives one image after the other"
-        )
-
-
-def _are_images(batch: Any) -> bool:
-    """Whether it is a list of images, not a pair of images and labels."""
-    return isinstance(batch, tuple | list) and all(
-        isinstance(image, Tensor) and image.ndim == 3 for image in batch
-    )
-
-
-def _chosen(loader: DataLoader[Any]) -> Iterable[int]:
-    """The items that a loader loads; all, in order, where it merely shuffles."""
-    if loader.batch_sampler is None:
-        choice: Any = loader.sampler
-    elif type(loader.batch_sampler) is BatchSampler:
-        choice = loader.batch_sampler.sampler
-    else:
-        return (k for part in loader.batch_sampler for k in part)
-    every = len(loader.dataset)  # type: ignore[arg-type]
-    plain = isinstance(choice, SequentialSampler | RandomSampler)
-    if plain and len(choice) == every and not getattr(choice, "replacement", False):
-        return range(every)
-    return (int(k) for k in choice)
 
 
 def image_set(shard: TensorShard, stacksize: int) -> ImageSet | None:

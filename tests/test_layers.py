@@ -58,6 +58,7 @@ LAYERS = [
         "history",
     },
     {"batching", "models", "fits_dataset"},
+    {"items"},
     {"datasets", "checkpoint"},
     {
         "teacher",
@@ -91,7 +92,7 @@ TORCH = {
     "trainer", "train", "infer", "evaluate", "devices", "distributed", "history",
     "initial_weights", "teacher", "embed", "learner",
     "batching", "models", "fits_dataset", "convert", "resume",
-    "images", "old_parts", "batch_norm",
+    "images", "items", "old_parts", "batch_norm",
     "trainer_data", "trainer_parts", "trainer_state", "trainer_steps",
     "training_summary",
 }  # fmt: skip
