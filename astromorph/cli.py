@@ -136,7 +136,8 @@ def _old_training(options: argparse.Namespace) -> None:
     LOG.warning("`astromorph training` is now `astromorph train`")
     options.config_file = options.configfile
     # There it never named the model that is written.
-    options.settings = json.dumps({"trained_network_name": None})
+    old = _old_defaults(options) | {"trained_network_name": None}
+    options.settings = json.dumps(old)
     options.datafile = _list_from_here(options)
     _train(options)
 
@@ -149,8 +150,18 @@ def _old_inference(options: argparse.Namespace) -> None:
             "leave it out"
         )
     options.config_file = options.configfile
+    options.settings = json.dumps(_old_defaults(options))
     options.datafile = _list_from_here(options)
     _infer(options)
+
+
+def _old_defaults(options: argparse.Namespace) -> dict[str, Any]:
+    """What version 0.1 did where its settings said nothing: hold a fifth out."""
+    values = load(options.config_file) if options.config_file else {}
+    if "split_settings" in values:
+        return {}
+    LOG.info("a fifth of the images is held out, as in version 0.1")
+    return {"split_settings": {"test_fraction": 0.2}}
 
 
 def _list_from_here(options: argparse.Namespace) -> str | None:

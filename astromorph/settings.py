@@ -198,7 +198,8 @@ class TrainingOptions(Section):
     """How many images of the simulated sky join the training: half of every
     batch, with noise and beam like those of the data. Their shapes are known
     and teach the network. Null takes 12,000 for up to 50,000 images, which
-    cannot teach a network alone, and none for more."""
+    cannot teach a network alone, and none for more; and of 12,000 no more than
+    images times epochs, as each batch has as many simulated images as others."""
 
     lesson_weight: Annotated[float, Field(ge=0)] = 2.0
     """Weight of what the known shapes teach, against BYOL's own loss; 0 leaves
@@ -723,6 +724,7 @@ def _explain_unknown(where: str) -> str:
 
 
 _MOVED = {
+    "FileSettings": "astromorph.old_settings",
     "TrainingSettings": "astromorph.old_settings",
     "InferenceSettings": "astromorph.old_settings",
 }

@@ -193,7 +193,7 @@ def _trainer(settings: Settings, byol: BYOL, teacher: Teacher | None) -> ByolTra
     schedule: Callable[[int, int], float] = partial(
         warm_up_cosine, warm_up=rules.warm_up
     )
-    exponential = torch.optim.lr_scheduler.ExponentialLR
+    by_epoch = settings.exponential_lr
     return ByolTrainer(
         byol,
         augmentation_function=SkyAugmentation(
@@ -201,9 +201,9 @@ def _trainer(settings: Settings, byol: BYOL, teacher: Teacher | None) -> ByolTra
         ),
         optimizer=OPTIMIZERS[rules.optimizer],
         learning_rate=settings.learning_rate or RATES[source_of(settings) == RANDOM],
-        lr_scheduler=exponential if settings.exponential_lr else None,
+        lr_scheduler=torch.optim.lr_scheduler.ExponentialLR if by_epoch else None,
         lr_scheduler_options={"gamma": settings.gamma},
-        schedule=schedule,
+        schedule=None if by_epoch else schedule,
         seed=settings.seed,
         precision=rules.precision,
         compile=rules.compile,

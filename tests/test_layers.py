@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "astromorph"
 LAYERS = [
     {"errors"},
-    {"moved", "old_settings"},
+    {"moved", "old_settings", "old_parts", "ranges", "images"},
     {"trouble"},
     {
         "settings",
@@ -67,6 +67,7 @@ LAYERS = [
         "history",
     },
     {"batching", "models", "fits_dataset"},
+    {"items"},
     {"datasets", "checkpoint"},
     {
         "teacher",
@@ -77,7 +78,8 @@ LAYERS = [
         "training_summary",
     },
     {"contact_sheet", "gallery_pictures", "model_facts"},
-    {"learner"},
+    {"learner", "batch_norm", "trainer_data", "trainer_parts", "trainer_state"},
+    {"trainer_steps"},
     {"trainer"},
     {"resume"},
     {"train", "infer"},
@@ -103,8 +105,11 @@ TORCH = {
     "cache", "datasets", "augment", "networks", "byol", "optimise", "checkpoint",
     "trainer", "train", "infer", "evaluate", "devices", "distributed", "history",
     "initial_weights", "teacher", "embed", "learner",
-    "batching", "models", "fits_dataset", "convert", "resume", "training_summary",
+    "batching", "models", "fits_dataset", "convert", "resume",
     "similar", "gallery_pictures",
+    "images", "items", "old_parts", "batch_norm",
+    "trainer_data", "trainer_parts", "trainer_state", "trainer_steps",
+    "training_summary",
 }  # fmt: skip
 # The last two write tables: their keywords and types are the formats' own.
 FITS = {
