@@ -223,12 +223,14 @@ def stamp(
 
     def inside(r: float) -> "NDArray[np.bool_]":
         if marker == "square":
-            return np.maximum(abs(down), abs(across)) <= 0.88 * r
-        if marker == "diamond":
-            return abs(down) + abs(across) <= 1.25 * r
-        if marker == "triangle":
-            return (down <= 0.8 * r) & (abs(across) <= 0.58 * (down + 1.35 * r))
-        return down**2 + across**2 <= r**2
+            within = np.maximum(abs(down), abs(across)) <= 0.88 * r
+        elif marker == "diamond":
+            within = abs(down) + abs(across) <= 1.25 * r
+        elif marker == "triangle":
+            within = (down <= 0.8 * r) & (abs(across) <= 0.58 * (down + 1.35 * r))
+        else:
+            within = down**2 + across**2 <= r**2
+        return np.asarray(within, np.bool_)
 
     def steps(mask: "NDArray[np.bool_]") -> "NDArray[np.int64]":
         return np.stack([down[mask], across[mask]], axis=1)

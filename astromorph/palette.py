@@ -11,4 +11,5 @@ SMALLEST, LARGEST = 3.0, 9.0  # pixels
 
 def point_size(number: int) -> float:
     """The diameter, in pixels, of each of many points on a map."""
-    return min(max(45 / max(number, 1) ** 0.25, SMALLEST), LARGEST)
+    usual = 45 / float(max(number, 1)) ** 0.25
+    return float(min(max(usual, SMALLEST), LARGEST))

@@ -219,6 +219,7 @@ STEPS: dict[str, Callable[[Path, int], None]] = {
     "map and files": step_map_files,
     "gallery": step_gallery,
 }
+MAKE = "make"
 # What each writes.
 OUTPUTS = {
     "analyse": "analysis.parquet",
@@ -289,9 +290,12 @@ def main() -> None:
     )
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS))
     parser.add_argument("--cores", type=int, default=2)
-    parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
+    parser.add_argument("--step", choices=[*STEPS, MAKE], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help="keep the files here")
     options = parser.parse_args()
+    if options.step == MAKE:
+        make(options.folder, *options.images)
+        return
     if options.step:
         run_one(options.step, options.folder, options.cores)
         return
@@ -301,7 +305,10 @@ def main() -> None:
     for images in options.images:
         with tempfile.TemporaryDirectory() as temporary:
             folder = options.folder / str(images) if options.folder else Path(temporary)
-            make(folder, images)
+            # By itself: a process begins with the peak memory of its parent.
+            command = [sys.executable, __file__, "--step", MAKE, "--folder"]
+            command += [str(folder), "--images", str(images)]
+            subprocess.run(command, check=True)
             for step in options.steps:
                 found = measured(step, folder, options.cores)
                 opens = "" if found["opens"] is None else f"{found['opens']:.1f}"

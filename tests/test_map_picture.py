@@ -8,7 +8,7 @@ from PIL import Image
 from test_gallery import names, points_on_a_line
 
 from astromorph import artefacts
-from astromorph.analysis_file import write_analysis
+from astromorph.analysis_file import Analysis, read_analysis_parts, write_analysis
 from astromorph.artefacts import CATALOGUE_COLUMNS
 from astromorph.contact_sheet import TITLE
 from astromorph.errors import AstromorphError
@@ -124,9 +124,20 @@ def test_an_example_is_framed_in_the_colour_of_its_class(tmp_path):
 def test_the_same_points_give_the_same_bytes_many_or_one(tmp_path):
     """Of 40,000 points, in several parts; of one, without a scale."""
     rng = np.random.default_rng(0)
-    clusters = rng.integers(-1, 9, 40_000).tolist()
-    both = tables(tmp_path, rng.normal(size=(40_000, 2)), clusters)
-    (sheet,) = choose_maps(*both, "label")
+    both = tables(tmp_path, [(0, 0)], [0])
+    one = next(read_analysis_parts(both[0]))
+    number = 40_000
+    values = {
+        name: np.repeat(held, number, axis=0)
+        if isinstance(held := getattr(one, name), np.ndarray)
+        else held * number
+        for name in Analysis.__slots__
+    } | {
+        "map": rng.normal(size=(number, 2)).astype(np.float32),
+        "cluster": rng.integers(-1, 9, number, dtype=np.int32),
+    }
+    write_analysis(both[0], Analysis(**values))
+    (sheet,) = choose_maps(*both, "none")
     first = drawn(tmp_path / "a.png", sheet)
     drawn(tmp_path / "b.png", sheet)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
