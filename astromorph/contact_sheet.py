@@ -5,7 +5,8 @@ fonts are those that come with matplotlib, settings its defaults, and no date is
 """
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,30 +83,18 @@ def draw_sheet(
     names : sequence of str
         N of them, of any text.
     """
-    from matplotlib import style
-    from matplotlib.figure import Figure
-
     layout = Layout(sheet.columns, sheet.group, len(sheet.frames))
     width, height = layout.size
     paper = np.full((height, width, 3), PAPER, np.uint8)
-    with style.context("default"):
-        figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
-        axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
-        axes.axis("off")
-        axes.set_zorder(1)
-        text = _Writer(axes)
+    with Writer.on(width, height) as text:
         text.write(GAP, TITLE / 2, sheet.title, TITLE_POINTS, width - 2 * GAP)
         _paint_groups(paper, layout)
         for k, picture in enumerate(pictures):
             if picture is not None:
                 left, top = layout.place(k)
-                _paint(paper, picture, left, top)
+                paint(paper, picture, left, top)
                 _write_frame(text, sheet, k, names[k], picture, left, top)
-        figure.figimage(paper, origin="upper", zorder=-1)
-        with replacing(path) as temporary:
-            figure.savefig(
-                temporary, format="png", dpi=DPI, metadata={"Software": None}
-            )
+        text.save(paper, path)
 
 
 def _paint_groups(paper: "NDArray[np.uint8]", layout: Layout) -> None:
@@ -119,8 +108,18 @@ def _paint_groups(paper: "NDArray[np.uint8]", layout: Layout) -> None:
         paper[rows, left - GAP // 2 : right + SIDE + GAP // 2] = GROUPED
 
 
-def _paint(paper: "NDArray[np.uint8]", picture: Picture, left: int, top: int) -> None:
-    """Put a picture in the middle of its frame, the first row at the bottom."""
+def paint(paper: "NDArray[np.uint8]", picture: Picture, left: int, top: int) -> None:
+    """Put a picture in the middle of its frame, the first row at the bottom.
+
+    Parameters
+    ----------
+    paper : ndarray, shape (H, W, 3), uint8
+        Changed in place.
+    picture : Picture
+        At most `SIDE` pixels along each side.
+    left, top : int
+        Of the frame, in pixels.
+    """
     frame = paper[top : top + SIDE, left : left + SIDE]
     frame[:] = EMPTY
     if picture.pixels is None:
@@ -135,7 +134,7 @@ def _paint(paper: "NDArray[np.uint8]", picture: Picture, left: int, top: int) ->
 
 
 def _write_frame(
-    text: "_Writer",
+    text: "Writer",
     sheet: Sheet,
     k: int,
     name: str,
@@ -161,8 +160,8 @@ def _write_frame(
         text.bar(x, y, bar.pixels, bar.label)
 
 
-class _Writer:
-    """What is drawn over the pixels.
+class Writer:
+    """What is drawn over the pixels of a sheet.
 
     Parameters
     ----------
@@ -176,6 +175,29 @@ class _Writer:
         self._axes = axes
         self._font = FontProperties(fname=font_file())
 
+    @classmethod
+    @contextmanager
+    def on(cls, width: int, height: int) -> "Iterator[Writer]":
+        """A sheet of some size, whatever the settings of this user's matplotlib."""
+        from matplotlib import style
+        from matplotlib.figure import Figure
+
+        with style.context("default"):
+            figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
+            axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+            axes.axis("off")
+            axes.set_zorder(1)
+            yield cls(axes)
+
+    def save(self, paper: "NDArray[np.uint8]", path: str | Path) -> None:
+        """Write the PNG: what was drawn, over the pixels `(H, W, 3)`."""
+        figure = self._axes.figure
+        figure.figimage(paper, origin="upper", zorder=-1)
+        with replacing(path) as temporary:
+            figure.savefig(
+                temporary, format="png", dpi=DPI, metadata={"Software": None}
+            )
+
     def write(
         self,
         x: float,
@@ -187,6 +209,10 @@ class _Writer:
     ) -> None:
         """One line, shortened in its middle where it is too long."""
         self._text(x, y, shortened(plain(words), points, width), points, colour)
+
+    def over(self, x: float, y: float, words: str, width: float) -> None:
+        """One white line with a dark edge, to be read on any picture."""
+        self._edged(x, y, shortened(plain(words), NAME_POINTS, width), NAME_POINTS)
 
     def outline(self, left: int, top: int, colour: str, line: Any) -> None:
         """A coloured line around a frame."""
@@ -208,8 +234,13 @@ class _Writer:
             [x, x + length], [y, y], color="white", linewidth=1.8,
             solid_capstyle="butt", path_effects=edge,
         )  # fmt: skip
+        self._edged(x, y - 10, label, NOTE_POINTS)
+
+    def _edged(self, x: float, y: float, words: str, points: float) -> None:
+        from matplotlib.patheffects import withStroke
+
         edge = [withStroke(linewidth=2, foreground="black")]
-        self._text(x, y - 10, label, NOTE_POINTS, "white", edge)
+        self._text(x, y, words, points, "white", edge)
 
     def _text(
         self,

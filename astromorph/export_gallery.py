@@ -1,4 +1,4 @@
-"""The export `gallery`: contact sheets of clusters, outliers, neighbours and views.
+"""The export `gallery`: the map as a picture, and contact sheets.
 
 A folder of PNGs, a page that shows them all, and a table of what stands where.
 """
@@ -17,7 +17,9 @@ from astromorph.errors import AstromorphError
 from astromorph.filelist import read_filelist
 from astromorph.gallery_choice import MOST_CLUSTERS, Frame, Sheet, choose_sheets, lot
 from astromorph.gallery_files import Picture, framed, picture_of_files
+from astromorph.gallery_map import choose_maps
 from astromorph.gallery_pictures import PreparedImages, find_images, views_of
+from astromorph.map_picture import draw_map
 from astromorph.model_facts import read_facts
 from astromorph.pages import write_page
 from astromorph.progress import track
@@ -120,8 +122,8 @@ def export_gallery(
     Parameters
     ----------
     settings : Settings
-        `seed`, `data_settings`, `export_settings.gallery_images` and
-        `export_settings.gallery_stretch` are used.
+        `seed`, `data_settings`, `export_settings.gallery_images`,
+        `export_settings.gallery_stretch` and `evaluation_settings.label` are used.
     datafile : path
         The file list; read where the pictures are drawn from the files.
     catalogue, analysis : path
@@ -140,7 +142,9 @@ def export_gallery(
     """
     rules = settings.export_settings
     sheets = choose_sheets(analysis, rules.gallery_images, settings.seed)
-    wanted = {f.image_id for s in sheets for f in s.frames if f.image_id}
+    maps = choose_maps(analysis, catalogue, settings.evaluation_settings.label)
+    drawn = [*(m.sheet for m in maps), *sheets]
+    wanted = {f.image_id for s in drawn for f in s.frames if f.image_id}
     training = parse(read_facts(model).settings, str(model))
     files: dict[str, tuple[str, ...]] = {}
     if rules.gallery_stretch != NETWORK:
@@ -154,6 +158,9 @@ def export_gallery(
     _require(wanted, facts, catalogue, analysis)
     sources = Sources(find_images(tensors, wanted), files, facts, settings, training)
     with artefacts.replacing_folder(output) as folder:
+        for each in track(maps, len(maps), "pictures of the map"):
+            path = folder / f"{each.sheet.name}.png"
+            draw_map(path, each, sources.pictures(each.sheet))
         for sheet in track(sheets, len(sheets), "contact sheets"):
             names = [facts[f.image_id].name if f.image_id else "" for f in sheet.frames]
             path = folder / f"{sheet.name}.png"
@@ -162,8 +169,8 @@ def export_gallery(
         artefacts.write_csv(
             folder / "sheets.csv", GALLERY_COLUMNS, _placed(sheets, facts)
         )
-        _write_index(folder / "index.html", sheets, settings, sources.images)
-    LOG.info("%s: %d contact sheets with %d images", output, len(sheets), len(wanted))
+        _write_index(folder / "index.html", drawn, settings, sources.images)
+    LOG.info("%s: %d sheets with %d images", output, len(drawn), len(wanted))
 
 
 def _require(

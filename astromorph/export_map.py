@@ -21,8 +21,9 @@ from astromorph.artefacts import CATALOGUE_COLUMNS, NONE, SPLIT_COLUMNS
 from astromorph.cache import TensorShard, read_shard
 from astromorph.errors import AstromorphError
 from astromorph.map_columns import Cells, Column, number_column, packed
-from astromorph.map_plot import COLOURS, MARKERS, NONE_COLOUR, RAMP, plot, script
+from astromorph.map_plot import RAMP, plot, script
 from astromorph.pages import rendered, source
+from astromorph.palette import COLOURS, MARKERS, NONE_COLOUR
 from astromorph.picture_sheets import Sheets
 from astromorph.pictures import thumbnail
 from astromorph.progress import track

@@ -28,18 +28,14 @@ from bokeh.palettes import Viridis256
 from bokeh.plotting import figure
 from bokeh.resources import Resources
 
+from astromorph.palette import COLOURS, MARKERS, NONE_COLOUR, point_size
+
 if TYPE_CHECKING:
     from bokeh.plotting import figure as Figure
     from numpy.typing import NDArray
 
-# Wong (2011), Nature Methods 8, 441, without yellow, which is faint on white. Further
-# values change the marker.
-COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#000000")
-MARKERS = ("circle", "triangle", "square", "diamond")
-NONE_COLOUR = "#b4bac2"
 RAMP = Viridis256[:245]  # its yellow end is faint on white
 INK = "#1b1f24"
-SMALLEST, LARGEST = 3.0, 9.0  # pixels
 
 
 def plot(
@@ -72,7 +68,7 @@ def plot(
     mapper = LinearColorMapper(
         palette=list(COLOURS), low=0, high=1, nan_color=NONE_COLOUR, name="mapper"
     )
-    size = float(np.clip(45 / max(number, 1) ** 0.25, SMALLEST, LARGEST))
+    size = point_size(number)
     # One glyph per marker: with mixed ones Bokeh's WebGL draws a selection wrongly.
     shown = [
         IndexFilter(indices=[] if k else None, name=f"shown-{k}")

@@ -529,6 +529,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "export_gallery": (
         "seed",
         *READING,
+        "evaluation_settings.label",
         "export_settings.gallery_images",
         "export_settings.gallery_stretch",
     ),

@@ -20,7 +20,7 @@ from astromorph.errors import AstromorphError
 from astromorph.export_map import export_map
 from astromorph.filelist import read_filelist
 from astromorph.map_columns import Cells, number_column
-from astromorph.map_plot import COLOURS, MARKERS
+from astromorph.palette import COLOURS, MARKERS
 from astromorph.picture_sheets import Sheets
 from astromorph.settings import Settings, parse
 from astromorph.tensor_file import SHARD_FORMAT, SHARD_VERSION, save_tensors

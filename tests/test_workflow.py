@@ -469,6 +469,7 @@ def test_the_report_holds_all_that_is_made_to_be_looked_at(run):
         ("history.png", "Training"),
         ("evaluation.html", "Evaluation"),
         ("analysis.html", "Analysis"),
+        ("map_clusters.png", "Map"),
         ("cluster_00.png", "Galleries"),
         ("outliers.png", "Galleries"),
         ("views.png", "Galleries"),

@@ -3,6 +3,11 @@ def titled(sheet):
     return sheet.replace("_", " ").capitalize()
 
 
+def category_of(sheet):
+    """Pictures of the map stand by themselves."""
+    return "Map" if sheet.startswith("map_") else "Galleries"
+
+
 # The file list is read where the pictures are drawn from the files themselves.
 rule export_gallery:
     input:
@@ -16,7 +21,7 @@ rule export_gallery:
             directory("results/export/gallery"),
             patterns=["{sheet}.png"],
             caption="../report/gallery.rst",
-            category="Galleries",
+            category=lambda wildcards: category_of(wildcards.sheet),
             labels=lambda wildcards: {"sheet": titled(wildcards.sheet)},
         ),
     log:
