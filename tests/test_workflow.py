@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -373,6 +374,16 @@ def test_the_last_results_outlive_a_rerun_that_is_killed(copy, sources):
     assert done.returncode == 0, done.stderr
     assert (table / "00001.parquet").read_bytes() != before
     assert planned(copy) == set()
+
+
+def test_a_step_that_fails_is_named(copy):
+    """Also where what it says goes to the terminal too; nothing waits for its files."""
+    configure(copy, {"validate_settings": {"on_bad": "fail"}})
+    done = snakemake(copy, "--cores", "1", "results/catalogue.csv")
+    assert done.returncode != 0
+    assert "Error in rule validate" in done.stderr
+    assert re.search(r"failed: validate: .* \(results/logs/validate/", done.stderr)
+    assert "missing files" not in done.stderr
 
 
 def test_a_corrected_label_retrains_nothing(copy):
