@@ -116,7 +116,7 @@ def read_filelist(datafile: str | Path) -> Iterator[Entry]:
                 name, number, empty = "\0".join(listed), 1, False
                 if repeated and _hash(name) in repeated:
                     number = occurrences[name] = occurrences.get(name, 0) + 1
-                first, *more = (os.path.join(folder, p) if p else "" for p in listed)
+                first, *more = _placed(folder, listed)
                 yield Entry(
                     image_id=_image_id(name, number),
                     listed=listed[0],
@@ -131,6 +131,25 @@ def read_filelist(datafile: str | Path) -> Iterator[Entry]:
             f"{datafile}: the file list names no file; write a path a line, or CSV "
             "with a `path` column"
         )
+
+
+def read_paths(datafile: str | Path) -> Iterator[tuple[str, ...]]:
+    """The files of each row, as `Entry.paths` has them; half the work of all.
+
+    Parameters
+    ----------
+    datafile : path
+        A list that `read_filelist` can read.
+
+    Yields
+    ------
+    tuple of str
+        One file, or one per channel.
+    """
+    folder = os.path.dirname(datafile)
+    with open(datafile, newline="", encoding="utf-8-sig") as file:
+        for listed, _ in _rows(file):
+            yield _placed(folder, listed)
 
 
 def asked_subset(entry: Entry) -> str:
@@ -260,6 +279,13 @@ def _growing_size(number: int) -> int:
 
 def _shard(number: int, start: int, stop: int, digest: str) -> Shard:
     return Shard(f"{number:05d}", start, stop, digest[:16])
+
+
+def _placed(folder: str, listed: Sequence[str]) -> tuple[str, ...]:
+    """Paths of a row, counted from the list's folder where they are relative."""
+    if not folder:
+        return tuple(listed)
+    return tuple([os.path.join(folder, path) if path else "" for path in listed])
 
 
 def _image_id(listed: str, number: int) -> str:
