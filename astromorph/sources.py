@@ -21,13 +21,16 @@ def state(paths: Sequence[str]) -> str:
 
     A file that was replaced under its name differs in one of them.
     """
+    found = []
     try:
-        found = [os.stat(path) for path in paths]
+        for path in paths:
+            status = os.stat(path)
+            if not stat.S_ISREG(status.st_mode):
+                return ""
+            found.append(f"{status.st_size} {status.st_mtime_ns}")
     except (OSError, ValueError):
         return ""
-    if not all(stat.S_ISREG(f.st_mode) for f in found):
-        return ""
-    return " ".join(f"{f.st_size} {f.st_mtime_ns}" for f in found)
+    return " ".join(found)
 
 
 def states(paths: Iterable[Sequence[str]]) -> Iterator[str]:
