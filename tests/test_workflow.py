@@ -252,7 +252,7 @@ def copy(run, tmp_path) -> Path:
 @pytest.fixture
 def sources(tmp_path) -> Path:
     """The workflow and the package once more, to be edited."""
-    for name in ("workflow", "astromorph"):
+    for name in ("workflow", "astromorph", "envs"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, tmp_path / "source" / name, ignore=ignored)
     return Path(shutil.copy(ROOT / "Snakefile", tmp_path / "source"))
