@@ -114,6 +114,16 @@ def table(path, row_bytes, name, caption, category):
     return report(path, caption=caption, category=category, labels={"item": name})
 
 
+def titled(sheet):
+    """The name of a sheet as the report lists it: Cluster 00."""
+    return sheet.replace("_", " ").capitalize()
+
+
+def category_of(sheet):
+    """Pictures of the map stand by themselves."""
+    return "Map" if sheet.startswith("map_") else "Galleries"
+
+
 def targets():
     """What a run is asked for. The analyses of the embeddings join here."""
     wanted = [

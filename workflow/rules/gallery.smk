@@ -1,13 +1,3 @@
-def titled(sheet):
-    """The name of a sheet as the report lists it: Cluster 00."""
-    return sheet.replace("_", " ").capitalize()
-
-
-def category_of(sheet):
-    """Pictures of the map stand by themselves."""
-    return "Map" if sheet.startswith("map_") else "Galleries"
-
-
 # The file list is read where the pictures are drawn from the files themselves.
 rule export_gallery:
     input:
