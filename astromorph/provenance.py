@@ -18,8 +18,11 @@ from typing import Any
 PACKAGE = Path(__file__).parent
 # Their effect reaches a step as the values in its settings string, or not at all.
 UNTRACKED = frozenset(
-    {"__init__", "__main__", "cli", "errors", "progress", "settings", "trouble"}
-)
+    {
+        "__init__", "__main__", "arguments", "cli", "commands", "errors", "progress",
+        "settings", "trouble",
+    }
+)  # fmt: skip
 PAGES = (".html", ".js")
 RECORDED_PACKAGES = ("astromorph", "torch", "torchvision", "astropy", "numpy")
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from astromorph import analysis_file, artefacts, cli, settings
+from astromorph import analysis_file, artefacts, settings
 from astromorph.table_columns import ANALYSED
 
 ROOT = Path(__file__).parents[1]
@@ -147,7 +147,7 @@ def test_commands_are_understood():
     commands = said_commands("astromorph")
     assert len(commands) >= 2
     for arguments in commands:
-        cli._parser().parse_args(arguments)
+        arguments.parser().parse_args(arguments)
 
 
 def test_overrides_are_valid():

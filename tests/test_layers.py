@@ -98,6 +98,8 @@ LAYERS = [
         "settings_page",
     },
     {"pipeline"},
+    {"commands"},
+    {"arguments"},
     {"cli"},
     {"__main__"},
 ]
