@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from astromorph import analysis_file, artefacts, settings
+from astromorph.arguments import parser
 from astromorph.table_columns import ANALYSED
 
 ROOT = Path(__file__).parents[1]
@@ -147,7 +148,7 @@ def test_commands_are_understood():
     commands = said_commands("astromorph")
     assert len(commands) >= 2
     for arguments in commands:
-        arguments.parser().parse_args(arguments)
+        parser().parse_args(arguments)
 
 
 def test_overrides_are_valid():

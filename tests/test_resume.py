@@ -13,9 +13,11 @@ import torch
 
 from astromorph.cache import load_plain
 from astromorph.checkpoint import MODEL_FORMAT
+from astromorph.datasets import read_subset
 from astromorph.errors import AstromorphError
 from astromorph.networks import AstroMorphologyModel
-from astromorph.resume import Checkpoints, Interrupted
+from astromorph.resume import Checkpoints, Interrupted, checkpoints_of
+from astromorph.settings import parse
 from astromorph.split import split
 from astromorph.trainer import ByolTrainer
 
@@ -140,12 +142,10 @@ def run(prepared, sky, settings, tmp_path):
 
 def test_killed_five_times_it_ends_with_the_same_model(run, tmp_path):
     """SIGKILL at random moments; bit for bit the same weights and history."""
-    whole = run("whole")
-    _, log = whole.communicate()
-    assert whole.returncode == 0, log
-    rng, kills = random.Random(4), 0
-    while kills < 5:
-        process = run("killed")
+    finished(run("whole", epochs=60))
+    rng = random.Random(4)
+    for _ in range(5):
+        process = run("killed", epochs=60)
         found = set((tmp_path / "killed").rglob("step-*.pt"))
         # From its first new checkpoint on, at some moment.
         while process.poll() is None:
@@ -154,13 +154,8 @@ def test_killed_five_times_it_ends_with_the_same_model(run, tmp_path):
                 process.kill()
             time.sleep(0.002)
         process.communicate()
-        if process.returncode == 0:
-            break
-        kills += 1
-    assert kills >= 2
-    last = run("killed")
-    _, log = last.communicate()
-    assert last.returncode == 0, log
+        assert process.returncode == -signal.SIGKILL
+    assert "goes on from" in finished(run("killed", epochs=60))
     models = [
         load_plain(tmp_path / name / "model.pt", MODEL_FORMAT, 1, "")
         for name in ("whole", "killed")
@@ -169,6 +164,51 @@ def test_killed_five_times_it_ends_with_the_same_model(run, tmp_path):
         assert torch.equal(models[1]["state"][name], value), name
     texts = [(tmp_path / n / "history.csv").read_text() for n in ("whole", "killed")]
     assert texts[0] == texts[1]
+
+
+def finished(process: subprocess.Popen[str]) -> str:
+    """The log of a training that came to its end."""
+    _, log = process.communicate()
+    assert process.returncode == 0, log
+    return log
+
+
+def test_more_epochs_of_the_settings_go_on_where_the_pace_is_constant(run, tmp_path):
+    """`epochs: 3` to 6: the first three stay, and the end is that of six at once."""
+    pace = {"exponential_lr": True, "byol_settings": {"use_momentum": False}}
+    finished(run("more", epochs=3, **pace))
+    first = (tmp_path / "more" / "history.csv").read_text()
+    assert "goes on from" in finished(run("more", epochs=6, **pace))
+    finished(run("at once", epochs=6, **pace))
+    texts = [(tmp_path / n / "history.csv").read_text() for n in ("more", "at once")]
+    assert texts[0] == texts[1]
+    assert texts[0].startswith(first)
+    finished(run("cosine", epochs=2))
+    log = finished(run("cosine", epochs=3))
+    assert "is of a training of 2 epochs; with 3" in log
+    assert "goes on from" not in log
+
+
+def test_checkpoints_belong_to_settings_and_data(run, prepared, tmp_path):
+    """Others are never used; how often they are written, and how long, is no matter."""
+    tensors = [prepared / f"0000{k}.pt" for k in range(2)]
+    data = [
+        read_subset(tmp_path / "split.csv", tensors, subset, 1)
+        for subset in ("train", "test")
+    ]
+
+    def named(changes: dict, data=data, made_with="{}") -> str:
+        rules = parse(SETTINGS | changes, "test")
+        return checkpoints_of(rules, data, made_with, tmp_path / "m.pt", 3).folder.name
+
+    same = named({})
+    assert named({"training_settings": {"simulated_images": 16}}) == same
+    assert named({"epochs": 99}) == same
+    others = [
+        named({"learning_rate": 0.1}), named({"seed": 1}), named({"batch_size": 5}),
+        named({}, data=data[::-1]), named({}, data=data[:1]), named({}, made_with="x"),
+    ]  # fmt: skip
+    assert len({same, *others}) == 7
 
 
 def test_told_to_end_it_says_how_to_go_on(run, tmp_path):
