@@ -48,6 +48,7 @@ LAYERS = [
         "devices",
         "distributed",
         "history",
+        "prepared",
     },
     {"batching", "models", "fits_dataset"},
     {"datasets", "checkpoint"},
@@ -66,7 +67,7 @@ LAYER = {module: k for k, layer in enumerate(LAYERS) for module in layer}
 TORCH = {
     "cache", "datasets", "augment", "networks", "byol", "optimise", "checkpoint",
     "trainer", "train", "infer", "evaluate", "devices", "distributed", "history",
-    "initial_weights", "teacher", "embed", "learner",
+    "initial_weights", "teacher", "embed", "learner", "prepared",
     "batching", "models", "fits_dataset", "convert", "resume",
 }  # fmt: skip
 FITS = {"fits_file", "fits_facts", "fits_image", "celestial", "tile_decoder"}
