@@ -11,13 +11,16 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PROGRAMS = sorted((DOCS / "examples").glob("*.py"))
 SAYS = {
-    "checkpoints": "the best was epoch",
+    "checkpoints": "goes on after epoch 2",
+    "images": "median: linear ",
     "notebook": "0.0000  ",
     "own_augmentation": "loss ",
     "own_loss": "loss ",
     "own_metrics": "tensorboard --logdir runs",
     "own_network": "24 embeddings of length 64",
     "own_optimizer": "loss ",
+    "start_and_lessons": "lesson loss ",
+    "workflow_model": "own.csv has 24 rows",
     "several_devices": "2 processes, loss ",
     "tutorial": "The oddest image is ",
 }
