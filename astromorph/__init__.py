@@ -42,7 +42,17 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         module = importlib.import_module(f"astromorph.{_HOMES[name]}")
         return getattr(module, name)
+    if name == "astromorph":
+        from astromorph.moved import told
+
+        told("astromorph.astromorph", "astromorph.cli.main")
+        return _command
     raise AttributeError(f"module 'astromorph' has no attribute {name!r}")
+
+
+def _command(args: list[str] | None = None, prog_name: str = "astromorph") -> None:
+    """The command line, as version 0.1 called it."""
+    importlib.import_module("astromorph.cli").main(args)
 
 
 def __dir__() -> list[str]:

@@ -77,6 +77,8 @@ HISTORY_COLUMNS = (
 EXPORT_COLUMNS = (
     "image_id", "path", "object", "ra_deg", "dec_deg", "rest_frequency_hz",
 )  # fmt: skip
+# Which image stands where on the contact sheets.
+GALLERY_COLUMNS = ("sheet", "row", "column", "image_id", "object", "path", "note")
 EMBEDDING_PREFIX = "emb_"
 FORMULA_STARTS = "'=+-@\t\r"  # the apostrophe, which protects the others, is first
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from astromorph.settings import AugmentationSettings
 
 LARGEST_BOX = 1 / 3  # side of what is erased over that of the image
+SLACK = 1e-3  # beyond 0 and 1, by rounding and resampling
 FEWEST_SIDE = 32  # pixels from which on some of them tell the median
 
 
@@ -55,6 +56,7 @@ class SkyAugmentation:
         self.settings = settings
         self.generator = generator
         self.stacksize = stacksize
+        self._looked = False
 
     def __call__(self, images: Tensor) -> Tensor:
         """One view of each image.
@@ -68,10 +70,37 @@ class SkyAugmentation:
         -------
         Tensor, shape (N, C, H, W), float32
             From 0 to 1.
+
+        Raises
+        ------
+        ValueError
+            The images have another shape or type, there are none, or their pixels
+            go beyond 0 and 1.
         """
+        self._check(images)
         if self.stacksize > 1:
             return self._view(images[:, :1]).repeat(1, self.stacksize, 1, 1)
         return self._view(images)
+
+    def _check(self, images: Tensor) -> None:
+        if images.ndim != 4 or images.numel() == 0:
+            raise ValueError(
+                f"images: found the shape {tuple(images.shape)}; allowed is "
+                "(N, C, H, W), of at least one image; of a single one (1, C, H, W)"
+            )
+        if not images.is_floating_point():
+            raise ValueError(
+                f"images: found {images.dtype}; allowed are floats from 0 to 1"
+            )
+        if self._looked and images.device.type != "cpu":
+            return  # a GPU would have to be waited for
+        self._looked = True
+        low, high = (float(edge) for edge in images.aminmax())
+        if low < -SLACK or high > 1 + SLACK:
+            raise ValueError(
+                f"images: found pixels from {low:g} to {high:g}; allowed is 0 to 1, "
+                "where MinMaxNorm()(images) brings them"
+            )
 
     def _view(self, images: Tensor) -> Tensor:
         height, width = images.shape[2:]

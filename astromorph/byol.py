@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from astromorph.moved import moved
-from astromorph.networks import encoder_of, features_of
+from astromorph.moved import moved, old_attribute, old_modules, told
+from astromorph.networks import channels_told, encoder_of, features_of
+from astromorph.old_parts import OldEncoder
+from astromorph.ranges import made, real, whole
 
 LARGEST_DEFAULT_PROJECTION = 256
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -57,7 +59,7 @@ class BYOL(nn.Module):
         Turns images `(N, C, H, W)` into something; what is used of it, the encoder
         f, is chosen by `hidden_layer`.
     representation_size : int, optional
-        Length D of an embedding; where it differs from the number F of the
+        Length D of an embedding, at least 1; where it differs from the number F of the
         encoder's features, a linear layer maps them. By default F.
     hidden_layer : int or str, optional
         The layer whose output, flattened, is the features: the number of a child of
@@ -75,17 +77,18 @@ class BYOL(nn.Module):
         False shares the weights between online and target network, behind a
         stop-gradient (SimSiam, Chen & He 2021).
     projection_size : int, optional
-        Length P of the vectors that are compared. By default half of
+        Length P of the vectors that are compared, at least 1. By default half of
         `representation_size`, at most 256.
     projection_hidden_size : int, optional
-        Hidden width of projector and predictor. By default twice
+        Hidden width of projector and predictor, at least 1. By default twice
         `representation_size`.
     loss_fn : callable
         Predictions and targets `(N, P)` to losses `(N,)` or their mean.
     moving_average_decay : float
         tau where `update_moving_average` is told no other, from 0 to 1.
     features : int, optional
-        F, where it is known. By default the network is tried with two images.
+        F, at least 1, where it is known. By default the network is tried with two
+        images.
     image_shape : tuple of int, optional
         ``(C, H, W)`` of the images that it is tried with. By default the channels
         of its first convolution, and 64 by 64 pixels.
@@ -98,12 +101,14 @@ class BYOL(nn.Module):
         f and g with the slow weights.
     representation_size, projection_size, projection_hidden_size : int
         As above.
+    features : int
+        F.
 
     Raises
     ------
     ValueError
-        There is no such layer (the message lists them), or the network cannot be
-        tried.
+        There is no such layer (the message lists them), the network cannot be
+        tried, a class stands for an object, or a number is out of its range.
 
     Examples
     --------
@@ -138,14 +143,22 @@ class BYOL(nn.Module):
         image_shape: tuple[int, int, int] | None = None,
     ) -> None:
         super().__init__()
+        for name, part in {
+            "network": network,
+            "augmentation_function": augmentation_function,
+            "normalization_function": normalization_function,
+            "loss_fn": loss_fn,
+        }.items():
+            made(name, part)
         encoder = encoder_of(network, hidden_layer)
         if features is None:
             features = features_of(encoder, image_shape)
-        size = representation_size or features
-        projection = projection_size or max(
-            1, min(size // 2, LARGEST_DEFAULT_PROJECTION)
-        )
-        hidden = projection_hidden_size or 2 * size
+        features = whole("features", features, 1)
+        size = _size("representation_size", representation_size, features)
+        half = max(1, min(size // 2, LARGEST_DEFAULT_PROJECTION))
+        projection = _size("projection_size", projection_size, half)
+        hidden = _size("projection_hidden_size", projection_hidden_size, 2 * size)
+        decay = real("moving_average_decay", moving_average_decay, 0, 1)
         if size != features:
             encoder = nn.Sequential(encoder, nn.Linear(features, size))
         self.encoder = encoder
@@ -160,7 +173,8 @@ class BYOL(nn.Module):
         self.augmentation_function = augmentation_function
         self.normalization_function = normalization_function
         self.loss_fn = loss_fn
-        self.moving_average_decay = moving_average_decay
+        self.moving_average_decay = decay
+        self.features = features
 
     def forward(self, images: Tensor, return_errors: bool = False) -> Tensor:
         """Embeddings of images, or the loss of two random views of them.
@@ -176,11 +190,20 @@ class BYOL(nn.Module):
         -------
         Tensor, shape (N, D), or ()
             Embeddings, or the loss.
+
+        Raises
+        ------
+        ValueError
+            The images have another number of channels than the network takes.
         """
         if return_errors:
-            augment = self._augment()
-            return self.loss(augment(images), augment(images))
-        embedding: Tensor = self.encoder(self.normalised(images))
+            augment = self.augmentation_function or _of_the_sky()
+            return self.loss(one_view(augment, images), one_view(augment, images))
+        # A copy, as the network may change its input.
+        seen = self.normalised(images.clone())
+        with channels_told(self.encoder, images.shape[1] if images.ndim == 4 else None):
+            embedding: Tensor = self.encoder(seen)
+        self._check(embedding)
         return embedding
 
     def normalised(self, images: Tensor) -> Tensor:
@@ -214,7 +237,8 @@ class BYOL(nn.Module):
                 f"{tuple(view_2.shape)}; both must be (N, C, H, W)"
             )
         views = self.normalised(torch.cat([view_1, view_2]))
-        return self.compare(self.encoder(views), views)
+        with channels_told(self.encoder, view_1.shape[1]):
+            return self.compare(self.encoder(views.clone()), views)
 
     def compare(self, embeddings: Tensor, views: Tensor) -> Tensor:
         """The same loss, where the embeddings of the views are known.
@@ -230,6 +254,7 @@ class BYOL(nn.Module):
         -------
         Tensor, shape ()
         """
+        self._check(embeddings)
         prediction = self.predictor(self.projector(embeddings)).float()
         with torch.no_grad():
             projection = self._target(views).float()
@@ -250,17 +275,35 @@ class BYOL(nn.Module):
             are the target's own, from its own forward passes, and are not averaged.
         """
         decay = self.moving_average_decay if decay is None else decay
+        real("decay", decay, 0, 1)
         online = nn.Sequential(self.encoder, self.projector)
         xi: list[Tensor] = list(self.target.parameters())
         theta: list[Tensor] = list(online.parameters())
         torch._foreach_lerp_(xi, theta, 1 - decay)
 
-    def _augment(self) -> Callable[[Tensor], Tensor]:
-        if self.augmentation_function is None:
-            from astromorph.augment import SkyAugmentation
+    def _check(self, embeddings: Tensor) -> None:
+        """Refuse a network that gives something else than it was said to."""
+        if embeddings.ndim != 2 or embeddings.shape[1] != self.representation_size:
+            raise ValueError(
+                f"network: it gives embeddings of the shape {tuple(embeddings.shape)}, "
+                f"but {self.features} `features` were named or found for images of "
+                "another size; leave `features` out, name `image_shape`, or a "
+                "`hidden_layer` whose output has one size for all images"
+            )
 
-            self.augmentation_function = SkyAugmentation()
-        return self.augmentation_function
+    online_predictor = old_attribute("BYOL", "online_predictor", "predictor")
+
+    @property
+    def online_encoder(self) -> nn.Module:
+        """As version 0.1 called `encoder` and `projector`, in one."""
+        told("BYOL.online_encoder", "BYOL.encoder and BYOL.projector")
+        return OldEncoder(self.encoder, self.projector)
+
+    @property
+    def target_encoder(self) -> nn.Module:
+        """As version 0.1 called `target`, the encoder before its projector."""
+        told("BYOL.target_encoder", "BYOL.target")
+        return OldEncoder(self.target[0], self.target[1])
 
     def _target(self, images: Tensor) -> Tensor:
         if self.use_momentum:
@@ -268,6 +311,49 @@ class BYOL(nn.Module):
         else:
             projection = self.projector(self.encoder(images))
         return projection
+
+
+def one_view(augment: Callable[[Tensor], Any], images: Tensor) -> Tensor:
+    """A view of each image, which is left as it is.
+
+    Parameters
+    ----------
+    augment : callable
+        Images `(N, C, H, W)` to views of the same number.
+    images : Tensor, shape (N, C, H, W)
+        Any.
+
+    Returns
+    -------
+    Tensor, shape (N, C, H', W')
+
+    Raises
+    ------
+    ValueError
+        What it gives is something else.
+    """
+    view = augment(images.clone())
+    if isinstance(view, tuple) and view:
+        told("a tuple from augmentation_function", "its first element alone", 4)
+        view = view[0]
+    if not isinstance(view, Tensor) or view.ndim != 4 or len(view) != len(images):
+        shape = tuple(view.shape) if isinstance(view, Tensor) else ""
+        raise ValueError(
+            f"augmentation_function: found {type(view).__name__} {shape} for images of "
+            f"the shape {tuple(images.shape)}; allowed is one view of each image, "
+            "(N, C, H, W)"
+        )
+    return view
+
+
+def _of_the_sky() -> Callable[[Tensor], Tensor]:
+    from astromorph.augment import SkyAugmentation
+
+    return SkyAugmentation()
+
+
+def _size(name: str, given: int | None, default: int) -> int:
+    return default if given is None else whole(name, given, 1)
 
 
 def mlp(inside: int, hidden: int, outside: int) -> nn.Sequential:
@@ -284,6 +370,9 @@ _MOVED = {
     "ByolTrainer": "astromorph.trainer",
     "MinMaxNorm": "astromorph.networks",
 }
+
+
+old_modules(__name__)
 
 
 def __getattr__(name: str) -> Any:

@@ -136,7 +136,8 @@ def _old_training(options: argparse.Namespace) -> None:
     LOG.warning("`astromorph training` is now `astromorph train`")
     options.config_file = options.configfile
     # There it never named the model that is written.
-    options.settings = json.dumps({"trained_network_name": None})
+    old = _old_defaults(options) | {"trained_network_name": None}
+    options.settings = json.dumps(old)
     options.datafile = _list_from_here(options)
     _train(options)
 
@@ -149,8 +150,18 @@ def _old_inference(options: argparse.Namespace) -> None:
             "leave it out"
         )
     options.config_file = options.configfile
+    options.settings = json.dumps(_old_defaults(options))
     options.datafile = _list_from_here(options)
     _infer(options)
+
+
+def _old_defaults(options: argparse.Namespace) -> dict[str, Any]:
+    """What version 0.1 did where its settings said nothing: hold a fifth out."""
+    values = load(options.config_file) if options.config_file else {}
+    if "split_settings" in values:
+        return {}
+    LOG.info("a fifth of the images is held out, as in version 0.1")
+    return {"split_settings": {"test_fraction": 0.2}}
 
 
 def _list_from_here(options: argparse.Namespace) -> str | None:
@@ -189,23 +200,119 @@ def _evaluate(options: argparse.Namespace) -> None:
     )  # fmt: skip
 
 
+def _analyse(options: argparse.Namespace) -> None:
+    from astromorph.analyse import analyse
+
+    settings = _settings(options)
+    analyse(
+        settings, options.catalogue, options.split, options.embeddings, options.output,
+        options.summary, options.page, _cores(settings, options),
+    )  # fmt: skip
+
+
+def _similar(options: argparse.Namespace) -> None:
+    from astromorph.pipeline import finished_run
+    from astromorph.similar import similar
+
+    run = finished_run(options.results, options.trained_network_name)
+    rows = similar(
+        run, options.to, options.top, options.output, options.table, options.datafile
+    )
+    for line in _aligned(rows):
+        print(line)
+
+
+def _aligned(rows: Sequence[dict[str, str]]) -> list[str]:
+    """A table as lines of text."""
+    cells = [list(rows[0]), *(list(row.values()) for row in rows)]
+    safe = [
+        [
+            "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cell)
+            for cell in row
+        ]
+        for row in cells
+    ]
+    widths = [max(map(len, column)) for column in zip(*safe, strict=True)]
+    return [
+        "  ".join(map(str.ljust, row, widths)).rstrip() for row in safe
+    ]  # fmt: skip
+
+
 def _export_csv(options: argparse.Namespace) -> None:
     from astromorph.export_csv import export_csv
 
-    export_csv(options.catalogue, options.split, options.embeddings, options.output)
+    export_csv(_settings(options), _inputs(options), options.output)
+
+
+def _export_parquet(options: argparse.Namespace) -> None:
+    from astromorph.export_parquet import export_parquet
+
+    export_parquet(_settings(options), _inputs(options), options.output)
+
+
+def _export_fits(options: argparse.Namespace) -> None:
+    from astromorph.export_fits import export_fits
+
+    export_fits(_settings(options), _inputs(options), options.output)
+
+
+def _export_votable(options: argparse.Namespace) -> None:
+    from astromorph.export_votable import export_votable
+
+    export_votable(_settings(options), _inputs(options), options.output)
 
 
 def _export_tensorboard(options: argparse.Namespace) -> None:
     from astromorph.export_tensorboard import export_tensorboard
 
     export_tensorboard(
-        _settings(options),
-        options.catalogue,
-        options.split,
-        options.embeddings,
-        options.tensors,
-        options.output,
+        _settings(options), _inputs(options), options.tensors, options.output
     )
+
+
+def _inputs(options: argparse.Namespace) -> Any:
+    """The files that exports are made from."""
+    from astromorph.table_rows import Inputs
+
+    return Inputs(
+        options.catalogue, options.split, tuple(options.embeddings), options.analysis
+    )
+
+
+def _export_gallery(options: argparse.Namespace) -> None:
+    from astromorph.export_gallery import export_gallery
+
+    settings = _settings(options)
+    _require(options, "trained_network_name")
+    export_gallery(
+        settings, required_datafile(settings, _source(options)), options.catalogue,
+        options.analysis, options.tensors, options.trained_network_name,
+        options.output,
+    )  # fmt: skip
+
+
+def _report_history(options: argparse.Namespace) -> None:
+    from astromorph.plot_history import plot_history
+
+    plot_history(options.history, options.output)
+
+
+def _report_settings(options: argparse.Namespace) -> None:
+    from astromorph.settings_page import write_settings_page
+
+    _require(options, "trained_network_name")
+    write_settings_page(
+        _settings(options), options.trained_network_name, options.output
+    )
+
+
+def _export_map(options: argparse.Namespace) -> None:
+    from astromorph.export_map import export_map
+
+    export_map(
+        _settings(options), options.catalogue, options.split, options.analysis,
+        options.tensors, options.output, options.pictures, options.evaluation,
+    )  # fmt: skip
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -257,7 +364,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(steps)
     _add_infer(steps)
     _add_evaluate(steps)
+    _add_analyse(steps)
+    _add_similar(steps)
     _add_export(steps)
+    _add_report(steps)
     _add_old(steps)
     return parser
 
@@ -372,6 +482,48 @@ def _add_evaluate(steps: Any) -> None:
     step.add_argument("--page", default="results/evaluation.html", help="to write")
 
 
+def _add_analyse(steps: Any) -> None:
+    step = _add_step(
+        steps,
+        "analyse",
+        _analyse,
+        "Find clusters, a map, neighbours, near-duplicates and outliers.",
+    )
+    _add_embeddings(step)
+    step.add_argument("--output", default="results/analysis.parquet", help="to write")
+    step.add_argument("--summary", default="results/analysis.json", help="to write")
+    step.add_argument("--page", default="results/analysis.html", help="to write")
+
+
+def _add_similar(steps: Any) -> None:
+    step = _add(
+        steps,
+        "similar",
+        _similar,
+        "Show the images of a finished run that are most like any FITS image.",
+    )
+    step.add_argument(
+        "--to", nargs="+", required=True, metavar="FITS",
+        help="the image, in the list or not; with several channels, a file for each",
+    )  # fmt: skip
+    step.add_argument(
+        "--top", type=_positive, default=12, help="how many (%(default)s)"
+    )
+    _add_results(step)
+    _add_model(step, "the run's model (model/model.pt in its folder)")
+    _add_datafile(step)
+    step.add_argument("--output", metavar="PNG", help="pictures to write")
+    step.add_argument("--table", metavar="CSV", help="the table to write")
+
+
+def _positive(text: str) -> int:
+    """A whole number from 1."""
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
 def _add_export(steps: Any) -> None:
     export = steps.add_parser(
         "export",
@@ -379,11 +531,18 @@ def _add_export(steps: Any) -> None:
         description="Write embeddings in the form of other programs.",
     )
     forms = export.add_subparsers(title="forms", required=True, metavar="FORM")
-    csv = _add(forms, "csv", _export_csv, "One table: facts and embeddings.")
-    _add_embeddings(csv)
-    csv.add_argument(
-        "--output", default="results/export/embeddings.csv", help="to write"
-    )
+    for form, command, ending, summary in (
+        ("csv", _export_csv, "csv", "One table: facts, analysis and embeddings."),
+        ("parquet", _export_parquet, "parquet", "The same with types, as Parquet."),
+        ("fits", _export_fits, "fits", "The same with units, as a FITS table."),
+        ("votable", _export_votable, "vot", "The same with units, as a VOTable."),
+    ):
+        table = _add_step(forms, form, command, summary)
+        _add_embeddings(table)
+        _add_analysis(table)
+        table.add_argument(
+            "--output", default=f"results/export/embeddings.{ending}", help="to write"
+        )
     board = _add_step(
         forms,
         "tensorboard",
@@ -391,12 +550,74 @@ def _add_export(steps: Any) -> None:
         "A folder for TensorBoard's projector.",
     )
     _add_embeddings(board)
+    _add_analysis(board)
     board.add_argument(
         "--tensors", nargs="+", required=True, metavar="PT", help="all shards, in order"
     )
     board.add_argument(
         "--output", default="results/export/tensorboard", help="to write"
     )
+    _add_gallery(forms)
+    _add_export_map(forms)
+
+
+def _add_gallery(forms: Any) -> None:
+    gallery = _add_step(
+        forms, "gallery", _export_gallery,
+        "Contact sheets of clusters, outliers, neighbours and views.",
+    )  # fmt: skip
+    _add_datafile(gallery)
+    _add_model(gallery, "the model; its settings make the views")
+    gallery.add_argument("--catalogue", default="results/catalogue.csv", help="to read")
+    gallery.add_argument(
+        "--analysis", default="results/analysis.parquet", help="to read"
+    )
+    gallery.add_argument(
+        "--tensors", nargs="+", required=True, metavar="PT", help="all shards, in order"
+    )
+    gallery.add_argument("--output", default="results/export/gallery", help="to write")
+
+
+def _add_report(steps: Any) -> None:
+    summary = "Write figures and pages for the report of a run."
+    report = steps.add_parser("report", help=summary, description=summary)
+    parts = report.add_subparsers(title="parts", required=True, metavar="PART")
+    history = _add(
+        parts, "history", _report_history, "Losses and embedding measures by epoch."
+    )
+    history.add_argument(
+        "--history", default="results/model/history.csv", help="to read"
+    )
+    history.add_argument(
+        "--output", default="results/model/history.png", help="to write"
+    )
+    page = _add_step(
+        parts, "settings", _report_settings,
+        "All settings, those that are not the defaults, and versions.",
+    )  # fmt: skip
+    _add_datafile(page)
+    _add_model(page, "the model")
+    page.add_argument(
+        "--output", default="results/report/settings.html", help="to write"
+    )
+
+
+def _add_export_map(forms: Any) -> None:
+    page = _add_step(forms, "map", _export_map, "One page: the map in a browser.")
+    page.add_argument("--catalogue", default="results/catalogue.csv", help="to read")
+    page.add_argument("--split", default="results/split.csv", help="to read")
+    page.add_argument("--analysis", default="results/analysis.parquet", help="to read")
+    page.add_argument(
+        "--tensors", nargs="+", required=True, metavar="PT", help="all shards, in order"
+    )
+    page.add_argument(
+        "--evaluation", metavar="JSON", help="to read: its verdict stands on the page"
+    )
+    page.add_argument("--output", default="results/export/map.html", help="to write")
+    page.add_argument(
+        "--pictures", metavar="DIR",
+        help="to write, beside the page; without it the pictures are in the page",
+    )  # fmt: skip
 
 
 def _add_old(steps: Any) -> None:
@@ -443,6 +664,10 @@ def _add_results(step: Any) -> None:
     step.add_argument(
         "--results", default="results", metavar="DIR", help="folder (%(default)s)"
     )
+
+
+def _add_analysis(step: Any) -> None:
+    step.add_argument("--analysis", default="results/analysis.parquet", help="to read")
 
 
 def _add_embeddings(step: Any) -> None:

@@ -7,17 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import Dataset
 
 from astromorph import artefacts
 from astromorph.artefacts import SPLIT_COLUMNS
 from astromorph.batching import batches, like_sizes, mirrored
 from astromorph.cache import TensorShard, read_shard
 from astromorph.errors import AstromorphError
+from astromorph.images import as_images, as_tensor, one_kind
+from astromorph.items import items_of, source_of
 from astromorph.memory import available
-from astromorph.moved import moved
+from astromorph.moved import moved, old_modules
 
 LOG = logging.getLogger(__name__)
 
@@ -28,14 +31,27 @@ class CachedDataset(Dataset[Tensor]):
     Parameters
     ----------
     images : Tensor, shape (N, C, H, W), float16 or float32
-        From 0 to 1.
+        From 0 to 1; not checked here. `images_of` takes any other range.
     stacksize : int
-        How often a single channel is repeated.
+        How often a single channel is repeated, at least 1.
+
+    Attributes
+    ----------
+    channels : int
+        C times `stacksize`.
 
     Raises
     ------
     AstromorphError
         `stacksize` is over 1 and the images have several channels already.
+
+    Examples
+    --------
+    >>> data = CachedDataset(torch.rand(5, 1, 32, 32), stacksize=3)
+    >>> len(data), data[0].shape, data.channels
+    (5, torch.Size([3, 32, 32]), 3)
+    >>> [len(indices) for indices in data.batches(2)]
+    [3, 2]
     """
 
     def __init__(self, images: Tensor, stacksize: int = 1) -> None:
@@ -75,14 +91,26 @@ class MappedDataset(Dataset[Tensor]):
     parts : sequence of Tensor, each of shape (M, C, H, W)
         Images of a file, mapped into memory; at least one file.
     places : Tensor, shape (N, 2), int64
-        Of each image, which part it is in and where there.
+        Of each image, which part it is in and where there, both from 0.
     stacksize : int
-        How often a single channel is repeated.
+        How often a single channel is repeated, at least 1.
+
+    Attributes
+    ----------
+    channels : int
+        C times `stacksize`.
 
     Raises
     ------
     AstromorphError
         `stacksize` is over 1 and the images have several channels already.
+
+    Examples
+    --------
+    >>> parts = [torch.zeros(4, 1, 32, 32), torch.ones(2, 1, 32, 32)]
+    >>> data = MappedDataset(parts, torch.tensor([[0, 3], [1, 0], [1, 1]]))
+    >>> data.batch(torch.tensor([0, 2])).mean(dim=(1, 2, 3))
+    tensor([0., 1.])
     """
 
     def __init__(
@@ -132,12 +160,23 @@ class NativeDataset(Dataset[Tensor]):
     images : sequence of Tensor, each of shape (C, H, W)
         From 0 to 1, all with the same number of channels, at least one image.
     stacksize : int
-        How often a single channel is repeated.
+        How often a single channel is repeated, at least 1.
+
+    Attributes
+    ----------
+    channels : int
+        C times `stacksize`.
 
     Raises
     ------
     AstromorphError
         `stacksize` is over 1 and the images have several channels already.
+
+    Examples
+    --------
+    >>> data = NativeDataset([torch.rand(1, 32, 40), torch.rand(1, 48, 32)])
+    >>> data[1].shape, data.batch(torch.tensor([0, 1])).shape
+    (torch.Size([1, 48, 32]), torch.Size([2, 1, 48, 40]))
     """
 
     def __init__(self, images: Sequence[Tensor], stacksize: int = 1) -> None:
@@ -216,62 +255,58 @@ class Subset:
 def images_of(data: Any) -> ImageSet | None:
     """Images of whatever a user has, in memory.
 
+    Each item is taken once, now: a dataset that changes its images at random, such as
+    one with a random transform, is drawn from once and not again in each epoch. Views
+    that differ each time are the work of `augmentation_function`.
+
     Parameters
     ----------
-    data : Tensor, Dataset, DataLoader, sequence or None
-        Images `(N, C, H, W)`; one of the classes of this module; or what gives one
-        image at a time, as `(C, H, W)`, `(H, W)`, several copies `(K, C, H, W)` of
-        which the first counts, or any of these with something behind it, such as a
-        label. Of a DataLoader its dataset is taken, in the order of the dataset.
+    data : Tensor, ndarray, Dataset, DataLoader, iterable or None
+        Images `(N, C, H, W)` or `(N, H, W)`; one of the classes of this module; or
+        what gives one image at a time, as `(C, H, W)` or `(H, W)`, or several,
+        `(K, C, H, W)`, which count as K images unless they are copies of one: those of
+        `FitsFilelistDataset` and of any dataset whose `gives_copies` is true, or the
+        first one turned or mirrored. Behind each of these may be something else, such
+        as a label. Of a DataLoader the dataset is
+        taken, as its `sampler` or `batch_sampler` chooses from it; where it has a
+        `collate_fn` of its own, what this gives. Its batches are not kept.
 
     Returns
     -------
     CachedDataset, MappedDataset, NativeDataset or None
-        None where there are no images.
+        Of the pixels as they are, float16 or float32; NativeDataset where sizes
+        differ. None where there are no images.
 
     Raises
     ------
     ValueError
-        An item is no image.
+        An item is no image, or has another number of channels than the first.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> images = images_of([np.zeros((32, 40)), np.zeros((32, 32))])
+    >>> len(images), images[0].shape
+    (2, torch.Size([1, 32, 40]))
     """
-    if isinstance(data, CachedDataset | MappedDataset | NativeDataset):
-        return data if len(data) else None
-    if isinstance(data, Tensor) and data.ndim == 4:
-        return CachedDataset(data) if len(data) else None
-    if isinstance(data, DataLoader):
-        if isinstance(data.dataset, IterableDataset):
-            data = [image for batch in data for image in _first(batch)]
-        else:
-            data = data.dataset
     if data is None:
         return None
-    # A dataset need not stop an iteration by itself, so that it is counted out.
-    number = len(data) if hasattr(data, "__len__") else None
-    items = data if number is None else (data[k] for k in range(number))
-    images = [_image(item, k) for k, item in enumerate(items)]
+    if isinstance(data, CachedDataset | MappedDataset | NativeDataset):
+        return data if len(data) else None
+    if isinstance(data, Tensor | np.ndarray) and data.ndim in (3, 4):
+        batch = as_tensor(data, "images")
+        batch = batch if batch.ndim == 4 else batch[:, None]
+        return CachedDataset(batch) if len(batch) else None
+    copies = bool(getattr(source_of(data), "gives_copies", False))
+    images: list[Tensor] = []
+    for k, item in enumerate(items_of(data)):
+        images += as_images(item, k, copies)
     if not images:
         return None
+    one_kind(images)
     if len({image.shape for image in images}) == 1:
         return CachedDataset(torch.stack(images))
     return NativeDataset(images)
-
-
-def _first(item: Any) -> Any:
-    """The image of a pair of image and label."""
-    return item[0] if isinstance(item, tuple | list) else item
-
-
-def _image(item: Any, k: int) -> Tensor:
-    image = torch.as_tensor(_first(item))
-    image = image if image.is_floating_point() else image.float()
-    if image.ndim == 4:
-        return image[0]
-    if image.ndim not in (2, 3):
-        raise ValueError(
-            f"image {k}: found the shape {tuple(image.shape)}; allowed are (H, W), "
-            "(C, H, W) and copies (K, C, H, W)"
-        )
-    return image if image.ndim == 3 else image[None]
 
 
 def image_set(shard: TensorShard, stacksize: int) -> ImageSet | None:
@@ -423,6 +458,9 @@ def _stacked(channels: int, stacksize: int) -> int:
 _MOVED = {
     "FitsFilelistDataset": "astromorph.fits_dataset",
 }
+
+
+old_modules(__name__)
 
 
 def __getattr__(name: str) -> Any:

@@ -44,12 +44,33 @@ class Precision:
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The device of a name; ``"auto"`` takes CUDA, else MPS, else the CPU."""
-    if name != "auto":
-        return torch.device(name)
+    """The device of a name; ``"auto"`` takes CUDA, else MPS, else the CPU.
+
+    Raises
+    ------
+    ValueError
+        There is no such device here.
+
+    Examples
+    --------
+    >>> choose_device("cpu")
+    device(type='cpu')
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    here = ["cpu"]
     if torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        here += ["cuda", *(f"cuda:{k}" for k in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        here += ["mps", "mps:0"]
+    if str(name) not in here:
+        raise ValueError(
+            f"device: found {str(name)!r}; allowed on this machine are auto, "
+            f"{', '.join(here)}"
+        )
+    return torch.device(name)
 
 
 def choose_precision(name: str, device: torch.device) -> Precision:

@@ -30,6 +30,15 @@ def world() -> int:
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
+def unjoined() -> int:
+    """How many processes were started together, where this one has not joined them."""
+    if distributed.is_initialized():
+        return 1
+    return int(
+        os.environ.get("WORLD_SIZE", os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
+    )
+
+
 def mine(indices: Tensor) -> Tensor:
     """The part of a batch, known to all processes, that falls to this one."""
     return indices[rank() :: world()]

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import Tensor
 from torch.nn import functional
 
@@ -28,6 +27,7 @@ from astromorph.datasets import ImageSet, gather
 from astromorph.embed import embed
 from astromorph.errors import AstromorphError
 from astromorph.initial_weights import started
+from astromorph.pages import write_page
 from astromorph.settings import AugmentationSettings, Settings
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def evaluate(
     result = {"images": len(subjects), "verdict": verdict, "networks": found}
     with artefacts.replacing(output) as temporary:
         temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
-    _write_page(result, page)
+    write_page(page, "evaluation.html", result=result)
 
 
 def judge(found: dict[str, Any]) -> dict[str, Any]:
@@ -401,12 +401,3 @@ def _line(measures: dict[str, Any]) -> str:
             parts.append(f"{name} {score['mean']:.3f}±{score['spread']:.3f}")
     again = float(np.mean(list(measures["found_again"].values())))
     return ", ".join([*parts, f"found again {again:.3f} over all changes"])
-
-
-def _write_page(result: dict[str, Any], page: str | Path) -> None:
-    environment = Environment(
-        loader=PackageLoader("astromorph"), autoescape=True, undefined=StrictUndefined
-    )
-    html = environment.get_template("evaluation.html").render(result=result)
-    with artefacts.replacing(page) as temporary:
-        temporary.write_text(html, encoding="utf-8")

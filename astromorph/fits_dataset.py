@@ -1,6 +1,8 @@
 """FITS files as a torch dataset, for loops of one's own."""
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from astromorph import fits_image
+from astromorph.errors import FitsImageError
 from astromorph.filelist import Entry, read_filelist
-from astromorph.settings import DataSettings
+from astromorph.moved import told
+from astromorph.settings import parse
 
 NOTHING = "N/A"
+SOURCE = "FitsFilelistDataset"
 
 
 class FitsFilelistDataset(Dataset[Tensor]):
@@ -37,6 +42,8 @@ class FitsFilelistDataset(Dataset[Tensor]):
     ----------
     filenames : list of str
         The files, in order.
+    gives_copies : bool
+        True: an item is copies of one image.
 
     Raises
     ------
@@ -53,6 +60,8 @@ class FitsFilelistDataset(Dataset[Tensor]):
     (3, torch.Size([4, 3]))
     """
 
+    gives_copies = True
+
     def __init__(
         self,
         filelist: str | Path | Sequence[str | Path],
@@ -66,9 +75,9 @@ class FitsFilelistDataset(Dataset[Tensor]):
         self.paths = found
         self.filenames = [paths[0] for paths in found]
         self.stacksize = stacksize
-        self.rules = DataSettings.model_validate(
-            {"stacksize": stacksize, **data_settings}
-        )
+        self.rules = parse(
+            {"data_settings": {"stacksize": stacksize, **data_settings}}, SOURCE
+        ).data_settings
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -82,7 +91,9 @@ class FitsFilelistDataset(Dataset[Tensor]):
         Raises
         ------
         FitsImageError
-            The file cannot be used; the message says why.
+            The file cannot be used; the message names it and says why.
+        IndexError, TypeError
+            There is no such image; the index is no whole number.
         """
         image = self._read(index)
         turned = image.rot90(2, (1, 2))
@@ -108,21 +119,50 @@ class FitsFilelistDataset(Dataset[Tensor]):
         rules = self.rules.model_copy(update={"header_columns": (keyword,)})
         values = []
         for paths in self.paths:
-            facts = fits_image.describe(paths, rules)
+            with _naming(paths):
+                facts = fits_image.describe(paths, rules)
             value = facts.keywords.get(keyword, "")
             values.append(value.strip() or NOTHING)
         return values
 
+    def read_fits_data(self, filename: str | Path) -> Tensor:
+        """Pixels `(H, W)` of a file, as version 0.1 had it."""
+        told(f"{SOURCE}.read_fits_data", "astromorph.FitsFilelistDataset([file])[0]")
+        return self._image((str(filename),))[0]
+
     def _read(self, index: int) -> Tensor:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"image {index}: there are {len(self)}")
-        _, image = fits_image.read(self.paths[index], self.rules)
+        try:
+            place = operator.index(index)
+        except TypeError:
+            raise TypeError(
+                f"{SOURCE}: found the index {index!r}; allowed are whole numbers; of "
+                "several images make a torch.utils.data.Subset"
+            ) from None
+        if not -len(self) <= place < len(self):
+            raise IndexError(f"image {place}: there are {len(self)}")
+        made = self._image(self.paths[place])
+        return made.repeat(self.stacksize, 1, 1) if self.stacksize > 1 else made
+
+    def _image(self, paths: tuple[str, ...]) -> Tensor:
+        """Pixels `(C, H, W)`; bad ones have the median of the others."""
+        with _naming(paths):
+            _, image = fits_image.read(paths, self.rules)
         pixels = image.pixels.astype(np.float32, copy=True)
         if image.mask.any() and not image.mask.all():
             for channel in pixels:
                 channel[image.mask] = np.median(channel[~image.mask])
-        made = torch.from_numpy(pixels)
-        return made.repeat(self.stacksize, 1, 1) if self.stacksize > 1 else made
+        return torch.from_numpy(pixels)
+
+
+@contextmanager
+def _naming(paths: Sequence[str]) -> Iterator[None]:
+    """Errors begin with the file; in a table of the workflow its row says it."""
+    try:
+        yield
+    except FitsImageError as error:
+        if str(error).startswith(tuple(paths)):
+            raise
+        raise FitsImageError(f"{paths[0]}: {error}") from None
 
 
 def _where(entry: Entry) -> tuple[str, ...]:

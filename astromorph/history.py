@@ -1,13 +1,23 @@
 """What an epoch came to: the record, TensorBoard's scalars, lines in the log."""
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from astromorph import metrics
+
+if TYPE_CHECKING:
+    from astromorph.metrics import Vectors
 
 LOG = logging.getLogger(__name__)
 COLLAPSED = 0.3  # share of the measures before training below which it is one
+SAME = 1.05, 0.01  # effective rank and spread below which all embeddings are alike
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +39,14 @@ class Epoch:
     moving_average_decay : float
         After its last step.
     effective_rank, spread : float
-        Of the embeddings of up to 512 held-out images (training ones where too
-        few are held out): 1 and 0 are a collapse.
+        Of the embeddings of up to 512 held-out images (training ones where fewer
+        than 64 are held out): 1 and 0 are a collapse.
+
+    Examples
+    --------
+    >>> epoch = Epoch(1, 4.2, None, None, 1e-3, 0.99, 12.5, 0.4)
+    >>> epoch.effective_rank
+    12.5
     """
 
     epoch: int
@@ -43,10 +59,20 @@ class Epoch:
     spread: float
 
 
+def measured(vectors: "Vectors") -> tuple[float, float]:
+    """Effective rank and spread of embeddings `(N, D)`; NaN where one is not finite."""
+    if not np.isfinite(vectors).all():
+        return math.nan, math.nan
+    return metrics.rank_me(vectors), metrics.spread(vectors)
+
+
 def announce_collapse(
-    now: tuple[float, float], before: tuple[float, float], epoch: int
+    now: tuple[float, float],
+    before: tuple[float, float],
+    epoch: int,
+    use_momentum: bool = True,
 ) -> None:
-    """Warn where the embeddings begin to be all the same.
+    """Warn where the embeddings begin to be all the same, or are.
 
     Parameters
     ----------
@@ -54,13 +80,20 @@ def announce_collapse(
         Effective rank and spread after the epoch, and before training.
     epoch : int
         From 1.
+    use_momentum : bool
+        Whether the target is a slow average.
     """
-    if now[0] < COLLAPSED * before[0] or now[1] < COLLAPSED * before[1]:
-        LOG.warning(
-            "epoch %d: the embedding collapses (effective rank %.2f, spread %.4f; %.2f "
-            "and %.4f before training); set a smaller `learning_rate`, a larger "
-            "`batch_size`, or `byol_settings.use_momentum: true`", epoch, *now, *before,
-        )  # fmt: skip
+    gone = now[0] < SAME[0] or now[1] < SAME[1]
+    if not (gone or now[0] < COLLAPSED * before[0] or now[1] < COLLAPSED * before[1]):
+        return
+    remedy = "set a smaller `learning_rate` or a larger `batch_size`"
+    remedy += "" if use_momentum else ", or `use_momentum` to true"
+    if before[0] < SAME[0] or before[1] < SAME[1]:
+        remedy = "they were so before training: look whether the images differ"
+    LOG.warning(
+        "epoch %d: the embedding collapses (effective rank %.2f, spread %.4f; %.2f "
+        "and %.4f before training); %s", epoch, *now, *before, remedy,
+    )  # fmt: skip
 
 
 def report(epoch: Epoch, epochs: int) -> None:

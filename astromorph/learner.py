@@ -50,7 +50,7 @@ class Learner(nn.Module):
             The first is the weighted sum of the others.
         """
         views = self.byol.normalised(torch.cat([view_1, view_2]))
-        embeddings = self.byol.encoder(views)
+        embeddings = self.byol.encoder(views.clone())  # which may change its input
         byol_loss = self.byol.compare(embeddings, views)
         if self.teacher is None or lessons is None:
             return byol_loss, byol_loss, torch.zeros_like(byol_loss)

@@ -1,20 +1,46 @@
-"""Names of earlier versions that live elsewhere now."""
+"""Names of earlier versions that live elsewhere now; each works and says so once."""
 
+import functools
 import importlib
+import sys
 import warnings
-from typing import Any
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any, ParamSpec, TypeVar
 
 _TOLD: set[str] = set()
+Given = ParamSpec("Given")
+Back = TypeVar("Back")
 
 
-def moved(module: str, homes: dict[str, str], name: str) -> Any:
+def told(old: str, new: str, depth: int = 3) -> None:
+    """Say once that a name is now another one.
+
+    Parameters
+    ----------
+    old, new : str
+        Both names.
+    depth : int
+        How many calls above is the line that uses the old one.
+    """
+    if old in _TOLD:
+        return
+    _TOLD.add(old)
+    warnings.warn(
+        f"{old} is now {new}; the old name will go in version 1.0",
+        DeprecationWarning,
+        stacklevel=depth,
+    )
+
+
+def moved(module: str, homes: Mapping[str, str], name: str) -> Any:
     """What a name of an earlier version means now; says so once.
 
     Parameters
     ----------
     module : str
         Where the name was.
-    homes : dict of str to str
+    homes : mapping of str to str
         For each such name the module where it is.
     name : str
         Which one.
@@ -24,14 +50,108 @@ def moved(module: str, homes: dict[str, str], name: str) -> Any:
     AttributeError
         It is none of them.
     """
+    if f"{module}.{name}" in OLD_MODULES:
+        return sys.modules[f"{module}.{name}"]
     if name not in homes:
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
-    if f"{module}.{name}" not in _TOLD:
-        _TOLD.add(f"{module}.{name}")
-        warnings.warn(
-            f"{module}.{name} is now {homes[name]}.{name}; the old name will go in "
-            "version 1.0",
-            DeprecationWarning,
-            stacklevel=3,
-        )
+    told(f"{module}.{name}", f"{homes[name]}.{name}", 4)
     return getattr(importlib.import_module(homes[name]), name)
+
+
+class OldModule(ModuleType):
+    """A module that is gone; its names come from where they are now."""
+
+    def __getattr__(self, name: str) -> Any:
+        """One of its names."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return moved(self.__name__, OLD_MODULES[self.__name__], name)
+
+
+_OLD = "astromorph.old_parts"
+OLD_MODULES: dict[str, dict[str, str]] = {
+    "astromorph.byol.byol": {
+        "BYOL": "astromorph.byol",
+        "cosine_loss": "astromorph.byol",
+    },
+    "astromorph.byol.byol_trainer": {"ByolTrainer": "astromorph.trainer"},
+    "astromorph.byol.min_max_norm": {"MinMaxNorm": "astromorph.networks"},
+    "astromorph.datasets.base_dataset": {"BaseDataset": _OLD},
+    "astromorph.datasets.filelist_dataset": {
+        "FitsFilelistDataset": "astromorph.fits_dataset"
+    },
+    "astromorph.datasets.helpers": {"make_4D": _OLD, "augment_image": _OLD},
+    "astromorph.models.astro_morphology_model": {
+        "AstroMorphologyModel": "astromorph.networks"
+    },
+    "astromorph.models.fewer_layers_resnet": {"NLayerResnet": "astromorph.networks"},
+}
+
+
+def old_modules(parent: str) -> None:
+    """Let the modules that a former package had be imported.
+
+    Python looks for them where the parent has put them, although that is no
+    package any more.
+
+    Parameters
+    ----------
+    parent : str
+        The module that was a package.
+    """
+    for name in OLD_MODULES:
+        if name.rpartition(".")[0] == parent:
+            sys.modules.setdefault(name, OldModule(name))
+
+
+def old_attribute(owner: str, old: str, new: str) -> property:
+    """A property that is what another attribute is now.
+
+    Parameters
+    ----------
+    owner : str
+        The class, for the message.
+    old : str
+        Its name.
+    new : str
+        The attribute that it is, with dots for one of an attribute.
+    """
+
+    def get(self: Any) -> Any:
+        told(f"{owner}.{old}", f"{owner}.{new}")
+        return functools.reduce(getattr, new.split("."), self)
+
+    return property(get, doc=f"As version 0.1 called `{new}`.")
+
+
+def old_keywords(
+    **why: str,
+) -> Callable[[Callable[Given, Back]], Callable[Given, Back]]:
+    """A function that still takes keywords which do nothing any more, and says so.
+
+    Parameters
+    ----------
+    **why : str
+        For each of them what takes its place.
+    """
+
+    def around(function: Callable[Given, Back]) -> Callable[Given, Back]:
+        @functools.wraps(function)
+        def call(*args: Given.args, **kwargs: Given.kwargs) -> Back:
+            for name in why.keys() & kwargs.keys():
+                del kwargs[name]
+                told(f"{function.__qualname__}({name}=)", why[name])
+            return function(*args, **kwargs)
+
+        return call
+
+    return around
+
+
+class Number(float):
+    """A float that was once a tensor."""
+
+    def item(self) -> float:
+        """The number itself."""
+        told("the result's .item()", "the result itself, a float")
+        return float(self)

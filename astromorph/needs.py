@@ -18,6 +18,8 @@ FEATURES = 512  # taken for the length of an embedding that the network decides
 FILES_PER_SECOND, TRAINED_PER_SECOND, EMBEDDED_PER_SECOND = 50.0, 10.0, 60.0
 # MB that the network's own numbers take in training, per image of 64 pixels.
 TRAINED_MB, EMBEDDED_MB = 20.0, 4.0
+# Of the analysis; a third of what a machine of 2023 does.
+ANALYSED_PER_SECOND, PAIRS_PER_SECOND, EXACT = 200.0, 5e7, 100_000
 LONGEST = 1440  # minutes; a training that takes longer goes on in the next attempt
 MOST_MB = 64_000  # images beyond this stay in their files
 
@@ -48,8 +50,8 @@ def needs_of(step: str, settings: Settings, images: int, cores: int = 1) -> Need
     Parameters
     ----------
     step : str
-        ``validate``, ``preprocess``, ``split``, ``train``, ``infer``, ``evaluate`` or
-        ``export``.
+        ``validate``, ``preprocess``, ``split``, ``train``, ``infer``, ``evaluate``,
+        ``gallery``, ``report``, ``analyse`` or ``export``.
     settings : Settings
         All of them.
     images : int
@@ -84,7 +86,17 @@ def needs_of(step: str, settings: Settings, images: int, cores: int = 1) -> Need
         looked_at = min(images, settings.evaluation_settings.images)
         # The original and what became of it, by two or three networks.
         return _needs(WITH_TORCH + 2 * batch + 1000, 30 * looked_at * seconds)
+    if step in ("gallery", "report"):
+        # Torch, and the analysis a part at a time; sheets have a limit.
+        return _needs(WITH_TORCH, images / FILES_PER_SECOND / 20)
     length = settings.byol_settings.representation_size or FEATURES
+    if step == "analyse":
+        # The embeddings twice, their points, the map's graph; all pairs up to 10^5.
+        pairs = images * min(images, EXACT) / PAIRS_PER_SECOND / cores
+        return _needs(
+            PLAIN + 600 + images * (length * 1e-5 + 4e-3),
+            120 + images / ANALYSED_PER_SECOND + pairs,
+        )
     return _needs(PLAIN + 500 + images * length * 8e-6, images / FILES_PER_SECOND / 4)
 
 

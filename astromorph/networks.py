@@ -2,12 +2,17 @@
 
 import math
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torchvision
 from torch import Tensor, nn
 from torchvision.models import get_model, list_models, resnet18
+
+from astromorph.moved import old_attribute, old_keywords, told
+from astromorph.ranges import whole
 
 if TYPE_CHECKING:
     from astromorph.settings import NetworkSettings
@@ -43,6 +48,11 @@ class NLayerResnet(nn.Module):
         `last_layer` or `stem` is none of those.
     """
 
+    MOVED_LAYERS: ClassVar[dict[str, str]] = {
+        name: f"body.{name}"
+        for name in ("conv1", "bn1", "relu", "maxpool", *RESNET_FEATURES)
+    }
+
     def __init__(
         self,
         in_channels: int | str = 3,
@@ -52,26 +62,29 @@ class NLayerResnet(nn.Module):
         super().__init__()
         # The last layer was once the only argument.
         channels = 3 if isinstance(in_channels, str) else in_channels
+        channels = whole("in_channels", channels, 1)
         last_layer = in_channels if isinstance(in_channels, str) else last_layer
         if last_layer not in RESNET_FEATURES:
             allowed = ", ".join(RESNET_FEATURES)
             raise ValueError(f"last_layer: found {last_layer!r}; allowed are {allowed}")
         if stem not in ("standard", "small"):
             raise ValueError(f"stem: found {stem!r}; allowed are standard, small")
-        whole = resnet18(weights=None)
+        every = resnet18(weights=None)
         if stem == "small":
-            whole.conv1 = _fresh_convolution(channels, 64, 3, 2)
-            whole.maxpool = nn.Identity()
+            every.conv1 = _fresh_convolution(channels, 64, 3, 2)
+            every.maxpool = nn.Identity()
         elif channels != 3:
-            whole.conv1 = _fresh_convolution(channels, 64, 7, 2)
+            every.conv1 = _fresh_convolution(channels, 64, 7, 2)
         kept = OrderedDict[str, nn.Module]()
         for name in ("conv1", "bn1", "relu", "maxpool", *RESNET_FEATURES):
-            kept[name] = getattr(whole, name)
+            kept[name] = getattr(every, name)
             if name == last_layer:
                 break
         self.body = nn.Sequential(kept)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.features = RESNET_FEATURES[last_layer]
+
+    embedding_dim = old_attribute("NLayerResnet", "embedding_dim", "features")
 
     def forward(self, images: Tensor) -> Tensor:
         """Features `(N, F)` of images `(N, C, H, W)`, at least 16 pixels wide."""
@@ -93,8 +106,16 @@ class AstroMorphologyModel(nn.Module):
         Length F of what comes out.
     """
 
+    # Where the layers of version 0.1 ended, with other numbers of channels.
+    MOVED_LAYERS: ClassVar[dict[str, str]] = {
+        "conv1": "body.0.0", "bn1": "body.0.1", "relu": "body.0.2",
+        "maxpool": "body.1", "layer1": "body.3", "layer2": "body.5",
+    }  # fmt: skip
+
+    @old_keywords(last_layer="nothing: this network has no such choice")
     def __init__(self, in_channels: int = 1) -> None:
         super().__init__()
+        in_channels = whole("in_channels", in_channels, 1)
         self.body = nn.Sequential(
             _convolution(in_channels, 32, kernel_size=7, stride=2),
             nn.MaxPool2d(kernel_size=3, stride=2, padding=1),
@@ -254,10 +275,14 @@ def find_layer(network: nn.Module, layer: int | str) -> nn.Module:
         There is no such layer; the message lists those that there are.
     """
     children = list(network.children())
-    if isinstance(layer, int) and -len(children) <= layer < len(children):
+    new = getattr(network, "MOVED_LAYERS", {}).get(layer)
+    if new is not None:
+        told(f"the layer {layer} of {type(network).__name__}", new)
+        layer = new
+    if type(layer) is int and -len(children) <= layer < len(children):
         return children[layer]
     by_name = dict(network.named_modules())
-    if isinstance(layer, str) and layer in by_name:
+    if isinstance(layer, str) and layer and layer in by_name:
         found: nn.Module = by_name[layer]
         return found
     names = [name for name, _ in network.named_children()]
@@ -357,6 +382,38 @@ def features_of(
     for parameter, gradient in zip(parameters, used, strict=True):
         parameter.requires_grad_(gradient is not None)
     return int(found.shape[1])
+
+
+@contextmanager
+def channels_told(encoder: nn.Module, channels: int | None) -> Iterator[None]:
+    """Say it in words where a network fails for images of other channels than it takes.
+
+    Parameters
+    ----------
+    encoder : nn.Module
+        What runs inside.
+    channels : int or None
+        Of the images; None where it is not known.
+
+    Raises
+    ------
+    ValueError
+        In place of torch's error.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        first = next((m for m in encoder.modules() if isinstance(m, nn.Conv2d)), None)
+        if first is None or channels is None or first.in_channels == channels:
+            raise
+        wanted = first.in_channels
+        remedy = f"make the network for {channels}, such as with in_channels={channels}"
+        if channels == 1:
+            remedy += f", or repeat the channel: stacksize={wanted}"
+        raise ValueError(
+            f"images: found {channels} channel{'s' * (channels > 1)}, but the network "
+            f"takes {wanted}; {remedy}"
+        ) from error
 
 
 Encoder = NLayerResnet | AstroMorphologyModel | TorchvisionEncoder

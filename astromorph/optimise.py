@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from astromorph.ranges import real, whole
+
 
 def moving_average_decay(step: int, steps: int, start: float) -> float:
     """Share of the target that is kept at a step.
@@ -29,6 +31,9 @@ def moving_average_decay(step: int, steps: int, start: float) -> float:
     float
         From `start` to 1.
     """
+    whole("steps", steps, 1)
+    real("step", step, 0, steps)
+    real("start", start, 0, 1)
     return 1 - (1 - start) * (1 + math.cos(math.pi * step / steps)) / 2
 
 
@@ -52,7 +57,9 @@ def warm_up_cosine(step: int, steps: int, warm_up: float = 0.1) -> float:
     float
         Above 0, at most 1.
     """
-    rising = warm_up * steps
+    whole("steps", steps, 1)
+    real("step", step, 0, steps)
+    rising = real("warm_up", warm_up, 0, below=1) * steps
     if step < rising:
         return (step + 1) / (rising + 1)
     return 0.5 * (1 + math.cos(math.pi * (step - rising) / (steps - rising + 1)))
@@ -115,17 +122,11 @@ class LARS(torch.optim.Optimizer):
         trust_coefficient: float = 1e-3,
         eps: float = 1e-8,
     ) -> None:
-        if (
-            lr < 0
-            or not 0 <= momentum < 1
-            or weight_decay < 0
-            or trust_coefficient <= 0
-        ):
-            raise ValueError(
-                f"LARS: found {lr=}, {momentum=}, {weight_decay=}, {trust_coefficient=}"
-                "; allowed are lr and weight_decay of at least 0, momentum from 0 to "
-                "below 1, trust_coefficient above 0"
-            )
+        real("lr", lr, above=0)
+        real("momentum", momentum, 0, below=1)
+        real("weight_decay", weight_decay, 0)
+        real("trust_coefficient", trust_coefficient, above=0)
+        real("eps", eps, 0)
         defaults = {
             "lr": lr, "momentum": momentum, "weight_decay": weight_decay,
             "trust_coefficient": trust_coefficient, "eps": eps,

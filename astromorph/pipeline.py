@@ -9,89 +9,25 @@ import json
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from astromorph.artefacts import replacing
+from astromorph.artefacts import SPLIT_COLUMNS, read_csv, replacing
+from astromorph.errors import AstromorphError
 from astromorph.filelist import HEAD, Shard, plan_shards, read_filelist
+from astromorph.layout import Layout
 from astromorph.provenance import canonical_json, code_digest, digest
 from astromorph.settings import Settings, needs_head, part_of, required_datafile
 from astromorph.sources import states
 from astromorph.split import split
+from astromorph.table_rows import Inputs
 from astromorph.validate import validate
 
+if TYPE_CHECKING:
+    from astromorph.similar import Run
+
 LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Where the files of a run lie.
-
-    Attributes
-    ----------
-    results : Path
-        The folder of all of them.
-    """
-
-    results: Path
-
-    @property
-    def catalogue(self) -> Path:
-        """What the files are."""
-        return self.results / "catalogue.csv"
-
-    @property
-    def page(self) -> Path:
-        """The same to look at."""
-        return self.results / "validation.html"
-
-    @property
-    def split(self) -> Path:
-        """What became of each file."""
-        return self.results / "split.csv"
-
-    @property
-    def model(self) -> Path:
-        """The trained network."""
-        return self.results / "model" / "model.pt"
-
-    @property
-    def history(self) -> Path:
-        """Losses by epoch."""
-        return self.results / "model" / "history.csv"
-
-    @property
-    def scalars(self) -> Path:
-        """Losses for TensorBoard."""
-        return self.results / "tensorboard" / "train"
-
-    @property
-    def evaluation(self) -> Path:
-        """How good the embedding is."""
-        return self.results / "evaluation.json"
-
-    @property
-    def csv(self) -> Path:
-        """The table of embeddings."""
-        return self.results / "export" / "embeddings.csv"
-
-    @property
-    def projector(self) -> Path:
-        """The folder for TensorBoard's projector."""
-        return self.results / "export" / "tensorboard"
-
-    def tensors(self, shard: str) -> Path:
-        """One shard's images."""
-        return self.results / "tensors" / f"{shard}.pt"
-
-    def contents(self, shard: str) -> Path:
-        """What one shard really holds."""
-        return self.results / "tensors" / f"{shard}.csv"
-
-    def embeddings(self, shard: str) -> Path:
-        """One shard's embeddings."""
-        return self.results / "embeddings" / f"{shard}.parquet"
 
 
 def run_train(
@@ -116,6 +52,7 @@ def run_train(
     Path
         The model file.
     """
+    from astromorph.plot_history import plot_history
     from astromorph.train import train
 
     layout = Layout(Path(results))
@@ -131,6 +68,7 @@ def run_train(
         layout.scalars,
         processes,
     )
+    plot_history(layout.history, layout.history_figure)
     return model
 
 
@@ -151,10 +89,9 @@ def run_infer(
     processes : int
         How many processes read files, and how many threads infer.
     """
+    from astromorph.analyse import analyse
     from astromorph.checkpoint import load_model
     from astromorph.evaluate import evaluate
-    from astromorph.export_csv import export_csv
-    from astromorph.export_tensorboard import export_tensorboard
     from astromorph.infer import infer
 
     layout = Layout(Path(results))
@@ -176,16 +113,110 @@ def run_infer(
             layout.evaluation.with_suffix(".html"),
             processes,
         )
-    export_tensorboard(
+    analyse(
         settings,
         layout.catalogue,
         layout.split,
         embeddings,
-        tensors,
-        layout.projector,
+        layout.analysis,
+        layout.analysis.with_suffix(".json"),
+        layout.analysis.with_suffix(".html"),
+        processes,
     )
+    inputs = Inputs(layout.catalogue, layout.split, tuple(embeddings), layout.analysis)
+    _tables(settings, layout, inputs)
+    _pages(settings, layout, inputs, tensors, model, shards[-1].stop)
+
+
+def _tables(settings: Settings, layout: Layout, inputs: Inputs) -> None:
+    """What other programs read."""
+    from astromorph.export_csv import export_csv
+    from astromorph.export_fits import export_fits
+    from astromorph.export_parquet import export_parquet
+    from astromorph.export_votable import export_votable
+
     if settings.export_to_csv:
-        export_csv(layout.catalogue, layout.split, embeddings, layout.csv)
+        export_csv(settings, inputs, layout.csv)
+    writers = {
+        "parquet": (export_parquet, layout.parquet),
+        "fits": (export_fits, layout.fits),
+        "votable": (export_votable, layout.votable),
+    }
+    for form in settings.export_settings.tables:
+        write, output = writers[form]
+        write(settings, inputs, output)
+
+
+def _pages(
+    settings: Settings,
+    layout: Layout,
+    inputs: Inputs,
+    tensors: list[Path],
+    model: Path,
+    images: int,
+) -> None:
+    """What people look at."""
+    from astromorph.export_gallery import export_gallery
+    from astromorph.export_map import export_map
+    from astromorph.export_tensorboard import export_tensorboard
+    from astromorph.settings_page import write_settings_page
+
+    export_tensorboard(settings, inputs, tensors, layout.projector)
+    tables = (inputs.catalogue, inputs.split, inputs.analysis)
+    if settings.export_settings.map:
+        one_file = images <= settings.export_settings.map_one_file
+        pictures = None if one_file else layout.map_pictures
+        verdict = layout.evaluation if settings.evaluation_settings.images else None
+        export_map(settings, *tables, tensors, layout.map, pictures, verdict)
+    if settings.export_settings.gallery:
+        export_gallery(
+            settings,
+            str(settings.datafile),
+            inputs.catalogue,
+            inputs.analysis,
+            tensors,
+            model,
+            layout.gallery,
+        )
+    write_settings_page(settings, model, layout.settings_page)
+
+
+def finished_run(results: str | Path, model: str | None = None) -> "Run":
+    """The files of a run that has an analysis.
+
+    Parameters
+    ----------
+    results : path
+        The folder of its results.
+    model : str, optional
+        The model file, where it is not ``model/model.pt`` in that folder.
+
+    Raises
+    ------
+    AstromorphError
+        The run is not there, or not finished.
+    """
+    from astromorph.similar import Run
+
+    layout = Layout(Path(results))
+    summary = layout.analysis.with_suffix(".json")
+    for path in (layout.catalogue, layout.split, layout.analysis, summary):
+        if not path.exists():
+            raise AstromorphError(
+                f"{path}: no such file; name the folder of a finished run with "
+                "--results, or run `snakemake` or `astromorph infer` first"
+            )
+    fates = read_csv(layout.split, SPLIT_COLUMNS)
+    shards = dict.fromkeys(fate["shard"] for fate in fates)
+    return Run(
+        layout.catalogue,
+        layout.split,
+        Path(model or layout.model),
+        layout.analysis,
+        summary,
+        tuple(layout.tensors(shard) for shard in shards),
+        tuple(layout.embeddings(shard) for shard in shards),
+    )
 
 
 def _prepare(

@@ -28,14 +28,17 @@ def preset_epochs(number: int) -> int:
 def simulated_images(settings: Settings, number: int) -> int:
     """How many simulated images join a training.
 
+    By default no more than it has places for: one for each image in each epoch.
+
     Parameters
     ----------
     settings : Settings
-        `training_settings.simulated_images`, where it is set.
+        `training_settings.simulated_images`, where it is set, and `epochs`.
     number : int
         Training images.
     """
     wanted = settings.training_settings.simulated_images
     if wanted is None:
-        wanted = SIMULATED if number <= FEW_IMAGES else 0
+        places = number * (settings.epochs or preset_epochs(max(number, 1)))
+        wanted = min(SIMULATED, places) if number <= FEW_IMAGES else 0
     return wanted

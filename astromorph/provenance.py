@@ -20,6 +20,7 @@ PACKAGE = Path(__file__).parent
 UNTRACKED = frozenset(
     {"__init__", "__main__", "cli", "errors", "progress", "settings", "trouble"}
 )
+PAGES = (".html", ".js")
 RECORDED_PACKAGES = ("astromorph", "torch", "torchvision", "astropy", "numpy")
 
 
@@ -67,7 +68,8 @@ def code_digest(*modules: str) -> str:
     """Digest of what modules of this package do, with all that they import.
 
     Syntax trees without docstrings are compared: a comment or another layout
-    changes nothing, a real edit does. `UNTRACKED` modules do not count.
+    changes nothing, a real edit does, also one of a page's template. `UNTRACKED`
+    modules do not count.
 
     Parameters
     ----------
@@ -116,7 +118,19 @@ def _meaning(module: str) -> str:
         documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
         if isinstance(node, documented) and ast.get_docstring(node) is not None:
             del node.body[0]
-    return ast.dump(tree)
+    # Pages are made by templates, which modules name.
+    pages = [_template(name) for name in sorted(_texts(tree)) if name.endswith(PAGES)]
+    return ast.dump(tree) + "".join(pages)
+
+
+def _texts(tree: ast.Module) -> set[str]:
+    constants = (n.value for n in ast.walk(tree) if isinstance(n, ast.Constant))
+    return {value for value in constants if isinstance(value, str)}
+
+
+def _template(name: str) -> str:
+    path = PACKAGE / "templates" / name
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
 def versions() -> dict[str, str]:

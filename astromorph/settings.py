@@ -198,7 +198,8 @@ class TrainingOptions(Section):
     """How many images of the simulated sky join the training: half of every
     batch, with noise and beam like those of the data. Their shapes are known
     and teach the network. Null takes 12,000 for up to 50,000 images, which
-    cannot teach a network alone, and none for more."""
+    cannot teach a network alone, and none for more; and of 12,000 no more than
+    images times epochs, as each batch has as many simulated images as others."""
 
     lesson_weight: Annotated[float, Field(ge=0)] = 2.0
     """Weight of what the known shapes teach, against BYOL's own loss; 0 leaves
@@ -328,13 +329,15 @@ class EvaluationSettings(Section):
 class AnalysisSettings(Section):
     """`analysis_settings`: clusters, map, neighbours and outliers."""
 
-    whiten: bool = True
-    """Whether the principal components of the embeddings, in which all distances
-    are taken, are scaled to variance 1. Neighbours of whitened embeddings share
-    the kind more often."""
+    whiten: Fraction = 0.5
+    """How far the principal components of the embeddings, in which all distances
+    are taken, are evened: each is divided by this power of its standard deviation.
+    0 leaves them, 1 gives all variance 1. Half way neighbours share the kind most
+    often."""
 
     components: Annotated[int, Field(ge=2, le=512)] = 64
-    """Most principal components that are kept; one for every four images."""
+    """Most principal components that are kept; one for every four images, at least
+    eight."""
 
     cluster_by: Literal["kmeans", "hdbscan"] = "kmeans"
     """Which clusters the column `cluster`, the map and the galleries show; both
@@ -345,7 +348,8 @@ class AnalysisSettings(Section):
     mean silhouette, from 2 to `max_clusters`."""
 
     max_clusters: Annotated[int, Field(ge=2, le=200)] = 20
-    """The largest number that is tried where `clusters` is null."""
+    """The largest number that is tried where `clusters` is null; the root of the
+    number of images where that is smaller."""
 
     min_cluster_size: Annotated[int, Field(ge=2)] | None = None
     """The smallest group that HDBSCAN calls a cluster. Null takes a hundredth of
@@ -391,6 +395,10 @@ class ExportSettings(Section):
 
     map_thumbnail_size: Annotated[int, Field(ge=16, le=256)] = 64
     """Side in pixels of a picture in `map.html`."""
+
+    map_one_file: Annotated[int, Field(ge=0)] = 20_000
+    """Most listed images whose pictures are in `map.html` itself; those of a longer
+    list lie beside it in `map_files`."""
 
     gallery: bool = True
     """Write contact sheets of clusters, outliers and neighbours."""
@@ -511,14 +519,32 @@ PARTS: dict[str, tuple[str, ...]] = {
     "evaluate": ("inference_settings", "evaluation_settings"),
     "analyse": ("seed", "analysis_settings"),
     "export_csv": ("export_settings.csv_separator",),
-    "export_tables": (),
+    # Nothing that makes them run more often: written into them.
+    "export_tables": ("seed", "inference_settings", "analysis_settings"),
     "export_tensorboard": ("export_settings.thumbnail_size",),
-    "export_map": ("export_settings.map_thumbnail_size",),
+    "export_map": (
+        "export_settings.map_thumbnail_size",
+        "export_settings.map_one_file",
+    ),
     "export_gallery": (
         "seed",
         *READING,
+        "evaluation_settings.label",
         "export_settings.gallery_images",
         "export_settings.gallery_stretch",
+    ),
+    # Of what training depends on, the model file tells.
+    "report_settings": (
+        "datafile",
+        "seed",
+        "data_settings",
+        "validate_settings",
+        "preprocess_settings",
+        "split_settings",
+        "inference_settings",
+        "evaluation_settings",
+        "analysis_settings",
+        "export_settings",
     ),
 }
 
@@ -699,6 +725,7 @@ def _explain_unknown(where: str) -> str:
 
 
 _MOVED = {
+    "FileSettings": "astromorph.old_settings",
     "TrainingSettings": "astromorph.old_settings",
     "InferenceSettings": "astromorph.old_settings",
 }

@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LARGEST_SPRITE = 8192  # pixels a side: what browsers take as one texture
+SMALLEST = 16  # pixels a side of a thumbnail in which something can still be seen
+
+
+def most_thumbnails(wanted: int) -> int:
+    """How many thumbnails a sheet has room for: of 16 pixels, or of fewer if wanted."""
+    return (LARGEST_SPRITE // min(wanted, SMALLEST)) ** 2
 
 
 def sprite(
@@ -25,7 +31,7 @@ def sprite(
     tensors : sequence of path
         All shards, in order.
     image_ids : set of str
-        Which of their images are shown, at least one.
+        Which of their images are shown: at least one, at most `most_thumbnails`.
     wanted : int
         Side of a thumbnail in pixels; smaller where the sheet would exceed
         8192 pixels.

@@ -26,6 +26,7 @@ from astromorph.resume import checkpoints_of
 from astromorph.settings import Settings, parse, part_of
 from astromorph.teacher import Teacher, teacher_of
 from astromorph.trainer import ByolTrainer
+from astromorph.training_summary import summarise
 
 LOG = logging.getLogger(__name__)
 RATES = {True: 1e-3, False: 3e-4}  # learning rates from random and from given weights
@@ -129,6 +130,8 @@ def _train(
         work(None)
         return
     with artefacts.replacing_folder(log_dir) as folder:
+        taken = {"epochs": epochs, "learning_rate": trainer.rates[0], "images": number}
+        summarise(folder, settings, images, taken)
         record = work(folder)
     made = model_of(byol, settings, images.channels, made_with, train_data.image_ids)
     artefacts.write_csv(history, HISTORY_COLUMNS, [asdict(e) for e in record])
@@ -179,7 +182,7 @@ def _trainer(settings: Settings, byol: BYOL, teacher: Teacher | None) -> ByolTra
     schedule: Callable[[int, int], float] = partial(
         warm_up_cosine, warm_up=rules.warm_up
     )
-    exponential = torch.optim.lr_scheduler.ExponentialLR
+    by_epoch = settings.exponential_lr
     return ByolTrainer(
         byol,
         augmentation_function=SkyAugmentation(
@@ -187,9 +190,9 @@ def _trainer(settings: Settings, byol: BYOL, teacher: Teacher | None) -> ByolTra
         ),
         optimizer=OPTIMIZERS[rules.optimizer],
         learning_rate=settings.learning_rate or RATES[source_of(settings) == RANDOM],
-        lr_scheduler=exponential if settings.exponential_lr else None,
+        lr_scheduler=torch.optim.lr_scheduler.ExponentialLR if by_epoch else None,
         lr_scheduler_options={"gamma": settings.gamma},
-        schedule=schedule,
+        schedule=None if by_epoch else schedule,
         seed=settings.seed,
         precision=rules.precision,
         compile=rules.compile,

@@ -1,59 +1,49 @@
-"""The training loop, and `ByolTrainer` for people who bring their own parts."""
+"""`ByolTrainer`: a ready training for people who bring their own parts."""
 
 import logging
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.utils.data import DataLoader
 
-from astromorph import distributed, metrics
-from astromorph.augment import SkyAugmentation
+from astromorph import distributed
 from astromorph.batching import FEWEST_PER_BATCH
 from astromorph.byol import BYOL
-from astromorph.cache import load_plain, save_plain
-from astromorph.datasets import (
-    CachedDataset,
-    ImageSet,
-    NativeDataset,
-    images_of,
-)
-from astromorph.devices import (
-    Precision,
-    choose_device,
-    choose_precision,
-    fits,
-    on_device,
-)
+from astromorph.datasets import ImageSet, images_of
+from astromorph.devices import choose_device, choose_precision
 from astromorph.errors import AstromorphError
-from astromorph.history import Epoch, announce_collapse, report, scalars
+from astromorph.history import Epoch, announce_collapse, measured, report, scalars
+from astromorph.images import as_batch
 from astromorph.learner import Learner
-from astromorph.networks import MinMaxNorm
-from astromorph.optimise import (
-    adamw,
-    moving_average_decay,
-    parameter_groups,
-    warm_up_cosine,
+from astromorph.moved import Number, old_attribute, old_keywords, told
+from astromorph.optimise import adamw, warm_up_cosine
+from astromorph.ranges import real, whole
+from astromorph.trainer_data import Turns, batches, kept, whole_pixels
+from astromorph.trainer_parts import (
+    Views,
+    agreed,
+    byol_of,
+    optimizer_of,
+    scheduler_of,
+    views_of,
+    warn_if_alone,
 )
-from astromorph.progress import track
+from astromorph.trainer_steps import LESSONS, Steps
 
 if TYPE_CHECKING:
     from astromorph.teacher import Teacher
 
 LOG = logging.getLogger(__name__)
 MOST_WATCHED, FEWEST_WATCHED = 512, 64  # images whose embeddings are measured
-TEST_SEED = 1_000_003  # views of the test images are the same in every epoch
-ORDER, LESSONS, VIEWS = 1, 2, 3  # what random numbers are for
-TRAINER_FORMAT, TRAINER_VERSION = "astromorph-trainer", 1
-REMEDY = "begin the training again, or name another file"
+BATCH_SIZE, AT_ONCE = 128, 512  # images per step, and that `forward` embeds at a time
 
 
-class ByolTrainer(nn.Module):
+class ByolTrainer(Steps):
     """BYOL with a ready loop, and every part of it exchangeable.
 
     All random numbers of the loop follow from the seed and the number of the step,
@@ -67,29 +57,32 @@ class ByolTrainer(nn.Module):
     hidden_layer : int or str, optional
         The layer whose output is the features; see `BYOL`.
     representation_size : int, optional
-        Length D of an embedding; by default the number of features.
+        Length D of an embedding, at least 1; by default the number of features.
     augmentation_function : callable, optional
         Images `(N, C, H, W)` to one view of each; called twice per step. By
-        default `SkyAugmentation`, which wants images from 0 to 1: where they are
+        default that of a `network` that is a BYOL, if it has one, else
+        `SkyAugmentation`, which wants images from 0 to 1: where they are
         not, they are brought there by `MinMaxNorm`, and a warning says so.
-    optimizer : callable
+    optimizer : callable, optional
         ``optimizer(parameters, lr=learning_rate)``, such as a class of
         ``torch.optim``. `parameters` are two groups, of which the second, biases and
-        norms, has no weight decay. By default AdamW.
+        norms, has no weight decay. By default AdamW with a weight decay of 0.01.
     normalization_function : callable, optional
         Applied to images and views before the network; see `BYOL`.
     learning_rate : float
-        Handed to `optimizer`.
+        Handed to `optimizer`, above 0.
     lr_scheduler : callable, optional
         ``lr_scheduler(optimizer, **lr_scheduler_options)``; stepped after each
-        epoch.
+        epoch. ``ReduceLROnPlateau`` is told the test loss, or the training loss
+        where nothing is held out.
     lr_scheduler_options : dict, optional
         Keywords for `lr_scheduler`.
     device : str
-        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"``.
+        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
     schedule : callable or None
         ``schedule(step, steps)`` gives the factor on the learning rate at each
-        step; None leaves it, as does a `lr_scheduler`.
+        step, counted from 0; None leaves it. By default `warm_up_cosine`, and none
+        beside a `lr_scheduler`.
     precision : {'auto', 'float32', 'bfloat16'}
         Of the network's sums; `auto` measures which is faster.
     compile : bool
@@ -97,13 +90,16 @@ class ByolTrainer(nn.Module):
     teacher : Teacher, optional
         Simulated images with known shapes; they make up half of each batch.
     lesson_weight : float
-        Of the teacher's loss against BYOL's.
+        Of the teacher's loss against BYOL's, at least 0.
     seed : int
-        Of the order of the images and of the default augmentation.
+        Of the order of the images and of the default augmentation, at least 0. The
+        network comes with its weights: for the same ones each time, call
+        ``torch.manual_seed`` before it is made, and for the heads before this object
+        is.
     **byol_options
         Further keywords of `BYOL`: `loss_fn`, `projection_size`,
         `projection_hidden_size`, `use_momentum`, `moving_average_decay` (tau at the
-        first step; it rises to 1), `image_shape`.
+        first step, 0.99 if not given; it rises to 1), `image_shape`.
 
     Attributes
     ----------
@@ -111,8 +107,12 @@ class ByolTrainer(nn.Module):
         What is trained.
     optimizer : torch.optim.Optimizer
         What `optimizer` made.
+    augment : callable
+        What makes the views.
     device : torch.device
         Where it is trained.
+    step, epoch : int
+        Steps and epochs so far.
     history : list of Epoch
         Of the training that runs, or ran last.
 
@@ -120,7 +120,8 @@ class ByolTrainer(nn.Module):
     ------
     ValueError
         A layer does not exist (the message lists those that do), the network cannot
-        be tried, or options are given twice.
+        be tried, an object stands for a class, a number is out of its range, or
+        options are given twice.
 
     Examples
     --------
@@ -135,7 +136,8 @@ class ByolTrainer(nn.Module):
     torch.Size([8, 128])
     """
 
-    learner: nn.Module
+    DEFAULT_OPTIMIZER: ClassVar[Callable[..., torch.optim.Optimizer]] = adamw
+    DEFAULT_AUGMENTATION_FUNCTION: ClassVar[Views | None] = None
 
     def __init__(
         self,
@@ -164,52 +166,48 @@ class ByolTrainer(nn.Module):
             "representation_size": representation_size,
             "normalization_function": normalization_function,
         }
-        byol = _byol(network, options)
+        self.seed = whole("seed", seed, 0)
+        weight = real("lesson_weight", lesson_weight, 0)
+        if not isinstance(network, BYOL):
+            options["augmentation_function"] = augmentation_function
+        byol = byol_of(network, options)
+        warn_if_alone()
         self.device = choose_device(device)
-        self.precision = _agreed(choose_precision(precision, self.device))
-        learner = Learner(byol, teacher, lesson_weight).to(self.device)
+        self.precision = agreed(choose_precision(precision, self.device))
+        learner = Learner(byol, teacher, weight).to(self.device)
         # Convolutions are faster where the channels of a pixel lie together.
         learner = learner.to(memory_format=torch.channels_last)
         if distributed.world() > 1 and self.device.type == "cuda":
             synced: Any = nn.SyncBatchNorm.convert_sync_batchnorm(learner)  # type: ignore[no-untyped-call]
             learner = synced
         self.byol, self.teacher = learner.byol, learner.teacher
-        self.seed = seed
-        self.augment = augmentation_function or SkyAugmentation(
-            generator=torch.Generator()
+        kind = type(self)
+        self.augment = views_of(
+            byol, augmentation_function, kind.DEFAULT_AUGMENTATION_FUNCTION
         )
-        self.optimizer = (optimizer or adamw)(
-            parameter_groups(learner), lr=learning_rate
+        self.optimizer = optimizer_of(
+            learner, optimizer or kind.DEFAULT_OPTIMIZER, learning_rate
         )
         spread = distributed.spread_over(learner, self.device)
         if compile:
             spread = cast(nn.Module, torch.compile(spread))
         # Not a child of this module, whose children it holds.
         object.__setattr__(self, "learner", spread)
-        self.lr_scheduler = (
-            lr_scheduler(self.optimizer, **(lr_scheduler_options or {}))
-            if lr_scheduler
-            else None
+        self.lr_scheduler, self.schedule = scheduler_of(
+            self.optimizer, lr_scheduler, lr_scheduler_options, schedule
         )
-        self.schedule = None if lr_scheduler else schedule
         self.rates = [float(group["lr"]) for group in self.optimizer.param_groups]
-        self._lesson_images = self._kept(teacher.images) if teacher else None
-        self._lesson_order = (-1, torch.empty(0, dtype=torch.int64))
+        self.lesson_images = kept(teacher.images, self.device) if teacher else None
+        self.turns = Turns(len(teacher), self.seed, LESSONS) if teacher else None
         self._begin()
 
-    def _begin(self) -> None:
-        """Where a training stands that has not begun."""
-        self.step = self.epoch = self.done = self.lessons_seen = 0
-        self.totals = torch.zeros(2, device=self.device)
-        self.history: list[Epoch] = []
-        self.before: tuple[float, float] | None = None
-
+    @old_keywords(writer="`log_dir=`; the writer was never written to")
     def train_model(
         self,
         train_data: Any,
         test_data: Any = None,
         epochs: int = 10,
-        batch_size: int = 128,
+        batch_size: int = BATCH_SIZE,
         log_dir: str | Path | None = None,
         save_file: str | Path | None = None,
         *,
@@ -220,15 +218,17 @@ class ByolTrainer(nn.Module):
 
         Parameters
         ----------
-        train_data : Tensor, Dataset, DataLoader or sequence
+        train_data : Tensor, ndarray, Dataset, DataLoader or iterable
             At least two images; see `astromorph.datasets.images_of`. They are taken
-            into memory, and batches are made here, of images of like size.
-        test_data : Tensor, Dataset, DataLoader, sequence or None
+            into memory, each once, so that a random transform of a dataset is drawn
+            once; batches are made here, of images of like size.
+        test_data : Tensor, ndarray, Dataset, DataLoader, iterable or None
             Images that only measure the loss.
         epochs : int
-            How often each image is seen.
+            How often each image is seen, at least 1.
         batch_size : int
-            Images per step, simulated ones not counted.
+            Images per step, simulated ones not counted; at least 2, as BYOL compares
+            the images of a batch.
         log_dir : path, optional
             Folder for TensorBoard scalars.
         save_file : path, optional
@@ -248,8 +248,14 @@ class ByolTrainer(nn.Module):
         Raises
         ------
         AstromorphError
-            There are fewer than two images, or the loss is no longer finite.
+            There are fewer than two images, the loss is no longer finite, or there
+            is nothing to go on from with these data.
+        ValueError
+            An image is none or has pixels that are NaN, the channels are not those of
+            the network, or a number is out of its range.
         """
+        epochs = whole("epochs", epochs, 1)
+        batch_size = batch_of(batch_size, train_data)
         train, test = self._images(train_data), self._images(test_data)
         fewest = FEWEST_PER_BATCH * distributed.world()
         if train is None or len(train) < fewest:
@@ -258,49 +264,53 @@ class ByolTrainer(nn.Module):
                 f"training: found {found} images; BYOL compares images of a batch and "
                 f"needs at least {fewest}"
             )
-        if not resume:
+        if resume:
+            self._go_on(len(train), batch_size)
+        else:
             self._begin()
-        train, test = self._kept(train), self._kept(test) if test else None
-        steps = epochs * sum(1 for _ in _batches(train, batch_size))
+        self.number, self.batch_size = len(train), batch_size
+        train = kept(train, self.device)
+        test = kept(test, self.device) if test else None
+        steps = epochs * sum(1 for _ in batches(train, batch_size))
         watched = test if test and len(test) >= FEWEST_WATCHED else train
         watched = watched.subset(range(min(len(watched), MOST_WATCHED)))
         if self.before is None:
+            self._settle(train, batch_size)
             self.before = self._measure(watched, batch_size)
         with scalars(log_dir if distributed.rank() == 0 else None) as write:
             for epoch in self.history:
                 write(epoch)
             while self.epoch < epochs:
                 losses = self._one_epoch(train, batch_size, steps, after_step)
-                self.epoch += 1
-                test_loss = self.test(test, batch_size) if test else None
-                measured = self._measure(watched, batch_size)
-                announce_collapse(measured, self.before, self.epoch)
+                test_loss = self._loss_of(test, batch_size) if test else None
+                now = self._measure(watched, batch_size)
+                announce_collapse(now, self.before, self.epoch, self.byol.use_momentum)
                 self.history.append(
                     Epoch(
                         self.epoch, losses[0], test_loss, losses[1],
                         float(self.optimizer.param_groups[0]["lr"]),
-                        self._decay(steps), *measured,
+                        self._decay(steps), *now,
                     )
                 )  # fmt: skip
                 write(self.history[-1])
                 report(self.history[-1], epochs)
-                if self.lr_scheduler:
-                    self.lr_scheduler.step()
+                self._next_rate(losses[0] if test_loss is None else test_loss)
         if save_file is not None and distributed.rank() == 0:
             self.save(save_file)
         return self.history
 
+    @old_keywords(summary_writer="`log_dir=` of train_model")
     def train_epoch(
-        self, train_data: Any, batch_size: int = 128, steps: int | None = None
+        self, train_data: Any, batch_size: int = BATCH_SIZE, steps: int | None = None
     ) -> float:
-        """See every image once, in a new order.
+        """See every image once, in a new order; `history` is left as it is.
 
         Parameters
         ----------
-        train_data : Tensor, Dataset, DataLoader or sequence
-            The training images.
+        train_data : Tensor, ndarray, Dataset, DataLoader or iterable
+            The training images, at least 2.
         batch_size : int
-            Images per step, simulated ones not counted.
+            Images per step, simulated ones not counted; at least 2.
         steps : int, optional
             Of the whole training, for `schedule` and the moving average. By default
             both stay as they begin.
@@ -308,121 +318,30 @@ class ByolTrainer(nn.Module):
         Returns
         -------
         float
-            BYOL's loss, mean over the images.
+            BYOL's loss, mean over the images, from 0 to 8.
         """
+        batch_size = batch_of(batch_size, train_data)
         images = self._images(train_data)
-        if images is None:
-            raise AstromorphError("training: found 0 images; at least 2 are needed")
-        loss, _ = self._one_epoch(self._kept(images), batch_size, steps, None)
-        self.epoch += 1
-        return loss
-
-    def _one_epoch(
-        self,
-        data: ImageSet,
-        batch_size: int,
-        steps: int | None,
-        after_step: Callable[["ByolTrainer"], None] | None,
-    ) -> tuple[float, float | None]:
-        """The rest of an epoch; mean losses over all of its images."""
-        self.learner.train()
-        order = torch.randperm(len(data), generator=self._random(ORDER, self.epoch))
-        parts = list(_batches(data, batch_size, order))[self.done :]
-        mine = (distributed.mine(part) for part in parts)
-        batches = on_device(data.batch, mine, self.device)
-        for part in track(parts, len(parts), "batches"):
-            here, batch = next(batches)
-            lessons = self._next_lessons(len(part))
-            if self._lesson_images is not None and lessons is not None:
-                known = self._lesson_images.batch(lessons).to(self.device)
-                batch = torch.cat([batch, _resized(known, batch)])
-            views = self._views(batch)
-            with self.precision.autocast(self.device):
-                loss, *both = self.learner(*views, lessons)
-            self._update(loss * distributed.weight(len(here), len(part)), steps)
-            self.totals += torch.stack(both).detach() * len(here)
-            self.done += 1
-            if after_step is not None:
-                after_step(self)
-        byol_loss, lesson_loss = (distributed.total(self.totals) / len(data)).tolist()
-        self.totals, self.done = torch.zeros_like(self.totals), 0
-        return _finite(byol_loss), lesson_loss if self.teacher is not None else None
-
-    def _views(self, images: Tensor) -> list[Tensor]:
-        """Two views of each image, the same whenever this step is done."""
-        if isinstance(self.augment, SkyAugmentation):
-            self.augment.generator = self._random(VIEWS, self.step, distributed.rank())
-        return [_channels_last(self.augment(images)) for _ in range(2)]
-
-    def _random(self, *purpose: int) -> torch.Generator:
-        """Random numbers that follow from the seed and from what they are for."""
-        words = np.random.SeedSequence([self.seed, *purpose]).generate_state(1)
-        return torch.Generator().manual_seed(int(words[0]))
-
-    def _decay(self, steps: int | None) -> float:
-        start = self.byol.moving_average_decay
-        return start if steps is None else moving_average_decay(self.step, steps, start)
-
-    def _update(self, loss: Tensor, steps: int | None) -> None:
-        """One step of the optimizer, then of the target."""
-        if self.schedule is not None and steps is not None:
-            factor = self.schedule(self.step, steps)
-            groups = self.optimizer.param_groups
-            for group, rate in zip(groups, self.rates, strict=True):
-                group["lr"] = factor * rate
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        self.byol.update_moving_average(self._decay(steps))
-        self.step += 1
-
-    def _next_lessons(self, number: int) -> Tensor | None:
-        """Numbers of the simulated images of this step; each comes in its turn."""
-        if self.teacher is None:
-            return None
-        every, chosen = len(self.teacher), []
-        for place in range(self.lessons_seen, self.lessons_seen + number):
-            if self._lesson_order[0] != place // every:
-                generator = self._random(LESSONS, place // every)
-                order = torch.randperm(every, generator=generator)
-                self._lesson_order = (place // every, order)
-            chosen.append(int(self._lesson_order[1][place % every]))
-        self.lessons_seen += number
-        return distributed.mine(torch.tensor(chosen))
-
-    def _images(self, data: Any) -> ImageSet | None:
-        """Images that a user gave, from 0 to 1 where the augmentation needs that."""
-        images = images_of(data)
-        if images is None or data is images:
-            return images
-        if not isinstance(self.augment, SkyAugmentation) or _from_0_to_1(images):
-            return images
-        if self.byol.normalization_function is None:
-            LOG.warning(
-                "the images are not from 0 to 1, as the default augmentation needs "
-                "them; `MinMaxNorm` is put before the network"
+        if images is None or len(images) < FEWEST_PER_BATCH:
+            found = len(images) if images else 0
+            raise AstromorphError(
+                f"training: found {found} images; at least 2 are needed"
             )
-            self.byol.normalization_function = MinMaxNorm()
-        return _normalised(images)
+        data = kept(images, self.device)
+        loss, _ = self._one_epoch(data, batch_size, steps, None)
+        return Number(loss)
 
-    def _kept(self, data: ImageSet) -> ImageSet:
-        """Images in the device's memory, where they fit."""
-        if isinstance(data, CachedDataset) and fits(data.images, self.device):
-            return CachedDataset(data.images.to(self.device), data.stacksize)
-        return data
-
-    @torch.no_grad()
-    def test(self, test_data: Any, batch_size: int = 128) -> float:
+    def test(self, test_data: Any, batch_size: int = BATCH_SIZE) -> float:
         """Mean loss of images in evaluation mode; training goes on unaffected.
 
         With the default augmentation, the views are the same at every call.
 
         Parameters
         ----------
-        test_data : Tensor, Dataset, DataLoader or sequence
+        test_data : Tensor, ndarray, Dataset, DataLoader or iterable
             At least one image.
         batch_size : int
-            Images at a time.
+            Images at a time, at least 1.
 
         Returns
         -------
@@ -432,188 +351,96 @@ class ByolTrainer(nn.Module):
         data = self._images(test_data)
         if data is None:
             raise AstromorphError("test: found 0 images; at least 1 is needed")
-        training = self.byol.training
-        self.byol.eval()
-        augment = self.augment
-        if isinstance(augment, SkyAugmentation):
-            fixed = torch.Generator().manual_seed(TEST_SEED)
-            augment = SkyAugmentation(augment.settings, fixed, augment.stacksize)
-        total = 0.0
-        for indices in _batches(data, batch_size):
-            images = data.batch(indices).to(self.device)
-            views = [_channels_last(augment(images)) for _ in range(2)]
-            with self.precision.autocast(self.device):
-                loss = self.byol.loss(*views)
-            total += float(loss) * len(indices)
-        self.byol.train(training)
-        return total / len(data)
+        return Number(self._loss_of(data, whole("batch_size", batch_size, 1)))
 
     @torch.no_grad()
-    def _measure(self, data: ImageSet, batch_size: int) -> tuple[float, float]:
-        """Effective rank and spread of the embeddings of some images."""
-        parts = [self.forward(data.batch(k)) for k in data.batches(batch_size)]
-        vectors = torch.cat(parts).numpy()
-        if not np.isfinite(vectors).all():
-            return math.nan, math.nan
-        return metrics.rank_me(vectors), metrics.spread(vectors)
-
-    @torch.no_grad()
-    def forward(self, images: Tensor, return_errors: bool = False) -> Tensor:
+    def forward(self, images: Any, return_errors: bool = False) -> Tensor:
         """Embeddings of images in evaluation mode, or their loss.
 
         Parameters
         ----------
-        images : Tensor, shape (N, C, H, W)
-            As in training.
+        images : Tensor or ndarray of shape (N, C, H, W), Dataset, DataLoader, list
+            As in training, of any real type and byte order, and left as they are.
+            Images of different sizes come as a dataset, a loader or a list.
         return_errors : bool
-            Give the mean loss of two random views of each.
+            Give the mean loss of two views of each, as `test` does.
 
         Returns
         -------
         Tensor, shape (N, D), or (), float32, on the CPU
-        """
-        training = self.byol.training
-        if return_errors:
-            self.byol.augmentation_function = self.augment
-        found: Tensor = self.byol.eval()(
-            images.to(self.device), return_errors=return_errors
-        )
-        self.byol.train(training)
-        return found.float().cpu()
-
-    def state(self) -> dict[str, Any]:
-        """All that a training needs to go on; tensors and plain values."""
-        head = self.teacher.head.state_dict() if self.teacher is not None else {}
-        return {
-            "byol": self.byol.state_dict(),
-            "head": head,
-            "optimizer": self.optimizer.state_dict(),
-            "lr_scheduler": self.lr_scheduler.state_dict() if self.lr_scheduler else {},
-            "step": self.step,
-            "epoch": self.epoch,
-            "done": self.done,
-            "lessons_seen": self.lessons_seen,
-            "totals": self.totals,
-            "history": [asdict(epoch) for epoch in self.history],
-            "before": self.before,
-            "random": torch.get_rng_state(),
-            "bfloat16": self.precision.dtype == torch.bfloat16,
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Stand where another one, made alike, was when it gave its `state`."""
-        self.byol.load_state_dict(state["byol"])
-        if self.teacher is not None:
-            self.teacher.head.load_state_dict(state["head"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.lr_scheduler:
-            self.lr_scheduler.load_state_dict(state["lr_scheduler"])
-            # Else torch warns where an epoch ends before the first step from here.
-            object.__setattr__(self.optimizer, "_opt_called", state["step"] > 0)
-        self.step, self.epoch = state["step"], state["epoch"]
-        self.done, self.lessons_seen = state["done"], state["lessons_seen"]
-        self.totals = state["totals"].to(self.device).clone()
-        self.history = [Epoch(**epoch) for epoch in state["history"]]
-        self.before = state["before"] and tuple(state["before"])
-        torch.set_rng_state(state["random"])
-        self.precision = choose_precision(
-            "bfloat16" if state["bfloat16"] else "float32", self.device
-        )
-
-    def save(self, path: str | Path) -> None:
-        """Write the state to a ``.pt`` file of tensors and plain values.
-
-        Parameters
-        ----------
-        path : path
-            The file, whole or not at all.
-        """
-        head = {"format": TRAINER_FORMAT, "format_version": TRAINER_VERSION}
-        save_plain(path, head | self.state())
-
-    def load(self, path: str | Path) -> None:
-        """Read what `save` wrote; go on with ``train_model(..., resume=True)``.
-
-        Parameters
-        ----------
-        path : path
-            The file.
+            In the order of the images; each is embedded by itself, without padding.
 
         Raises
         ------
-        AstromorphError
-            The file is missing, damaged or pickled, or belongs to another network.
+        ValueError
+            An image is none or has pixels that are NaN, or the channels are not those
+            of the network.
         """
-        state = load_plain(path, TRAINER_FORMAT, TRAINER_VERSION, REMEDY)
-        try:
-            self.restore(state)
-        except (RuntimeError, ValueError, KeyError, TypeError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise AstromorphError(
-                f"{path}: it does not fit this trainer ({reason}); {REMEDY}"
-            ) from None
+        if isinstance(images, Tensor | np.ndarray):
+            images = as_batch(images)
+        if return_errors:
+            data = self._images(images)
+            if data is None:
+                raise ValueError("images: found none; at least 1 is needed")
+            return torch.tensor(self._loss_of(data, BATCH_SIZE))
+        data = images_of(images)
+        if data is None:
+            return torch.empty(0, self.byol.representation_size)
+        if self.byol.normalization_function is None and data is not images:
+            whole_pixels(data.images)  # type: ignore[union-attr]
+        return self._each(data, AT_ONCE)
 
+    def _each(self, data: ImageSet, batch_size: int) -> Tensor:
+        """Embeddings `(N, D)` of images, each in its own size."""
+        vectors = torch.empty(len(data), self.byol.representation_size)
+        for indices in data.batches(batch_size):
+            vectors[indices] = self._embeddings(data.batch(indices))
+        return vectors
 
-def _agreed(precision: Precision) -> Precision:
-    """One precision for all processes."""
-    fast = distributed.agreed(precision.dtype == torch.bfloat16)
-    return Precision(torch.bfloat16 if fast else torch.float32)
+    def _measure(self, data: ImageSet, batch_size: int) -> tuple[float, float]:
+        """Effective rank and spread of the embeddings of some images."""
+        return measured(self._each(data, batch_size).numpy())
 
+    def _next_rate(self, loss: float) -> None:
+        """The learning rate of the next epoch, where a scheduler sets it."""
+        if isinstance(self.lr_scheduler, ReduceLROnPlateau):
+            self.lr_scheduler.step(loss)
+        elif self.lr_scheduler:
+            self.lr_scheduler.step()
 
-def _byol(network: nn.Module, options: dict[str, Any]) -> BYOL:
-    given = {name: value for name, value in options.items() if value is not None}
-    if not isinstance(network, BYOL):
-        return BYOL(network, **given)
-    if given:
-        raise ValueError(
-            f"{', '.join(given)}: the network is a BYOL already; give these to it"
-        )
-    return network
+    def to_device(self, device: str) -> None:
+        """Go to another device before training, as version 0.1 did."""
+        told("ByolTrainer.to_device", "the argument `device` of ByolTrainer")
+        self.device = choose_device(device)
+        self.to(self.device)
+        self.totals = self.totals.to(self.device)
+        for state in self.optimizer.state.values():
+            for name, value in state.items():
+                if isinstance(value, Tensor) and value.ndim:
+                    state[name] = value.to(self.device)
 
-
-def _from_0_to_1(data: ImageSet) -> bool:
-    """Whether all pixels are; NaN is not."""
-    if isinstance(data, NativeDataset):
-        return all(_within(image) for image in data.images)
-    return all(_within(data.batch(part)) for part in data.batches(256))
-
-
-def _within(images: Tensor) -> bool:
-    return bool((images >= 0).all() and (images <= 1).all())
-
-
-def _normalised(data: ImageSet) -> ImageSet:
-    """The same images, each from 0 to 1."""
-    norm = MinMaxNorm()
-    if isinstance(data, NativeDataset):
-        return NativeDataset([norm(image) for image in data.images], data.stacksize)
-    parts = [norm(data.batch(part)) for part in data.batches(256)]
-    return CachedDataset(torch.cat(parts))
-
-
-def _batches(
-    data: ImageSet, batch_size: int, order: Tensor | None = None
-) -> Iterator[Tensor]:
-    return data.batches(batch_size, order, FEWEST_PER_BATCH * distributed.world())
-
-
-def _finite(loss: float) -> float:
-    if math.isfinite(loss):
-        return loss
-    raise AstromorphError(
-        f"training: the loss is {loss}; set a smaller `learning_rate`, or look for "
-        "images with extreme values in the tables beside the tensors"
+    augmentation_function = old_attribute(
+        "ByolTrainer", "augmentation_function", "augment"
+    )
+    normalization_function = old_attribute(
+        "ByolTrainer", "normalization_function", "byol.normalization_function"
     )
 
 
-def _channels_last(images: Tensor) -> Tensor:
-    return images.contiguous(memory_format=torch.channels_last)
-
-
-def _resized(images: Tensor, like: Tensor) -> Tensor:
-    """Simulated images in the size of a batch of images of their own sizes."""
-    if images.shape[2:] == like.shape[2:]:
-        return images
-    return nn.functional.interpolate(
-        images, size=like.shape[2:], mode="bilinear", antialias=True
-    )
+def batch_of(batch_size: Any, data: Any) -> int:
+    """Images per step, as they are counted here."""
+    if batch_size is None or hasattr(batch_size, "add_scalar"):
+        # Version 0.1 had a writer in this place, which was never written to.
+        told("the fourth argument of train_model, `writer`,", "`batch_size`", 5)
+        batch_size = BATCH_SIZE
+    size = whole("batch_size", batch_size, 1)
+    if size < FEWEST_PER_BATCH:
+        LOG.warning("batch_size: 1 is too few, as BYOL compares images; 2 are taken")
+        size = FEWEST_PER_BATCH
+    loader = data.batch_size if isinstance(data, DataLoader) else None
+    if loader not in (None, 1, size):
+        LOG.warning(
+            "the loader's batches of %d are not kept: a step takes %d images "
+            "(`batch_size`)", loader, size,
+        )  # fmt: skip
+    return size

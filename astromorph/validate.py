@@ -36,7 +36,7 @@ from astromorph.progress import track
 from astromorph.reference import Reference, find_reference, refuse_others
 from astromorph.settings import Settings
 from astromorph.summary import Histogram, Summary, stop_if_bad
-from astromorph.validation_page import Sample, take_sample, write_page
+from astromorph.validation_page import Sample, take_sample, write_validation_page
 
 LOG = logging.getLogger(__name__)
 CHUNK = 128  # rows that a process is given at a time
@@ -123,7 +123,7 @@ def validate(
         drop = settings.validate_settings.on_duplicate == "drop"
         _mark_duplicates(temporary, found, summary, drop)
         pictures = take_sample(sample, datafile, settings, reference, pool)
-    write_page(summary, [sizes, scales], pictures, settings, page)
+    write_validation_page(summary, [sizes, scales], pictures, settings, page)
     for line in summary.lines():
         LOG.info("%s", line)
     stop_if_bad(summary, settings.validate_settings)

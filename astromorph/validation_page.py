@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from astromorph import artefacts, fits_image
+from astromorph import fits_image
 from astromorph.errors import FitsImageError
 from astromorph.filelist import Entry, read_filelist
+from astromorph.pages import write_page
 from astromorph.pictures import data_url, thumbnail
 from astromorph.preprocess import Prepared, prepare
 from astromorph.reference import Reference
@@ -127,7 +126,7 @@ def take_sample(
     return pictures
 
 
-def write_page(
+def write_validation_page(
     summary: Summary,
     headers: Sequence[Histogram],
     pictures: Pictures,
@@ -149,17 +148,14 @@ def write_page(
     page : path
         To write.
     """
-    environment = Environment(
-        loader=PackageLoader("astromorph"), autoescape=True, undefined=StrictUndefined
-    )
-    html = environment.get_template("validation.html").render(
+    write_page(
+        page,
+        "validation.html",
         summary=summary,
         histograms=[*headers, pictures.nan, pictures.dynamic_range],
         pictures=pictures,
         rules=settings.preprocess_settings,
     )
-    with artefacts.replacing(page) as temporary:
-        temporary.write_text(html, encoding="utf-8")
 
 
 def _chosen(entries: Iterator[Entry], rows: Sequence[int]) -> Iterator[Entry]:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from astromorph import artefacts, cli, settings
+from astromorph import analysis_file, artefacts, cli, settings
+from astromorph.table_columns import ANALYSED
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -21,7 +22,12 @@ COLUMNS = {
     "results/split.csv": artefacts.SPLIT_COLUMNS,
     "results/tensors/{shard}.csv": artefacts.CONTENTS_COLUMNS,
     "results/model/history.csv": artefacts.HISTORY_COLUMNS,
-    "results/export/embeddings.csv": artefacts.EXPORT_COLUMNS,
+    "results/analysis.parquet": analysis_file.ANALYSIS_COLUMNS,
+    "results/export/embeddings.csv": (
+        *artefacts.EXPORT_COLUMNS,
+        *(column.name for column in ANALYSED),
+    ),
+    "results/export/gallery/sheets.csv": artefacts.GALLERY_COLUMNS,
 }
 
 

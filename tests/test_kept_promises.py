@@ -325,3 +325,191 @@ def test_pickled_models_are_refused_with_a_way_out(tmp_path):
     with pytest.raises(AstromorphError, match="do not make a whole model"):
         convert(tmp_path / "half.pt", tmp_path / "model.pt")
     assert not (tmp_path / "model.pt").exists()
+
+
+def told(match: str):
+    """A context in which an old name must say what it is now."""
+    moved._TOLD.clear()
+    return pytest.warns(DeprecationWarning, match=match)
+
+
+@pytest.mark.parametrize("module", moved.OLD_MODULES)
+def test_modules_that_are_gone_can_be_imported(module):
+    """Each name of each module is what it is now, and says where; as a program would.
+
+    In a process of its own, so that nothing has been imported before.
+    """
+    names = ", ".join(moved.OLD_MODULES[module])
+    program = f"""
+import warnings
+with warnings.catch_warnings(record=True) as seen:
+    warnings.simplefilter("always")
+    from {module} import {names}
+    import {module} as old, {module}
+    assert {module} is old
+assert [w.category for w in seen] == [DeprecationWarning] * {len(names.split(", "))}
+assert all("{module}." in str(w.message) for w in seen), [str(w.message) for w in seen]
+try:
+    old.Nothing
+except AttributeError as error:
+    assert "no attribute 'Nothing'" in str(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_its_small_parts_are_there():
+    """`make_4D`, `augment_image` with four copies that are four, `BaseDataset`."""
+    from astromorph.datasets import helpers
+
+    with told(r"helpers\.augment_image is now astromorph\.old_parts"):
+        augment_image = helpers.augment_image
+    with told(r"helpers\.make_4D is now astromorph\.old_parts"):
+        make_4D = helpers.make_4D
+    image = torch.rand(5, 6)
+    assert make_4D(image, stacksize=3).shape == (1, 3, 5, 6)
+    copies = augment_image(image)
+    assert copies.shape == (4, 1, 5, 6)
+    assert len({tuple(copy.flatten().tolist()) for copy in copies}) == 4
+
+
+def test_the_command_line_is_called_as_it_was(capsys):
+    """`from astromorph import astromorph`."""
+    with told("astromorph.astromorph is now astromorph.cli.main"):
+        from astromorph import astromorph as command
+    with pytest.raises(SystemExit):
+        command(["--help"], prog_name="astromorph")
+    assert "train" in capsys.readouterr().out
+
+
+def test_arguments_stand_where_they_stood(here, tmp_path):
+    """The fourth of `train_model` was a writer; writers are taken and not used."""
+    images = torch.rand(6, 1, 32, 32)
+    made = ByolTrainer(AstroMorphologyModel(), device="cpu")
+    with told(r"`writer`, is now `batch_size`"):
+        made.train_model(
+            images, images, 1, None, str(tmp_path / "runs"), tmp_path / "a.pt"
+        )
+    assert (tmp_path / "a.pt").exists()
+    assert list((tmp_path / "runs").iterdir())
+    with told(r"train_model\(writer=\) is now `log_dir=`"):
+        made.train_model(images, images, epochs=1, writer=None)
+    with told(r"train_epoch\(summary_writer=\) is now `log_dir=`"):
+        loss = made.train_epoch(images, batch_size=3, summary_writer=None)
+    with told(r"the result's \.item\(\) is now the result itself"):
+        assert loss.item() == loss
+    with pytest.raises(TypeError, match="unexpected keyword argument 'write'"):
+        made.train_model(images, images, epochs=1, write=None)
+
+
+def test_views_may_come_as_tuples():
+    """The first counts, in the trainer and in an own loop."""
+    images = torch.rand(4, 1, 32, 32)
+    made = ByolTrainer(
+        AstroMorphologyModel(), device="cpu", augmentation_function=lambda x: (x, 1)
+    )
+    with told("a tuple from augmentation_function is now its first element alone"):
+        made.train_model(images, epochs=1)
+    with told("a tuple"):
+        made.byol(images, return_errors=True)
+
+
+def test_attributes_are_found_under_their_old_names():
+    """The networks, what the trainer was made with, the device."""
+    images = torch.rand(4, 1, 32, 32)
+    made = ByolTrainer(AstroMorphologyModel(), device="cpu")
+    byol = made.byol.eval()
+    with told("BYOL.online_encoder is now BYOL.encoder and"):
+        encoder = byol.online_encoder
+    projection, embedding = encoder(images)
+    assert torch.equal(embedding, byol.encoder(images))
+    assert torch.equal(projection, byol.projector(embedding))
+    assert torch.equal(encoder(images, return_projection=False), embedding)
+    with told("BYOL.target_encoder is now BYOL.target"):
+        assert torch.equal(byol.target_encoder(images)[0], byol.target(images))
+    with told("BYOL.online_predictor is now BYOL.predictor"):
+        assert byol.online_predictor is byol.predictor
+    with told("ByolTrainer.augmentation_function is now ByolTrainer.augment"):
+        assert made.augmentation_function is made.augment
+    with told("ByolTrainer.normalization_function is now ByolTrainer.byol"):
+        assert made.normalization_function is None
+    with told("ByolTrainer.to_device is now the argument `device`"):
+        made.to_device("cpu")
+    with told("NLayerResnet.embedding_dim is now NLayerResnet.features"):
+        assert NLayerResnet("layer2").embedding_dim == 128
+    with told("FileSettings is now astromorph.old_settings.FileSettings"):
+        assert astromorph.settings.FileSettings.__name__ == "FileSettings"
+
+
+def test_a_subclass_sets_its_defaults():
+    """`DEFAULT_OPTIMIZER` and `DEFAULT_AUGMENTATION_FUNCTION`, as they were."""
+    seen = []
+
+    class Mine(ByolTrainer):
+        """With another optimizer and other views."""
+
+        DEFAULT_OPTIMIZER = torch.optim.SGD
+
+        def DEFAULT_AUGMENTATION_FUNCTION(images):
+            seen.append(len(images))
+            return images
+
+    made = Mine(AstroMorphologyModel(), device="cpu")
+    made.train_model(torch.rand(4, 1, 32, 32), epochs=1)
+    assert isinstance(made.optimizer, torch.optim.SGD)
+    assert seen
+
+
+def test_layers_are_found_under_their_old_names():
+    """Those of both networks that had a name; a keyword that did nothing is told."""
+    images = torch.rand(2, 3, 64, 64)
+    network = NLayerResnet("layer3")
+    with told("the layer layer2 of NLayerResnet is now body.layer2"):
+        byol = astromorph.BYOL(network, hidden_layer="layer2")
+    found = byol.eval()(images)
+    torch.testing.assert_close(found, network.body[:6](images).flatten(1))
+    with told(r"AstroMorphologyModel\.__init__\(last_layer=\) is now nothing"):
+        light = DEFAULT_MODELS["amm"](last_layer="layer1")
+    with told("the layer layer1 of AstroMorphologyModel is now body.3"):
+        astromorph.BYOL(light, hidden_layer="layer1")
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        AstroMorphologyModel(last_layr="layer1")
+
+
+def test_pixels_of_a_file_are_read_as_they_were(here):
+    """`read_fits_data`: one plane, float32."""
+    data = FitsFilelistDataset(["data/3.fits"])
+    with told("FitsFilelistDataset.read_fits_data is now"):
+        pixels = data.read_fits_data("data/3.fits")
+    assert torch.equal(pixels, data[0][0, 0])
+
+
+def test_trouble_with_its_files_is_named():
+    """Unknown settings, files that are not there, what is no index."""
+    with pytest.raises(
+        AstromorphError, match=r"FitsFilelistDataset: `data_settings.siz"
+    ):
+        FitsFilelistDataset(["a.fits"], size=32)
+    data = FitsFilelistDataset(["none.fits"])
+    for use in (lambda: data[0], lambda: data.get_object_property("OBJECT")):
+        with pytest.raises(AstromorphError, match=r"none\.fits: .*no such file"):
+            use()
+    with pytest.raises(
+        TypeError, match=r"found the index slice\(0, 3, None\); allowed"
+    ):
+        data[0:3]
+
+
+def test_the_old_command_holds_a_fifth_out(folder, tmp_path):
+    """As it did; a file that says more about the split is obeyed."""
+    from argparse import Namespace
+
+    from astromorph.cli import _old_defaults
+
+    options = Namespace(config_file=str(folder / "basic.toml"))
+    assert _old_defaults(options) == {"split_settings": {"test_fraction": 0.2}}
+    own = tmp_path / "own.toml"
+    own.write_text("[split_settings]\ntest_fraction = 0.3\n")
+    assert _old_defaults(Namespace(config_file=str(own))) == {}

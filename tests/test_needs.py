@@ -5,7 +5,18 @@ import pytest
 from astromorph.needs import LONGEST, MOST_MB, WITH_TORCH, Needs, needs_of
 from astromorph.settings import parse
 
-STEPS = ("validate", "preprocess", "split", "train", "infer", "evaluate", "export")
+STEPS = (
+    "validate",
+    "preprocess",
+    "split",
+    "train",
+    "infer",
+    "evaluate",
+    "analyse",
+    "gallery",
+    "report",
+    "export",
+)
 
 
 @pytest.mark.parametrize("step", STEPS)

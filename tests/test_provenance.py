@@ -55,7 +55,7 @@ def digests() -> dict[str, str]:
 
 def changed(before) -> set[str]:
     after = digests()
-    return {step for step in before if before[step] != after[step]}
+    return {step for step in after if before[step] != after[step]}
 
 
 def test_comments_and_docstrings_do_not_count(package):
@@ -70,7 +70,7 @@ def test_comments_and_docstrings_do_not_count(package):
     ("module", "old", "new", "steps"),
     [
         ("byol", "return 2 * self", "return 3 * self", {"train", "infer"}),
-        ("export_csv", "written += 1", "written += 2", {"export_csv"}),
+        ("export_csv", "written += len", "written += 2 * len", {"export_csv"}),
         (
             "preprocess",
             "SOFTENING = 3.0",
@@ -86,6 +86,16 @@ def test_an_edit_counts_for_the_steps_that_use_it(package, module, old, new, ste
     before = digests()
     edit(package, module, old, new)
     assert changed(before) == steps
+
+
+def test_a_template_is_part_of_the_module_that_names_it(package):
+    """An edit of a page makes the page anew, and no other."""
+    before = digests() | {"export_map": code_digest("export_map")}
+    path = package / "templates" / "map.js"
+    path.write_text(path.read_text() + "\n// more\n")
+    forget()
+    assert changed(before) == set()
+    assert code_digest("export_map") != before["export_map"]
 
 
 def test_fits_image_is_below_everything_that_reads(package):

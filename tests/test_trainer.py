@@ -22,7 +22,8 @@ def images(number: int = 20, seed: int = 5) -> torch.Tensor:
 
 def trainer(seed: int = 0, **options) -> ByolTrainer:
     torch.manual_seed(seed)
-    return ByolTrainer(AstroMorphologyModel(1), seed=seed, device="cpu", **options)
+    options = {"seed": seed, "device": "cpu"} | options
+    return ByolTrainer(AstroMorphologyModel(1), **options)
 
 
 def test_one_seed_gives_one_model_bit_for_bit():

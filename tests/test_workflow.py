@@ -1,16 +1,21 @@
 """The workflow as its users run it: what it makes, and what reruns after a change."""
 
+import contextlib
 import csv
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from astromorph.simulate import simulate
+from astromorph.table_columns import ANALYSED
 
 ROOT = Path(__file__).parents[1]
 BASE = {
@@ -23,17 +28,28 @@ BASE = {
     "training_settings": {"simulated_images": 20},
     "split_settings": {"test_fraction": 0.2},
     "inference_settings": {"symmetry": "none", "batch_size": 8},
-    "export_settings": {"thumbnail_size": 16},
+    "export_settings": {"thumbnail_size": 16, "gallery_images": 6},
 }
-EXPORTS = {"export_csv", "export_tensorboard"}
-TRAINED = {"train", "infer", "evaluate", "export_csv", "export_tensorboard"}
-AFTER_INFER = {"infer", "evaluate", "export_csv", "export_tensorboard"}
+TABLES = {"export_csv", "export_parquet", "export_fits", "export_votable"}
+EXPORTS = {*TABLES, "export_map", "export_tensorboard", "export_gallery"}
+# A page lists the settings, so that it follows any of them.
+LISTED = {"report_settings"}
+AFTER_INFER = {"infer", "evaluate", "analyse"} | EXPORTS | LISTED
+TRAINED = {"train", "report_history"} | AFTER_INFER
 RULE_OF = {
     "results/catalogue.csv": "validate",
     "results/split.csv": "split",
     "results/model/model.pt": "train",
+    "results/analysis.parquet": "analyse",
     "results/export/embeddings.csv": "export_csv",
+    "results/export/embeddings.parquet": "export_parquet",
+    "results/export/embeddings.fits": "export_fits",
+    "results/export/embeddings.vot": "export_votable",
+    "results/export/map.html": "export_map",
     "results/export/tensorboard": "export_tensorboard",
+    "results/export/gallery": "export_gallery",
+    "results/model/history.png": "report_history",
+    "results/report/settings.html": "report_settings",
 }
 
 
@@ -80,6 +96,8 @@ def rule_by_folder(name: str) -> str:
         "results/validation.html": "validate",
         "results/evaluation.html": "evaluate",
         "results/evaluation.json": "evaluate",
+        "results/analysis.html": "analyse",
+        "results/analysis.json": "analyse",
         "results/tensorboard/train": "train",
     }.get(name, name)
 
@@ -139,7 +157,10 @@ def test_the_table_holds_facts_list_columns_and_embeddings(run):
     table = rows(run / "results/export/embeddings.csv")
     assert len(table) == 41
     facts = ["image_id", "path", "object", "ra_deg", "dec_deg", "rest_frequency_hz"]
-    assert list(table[0]) == [*facts, "label", *(f"emb_{k}" for k in range(12))]
+    analysed = [column.name for column in ANALYSED]
+    embedding = [f"emb_{k}" for k in range(12)]
+    assert list(table[0]) == [*facts, "label", *analysed, *embedding]
+    assert {r["cluster"] for r in table} >= {"0"}
     assert table[0]["object"] == "SKY 000000"
     assert table[0]["label"] == "disk"
     assert len({r["image_id"] for r in table}) == 41
@@ -150,6 +171,20 @@ def test_the_table_holds_facts_list_columns_and_embeddings(run):
     ]
 
 
+def test_every_form_of_the_table_is_made(run):
+    """Parquet, FITS and VOTable hold the same rows as the CSV."""
+    from astropy.table import Table
+
+    ids = [r["image_id"] for r in rows(run / "results/export/embeddings.csv")]
+    for ending, form in (("parquet", "parquet"), ("fits", "fits"), ("vot", "votable")):
+        path = run / f"results/export/embeddings.{ending}"
+        if form == "parquet":
+            found = pq.read_table(path).column("image_id").to_pylist()
+        else:
+            found = list(Table.read(path, format=form)["image_id"])
+        assert found == ids
+
+
 def test_the_projector_folder_is_complete(run):
     """Points, metadata and thumbnails agree in number, and the config names them."""
     from PIL import Image
@@ -157,6 +192,7 @@ def test_the_projector_folder_is_complete(run):
     folder = run / "results/export/tensorboard"
     config = (folder / "projector_config.pbtxt").read_text()
     assert len((folder / "tensors.tsv").read_text().splitlines()) == 41
+    assert len((folder / "map.tsv").read_text().splitlines()) == 41
     metadata = (folder / "metadata.tsv").read_text().splitlines()
     assert len(metadata) == 42
     assert metadata[1].split("\t")[0] == "disk"
@@ -196,7 +232,16 @@ def test_both_snakefiles_have_a_default_target(run):
     [
         ({"inference_settings": {"symmetry": "d4"}}, AFTER_INFER),
         ({"inference_settings": {"batch_size": 9}}, AFTER_INFER),
-        ({"export_settings": {"thumbnail_size": 20}}, {"export_tensorboard"}),
+        ({"analysis_settings": {"neighbours": 5}}, {"analyse"} | EXPORTS | LISTED),
+        ({"export_settings": {"csv_separator": "semicolon"}}, {"export_csv"} | LISTED),
+        ({"export_settings": {"tables": ["fits"]}}, LISTED),
+        ({"export_settings": {"map_thumbnail_size": 20}}, {"export_map"} | LISTED),
+        (
+            {"export_settings": {"thumbnail_size": 20}},
+            {"export_tensorboard"} | LISTED,
+        ),
+        ({"export_settings": {"gallery_images": 7}}, {"export_gallery"} | LISTED),
+        ({"export_settings": {"gallery": False}}, LISTED),
         ({"epochs": 16, "batch_size": 2}, TRAINED),
         ({"learning_rate": 0.99, "gamma": 0.001}, TRAINED),
         ({"training_settings": {"simulated_images": 21}}, TRAINED),
@@ -212,7 +257,7 @@ def test_both_snakefiles_have_a_default_target(run):
         ),
         (
             {"data_settings": {"header_columns": ["DATE"]}},
-            {"validate", "evaluate"} | EXPORTS,
+            {"validate", "evaluate", "analyse"} | EXPORTS | LISTED,
         ),
         ({"core_limit": 1}, set()),
         ({"export_to_csv": False}, set()),
@@ -379,7 +424,7 @@ def test_a_corrected_label_retrains_nothing(copy):
     """Labels are for people; training never sees them."""
     path = copy / "fits" / "filelist.csv"
     path.write_text(path.read_text().replace("again", "once more"))
-    assert planned(copy) == {"validate", "evaluate"} | EXPORTS
+    assert planned(copy) == {"validate", "evaluate", "analyse"} | EXPORTS
 
 
 def test_a_trained_network_is_used_without_training(run):
@@ -410,10 +455,132 @@ def test_wrong_settings_end_in_one_clear_message(run, changes, message):
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_the_report_is_made(run):
-    """`snakemake --report` holds the validation page and the history."""
+def test_the_report_holds_all_that_is_made_to_be_looked_at(run):
+    """Each item has a category, a name and a caption that says how to read it."""
     done = snakemake(run, "--report", "report.html")
     assert done.returncode == 0, done.stderr
-    text = (run / "report.html").read_text()
-    assert "validation.html" in text
-    assert "history.csv" in text
+    items = reported(run / "report.html")
+    found = {(Path(name).name, item["category"]) for name, item in items.items()}
+    assert found >= {
+        ("catalogue.csv", "Data"),
+        ("validation.html", "Data"),
+        ("split.csv", "Data"),
+        ("history.csv", "Training"),
+        ("history.png", "Training"),
+        ("evaluation.html", "Evaluation"),
+        ("analysis.html", "Analysis"),
+        ("map_clusters.png", "Map"),
+        ("cluster_00.png", "Galleries"),
+        ("outliers.png", "Galleries"),
+        ("views.png", "Galleries"),
+        ("embeddings.csv", "Tables"),
+        ("settings.html", "Settings"),
+    }
+    for name, item in items.items():
+        assert item["labels"], name
+        assert len(item["caption"]) > 60, name
+
+
+def test_large_tables_stay_out_of_the_report(run, sources):
+    """A table that is larger than a report can bear is left out, and nothing else."""
+    rules = sources.parent / "workflow" / "rules" / "common.smk"
+    text = rules.read_text()
+    assert "MOST_REPORTED = 20_000_000" in text
+    rules.write_text(text.replace("20_000_000", "10_000"))
+    done = snakemake(run, "--report", "small.html", snakefile=sources)
+    assert done.returncode == 0, done.stderr
+    names = {Path(name).name for name in reported(run / "small.html")}
+    assert not {"catalogue.csv", "embeddings.csv"} & names
+    assert {"split.csv", "validation.html", "outliers.png"} <= names
+
+
+def test_the_report_opens_in_a_browser(run):
+    """Every item is listed and opens, nothing fails, nothing leaves the machine."""
+    snakemake(run, "--report", "report.html")
+    items = reported(run / "report.html")
+    with browser() as page:
+        page.goto((run / "report.html").as_uri())
+        page.wait_for_selector("#app a")
+        for category in {item["category"] for item in items.values()}:
+            page.evaluate("app.setView({navbarMode: 'menu'})")
+            page.get_by_text(category, exact=True).first.click()
+            page.wait_for_selector("tbody tr")
+            rows = page.locator("tbody tr")
+            own = [i for i in items.values() if i["category"] == category]
+            assert rows.count() == len(own)
+            for k in range(rows.count()):
+                opens(page, rows.nth(k).locator("a").first)
+
+
+def opens(page, link) -> None:
+    """What a click on the eye shows: a page, a picture, or a table to save."""
+    if link.get_attribute("download"):
+        assert link.get_attribute("href").startswith("data:text/csv")
+        return
+    link.click()
+    page.wait_for_function(
+        "() => { const f = document.querySelector('iframe');"
+        " const i = [...document.querySelectorAll('img')].pop();"
+        " return f || (i && i.complete && i.naturalWidth > 100); }"
+    )
+    if page.locator("iframe").count():
+        body = page.frame_locator("iframe").locator("body")
+        body.locator("h1").wait_for()
+        assert len(body.inner_text()) > 200
+
+
+def test_the_gallery_page_shows_all_sheets(run):
+    """By double click, without a server: every picture loads."""
+    folder = run / "results" / "export" / "gallery"
+    with browser() as page:
+        page.goto((folder / "index.html").as_uri())
+        for image in page.locator("img").all():
+            image.scroll_into_view_if_needed()
+        page.wait_for_function(
+            "() => [...document.images].every(i => i.complete && i.naturalWidth > 100)"
+        )
+        assert page.locator("img").count() == len(list(folder.glob("*.png")))
+
+
+@contextlib.contextmanager
+def browser():
+    """A page in Chromium; a console error or a request to elsewhere fails."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("Chromium is not on this machine")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    wrong: list[str] = []
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox"]
+        )
+        page = opened.new_page()
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on(
+            "console", lambda m: wrong.append(m.text) if m.type == "error" else None
+        )
+        page.on("request", lambda r: wrong.extend(outside(r.url)))
+        yield page
+        opened.close()
+    assert not wrong
+
+
+def outside(url: str) -> list[str]:
+    return [] if url.startswith(("file:", "data:", "blob:", "about:")) else [url]
+
+
+def reported(report: Path) -> dict[str, dict]:
+    """The items of a report by path, each with its category."""
+    text = report.read_text()
+    decoder = json.JSONDecoder()
+    results, categories = (
+        decoder.raw_decode(
+            text, re.search(rf'id="{name}">\s*var {name} = ', text).end()
+        )[0]
+        for name in ("results", "categories")
+    )
+    for category, parts in categories.items():
+        for paths in parts.values():
+            for path in paths:
+                results[path]["category"] = category
+    return results

@@ -61,6 +61,7 @@ if Path("results/catalogue.csv").exists() and not any(p.exists() for p in MEMORY
         "changed since then, run `snakemake --forceall` with your other options."
     )
 
+
 def literal(name):
     """A name in which braces are braces; Snakemake takes them for wildcards."""
     return name.replace("{", "{{").replace("}", "}}")
@@ -70,6 +71,8 @@ MODEL = literal(SETTINGS.trained_network_name or "results/model/model.pt")
 # The cores of this machine's run; a cluster, which has no such number, gives 8.
 CORES = SETTINGS.core_limit or workflow.resource_settings.cores or 8
 IMAGES = max(shard.stop for shard in SHARDS.values())
+# Bytes of a table up to which the report holds it: browsers have to open the report.
+MOST_REPORTED = 20_000_000
 
 
 wildcard_constraints:
@@ -100,16 +103,36 @@ def asked(step, cores=1):
     }
 
 
+def table(path, row_bytes, name, caption, category):
+    """A table that the report holds, unless so many images make it too large."""
+    if IMAGES * row_bytes > MOST_REPORTED:
+        return path
+    return report(path, caption=caption, category=category, labels={"item": name})
+
+
 def targets():
     """What a run is asked for. The analyses of the embeddings join here."""
     wanted = [
         "results/validation.html",
         "results/split.csv",
+        "results/analysis.html",
         "results/export/tensorboard",
+        "results/report/settings.html",
         *every("results/embeddings/{shard}.parquet"),
     ]
     if SETTINGS.evaluation_settings.images:
         wanted.append("results/evaluation.html")
+    if not SETTINGS.trained_network_name:
+        wanted.append("results/model/history.png")
+    if SETTINGS.export_settings.gallery:
+        wanted.append("results/export/gallery")
     if SETTINGS.export_to_csv:
         wanted.append("results/export/embeddings.csv")
+    endings = {"parquet": "parquet", "fits": "fits", "votable": "vot"}
+    wanted += [
+        f"results/export/embeddings.{endings[form]}"
+        for form in dict.fromkeys(SETTINGS.export_settings.tables)
+    ]
+    if SETTINGS.export_settings.map:
+        wanted.append("results/export/map.html")
     return wanted

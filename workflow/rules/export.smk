@@ -3,8 +3,15 @@ rule export_csv:
         catalogue="results/catalogue.csv",
         split="results/split.csv",
         embeddings=every("results/embeddings/{shard}.parquet"),
+        analysis="results/analysis.parquet",
     output:
-        csv="results/export/embeddings.csv",
+        csv=table(
+            "results/export/embeddings.csv",
+            300 + 12 * (SETTINGS.byol_settings.representation_size or needs.FEATURES),
+            "Facts and embeddings: embeddings.csv",
+            caption="../report/embeddings.rst",
+            category="Tables",
+        ),
     log:
         "results/logs/export/csv.log",
     benchmark:
@@ -18,10 +25,94 @@ rule export_csv:
         settings=part("export_csv"),
         code=code_digest("export_csv"),
     shell:
-        "python -m astromorph export csv"
+        "python -m astromorph export csv --settings {params.settings:q}"
         " --catalogue {input.catalogue:q} --split {input.split:q}"
-        " --embeddings {input.embeddings:q}"
+        " --embeddings {input.embeddings:q} --analysis {input.analysis:q}"
         " --output {output.csv:q}"
+        " 2> {log:q}"
+
+
+rule export_parquet:
+    input:
+        catalogue="results/catalogue.csv",
+        split="results/split.csv",
+        embeddings=every("results/embeddings/{shard}.parquet"),
+        analysis="results/analysis.parquet",
+    output:
+        table="results/export/embeddings.parquet",
+    log:
+        "results/logs/export/parquet.log",
+    benchmark:
+        "results/benchmarks/export/parquet.tsv"
+    conda:
+        "../../envs/astromorph.yaml"
+    threads: 1
+    resources:
+        **asked("export"),
+    params:
+        settings=part("export_tables"),
+        code=code_digest("export_parquet"),
+    shell:
+        "python -m astromorph export parquet --settings {params.settings:q}"
+        " --catalogue {input.catalogue:q} --split {input.split:q}"
+        " --embeddings {input.embeddings:q} --analysis {input.analysis:q}"
+        " --output {output.table:q}"
+        " 2> {log:q}"
+
+
+rule export_fits:
+    input:
+        catalogue="results/catalogue.csv",
+        split="results/split.csv",
+        embeddings=every("results/embeddings/{shard}.parquet"),
+        analysis="results/analysis.parquet",
+    output:
+        table="results/export/embeddings.fits",
+    log:
+        "results/logs/export/fits.log",
+    benchmark:
+        "results/benchmarks/export/fits.tsv"
+    conda:
+        "../../envs/astromorph.yaml"
+    threads: 1
+    resources:
+        **asked("export"),
+    params:
+        settings=part("export_tables"),
+        code=code_digest("export_fits"),
+    shell:
+        "python -m astromorph export fits --settings {params.settings:q}"
+        " --catalogue {input.catalogue:q} --split {input.split:q}"
+        " --embeddings {input.embeddings:q} --analysis {input.analysis:q}"
+        " --output {output.table:q}"
+        " 2> {log:q}"
+
+
+rule export_votable:
+    input:
+        catalogue="results/catalogue.csv",
+        split="results/split.csv",
+        embeddings=every("results/embeddings/{shard}.parquet"),
+        analysis="results/analysis.parquet",
+    output:
+        table="results/export/embeddings.vot",
+    log:
+        "results/logs/export/votable.log",
+    benchmark:
+        "results/benchmarks/export/votable.tsv"
+    conda:
+        "../../envs/astromorph.yaml"
+    threads: 1
+    resources:
+        **asked("export"),
+    params:
+        settings=part("export_tables"),
+        code=code_digest("export_votable"),
+    shell:
+        "python -m astromorph export votable --settings {params.settings:q}"
+        " --catalogue {input.catalogue:q} --split {input.split:q}"
+        " --embeddings {input.embeddings:q} --analysis {input.analysis:q}"
+        " --output {output.table:q}"
         " 2> {log:q}"
 
 
@@ -30,6 +121,7 @@ rule export_tensorboard:
         catalogue="results/catalogue.csv",
         split="results/split.csv",
         embeddings=every("results/embeddings/{shard}.parquet"),
+        analysis="results/analysis.parquet",
         tensors=every("results/tensors/{shard}.pt"),
     output:
         projector=directory("results/export/tensorboard"),
@@ -48,6 +140,6 @@ rule export_tensorboard:
     shell:
         "python -m astromorph export tensorboard --settings {params.settings:q}"
         " --catalogue {input.catalogue:q} --split {input.split:q}"
-        " --embeddings {input.embeddings:q}"
+        " --embeddings {input.embeddings:q} --analysis {input.analysis:q}"
         " --tensors {input.tensors:q} --output {output.projector:q}"
         " 2> {log:q}"

@@ -4,8 +4,10 @@ rule split:
         datafile=ancient(literal(DATAFILE)),
         contents=every("results/tensors/{shard}.csv"),
     output:
-        split=report(
+        split=table(
             "results/split.csv",
+            200,
+            "Training and test: split.csv",
             caption="../report/split.rst",
             category="Data",
         ),

@@ -17,8 +17,9 @@ rule train:
         model="results/model/model.pt",
         history=report(
             "results/model/history.csv",
-            caption="../report/history.rst",
+            caption="../report/history_table.rst",
             category="Training",
+            labels={"item": "Numbers by epoch: history.csv"},
         ),
         scalars=directory("results/tensorboard/train"),
     log:

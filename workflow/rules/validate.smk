@@ -2,8 +2,10 @@ rule validate:
     input:
         datafile=ancient(literal(DATAFILE)),
     output:
-        catalogue=report(
+        catalogue=table(
             "results/catalogue.csv",
+            300,
+            "Listed files: catalogue.csv",
             caption="../report/catalogue.rst",
             category="Data",
         ),
@@ -11,6 +13,7 @@ rule validate:
             "results/validation.html",
             caption="../report/validation.rst",
             category="Data",
+            labels={"item": "What the files are"},
         ),
     log:
         "results/logs/validate/validate.log",

@@ -1,0 +1,325 @@
+"""Time and memory of what makes results of embeddings: `analyse` and the exports.
+
+Made-up embeddings of 512 dimensions, a mixture of clusters, go through each step in a
+process of its own. Another step joins as a function in `STEPS`.
+
+    python benchmarks/results.py --images 1000 10000 100000
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from astromorph import artefacts
+from astromorph.artefacts import CATALOGUE_COLUMNS, SPLIT_COLUMNS, Embeddings
+from astromorph.settings import Settings, parse, part_of
+from astromorph.table_rows import Inputs
+from astromorph.tensor_file import SHARD_FORMAT, SHARD_VERSION, save_tensors
+
+LENGTH, LATENT, KINDS = 512, 16, 12
+ROWS_OF_A_SHARD = 16_384
+SIDE = 64  # pixels of an image
+PICTURES = 4096  # that differ; the images take them in turn
+READY = "body[data-ready]"  # how the map says so
+
+
+def make(folder: Path, images: int) -> None:
+    """Catalogue, split and embeddings of images that do not exist."""
+    draw = np.random.default_rng(0)
+    centres = 2 * draw.standard_normal((KINDS, LATENT))
+    axes = draw.standard_normal((LATENT, LENGTH)) * np.linspace(1, 0.2, LATENT)[:, None]
+    kinds = draw.integers(KINDS, size=images)
+    ids = [f"{k:016x}" for k in range(images)]
+    for shard, start in enumerate(range(0, images, ROWS_OF_A_SHARD)):
+        rows = slice(start, min(start + ROWS_OF_A_SHARD, images))
+        latent = centres[kinds[rows]] + draw.standard_normal((len(ids[rows]), LATENT))
+        vectors = latent @ axes + 0.3 * draw.standard_normal((len(latent), LENGTH))
+        artefacts.write_embeddings(
+            folder / "embeddings" / f"{shard:05d}.parquet",
+            Embeddings(tuple(ids[rows]), vectors.astype(np.float32)),
+        )
+    make_tensors(folder, ids)
+    make_model(folder / "model.pt")
+    facts = {"status": "ok", "width": "64", "height": "64", "file_bytes": "20000"}
+    artefacts.write_csv(
+        folder / "catalogue.csv",
+        (*CATALOGUE_COLUMNS, "label"),
+        (
+            facts
+            | {
+                "image_id": ids[k],
+                "path": f"images/{k:07d}.fits",
+                "object": f"MADE UP {k}",
+                "ra_deg": 360 * k / images,
+                "dec_deg": 0.0,
+                "label": f"kind {kinds[k]}",
+            }
+            for k in range(images)
+        ),
+    )
+    artefacts.write_csv(
+        folder / "split.csv",
+        SPLIT_COLUMNS,
+        (
+            {
+                "image_id": ids[k],
+                "path": f"images/{k:07d}.fits",
+                "status": "ok",
+                "subset": "train",
+                "shard": f"{k // ROWS_OF_A_SHARD:05d}",
+                "position": k % ROWS_OF_A_SHARD,
+            }
+            for k in range(images)
+        ),
+    )
+
+
+def make_tensors(folder: Path, ids: list[str]) -> None:
+    """Shards of images of a bright spot on noise; the same ones again and again."""
+    draw = np.random.default_rng(1)
+    number = min(PICTURES, len(ids))
+    pixels = (0.1 * draw.random((number, 1, SIDE, SIDE))).astype(np.float16)
+    row, column = np.mgrid[:SIDE, :SIDE]
+    for k, (y, x, wide) in enumerate(draw.uniform(8, 56, (number, 3))):
+        pixels[k, 0] += np.exp(-((row - y) ** 2 + (column - x) ** 2) / wide)
+    for shard, start in enumerate(range(0, len(ids), ROWS_OF_A_SHARD)):
+        some = ids[start : start + ROWS_OF_A_SHARD]
+        held = {
+            "format": SHARD_FORMAT, "format_version": SHARD_VERSION, "channels": 1,
+            "images": pixels[np.arange(len(some)) % number], "image_ids": some,
+            "shapes": np.full((len(some), 2), SIDE, np.int32),
+            "rows": np.arange(len(some)), "settings": "{}",
+            "valid": np.full(len(some) * SIDE**2 // 8, 255, np.uint8),
+            "statistics": {"noise": draw.random(len(some), np.float32)},
+        }  # fmt: skip
+        save_tensors(folder / "tensors" / f"{shard:05d}.pt", held)
+
+
+def make_model(path: Path) -> None:
+    """A model file; the gallery wants its settings alone."""
+    from astromorph.checkpoint import ModelFile, fresh, save_model
+
+    state = fresh(Settings(), 1).state_dict()
+    file = ModelFile(state, part_of(Settings(), "train"), 1, "{}", "0")
+    save_model(path, file)
+
+
+def embeddings_of(folder: Path) -> list[Path]:
+    return sorted((folder / "embeddings").glob("*.parquet"))
+
+
+def step_analyse(folder: Path, cores: int) -> None:
+    from astromorph.analyse import analyse
+
+    analyse(
+        Settings(),
+        folder / "catalogue.csv",
+        folder / "split.csv",
+        embeddings_of(folder),
+        folder / "analysis.parquet",
+        folder / "analysis.json",
+        folder / "analysis.html",
+        cores,
+    )
+
+
+def inputs_of(folder: Path) -> Inputs:
+    tables = folder / "catalogue.csv", folder / "split.csv"
+    return Inputs(*tables, tuple(embeddings_of(folder)), folder / "analysis.parquet")
+
+
+def step_csv(folder: Path, cores: int) -> None:
+    from astromorph.export_csv import export_csv
+
+    export_csv(Settings(), inputs_of(folder), folder / "export" / "embeddings.csv")
+
+
+def step_parquet(folder: Path, cores: int) -> None:
+    from astromorph.export_parquet import export_parquet
+
+    output = folder / "export" / "embeddings.parquet"
+    export_parquet(Settings(), inputs_of(folder), output)
+
+
+def step_fits(folder: Path, cores: int) -> None:
+    from astromorph.export_fits import export_fits
+
+    export_fits(Settings(), inputs_of(folder), folder / "export" / "embeddings.fits")
+
+
+def step_votable(folder: Path, cores: int) -> None:
+    from astromorph.export_votable import export_votable
+
+    export_votable(Settings(), inputs_of(folder), folder / "export" / "embeddings.vot")
+
+
+def tensors_of(folder: Path) -> list[Path]:
+    return sorted((folder / "tensors").glob("*.pt"))
+
+
+def step_tensorboard(folder: Path, cores: int) -> None:
+    from astromorph.export_tensorboard import export_tensorboard
+
+    board = folder / "export" / "tensorboard"
+    export_tensorboard(Settings(), inputs_of(folder), tensors_of(folder), board)
+
+
+def step_map(folder: Path, cores: int) -> None:
+    """In one file, however many images there are."""
+    from astromorph.export_map import export_map
+
+    most = {"export_settings": {"map_one_file": 10**9}}
+    found = inputs_of(folder)
+    export_map(
+        parse(most, "benchmark"), found.catalogue, found.split, found.analysis,
+        tensors_of(folder), folder / "export" / "map.html",
+    )  # fmt: skip
+
+
+def step_map_files(folder: Path, cores: int) -> None:
+    from astromorph.export_map import export_map
+
+    found, output = inputs_of(folder), folder / "export" / "map_beside"
+    export_map(
+        Settings(), found.catalogue, found.split, found.analysis, tensors_of(folder),
+        output / "map.html", pictures=output / "map_files",
+    )  # fmt: skip
+
+
+def step_gallery(folder: Path, cores: int) -> None:
+    from astromorph.export_gallery import export_gallery
+
+    export_gallery(
+        Settings(), folder / "none.csv", folder / "catalogue.csv",
+        folder / "analysis.parquet", tensors_of(folder), folder / "model.pt",
+        folder / "export" / "gallery",
+    )  # fmt: skip
+
+
+# In the order of a run: later ones read what earlier ones wrote.
+STEPS: dict[str, Callable[[Path, int], None]] = {
+    "analyse": step_analyse,
+    "csv": step_csv,
+    "parquet": step_parquet,
+    "fits": step_fits,
+    "votable": step_votable,
+    "tensorboard": step_tensorboard,
+    "map": step_map,
+    "map and files": step_map_files,
+    "gallery": step_gallery,
+}
+MAKE = "make"
+# What each writes.
+OUTPUTS = {
+    "analyse": "analysis.parquet",
+    "csv": "export/embeddings.csv",
+    "parquet": "export/embeddings.parquet",
+    "fits": "export/embeddings.fits",
+    "votable": "export/embeddings.vot",
+    "tensorboard": "export/tensorboard",
+    "map": "export/map.html",
+    "map and files": "export/map_beside",
+    "gallery": "export/gallery",
+}
+PAGES = {"map": "export/map.html", "map and files": "export/map_beside/map.html"}
+
+
+def megabytes(path: Path) -> float:
+    """Of a file, or of all in a folder."""
+    files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
+    return sum(p.stat().st_size for p in files) / 1e6
+
+
+def seconds_to_open(page: Path) -> float | None:
+    """Until Chromium says that the map is ready; None without Chromium."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None or importlib.util.find_spec("playwright") is None:
+        return None
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox"]
+        )
+        tab = browser.new_page()
+        began = time.monotonic()
+        tab.goto(page.as_uri())
+        tab.wait_for_selector(READY, timeout=120_000)
+        taken = time.monotonic() - began
+        browser.close()
+    return taken
+
+
+def measured(step: str, folder: Path, cores: int) -> dict[str, float | None]:
+    """What a step in its own process takes, its start included, and writes."""
+    command = [sys.executable, __file__, "--step", step, "--folder", str(folder)]
+    began = time.monotonic()
+    done = subprocess.run(
+        [*command, "--cores", str(cores)], stdout=subprocess.PIPE, text=True, check=True
+    )
+    seconds = time.monotonic() - began
+    opens = seconds_to_open(folder / PAGES[step]) if step in PAGES else None
+    written = megabytes(folder / OUTPUTS[step])
+    found = {"seconds": seconds, "written_mb": written, "opens": opens}
+    return found | json.loads(done.stdout.splitlines()[-1])
+
+
+def run_one(step: str, folder: Path, cores: int) -> None:
+    """One step in this process; prints its peak memory."""
+    STEPS[step](folder, cores)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    cpu = used.ru_utime + used.ru_stime
+    print(json.dumps({"cpu_seconds": cpu, "peak_mb": used.ru_maxrss * 1024 / 1e6}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--images", type=int, nargs="+", default=[1000, 10_000, 100_000]
+    )
+    parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS))
+    parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--step", choices=[*STEPS, MAKE], help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help="keep the files here")
+    options = parser.parse_args()
+    if options.step == MAKE:
+        make(options.folder, *options.images)
+        return
+    if options.step:
+        run_one(options.step, options.folder, options.cores)
+        return
+    print(f"load before: {os.getloadavg()[0]:.1f}")
+    print(f"{'images':>8} {'step':<14} {'seconds':>8} {'of CPU':>8} {'peak MB':>8}"
+          f" {'written MB':>10} {'opens in s':>10} {'load':>5}")  # fmt: skip
+    for images in options.images:
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = options.folder / str(images) if options.folder else Path(temporary)
+            # By itself: a process begins with the peak memory of its parent.
+            command = [sys.executable, __file__, "--step", MAKE, "--folder"]
+            command += [str(folder), "--images", str(images)]
+            subprocess.run(command, check=True)
+            for step in options.steps:
+                found = measured(step, folder, options.cores)
+                opens = "" if found["opens"] is None else f"{found['opens']:.1f}"
+                print(
+                    f"{images:>8} {step:<14} {found['seconds']:>8.1f} "
+                    f"{found['cpu_seconds']:>8.1f} {found['peak_mb']:>8.0f} "
+                    f"{found['written_mb']:>10.1f} {opens:>10} "
+                    f"{os.getloadavg()[0]:>5.1f}",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()

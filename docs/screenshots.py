@@ -1,0 +1,106 @@
+"""Take the pictures of README and guide from a finished run on the simulated sky.
+
+``make run``, then ``python docs/screenshots.py sample``. Chromium has to be there. A
+function per picture; `PICTURES` names their files.
+"""
+
+import contextlib
+import io
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+HERE = Path(__file__).parent
+SIZE = (1280, 860)  # pixels of the browser's window
+MOST_BYTES = 300_000
+GRAYS = (224, 112, 56, 28)  # in the palette; as many as fit into the bytes
+
+
+def write_screenshots(run: Path, folder: Path, names: list[str]) -> None:
+    """Take the pictures of a run, all or those that are named."""
+    folder.mkdir(exist_ok=True)
+    for name in names or PICTURES:
+        data = small(PICTURES[name](run.resolve()))
+        part = (folder / name).with_suffix(".tmp")
+        part.write_bytes(data)
+        part.replace(folder / f"{name}.png")
+        print(f"{folder / name}.png: {len(data) / 1000:.0f} kB")
+
+
+def report(run: Path) -> bytes:
+    """The report, a contact sheet opened; ``snakemake --report`` has made it."""
+    with browser() as page:
+        page.goto((run / "report.html").as_uri())
+        page.get_by_text("Galleries", exact=True).first.click()
+        page.wait_for_selector("tbody tr")
+        page.locator("tbody tr").first.locator("a").first.click()
+        page.wait_for_function(
+            "() => [...document.images].some(i => i.complete && i.naturalWidth > 500)"
+        )
+        return bytes(page.screenshot())
+
+
+def gallery(run: Path) -> bytes:
+    """A contact sheet as it is: examples and their neighbours."""
+    return (run / "results" / "export" / "gallery" / "neighbours_1.png").read_bytes()
+
+
+def the_map(run: Path) -> bytes:
+    """The map coloured by label, one image open."""
+    with browser("--disable-3d-apis") as page:
+        page.goto((run / "results" / "export" / "map.html").as_uri())
+        page.wait_for_selector("body[data-ready]")
+        page.select_option("#colour", "label")
+        page.fill("#query", "SKY 000012")
+        page.press("#query", "Enter")
+        page.wait_for_selector("#image .picture[data-drawn]")
+        page.fill("#query", "")
+        page.click("#whole")
+        page.wait_for_timeout(1000)
+        return bytes(page.screenshot())
+
+
+PICTURES: dict[str, Callable[[Path], bytes]] = {
+    "map": the_map,
+    "report": report,
+    "gallery": gallery,
+}
+
+
+@contextlib.contextmanager
+def browser(*options: str) -> Iterator[Any]:
+    """A page of Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox", *options]
+        )
+        yield chromium.new_page(viewport={"width": SIZE[0], "height": SIZE[1]})
+        chromium.close()
+
+
+def small(data: bytes) -> bytes:
+    """The PNG with its most frequent colours, and as many grays as its size allows."""
+    with Image.open(io.BytesIO(data)) as picture:
+        whole = picture.convert("RGB")
+    counted = sorted(whole.getcolors(whole.width * whole.height), reverse=True)
+    coloured = [c for _, c in counted if max(c) - min(c) > 8][:32]
+    for number in GRAYS:
+        grays = [(round(255 * k / (number - 1)),) * 3 for k in range(number)]
+        palette = Image.new("P", (1, 1))
+        palette.putpalette([part for colour in coloured + grays for part in colour])
+        buffer = io.BytesIO()
+        reduced = whole.quantize(palette=palette, dither=Image.Dither.NONE)
+        reduced.save(buffer, format="PNG", optimize=True)
+        if buffer.tell() <= MOST_BYTES:
+            break
+    return buffer.getvalue()
+
+
+if __name__ == "__main__":
+    write_screenshots(Path(sys.argv[1]), HERE / "images", sys.argv[2:])

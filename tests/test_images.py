@@ -1,0 +1,253 @@
+"""Images of whatever a program has: one conversion for training, test, embedding."""
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
+
+from astromorph import SizeBucketSampler, collate_images
+from astromorph.augment import SkyAugmentation
+from astromorph.datasets import NativeDataset, images_of
+from astromorph.images import as_batch, as_images
+from astromorph.networks import AstroMorphologyModel
+from astromorph.trainer import ByolTrainer
+
+
+def pixels(number: int = 6) -> np.ndarray:
+    return np.random.default_rng(0).random((number, 1, 32, 32)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda a: a, lambda a: a.astype(">f4"), lambda a: a.astype(">f8"),
+        lambda a: a[::-1][::-1, :, ::-1][:, :, ::-1], lambda a: torch.from_numpy(a),
+        lambda a: torch.from_numpy(a).double(), list,
+        lambda a: a.astype(float).tolist(),
+        lambda a: np.ma.masked_array(a),
+    ],
+    ids=["native", "big-endian", "big-endian float64", "strides", "tensor", "double",
+         "list", "numbers", "no mask set"],
+)  # fmt: skip
+def test_every_kind_of_array_is_the_same_images(change):
+    """Byte order, strides and type of real numbers make no difference."""
+    expected = torch.from_numpy(pixels())
+    found = as_batch(change(pixels()))
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected)
+
+
+def test_whole_numbers_and_half_precision_are_floats():
+    """uint16 as cameras write it, bool, float16 as the shards hold it."""
+    for dtype in (np.uint16, ">i2", np.int64, bool):
+        found = as_batch(np.ones((1, 1, 2, 2), dtype))
+        assert found.dtype == torch.float32
+        assert (found == 1).all()
+    assert as_batch(np.ones((1, 1, 2, 2), np.float16)).dtype == torch.float16
+    read_only = np.broadcast_to(np.float32(2), (1, 1, 2, 2))
+    as_batch(read_only)[:] = 3
+    assert read_only[0, 0, 0, 0] == 2
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (np.ones((1, 1, 2, 2), complex), "found complex pixels"),
+        (torch.ones(1, 1, 2, 2, dtype=torch.complex64), "found complex pixels"),
+        (np.ma.masked_less(pixels(1), 0.5), "found masked pixels"),
+        ({"image": 1}, "found a dict; allowed are tensors"),
+        (np.array([["a"]]), "found a ndarray; allowed are tensors"),
+        (torch.ones(3, 2, 2), r"found the shape \(3, 2, 2\); allowed is \(N, C, H, W"),
+        ([torch.ones(2), torch.ones(3)], "found a list that is no image"),
+    ],
+)  # fmt: skip
+def test_what_is_no_image_is_refused(data, message):
+    """With what was found and what is allowed."""
+    with pytest.raises(ValueError, match=f"images: {message}"):
+        as_batch(data)
+
+
+def test_items_that_are_no_images_are_named():
+    """By their number in the dataset; channels must be the same for all."""
+    for item, message in (
+        ({"image": torch.ones(2, 2)}, "image 1: found a dict"),
+        (torch.ones(1, 0, 2), r"image 1: found the shape \(1, 0, 2\)"),
+        (torch.ones(3, 32, 32), "image 1: found 3 channels, but 1 in image 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            images_of([torch.ones(1, 32, 32), item])
+    with pytest.raises(ValueError, match="images: found a int; allowed are tensors"):
+        images_of(3)
+
+
+def same(found, expected: torch.Tensor) -> bool:
+    """The same images, in whatever order."""
+    values = found.batch(torch.arange(len(found))).flatten(1).sum(dim=1)
+    return torch.allclose(
+        values.sort().values, expected.flatten(1).sum(dim=1).sort().values
+    )
+
+
+def test_batches_lose_no_image_and_copies_count_once():
+    """A list or a generator of batches is all of their images."""
+    images = torch.from_numpy(pixels(12))
+    assert same(images_of(list(images.split(4))), images)
+    assert same(images_of(part for part in images.split(5)), images)
+    assert same(images_of(pixels(12)[:, 0]), images)
+    for image in images[:3]:
+        turned = image.rot90(2, (1, 2))
+        copies = torch.stack([image, turned, image.flip(2), turned.flip(2)])
+        (one,) = as_images(copies, 0, copies=False)
+        assert torch.equal(one, image)
+        assert len(list(as_images(copies + torch.rand(4, 1, 1, 1), 0, False))) == 4
+        assert len(list(as_images(torch.rand(4, 1, 8, 8), 0, copies=True))) == 1
+
+
+class Stream(IterableDataset):
+    """Images one after the other, with a label."""
+
+    def __iter__(self):
+        return iter((torch.from_numpy(image), 0) for image in pixels())
+
+
+class Numbered(Dataset):
+    """Items of a kind of its own."""
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, k):
+        return {"pixels": torch.from_numpy(pixels()[k])}
+
+
+def test_loaders_are_respected():
+    """Their sampler, their collate function, and streams; not their batches."""
+    images = torch.from_numpy(pixels())
+    data = TensorDataset(images, torch.arange(6))
+    for loader, expected in (
+        (DataLoader(data, 4, shuffle=True, drop_last=True), images),
+        (DataLoader(data, batch_size=None), images),
+        (DataLoader(data, 2, sampler=SubsetRandomSampler([1, 4])), images[[1, 4]]),
+        (DataLoader(images, 2, collate_fn=collate_images), images),
+        (DataLoader(data, batch_sampler=[[0, 5], [3]]), images[[0, 5, 3]]),
+        (DataLoader(images, batch_sampler=SizeBucketSampler([(32, 32)] * 6, 4)),
+         images),
+        (DataLoader(Stream(), 4), images),
+        (DataLoader(Numbered(), 4,
+                    collate_fn=lambda items: [i["pixels"] for i in items]), images),
+        (DataLoader(Numbered(), 4, collate_fn=lambda items: (
+            torch.stack([i["pixels"] for i in items]), torch.zeros(len(items)))),
+         images),
+    ):  # fmt: skip
+        assert same(images_of(loader), expected)
+    weighted = WeightedRandomSampler([0, 0, 1.0, 0, 0, 0], 3)
+    assert same(images_of(DataLoader(data, 2, sampler=weighted)), images[[2, 2, 2]])
+
+
+def trainer(**options) -> ByolTrainer:
+    torch.manual_seed(0)
+    return ByolTrainer(AstroMorphologyModel(1), device="cpu", **options)
+
+
+def test_training_test_and_embedding_take_the_same():
+    """Any array, a dataset, a loader, images of different sizes; in their order."""
+    made = trainer()
+    given = pixels().astype(">f8")[:, :, ::-1]
+    made.train_model(given, given, epochs=1, batch_size=3)
+    expected = made(torch.from_numpy(given.astype(np.float32)))
+    assert 0 <= made.test(given) <= 8
+    labelled = TensorDataset(torch.from_numpy(given.astype(float)), torch.arange(6))
+    for other in (given, list(given), DataLoader(labelled, 4), images_of(given)):
+        torch.testing.assert_close(made(other), expected, rtol=1e-4, atol=1e-5)
+    sizes = [image[:, : 32 - 4 * (k % 2)] for k, image in enumerate(given)]
+    assert isinstance(images_of(sizes), NativeDataset)
+    found = made(sizes)
+    for k, image in enumerate(sizes):
+        torch.testing.assert_close(
+            found[k : k + 1], made(image[None]), rtol=1e-4, atol=1e-5
+        )
+    assert made([]).shape == (0, 128)
+    with pytest.raises(ValueError, match=r"of a single image \(1, C, H, W\)"):
+        made(given[0])
+
+
+def test_pixels_that_are_no_numbers_are_named():
+    """Before training and embedding, where nothing would make them harmless."""
+    bad = pixels()
+    bad[2, 0, 1, 1] = np.nan
+    made = trainer(augmentation_function=lambda images: images)
+    with pytest.raises(ValueError, match="image 2: found NaN or infinite pixels"):
+        made.train_model(bad, epochs=1)
+    with pytest.raises(ValueError, match=r"image 2: .*normalization_function=MinMax"):
+        made(bad)
+
+
+def test_channels_of_images_and_network_are_compared():
+    """In words, when training, testing and embedding, and in a loop of one's own."""
+    three = torch.rand(4, 3, 32, 32)
+    made = trainer()
+    message = "found 3 channels, but the network takes 1; make the network for 3"
+    for use in (
+        lambda: made.train_model(three, epochs=1),
+        lambda: made.train_epoch(three),
+        lambda: made.test(three),
+        lambda: made(three),
+        lambda: made.byol(three),
+        lambda: made.byol.loss(three, three),
+    ):
+        with pytest.raises(ValueError, match=message):
+            use()
+    coloured = ByolTrainer(AstroMorphologyModel(3), device="cpu")
+    with pytest.raises(ValueError, match=r"found 1 channel, .*stacksize=3"):
+        coloured(three[:, :1])
+
+
+class Careless(torch.nn.Module):
+    """A network that works on its input itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.inside = AstroMorphologyModel(1)
+
+    def forward(self, images):
+        """As if they were its own."""
+        return self.inside(images.sub_(0.5).mul_(2))
+
+
+def test_a_network_that_changes_its_input_harms_nothing():
+    """Neither the user's images, nor what the target sees of them."""
+    torch.manual_seed(0)
+    images = torch.rand(4, 1, 32, 32)
+    kept = images.clone()
+    made = ByolTrainer(Careless(), device="cpu")
+    made(images)
+    made.byol(images, return_errors=True)
+    assert torch.equal(images, kept)
+    byol = made.byol.eval()
+    expected = byol.projector(byol.encoder(images.clone()))
+    seen = []
+    byol.loss_fn = lambda prediction, target: (seen.append(target), target.sum(1))[1]
+    byol.loss(images, images)
+    torch.testing.assert_close(seen[0][:4], expected)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.rand(1, 8, 8), r"found the shape \(1, 8, 8\)"),
+        (torch.rand(0, 1, 8, 8), "of at least one image"),
+        (torch.ones(1, 1, 8, 8, dtype=torch.uint8), "found torch.uint8; allowed are"),
+        (torch.full((1, 1, 8, 8), -3.0), "found pixels from -3 to -3; .*MinMaxNorm"),
+    ],
+)
+def test_views_of_what_is_no_batch_from_0_to_1_are_refused(images, message):
+    """Nothing is clipped silently."""
+    with pytest.raises(ValueError, match=message):
+        SkyAugmentation()(images)
