@@ -52,10 +52,12 @@ def find_reference(settings: Settings, datafile: str | Path) -> Reference:
         None of the first 256 files has an image.
     """
     head = list(itertools.islice(read_filelist(datafile), HEAD))
-    return reference_of(settings, head, str(datafile))
+    return reference_of(settings, head, datafile)
 
 
-def reference_of(settings: Settings, head: Sequence[Entry], source: str) -> Reference:
+def reference_of(
+    settings: Settings, head: Sequence[Entry], source: str | Path
+) -> Reference:
     """The same where the first rows are at hand.
 
     Parameters
@@ -64,7 +66,7 @@ def reference_of(settings: Settings, head: Sequence[Entry], source: str) -> Refe
         As above.
     head : sequence of Entry
         The first 256 rows, or all.
-    source : str
+    source : str or path
         Where they are from; begins the message of an error.
 
     Returns
@@ -103,7 +105,9 @@ def refuse_others(channels: int, reference: Reference) -> None:
         )
 
 
-def _first_channels(head: Sequence[Entry], rules: DataSettings, source: str) -> int:
+def _first_channels(
+    head: Sequence[Entry], rules: DataSettings, source: str | Path
+) -> int:
     for entry in head:
         try:
             return fits_image.describe(entry.paths, rules).channels
@@ -125,7 +129,7 @@ def _measures(
             continue
 
 
-def _nothing(source: str, setting: str) -> str:
+def _nothing(source: str | Path, setting: str) -> str:
     return (
         f"{source}: none of the first {HEAD} files has an image, on which "
         f"`{setting}` depends; list one that can be read first"
