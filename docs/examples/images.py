@@ -37,7 +37,9 @@ dataset = FitsFilelistDataset(datafile)
 pixels = dataset[0][0]  # the first of four copies
 print("as it is", tuple(pixels.shape), f"{pixels.min():.1e} to {pixels.max():.1e}")
 
-# How bright the median pixel is, where the brightest is 1.
-linear = MinMaxNorm()(pixels).median()
-stretched = prepared.images[0].median()
-print(f"median: linear {linear:.2f}, as the workflow {stretched:.2f}")
+# How bright the median pixel is, where the brightest is 1: noise and faint parts.
+norm = MinMaxNorm()
+linear = [float(norm(copies[0]).median()) for copies in dataset]
+stretched = [float(image.median()) for image in prepared.images]
+for name, values in (("linear", linear), ("as the workflow", stretched)):
+    print(f"median pixel, {name}: {min(values):.2f} to {max(values):.2f}")

@@ -31,9 +31,10 @@ trainer = ByolTrainer(
     efficientnet_b0(), representation_size=64, augmentation_function=augment
 )
 trainer.train_model(train, test, epochs=2, batch_size=16)
-embeddings = embeddings_of(trainer, images)
+embeddings = embeddings_of(trainer, images)  # averages over flips and turns
 print(len(embeddings), "embeddings of length", embeddings.shape[1])
-print("effective rank", round(rank_me(embeddings), 2), "(near 1 they are all alike)")
+once = trainer(images.images).numpy()  # a single pass
+print(f"effective rank {rank_me(once):.1f}, of averages {rank_me(embeddings):.1f}")
 
 
 class Small(nn.Module):
@@ -61,7 +62,7 @@ trainer = ByolTrainer(
 )
 history = trainer.train_model(train, test, epochs=2, batch_size=16)
 print("test loss", history[-1].test_loss)
-print("effective rank", round(rank_me(embeddings_of(trainer, images)), 2))
+print(f"effective rank {rank_me(embeddings_of(trainer, images)):.1f}")
 
 # The same network in a loop of one's own.
 byol = BYOL(Small(), hidden_layer="pool")
