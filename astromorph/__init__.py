@@ -25,6 +25,12 @@ _HOMES = {
     "SkyAugmentation": "augment",
     "NLayerResnet": "networks",
     "AstroMorphologyModel": "networks",
+    "PreparedImages": "prepared",
+    "prepared_images": "prepared",
+    "start_from_sky": "initial_weights",
+    "lessons_for": "teacher",
+    "load_model": "checkpoint",
+    "embeddings_of": "embed",
     "AstromorphError": "errors",
     "Settings": "settings",
 }

@@ -27,13 +27,13 @@ class SkyAugmentation:
     Parameters
     ----------
     settings : AugmentationSettings, optional
-        How strong each change is.
+        How strong each change is; by default as in the workflow.
     generator : torch.Generator, optional
-        All randomness, on the CPU. Only the pixels' noise is drawn where the
-        images are.
+        All randomness, on the CPU; by default torch's own. Only the pixels' noise
+        is drawn where the images are.
     stacksize : int
         How often a single channel stands in the images: a view is made of one
-        and repeated, so that the copies stay copies.
+        and repeated, so that the copies stay copies. At least 1, the default.
 
     Examples
     --------
@@ -41,6 +41,12 @@ class SkyAugmentation:
     >>> augment = SkyAugmentation(generator=torch.Generator().manual_seed(1))
     >>> augment(torch.rand(4, 1, 32, 32)).shape
     torch.Size([4, 1, 32, 32])
+
+    Weaker views, so that angular size and flux count:
+
+    >>> from astromorph.settings import AugmentationSettings
+    >>> strengths = AugmentationSettings(scale=(0.9, 1.1), contrast=0.1, gamma=0.1)
+    >>> augment = SkyAugmentation(strengths)
     """
 
     def __init__(
@@ -226,11 +232,21 @@ def blurred(images: Tensor, sigma: Tensor) -> Tensor:
     images : Tensor, shape (N, C, H, W), float32
         Left as they are.
     sigma : Tensor, shape (N,)
-        Standard deviations in pixels; 0 leaves an image.
+        Standard deviations in pixels, at least 0, which leaves an image; three
+        times as much must be less than H and W.
 
     Returns
     -------
     Tensor, shape (N, C, H, W), float32
+        Beyond the edge the image is mirrored, so that the sum hardly changes.
+
+    Examples
+    --------
+    >>> point = torch.zeros(1, 1, 9, 9)
+    >>> point[0, 0, 4, 4] = 1.0
+    >>> found = blurred(point, torch.tensor([1.0]))
+    >>> round(float(found.max()), 3), round(float(found.sum()), 3)
+    (0.159, 1.0)
     """
     if float(sigma.max()) <= 0:
         return images

@@ -28,17 +28,22 @@ def batches(
     Parameters
     ----------
     number : int
-        How many images there are.
+        How many images there are, at least 0.
     batch_size : int
-        Largest batch, except where that would leave a batch of one.
+        Largest batch, at least 1, except where that would leave a batch of one.
     order : Tensor, shape (number,), int64, optional
         The indices in the order to use; by default 0, 1, 2, ...
     fewest : int
-        Smallest batch, except where there are fewer images.
+        Smallest batch, except where there are fewer images; by default 2.
 
     Yields
     ------
     Tensor, shape (B,), int64
+
+    Examples
+    --------
+    >>> [part.tolist() for part in batches(7, 3)]
+    [[0, 1, 2], [3, 4], [5, 6]]
     """
     if number == 0:
         return
@@ -49,7 +54,25 @@ def batches(
 
 
 def mirrored(image: Tensor, height: int, width: int) -> Tensor:
-    """An image `(C, h, w)` made larger, `(C, H, W)`, by its mirror images."""
+    """An image `(C, h, w)` made larger, `(C, H, W)`, by its mirror images.
+
+    Parameters
+    ----------
+    image : Tensor, shape (C, h, w)
+        Any type.
+    height, width : int
+        H and W, at least h and w.
+
+    Returns
+    -------
+    Tensor, shape (C, H, W)
+        The image is in the middle.
+
+    Examples
+    --------
+    >>> mirrored(torch.tensor([[[1, 2, 3]]]), 1, 7)
+    tensor([[[2, 1, 1, 2, 3, 3, 2]]])
+    """
     if image.shape[1:] == (height, width):
         return image
     rows = _reflected(image.shape[1], height)
@@ -80,13 +103,19 @@ def like_sizes(
     order : Tensor, shape (N,), int64, optional
         The indices in the order to use; by default 0, 1, 2, ...
     fewest : int
-        Smallest batch. With 1 every batch has one size; with more, sizes that few
-        images have are joined.
+        Smallest batch. With 1, the default, every batch has one size; with more,
+        sizes that few images have are joined.
 
     Yields
     ------
     Tensor, shape (B,), int64
         Each index comes once.
+
+    Examples
+    --------
+    >>> shapes = [(32, 32), (48, 48), (32, 32), (48, 48)]
+    >>> [part.tolist() for part in like_sizes(shapes, batch_size=4)]
+    [[0, 2], [1, 3]]
     """
     indices = torch.arange(len(shapes)) if order is None else order
     groups: dict[tuple[int, int], list[int]] = defaultdict(list)
@@ -111,13 +140,14 @@ class SizeBucketSampler(Sampler[list[int]]):
     shapes : sequence of tuple of int
         ``(height, width)`` of each image of the dataset.
     batch_size : int
-        Largest batch of images of up to 128 by 128 pixels.
+        Largest batch of images of up to 128 by 128 pixels, at least 1.
     shuffle : bool
-        Draw a new order in each epoch.
+        Draw a new order in each epoch; by default it does.
     seed : int
-        Of the order.
+        Of the order, at least 0; by default 0.
     fewest : int
-        Smallest batch, where there are as many images: batch norm needs 2.
+        Smallest batch, where there are as many images; by default 2, which batch
+        norm needs.
 
     Examples
     --------
@@ -191,9 +221,9 @@ def split_images(
     data : Dataset
         With a length, N.
     test_fraction : float
-        From 0 to below 1.
+        From 0 to below 1; by default 0.1.
     seed : int
-        The same seed and length give the same parts.
+        The same seed and length give the same parts; at least 0, by default 0.
 
     Returns
     -------
@@ -203,6 +233,12 @@ def split_images(
     ------
     ValueError
         `test_fraction` is out of range.
+
+    Examples
+    --------
+    >>> train, test = split_images(torch.rand(20, 1, 8, 8), test_fraction=0.2)
+    >>> len(train), len(test), test[0].shape
+    (16, 4, torch.Size([1, 8, 8]))
     """
     if not 0 <= test_fraction < 1:
         raise ValueError(

@@ -1,5 +1,6 @@
 """The model file: tensors and plain values, enough to embed images without more."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ from astromorph.byol import BYOL
 from astromorph.cache import load_plain, save_plain
 from astromorph.errors import AstromorphError
 from astromorph.networks import build_network
-from astromorph.provenance import versions
-from astromorph.settings import Settings, parse
+from astromorph.provenance import digest, versions
+from astromorph.settings import Settings, parse, part_of
 from astromorph.trouble import of_machine
 
 MODEL_FORMAT = "astromorph-model"
@@ -80,6 +81,45 @@ def fresh(settings: Settings, in_channels: int) -> BYOL:
         return build(settings, in_channels)
 
 
+def model_of(
+    byol: BYOL,
+    settings: Settings,
+    in_channels: int,
+    tensor_settings: str,
+    image_ids: Sequence[str],
+) -> ModelFile:
+    """What a model file holds of a network that was trained.
+
+    Parameters
+    ----------
+    byol : BYOL
+        The network, such as `build` makes it from the settings.
+    settings : Settings
+        Those that describe it; the part of training is kept.
+    in_channels : int
+        Channels of the images, `stacksize` included.
+    tensor_settings : str
+        How the images were made; see `astromorph.prepared.PreparedImages`.
+    image_ids : sequence of str
+        Ids of the training images.
+
+    Returns
+    -------
+    ModelFile
+    """
+    state = {
+        name: value.detach().cpu().contiguous()
+        for name, value in byol.state_dict().items()
+    }
+    return ModelFile(
+        state=state,
+        settings=part_of(settings, "train"),
+        in_channels=in_channels,
+        tensor_settings=tensor_settings,
+        data_digest=digest(image_ids),
+    )
+
+
 def save_model(path: str | Path, model: ModelFile) -> None:
     """Write a model file, whole or not at all."""
     save_plain(
@@ -100,6 +140,19 @@ def save_model(path: str | Path, model: ModelFile) -> None:
 
 def load_model(path: str | Path) -> tuple[BYOL, ModelFile]:
     """Read a model file and build its network, in evaluation mode.
+
+    Parameters
+    ----------
+    path : path
+        What the workflow or `astromorph train` wrote, `results/model/model.pt`.
+
+    Returns
+    -------
+    byol : BYOL
+        On the CPU; ``byol(images)`` gives embeddings `(N, D)`, ``byol.encoder`` is
+        the network alone.
+    model : ModelFile
+        What else the file holds: settings, channels, versions.
 
     Raises
     ------

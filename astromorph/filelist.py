@@ -153,6 +153,42 @@ def read_paths(datafile: str | Path) -> Iterator[tuple[str, ...]]:
             yield _placed(folder, listed)
 
 
+def entries_of(paths: Iterable[str | Path | Sequence[str | Path]]) -> list[Entry]:
+    """Rows for files that no list names.
+
+    Parameters
+    ----------
+    paths : iterable of path or of sequence of path
+        A file an image, or several, each a channel. Relative paths count from the
+        working folder.
+
+    Returns
+    -------
+    list of Entry
+        In their order.
+
+    Raises
+    ------
+    AstromorphError
+        There is none.
+
+    Examples
+    --------
+    >>> [entry.paths for entry in entries_of(["a.fits", ("g.fits", "r.fits")])]
+    [('a.fits',), ('g.fits', 'r.fits')]
+    """
+    found, occurrences = [], dict[str, int]()
+    for one in paths:
+        files = [one] if isinstance(one, str | Path) else one
+        first, *more = listed = [str(path) for path in files]
+        name = "\0".join(listed)
+        number = occurrences[name] = occurrences.get(name, 0) + 1
+        found.append(Entry(_image_id(name, number), first, first, more=tuple(more)))
+    if not found:
+        raise AstromorphError(f"found no file to read; {HOW_TO_LIST}")
+    return found
+
+
 def asked_subset(entry: Entry) -> str:
     """What the column `split` of the list asks for; empty where nothing.
 

@@ -29,13 +29,13 @@ class NLayerResnet(nn.Module):
     Parameters
     ----------
     in_channels : int
-        Channels of the images.
+        Channels of the images, at least 1; by default 3.
     last_layer : {'layer1', 'layer2', 'layer3', 'layer4'}
-        The last block that is kept: 64, 128, 256 or 512 features.
+        The last block that is kept: 64, 128, 256 or 512 features; by default layer4.
     stem : {'standard', 'small'}
         What stands before the blocks. `standard` shrinks the image to a quarter
         of its side before the first block; `small` to half, with 3 by 3 filters:
-        more detail of small images, four times the work.
+        more detail of small images, four times the work. By default standard.
 
     Attributes
     ----------
@@ -45,7 +45,15 @@ class NLayerResnet(nn.Module):
     Raises
     ------
     ValueError
-        `last_layer` or `stem` is none of those.
+        `last_layer` or `stem` is none of those, or `in_channels` no whole number
+        of at least 1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> network = NLayerResnet(in_channels=1, last_layer="layer2")
+    >>> network(torch.rand(2, 1, 64, 64)).shape, network.features
+    (torch.Size([2, 128]), 128)
     """
 
     MOVED_LAYERS: ClassVar[dict[str, str]] = {
@@ -98,12 +106,23 @@ class AstroMorphologyModel(nn.Module):
     Parameters
     ----------
     in_channels : int
-        Channels of the images.
+        Channels of the images, at least 1; by default 1.
 
     Attributes
     ----------
     features : int
         Length F of what comes out.
+
+    Raises
+    ------
+    ValueError
+        `in_channels` is no whole number of at least 1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> AstroMorphologyModel(in_channels=3)(torch.rand(2, 3, 40, 50)).shape
+    torch.Size([2, 128])
     """
 
     # Where the layers of version 0.1 ended, with other numbers of channels.
@@ -139,9 +158,10 @@ class TorchvisionEncoder(nn.Module):
     Parameters
     ----------
     name : str
-        As torchvision names it.
+        As torchvision names it; random weights.
     in_channels : int
-        Channels of the images; the first convolution is made for them.
+        Channels of the images, at least 1, by default 3; the first convolution is
+        made for them.
 
     Attributes
     ----------
@@ -152,6 +172,13 @@ class TorchvisionEncoder(nn.Module):
     ------
     ValueError
         torchvision has no such network.
+
+    Examples
+    --------
+    >>> import torch
+    >>> network = TorchvisionEncoder("squeezenet1_1", in_channels=1)
+    >>> network(torch.rand(2, 1, 64, 64)).shape
+    torch.Size([2, 512])
     """
 
     def __init__(self, name: str, in_channels: int = 3) -> None:
@@ -231,12 +258,22 @@ class HiddenLayer(nn.Module):
     layer : int or str
         Whose output counts: the number of a child or the name of a layer.
     before : bool
-        What enters the layer counts instead.
+        What enters the layer counts instead; by default what leaves it.
 
     Raises
     ------
     ValueError
         There is no such layer; the message lists those that there are.
+
+    Examples
+    --------
+    >>> import torch
+    >>> network = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+    >>> HiddenLayer(network, 2)(torch.rand(2, 1, 9, 9)).shape
+    torch.Size([2, 8])
+    >>> HiddenLayer(network, "fc")
+    Traceback (most recent call last):
+    ValueError: hidden_layer: found 'fc'; Sequential has the layers 0 (0), 1 (1), 2 (2)
     """
 
     def __init__(
@@ -314,6 +351,12 @@ def encoder_of(network: nn.Module, hidden_layer: int | str | None = None) -> nn.
     ------
     ValueError
         There is no such layer.
+
+    Examples
+    --------
+    >>> from torchvision.models import resnet18
+    >>> features_of(encoder_of(resnet18()))  # what enters its last linear layer
+    512
     """
     if hidden_layer is not None:
         return HiddenLayer(network, hidden_layer)
@@ -350,6 +393,11 @@ def features_of(
     ------
     ValueError
         It cannot be tried, or does not give `(N, F)`.
+
+    Examples
+    --------
+    >>> features_of(nn.Sequential(nn.Flatten(), nn.Linear(12, 5)), (3, 2, 2))
+    5
     """
     known = getattr(encoder, "features", None)
     if isinstance(known, int):

@@ -20,7 +20,7 @@ def moving_average_decay(step: int, steps: int, start: float) -> float:
     Parameters
     ----------
     step : int
-        k, from 0.
+        k, from 0 to K.
     steps : int
         K, the number of steps of the whole training, at least 1.
     start : float
@@ -30,6 +30,16 @@ def moving_average_decay(step: int, steps: int, start: float) -> float:
     -------
     float
         From `start` to 1.
+
+    Raises
+    ------
+    ValueError
+        A number is out of its range.
+
+    Examples
+    --------
+    >>> [round(moving_average_decay(k, 100, 0.99), 4) for k in (0, 50, 100)]
+    [0.99, 0.995, 1.0]
     """
     whole("steps", steps, 1)
     real("step", step, 0, steps)
@@ -46,16 +56,26 @@ def warm_up_cosine(step: int, steps: int, warm_up: float = 0.1) -> float:
     Parameters
     ----------
     step : int
-        From 0.
+        From 0 to `steps`.
     steps : int
         Of the whole training, at least 1.
     warm_up : float
-        Share of the steps in which it rises, from 0 to below 1.
+        Share of the steps in which it rises, from 0 to below 1; by default 0.1.
 
     Returns
     -------
     float
         Above 0, at most 1.
+
+    Raises
+    ------
+    ValueError
+        A number is out of its range.
+
+    Examples
+    --------
+    >>> [round(warm_up_cosine(k, 100), 3) for k in (0, 5, 10, 55, 99)]
+    [0.091, 0.545, 1.0, 0.509, 0.001]
     """
     whole("steps", steps, 1)
     real("step", step, 0, steps)
@@ -78,6 +98,12 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     list of dict
         As every torch optimizer takes it. The first group has the optimizer's own
         weight decay, the second none.
+
+    Examples
+    --------
+    >>> groups = parameter_groups(nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)))
+    >>> [[tuple(p.shape) for p in group["params"]] for group in groups]
+    [[(2, 3)], [(2,), (2,), (2,)]]
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     decaying: list[Tensor] = [p for p in parameters if p.ndim > 1]
@@ -99,18 +125,25 @@ class LARS(torch.optim.Optimizer):
     lr : float
         Learning rate, above 0.
     momentum : float
-        From 0 to below 1.
+        From 0 to below 1; by default 0.9.
     weight_decay : float
-        At least 0.
+        At least 0; by default 0, with which nothing is scaled.
     trust_coefficient : float
-        eta of the paper, above 0.
+        eta of the paper, above 0; by default 0.001.
     eps : float
-        Keeps the ratio of the norms finite.
+        Keeps the ratio of the norms finite; at least 0, by default 1e-8.
 
     Raises
     ------
     ValueError
         A number is out of its range.
+
+    Examples
+    --------
+    >>> layer = nn.Linear(2, 1)
+    >>> optimizer = LARS(parameter_groups(layer), lr=0.2, weight_decay=1e-6)
+    >>> layer(torch.ones(4, 2)).sum().backward()
+    >>> optimizer.step()
     """
 
     def __init__(

@@ -56,9 +56,22 @@ def find_reference(settings: Settings, datafile: str | Path) -> Reference:
 
 
 def reference_of(
-    settings: Settings, head: Sequence[Entry], datafile: str | Path
+    settings: Settings, head: Sequence[Entry], source: str | Path
 ) -> Reference:
-    """The same from the entries at the head of a list, of which `datafile` is the name.
+    """The same where the first rows are at hand.
+
+    Parameters
+    ----------
+    settings : Settings
+        As above.
+    head : sequence of Entry
+        The first 256 rows, or all.
+    source : str or path
+        Where they are from; begins the message of an error.
+
+    Returns
+    -------
+    Reference
 
     Raises
     ------
@@ -68,12 +81,12 @@ def reference_of(
     rules = settings.data_settings
     channels = fixed_channels(rules.planes, len(head[0].paths))
     if channels is None:
-        channels = _first_channels(head, rules, datafile)
+        channels = _first_channels(head, rules, source)
     if settings.preprocess_settings.stretch_scope == "image":
         return Reference(channels)
     measures = list(_measures(head, settings, channels))
     if not measures:
-        raise AstromorphError(_nothing(datafile, "preprocess_settings.stretch_scope"))
+        raise AstromorphError(_nothing(source, "preprocess_settings.stretch_scope"))
     return Reference(channels, common_scale(measures, settings.preprocess_settings))
 
 
@@ -93,14 +106,14 @@ def refuse_others(channels: int, reference: Reference) -> None:
 
 
 def _first_channels(
-    head: Sequence[Entry], rules: DataSettings, datafile: str | Path
+    head: Sequence[Entry], rules: DataSettings, source: str | Path
 ) -> int:
     for entry in head:
         try:
             return fits_image.describe(entry.paths, rules).channels
         except FitsImageError:
             continue
-    raise AstromorphError(_nothing(datafile, "data_settings.planes"))
+    raise AstromorphError(_nothing(source, "data_settings.planes"))
 
 
 def _measures(
@@ -116,8 +129,8 @@ def _measures(
             continue
 
 
-def _nothing(datafile: str | Path, setting: str) -> str:
+def _nothing(source: str | Path, setting: str) -> str:
     return (
-        f"{datafile}: none of the first {HEAD} files has an image, on which "
+        f"{source}: none of the first {HEAD} files has an image, on which "
         f"`{setting}` depends; list one that can be read first"
     )

@@ -621,6 +621,14 @@ def parse(values: Mapping[str, Any], source: str) -> Settings:
     ------
     AstromorphError
         A line for each unknown key, wrong type or value out of range.
+
+    Examples
+    --------
+    >>> parse({"preprocess_settings": {"size": 96}}, "mine").preprocess_settings.size
+    96
+    >>> parse({"epoch": 3}, "a.toml")  # doctest: +IGNORE_EXCEPTION_DETAIL
+    Traceback (most recent call last):
+    AstromorphError: a.toml: `epoch` is not a setting; did you mean `epochs`?
     """
     try:
         return Settings.model_validate(dict(values))
@@ -647,6 +655,14 @@ def load(path: str | Path) -> dict[str, Any]:
     ------
     AstromorphError
         The file is missing, cannot be parsed or holds no table of settings.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp()) / "settings.toml"
+    >>> _ = file.write_text("epochs = 3")
+    >>> load(file)
+    {'epochs': 3}
     """
     path = Path(path)
     try:

@@ -14,6 +14,7 @@ from astromorph.artefacts import CONTENTS_COLUMNS, REJECTED, STATISTICS
 from astromorph.duplicates import reach_of
 from astromorph.errors import AstromorphError, FitsImageError
 from astromorph.filelist import Entry, read_filelist
+from astromorph.fits_facts import ImageFacts
 from astromorph.preprocess import Prepared, prepare
 from astromorph.progress import track
 from astromorph.provenance import canonical_json
@@ -63,6 +64,37 @@ def preprocess(
     LOG.info("%s: %d images of %d files", tensors, len(shard.shapes), stop - start)
 
 
+def prepare_entry(
+    entry: Entry, settings: Settings, reference: Reference
+) -> tuple[ImageFacts, Prepared]:
+    """Read and prepare the image of a row.
+
+    Parameters
+    ----------
+    entry : Entry
+        The row.
+    settings : Settings
+        `data_settings` and `preprocess_settings` are used.
+    reference : Reference
+        What it has in common with the others.
+
+    Returns
+    -------
+    facts : ImageFacts
+        What the header says.
+    prepared : Prepared
+        What the network sees, before it is kept in `preprocess_settings.dtype`.
+
+    Raises
+    ------
+    FitsImageError
+        The file cannot be used; the message says why.
+    """
+    facts, image = fits_image.read(entry.paths, settings.data_settings)
+    refuse_others(facts.channels, reference)
+    return facts, prepare(image, settings.preprocess_settings, reference.scale)
+
+
 class _Shard:
     """The images of a shard while they come in."""
 
@@ -87,11 +119,8 @@ class _Shard:
 
     def take(self, entry: Entry, row: int) -> dict[str, Any]:
         """Read and keep the image of an entry; what became of it."""
-        settings = self.settings
-        facts, image = fits_image.read(entry.paths, settings.data_settings)
-        refuse_others(facts.channels, self.reference)
-        rules = settings.preprocess_settings
-        prepared = prepare(image, rules, self.reference.scale)
+        rules = self.settings.preprocess_settings
+        facts, prepared = prepare_entry(entry, self.settings, self.reference)
         pixels = prepared.pixels.astype(rules.dtype)
         if rules.size == "native":
             self.natives.append(pixels.ravel())

@@ -5,16 +5,28 @@ them, so that the encoder learns what shapes are, from as many images as one lik
 a small set of real ones cannot teach that. No label of the data is used.
 """
 
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from astromorph.byol import BYOL
 from astromorph.datasets import CachedDataset, ImageSet, NativeDataset
+from astromorph.errors import AstromorphError
 from astromorph.morphology import MEASURES
-from astromorph.sky_lessons import Lessons, Likeness, likeness_of
+from astromorph.presets import SIMULATED
+from astromorph.settings import PreprocessSettings
+from astromorph.sky_lessons import Draft, Lessons, Likeness, draw_lessons, likeness_of
 from astromorph.sky_objects import SORTS
 
+if TYPE_CHECKING:
+    from astromorph.prepared import PreparedImages
+
+LOG = logging.getLogger(__name__)
 SHAPE_WEIGHT = 2.0  # of the measures against the sorts
 LARGEST = 4.0  # standard deviations; a measure beyond counts as this much
 LOOKED_AT = 256  # images that tell what the data are like
@@ -75,6 +87,128 @@ class Teacher(nn.Module):
         return named + SHAPE_WEIGHT * measured
 
 
+def teacher_of(
+    data: ImageSet,
+    statistics: Mapping[str, Tensor],
+    rules: PreprocessSettings,
+    representation_size: int,
+    number: int = SIMULATED,
+    *,
+    stacksize: int = 1,
+    seed: int = 0,
+    processes: int = 1,
+) -> Teacher:
+    """Draw simulated images like the data, and who teaches from them.
+
+    Parameters
+    ----------
+    data : CachedDataset, MappedDataset or NativeDataset
+        The training images, N, from 0 to 1.
+    statistics : mapping of str to Tensor, shape (N,)
+        See `astromorph.preprocess.Prepared`.
+    rules : PreprocessSettings
+        How they became tensors.
+    representation_size : int
+        Length D of an embedding.
+    number : int
+        Simulated images, at least 1.
+    stacksize : int
+        How often a single channel is repeated in `data`.
+    seed : int
+        Of what is drawn and of the head's weights.
+    processes : int
+        How many draw at the same time; no influence on what is drawn.
+
+    Returns
+    -------
+    Teacher
+    """
+    draft = Draft(
+        seed=seed,
+        size=side_of(data),
+        channels=data.channels // stacksize,
+        rules=rules,
+        like=look_at(data, statistics),
+    )
+    LOG.info("%d simulated images join the training", number)
+    lessons = draw_lessons(draft, number, processes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed + 1)
+        return Teacher(lessons, representation_size, stacksize)
+
+
+def lessons_for(
+    images: "PreparedImages",
+    byol: BYOL,
+    number: int = SIMULATED,
+    seed: int = 0,
+    processes: int = 1,
+) -> Teacher:
+    """The lessons of the workflow, for `ByolTrainer(byol, teacher=...)`.
+
+    Simulated images with the noise and the beam of yours, prepared alike, whose
+    shapes are known. They make up half of each batch; a head on the encoder learns
+    to tell what they show. 12,000 take about two minutes on one core.
+
+    Parameters
+    ----------
+    images : PreparedImages
+        What is trained on; see `prepared_images`.
+    byol : BYOL
+        What is trained; its `representation_size` is used.
+    number : int
+        Simulated images, at least 1.
+    seed : int
+        Of what is drawn and of the head's weights.
+    processes : int
+        How many draw at the same time, from 1; no influence on what is drawn. A
+        program that asks for more than 1 needs ``if __name__ == "__main__":``.
+
+    Returns
+    -------
+    Teacher
+
+    Raises
+    ------
+    AstromorphError
+        There are no images, or `number` is below 1.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from astromorph import AstroMorphologyModel, prepared_images
+    >>> from astromorph.simulate import simulate
+    >>> images = prepared_images(simulate(tempfile.mkdtemp(), number=4, seed=0))
+    >>> teacher = lessons_for(images, BYOL(AstroMorphologyModel(1)), number=8)
+    >>> len(teacher), teacher.images[0].shape
+    (8, torch.Size([1, 64, 64]))
+    """
+    if number < 1:
+        raise AstromorphError(f"number: found {number}; give 1 or more")
+    data = image_set_of(images.images)
+    if data is None:
+        raise AstromorphError("lessons: found 0 images; at least 1 is needed")
+    return teacher_of(
+        data,
+        images.statistics,
+        images.settings.preprocess_settings,
+        byol.representation_size,
+        number,
+        stacksize=images.settings.data_settings.stacksize,
+        seed=seed,
+        processes=processes,
+    )
+
+
+def image_set_of(images: Tensor | Sequence[Tensor]) -> ImageSet | None:
+    """Prepared images as the workflow's trainer has them; None without any."""
+    if len(images) == 0:
+        return None
+    if isinstance(images, Tensor):
+        return CachedDataset(images)
+    return NativeDataset(images)
+
+
 def side_of(data: ImageSet) -> int:
     """Side of simulated images that join these: theirs, or about the middle one."""
     if not isinstance(data, NativeDataset):
@@ -83,7 +217,7 @@ def side_of(data: ImageSet) -> int:
     return int(min(128, max(32, sides[len(sides) // 2])))
 
 
-def look_at(data: ImageSet, statistics: dict[str, Tensor]) -> Likeness:
+def look_at(data: ImageSet, statistics: Mapping[str, Tensor]) -> Likeness:
     """What some of the images look like; see `likeness_of`.
 
     Parameters

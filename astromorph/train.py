@@ -8,25 +8,23 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from astromorph import artefacts, distributed
 from astromorph.artefacts import HISTORY_COLUMNS, TEST, TRAIN
 from astromorph.augment import SkyAugmentation
 from astromorph.byol import BYOL
 from astromorph.cache import read_shard
-from astromorph.checkpoint import ModelFile, fresh, save_model
+from astromorph.checkpoint import fresh, model_of, save_model
 from astromorph.datasets import Subset, read_subset
 from astromorph.errors import AstromorphError
 from astromorph.history import Epoch
 from astromorph.initial_weights import RANDOM, source_of, start_from
 from astromorph.optimise import OPTIMIZERS, warm_up_cosine
 from astromorph.presets import preset_epochs, simulated_images
-from astromorph.provenance import canonical_json, digest
+from astromorph.provenance import canonical_json
 from astromorph.resume import checkpoints_of
 from astromorph.settings import Settings, parse, part_of
-from astromorph.sky_lessons import Draft, draw_lessons
-from astromorph.teacher import Teacher, look_at, side_of
+from astromorph.teacher import Teacher, teacher_of
 from astromorph.trainer import ByolTrainer
 from astromorph.training_summary import summarise
 
@@ -135,13 +133,7 @@ def _train(
         taken = {"epochs": epochs, "learning_rate": trainer.rates[0], "images": number}
         summarise(folder, settings, images, taken)
         record = work(folder)
-    made = ModelFile(
-        state=_state(byol),
-        settings=part_of(settings, "train"),
-        in_channels=images.channels,
-        tensor_settings=made_with,
-        data_digest=digest(train_data.image_ids),
-    )
+    made = model_of(byol, settings, images.channels, made_with, train_data.image_ids)
     artefacts.write_csv(history, HISTORY_COLUMNS, [asdict(e) for e in record])
     save_model(model, made)
     artefacts.keep_last(model)
@@ -172,20 +164,17 @@ def _teacher(
     wanted = simulated_images(settings, len(data.image_ids))
     if wanted == 0 or data.images is None:
         return None
-    stacksize = settings.data_settings.stacksize
     prepared = parse(json.loads(made_with), "the tensors' settings")
-    draft = Draft(
+    return teacher_of(
+        data.images,
+        data.statistics,
+        prepared.preprocess_settings,
+        byol.representation_size,
+        wanted,
+        stacksize=settings.data_settings.stacksize,
         seed=settings.seed,
-        size=side_of(data.images),
-        channels=data.images.channels // stacksize,
-        rules=prepared.preprocess_settings,
-        like=look_at(data.images, data.statistics),
+        processes=processes or 1,
     )
-    LOG.info("%d simulated images join the training", wanted)
-    lessons = draw_lessons(draft, wanted, processes or 1)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed + 1)
-        return Teacher(lessons, byol.representation_size, stacksize)
 
 
 def _trainer(settings: Settings, byol: BYOL, teacher: Teacher | None) -> ByolTrainer:
@@ -210,11 +199,3 @@ def _trainer(settings: Settings, byol: BYOL, teacher: Teacher | None) -> ByolTra
         teacher=teacher,
         lesson_weight=rules.lesson_weight,
     )
-
-
-def _state(byol: BYOL) -> dict[str, Tensor]:
-    """All weights and buffers, as a file holds them."""
-    return {
-        name: value.detach().cpu().contiguous()
-        for name, value in byol.state_dict().items()
-    }

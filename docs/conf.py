@@ -16,9 +16,14 @@ exclude_patterns = ["_build"]
 html_theme = "alabaster"
 html_theme_options = {
     "description": "From FITS images to a map in which like lies with like",
-    "page_width": "1100px",
+    # Below this width the sidebar goes to the foot; guide.css has the rest.
+    "page_width": "940px",
     "sidebar_width": "240px",
+    "show_powered_by": False,
 }
+html_static_path = ["_static"]
+html_css_files = ["guide.css"]
+html_show_copyright = False
 html_show_sphinx = False
 html_copy_source = False
 myst_heading_anchors = 3

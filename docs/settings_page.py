@@ -1,17 +1,19 @@
 """Write the reference of all settings from the model that checks them."""
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, TypeAdapter
 
-from astromorph.settings import NETWORKS, PLANES, Settings
+from astromorph.settings import PLANES, TORCHVISION, Settings
 
 INTRODUCTION = """# Settings
 
 Every setting with its default, what it may be, and its reason, made from the model
-that checks them. How to set them, and the same as a table: `config/README.md`.
+that checks them. How to set them, and the same as a table:
+[how settings are set](configuration.md).
 
 """
 PATTERNS = {PLANES: "a range or a kind, as in `sum 10:20`"}
@@ -31,9 +33,19 @@ def write_settings_page(path: Path) -> None:
     for name, kind in sections:
         lines.append(f"## `{name}`\n")
         lines += [entry(key, field) for key, field in kind.model_fields.items()]
+    lines += ["## Networks of torchvision\n", *_families(), ""]
     text = "\n".join(lines)
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         path.write_text(text, encoding="utf-8")
+
+
+def _families() -> list[str]:
+    """A line for each family of networks, by the letters of their names."""
+    families: dict[str, list[str]] = {}
+    for name in TORCHVISION:
+        family = re.match(r"[a-z]+", name)
+        families.setdefault(family[0] if family else name, []).append(f"`{name}`")
+    return [f"- {', '.join(names)}" for names in families.values()]
 
 
 def entry(name: str, field: Any) -> str:
@@ -42,7 +54,10 @@ def entry(name: str, field: Any) -> str:
     words = " ".join((field.description or "").split()).replace("``", "`")
     allowed = range_of(field)
     if name == "network_name":
-        allowed = ", ".join(f"`{network}`" for network in NETWORKS)
+        allowed = (
+            f"`n_layer_resnet`, `amm`, or one of [{len(TORCHVISION)} of "
+            "torchvision](#networks-of-torchvision)"
+        )
     return f"**`{name}`**, by default `{default}`: {allowed}.  \n{words}\n"
 
 

@@ -17,10 +17,17 @@ FURTHER = [
     "networks.encoder_of", "networks.features_of", "optimise.parameter_groups",
     "settings.load", "settings.parse", "simulate.simulate", "sky.draw",
     "sky_lessons.draw_lessons", "teacher.Teacher", "preprocess.prepare",
+    "checkpoint.model_of", "shards.prepare_entry",
     *(f"metrics.{n}" for n in ("knn_score", "linear_score", "rank_me", "whitened")),
 ]  # fmt: skip
-# One line says it all; settings have a text each, which the guide shows.
-SHORT = {"devices.choose_device", "byol.mlp", "settings.Settings"}
+# One line says it all; settings have a text each, which the guide shows; a record's
+# attributes are its parameters.
+SHORT = {
+    "prepared.PreparedImages",
+    "devices.choose_device",
+    "byol.mlp",
+    "settings.Settings",
+}
 
 
 def public() -> list[str]:

@@ -66,6 +66,7 @@ LAYERS = [
         "devices",
         "distributed",
         "history",
+        "prepared",
     },
     {"batching", "models", "fits_dataset"},
     {"items"},
@@ -108,7 +109,7 @@ LAYER = {module: k for k, layer in enumerate(LAYERS) for module in layer}
 TORCH = {
     "cache", "datasets", "augment", "networks", "byol", "optimise", "checkpoint",
     "trainer", "train", "infer", "evaluate", "devices", "distributed", "history",
-    "initial_weights", "teacher", "embed", "learner",
+    "initial_weights", "teacher", "embed", "learner", "prepared",
     "batching", "models", "fits_dataset", "convert", "resume",
     "similar", "gallery_pictures",
     "images", "items", "old_parts", "batch_norm",

@@ -1,5 +1,6 @@
 """Views of one's own: flips, and a random window that is the same for no two images."""
 
+import logging
 import sys
 
 import torch
@@ -8,16 +9,17 @@ from torch.nn import functional
 from astromorph import (
     AstroMorphologyModel,
     ByolTrainer,
-    FitsFilelistDataset,
-    MinMaxNorm,
     SkyAugmentation,
+    prepared_images,
 )
 from astromorph.settings import AugmentationSettings
 from astromorph.simulate import simulate
 
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+
 # The name of a file list, or simulated images.
 datafile = sys.argv[1] if len(sys.argv) > 1 else simulate("fits", number=24, seed=0)
-images = FitsFilelistDataset(datafile)
+images = prepared_images(datafile)
 
 
 def window(images: torch.Tensor) -> torch.Tensor:
@@ -34,11 +36,7 @@ def window(images: torch.Tensor) -> torch.Tensor:
     return torch.stack(views)
 
 
-trainer = ByolTrainer(
-    AstroMorphologyModel(),
-    augmentation_function=window,
-    normalization_function=MinMaxNorm(),  # the images are in their files' unit
-)
+trainer = ByolTrainer(AstroMorphologyModel(), augmentation_function=window)
 trainer.train_model(images, epochs=2, batch_size=8)
 
 # Or the built-in views with other strengths: here angular size and flux count.

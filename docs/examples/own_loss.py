@@ -1,12 +1,15 @@
 """A loss of one's own: Euclidean distance in place of the angle."""
 
+import logging
 import sys
 
 from torch import Tensor
 from torch.nn import functional
 
-from astromorph import AstroMorphologyModel, ByolTrainer, FitsFilelistDataset
+from astromorph import AstroMorphologyModel, ByolTrainer, prepared_images
 from astromorph.simulate import simulate
+
+logging.basicConfig(level=logging.INFO, format="%(message)s")
 
 # The name of a file list, or simulated images.
 datafile = sys.argv[1] if len(sys.argv) > 1 else simulate("fits", number=24, seed=0)
@@ -18,5 +21,5 @@ def distance(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 trainer = ByolTrainer(AstroMorphologyModel(), loss_fn=distance)
-history = trainer.train_model(FitsFilelistDataset(datafile), epochs=2, batch_size=8)
+history = trainer.train_model(prepared_images(datafile), epochs=2, batch_size=8)
 print("loss", history[-1].train_loss)

@@ -1,19 +1,20 @@
 """Measures of one's own in TensorBoard, during training."""
 
+import logging
 import sys
 
-import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from astromorph import AstroMorphologyModel, ByolTrainer, FitsFilelistDataset
+from astromorph import AstroMorphologyModel, ByolTrainer, prepared_images
 from astromorph.metrics import found_again, rank_me, uniformity
 from astromorph.simulate import simulate
 
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+
 # The name of a file list, or simulated images.
 datafile = sys.argv[1] if len(sys.argv) > 1 else simulate("fits", number=24, seed=0)
-images = FitsFilelistDataset(datafile)
-some = torch.nn.functional.interpolate(images[0][:1], (64, 64)).repeat(8, 1, 1, 1)
-some = some + some.std() * torch.rand(8, 1, 64, 64)
+images = prepared_images(datafile)
+some = images.images[:64]  # that are looked at
 
 trainer = ByolTrainer(AstroMorphologyModel())
 with SummaryWriter("runs/own_metrics") as writer:

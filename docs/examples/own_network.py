@@ -1,5 +1,6 @@
 """Networks of others: one of torchvision, and one of twenty lines, in both ways."""
 
+import logging
 import sys
 
 import torch
@@ -10,26 +11,30 @@ from torchvision.models import efficientnet_b0
 from astromorph import (
     BYOL,
     ByolTrainer,
-    FitsFilelistDataset,
-    MinMaxNorm,
     SkyAugmentation,
-    collate_images,
+    embeddings_of,
+    prepared_images,
     split_images,
 )
+from astromorph.metrics import rank_me
 from astromorph.simulate import simulate
 
-# The name of a file list, or simulated images.
-datafile = sys.argv[1] if len(sys.argv) > 1 else simulate("fits", number=24, seed=0)
-images = FitsFilelistDataset(datafile, stacksize=3)  # three channels, as for RGB
-train, test = split_images(images, test_fraction=0.2)
+logging.basicConfig(level=logging.INFO, format="%(message)s")
 
-# Pixels have the unit of the file: MinMaxNorm brings them from 0 to 1.
+# The name of a file list, or simulated images; three channels, as for RGB.
+datafile = sys.argv[1] if len(sys.argv) > 1 else simulate("fits", number=24, seed=0)
+images = prepared_images(datafile, {"data_settings": {"stacksize": 3}})
+train, test = split_images(images, test_fraction=0.2)
+augment = SkyAugmentation(stacksize=3)  # the copies of a channel stay copies
+
 trainer = ByolTrainer(
-    efficientnet_b0(), representation_size=64, normalization_function=MinMaxNorm()
+    efficientnet_b0(), representation_size=64, augmentation_function=augment
 )
 trainer.train_model(train, test, epochs=2, batch_size=16)
-embeddings = [trainer(image) for image in images.get_all_items()]
-print(len(embeddings), "embeddings of length", embeddings[0].shape[1])
+embeddings = embeddings_of(trainer, images)  # averages over flips and turns
+print(len(embeddings), "embeddings of length", embeddings.shape[1])
+once = trainer(images.images).numpy()  # a single pass
+print(f"effective rank {rank_me(once):.1f}, of averages {rank_me(embeddings):.1f}")
 
 
 class Small(nn.Module):
@@ -53,22 +58,16 @@ trainer = ByolTrainer(
     Small(),
     hidden_layer="pool",
     learning_rate=3e-3,
-    normalization_function=MinMaxNorm(),
+    augmentation_function=augment,
 )
 history = trainer.train_model(train, test, epochs=2, batch_size=16)
 print("test loss", history[-1].test_loss)
+print(f"effective rank {rank_me(embeddings_of(trainer, images)):.1f}")
 
 # The same network in a loop of one's own.
-byol = BYOL(Small(), hidden_layer="pool", normalization_function=MinMaxNorm())
+byol = BYOL(Small(), hidden_layer="pool")
 optimizer = torch.optim.AdamW(byol.parameters(), lr=1e-3)
-norm, augment = MinMaxNorm(), SkyAugmentation()
-loader = DataLoader(
-    train,
-    batch_size=16,
-    shuffle=True,
-    drop_last=True,
-    collate_fn=lambda items: collate_images([norm(copies[0]) for copies in items]),
-)
+loader = DataLoader(train, batch_size=16, shuffle=True, drop_last=True)
 for epoch in range(2):
     for batch in loader:
         loss = byol.loss(augment(batch), augment(batch))

@@ -1,5 +1,7 @@
 """An optimizer of one's own, and a learning rate that is set at every step."""
 
+import logging
+import math
 import sys
 
 import torch
@@ -10,21 +12,25 @@ from astromorph import (
     LARS,
     AstroMorphologyModel,
     ByolTrainer,
-    FitsFilelistDataset,
-    MinMaxNorm,
     SizeBucketSampler,
     SkyAugmentation,
     collate_images,
     moving_average_decay,
+    prepared_images,
 )
 from astromorph.optimise import parameter_groups
 from astromorph.simulate import simulate
 
-# The name of a file list, or simulated images.
-datafile = sys.argv[1] if len(sys.argv) > 1 else simulate("fits", number=24, seed=0)
-images = [MinMaxNorm()(copies[0]) for copies in FitsFilelistDataset(datafile)]
+logging.basicConfig(level=logging.INFO, format="%(message)s")
 
-# With the ready loop: any class of torch.optim, any scheduler, stepped by epoch.
+# The name of a file list, or simulated images; each in its own size.
+datafile = sys.argv[1] if len(sys.argv) > 1 else simulate("fits", number=24, seed=0)
+images = prepared_images(datafile, {"preprocess_settings": {"size": "native"}}).images
+small = prepared_images(datafile)  # all in one size
+epochs, batch_size = 2, 8
+steps = epochs * math.ceil(len(small) / batch_size)
+
+# 1. The ready loop with any class of torch.optim, and a scheduler stepped by epoch.
 trainer = ByolTrainer(
     AstroMorphologyModel(),
     optimizer=torch.optim.RMSprop,
@@ -32,11 +38,31 @@ trainer = ByolTrainer(
     lr_scheduler=torch.optim.lr_scheduler.StepLR,
     lr_scheduler_options={"step_size": 1, "gamma": 0.3},
 )
-trainer.train_model(images, epochs=2, batch_size=8)
+trainer.train_model(images, epochs=epochs, batch_size=batch_size)
 
-# With a loop of one's own: stepped by batch.
-byol, augment, epochs = BYOL(AstroMorphologyModel()), SkyAugmentation(), 2
-sampler = SizeBucketSampler([i.shape[1:] for i in images], batch_size=8)
+
+# 2. The ready loop with a formula of the step: a factor on the learning rate.
+def saw(step: int, steps: int) -> float:
+    """Three times from 1 to 0."""
+    return 1 - (3 * step / steps) % 1
+
+
+trainer = ByolTrainer(AstroMorphologyModel(), schedule=saw)
+trainer.train_model(small, epochs=epochs, batch_size=batch_size)
+
+# 3. The ready loop with a scheduler of torch, stepped by batch.
+trainer = ByolTrainer(AstroMorphologyModel(), schedule=None)
+one_cycle = torch.optim.lr_scheduler.OneCycleLR(
+    trainer.optimizer, max_lr=2e-3, total_steps=steps
+)
+trainer.train_model(
+    small, epochs=epochs, batch_size=batch_size, after_step=lambda _: one_cycle.step()
+)
+print("after", trainer.step, "steps the learning rate is", one_cycle.get_last_lr()[0])
+
+# 4. A loop of one's own.
+byol, augment = BYOL(AstroMorphologyModel()), SkyAugmentation()
+sampler = SizeBucketSampler([i.shape[1:] for i in images], batch_size=batch_size)
 loader = DataLoader(images, batch_sampler=sampler, collate_fn=collate_images)
 optimizer = LARS(parameter_groups(byol), lr=0.2, weight_decay=1e-6)
 steps = epochs * len(loader)
@@ -53,4 +79,4 @@ for _ in range(epochs):
             moving_average_decay(scheduler.last_epoch, steps, 0.99)
         )
         scheduler.step()
-print("loss", float(loss))
+print("loss", float(loss.detach()))

@@ -1,24 +1,31 @@
 """One training on several GPUs.
 
-torchrun --nproc-per-node=2 several_devices.py
+torchrun --standalone --nproc-per-node=2 several_devices.py filelist.csv
 """
 
+import logging
 import os
+import sys
 
-from astromorph import (
-    AstroMorphologyModel,
-    ByolTrainer,
-    FitsFilelistDataset,
-    distributed,
-)
+import torch
+
+from astromorph import AstroMorphologyModel, ByolTrainer, distributed, prepared_images
 from astromorph.simulate import simulate
 
+# torchrun says to each process how many there are; alone it is one.
 with distributed.joined(int(os.environ.get("WORLD_SIZE", "1"))):
-    folder = f"fits{distributed.rank()}"  # here each makes its own; share yours
-    images = FitsFilelistDataset(simulate(folder, number=24, seed=0))
+    first = distributed.rank() == 0
+    logging.basicConfig(
+        level=logging.INFO if first else logging.WARNING, format="%(message)s"
+    )
+    # Here each simulates the same images; a list of yours is read by all.
+    folder = f"fits{distributed.rank()}"
+    datafile = sys.argv[1] if len(sys.argv) > 1 else simulate(folder, 24, seed=0)
+    images = prepared_images(datafile)
+    torch.manual_seed(0)  # the same random weights in each
     trainer = ByolTrainer(AstroMorphologyModel())
     history = trainer.train_model(
         images, epochs=2, batch_size=16, save_file="several.pt"
     )  # the first process writes
-    if distributed.rank() == 0:
+    if first:
         print(distributed.world(), "processes, loss", history[-1].train_loss)

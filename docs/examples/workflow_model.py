@@ -1,0 +1,77 @@
+"""The workflow's model in Python, and a network trained in Python in the workflow."""
+
+import csv
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from astromorph import (
+    ByolTrainer,
+    NLayerResnet,
+    SkyAugmentation,
+    embeddings_of,
+    load_model,
+    prepared_images,
+)
+from astromorph.checkpoint import build, model_of, save_model
+from astromorph.settings import parse
+from astromorph.simulate import simulate
+
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+datafile = simulate("fits", number=24, seed=0)  # or the name of your own list
+
+# 1. A network that the settings can name, trained with parts of your own; here no
+# view is turned. `build` makes it with the heads that the settings describe.
+values = {"datafile": str(datafile), "network_name": "amm"}
+settings = parse(values, "settings")
+images = prepared_images(datafile, settings)
+torch.manual_seed(0)
+byol = build(settings, in_channels=1)
+strengths = settings.augmentation_settings.model_copy(update={"rotation": 0.0})
+trainer = ByolTrainer(byol, augmentation_function=SkyAugmentation(strengths))
+trainer.train_model(images, epochs=2, batch_size=8)
+save_model(
+    "mine.pt", model_of(byol, settings, 1, images.tensor_settings, images.image_ids)
+)
+
+# 2. The workflow and the command line read that file: tables, map, evaluation.
+Path("settings.json").write_text(json.dumps(values))
+command = [sys.executable, "-m", "astromorph", "infer", "-c", "settings.json"]
+subprocess.run([*command, "-n", "mine.pt"], check=True)
+
+# 3. The way back: any model file as a torch module. It takes images that were
+# prepared as those that it was trained on.
+byol, made = load_model("mine.pt")  # or results/model/model.pt of a run
+rules = json.loads(made.tensor_settings) | {
+    "data_settings": made.settings["data_settings"]  # stacksize
+}
+again = prepared_images(datafile, rules)
+vectors = embeddings_of(byol, again)  # averages over the 8 flips and turns
+network: torch.nn.Module = byol.encoder  # images (N, C, H, W) to (N, D), no average
+with open("results/export/embeddings.csv", newline="") as file:
+    rows = list(csv.DictReader(file))
+columns = [name for name in rows[0] if name.startswith("emb_")]
+theirs = np.array([[float(row[name]) for name in columns] for row in rows])
+print("largest difference to the command line", f"{np.abs(vectors - theirs).max():.0e}")
+
+# 4. A network that no setting can name: the workflow cannot read it. Keep its
+# weights, and embed a folder in Python.
+own = NLayerResnet(in_channels=1, last_layer="layer1")
+own.avgpool = torch.nn.AdaptiveMaxPool2d(1)
+trainer = ByolTrainer(own, representation_size=16)
+trainer.train_model(images, epochs=1, batch_size=8)
+torch.save(trainer.byol.state_dict(), "own.pt")
+
+folder = prepared_images(sorted(Path("fits").glob("*.fits")))
+vectors = embeddings_of(trainer, folder)
+with open("own.csv", "w", newline="") as file:
+    table = csv.writer(file)
+    table.writerow(["path", *(f"emb_{k}" for k in range(vectors.shape[1]))])
+    for path, vector in zip(folder.paths, vectors, strict=True):
+        table.writerow([path, *map(str, vector)])
+print("own.csv has", len(vectors), "rows")
