@@ -6,6 +6,7 @@ so that a file that is there is complete.
 
 import contextlib
 import csv
+import io
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -187,19 +188,34 @@ def write_csv(
     ValueError
         A row has a column that is not among `columns`.
     """
+    known = set(columns)
     with (
         replacing(path) as temporary,
         open(temporary, "w", newline="", encoding="utf-8") as file,
     ):
-        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-        writer.writerow({name: spreadsheet_safe(name) for name in columns})
+        file.write(csv_line(columns))
         for row in rows:
-            writer.writerow(
-                {
-                    name: spreadsheet_safe(cell) if isinstance(cell, str) else cell
-                    for name, cell in row.items()
-                }
-            )
+            if not known.issuperset(row):
+                raise ValueError(f"{path}: no column for {sorted(set(row) - known)}")
+            file.write(csv_line(row.get(name, "") for name in columns))
+
+
+def csv_line(cells: Iterable[Any]) -> str:
+    """One row of a CSV file, with the end of its line.
+
+    Parameters
+    ----------
+    cells : iterable
+        As for `write_csv`.
+    """
+    text = io.StringIO()
+    # With another end of line Python would not quote a cell that holds a return, at
+    # which readers, its own too, end a line.
+    writer = csv.writer(text, lineterminator="\r\n")
+    writer.writerow(
+        [spreadsheet_safe(cell) if isinstance(cell, str) else cell for cell in cells]
+    )
+    return text.getvalue()[:-2] + "\n"
 
 
 def spreadsheet_safe(text: str) -> str:

@@ -153,4 +153,5 @@ def one_cell(text: str) -> str:
     """Text without what would end a cell or a line; control signs are spelled out."""
     if text.isprintable():
         return text
-    return json.dumps(text, ensure_ascii=False)[1:-1].replace("\u2028", " ")
+    told = (" " if c.isspace() else c for c in json.dumps(text, ensure_ascii=False))
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in told)[1:-1]

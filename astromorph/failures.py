@@ -1,7 +1,7 @@
 """Which jobs of a Snakemake run failed in the end, and what they said."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,23 +34,21 @@ class Failure:
         return f"{self.rule}: {reason}" + (f" ({self.log})" if self.log else "")
 
 
-def failures(log: str | Path) -> list[Failure]:
+def failures(log: str | Path | Iterable[str | Path]) -> list[Failure]:
     """The jobs that failed at their last attempt.
 
     Parameters
     ----------
-    log : path
-        Snakemake's own log of the run.
+    log : path or iterable of path
+        Snakemake's own log of the run; since its version 9 it may keep several.
 
     Returns
     -------
     list of Failure
         In the order in which they failed first; empty where the log is gone.
     """
-    try:
-        text = Path(log).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return []
+    logs = [log] if isinstance(log, str | Path) else log
+    text = "\n".join(_text(path) for path in logs)
     done = set(FINISHED.findall(text))
     last = {}
     for rule, lines in FAILED.findall(text):
@@ -70,8 +68,12 @@ def _facts(lines: str) -> Iterator[tuple[str, str]]:
 
 
 def _said(log: str) -> str:
+    return next(iter(SAID.findall(_text(log) if log else "")[-1:]), "")
+
+
+def _text(path: str | Path) -> str:
+    """What a log holds; nothing where it is gone."""
     try:
-        text = Path(log).read_text(encoding="utf-8", errors="replace") if log else ""
+        return Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
-    return next(iter(SAID.findall(text)[-1:]), "")

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import os
 import re
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +26,7 @@ PATH = re.compile(r"path(_\w+)?")
 # Rows that decide what all images have in common.
 HEAD = 256
 # Bloom (1970): with 10^7 names 1 in 60 is taken for a repeated one, and counted.
-BLOOM_BITS, BLOOM_HASHES = 2**26, 3
+BLOOM_BITS, BLOOM_WORDS = 2**26, struct.Struct("<3I")
 HOW_TO_LIST = "list one with `find FOLDER -name '*.fits*' | sort > filelist.txt`"
 
 
@@ -116,7 +117,7 @@ def read_filelist(datafile: str | Path) -> Iterator[Entry]:
                 name, number, empty = "\0".join(listed), 1, False
                 if repeated and _hash(name) in repeated:
                     number = occurrences[name] = occurrences.get(name, 0) + 1
-                first, *more = (os.path.join(folder, p) if p else "" for p in listed)
+                first, *more = _placed(folder, listed)
                 yield Entry(
                     image_id=_image_id(name, number),
                     listed=listed[0],
@@ -167,6 +168,25 @@ def entries_of(paths: Iterable[str | Path | Sequence[str | Path]]) -> list[Entry
     if not found:
         raise AstromorphError(f"found no file to read; {HOW_TO_LIST}")
     return found
+
+
+def read_paths(datafile: str | Path) -> Iterator[tuple[str, ...]]:
+    """The files of each row, as `Entry.paths` has them; half the work of all.
+
+    Parameters
+    ----------
+    datafile : path
+        A list that `read_filelist` can read.
+
+    Yields
+    ------
+    tuple of str
+        One file, or one per channel.
+    """
+    folder = os.path.dirname(datafile)
+    with open(datafile, newline="", encoding="utf-8-sig") as file:
+        for listed, _ in _rows(file):
+            yield _placed(folder, listed)
 
 
 def asked_subset(entry: Entry) -> str:
@@ -263,31 +283,29 @@ class ContentDigest:
 
 
 @functools.lru_cache(maxsize=4)
-def _repeated(datafile: str, size: int, time: int) -> frozenset[int]:
+def _repeated(datafile: str, size: int, time: int) -> frozenset[bytes]:
     """Hashes of all names that the list has more than once, and of a few others.
 
     A first reading of the list; the names themselves are not kept, so that ten
     million rows take no more memory than a thousand.
     """
-    seen, found = bytearray(BLOOM_BITS // 8), set[int]()
+    seen, found = bytearray(BLOOM_BITS // 8), set[bytes]()
     with open(datafile, newline="", encoding="utf-8-sig") as file:
         for listed, _ in _rows(file):
-            number = known = _hash("\0".join(listed))
-            new = False
-            for _ in range(BLOOM_HASHES):
-                known, bit = divmod(known, BLOOM_BITS)
-                mask = 1 << (bit & 7)
-                if not seen[bit >> 3] & mask:
+            known, new = _hash("\0".join(listed)), False
+            for word in BLOOM_WORDS.unpack(known):
+                at, mask = word % BLOOM_BITS >> 3, 1 << (word & 7)
+                if not seen[at] & mask:
                     new = True
-                    seen[bit >> 3] |= mask
+                    seen[at] |= mask
             if not new:
-                found.add(number)
+                found.add(known)
     return frozenset(found)
 
 
-def _hash(name: str) -> int:
-    data = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=12)
-    return int.from_bytes(data.digest(), "big")
+def _hash(name: str) -> bytes:
+    data = name.encode("utf-8", "surrogateescape")
+    return hashlib.blake2b(data, digest_size=BLOOM_WORDS.size).digest()
 
 
 def _growing_size(number: int) -> int:
@@ -296,6 +314,13 @@ def _growing_size(number: int) -> int:
 
 def _shard(number: int, start: int, stop: int, digest: str) -> Shard:
     return Shard(f"{number:05d}", start, stop, digest[:16])
+
+
+def _placed(folder: str, listed: Sequence[str]) -> tuple[str, ...]:
+    """Paths of a row, counted from the list's folder where they are relative."""
+    if not folder:
+        return tuple(listed)
+    return tuple([os.path.join(folder, path) if path else "" for path in listed])
 
 
 def _image_id(listed: str, number: int) -> str:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 BLOCK = 2880
 FIRST_READ = 3 * BLOCK
 LONGEST_HEADER = 2**24  # bytes; the longest in archives are below 2 MB
+FARTHEST = 2**33  # bytes of a packed file that are unpacked to reach an HDU
+ENDLESS = 2**63  # no file has such a byte
 MOST_HDUS = 10_000
 MOST_COLUMNS, MOST_AXES = 999, 16  # of a tiled image
 TYPES = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
@@ -124,7 +126,8 @@ def hdus(file: BinaryIO) -> Iterator[Hdu]:
     Raises
     ------
     FitsImageError
-        The file does not begin as a FITS file, or a header is damaged.
+        The file does not begin as a FITS file, a header is damaged, or a packed file
+        would have to be unpacked too far.
     """
     start = 0
     for number in range(MOST_HDUS):
@@ -136,6 +139,13 @@ def hdus(file: BinaryIO) -> Iterator[Hdu]:
         hdu = _hdu(number, header, data)
         yield hdu
         start = data + -(-hdu.size // BLOCK) * BLOCK
+        if start > FARTHEST and not isinstance(file, io.FileIO):
+            raise FitsImageError(
+                f"HDU {number} promises {hdu.size} bytes, more than are unpacked of a "
+                f"compressed file ({FARTHEST}); unpack it, and list what you need"
+            )
+        if start >= ENDLESS:
+            return
 
 
 def stored(file: BinaryIO, hdu: Hdu) -> Any:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from astromorph.artefacts import SPLIT_COLUMNS, read_csv, replacing
 from astromorph.errors import AstromorphError
-from astromorph.filelist import HEAD, Shard, plan_shards, read_filelist
+from astromorph.filelist import HEAD, Shard, plan_shards, read_filelist, read_paths
 from astromorph.layout import Layout
 from astromorph.provenance import canonical_json, code_digest, digest
 from astromorph.settings import Settings, needs_head, part_of, required_datafile
@@ -263,13 +263,12 @@ def _keys(settings: Settings, shards: tuple[Shard, ...]) -> Iterator[str]:
         canonical_json(part_of(settings, "preprocess")),
         code_digest("shards"),
     )
-    entries = read_filelist(str(settings.datafile))
+    paths = read_paths(str(settings.datafile))
     head: list[str] = []
     if needs_head(settings):
-        first = itertools.islice(read_filelist(str(settings.datafile)), HEAD)
-        head = [*states(first)]
+        head = [*states(itertools.islice(read_paths(str(settings.datafile)), HEAD))]
     for shard in shards:
-        rows = itertools.islice(entries, shard.stop - shard.start)
+        rows = itertools.islice(paths, shard.stop - shard.start)
         yield digest([*common, *head, shard.digest, *states(rows)])
 
 

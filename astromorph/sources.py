@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from astromorph.filelist import Entry, Shard, read_filelist
+from astromorph.filelist import Shard, read_paths
 from astromorph.provenance import digest
 
 # Files are looked at in turn where that is fast, and at once where the answer
@@ -16,36 +16,39 @@ from astromorph.provenance import digest
 CHUNK, THREADS, SLOW = 512, 16, 1e-4
 
 
-def state(entry: Entry) -> str:
+def state(paths: Sequence[str]) -> str:
     """Sizes and times of the files of a row; empty where one is none.
 
     A file that was replaced under its name differs in one of them.
     """
+    found = []
     try:
-        found = [os.stat(path) for path in entry.paths]
+        for path in paths:
+            status = os.stat(path)
+            if not stat.S_ISREG(status.st_mode):
+                return ""
+            found.append(f"{status.st_size} {status.st_mtime_ns}")
     except (OSError, ValueError):
         return ""
-    if not all(stat.S_ISREG(f.st_mode) for f in found):
-        return ""
-    return " ".join(f"{f.st_size} {f.st_mtime_ns}" for f in found)
+    return " ".join(found)
 
 
-def states(entries: Iterable[Entry]) -> Iterator[str]:
+def states(paths: Iterable[Sequence[str]]) -> Iterator[str]:
     """The state of each row, in order.
 
     Parameters
     ----------
-    entries : iterable of Entry
-        Rows of a list.
+    paths : iterable of sequence of str
+        The files of each row.
 
     Yields
     ------
     str
         As `state` gives it.
     """
-    rows = iter(entries)
+    rows = iter(paths)
     begun = time.perf_counter()
-    first = [state(entry) for entry in itertools.islice(rows, CHUNK)]
+    first = [state(row) for row in itertools.islice(rows, CHUNK)]
     slow = time.perf_counter() - begun > SLOW * max(len(first), 1)
     yield from first
     if not slow:
@@ -89,14 +92,14 @@ class ShardStates:
         return digest(self._known[shard.name] for shard in self._shards)
 
     def _look(self, shards: Sequence[Shard]) -> None:
-        entries = read_filelist(self._datafile)
+        paths = read_paths(self._datafile)
         at = 0
         for shard in shards:
-            rows = itertools.islice(entries, shard.start - at, shard.stop - at)
+            rows = itertools.islice(paths, shard.start - at, shard.stop - at)
             self._known[shard.name] = digest(states(rows))
             at = shard.stop
 
 
 def head_states(datafile: str | Path, number: int) -> str:
     """16 hexadecimal digits from the files of the first rows of a list."""
-    return digest(states(itertools.islice(read_filelist(datafile), number)))
+    return digest(states(itertools.islice(read_paths(datafile), number)))

@@ -1,9 +1,7 @@
 """The step `validate`: what each listed file is, or why it cannot be used."""
 
 import contextlib
-import csv
 import hashlib
-import io
 import itertools
 import logging
 import os
@@ -109,7 +107,7 @@ def validate(
         _pool(processes if total > SERIAL_BELOW else 1) as pool,
     ):
         with open(temporary, "w", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerow(columns)
+            file.write(artefacts.csv_line(columns))
             work = partial(_examine, settings, reference, columns)
             entries = track(read_filelist(datafile), total, "headers read")
             for number, row in enumerate(_rows(work, entries, pool)):
@@ -188,11 +186,8 @@ def _examine_one(
         row |= {"status": REJECTED, "reason": str(error)}
     else:
         row = _columns_of(facts) | row
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writerow(row)
     return _Row(
-        text=text.getvalue(),
+        text=artefacts.csv_line(row.get(name, "") for name in columns),
         status=row["status"],
         reason=row["reason"],
         path=entry.path,
@@ -259,21 +254,16 @@ def _mark_duplicates(
     if match is None:
         return
     marked = catalogue.with_name(catalogue.name + ".marked")
-    with (
-        open(catalogue, newline="", encoding="utf-8") as old,
-        open(marked, "w", newline="", encoding="utf-8") as new,
-    ):
-        reader = csv.DictReader(old)
-        columns = list(reader.fieldnames or ())
-        writer = csv.DictWriter(new, columns, lineterminator="\n")
-        writer.writeheader()
-        for number, row in enumerate(reader):
+    columns = artefacts.csv_columns(catalogue)
+    with open(marked, "w", newline="", encoding="utf-8") as new:
+        new.write(artefacts.csv_line(columns))
+        for number, row in enumerate(artefacts.read_csv(catalogue)):
             if match is not None and match.row == number:
                 row |= mark(row["reason"], match, drop)
                 summary.add(row["status"], row["reason"], row["path"])
                 summary.statuses["ok"] -= 1
                 match = next(matches, None)
-            writer.writerow(row)
+            new.write(artefacts.csv_line(row[name] for name in columns))
     summary.statuses += type(summary.statuses)()  # drops what is zero
     os.replace(marked, catalogue)
 

@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from astropy.io import fits
 from PIL import Image
 
 from astromorph import cli
@@ -31,10 +32,10 @@ SETTINGS = {
 }
 
 
-def make(folder, changes):
+def make(folder, changes, channels=1, listed=simulate):
     """A finished run on 70 simulated images, ten of each kind; no step trains."""
     settings = parse(SETTINGS | changes, "test")
-    datafile = simulate(folder / "fits", 70, seed=4)
+    datafile = listed(folder / "fits", 70, seed=4)
     layout = Layout(folder / "results")
     validate(settings, datafile, layout.catalogue, layout.page)
     shards = {"00000": (0, 40), "00001": (40, 70)}
@@ -42,9 +43,10 @@ def make(folder, changes):
         outputs = layout.tensors(name), layout.contents(name)
         preprocess(settings, datafile, rows, *outputs)
     split(settings, datafile, [layout.contents(n) for n in shards], layout.split)
-    byol = fresh(settings, 1)
+    byol = fresh(settings, channels)
     start_from(byol, settings)
-    file = ModelFile(byol.state_dict(), part_of(settings, "train"), 1, "{}", "0")
+    told = part_of(settings, "train")
+    file = ModelFile(byol.state_dict(), told, channels, "{}", "0")
     save_model(layout.model, file)
     for name in shards:
         infer(settings, layout.model, layout.tensors(name), layout.embeddings(name))
@@ -101,8 +103,6 @@ def test_neighbours_are_those_of_the_analysis(folder):
 
 def test_an_image_that_was_never_listed_finds_its_kind(folder, tmp_path):
     """A turned copy finds its original; new objects mostly their own kind."""
-    from astropy.io import fits
-
     run = finished_run(folder / "results")
     original = folder / "fits" / "sky_000003.fits"
     pixels = fits.getdata(original).squeeze()
@@ -137,6 +137,55 @@ def test_one_scale_for_all_and_no_symmetry(tmp_path_factory):
         assert float(rows[0]["distance"]) < 1e-3
     with pytest.raises(AstromorphError, match="name the list with --datafile"):
         similar(run, [asked, asked], 2, None, None)
+
+
+def in_bands(folder, number, seed):
+    """The simulated images, each with a fainter copy as a second file."""
+    listed = simulate(folder, number, seed=seed)
+    with open(listed, newline="") as file:
+        names = [row["path"] for row in csv.DictReader(file)]
+    rows = ["path_g,path_r"]
+    for name in names:
+        pixels = fits.getdata(folder / name)
+        fits.PrimaryHDU(0.5 * pixels + 1).writeto(folder / f"r_{name}")
+        rows.append(f"{name},r_{name}")
+    (folder / "bands.csv").write_text("\n".join(rows) + "\n")
+    return folder / "bands.csv"
+
+
+def in_cubes(folder, number, seed):
+    """The simulated images as cubes of three planes."""
+    listed = simulate(folder, number, seed=seed)
+    for path in folder.glob("*.fits"):
+        pixels = fits.getdata(path)
+        fits.PrimaryHDU(np.stack([pixels, pixels[::-1], 2 * pixels])).writeto(
+            path, overwrite=True
+        )
+    return listed
+
+
+@pytest.mark.parametrize(
+    ("changes", "channels", "listed"),
+    [
+        ({"preprocess_settings": {"size": "native", "shard_size": 40}}, 1, simulate),
+        ({}, 2, in_bands),
+        ({"data_settings": {"planes": "channels"}}, 3, in_cubes),
+        ({"data_settings": {"planes": "max"}}, 1, in_cubes),
+    ],
+    ids=["native", "bands", "planes", "peak"],
+)
+def test_images_of_any_form_find_themselves(tmp_path, changes, channels, listed):
+    """Sizes of their own, several files, cubes: read and embedded as the run did."""
+    folder = make(tmp_path, changes, channels, listed)
+    asked = [str(folder / "fits" / "sky_000045.fits")]
+    if listed is in_bands:
+        asked.append(str(folder / "fits" / "r_sky_000045.fits"))
+    rows = similar(
+        finished_run(folder / "results"), asked, 3, tmp_path / "strip.png", None
+    )
+    assert asked[0] in rows[0]["path"]
+    assert float(rows[0]["distance"]) < 1e-3 < float(rows[1]["distance"])
+    assert (tmp_path / "strip.png").stat().st_size > 0
 
 
 def test_what_cannot_be_answered_has_a_reason(folder, tmp_path):

@@ -21,15 +21,29 @@ from astromorph.simulate import simulate
 
 ROOT = Path(__file__).parents[1]
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "munged")
-# What the README says; the rest of the profile waits for jobs of minutes.
+# What the README says.
 COMMAND = ["snakemake", "--profile", "slurm"]
-QUICK = ["--slurm-init-seconds-before-status-checks", "6"]
+# The profile looks at its jobs after 40 s, then 50, then 60: they take hours. Here they
+# take seconds, so that the Python of these tests sleeps for two at most.
+IMPATIENT = """
+import asyncio
+sleep = asyncio.sleep
+asyncio.sleep = lambda delay, *rest: sleep(min(delay, 2), *rest)
+"""
+# Where there is a file `slow`, training takes half a second for each step.
+STEP = "after_step=checkpoints.after_step"
+SLOW_STEP = """after_step=lambda now: (
+                    __import__("time").sleep(0.5 * Path("slow").exists()),
+                    checkpoints.after_step(now),
+                )"""
+EPOCHS = 60
+PATIENCE = 600  # seconds, of a busy machine
 SETTINGS = {
     "datafile": "data/filelist.csv",
     "network_name": "amm",
     "epochs": 2,
     "batch_size": 16,
-    "core_limit": 2,
+    "core_limit": 1,
     "preprocess_settings": {"size": 32, "shard_size": 20},
     "training_settings": {"simulated_images": 20},
     "inference_settings": {"symmetry": "none"},
@@ -52,7 +66,9 @@ def cluster() -> Iterator[dict[str, str]]:
         environment |= {
             "SLURM_LOCAL_DIR": f"{folder}/s", "SLURM_LOCAL_NODES": "2",
             "SLURM_LOCAL_CPUS": "4", "SLURM_LOCAL_GPUS": "2",
+            "SLURM_LOCAL_MEM": "16000", "PYTHONPATH": folder,
         }  # fmt: skip
+        Path(folder, "sitecustomize.py").write_text(IMPATIENT)
         script = ["bash", str(ROOT / "tests" / "slurm-local")]
         done = subprocess.run(
             [*script, "start"], env=environment, capture_output=True, text=True
@@ -84,7 +100,7 @@ def clone(folder: Path, settings: dict, images: int) -> Path:
 
 def snakemake(folder: Path, cluster: dict[str, str], *options: str) -> str:
     """Run it to its end; the exit code and all that it said."""
-    command = ["timeout", "-k", "10", "500", *COMMAND, *QUICK, *options]
+    command = ["timeout", "-k", "10", "900", *COMMAND, *options]
     done = subprocess.run(
         command, cwd=folder, env=cluster, capture_output=True, text=True
     )
@@ -101,7 +117,7 @@ def background() -> Iterator[Callable[..., subprocess.Popen]]:
         ) -> subprocess.Popen:
             file = stack.enter_context(open(folder / "snakemake.out", "ab"))
             process = subprocess.Popen(
-                [*COMMAND, *QUICK, *options], cwd=folder, env=cluster, stdout=file,
+                [*COMMAND, *options], cwd=folder, env=cluster, stdout=file,
                 stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
             stack.callback(kill, process)
@@ -117,21 +133,29 @@ def kill(process: subprocess.Popen) -> None:
         process.wait()
 
 
-def wait_for(what: Callable[[], bool], seconds: float, say: Callable[[], str]) -> None:
+def wait_for(what: Callable[[], bool], say: Callable[[], str]) -> None:
     """Wait until something is so."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + PATIENCE
     while not what():
         assert time.monotonic() < end, say()
         time.sleep(0.2)
 
 
-def jobs(cluster: dict[str, str], form: str = "%i") -> list[str]:
-    """What squeue says of the jobs that run."""
+def trainings(cluster: dict[str, str]) -> list[str]:
+    """The jobs that train now, or are about to end."""
     done = subprocess.run(
-        ["squeue", "-h", "-t", "R", "-o", form], env=cluster, capture_output=True,
-        text=True, check=True,
+        ["squeue", "-h", "-t", "R,CG", "-o", "%i %k"], env=cluster, check=True,
+        capture_output=True, text=True,
     )  # fmt: skip
-    return done.stdout.split()
+    lines = [line.split(maxsplit=1) for line in done.stdout.splitlines()]
+    return [number for number, comment in lines if "rule_train" in comment]
+
+
+def scontrol(cluster: dict[str, str], *words: str) -> str:
+    done = subprocess.run(
+        ["scontrol", *words], env=cluster, check=True, capture_output=True, text=True
+    )
+    return done.stdout
 
 
 def large_image(path: Path, side: int) -> None:
@@ -148,7 +172,7 @@ def finished(cluster, tmp_path_factory) -> Path:
     large_image(folder / "data" / "sky_000030.fits", 14_000)
     blocked = folder / "results" / "tensors" / "00002.csv"
     (blocked / "in the way").mkdir(parents=True)
-    said = snakemake(folder, cluster)
+    said = snakemake(folder, cluster, "--retries", "1")
     (folder / "first.log").write_text(said)
     shutil.rmtree(blocked)
     said = snakemake(folder, cluster)
@@ -204,62 +228,83 @@ def test_two_tasks_on_two_machines_train_together(finished, cluster):
     assert "NodeList=n[1-2] NodeCnt=2" in jobs_log
 
 
-def test_a_training_outlives_kill_cancel_and_time_limit(cluster, background, tmp_path):
-    """Each time it goes on from its checkpoint, and it ends with all its epochs."""
-    epochs = 400
-    folder = clone(tmp_path, SETTINGS | {"epochs": epochs}, 60)
+@pytest.fixture
+def training(finished, tmp_path) -> Path:
+    """The finished run once more, to train anew, on GPUs, at leisure."""
+
+    def linked_or_copied(old: str, new: str) -> None:
+        (os.link if old.endswith(".fits") else shutil.copy2)(old, new)
+
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder, copy_function=linked_or_copied)
+    settings = SETTINGS | {"epochs": EPOCHS}
+    (folder / "config" / "config.yaml").write_text(yaml.safe_dump(settings))
+    code = folder / "astromorph" / "train.py"
+    before, found, after = code.read_text().partition(STEP)
+    assert found
+    code.write_text(before + SLOW_STEP + after)
     profile = folder / "slurm" / "config.yaml"
     profile.write_text(on_gpus(profile.read_text()))
-    log = folder / "results/logs/train/train.log"
-    model = "results/model/model.pt"
-    asked = [model, "--retries", "10"]
+    (folder / "slow").touch()
+    return folder
+
+
+def test_a_training_outlives_kill_cancel_and_time_limit(cluster, background, training):
+    """Each time it goes on from its checkpoint, and it ends with all its epochs."""
+    log = training / "results/logs/train/train.log"
+    log.unlink(missing_ok=True)
+    asked = ["results/model/model.pt", "--retries", "4"]
 
     def trains_from(first: int) -> Callable[[], bool]:
         def so() -> bool:
             text = log.read_text() if log.exists() else ""
             begun = re.search(r"goes on from .*: epoch (\d+)", text)
-            seen = re.findall(r"epoch (\d+) of", text)
+            seen = re.findall(r"epoch (\d+) of", text.partition("goes on")[2] or text)
             behind = int(begun[1]) if begun else 0
-            return behind >= first and bool(seen) and int(seen[-1]) > behind + 1
+            return behind >= first and bool(seen) and int(seen[-1]) > behind
 
         return so
 
-    def story() -> str:
-        return (folder / "snakemake.out").read_text()[-5000:]
+    def epoch() -> int:
+        return int(re.findall(r"epoch (\d+) of", log.read_text())[-1])
 
-    run = background(folder, cluster, *asked)
-    wait_for(trains_from(0), 120, story)
-    (job,) = jobs(cluster)
-    asks = subprocess.run(
-        ["scontrol", "show", "job", job], env=cluster, capture_output=True, text=True
-    )
-    assert re.search(r"TresPer\w+=\S*gpu:1", asks.stdout), asks.stdout
+    def story() -> str:
+        return log.read_text() + (training / "snakemake.out").read_text()[-5000:]
+
+    run = background(training, cluster, *asked)
+    wait_for(trains_from(0), story)
+    (job,) = trainings(cluster)
+    assert re.search(r"TresPer\w+=\S*gpu:1", scontrol(cluster, "show", "job", job))
     kill(run)  # the machine on which Snakemake ran goes down; its job lives on
-    subprocess.run(["scancel", *jobs(cluster)], env=cluster, check=True)
-    wait_for(lambda: "stopped by SIGTERM" in log.read_text(), 30, log.read_text)
-    wait_for(lambda: not jobs(cluster), 30, story)
-    said = snakemake(folder, cluster, "--unlock")
+    subprocess.run(["scancel", job], env=cluster, check=True)
+    wait_for(lambda: "stopped by SIGTERM" in log.read_text(), story)
+    wait_for(lambda: not trainings(cluster), story)
+    said = snakemake(training, cluster, "--unlock")
     assert said.startswith("exit 0"), said
 
-    run = background(folder, cluster, *asked)
-    wait_for(trains_from(2), 120, story)
-    (job,) = jobs(cluster)
+    run = background(training, cluster, *asked)
+    wait_for(trains_from(1), story)
+    (job,), reached = trainings(cluster), epoch()
     subprocess.run(["scancel", job], env=cluster, check=True)  # and now under its eyes
-    wait_for(lambda: job not in jobs(cluster) and trains_from(3)(), 120, story)
-    run.wait(400)  # the next attempts reach their limit of a minute
-    assert run.returncode == 0, story()
-    jobs_log = Path(cluster["SLURM_LOCAL_DIR"], "log", "jobcomp.txt").read_text()
-    assert "JobState=TIMEOUT" in jobs_log
-    history = (folder / "results/model/history.csv").read_text().splitlines()
-    assert [int(row.split(",")[0]) for row in history[1:]] == list(range(1, epochs + 1))
+    wait_for(lambda: job not in trainings(cluster), story)
+    wait_for(trains_from(reached), story)
+
+    (job,), reached = trainings(cluster), epoch()
+    scontrol(cluster, "update", f"JobId={job}", "EndTime=now")
+    wait_for(lambda: job not in trainings(cluster), story)
+    assert "JobState=TIMEOUT" in scontrol(cluster, "show", "job", job)
+    wait_for(trains_from(reached), story)
+    (training / "slow").unlink()
+    assert run.wait(PATIENCE) == 0, story()
+    history = (training / "results/model/history.csv").read_text().splitlines()
+    assert [int(row.split(",")[0]) for row in history[1:]] == list(range(1, EPOCHS + 1))
 
 
 def on_gpus(profile: str) -> str:
-    """The profile with its lines for GPUs uncommented, and a minute for training."""
+    """The profile with its lines for GPUs uncommented."""
     at = profile.index("# set-resources:")
     end = profile.index("\n\n", at)
     block = re.sub(r"^# ", "", profile[at:end], flags=re.M).replace(": gpu", ": debug")
     text = profile[:at] + block + profile[end:]
-    text = text.replace("train:\n    gpu: 1\n", "train:\n    gpu: 1\n    runtime: 1\n")
-    assert yaml.safe_load(text)["set-resources"]["train"]["runtime"] == 1
+    assert yaml.safe_load(text)["set-resources"]["train"]["gpu"] == 1
     return text

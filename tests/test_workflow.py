@@ -296,7 +296,7 @@ def copy(run, tmp_path) -> Path:
 @pytest.fixture
 def sources(tmp_path) -> Path:
     """The workflow and the package once more, to be edited."""
-    for name in ("workflow", "astromorph"):
+    for name in ("workflow", "astromorph", "envs"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, tmp_path / "source" / name, ignore=ignored)
     return Path(shutil.copy(ROOT / "Snakefile", tmp_path / "source"))
@@ -418,6 +418,16 @@ def test_the_last_results_outlive_a_rerun_that_is_killed(copy, sources):
     assert done.returncode == 0, done.stderr
     assert (table / "00001.parquet").read_bytes() != before
     assert planned(copy) == set()
+
+
+def test_a_step_that_fails_is_named(copy):
+    """Also where what it says goes to the terminal too; nothing waits for its files."""
+    configure(copy, {"validate_settings": {"on_bad": "fail"}})
+    done = snakemake(copy, "--cores", "1", "results/catalogue.csv")
+    assert done.returncode != 0
+    assert "Error in rule validate" in done.stderr
+    assert re.search(r"failed: validate: .* \(results/logs/validate/", done.stderr)
+    assert "missing files" not in done.stderr
 
 
 def test_a_corrected_label_retrains_nothing(copy):

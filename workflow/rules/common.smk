@@ -15,9 +15,10 @@ if (ROOT / "astromorph").is_dir():
 paths = [str(Path(sys.executable).parent), os.getenv("PATH", os.defpath)]
 os.environ.update(PATH=os.pathsep.join(paths))
 
-# A step that the system kills can say nothing itself.
+# A step that the system kills can say nothing itself. What Snakemake sets without a
+# prefix stands before it: a step that fails in front of a `| tee` has failed.
 shell.prefix(
-    "trap 'test $? -ne 137 || echo \"astromorph: killed, most likely because memory ran"
+    "set -euo pipefail; trap 'test $? -ne 137 || echo \"astromorph: killed, most likely because memory ran"
     " out; give the step more (mem_mb), or set a smaller batch_size,"
     " preprocess_settings.size or shard_size, then run the same again\" >&2' EXIT; "
 )
@@ -62,12 +63,15 @@ if Path("results/catalogue.csv").exists() and not any(p.exists() for p in MEMORY
     )
 
 
-def literal(name):
-    """A name in which braces are braces; Snakemake takes them for wildcards."""
-    return name.replace("{", "{{").replace("}", "}}")
-
-
-MODEL = literal(SETTINGS.trained_network_name or "results/model/model.pt")
+# Snakemake takes braces in a name for wildcards, and cannot be told otherwise. The list
+# need not be an input, as each job knows by params what it has of it.
+LISTED = [] if "{" in DATAFILE else DATAFILE
+MODEL = SETTINGS.trained_network_name or "results/model/model.pt"
+if "{" in MODEL:
+    raise WorkflowError(
+        f"`trained_network_name`: found {MODEL!r}; the workflow allows no braces in it, "
+        "rename the file"
+    )
 # The cores of this machine's run; a cluster, which has no such number, gives 8.
 CORES = SETTINGS.core_limit or workflow.resource_settings.cores or 8
 IMAGES = max(shard.stop for shard in SHARDS.values())
@@ -108,6 +112,16 @@ def table(path, row_bytes, name, caption, category):
     if IMAGES * row_bytes > MOST_REPORTED:
         return path
     return report(path, caption=caption, category=category, labels={"item": name})
+
+
+def titled(sheet):
+    """The name of a sheet as the report lists it: Cluster 00."""
+    return sheet.replace("_", " ").capitalize()
+
+
+def category_of(sheet):
+    """Pictures of the map stand by themselves."""
+    return "Map" if sheet.startswith("map_") else "Galleries"
 
 
 def targets():

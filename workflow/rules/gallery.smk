@@ -1,17 +1,7 @@
-def titled(sheet):
-    """The name of a sheet as the report lists it: Cluster 00."""
-    return sheet.replace("_", " ").capitalize()
-
-
-def category_of(sheet):
-    """Pictures of the map stand by themselves."""
-    return "Map" if sheet.startswith("map_") else "Galleries"
-
-
 # The file list is read where the pictures are drawn from the files themselves.
 rule export_gallery:
     input:
-        datafile=ancient(literal(DATAFILE)),
+        datafile=ancient(LISTED),
         model=MODEL,
         catalogue="results/catalogue.csv",
         analysis="results/analysis.parquet",
@@ -34,11 +24,12 @@ rule export_gallery:
     resources:
         **asked("gallery"),
     params:
+        datafile=lambda wildcards: DATAFILE,
         settings=part("export_gallery"),
         code=code_digest("export_gallery"),
     shell:
         "python -m astromorph export gallery --settings {params.settings:q}"
-        " --datafile {input.datafile:q} --trained-network-name {input.model:q}"
+        " --datafile {params.datafile:q} --trained-network-name {input.model:q}"
         " --catalogue {input.catalogue:q} --analysis {input.analysis:q}"
         " --tensors {input.tensors:q} --output {output.gallery:q}"
         " 2> {log:q}"

@@ -4,7 +4,7 @@
 # further whether the params of this one have changed.)
 rule preprocess:
     input:
-        datafile=ancient(literal(DATAFILE)),
+        datafile=ancient(LISTED),
     output:
         tensors="results/tensors/{shard}.pt",
         contents="results/tensors/{shard}.csv",
@@ -18,6 +18,7 @@ rule preprocess:
     resources:
         **asked("preprocess"),
     params:
+        datafile=lambda wildcards: DATAFILE,
         settings=part("preprocess"),
         code=code_digest("shards"),
         head=HEAD,
@@ -27,6 +28,6 @@ rule preprocess:
         stop=lambda wildcards: SHARDS[wildcards.shard].stop,
     shell:
         "python -m astromorph preprocess --settings {params.settings:q}"
-        " --datafile {input.datafile:q} --rows {params.start} {params.stop}"
+        " --datafile {params.datafile:q} --rows {params.start} {params.stop}"
         " --tensors {output.tensors:q} --contents {output.contents:q}"
         " 2> {log:q}"

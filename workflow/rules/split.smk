@@ -1,7 +1,7 @@
 # Of the list only paths and groups count: a corrected label retrains nothing.
 rule split:
     input:
-        datafile=ancient(literal(DATAFILE)),
+        datafile=ancient(LISTED),
         contents=every("results/tensors/{shard}.csv"),
     output:
         split=table(
@@ -19,11 +19,12 @@ rule split:
     resources:
         **asked("split"),
     params:
+        datafile=lambda wildcards: DATAFILE,
         settings=part("split"),
         code=code_digest("split"),
         rows=GROUPS.value,
     shell:
         "python -m astromorph split --settings {params.settings:q}"
-        " --datafile {input.datafile:q} --contents {input.contents:q}"
+        " --datafile {params.datafile:q} --contents {input.contents:q}"
         " --output {output.split:q}"
         " 2> {log:q}"

@@ -1,6 +1,6 @@
 rule validate:
     input:
-        datafile=ancient(literal(DATAFILE)),
+        datafile=ancient(LISTED),
     output:
         catalogue=table(
             "results/catalogue.csv",
@@ -27,12 +27,13 @@ rule validate:
     resources:
         **asked("validate", CORES),
     params:
+        datafile=lambda wildcards: DATAFILE,
         settings=part("validate"),
         code=code_digest("validate"),
         rows=CONTENT.value,
         files=lambda wildcards: STATES.all(),
     shell:
         "python -m astromorph validate --settings {params.settings:q}"
-        " --threads {threads} --datafile {input.datafile:q}"
+        " --threads {threads} --datafile {params.datafile:q}"
         " --catalogue {output.catalogue:q} --page {output.page:q}"
         " 2>&1 | tee {log:q} >&2"
