@@ -50,7 +50,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 docs: $(VENV)/installed-dev
 	$(BIN)/python -m sphinx -W -q -b html docs docs/_build/html

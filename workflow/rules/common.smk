@@ -84,8 +84,12 @@ wildcard_constraints:
 
 
 def part(step):
-    """The settings of a step as one canonical string."""
-    return provenance.canonical_json(settings.part_of(SETTINGS, step))
+    """The settings of a step as one canonical string.
+
+    As a function, since Snakemake takes braces in a text for wildcards.
+    """
+    text = provenance.canonical_json(settings.part_of(SETTINGS, step))
+    return lambda wildcards: text
 
 
 def every(pattern):
