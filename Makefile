@@ -37,7 +37,8 @@ run: $(VENV)/installed
 	$(SNAKEMAKE) --report report.html
 	@echo
 	@echo "Table:   $(SAMPLE)/results/export/embeddings.csv, opens in any spreadsheet or with pandas"
-	@echo "Map:     $(BIN)/tensorboard --logdir $(SAMPLE)/results, then the tab Projector, colour by label"
+	@echo "Map:     $(SAMPLE)/results/export/map.html, opens in a browser; colour by label"
+	@echo "         or $(BIN)/tensorboard --logdir $(SAMPLE)/results, then the tab Projector"
 	@echo "Report:  $(SAMPLE)/report.html, opens in a browser"
 
 lint: $(VENV)/installed-dev
