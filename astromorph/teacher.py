@@ -148,7 +148,7 @@ def lessons_for(
 
     Simulated images with the noise and the beam of yours, prepared alike, whose
     shapes are known. They make up half of each batch; a head on the encoder learns
-    to tell what they show. 12,000 take about two minutes on one core.
+    to tell what they show. 12,000 take one to three minutes on one core.
 
     Parameters
     ----------
