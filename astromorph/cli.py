@@ -40,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(
         level=logging.INFO if first else logging.ERROR, handlers=[handler]
     )
+    logging.captureWarnings(True)  # those of other packages are records too
     try:
         options.command(options)
     except AstromorphError as error:
