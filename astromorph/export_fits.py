@@ -6,6 +6,7 @@ in TUCDn and TCOMMn, where TOPCAT looks for them.
 """
 
 import logging
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,16 +99,19 @@ def _header(table: Table, widths: dict[str, int], settings: Settings) -> bytes:
             return f"{column.length}E"
         return FORMS[column.kind][0]
 
-    columns = [
-        fits.Column(
-            name=escaped_ascii(column.name),
-            format=form(column),
-            unit=column.unit or None,
-            null=NO_INTEGER if column.kind == "integer" else None,
-        )
-        for column in table.columns
-    ]
-    header = fits.BinTableHDU.from_columns(columns, nrows=0, name=NAME).header
+    with warnings.catch_warnings():
+        # Names are the list's own; the standard only recommends plain ones.
+        warnings.filterwarnings("ignore", "It is strongly recommended that column")
+        columns = [
+            fits.Column(
+                name=escaped_ascii(column.name),
+                format=form(column),
+                unit=column.unit or None,
+                null=NO_INTEGER if column.kind == "integer" else None,
+            )
+            for column in table.columns
+        ]
+        header = fits.BinTableHDU.from_columns(columns, nrows=0, name=NAME).header
     header["NAXIS2"] = table.rows
     for k, column in reversed(list(enumerate(table.columns, start=1))):
         header.set(f"TCOMM{k}", column.meaning, after=f"TFORM{k}")
