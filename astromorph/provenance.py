@@ -62,8 +62,7 @@ def digest(parts: Iterable[str], length: int = 16) -> str:
     sha = hashlib.sha256()
     for part in parts:
         data = part.encode("utf-8", "surrogateescape")
-        sha.update(b"%d:" % len(data))
-        sha.update(data)
+        sha.update(b"%d:%b" % (len(data), data))
     return sha.hexdigest()[:length]
 
 

@@ -178,7 +178,7 @@ def _examine_one(
 ) -> _Row:
     asked_subset(entry)  # a wrong cell is better known before the images are read
     row: dict[str, Any] = {"image_id": entry.image_id, "path": entry.path}
-    row |= {"status": "ok", "reason": ""} | entry.columns
+    row |= {"status": "ok", "reason": "", **entry.columns}
     facts, keys = None, list[Key]()
     try:
         facts, keys, row["file_bytes"] = describe_entry(entry, settings, reference)

@@ -4,12 +4,13 @@ import pytest
 
 from astromorph.errors import AstromorphError
 from astromorph.filelist import (
-    ContentDigest,
+    CellsDigest,
     Entry,
     list_columns,
     plan_shards,
     read_filelist,
 )
+from astromorph.repeated import repeated
 
 
 def read(tmp_path, text, encoding="utf-8") -> list[Entry]:
@@ -118,15 +119,27 @@ def test_appended_rows_change_the_last_shard_only():
 
 
 def content(*entries: Entry, columns=None) -> str:
-    digest = ContentDigest(columns)
-    assert list(digest.watch(entries)) == list(entries)
-    return digest.value
+    digest = CellsDigest(columns)
+    shards = plan_shards(digest.watch(entries))
+    (value,) = digest.values(shards)
+    return value
 
 
-def test_the_content_digest_sees_every_cell_that_counts():
+def test_the_content_digest_sees_every_path_and_cell_that_counts():
     """A label that changes is a change of the list, but not of its groups."""
     a = Entry("0", "a", "a", {"label": "x", "group": "1"})
     b = Entry("0", "a", "a", {"label": "y", "group": "1"})
+    c = Entry("0", "a", "/d/a", {"label": "x", "group": "1"})
     assert content(a) == content(a) != content(b)
     assert content(a, columns=["group"]) == content(b, columns=["group"])
+    assert content(a) != content(c)
     assert content(a, b) != content(b, a) != content(a)
+
+
+def test_a_name_that_comes_again_much_later_is_found():
+    """Among more names than are looked at in one go, of which none is kept."""
+    names = [f"{k}.fits" for k in range(200_000)]
+    found = repeated([*names, "7.fits", "8.fits", "8.fits"])
+    assert {hash("7.fits"), hash("8.fits")} <= found
+    assert len(found) < 10
+    assert repeated(names[:5]) == frozenset()

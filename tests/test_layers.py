@@ -28,6 +28,7 @@ LAYERS = [
         "failures",
         "layout",
         "palette",
+        "repeated",
     },
     {"space", "neighbours", "clusters", "pages", "map_plot"},
     {"flat_map"},

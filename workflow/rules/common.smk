@@ -32,16 +32,17 @@ CONFIG_FILE = "settings (config/config.yaml, --configfile, --config)"
 try:
     SETTINGS = settings.parse(config, CONFIG_FILE)
     DATAFILE = settings.required_datafile(SETTINGS, CONFIG_FILE)
-    # One reading of the list gives its shards and two digests.
-    CONTENT = filelist.ContentDigest()
-    GROUPS = filelist.ContentDigest([filelist.GROUP, filelist.SPLIT])
+    # One reading of the list gives its shards and two digests: of all that it says,
+    # and of that which decides the split.
+    CELLS = filelist.CellsDigest(None, [filelist.GROUP, filelist.SPLIT])
     SHARDS = {
         shard.name: shard
         for shard in filelist.plan_shards(
-            CONTENT.watch(GROUPS.watch(filelist.read_filelist(DATAFILE))),
+            CELLS.watch(filelist.read_filelist(DATAFILE)),
             SETTINGS.preprocess_settings.shard_size,
         )
     }
+    CONTENT, GROUPS = CELLS.values(SHARDS.values())
     # Where all images have something in common, the head of the list decides it.
     HEAD = ""
     if settings.needs_head(SETTINGS):

@@ -22,7 +22,7 @@ rule split:
         datafile=lambda wildcards: DATAFILE,
         settings=part("split"),
         code=code_digest("split"),
-        rows=GROUPS.value,
+        rows=GROUPS,
     shell:
         "python -m astromorph split --settings {params.settings:q}"
         " --datafile {params.datafile:q} --contents {input.contents:q}"

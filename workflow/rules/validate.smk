@@ -30,7 +30,7 @@ rule validate:
         datafile=lambda wildcards: DATAFILE,
         settings=part("validate"),
         code=code_digest("validate"),
-        rows=CONTENT.value,
+        rows=CONTENT,
         files=lambda wildcards: STATES.all(),
     shell:
         "python -m astromorph validate --settings {params.settings:q}"
