@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures.process import BrokenProcessPool
@@ -16,6 +17,7 @@ from astromorph.artefacts import keep_last, replacing, replacing_folder
 from astromorph.checkpoint import ModelFile, fresh, load_model, save_model
 from astromorph.settings import parse, part_of
 from astromorph.shards import preprocess
+from astromorph.split import split
 from astromorph.trouble import WriteError, explained, refused
 
 LIMITED = """
@@ -27,6 +29,19 @@ pages = int(open("/proc/self/statm").read().split()[0])
 most = pages * resource.getpagesize() + int(sys.argv[1]) * 2**20
 resource.setrlimit(resource.RLIMIT_AS, (most, most))
 main(sys.argv[2:])
+"""
+# The fifth backward pass ends as on a GPU that fell off the bus.
+LOST = """
+import sys, torch
+from astromorph.cli import main
+passes, backward = [], torch.Tensor.backward
+def lost(self, *rest, **more):
+    passes.append(1)
+    if len(passes) == 5:
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+    return backward(self, *rest, **more)
+torch.Tensor.backward = lost
+main(sys.argv[1:])
 """
 
 
@@ -151,44 +166,96 @@ def test_a_model_file_on_a_full_disk(disk, model):
     assert not list(folder.iterdir())
 
 
-def test_an_input_that_vanished_is_named(prepared, model, tmp_path):
-    """Inference without its tensors."""
-    done = astromorph(
-        "infer", "-n", model, "--tensors", tmp_path / "gone.pt", "--output",
-        tmp_path / "e.parquet",
-    )  # fmt: skip
-    assert "gone.pt: there is no such file" in one_error(done)
+def test_an_input_that_vanished_is_named_and_may_come_back(prepared, model, tmp_path):
+    """Inference without its tensors; with them the same command finishes."""
+    tensors, output = tmp_path / "gone.pt", tmp_path / "e.parquet"
+    command = ("infer", "-n", model, "--tensors", tensors, "--output", output)
+    assert "gone.pt: there is no such file" in one_error(astromorph(*command))
+    assert not output.exists()
+    os.link(prepared / "00000.pt", tensors)
+    done = astromorph(*command)
+    assert done.returncode == 0, done.stderr
+    assert output.exists()
+
+
+def one_shard(folder: Path, sky: Path, size: int) -> Path:
+    """All images of the sky as tensors, with their split beside them."""
+    rules, path = parse({"preprocess_settings": {"size": size}}, ""), folder / "l.pt"
+    preprocess(rules, sky, (0, 28), path, folder / "l.csv")
+    split(rules, sky, [folder / "l.csv"], folder / "split.csv")
+    return path
 
 
 @pytest.fixture(scope="module")
 def large(sky, tmp_path_factory) -> Path:
     """A shard of images of 512 pixels a side."""
-    path = tmp_path_factory.mktemp("large") / "large.pt"
-    rules = parse({"preprocess_settings": {"size": 512}}, "test")
-    preprocess(rules, sky, (0, 28), path, path.with_suffix(".csv"))
-    return path
+    return one_shard(tmp_path_factory.mktemp("large"), sky, 512)
 
 
-@pytest.mark.parametrize("step", ["preprocess", "infer"])
-def test_memory_that_runs_out_is_said(step, sky, large, model, tmp_path):
+def arguments_of(
+    step: str, folder: Path, sky: Path, tensors: Path, model: Path
+) -> list[str]:
+    """A command line whose results are in the folder."""
+    if step == "preprocess":
+        settings = {"preprocess_settings": {"size": 1024, "dtype": "float32"}}
+        found = ["-d", sky, "--rows", "0", "28", "--tensors", folder / "a.pt"]
+        found += ["--contents", folder / "a.csv"]
+    elif step == "infer":
+        settings = {}
+        found = ["-n", model, "--tensors", tensors, "--output", folder / "e.parquet"]
+    else:
+        settings = {
+            "network_name": "amm", "epochs": 2, "batch_size": 8,
+            "network_settings": {"weights": "random"},
+            "training_settings": {"simulated_images": 0, "checkpoint_minutes": 1e-6},
+        }  # fmt: skip
+        found = ["--tensors", tensors, "--split", tensors.parent / "split.csv"]
+        found += ["-n", folder / "m.pt", "--history", folder / "h.csv"]
+        found += ["--log-dir", folder / "log"]
+    return [step, "--settings", json.dumps(settings), *map(str, found)]
+
+
+@pytest.mark.parametrize(
+    ("step", "room"), [("preprocess", 40), ("infer", 500), ("train", 700)]
+)
+def test_memory_that_runs_out_is_said_and_more_of_it_finishes(
+    step, room, sky, large, model, tmp_path
+):
     """Both numpy's and torch's way of saying so end in one message."""
-    arguments = {
-        "preprocess": (
-            "--settings", '{"preprocess_settings":{"size":1024,"dtype":"float32"}}',
-            "-d", sky, "--rows", "0", "28", "--tensors", tmp_path / "a.pt",
-            "--contents", tmp_path / "a.csv",
-        ),
-        "infer": (
-            "-n", model, "--tensors", large, "--output", tmp_path / "e.parquet",
-        ),
-    }[step]  # fmt: skip
-    room = {"preprocess": 40, "infer": 500}[step]
-    command = [sys.executable, "-c", LIMITED, str(room), step, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    command = arguments_of(step, tmp_path, sky, large, model)
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(room), *command],
+        capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
     line = one_error(done)
     assert "memory ran out" in line
     assert "`mem_mb`" in line
     assert not list(tmp_path.glob("*.p*"))
+    done = astromorph(*command)
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.glob("*.p*"))
+
+
+def test_a_device_that_goes_away_costs_nothing(sky, model, tmp_path):
+    """The fifth step meets what torch raises then; training ends as if it had not."""
+    tensors, commands = one_shard(tmp_path, sky, 32), []
+    for name in ("lost", "whole"):
+        (tmp_path / name).mkdir()
+        commands.append(arguments_of("train", tmp_path / name, sky, tensors, model))
+    done = subprocess.run(
+        [sys.executable, "-c", LOST, *commands[0]],
+        capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    line = one_error(done)
+    assert "the GPU failed or went away (CUDA error: unspecified launch f" in line
+    assert "training goes on from its last checkpoint" in line
+    assert not (tmp_path / "lost" / "m.pt").exists()
+    said = [astromorph(*command).stderr for command in commands]
+    assert re.search("goes on from .*: epoch 2", said[0]), said[0]
+    assert "goes on from" not in said[1]
+    states = [load_model(tmp_path / name / "m.pt")[0] for name in ("lost", "whole")]
+    for name, value in states[1].state_dict().items():
+        assert torch.equal(states[0].state_dict()[name], value), name
 
 
 @pytest.mark.parametrize(

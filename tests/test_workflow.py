@@ -53,10 +53,20 @@ RULE_OF = {
 }
 
 
-def snakemake(folder: Path, *options: str, snakefile: Path = ROOT / "Snakefile"):
-    """Run Snakemake in a folder that has its own config/config.yaml."""
+def snakemake(
+    folder: Path,
+    *options: str,
+    snakefile: Path = ROOT / "Snakefile",
+    packages: Path | None = None,
+):
+    """Run Snakemake in a folder that has its own config/config.yaml.
+
+    `packages` is a folder of packages that come before the installed ones.
+    """
     command = [sys.executable, "-m", "snakemake", "-s", str(snakefile), *options]
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    if packages:
+        environment["PYTHONPATH"] = str(packages)
     return subprocess.run(
         command, cwd=folder, capture_output=True, text=True, env=environment
     )
@@ -72,9 +82,9 @@ def configure(folder: Path, changes: dict) -> None:
     (folder / "config" / "config.yaml").write_text(yaml.safe_dump(settings))
 
 
-def planned(folder: Path, snakefile: Path = ROOT / "Snakefile") -> set[str]:
+def planned(folder: Path, **options: Path | None) -> set[str]:
     """The rules that `snakemake --summary` plans to run again."""
-    done = snakemake(folder, "--summary", snakefile=snakefile)
+    done = snakemake(folder, "--summary", **options)
     assert done.returncode == 0, done.stderr
     lines = [line.split("\t") for line in done.stdout.splitlines()]
     header, rows = lines[0], lines[1:]
@@ -346,6 +356,18 @@ def test_a_vanished_image_is_a_change_of_the_list(copy):
     assert preprocessed_again(copy) == {"00000"}
 
 
+def test_a_list_that_vanished_is_named_and_may_come_back(copy):
+    """One line says which; with the list back nothing is to do."""
+    path = copy / "fits" / "filelist.csv"
+    path.rename(copy / "away.csv")
+    done = snakemake(copy, "--cores", "1")
+    assert done.returncode != 0
+    assert "fits/filelist.csv: there is no such file list" in done.stderr
+    assert "Traceback" not in done.stderr
+    (copy / "away.csv").rename(path)
+    assert planned(copy) == set()
+
+
 def test_touched_sources_and_comments_rerun_nothing(run, sources):
     """What the code does counts, not its time, text or version."""
     for path in sources.parent.rglob("*.py"):
@@ -376,6 +398,32 @@ def test_an_edit_reruns_what_it_concerns(run, sources, module, line, edited, exp
     assert found
     path.write_text(before + edited + after)
     assert planned(run, snakefile=sources) == expected
+
+
+def release(folder: Path, versions: dict[str, str]) -> None:
+    """What pip leaves of packages of these versions, for who asks it for them."""
+    for name, version in versions.items():
+        facts = folder / f"{name}-{version}.dist-info" / "METADATA"
+        facts.parent.mkdir(parents=True)
+        facts.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+
+
+def test_an_upgraded_package_reruns_the_steps_that_it_changed(run, sources, tmp_path):
+    """A version reruns nothing, its own or torch's; the steps that differ do."""
+    packages, code = tmp_path / "packages", sources.parent / "astromorph"
+    release(packages, {"astromorph": "9.0", "torch": "99.0", "numpy": "99.0"})
+    asked = [sys.executable, "-c", "import astromorph; print(astromorph.__version__)"]
+    environment = os.environ | {"PYTHONPATH": f"{packages}{os.pathsep}{code.parent}"}
+    said = subprocess.check_output(asked, env=environment, cwd=run, text=True)
+    assert said == "9.0\n"
+    with open(sources.parent / "envs" / "astromorph.yaml", "a") as file:
+        file.write("  - numpy>=99\n")
+    assert planned(run, snakefile=sources, packages=packages) == set()
+    for name in ("cli", "export_votable"):
+        text = (code / f"{name}.py").read_text()
+        (code / f"{name}.py").write_text(f"{text}\n\nNEW = 1\n")
+    found = planned(run, snakefile=sources, packages=packages)
+    assert found == {"export_votable"}
 
 
 def test_without_snakemakes_memory_results_stay_and_it_is_said(copy):
