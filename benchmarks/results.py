@@ -1,14 +1,17 @@
 """Time and memory of what makes results of embeddings: `analyse` and the exports.
 
-Made-up embeddings of 512 dimensions, a mixture of clusters, go through each step in a
-process of its own. Another step joins as a function in `STEPS`.
+Made-up embeddings, a mixture of clusters, go through each step in a process of its
+own. Another step joins as a function in `STEPS`. At the end stand the exponents by
+which the time grows from one number of images to the next.
 
     python benchmarks/results.py --images 1000 10000 100000
+    python benchmarks/results.py --images 10000 100000 1000000 --length 64 --side 16
 """
 
 import argparse
 import importlib.util
 import json
+import math
 import os
 import resource
 import shutil
@@ -27,29 +30,28 @@ from astromorph.settings import Settings, parse, part_of
 from astromorph.table_rows import Inputs
 from astromorph.tensor_file import SHARD_FORMAT, SHARD_VERSION, save_tensors
 
-LENGTH, LATENT, KINDS = 512, 16, 12
+LATENT, KINDS = 16, 12
 ROWS_OF_A_SHARD = 16_384
-SIDE = 64  # pixels of an image
 PICTURES = 4096  # that differ; the images take them in turn
 READY = "body[data-ready]"  # how the map says so
 
 
-def make(folder: Path, images: int) -> None:
+def make(folder: Path, images: int, length: int, side: int) -> None:
     """Catalogue, split and embeddings of images that do not exist."""
     draw = np.random.default_rng(0)
     centres = 2 * draw.standard_normal((KINDS, LATENT))
-    axes = draw.standard_normal((LATENT, LENGTH)) * np.linspace(1, 0.2, LATENT)[:, None]
+    axes = draw.standard_normal((LATENT, length)) * np.linspace(1, 0.2, LATENT)[:, None]
     kinds = draw.integers(KINDS, size=images)
     ids = [f"{k:016x}" for k in range(images)]
     for shard, start in enumerate(range(0, images, ROWS_OF_A_SHARD)):
         rows = slice(start, min(start + ROWS_OF_A_SHARD, images))
         latent = centres[kinds[rows]] + draw.standard_normal((len(ids[rows]), LATENT))
-        vectors = latent @ axes + 0.3 * draw.standard_normal((len(latent), LENGTH))
+        vectors = latent @ axes + 0.3 * draw.standard_normal((len(latent), length))
         artefacts.write_embeddings(
             folder / "embeddings" / f"{shard:05d}.parquet",
             Embeddings(tuple(ids[rows]), vectors.astype(np.float32)),
         )
-    make_tensors(folder, ids)
+    make_tensors(folder, ids, side)
     make_model(folder / "model.pt")
     facts = {"status": "ok", "width": "64", "height": "64", "file_bytes": "20000"}
     artefacts.write_csv(
@@ -85,22 +87,23 @@ def make(folder: Path, images: int) -> None:
     )
 
 
-def make_tensors(folder: Path, ids: list[str]) -> None:
+def make_tensors(folder: Path, ids: list[str], side: int) -> None:
     """Shards of images of a bright spot on noise; the same ones again and again."""
     draw = np.random.default_rng(1)
     number = min(PICTURES, len(ids))
-    pixels = (0.1 * draw.random((number, 1, SIDE, SIDE))).astype(np.float16)
-    row, column = np.mgrid[:SIDE, :SIDE]
-    for k, (y, x, wide) in enumerate(draw.uniform(8, 56, (number, 3))):
+    pixels = (0.1 * draw.random((number, 1, side, side))).astype(np.float16)
+    row, column = np.mgrid[:side, :side]
+    for k, (y, x, wide) in enumerate(draw.uniform(side / 8, 7 * side / 8, (number, 3))):
         pixels[k, 0] += np.exp(-((row - y) ** 2 + (column - x) ** 2) / wide)
+    np.minimum(pixels, 1, out=pixels)
     for shard, start in enumerate(range(0, len(ids), ROWS_OF_A_SHARD)):
         some = ids[start : start + ROWS_OF_A_SHARD]
         held = {
             "format": SHARD_FORMAT, "format_version": SHARD_VERSION, "channels": 1,
             "images": pixels[np.arange(len(some)) % number], "image_ids": some,
-            "shapes": np.full((len(some), 2), SIDE, np.int32),
+            "shapes": np.full((len(some), 2), side, np.int32),
             "rows": np.arange(len(some)), "settings": "{}",
-            "valid": np.full(len(some) * SIDE**2 // 8, 255, np.uint8),
+            "valid": np.full(len(some) * side**2 // 8, 255, np.uint8),
             "statistics": {"noise": draw.random(len(some), np.float32)},
         }  # fmt: skip
         save_tensors(folder / "tensors" / f"{shard:05d}.pt", held)
@@ -288,13 +291,15 @@ def main() -> None:
     parser.add_argument(
         "--images", type=int, nargs="+", default=[1000, 10_000, 100_000]
     )
+    parser.add_argument("--length", type=int, default=512, help="of an embedding")
+    parser.add_argument("--side", type=int, default=64, help="pixels of an image")
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS))
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--step", choices=[*STEPS, MAKE], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help="keep the files here")
     options = parser.parse_args()
     if options.step == MAKE:
-        make(options.folder, *options.images)
+        make(options.folder, *options.images, options.length, options.side)
         return
     if options.step:
         run_one(options.step, options.folder, options.cores)
@@ -302,15 +307,18 @@ def main() -> None:
     print(f"load before: {os.getloadavg()[0]:.1f}")
     print(f"{'images':>8} {'step':<14} {'seconds':>8} {'of CPU':>8} {'peak MB':>8}"
           f" {'written MB':>10} {'opens in s':>10} {'load':>5}")  # fmt: skip
+    taken: dict[str, list[float]] = {step: [] for step in options.steps}
     for images in options.images:
         with tempfile.TemporaryDirectory() as temporary:
             folder = options.folder / str(images) if options.folder else Path(temporary)
             # By itself: a process begins with the peak memory of its parent.
             command = [sys.executable, __file__, "--step", MAKE, "--folder"]
             command += [str(folder), "--images", str(images)]
+            command += ["--length", str(options.length), "--side", str(options.side)]
             subprocess.run(command, check=True)
             for step in options.steps:
                 found = measured(step, folder, options.cores)
+                taken[step].append(found["seconds"])
                 opens = "" if found["opens"] is None else f"{found['opens']:.1f}"
                 print(
                     f"{images:>8} {step:<14} {found['seconds']:>8.1f} "
@@ -319,6 +327,12 @@ def main() -> None:
                     f"{os.getloadavg()[0]:>5.1f}",
                     flush=True,
                 )
+    for step, seconds in taken.items():
+        pairs = zip(
+            options.images, options.images[1:], seconds, seconds[1:], strict=False
+        )
+        grown = [math.log(b / a) / math.log(n / m) for m, n, a, b in pairs]
+        print(f"exponents of {step}:", ", ".join(f"{g:.2f}" for g in grown))
 
 
 if __name__ == "__main__":
