@@ -186,10 +186,7 @@ def analysed(
         duplicates=tuple(tuple(ids[k] for k in row) for row in near),
     )
     for name, method in found["methods"].items():
-        own = clusters.roles(points, labels[name])
-        for k, cluster in enumerate(method["clusters"]):
-            cluster["representative"] = ids[own[0][k]]
-            cluster["odd"] = ids[own[1][k]] if k in own[1] else None
+        _name_members(method["clusters"], points, labels[name], ids)
     return analysis, {
         "images": len(ids),
         "length": embedded.vectors.shape[1],
@@ -213,6 +210,19 @@ def analysed(
 def smallest_cluster(rules: AnalysisSettings, number: int) -> int:
     """How many images HDBSCAN calls a cluster."""
     return rules.min_cluster_size or int(np.clip(number // 100, 5, 100))
+
+
+def _name_members(
+    found: Sequence[dict[str, Any]],
+    points: "Vectors",
+    labels: "NDArray[np.int32]",
+    ids: Sequence[str],
+) -> None:
+    """Note of each cluster its representative and its odd member."""
+    middle, odd = clusters.roles(points, labels)
+    for k, cluster in enumerate(found):
+        cluster["representative"] = ids[middle[k]]
+        cluster["odd"] = ids[odd[k]] if k in odd else None
 
 
 def _clustered(

@@ -8,6 +8,14 @@ from astromorph import commands
 
 Command = Callable[[argparse.Namespace], None]
 
+# Form, command, ending, summary.
+TABLES: tuple[tuple[str, Command, str, str], ...] = (
+    ("csv", commands.export_csv, "csv", "One table: facts, analysis and embeddings."),
+    ("parquet", commands.export_parquet, "parquet", "With types, as Parquet."),
+    ("fits", commands.export_fits, "fits", "With units, as a FITS table."),
+    ("votable", commands.export_votable, "vot", "With units, as a VOTable."),
+)
+
 
 def parser() -> argparse.ArgumentParser:
     """The parser of all subcommands; each sets `command`, which takes the options."""
@@ -202,38 +210,19 @@ def _add_export(steps: Any) -> None:
         description="Write embeddings in the form of other programs.",
     )
     forms = export.add_subparsers(title="forms", required=True, metavar="FORM")
-    for form, command, ending, summary in (
-        (
-            "csv",
-            commands.export_csv,
-            "csv",
-            "One table: facts, analysis and embeddings.",
-        ),
-        (
-            "parquet",
-            commands.export_parquet,
-            "parquet",
-            "With types, as Parquet.",
-        ),
-        (
-            "fits",
-            commands.export_fits,
-            "fits",
-            "With units, as a FITS table.",
-        ),
-        (
-            "votable",
-            commands.export_votable,
-            "vot",
-            "With units, as a VOTable.",
-        ),
-    ):
+    for form, command, ending, summary in TABLES:
         table = _add_step(forms, form, command, summary)
         _add_embeddings(table)
         _add_analysis(table)
         table.add_argument(
             "--output", default=f"results/export/embeddings.{ending}", help="to write"
         )
+    _add_board(forms)
+    _add_gallery(forms)
+    _add_export_map(forms)
+
+
+def _add_board(forms: Any) -> None:
     board = _add_step(
         forms,
         "tensorboard",
@@ -248,8 +237,6 @@ def _add_export(steps: Any) -> None:
     board.add_argument(
         "--output", default="results/export/tensorboard", help="to write"
     )
-    _add_gallery(forms)
-    _add_export_map(forms)
 
 
 def _add_gallery(forms: Any) -> None:
