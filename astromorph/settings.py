@@ -429,7 +429,8 @@ class Settings(Section):
 
     trained_network_name: str | None = None
     """A model file. The workflow and `astromorph infer` then use that model;
-    `astromorph train` writes its model there."""
+    `astromorph train` writes its model there. For the workflow, a name without
+    braces."""
 
     epochs: Positive | None = None
     """How often training sees each image. Null lets the number of images decide:

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,7 @@ SETTINGS = {
     "evaluation_settings": {"images": 0},
 }
 STEPS = ("plan", "dry run", "validate", "preprocess", "split", "infer", "csv", "board")
+WAYS = ("memory", "mapped")  # how training has its images
 # Each step in a process of its own, over all shards one after the other.
 CHILD = """
 import json, sys, time
@@ -130,7 +132,9 @@ rules = parse(json.loads(sys.argv[2]), "benchmark")
 before = own()
 threading.Thread(target=look, daemon=True).start()
 start = time.perf_counter()
-train.train(rules, "split.csv", json.loads(sys.argv[3]), "m.pt", "h.csv", "log", 2)
+folder = Path(sys.argv[1])  # of its own, or it goes on from the other's checkpoint
+outputs = folder / "m.pt", folder / "h.csv", folder / "log"
+train.train(rules, "split.csv", json.loads(sys.argv[3]), *outputs, 2)
 print(peak[0] - before, time.perf_counter() - start)
 """
 
@@ -139,11 +143,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[10**4, 10**5, 10**6])
     parser.add_argument("--train", type=int, metavar="IMAGES")
+    parser.add_argument("--ways", choices=WAYS, nargs="+", default=WAYS)
     parser.add_argument("--folder", type=Path, help="to work in; else a temporary one")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         if options.train:
-            training(Path(folder), options.train)
+            training(Path(folder), options.train, options.ways)
         else:
             steps(Path(folder), options.rows)
 
@@ -249,8 +254,8 @@ def save_random_model(path: Path) -> None:
     subprocess.run(command, check=True)
 
 
-def training(folder: Path, number: int) -> None:
-    """One epoch from memory, and one from the files."""
+def training(folder: Path, number: int, ways: Sequence[str]) -> None:
+    """One epoch in each way, and one of few images before."""
     settings = {
         "network_name": "amm", "epochs": 1, "batch_size": 256,
         "training_settings": {"simulated_images": 0, "precision": "float32"},
@@ -269,7 +274,7 @@ def training(folder: Path, number: int) -> None:
         f"{number:,} images of 64 by 64, float16: {size:.0f} MB beyond {few:,} of them"
     )
     least = 0.0
-    for images, way in ((few, "memory"), (number, "memory"), (number, "mapped")):
+    for images, way in ((few, "memory"), *((number, way) for way in ways)):
         tensors = [f"tensors/{s.name}.pt" for s in shards if s.start < images]
         memory, seconds = child(
             folder / str(images), TRAIN, way, json.dumps(settings), json.dumps(tensors)

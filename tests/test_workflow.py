@@ -502,6 +502,7 @@ def test_a_trained_network_is_used_without_training(run):
         ({"datafile": "none.txt"}, "there is no such file list"),
         ({"datafile": "fits"}, "this is a folder, not a file list"),
         ({"datafile": None}, "`datafile` is not set"),
+        ({"trained_network_name": "m{1}.pt"}, "the workflow allows no braces in it"),
     ],
 )
 def test_wrong_settings_end_in_one_clear_message(run, changes, message):
