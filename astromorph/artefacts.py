@@ -6,8 +6,10 @@ so that a file that is there is complete.
 
 import contextlib
 import csv
+import glob
 import io
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -114,6 +116,26 @@ def replacing(path: str | Path) -> Iterator[Path]:
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def on_disk(path: str | Path) -> None:
+    """Wait until a file would outlive a loss of power."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+def sweep_folder(path: str | Path) -> None:
+    """Remove what processes that were killed left of a `replacing_folder`.
+
+    Parameters
+    ----------
+    path : path
+        The folder's final name. No other process may be writing it.
+    """
+    path = Path(path)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        if left.is_dir() and {p.name for p in left.iterdir()} <= {"new", "old"}:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def keep_last(path: str | Path) -> None:

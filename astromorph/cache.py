@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from astromorph.artefacts import replacing
+from astromorph.artefacts import on_disk, replacing
 from astromorph.errors import AstromorphError
 from astromorph.tensor_file import SHARD_FORMAT, SHARD_VERSION
 from astromorph.trouble import of_machine
@@ -94,6 +94,7 @@ def save_plain(path: str | Path, values: dict[str, Any]) -> None:
     with replacing(path) as temporary:
         try:
             torch.save(values, temporary)
+            on_disk(temporary)
         except RuntimeError as error:  # torch's writer does not say what the disk said
             if "inline_container" not in str(error):
                 raise

@@ -5,17 +5,22 @@ process is rank 0 of 1 and nothing here does anything.
 """
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import FrameType
 
 import torch
 from torch import Tensor, distributed, nn
 
 from astromorph.errors import AstromorphError
 
+# What a job gets before its time is up: SLURM sends the first, or both.
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 PORTS = range(29_500, 32_500)  # of jobs on one machine each takes its own
 HOW = "`training_settings.devices` times `nodes`"
 
@@ -60,14 +65,52 @@ def total(value: Tensor) -> Tensor:
     return value
 
 
+def gathered(value: Tensor) -> Tensor:
+    """Those of all processes, stacked in the order of their ranks."""
+    if world() == 1:
+        return value[None]
+    parts = [torch.empty_like(value) for _ in range(world())]
+    distributed.all_gather(parts, value)
+    return torch.stack(parts)
+
+
 def agreed(value: bool) -> bool:
     """What all processes say: True where each of them does."""
     if world() > 1:
-        device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
-        said = torch.tensor(float(value), device=device)
+        said = _shared(float(value))
         distributed.all_reduce(said, distributed.ReduceOp.MIN)
         value = bool(said)
     return value
+
+
+def largest(value: int) -> int:
+    """The largest that any process says; all of them must ask."""
+    if world() > 1:
+        said = _shared(value)
+        distributed.all_reduce(said, distributed.ReduceOp.MAX)
+        value = int(said)
+    return value
+
+
+def from_first(value: int) -> int:
+    """What the first process says; all of them must ask."""
+    if world() > 1:
+        said = _shared(value)
+        distributed.broadcast(said, src=0)
+        value = int(said)
+    return value
+
+
+def wait() -> None:
+    """Go on when all processes are here."""
+    if world() > 1:
+        distributed.barrier()
+
+
+def _shared(value: float) -> Tensor:
+    """A number as a tensor that processes can exchange."""
+    device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+    return torch.tensor(value, device=device)
 
 
 def spread_over(learner: nn.Module, device: torch.device) -> nn.Module:
@@ -159,12 +202,31 @@ def start(arguments: Sequence[str], devices: int, nodes: int) -> None:
     command += [f"--nproc-per-node={devices}", "-m", *arguments]
     # Else torchrun says at length that it sets this.
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
-    done = subprocess.run(command, env=environment, check=False)
-    if done.returncode:
+    with subprocess.Popen(command, env=environment) as process, _passing_on(process):
+        failed = process.wait()
+    if failed:
         raise AstromorphError(
             f"one of {devices} processes that trained together has failed, which ended "
             "the others; its error stands above"
         )
+
+
+@contextmanager
+def _passing_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Signals that mean the end reach the processes; torchrun knows SIGTERM alone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        process.terminate()
+
+    before = {number: signal.signal(number, end) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _port(given: Mapping[str, str]) -> int:

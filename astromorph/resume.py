@@ -10,6 +10,7 @@ import math
 import signal
 import threading
 import time
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,15 +27,17 @@ from astromorph.settings import Settings, part_of
 from astromorph.trouble import WriteError, of_machine
 
 if TYPE_CHECKING:
-    from astromorph.datasets import Subset
+    from astromorph.byol import BYOL
+    from astromorph.datasets import ImageSet, Subset
     from astromorph.trainer import ByolTrainer
 
 LOG = logging.getLogger(__name__)
-CHECKPOINT_FORMAT, CHECKPOINT_VERSION = "astromorph-checkpoint", 1
+CHECKPOINT_FORMAT, CHECKPOINT_VERSION = "astromorph-checkpoint", 2
 UNFIT = (RuntimeError, KeyError, ValueError, TypeError)  # what torch says of a misfit
+BROKEN = (zipfile.BadZipFile, OSError, EOFError)
+AT_ONCE = 256  # images that enter a digest together
+DUE = 1  # it is time for a checkpoint; numbers of signals are larger
 KEPT = 2  # the last one, and the one before should it be damaged
-# What a job gets before its time is up: SLURM sends the first, or both.
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class Interrupted(AstromorphError):
@@ -49,7 +52,8 @@ class Checkpoints:
     folder : path
         Where those of all trainings of a model lie.
     name : str
-        Digest of what this one is made of, but for the number of epochs.
+        Digest of what this one is made of, but for the number of epochs, which is
+        put behind it where each step depends on it.
     epochs : int
         How many are asked for.
     minutes : float
@@ -67,21 +71,35 @@ class Checkpoints:
         minutes: float,
         fixed_pace: bool = False,
     ) -> None:
-        self.folder = Path(folder) / name
+        of_all = Path(folder) / name
+        self.folder = of_all if fixed_pace else of_all.with_name(f"{name}-{epochs}")
         self.epochs = epochs
         self.seconds = 60 * minutes if minutes else math.inf
         self.fixed_pace = fixed_pace
+        self._name = name
         self._last = time.monotonic()
         self._signal: int | None = None
 
     def restore(self, trainer: "ByolTrainer") -> bool:
-        """Bring a trainer to where the last whole checkpoint was; False without."""
+        """Bring a trainer to where the last whole checkpoint was; False without.
+
+        Of several processes the first one chooses, and the others follow.
+        """
+        step = self._restore_last(trainer) if distributed.rank() == 0 else None
+        chosen = distributed.from_first(-1 if step is None else step)
+        if distributed.rank() > 0 and chosen >= 0:
+            self._bring(trainer, self._read(self._path(chosen)))
+        return chosen >= 0
+
+    def _restore_last(self, trainer: "ByolTrainer") -> int | None:
+        """The step of the last checkpoint that can be used."""
+        self._sweep()
         for path in self._found():
             try:
-                values = load_plain(path, CHECKPOINT_FORMAT, CHECKPOINT_VERSION, "")
+                values = self._read(path)
                 if not self._allowed(path, int(values["epochs"]), values["trainer"]):
-                    return False
-                trainer.restore(values["trainer"])
+                    continue
+                self._bring(trainer, values)
             except (AstromorphError, *UNFIT) as error:
                 if of_machine(error):  # memory or device, not the file
                     raise
@@ -91,59 +109,88 @@ class Checkpoints:
                 "training goes on from %s: epoch %d of %d, step %d",
                 path, trainer.epoch + 1, self.epochs, trainer.step,
             )  # fmt: skip
-            return True
-        return False
+            return trainer.step
+        self._say_why_afresh()
+        return None
+
+    def _bring(self, trainer: "ByolTrainer", values: dict[str, Any]) -> None:
+        trainer.restore(values["trainer"])
+        own = values["totals"][distributed.rank()]
+        trainer.totals = own.to(trainer.device).clone()
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        """A checkpoint of which every byte is as it was written."""
+        try:
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+        except BROKEN as error:
+            damaged = str(error)
+        if damaged:
+            raise AstromorphError(f"{path}: damaged ({damaged})")
+        values = load_plain(path, CHECKPOINT_FORMAT, CHECKPOINT_VERSION, "")
+        if not torch.isfinite(values["totals"]).all():
+            raise AstromorphError(f"{path}: its loss is not finite")
+        return values
 
     def after_step(self, trainer: "ByolTrainer") -> None:
         """Write a checkpoint where it is time to, or a signal came.
+
+        Of several processes all do what one of them has reason to.
 
         Raises
         ------
         Interrupted
             After a signal.
         """
-        if self._signal is None and time.monotonic() - self._last < self.seconds:
+        due = time.monotonic() - self._last >= self.seconds
+        reason = distributed.largest(self._signal or (DUE if due else 0))
+        if not reason:
             return
         held = self._try_to_write(trainer)
-        if self._signal is not None:
-            name = signal.Signals(self._signal).name
+        if reason > DUE:
+            # Who ends early takes the others with it.
+            distributed.wait()
+            name = signal.Signals(reason).name
             raise Interrupted(
                 f"training: stopped by {name} in epoch {trainer.epoch + 1} of "
                 f"{self.epochs}; {held}; run the same again to go on"
             )
 
     def write(self, trainer: "ByolTrainer") -> Path:
-        """Write a checkpoint; the first process does."""
-        path = self.folder / f"step-{trainer.step:09d}.pt"
+        """Write a checkpoint; the first process does, what all of them know."""
+        path = self._path(trainer.step)
+        totals = distributed.gathered(trainer.totals)
         if distributed.rank() == 0:
             values = {
                 "format": CHECKPOINT_FORMAT,
                 "format_version": CHECKPOINT_VERSION,
                 "epochs": self.epochs,
+                "totals": totals,
                 "trainer": trainer.state(),
             }
             save_plain(path, values)
-            for old in self._found()[KEPT:]:
-                old.unlink(missing_ok=True)
+            self._keep(KEPT, trainer.step)
         self._last = time.monotonic()
         return path
 
     def _try_to_write(self, trainer: "ByolTrainer") -> str:
         """Write a checkpoint; that it cannot be written does not end a training."""
+        reason = "the loss is not finite"
         try:
-            return f"{self.write(trainer)} holds it"
+            if torch.isfinite(distributed.total(trainer.totals)).all():
+                return f"{self.write(trainer)} holds it"
         except WriteError as error:
-            LOG.warning("no checkpoint: %s", error)
-            self._last = time.monotonic()
-            kept = next(iter(self._found()), None)
-            return f"{kept} holds what was before" if kept else "nothing holds it"
+            reason = str(error)
+        LOG.warning("no checkpoint: %s", reason)
+        self._last = time.monotonic()
+        kept = next(iter(self._found()), None)
+        return f"{kept} holds what was before" if kept else "nothing holds it"
 
     def finish(self, trainer: "ByolTrainer") -> None:
-        """The end is there: it stays, the others go."""
+        """The end is there: it stays, those before it go."""
         self._try_to_write(trainer)
         if distributed.rank() == 0:
-            for old in self._found()[1:]:
-                old.unlink(missing_ok=True)
+            self._keep(1, trainer.step)
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -155,38 +202,68 @@ class Checkpoints:
         def heed(number: int, frame: FrameType | None) -> None:
             self._signal = number
 
-        before = {number: signal.signal(number, heed) for number in SIGNALS}
+        before = {number: signal.signal(number, heed) for number in distributed.SIGNALS}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    def _path(self, step: int) -> Path:
+        return self.folder / f"step-{step:09d}.pt"
+
     def _found(self) -> list[Path]:
         """Checkpoints, the last first."""
         return sorted(self.folder.glob("step-*.pt"), reverse=True)
 
+    def _keep(self, number: int, step: int) -> None:
+        """Of the checkpoints up to a step the last ones stay.
+
+        Behind it there may be those of a longer training, where the pace is constant.
+        """
+        upto = [path for path in self._found() if path <= self._path(step)]
+        for old in upto[number:]:
+            old.unlink(missing_ok=True)
+
+    def _sweep(self) -> None:
+        """What a killed process left half-written goes."""
+        for left in self.folder.glob(".step-*.tmp"):
+            left.unlink(missing_ok=True)
+
     def _allowed(self, path: Path, epochs: int, state: dict[str, Any]) -> bool:
-        if epochs == self.epochs:
-            return True
-        if self.fixed_pace and state["epoch"] <= self.epochs:
+        if epochs == self.epochs or state["epoch"] <= self.epochs:
             return True
         LOG.warning(
-            "%s is of a training of %d epochs; with %d, learning rate and moving "
-            "average differ from the first step on, so that training starts afresh",
-            path, epochs, self.epochs,
-        )  # fmt: skip
+            "%s is of epoch %d; only %d are asked for",
+            path,
+            state["epoch"],
+            self.epochs,
+        )
         return False
+
+    def _say_why_afresh(self) -> None:
+        """Where there is a training of another number of epochs."""
+        others = self.folder.parent.glob(f"{self._name}-*/step-*.pt")
+        of = sorted(
+            {int(path.parent.name.rpartition("-")[2]) for path in others}
+            - {self.epochs}
+        )
+        if of and not self.fixed_pace:
+            LOG.warning(
+                "%s has a training of %s epochs; with %d, learning rate and moving "
+                "average differ from the first step on, so that training starts afresh",
+                self.folder.parent, " and of ".join(map(str, of)), self.epochs,
+            )  # fmt: skip
 
     def _set_aside(self, path: Path, error: Exception) -> None:
         reason = " ".join(str(error).split())[:200]
         LOG.warning("%s is set aside, it cannot be used: %s", path, reason)
-        if distributed.rank() == 0:
-            path.replace(path.with_suffix(".damaged"))
+        path.replace(path.with_suffix(".damaged"))
 
 
 def checkpoints_of(
     settings: Settings,
+    byol: "BYOL",
     data: "Sequence[Subset]",
     made_with: str,
     model: str | Path,
@@ -198,6 +275,8 @@ def checkpoints_of(
     ----------
     settings : Settings
         The part that `train` depends on.
+    byol : BYOL
+        With the weights that it starts from.
     data : sequence of Subset
         The training and the test images.
     made_with : str
@@ -213,9 +292,10 @@ def checkpoints_of(
     every = [rules.pop(name) for name in ("checkpoint_minutes", "compile")]
     del part["epochs"]
     parts = [canonical_json(part), made_with, code_digest("train"), torch.__version__]
+    parts.append(_weights(byol))
     name = digest([*parts, *(_contents(subset) for subset in data)])
-    byol = settings.byol_settings
-    constant = not byol.use_momentum or byol.moving_average_decay == 1
+    pace = settings.byol_settings
+    constant = not pace.use_momentum or pace.moving_average_decay == 1
     return Checkpoints(
         Path(model).parent / "checkpoints",
         name,
@@ -225,11 +305,28 @@ def checkpoints_of(
     )
 
 
-def _contents(subset: "Subset") -> str:
-    """Digest of what images are: their ids, and what was measured of their pixels."""
+def _weights(byol: "BYOL") -> str:
+    """Digest of a network's state."""
     sha = hashlib.sha256()
-    for image_id in subset.image_ids:
-        sha.update(image_id.encode())
-    for name, column in sorted(subset.statistics.items()):
-        sha.update(name.encode() + column.numpy().tobytes())
+    for name, value in byol.state_dict().items():
+        sha.update(f"{name} {tuple(value.shape)} {value.dtype}\0".encode())
+        sha.update(value.detach().cpu().contiguous().view(-1).numpy().tobytes())
     return sha.hexdigest()
+
+
+def _contents(subset: "Subset") -> str:
+    """Digest of what images are: ids, pixels, and what was measured of them."""
+    sha = hashlib.sha256("\0".join([*subset.image_ids, ""]).encode())
+    for name, column in sorted(subset.statistics.items()):
+        sha.update(f"{name}\0".encode() + column.numpy().tobytes())
+    if subset.images is not None:
+        _add_pixels(sha, subset.images)
+    return sha.hexdigest()
+
+
+def _add_pixels(sha: "hashlib._Hash", images: "ImageSet") -> None:
+    for start in range(0, len(images), AT_ONCE):
+        indices = torch.arange(start, min(start + AT_ONCE, len(images)))
+        batch = images.batch(indices)
+        sha.update(f"{tuple(batch.shape)}\0".encode())
+        sha.update(batch.contiguous().numpy().data)

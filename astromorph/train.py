@@ -113,12 +113,12 @@ def _train(
     LOG.info("on %s, in %s", trainer.device, trainer.precision.dtype)
     epochs = settings.epochs or preset_epochs(number)
     checkpoints = checkpoints_of(
-        settings, (train_data, test_data), made_with, model, epochs
+        settings, byol, (train_data, test_data), made_with, model, epochs
     )
-    goes_on = checkpoints.restore(trainer)
 
     def work(folder: Path | None) -> list[Epoch]:
         with checkpoints.listening():
+            goes_on = checkpoints.restore(trainer)
             record = trainer.train_model(
                 images, test_data.images, epochs, settings.batch_size, folder,
                 resume=goes_on, after_step=checkpoints.after_step,
@@ -129,6 +129,7 @@ def _train(
     if distributed.rank() > 0:
         work(None)
         return
+    artefacts.sweep_folder(log_dir)
     with artefacts.replacing_folder(log_dir) as folder:
         taken = {"epochs": epochs, "learning_rate": trainer.rates[0], "images": number}
         summarise(folder, settings, images, taken)

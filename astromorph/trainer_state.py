@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from astromorph.byol import BYOL
@@ -106,6 +106,7 @@ class Resumable(nn.Module):
             "history": [asdict(epoch) for epoch in self.history],
             "before": self.before,
             "random": torch.get_rng_state(),
+            "random_on_gpu": _gpu_state(self.device),
             "bfloat16": self.precision.dtype == torch.bfloat16,
         }
 
@@ -158,6 +159,8 @@ class Resumable(nn.Module):
         self.history = [Epoch(**epoch) for epoch in state["history"]]
         self.before = state["before"] and tuple(state["before"])
         torch.set_rng_state(state["random"])
+        if self.device.type == "cuda" and state.get("random_on_gpu") is not None:
+            torch.cuda.set_rng_state(state["random_on_gpu"], self.device)
         self.precision = choose_precision(
             "bfloat16" if state["bfloat16"] else "float32", self.device
         )
@@ -203,6 +206,11 @@ class Resumable(nn.Module):
                 f"{path}: it does not fit this trainer ({reason}); make the trainer as "
                 f"the one that wrote it, {REMEDY}"
             ) from None
+
+
+def _gpu_state(device: torch.device) -> Tensor | None:
+    """Of the random numbers of a GPU, which dropout there takes."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
 
 def _name(part: Any) -> str:

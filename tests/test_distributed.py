@@ -1,10 +1,13 @@
 """Several processes that train one network, on CPUs with gloo."""
 
+import contextlib
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -112,26 +115,39 @@ def test_a_process_that_dies_ends_the_run(tmp_path):
 
 
 @pytest.fixture
-def inputs(prepared, sky, settings, tmp_path):
-    """A split, and a function that trains on it with the command line."""
+def begin(prepared, sky, settings, tmp_path):
+    """A split, and a function that begins to train on it with the command line."""
     tensors = [str(prepared / f"0000{k}.pt") for k in range(2)]
     tables = [prepared / f"0000{k}.csv" for k in range(2)]
     split(settings, sky, tables, tmp_path / "split.csv")
 
-    def train(**values):
+    def begin(folder: Path, epochs: int, **values) -> subprocess.Popen[str]:
         chosen = {
-            "network_name": "amm", "epochs": 2, "batch_size": 8,
+            "network_name": "amm", "epochs": epochs, "batch_size": 8,
             "training_settings": {"simulated_images": 16, **values},
         }  # fmt: skip
         command = [sys.executable, "-m", "astromorph", "train", "--threads", "2"]
-        named = {"settings": json.dumps(chosen), "split": "split.csv",
+        named = {"settings": json.dumps(chosen), "split": tmp_path / "split.csv",
                  "trained-network-name": "model.pt", "history": "history.csv",
                  "log-dir": "logs"}  # fmt: skip
         command += [f"--{name}={value}" for name, value in named.items()]
-        return subprocess.run(
-            [*command, "--tensors", *tensors], cwd=tmp_path, capture_output=True,
-            text=True, timeout=300,
-        )  # fmt: skip
+        with open(folder / "log", "a") as log:
+            return subprocess.Popen(
+                [*command, "--tensors", *tensors], cwd=folder, stderr=log, text=True
+            )
+
+    return begin
+
+
+@pytest.fixture
+def inputs(begin, tmp_path):
+    """A function that trains to the end, and gives code and log."""
+
+    def train(**values) -> subprocess.CompletedProcess[str]:
+        process = begin(tmp_path, 2, **values)
+        code = process.wait(300)
+        log = (tmp_path / "log").read_text()
+        return subprocess.CompletedProcess([], code, stderr=log)
 
     return train
 
@@ -160,6 +176,63 @@ def test_an_error_in_the_processes_is_the_run_s(inputs, tmp_path):
     assert "no image is in the training set" in done.stderr
     assert "one of 2 processes that trained together has failed" in done.stderr
     assert not (tmp_path / "model.pt").exists()
+
+
+def worker(rank: int, folder: Path) -> int:
+    """The process of a rank whose working folder this is."""
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (place / "environ").read_bytes().split(b"\0")
+            here = os.readlink(place / "cwd") == str(folder)
+            if here and f"RANK={rank}".encode() in environment:
+                return int(place.name)
+        except OSError:
+            continue
+    raise AssertionError(f"no process is rank {rank}")
+
+
+def ended(process: subprocess.Popen[str], folder: Path) -> str:
+    """The log of a training that was told to end, which it did as it should."""
+    assert process.wait(60) == 1
+    log = (folder / "log").read_text()
+    assert "stopped by SIGTERM in epoch" in log, log
+    assert "Connection closed" not in log
+    path = max((folder / "checkpoints").rglob("step-*.pt"))
+    assert f"{path.relative_to(folder)} holds it" in log
+    return log
+
+
+def test_two_processes_end_together_and_go_on(begin, tmp_path):
+    """One hears of the end before the other, or only their parent does."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    for folder in (whole, cut):
+        folder.mkdir()
+    assert begin(whole, 30, devices=2).wait(300) == 0
+    process = begin(cut, 30, devices=2)
+    wait_for(process, cut, "epoch 2 of 30")
+    first, second = worker(0, cut), worker(1, cut)
+    os.kill(second, signal.SIGTERM)
+    time.sleep(0.2)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(first, signal.SIGTERM)
+    ended(process, cut)
+    (cut / "log").unlink()
+    process = begin(cut, 30, devices=2)
+    wait_for(process, cut, "goes on from")
+    process.send_signal(signal.SIGUSR1)
+    ended(process, cut)
+    assert begin(cut, 30, devices=2).wait(300) == 0
+    texts = [(folder / "history.csv").read_text() for folder in (whole, cut)]
+    assert texts[0] == texts[1]
+    models = [load_plain(f / "model.pt", MODEL_FORMAT, 1, "") for f in (whole, cut)]
+    for name, value in models[0]["state"].items():
+        assert torch.equal(models[1]["state"][name], value), name
+
+
+def wait_for(process: subprocess.Popen[str], folder: Path, words: str) -> None:
+    while words not in (folder / "log").read_text():
+        assert process.poll() is None, (folder / "log").read_text()
+        time.sleep(0.02)
 
 
 def test_several_machines_need_srun(inputs):

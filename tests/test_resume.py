@@ -7,14 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from astromorph.byol import BYOL
 from astromorph.cache import load_plain
 from astromorph.checkpoint import MODEL_FORMAT
-from astromorph.datasets import read_subset
+from astromorph.datasets import CachedDataset, read_subset
 from astromorph.errors import AstromorphError
 from astromorph.networks import AstroMorphologyModel
 from astromorph.resume import Checkpoints, Interrupted, checkpoints_of
@@ -65,7 +67,7 @@ def test_a_signal_is_heeded_after_the_step(tmp_path):
     ):
         made.train_model(images(), None, 3, 8, after_step=after)
     assert signal.getsignal(signal.SIGTERM) is before
-    assert [path.name for path in (tmp_path / "a").iterdir()] == ["step-000000004.pt"]
+    assert [path.name for path in (tmp_path / "a-3").iterdir()] == ["step-000000004.pt"]
     again = trained(Checkpoints(tmp_path, "a", 3, 0))
     whole = trained(Checkpoints(tmp_path, "b", 3, 0))
     for name, value in whole.byol.state_dict().items():
@@ -84,14 +86,14 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(tmp_path, cap
 
     with pytest.raises(KeyboardInterrupt):
         trainer().train_model(images(), None, 3, 8, after_step=stop)
-    names = sorted(path.name for path in (tmp_path / "a").iterdir())
+    names = sorted(path.name for path in (tmp_path / "a-3").iterdir())
     assert names == ["step-000000004.pt", "step-000000005.pt"]
-    last = tmp_path / "a" / names[1]
+    last = tmp_path / "a-3" / names[1]
     last.write_bytes(last.read_bytes()[:5000])
     again = trained(Checkpoints(tmp_path, "a", 3, 0))
     assert "step-000000005.pt is set aside" in caplog.text
     assert "goes on from" in caplog.text
-    assert (tmp_path / "a" / "step-000000005.damaged").exists()
+    assert (tmp_path / "a-3" / "step-000000005.damaged").exists()
     whole = trained(Checkpoints(tmp_path, "b", 3, 0))
     for name, value in whole.byol.state_dict().items():
         assert torch.equal(again.byol.state_dict()[name], value)
@@ -107,15 +109,73 @@ def test_a_finished_training_is_not_done_again(tmp_path):
     assert not Checkpoints(tmp_path, "b", 3, 0).restore(trainer())
 
 
+def test_changed_bytes_of_a_checkpoint_are_noticed(tmp_path, caplog):
+    """Not only a file that is cut short, which torch notices by itself."""
+    trained(Checkpoints(tmp_path, "a", 3, 0))
+    (path,) = (tmp_path / "a-3").iterdir()
+    with open(path, "r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        file.write(bytes(64))
+    assert not Checkpoints(tmp_path, "a", 3, 0).restore(trainer())
+    assert "is set aside, it cannot be used" in caplog.text
+    assert "damaged" in caplog.text
+
+
+def test_a_loss_that_is_none_is_not_kept(tmp_path, caplog):
+    """After a fault of the machine the checkpoint before it is used, or none."""
+    checkpoints = Checkpoints(tmp_path, "a", 3, 1e-9)
+
+    def spoil(now: ByolTrainer) -> None:
+        if now.step == 2:
+            now.totals[0] = float("nan")
+        checkpoints.after_step(now)
+
+    with pytest.raises(AstromorphError, match="the loss is nan"):
+        trainer().train_model(images(), None, 3, 8, after_step=spoil)
+    assert [p.name for p in (tmp_path / "a-3").iterdir()] == ["step-000000001.pt"]
+    assert "no checkpoint: the loss is not finite" in caplog.text
+    again = trained(Checkpoints(tmp_path, "a", 3, 0))
+    whole = trained(Checkpoints(tmp_path, "b", 3, 0))
+    assert again.history == whole.history
+
+
+def stopped(checkpoints: Checkpoints, epochs: int, step: int) -> None:
+    """A training that is told to end after a step."""
+
+    def after(now: ByolTrainer) -> None:
+        if now.step == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        checkpoints.after_step(now)
+
+    made = trainer()
+    goes_on = checkpoints.restore(made)
+    with pytest.raises(Interrupted), checkpoints.listening():
+        made.train_model(images(), None, epochs, 8, resume=goes_on, after_step=after)
+
+
 def test_more_epochs_go_on_where_the_pace_allows_it(tmp_path, caplog):
-    """Else training starts afresh, and says why."""
+    """Else training starts afresh, and says why; and then resumes as any other."""
     trained(Checkpoints(tmp_path, "a", 3, 0))
     assert not Checkpoints(tmp_path, "a", 5, 0).restore(trainer())
-    assert "is of a training of 3 epochs; with 5, learning rate" in caplog.text
+    assert "has a training of 3 epochs; with 5, learning rate" in caplog.text
+    stopped(Checkpoints(tmp_path, "a", 5, 0), 5, 7)
+    made = trainer()
+    assert Checkpoints(tmp_path, "a", 5, 0).restore(made)
+    assert made.step == 7
+
+
+def test_with_a_constant_pace_more_or_fewer_epochs_share_checkpoints(tmp_path):
+    """Fewer leave those of the longer training where they are, and resume too."""
+    trained(Checkpoints(tmp_path, "a", 3, 0, fixed_pace=True))
     made = trainer()
     assert Checkpoints(tmp_path, "a", 5, 0, fixed_pace=True).restore(made)
     assert made.epoch == 3
-    assert not Checkpoints(tmp_path, "a", 2, 0, fixed_pace=True).restore(trainer())
+    stopped(Checkpoints(tmp_path, "a", 2, 0, fixed_pace=True), 2, 4)
+    made = trainer()
+    assert Checkpoints(tmp_path, "a", 2, 0, fixed_pace=True).restore(made)
+    assert made.step == 4
+    names = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert names == ["step-000000004.pt", "step-000000009.pt"]
 
 
 @pytest.fixture
@@ -147,16 +207,19 @@ def test_killed_five_times_it_ends_with_the_same_model(run, tmp_path):
     rng = random.Random(4)
     for _ in range(5):
         process = run("killed", epochs=24)
-        found = set((tmp_path / "killed").rglob("step-*.pt"))
+        checkpoints = tmp_path / "killed" / "checkpoints"
+        found = set(checkpoints.rglob("step-*.pt"))
         # From its first new checkpoint on, at some moment.
         while process.poll() is None:
-            if set((tmp_path / "killed").rglob("step-*.pt")) - found:
+            if set(checkpoints.rglob("step-*.pt")) - found:
                 time.sleep(rng.uniform(0, 0.05))
                 process.kill()
             time.sleep(0.002)
         process.communicate()
         assert process.returncode == -signal.SIGKILL
     assert "goes on from" in finished(run("killed", epochs=24))
+    left = {path.name for path in (tmp_path / "killed").iterdir()}
+    assert left == {"model.pt", ".last", "history.csv", "logs", "checkpoints"}
     assert_same_model(tmp_path / "whole", tmp_path / "killed")
     texts = [(tmp_path / n / "history.csv").read_text() for n in ("whole", "killed")]
     assert texts[0] == texts[1]
@@ -189,7 +252,7 @@ def test_more_epochs_of_the_settings_go_on_where_the_pace_is_constant(run, tmp_p
     assert_same_model(tmp_path / "more", tmp_path / "at once", without="target.")
     finished(run("cosine", epochs=2))
     log = finished(run("cosine", epochs=3))
-    assert "is of a training of 2 epochs; with 3" in log
+    assert "has a training of 2 epochs; with 3" in log
     assert "goes on from" not in log
 
 
@@ -201,9 +264,15 @@ def test_checkpoints_belong_to_settings_and_data(run, prepared, tmp_path):
         for subset in ("train", "test")
     ]
 
-    def named(changes: dict, data=data, made_with="{}") -> str:
+    torch.manual_seed(0)
+    starts = [BYOL(AstroMorphologyModel(1), representation_size=16) for _ in range(2)]
+
+    def named(changes: dict, data=data, made_with="{}", byol=starts[0]) -> str:
         rules = parse(SETTINGS | changes, "test")
-        return checkpoints_of(rules, data, made_with, tmp_path / "m.pt", 3).folder.name
+        model = tmp_path / "m.pt"
+        return checkpoints_of(rules, byol, data, made_with, model, 3).folder.name
+
+    (train, test), turned = data, CachedDataset(data[0].images.images.flip(2))
 
     same = named({})
     assert named({"training_settings": {"simulated_images": 16}}) == same
@@ -211,8 +280,10 @@ def test_checkpoints_belong_to_settings_and_data(run, prepared, tmp_path):
     others = [
         named({"learning_rate": 0.1}), named({"seed": 1}), named({"batch_size": 5}),
         named({}, data=data[::-1]), named({}, data=data[:1]), named({}, made_with="x"),
+        named({}, byol=starts[1]),
+        named({}, data=[replace(train, images=turned), test]),
     ]  # fmt: skip
-    assert len({same, *others}) == 7
+    assert len({same, *others}) == 9
 
 
 def test_told_to_end_it_says_how_to_go_on(run, tmp_path):
@@ -231,7 +302,7 @@ def test_told_to_end_it_says_how_to_go_on(run, tmp_path):
 
 def test_checkpoints_that_are_pickles_are_not_read(tmp_path, caplog):
     """They are set aside like damaged ones."""
-    folder = tmp_path / "a"
+    folder = tmp_path / "a-3"
     folder.mkdir()
     torch.save({"trainer": AstroMorphologyModel(1)}, folder / "step-000000001.pt")
     assert not Checkpoints(tmp_path, "a", 3, 0).restore(trainer())

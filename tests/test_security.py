@@ -73,13 +73,13 @@ def test_nothing_is_unpickled(tmp_path, monkeypatch, reader, kind, disguised):
 def test_a_pickled_checkpoint_is_set_aside(tmp_path, monkeypatch, caplog):
     """Like a damaged one; training begins without it."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "a").mkdir()
-    values = {"format": "astromorph-checkpoint", "format_version": 1, "epochs": 3}
-    torch.save(values | {"trainer": Malicious()}, "a/step-000000001.pt")
+    (tmp_path / "a-3").mkdir()
+    values = {"format": "astromorph-checkpoint", "format_version": 2, "epochs": 3}
+    torch.save(values | {"trainer": Malicious()}, "a-3/step-000000001.pt")
     assert not Checkpoints(tmp_path, "a", 3, 0).restore(trainer())
     assert "could run any program" in caplog.text
-    assert os.listdir() == ["a"]
-    assert os.listdir("a") == ["step-000000001.damaged"]
+    assert os.listdir() == ["a-3"]
+    assert os.listdir("a-3") == ["step-000000001.damaged"]
 
 
 def test_no_module_can_unpickle_or_run_text():

@@ -16,9 +16,10 @@ paths = [str(Path(sys.executable).parent), os.getenv("PATH", os.defpath)]
 os.environ.update(PATH=os.pathsep.join(paths))
 
 # A step that the system kills can say nothing itself. What Snakemake sets without a
-# prefix stands before it: a step that fails in front of a `| tee` has failed.
+# prefix stands before it: a step that fails in front of a `| tee` has failed. The shell
+# waits for a step that was told to end: training has a checkpoint to write.
 shell.prefix(
-    "set -euo pipefail; trap 'test $? -ne 137 || echo \"astromorph: killed, most likely because memory ran"
+    "set -euo pipefail; trap : TERM USR1; trap 'test $? -ne 137 || echo \"astromorph: killed, most likely because memory ran"
     " out; give the step more (mem_mb), or set a smaller batch_size,"
     " preprocess_settings.size or shard_size, then run the same again\" >&2' EXIT; "
 )
@@ -110,6 +111,11 @@ def asked(step, cores=1):
         "mem_mb": lambda wildcards, attempt: at(wildcards, attempt).mem_mb,
         "runtime": lambda wildcards, attempt: at(wildcards, attempt).minutes,
     }
+
+
+def stands(path):
+    """Size and time of a file that settings name; one that is replaced is another."""
+    return lambda wildcards: sources.state([path]) if path else ""
 
 
 def table(path, row_bytes, name, caption, category):

@@ -16,6 +16,7 @@ rule infer:
     params:
         settings=part("infer"),
         code=code_digest("infer"),
+        model=stands(SETTINGS.trained_network_name),
     shell:
         "python -m astromorph infer --settings {params.settings:q}"
         " --threads {threads} --trained-network-name {input.model:q}"

@@ -35,6 +35,7 @@ rule train:
     params:
         settings=part("train"),
         code=code_digest("train"),
+        weights=stands(SETTINGS.network_settings.weights),
     shell:
         LAUNCH + "python -m astromorph train --settings {params.settings:q}"
         " --threads {threads} --tensors {input.tensors:q} --split {input.split:q}"
