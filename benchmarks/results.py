@@ -9,6 +9,7 @@ which the time grows from one number of images to the next.
 """
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import math
@@ -245,10 +246,11 @@ def megabytes(path: Path) -> float:
 
 
 def seconds_to_open(page: Path) -> float | None:
-    """Until Chromium says that the map is ready; None without Chromium."""
+    """Until Chromium says that the map is ready; None without it, or after minutes."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None or importlib.util.find_spec("playwright") is None:
         return None
+    from playwright.sync_api import TimeoutError as TooLate
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -258,8 +260,10 @@ def seconds_to_open(page: Path) -> float | None:
         tab = browser.new_page()
         began = time.monotonic()
         tab.goto(page.as_uri())
-        tab.wait_for_selector(READY, timeout=120_000)
-        taken = time.monotonic() - began
+        taken = None
+        with contextlib.suppress(TooLate):
+            tab.wait_for_selector(READY, timeout=120_000)
+            taken = time.monotonic() - began
         browser.close()
     return taken
 

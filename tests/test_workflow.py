@@ -1,13 +1,17 @@
 """The workflow as its users run it: what it makes, and what reruns after a change."""
 
+import ast
 import contextlib
 import csv
 import json
 import os
 import re
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -354,6 +358,63 @@ def test_a_vanished_image_is_a_change_of_the_list(copy):
     """Its shard is made anew, where it becomes a row with a reason."""
     (copy / "fits" / "sky_000002.fits").unlink()
     assert preprocessed_again(copy) == {"00000"}
+
+
+SAVES = """
+import signal, sys, time
+from pathlib import Path
+def save(*_):
+    time.sleep(1)
+    Path("saved").touch()
+    sys.exit(1)
+signal.signal(signal.SIGTERM, save)
+signal.signal(signal.SIGUSR1, save)
+Path("ready").touch()
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_the_shell_waits_for_a_step_that_is_told_to_end(tmp_path, number):
+    """A cluster tells the shell too, and kills what is left when it has ended."""
+    rules = (ROOT / "workflow" / "rules" / "common.smk").read_text()
+    prefix = ast.literal_eval(
+        re.search(r"shell\.prefix(\(\n.*?\n\))\n", rules, re.S)[1]
+    )
+    (tmp_path / "step.py").write_text(SAVES)
+    command = ["bash", "-c", f"{prefix}{shlex.quote(sys.executable)} step.py"]
+    process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True)
+    while not (tmp_path / "ready").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, number)
+    assert process.wait(30) == 1
+    assert (tmp_path / "saved").exists()
+
+
+def test_more_shards_than_a_command_can_name_are_refused(run, tmp_path):
+    """Before any job, with what to do; that many but one are planned."""
+    path = tmp_path / "list.txt"
+    for number, code in ((2001, 1), (2000, 0)):
+        path.write_text("".join(f"{k}.fits\n" for k in range(2 * number)))
+        sizes = {"preprocess_settings": {"shard_size": 2}}
+        configure(run, {"datafile": str(path), **sizes})
+        done = snakemake(run, "-n", "-q", "all")
+        assert done.returncode == code, done.stderr
+        said = done.stdout + done.stderr
+        assert ("gives 2001 shards so; allowed are 2000" in said) == bool(code)
+
+
+def test_replaced_weights_retrain(copy):
+    """A file that settings name is known by its size and time, not by its name."""
+    weights = copy / "start.pt"
+    configure(copy, {"network_settings": {"weights": "start.pt"}})
+    for content, expected in ((b"one", TRAINED), (b"other", TRAINED)):
+        weights.write_bytes(content)
+        assert planned(copy) == expected
+        done = snakemake(copy, "--touch", "--cores", "1")
+        assert done.returncode == 0, done.stderr
+        assert planned(copy) == set()
 
 
 def test_a_list_that_vanished_is_named_and_may_come_back(copy):

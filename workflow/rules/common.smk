@@ -44,6 +44,12 @@ try:
         )
     }
     CONTENT, GROUPS = CELLS.values(SHARDS.values())
+    # All their paths stand in one command, of which Linux takes 128 KiB.
+    if len(SHARDS) > 2000:
+        raise AstromorphError(
+            f"`preprocess_settings.shard_size`: {DATAFILE} gives {len(SHARDS)} shards "
+            "so; allowed are 2000, set it larger"
+        )
     # Where all images have something in common, the head of the list decides it.
     HEAD = ""
     if settings.needs_head(SETTINGS):
