@@ -2,7 +2,14 @@
 
 import pytest
 
-from astromorph.needs import LONGEST, MOST_MB, WITH_TORCH, Needs, needs_of
+from astromorph.needs import (
+    LONGEST,
+    LONGEST_OTHERS,
+    MOST_MB,
+    WITH_TORCH,
+    Needs,
+    needs_of,
+)
 from astromorph.settings import parse
 
 STEPS = (
@@ -25,7 +32,8 @@ def test_more_images_never_need_less(step):
     settings = parse({}, "test")
     found = [needs_of(step, settings, 10**n) for n in range(8)]
     assert [n.mem_mb for n in found] == sorted(n.mem_mb for n in found)
-    assert all(n.minutes <= LONGEST for n in found)
+    longest = LONGEST if step == "train" else LONGEST_OTHERS
+    assert all(n.at(4).minutes <= longest for n in found)
     assert all(n.mem_mb % 100 == 0 for n in found)
 
 
@@ -51,10 +59,37 @@ def test_time_follows_the_samples_and_the_cores():
 
 def test_a_later_attempt_gets_more():
     """As many times as much, up to the longest job."""
-    first = Needs(1500, 600)
+    first = Needs(1500, 600, LONGEST)
     assert first.at(1) == first
-    assert first.at(2) == Needs(3000, 1200)
-    assert first.at(3) == Needs(4500, LONGEST)
+    assert first.at(2) == Needs(3000, 1200, LONGEST)
+    assert first.at(3) == Needs(4500, LONGEST, LONGEST)
+
+
+@pytest.mark.parametrize(("size", "images"), [(512, 16384), (1024, 8192)])
+def test_what_begins_anew_is_given_the_time_that_it_takes(size, images):
+    """Training goes on in its next attempt; a shard of large images does not."""
+    rules = parse({"preprocess_settings": {"size": size}}, "test")
+    infer, train = (needs_of(step, rules, images) for step in ("infer", "train"))
+    assert infer.minutes > 1.5 * LONGEST
+    assert infer.at(2).minutes == 2 * infer.minutes
+    assert train.minutes == train.at(4).minutes == LONGEST
+
+
+def test_images_that_keep_their_size_need_what_that_size_needs():
+    """Tensors and time follow their side; in a batch large ones count as several."""
+    native = parse({"preprocess_settings": {"size": "native"}}, "test")
+    for side, images in ((128, 16384), (512, 4096), (1000, 4096)):
+        fixed = parse({"preprocess_settings": {"size": min(side, 1024)}}, "test")
+        for step in ("preprocess", "infer", "train"):
+            found = needs_of(step, native, images, native_side=side)
+            same = needs_of(step, fixed, images)
+            assert found.minutes == same.minutes
+            assert found.mem_mb <= same.mem_mb
+            assert found.mem_mb > images * side**2 * 2 / 1e6
+    unknown = needs_of("preprocess", native, 4096)
+    assert unknown == needs_of("preprocess", native, 4096, native_side=512)
+    batch = needs_of("train", native, 10, native_side=512).mem_mb
+    assert batch < 1.1 * needs_of("train", native, 10, native_side=128).mem_mb
 
 
 def test_the_symmetry_costs_time_not_memory():
