@@ -1,5 +1,10 @@
 """What a job asks a cluster for grows with its work."""
 
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from astromorph.needs import (
@@ -99,3 +104,23 @@ def test_the_symmetry_costs_time_not_memory():
     alone, turned = (needs_of("infer", rules, 16384) for rules in (one, eight))
     assert alone.mem_mb == turned.mem_mb > WITH_TORCH
     assert turned.minutes > 4 * (alone.minutes - 10)
+
+
+def test_what_the_guide_sets_grows_and_a_number_does_not(tmp_path):
+    """Its profile, with a training that fails each time it is tried."""
+    guide = (Path(__file__).parents[1] / "docs" / "slurm.md").read_text()
+    (profile,) = re.findall(r"```yaml\n(set-resources:.*?)```", guide, re.S)
+    said = 'echo "{resources.mem_mb} {resources.runtime}" >> said; false'
+    (tmp_path / "Snakefile").write_text(
+        f"rule train:\n    output: 'a'\n    shell: {said!r}\n"
+    )
+    command = [sys.executable, "-m", "snakemake", "--profile=p", "--cores=1"]
+    (tmp_path / "p").mkdir()
+    plain = re.sub(r"attempt \* ", "", profile)
+    for text, times in ((profile, (1, 2)), (plain, (1, 1))):
+        (tmp_path / "p" / "config.yaml").write_text(f"retries: 1\n{text}")
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 1, done.stderr
+        wanted = [f"{64000 * k} {1440 * k}" for k in times]
+        assert (tmp_path / "said").read_text().splitlines() == wanted
+        (tmp_path / "said").unlink()
