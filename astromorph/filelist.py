@@ -6,8 +6,9 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple, TextIO
@@ -89,7 +90,8 @@ def read_filelist(datafile: str | Path) -> Iterator[Entry]:
     A text list has a path a line; a CSV list (comma, semicolon or tab) is known
     by a `path` column, or by several, `path_g`, `path_r`, ..., whose files are
     the channels of one image. Lines that begin with ``#`` and empty lines are passed
-    over. A column with a name that the catalogue uses gets `listed_` before it.
+    over, but not within a quoted cell. A column with a name that the catalogue uses
+    gets `listed_` before it.
 
     Parameters
     ----------
@@ -104,25 +106,23 @@ def read_filelist(datafile: str | Path) -> Iterator[Entry]:
     Raises
     ------
     AstromorphError
-        The list is missing, a folder, not text, or names no file.
+        The list is missing, a folder, not text, or names no file; a quote in it is
+        not closed.
     """
     datafile = Path(datafile)
     folder = os.path.dirname(datafile)
     empty = True
-    try:
+    with _opened(datafile) as file:
         status = os.stat(datafile)
         several = _repeated(str(datafile), status.st_size, status.st_mtime_ns)
         occurrences: dict[str, int] = {}
-        with open(datafile, newline="", encoding="utf-8-sig") as file:
-            for listed, columns in _rows(file):
-                name, number, empty = "\0".join(listed), 1, False
-                if several and hash(name) in several:
-                    number = occurrences[name] = occurrences.get(name, 0) + 1
-                first, *more = _placed(folder, listed)
-                image_id = _image_id(name, number)
-                yield Entry(image_id, listed[0], first, columns, tuple(more))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise AstromorphError(_why_unreadable(datafile, error)) from None
+        for listed, columns in _rows(file):
+            name, number, empty = "\0".join(listed), 1, False
+            if several and hash(name) in several:
+                number = occurrences[name] = occurrences.get(name, 0) + 1
+            first, *more = _placed(folder, listed)
+            image_id = _image_id(name, number)
+            yield Entry(image_id, listed[0], first, columns, tuple(more))
     if empty:
         raise AstromorphError(
             f"{datafile}: the file list names no file; write a path a line, or CSV "
@@ -142,9 +142,14 @@ def read_paths(datafile: str | Path) -> Iterator[tuple[str, ...]]:
     ------
     tuple of str
         One file, or one per channel.
+
+    Raises
+    ------
+    AstromorphError
+        The list is missing, a folder, not text, or a quote in it is not closed.
     """
     folder = os.path.dirname(datafile)
-    with open(datafile, newline="", encoding="utf-8-sig") as file:
+    with _opened(datafile) as file:
         for listed, _ in _rows(file):
             yield _placed(folder, listed)
 
@@ -301,6 +306,16 @@ def _cells(columns: Mapping[str, str], chosen: Sequence[str] | None) -> str:
     return "".join(cells) + "\n"
 
 
+@contextmanager
+def _opened(datafile: str | Path) -> Iterator[TextIO]:
+    """Open a list; what goes wrong while it is read says which, and what to do."""
+    try:
+        with open(datafile, newline="", encoding="utf-8-sig") as file:
+            yield file
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise AstromorphError(_why_unreadable(datafile, error)) from None
+
+
 @functools.lru_cache(maxsize=4)
 def _repeated(datafile: str, size: int, time: int) -> frozenset[int]:
     """Hashes of all names that the list has more than once: a first reading."""
@@ -327,24 +342,56 @@ def _image_id(listed: str, number: int) -> str:
 
 
 def _rows(file: TextIO) -> Iterator[tuple[list[str], dict[str, str]]]:
-    lines = (line for line in file if line.strip() and not line.startswith("#"))
-    first = next(lines, "")
+    lines = enumerate(file)
+    wanted = ((k, n) for k, n in lines if n.strip() and not n.startswith("#"))
+    before, first = next(wanted, (0, ""))
     delimiter = max(",;\t", key=first.count)
-    header = [
-        cell.strip() for cell in next(csv.reader([first], delimiter=delimiter), [])
-    ]
-    at = [k for k, name in enumerate(header) if PATH.fullmatch(name)]
-    if "path" in header:
-        at = [header.index("path")]
-    if not at:
+    if not _path_columns(next(csv.reader([first], delimiter=delimiter), [])):
         if first:
             yield [first.strip()], {}
-        for line in lines:
-            yield [line.strip()], {}
+        for line in file:
+            if line.strip() and not line.startswith("#"):
+                yield [line.strip()], {}
         return
+    records = _records(chain([first], file), delimiter, before)
+    header = [cell.strip() for cell in next(records)]
+    if not (at := _path_columns(header)):
+        raise csv.Error("its header has no column `path`")
     names = [f"listed_{name}" if name in CATALOGUE_COLUMNS else name for name in header]
-    for cells in csv.reader(lines, delimiter=delimiter):
+    for cells in records:
         yield _csv_row(cells, names, at)
+
+
+def _path_columns(header: Sequence[str]) -> list[int]:
+    header = [name.strip() for name in header]
+    if "path" in header:
+        return [header.index("path")]
+    return [k for k, name in enumerate(header) if PATH.fullmatch(name)]
+
+
+def _records(lines: Iterable[str], delimiter: str, before: int) -> Iterator[list[str]]:
+    """Cells of each row; a quoted cell may span lines, which are then no comments."""
+    within, start = False, 0
+
+    def wanted() -> Iterator[str]:
+        nonlocal within, start
+        for number, line in enumerate(lines, start=before + 1):
+            if within:
+                yield line
+            elif line.strip() and not line.startswith("#"):
+                within, start = True, number
+                yield line
+
+    try:
+        # Strict, or a quote that is not closed takes the rows behind it.
+        for cells in csv.reader(wanted(), delimiter=delimiter, strict=True):
+            within = False
+            yield cells
+    except csv.Error as error:
+        raise csv.Error(
+            f'line {start}: {error}; a cell that begins with a quote (") must end with '
+            "one, and a quote within it is written twice"
+        ) from None
 
 
 def _csv_row(
@@ -359,7 +406,7 @@ def _csv_row(
     return [values[k] for k in at], further
 
 
-def _why_unreadable(datafile: Path, error: Exception) -> str:
+def _why_unreadable(datafile: str | Path, error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return f"{datafile}: there is no such file list; {HOW_TO_LIST}"
     if isinstance(error, IsADirectoryError):

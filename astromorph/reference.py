@@ -5,6 +5,7 @@ what all of them can look at, and rows that are appended do not change it.
 """
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from astromorph.errors import AstromorphError, FitsImageError
 from astromorph.filelist import HEAD, Entry, read_filelist
 from astromorph.preprocess import Measures, Scale, common_scale, measure
 from astromorph.settings import DataSettings, Settings, fixed_channels
+
+LOOKED_AT = 16  # images whose sizes stand for those of all
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,36 @@ def find_reference(settings: Settings, datafile: str | Path) -> Reference:
     """
     head = list(itertools.islice(read_filelist(datafile), HEAD))
     return reference_of(settings, head, datafile)
+
+
+def native_side(settings: Settings, datafile: str | Path) -> int | None:
+    """The side of the largest of the first 16 images, by their headers.
+
+    Parameters
+    ----------
+    settings : Settings
+        `data_settings` is used.
+    datafile : path
+        The file list.
+
+    Returns
+    -------
+    int or None
+        In pixels, of a square of as many; None where no file can be read.
+
+    Raises
+    ------
+    AstromorphError
+        The list cannot be read.
+    """
+    areas = []
+    for entry in itertools.islice(read_filelist(datafile), LOOKED_AT):
+        try:
+            facts = fits_image.describe(entry.paths, settings.data_settings)
+        except FitsImageError:
+            continue  # what is wrong with it is for `validate` to say
+        areas.append(facts.width * facts.height)
+    return math.ceil(math.sqrt(max(areas))) if areas else None
 
 
 def reference_of(

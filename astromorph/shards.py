@@ -20,7 +20,7 @@ from astromorph.progress import track
 from astromorph.provenance import canonical_json
 from astromorph.reference import Reference, find_reference, refuse_others
 from astromorph.settings import Settings, part_of
-from astromorph.tensor_file import SHARD_FORMAT, SHARD_VERSION, save_tensors
+from astromorph.tensor_file import SHARD_FORMAT, SHARD_VERSION, Joined, save_tensors
 
 LOG = logging.getLogger(__name__)
 
@@ -151,9 +151,9 @@ class _Shard:
     def write(self, path: str | Path) -> None:
         """Write all of it; `astromorph.cache.TensorShard` says what that is."""
         rules = self.settings.preprocess_settings
-        images = self.images[: len(self.shapes)]
+        images: Any = self.images[: len(self.shapes)]
         if rules.size == "native":
-            images = np.concatenate([self.images, *self.natives])
+            images = Joined(self.natives, rules.dtype)
         statistics = {
             name: np.array([s[name] for s in self.statistics], dtype=np.float32)
             for name in STATISTICS
@@ -166,7 +166,7 @@ class _Shard:
                 "images": images,
                 "shapes": np.array(self.shapes, dtype=np.int32).reshape(-1, 2),
                 "channels": self.reference.channels,
-                "valid": np.concatenate([np.empty(0, np.uint8), *self.valid]),
+                "valid": Joined(self.valid, "uint8"),
                 "image_ids": self.image_ids,
                 "rows": np.array(self.rows, dtype=np.int64),
                 "statistics": statistics,

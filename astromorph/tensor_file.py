@@ -7,8 +7,11 @@ member per tensor, aligned so that it can be mapped. `torch.load` with
 ``weights_only=True, mmap=True`` reads it.
 """
 
+import math
 import struct
 import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +33,22 @@ STORAGES = {
 }  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Arrays that become one tensor of one axis, without a copy that holds them all.
+
+    Attributes
+    ----------
+    parts : sequence of ndarray
+        In their order, each flattened.
+    dtype : dtype
+        Of all of them.
+    """
+
+    parts: "Sequence[NDArray[Any]]"
+    dtype: Any
+
+
 def save_tensors(path: str | Path, values: dict[str, Any]) -> None:
     """Write a ``.pt`` file, whole or not at all.
 
@@ -38,15 +57,16 @@ def save_tensors(path: str | Path, values: dict[str, Any]) -> None:
     path : path
         The file to write.
     values : dict
-        Plain values and arrays, nested in dicts, lists and tuples. Arrays become
-        tensors; they are written as they are, without another copy.
+        Plain values and arrays, nested in dicts, lists and tuples. Arrays, and
+        `Joined` ones, become tensors; they are written as they are, without another
+        copy.
 
     Raises
     ------
     TypeError
         A value is neither plain nor an array of a type that torch has.
     """
-    arrays: list[NDArray[Any]] = []
+    arrays: list[Sequence[NDArray[Any]]] = []
     pickled = b"\x80\x02" + _pickled(values, arrays) + b"."
     with (
         replacing(path) as temporary,
@@ -55,21 +75,22 @@ def save_tensors(path: str | Path, values: dict[str, Any]) -> None:
     ):
         archive.writestr(zipfile.ZipInfo(f"{ROOT}/data.pkl"), pickled)
         archive.writestr(zipfile.ZipInfo(f"{ROOT}/byteorder"), b"little")
-        for number, array in enumerate(arrays):
+        for number, parts in enumerate(arrays):
             name = f"{ROOT}/data/{number}"
             member = zipfile.ZipInfo(name)
             # A filler before the data, as torch writes it, aligns them.
             begin = file.tell() + 30 + len(name) + 4
             filler = -begin % ALIGNMENT
             member.extra = b"FB" + struct.pack("<H", filler) + b"Z" * filler
-            member.file_size = array.nbytes
+            member.file_size = sum(part.nbytes for part in parts)
             with archive.open(member, "w") as target:
-                if array.nbytes:
-                    target.write(array.data.cast("B"))
+                for part in parts:
+                    if part.nbytes:
+                        target.write(part.data.cast("B"))
         archive.writestr(zipfile.ZipInfo(f"{ROOT}/version"), b"3\n")
 
 
-def _pickled(value: Any, arrays: "list[NDArray[Any]]") -> bytes:
+def _pickled(value: Any, arrays: "list[Sequence[NDArray[Any]]]") -> bytes:
     """Opcodes of pickle protocol 2 that put a value on the stack."""
     if value is None:
         return b"N"
@@ -84,31 +105,47 @@ def _pickled(value: Any, arrays: "list[NDArray[Any]]") -> bytes:
         data = value.encode("utf-8", "surrogatepass")
         return b"X" + struct.pack("<I", len(data)) + data
     if isinstance(value, np.ndarray):
-        return _pickled_tensor(value, arrays)
+        array = _as_written(value)
+        arrays.append([array])
+        strides = tuple(step // array.itemsize for step in array.strides)
+        return _pickled_tensor(array.dtype, array.shape, strides, arrays)
+    if isinstance(value, Joined):
+        parts = [
+            _as_written(part.astype(value.dtype, copy=False)) for part in value.parts
+        ]
+        arrays.append(parts)
+        length = sum(part.size for part in parts)
+        return _pickled_tensor(np.dtype(value.dtype), (length,), (1,), arrays)
     if isinstance(value, dict):
         pairs = (part for pair in value.items() for part in pair)
         return b"}(" + b"".join(_pickled(part, arrays) for part in pairs) + b"u"
     if isinstance(value, list | tuple):
-        parts = b"(" + b"".join(_pickled(part, arrays) for part in value)
-        return b"]" + parts + b"e" if isinstance(value, list) else parts + b"t"
+        inner = b"(" + b"".join(_pickled(part, arrays) for part in value)
+        return b"]" + inner + b"e" if isinstance(value, list) else inner + b"t"
     raise TypeError(f"{type(value).__name__}: only plain values and arrays are written")
 
 
-def _pickled_tensor(array: "NDArray[Any]", arrays: "list[NDArray[Any]]") -> bytes:
-    """A call of torch's function that builds a tensor on a storage."""
-    storage = STORAGES.get(array.dtype.name)
+def _as_written(array: "NDArray[Any]") -> "NDArray[Any]":
+    return np.asarray(array, array.dtype.newbyteorder("<"), order="C")
+
+
+def _pickled_tensor(
+    dtype: Any,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    arrays: "list[Sequence[NDArray[Any]]]",
+) -> bytes:
+    """A call of torch's function that builds a tensor on the last storage."""
+    storage = STORAGES.get(dtype.name)
     if storage is None:
-        raise TypeError(f"{array.dtype}: allowed are {', '.join(STORAGES)}")
-    array = np.asarray(array, array.dtype.newbyteorder("<"), order="C")
-    strides = tuple(step // array.itemsize for step in array.strides)
+        raise TypeError(f"{dtype}: allowed are {', '.join(STORAGES)}")
     persistent = (
         b"(" + _pickled("storage", arrays) + b"ctorch\n" + storage.encode() + b"\n"
-        + _pickled(str(len(arrays)), arrays) + _pickled("cpu", arrays)
-        + _pickled(array.size, arrays) + b"tQ"
+        + _pickled(str(len(arrays) - 1), arrays) + _pickled("cpu", arrays)
+        + _pickled(math.prod(shape), arrays) + b"tQ"
     )  # fmt: skip
-    arrays.append(array)
     return (
         b"ctorch._utils\n_rebuild_tensor_v2\n(" + persistent + _pickled(0, arrays)
-        + _pickled(array.shape, arrays) + _pickled(strides, arrays)
+        + _pickled(shape, arrays) + _pickled(strides, arrays)
         + b"\x89ccollections\nOrderedDict\n)RtR"
     )  # fmt: skip

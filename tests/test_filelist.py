@@ -9,6 +9,7 @@ from astromorph.filelist import (
     list_columns,
     plan_shards,
     read_filelist,
+    read_paths,
 )
 from astromorph.repeated import repeated
 
@@ -95,6 +96,57 @@ def test_a_list_that_is_none_says_so(tmp_path, make, message):
     make(path)
     with pytest.raises(AstromorphError, match=message):
         list(read_filelist(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('path,label\na.fits,"12 inch\nb.fits,1\nc.fits,2\n', 2),
+        ('# mine\n\npath,label\na.fits,x\n# b\nb.fits,"1\nc.fits,"2\nd.fits,3\n', 6),
+        ('path,label\n"a.fits,1\nb.fits,2\n', 2),
+        ('path,"label\na.fits,1\nb.fits,2\n', 1),
+        ('path,label\na.fits,"M31" north\nb.fits,2\n', 2),
+        ('path,label\na.fits,"1\n' + "b.fits,2\n" * 20_000, 2),
+    ],
+    ids=["end", "next quote", "path", "header", "behind a quote", "long"],
+)
+def test_a_quote_that_is_not_closed_takes_no_rows_with_it(tmp_path, text, line):
+    """It is an error that names the line, whoever reads the list."""
+    path = tmp_path / "list.csv"
+    path.write_text(text)
+    message = rf"list\.csv: this CSV cannot be read: line {line}: .* written twice"
+    for reader in (read_filelist, read_paths):
+        with pytest.raises(AstromorphError, match=message):
+            list(reader(path))
+
+
+def test_quoted_cells_may_hold_quotes_lines_and_what_looks_like_a_comment(tmp_path):
+    """A row for each; quotes within a cell without them are text."""
+    text = (
+        'path,"a\n# label"\n'
+        'a.fits,"x\n# y\n\nz"\n# no row\n\n'
+        'b.fits,"12"" disc"\r\n'
+        'c.fits,a "b" 5\'10" c\n"d,1.fits",""\n'
+    )
+    entries = read(tmp_path, text)
+    assert [e.listed for e in entries] == ["a.fits", "b.fits", "c.fits", "d,1.fits"]
+    cells = ["x\n# y\n\nz", '12" disc', 'a "b" 5\'10" c', ""]
+    assert [e.columns for e in entries] == [{"a\n# label": cell} for cell in cells]
+    listed = [(str(tmp_path / e.listed),) for e in entries]
+    assert list(read_paths(tmp_path / "list.txt")) == listed
+
+
+def test_quotes_in_a_text_list_are_parts_of_names(tmp_path):
+    """There are no cells that they could open."""
+    names = ['"a.fits', 'b".fits', '"c.fits"']
+    assert [e.listed for e in read(tmp_path, "\n".join(names))] == names
+
+
+@pytest.mark.parametrize("reader", [read_filelist, read_paths])
+def test_a_missing_list_is_told_by_all_that_read_it(tmp_path, reader):
+    """With its name."""
+    with pytest.raises(AstromorphError, match=r"gone\.txt: there is no such file list"):
+        list(reader(tmp_path / "gone.txt"))
 
 
 def entries(number: int) -> list[Entry]:

@@ -40,6 +40,7 @@ LAYERS = [
     {
         "tensor_file",
         "tile_decoder",
+        "gzip_tiles",
         "filelist",
         "duplicates",
         "fits_header",
@@ -119,7 +120,7 @@ TORCH = {
 }  # fmt: skip
 # The last two write tables: their keywords and types are the formats' own.
 FITS = {
-    "fits_file", "fits_facts", "fits_image", "celestial", "tile_decoder",
+    "fits_file", "fits_facts", "fits_image", "celestial", "tile_decoder", "gzip_tiles",
     "export_fits", "export_votable",
 }  # fmt: skip
 MODULES = sorted(p.stem for p in PACKAGE.glob("*.py") if p.stem != "__init__")

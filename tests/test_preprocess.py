@@ -1,8 +1,11 @@
 """From image to tensor: crops, resizing by valid pixels, stretches."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
+from astropy.io import fits
 from astropy.stats import sigma_clipped_stats
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -14,8 +17,10 @@ from astromorph.background import clipped
 from astromorph.errors import FitsImageError
 from astromorph.fits_image import Image
 from astromorph.preprocess import common_scale, measure, prepare
+from astromorph.reference import native_side
 from astromorph.resample import resize
-from astromorph.settings import PreprocessSettings
+from astromorph.settings import PreprocessSettings, parse
+from astromorph.shards import preprocess
 
 
 def image(pixels, mask=None) -> Image:
@@ -321,3 +326,32 @@ def test_extreme_values_give_an_image_or_a_reason(interval):
         assert "too large" in str(error)
     else:
         assert np.isfinite(prepared.pixels).all()
+
+
+def test_a_shard_of_images_that_keep_their_size_is_held_once(tmp_path):
+    """Large ones take gigabytes; what is written is no second copy of them."""
+    pixels = np.random.default_rng(1).normal(size=(500, 500)).astype(np.float32)
+    fits.PrimaryHDU(pixels).writeto(tmp_path / "a.fits")
+    (tmp_path / "list.txt").write_text("a.fits\n" * 60)
+    native = parse({"preprocess_settings": {"size": "native"}}, "test")
+    target = tmp_path / "a.pt", tmp_path / "a.csv"
+    tracemalloc.start()
+    preprocess(native, tmp_path / "list.txt", (0, 60), *target)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    tensors = 60 * 500**2 * 2
+    assert tensors < (tmp_path / "a.pt").stat().st_size < 1.2 * tensors
+    assert peak < 1.7 * tensors
+
+
+def test_the_side_of_images_that_keep_theirs_is_looked_up(tmp_path):
+    """The largest of the first 16; files without an image are for others to name."""
+    native = parse({"preprocess_settings": {"size": "native"}}, "test")
+    for k, shape in enumerate([(30, 20), (40, 90), (500, 500)]):
+        fits.PrimaryHDU(np.ones(shape, np.float32)).writeto(tmp_path / f"{k}.fits")
+    (tmp_path / "list.txt").write_text("gone.fits\n" + "0.fits\n" * 14 + "1.fits\n")
+    assert native_side(native, tmp_path / "list.txt") == 60
+    (tmp_path / "list.txt").write_text("0.fits\n" * 16 + "2.fits\n")
+    assert native_side(native, tmp_path / "list.txt") == 25
+    (tmp_path / "list.txt").write_text("gone.fits\n")
+    assert native_side(native, tmp_path / "list.txt") is None

@@ -10,10 +10,12 @@ import re
 import subprocess
 import sys
 import zipfile
+import zlib
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -377,3 +379,91 @@ def test_a_table_without_end_before_the_image_is_not_unpacked(tmp_path):
         with pytest.raises(FitsImageError, match="more than are unpacked"):
             reader([path], DataSettings())
     assert fits_file.FARTHEST > 2**32  # what people have is below
+
+
+def tiled(path: Path, method: str, tile: bytes, offset: int = 0) -> None:
+    """An image of 200 by 200 pixels in one tile, which is packed with gzip."""
+    pixels = np.random.default_rng(1).normal(size=(200, 200)).astype(np.float32)
+    level = 0.0 if method.startswith("GZIP") else 16.0
+    image = fits.CompImageHDU(
+        pixels, compression_type=method, tile_shape=(200, 200), quantize_level=level
+    )
+    image.writeto(path)
+    with fits.open(path, disable_image_compression=True) as file:
+        header, names = file[1].header.copy(), file[1].columns.names
+    packed = "COMPRESSED_DATA" if level == 0 else "GZIP_COMPRESSED_DATA"
+    row = b"".join(
+        np.array([len(tile) * (name == packed), offset], ">i4").tobytes()
+        if name.endswith("DATA") else np.ones(1, ">f8").tobytes()
+        for name in names
+    )  # fmt: skip
+    header["NAXIS1"], header["PCOUNT"] = len(row), len(tile) - offset
+    data = row + tile + bytes(-offset)
+    whole = fits.PrimaryHDU().header.tostring() + header.tostring()
+    path.write_bytes(whole.encode() + data + bytes(-len(data) % 2880))
+
+
+@pytest.fixture(scope="module")
+def bomb() -> bytes:
+    """300 MB of zeros in 300 kB, as two members of which the first is small."""
+    packer = zlib.compressobj(9, wbits=31)
+    parts = [packer.compress(bytes(10**7)) for _ in range(30)]
+    return gzip.compress(bytes(100)) + b"".join(parts) + packer.flush()
+
+
+@pytest.mark.parametrize("method", ["GZIP_1", "GZIP_2", "RICE_1", "HCOMPRESS_1"])
+def test_a_tile_is_unpacked_no_further_than_its_pixels(tmp_path, bomb, method):
+    """Whatever compresses the image, a tile of it may be packed with gzip."""
+    path = tmp_path / "a.fits"
+    tiled(path, method, bomb)
+    before = memory()
+    with pytest.raises(FitsImageError, match="unpacks to more than the 320000 bytes"):
+        read([path], DataSettings())
+    assert memory() - before < 50e6
+
+
+def test_a_tile_before_the_first_is_refused(tmp_path, bomb):
+    """Python would count its bytes from the end, where the bomb is."""
+    path = tmp_path / "a.fits"
+    tiled(path, "GZIP_1", bomb, offset=-len(bomb) - 100)
+    before = memory()
+    with pytest.raises(FitsImageError, match="a tile before the first"):
+        read([path], DataSettings())
+    assert memory() - before < 50e6
+
+
+def test_large_tiles_of_gzip_keep_their_pixels(tmp_path):
+    """What is looked at before is then decoded; of a cube no more than is asked for."""
+    cube = np.random.default_rng(1).normal(size=(5, 2, 200, 300)).astype(np.float32)
+    path = tmp_path / "a.fits"
+    image = fits.CompImageHDU(
+        cube, compression_type="GZIP_1", quantize_level=0, tile_shape=(2, 1, 150, 300)
+    )
+    image.writeto(path)
+    flat = cube.reshape(10, 200, 300)
+    for planes, truth in ((7, flat[7:8]), ("channels 3:9", flat[3:9])):
+        pixels = read([path], DataSettings(planes=planes))[1].pixels
+        np.testing.assert_array_equal(pixels, truth)
+    raw = path.read_bytes()
+    assert raw.count(b"\x1f\x8b\x08") == 12  # tiles: 3 by 2 by 2
+    at = raw.rindex(b"\x1f\x8b\x08")
+    path.write_bytes(raw[:at] + bytes(100) + raw[at + 100 :])
+    np.testing.assert_array_equal(
+        read([path], DataSettings(planes=7))[1].pixels, flat[7:8]
+    )
+    with pytest.raises(FitsImageError, match="damaged"):
+        read([path], DataSettings(planes=9))
+
+
+def test_bytes_per_pixel_that_rice_does_not_know_are_refused(tmp_path):
+    """The decoder would read behind its memory, and end the process."""
+    path = tmp_path / "a.fits"
+    pixels = np.random.default_rng(1).integers(0, 99, (200, 200)).astype(np.int32)
+    fits.CompImageHDU(pixels, compression_type="RICE_1").writeto(path)
+    raw = path.read_bytes()
+    at = raw.index(b"ZVAL2   =")
+    for size in (8, 100_000):
+        path.write_bytes(raw[:at] + b"ZVAL2   = %20d" % size + raw[at + 30 :])
+        for reader in (describe, read):
+            with pytest.raises(FitsImageError, match=f"RICE tiles is {size}; allowed"):
+                reader([path], DataSettings())

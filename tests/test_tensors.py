@@ -2,6 +2,7 @@
 
 import math
 import os
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from astromorph.evaluate import STILL
 from astromorph.networks import AstroMorphologyModel, NLayerResnet, build_network
 from astromorph.settings import AugmentationSettings, NetworkSettings
 from astromorph.split import split
-from astromorph.tensor_file import save_tensors
+from astromorph.tensor_file import Joined, save_tensors
 
 
 class Malicious:
@@ -95,6 +96,25 @@ def test_tensor_files_are_those_of_torch(tmp_path, dtype, mmap):
     torch.save(found, tmp_path / "b.pt")
     again = torch.load(tmp_path / "b.pt", weights_only=True)
     assert again["plain"] == found["plain"]
+
+
+@pytest.mark.parametrize("lengths", [(), (0,), (3, 0, 2), (10**6,) * 20])
+def test_joined_arrays_are_one_tensor_without_a_copy(tmp_path, lengths):
+    """The file is that of the concatenated array, bit for bit."""
+    rng = np.random.default_rng(0)
+    parts = [rng.random(length).astype("float16") for length in lengths]
+    whole = np.concatenate([np.empty(0, "float16"), *parts])
+    save_tensors(tmp_path / "a.pt", {"x": whole, "y": [1]})
+    tracemalloc.start()
+    save_tensors(tmp_path / "b.pt", {"x": Joined(parts, "float16"), "y": [1]})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    found = torch.load(tmp_path / "b.pt", weights_only=True)["x"]
+    np.testing.assert_array_equal(found.numpy(), whole)
+    assert found.numpy().dtype == whole.dtype
+    if whole.size:
+        assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "b.pt").read_bytes()
+    assert peak < 10**6
 
 
 def test_tensor_files_hold_nothing_else(tmp_path):

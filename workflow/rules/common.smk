@@ -1,4 +1,5 @@
 # What all rules share: the settings, the shards, the code that jobs run.
+import functools
 import os
 import sys
 from pathlib import Path
@@ -105,13 +106,24 @@ def every(pattern):
     return expand(pattern, shard=list(SHARDS))
 
 
+@functools.cache
+def native_side():
+    """The side that images have which keep their size; looked at when a job asks."""
+    if SETTINGS.preprocess_settings.size != "native":
+        return needs.NATIVE
+    from astromorph import reference
+
+    return reference.native_side(SETTINGS, DATAFILE) or needs.NATIVE
+
+
 def asked(step, cores=1):
     """Memory and time of a job, more at each attempt; what a cluster is asked for."""
 
     def at(wildcards, attempt):
         shard = SHARDS.get(wildcards.get("shard"))
         images = shard.stop - shard.start if shard else IMAGES
-        return needs.needs_of(step, SETTINGS, images, cores).at(attempt)
+        first = needs.needs_of(step, SETTINGS, images, cores, native_side())
+        return first.at(attempt)
 
     return {
         "mem_mb": lambda wildcards, attempt: at(wildcards, attempt).mem_mb,
