@@ -75,7 +75,8 @@ if Path("results/catalogue.csv").exists() and not any(p.exists() for p in MEMORY
 # Snakemake takes braces in a name for wildcards, and cannot be told otherwise. The list
 # need not be an input, as each job knows by params what it has of it.
 LISTED = [] if "{" in DATAFILE else DATAFILE
-MODEL = SETTINGS.trained_network_name or "results/model/model.pt"
+OWN_MODEL = "results/model/model.pt"
+MODEL = SETTINGS.trained_network_name or OWN_MODEL
 if "{" in MODEL:
     raise WorkflowError(
         f"`trained_network_name`: found {MODEL!r}; the workflow allows no braces in it, "
