@@ -10,9 +10,8 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import FrameType
 
 import torch
 from torch import Tensor, distributed, nn
@@ -76,11 +75,7 @@ def gathered(value: Tensor) -> Tensor:
 
 def agreed(value: bool) -> bool:
     """What all processes say: True where each of them does."""
-    if world() > 1:
-        said = _shared(float(value))
-        distributed.all_reduce(said, distributed.ReduceOp.MIN)
-        value = bool(said)
-    return value
+    return not largest(int(not value))
 
 
 def largest(value: int) -> int:
@@ -107,10 +102,32 @@ def wait() -> None:
         distributed.barrier()
 
 
-def _shared(value: float) -> Tensor:
+def _shared(value: int) -> Tensor:
     """A number as a tensor that processes can exchange."""
     device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
     return torch.tensor(value, device=device)
+
+
+@contextmanager
+def heeding(heed: Callable[[int], None]) -> Iterator[None]:
+    """Do something at a signal that means the end; only a main thread can.
+
+    Parameters
+    ----------
+    heed : callable
+        Takes the signal's number.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {
+        number: signal.signal(number, lambda got, _: heed(got)) for number in SIGNALS
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def spread_over(learner: nn.Module, device: torch.device) -> nn.Module:
@@ -202,31 +219,16 @@ def start(arguments: Sequence[str], devices: int, nodes: int) -> None:
     command += [f"--nproc-per-node={devices}", "-m", *arguments]
     # Else torchrun says at length that it sets this.
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
-    with subprocess.Popen(command, env=environment) as process, _passing_on(process):
+    with (
+        subprocess.Popen(command, env=environment) as process,
+        heeding(lambda _: process.terminate()),  # all that torchrun passes on
+    ):
         failed = process.wait()
     if failed:
         raise AstromorphError(
             f"one of {devices} processes that trained together has failed, which ended "
             "the others; its error stands above"
         )
-
-
-@contextmanager
-def _passing_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Signals that mean the end reach the processes; torchrun knows SIGTERM alone."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(number: int, frame: FrameType | None) -> None:
-        process.terminate()
-
-    before = {number: signal.signal(number, end) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _port(given: Mapping[str, str]) -> int:

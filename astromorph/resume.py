@@ -8,16 +8,15 @@ import hashlib
 import logging
 import math
 import signal
-import threading
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from astromorph import distributed
 from astromorph.cache import load_plain, save_plain
@@ -97,8 +96,8 @@ class Checkpoints:
         for path in self._found():
             try:
                 values = self._read(path)
-                if not self._allowed(path, int(values["epochs"]), values["trainer"]):
-                    continue
+                if values["trainer"]["epoch"] > self.epochs:
+                    continue  # of a longer training at the same pace
                 self._bring(trainer, values)
             except (AstromorphError, *UNFIT) as error:
                 if of_machine(error):  # memory or device, not the file
@@ -156,35 +155,35 @@ class Checkpoints:
                 f"{self.epochs}; {held}; run the same again to go on"
             )
 
-    def write(self, trainer: "ByolTrainer") -> Path:
-        """Write a checkpoint; the first process does, what all of them know."""
-        path = self._path(trainer.step)
-        totals = distributed.gathered(trainer.totals)
-        if distributed.rank() == 0:
-            values = {
-                "format": CHECKPOINT_FORMAT,
-                "format_version": CHECKPOINT_VERSION,
-                "epochs": self.epochs,
-                "totals": totals,
-                "trainer": trainer.state(),
-            }
-            save_plain(path, values)
-            self._keep(KEPT, trainer.step)
-        self._last = time.monotonic()
-        return path
-
     def _try_to_write(self, trainer: "ByolTrainer") -> str:
-        """Write a checkpoint; that it cannot be written does not end a training."""
+        """Write a checkpoint; that it cannot be written does not end a training.
+
+        The first process does, what all of them know.
+        """
+        path, totals = self._path(trainer.step), distributed.gathered(trainer.totals)
+        self._last = time.monotonic()
         reason = "the loss is not finite"
         try:
-            if torch.isfinite(distributed.total(trainer.totals)).all():
-                return f"{self.write(trainer)} holds it"
+            if torch.isfinite(totals).all():
+                if distributed.rank() == 0:
+                    self._write(path, trainer, totals)
+                return f"{path} holds it"
         except WriteError as error:
             reason = str(error)
         LOG.warning("no checkpoint: %s", reason)
-        self._last = time.monotonic()
         kept = next(iter(self._found()), None)
         return f"{kept} holds what was before" if kept else "nothing holds it"
+
+    def _write(self, path: Path, trainer: "ByolTrainer", totals: Tensor) -> None:
+        values = {
+            "format": CHECKPOINT_FORMAT,
+            "format_version": CHECKPOINT_VERSION,
+            "totals": totals,
+            "trainer": trainer.state(),
+        }
+        save_plain(path, values)
+        self._keep(KEPT, trainer.step)
+        self._last = time.monotonic()  # writing may take long
 
     def finish(self, trainer: "ByolTrainer") -> None:
         """The end is there: it stays, those before it go."""
@@ -192,22 +191,13 @@ class Checkpoints:
         if distributed.rank() == 0:
             self._keep(1, trainer.step)
 
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Heed signals in the meantime; only a main thread can."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
+    def listening(self) -> AbstractContextManager[None]:
+        """Heed signals in the meantime."""
 
-        def heed(number: int, frame: FrameType | None) -> None:
+        def heed(number: int) -> None:
             self._signal = number
 
-        before = {number: signal.signal(number, heed) for number in distributed.SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        return distributed.heeding(heed)
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:09d}.pt"
@@ -229,17 +219,6 @@ class Checkpoints:
         """What a killed process left half-written goes."""
         for left in self.folder.glob(".step-*.tmp"):
             left.unlink(missing_ok=True)
-
-    def _allowed(self, path: Path, epochs: int, state: dict[str, Any]) -> bool:
-        if epochs == self.epochs or state["epoch"] <= self.epochs:
-            return True
-        LOG.warning(
-            "%s is of epoch %d; only %d are asked for",
-            path,
-            state["epoch"],
-            self.epochs,
-        )
-        return False
 
     def _say_why_afresh(self) -> None:
         """Where there is a training of another number of epochs."""

@@ -137,6 +137,10 @@ def stands(path):
     return lambda wildcards: sources.state([path]) if path else ""
 
 
+# Of a model that is named; the workflow's own is known by what made it.
+GIVEN_MODEL = stands(None if MODEL == OWN_MODEL else MODEL)
+
+
 def table(path, row_bytes, name, caption, category):
     """A table that the report holds, unless so many images make it too large."""
     if IMAGES * row_bytes > MOST_REPORTED:

@@ -16,7 +16,7 @@ rule infer:
     params:
         settings=part("infer"),
         code=code_digest("infer"),
-        model=stands(None if MODEL == OWN_MODEL else MODEL),
+        model=GIVEN_MODEL,
     shell:
         "python -m astromorph infer --settings {params.settings:q}"
         " --threads {threads} --trained-network-name {input.model:q}"

@@ -19,7 +19,7 @@ rule report_settings:
     params:
         settings=part("report_settings"),
         code=code_digest("settings_page"),
-        model=stands(None if MODEL == OWN_MODEL else MODEL),
+        model=GIVEN_MODEL,
     shell:
         "python -m astromorph report settings --settings {params.settings:q}"
         " --trained-network-name {input.model:q} --output {output.page:q}"
