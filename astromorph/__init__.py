@@ -8,31 +8,31 @@ import importlib.metadata
 from typing import Any
 
 _HOMES = {
-    "BYOL": "byol",
-    "cosine_loss": "byol",
-    "ByolTrainer": "trainer",
-    "MinMaxNorm": "networks",
-    "CachedDataset": "datasets",
-    "MappedDataset": "datasets",
-    "NativeDataset": "datasets",
-    "FitsFilelistDataset": "fits_dataset",
-    "SizeBucketSampler": "batching",
-    "collate_images": "batching",
-    "split_images": "batching",
-    "LARS": "optimise",
-    "moving_average_decay": "optimise",
-    "warm_up_cosine": "optimise",
-    "SkyAugmentation": "augment",
-    "NLayerResnet": "networks",
-    "AstroMorphologyModel": "networks",
-    "PreparedImages": "prepared",
-    "prepared_images": "prepared",
-    "start_from_sky": "initial_weights",
-    "lessons_for": "teacher",
-    "load_model": "checkpoint",
-    "embeddings_of": "embed",
+    "BYOL": "byol.byol",
+    "cosine_loss": "byol.byol",
+    "ByolTrainer": "training.trainer",
+    "MinMaxNorm": "models.encoders",
+    "CachedDataset": "datasets.tensor_datasets",
+    "MappedDataset": "datasets.tensor_datasets",
+    "NativeDataset": "datasets.tensor_datasets",
+    "FitsFilelistDataset": "datasets.filelist_dataset",
+    "SizeBucketSampler": "datasets.batching",
+    "collate_images": "datasets.batching",
+    "split_images": "datasets.batching",
+    "LARS": "byol.optimise",
+    "moving_average_decay": "byol.optimise",
+    "warm_up_cosine": "byol.optimise",
+    "SkyAugmentation": "byol.augment",
+    "NLayerResnet": "models.encoders",
+    "AstroMorphologyModel": "models.encoders",
+    "PreparedImages": "preprocessing.in_memory",
+    "prepared_images": "preprocessing.in_memory",
+    "start_from_sky": "byol.start_weights",
+    "lessons_for": "training.auxiliary_task",
+    "load_model": "byol.model_file",
+    "embeddings_of": "embedding.embed",
     "AstromorphError": "errors",
-    "Settings": "settings",
+    "Settings": "settings.sections",
 }
 __all__ = sorted([*_HOMES, "__version__"])
 
@@ -46,14 +46,14 @@ def __getattr__(name: str) -> Any:
     if name == "astromorph":
         from astromorph.moved import told
 
-        told("astromorph.astromorph", "astromorph.cli.main")
+        told("astromorph.astromorph", "astromorph.cli.main.main")
         return _command
     raise AttributeError(f"module 'astromorph' has no attribute {name!r}")
 
 
 def _command(args: list[str] | None = None, prog_name: str = "astromorph") -> None:
     """The command line, as version 0.1 called it."""
-    importlib.import_module("astromorph.cli").main(args)
+    importlib.import_module("astromorph.cli.main").main(args)
 
 
 def __dir__() -> list[str]:

@@ -1,6 +1,6 @@
 """``python -m astromorph``."""
 
-from astromorph.cli import main
+from astromorph.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from astromorph.checkpoint import ModelFile, build, save_model
+from astromorph.byol.model_file import ModelFile, build, save_model
 from astromorph.errors import AstromorphError
-from astromorph.settings import parse, part_of
+from astromorph.settings.sections import parse, part_of
 
 LOG = logging.getLogger(__name__)
 LAYERS = ("layer1", "layer2", "layer3", "layer4")

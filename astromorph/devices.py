@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from astromorph.artefacts import replacing
+from astromorph.artefacts.tables import replacing
 from astromorph.trouble import WriteError
 
 LOG = logging.getLogger(__name__)

@@ -2,10 +2,8 @@
 
 import functools
 import importlib
-import sys
 import warnings
 from collections.abc import Callable, Mapping
-from types import ModuleType
 from typing import Any, ParamSpec, TypeVar
 
 _TOLD: set[str] = set()
@@ -50,58 +48,10 @@ def moved(module: str, homes: Mapping[str, str], name: str) -> Any:
     AttributeError
         It is none of them.
     """
-    if f"{module}.{name}" in OLD_MODULES:
-        return sys.modules[f"{module}.{name}"]
     if name not in homes:
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
     told(f"{module}.{name}", f"{homes[name]}.{name}", 4)
     return getattr(importlib.import_module(homes[name]), name)
-
-
-class OldModule(ModuleType):
-    """A module that is gone; its names come from where they are now."""
-
-    def __getattr__(self, name: str) -> Any:
-        """One of its names."""
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return moved(self.__name__, OLD_MODULES[self.__name__], name)
-
-
-_OLD = "astromorph.old_parts"
-OLD_MODULES: dict[str, dict[str, str]] = {
-    "astromorph.byol.byol": {
-        "BYOL": "astromorph.byol",
-        "cosine_loss": "astromorph.byol",
-    },
-    "astromorph.byol.byol_trainer": {"ByolTrainer": "astromorph.trainer"},
-    "astromorph.byol.min_max_norm": {"MinMaxNorm": "astromorph.networks"},
-    "astromorph.datasets.base_dataset": {"BaseDataset": _OLD},
-    "astromorph.datasets.filelist_dataset": {
-        "FitsFilelistDataset": "astromorph.fits_dataset"
-    },
-    "astromorph.datasets.helpers": {"make_4D": _OLD, "augment_image": _OLD},
-    "astromorph.models.astro_morphology_model": {
-        "AstroMorphologyModel": "astromorph.networks"
-    },
-    "astromorph.models.fewer_layers_resnet": {"NLayerResnet": "astromorph.networks"},
-}
-
-
-def old_modules(parent: str) -> None:
-    """Let the modules that a former package had be imported.
-
-    Python looks for them where the parent has put them, although that is no
-    package any more.
-
-    Parameters
-    ----------
-    parent : str
-        The module that was a package.
-    """
-    for name in OLD_MODULES:
-        if name.rpartition(".")[0] == parent:
-            sys.modules.setdefault(name, OldModule(name))
 
 
 def old_attribute(owner: str, old: str, new: str) -> property:

@@ -1,6 +1,6 @@
 """Settings by the names and with the fields that version 0.1 had.
 
-They serve code that was written for it. New code uses `astromorph.settings.Settings`,
+They serve code that was written for it. New code uses `astromorph.Settings`,
 which reads the same files.
 """
 
@@ -42,7 +42,7 @@ class TrainingSettings(FileSettings):
     epochs : int
         At least 1.
     network_name : str
-        A key of `astromorph.models.DEFAULT_MODELS`.
+        A key of `astromorph.models.names.DEFAULT_MODELS`.
     network_settings : dict
         Keywords of that network.
     byol_settings : dict

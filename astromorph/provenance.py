@@ -11,17 +11,15 @@ import hashlib
 import importlib.metadata
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).parent
 # Their effect reaches a step as the values in its settings string, or not at all.
-UNTRACKED = frozenset(
-    {
-        "__init__", "__main__", "arguments", "cli", "commands", "errors", "progress",
-        "settings", "trouble",
-    }
+UNTRACKED = (
+    "cli", "errors", "progress", "trouble",
+    "settings.loading", "settings.sections", "settings.steps",
 )  # fmt: skip
 PAGES = (".html", ".js")
 RECORDED_PACKAGES = ("astromorph", "torch", "torchvision", "astropy", "numpy")
@@ -71,12 +69,12 @@ def code_digest(*modules: str) -> str:
 
     Syntax trees without docstrings are compared: a comment or another layout
     changes nothing, a real edit does, also one of a page's template. `UNTRACKED`
-    modules do not count.
+    modules and folders do not count, nor do imports for type checkers alone.
 
     Parameters
     ----------
     *modules : str
-        Names inside the package, such as ``"export_csv"``.
+        Names inside the package, such as ``"export.tables.csv"``.
 
     Returns
     -------
@@ -87,29 +85,67 @@ def code_digest(*modules: str) -> str:
     waiting = list(modules)
     while waiting:
         module = waiting.pop()
-        if module not in seen and module not in UNTRACKED:
+        if module not in seen and not _is_untracked(module):
             seen.add(module)
             waiting.extend(imported_modules(module))
     return digest(f"{m}={_meaning(m)}" for m in sorted(seen))
 
 
+def _is_untracked(module: str) -> bool:
+    return any(module == name or module.startswith(f"{name}.") for name in UNTRACKED)
+
+
 @functools.cache
 def imported_modules(module: str) -> frozenset[str]:
-    """Modules of this package that `module` imports, anywhere in its text."""
+    """Modules of this package that `module` imports when it runs.
+
+    Imports inside functions count, imports under ``if TYPE_CHECKING:`` do not.
+
+    Parameters
+    ----------
+    module : str
+        Its name inside the package, such as ``"training.train"``.
+
+    Returns
+    -------
+    frozenset of str
+        Names of the same form.
+    """
     names: set[str] = set()
-    for node in ast.walk(_tree(module)):
+    for node in _executed(_tree(module)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
             names.add(node.module)
-    parts = [name.split(".") for name in names]
-    found = {p[1] for p in parts if p[0] == PACKAGE.name and len(p) > 1}
-    return frozenset(m for m in found if (PACKAGE / f"{m}.py").is_file())
+    prefix = f"{PACKAGE.name}."
+    found = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
+    return frozenset(name for name in found if _path(name).is_file())
+
+
+def _executed(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes of a module but those that only type checkers see."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if isinstance(node, ast.If) and _is_for_types_only(node.test):
+            waiting.extend(node.orelse)
+        else:
+            waiting.extend(ast.iter_child_nodes(node))
+
+
+def _is_for_types_only(test: ast.expr) -> bool:
+    name = test.attr if isinstance(test, ast.Attribute) else getattr(test, "id", "")
+    return name == "TYPE_CHECKING"
+
+
+def _path(module: str) -> Path:
+    return PACKAGE.joinpath(*module.split(".")).with_suffix(".py")
 
 
 def _tree(module: str) -> ast.Module:
-    path = PACKAGE / f"{module}.py"
+    path = _path(module)
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 
 
@@ -131,7 +167,7 @@ def _texts(tree: ast.Module) -> set[str]:
 
 
 def _template(name: str) -> str:
-    path = PACKAGE / "templates" / name
+    path = PACKAGE / "pages" / "templates" / name
     return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 

@@ -32,9 +32,9 @@ from astromorph import (
     prepared_images,
     start_from_sky,
 )
-from astromorph.metrics import found_again, knn_score, rank_me, whitened
-from astromorph.settings import AugmentationSettings
-from astromorph.simulate import simulate
+from astromorph.embedding.metrics import found_again, knn_score, rank_me, whitened
+from astromorph.settings.sections import AugmentationSettings
+from astromorph.sky.simulate import simulate
 
 NUMBER, EPOCHS, BATCH_SIZE, LESSONS = 210, 12, 32, 1000
 

@@ -25,26 +25,26 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 from astropy.io import fits
 
-from astromorph.fits_facts import ImageFacts
-from astromorph.fits_image import write
-from astromorph.settings import Settings
-from astromorph.shards import preprocess
-from astromorph.validate import validate
+from astromorph.catalogue.validate import validate
+from astromorph.fits.facts import ImageFacts
+from astromorph.fits.image import write
+from astromorph.preprocessing.preprocess import preprocess
+from astromorph.settings.sections import Settings
 
 SIDE = 128
 SHORT = 1000  # files of the shorter list
 CHILD = """
 import resource, sys, time
-from astromorph.settings import Settings
+from astromorph.settings.sections import Settings
 from pathlib import Path
 step, datafile, stop, folder = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
 start = time.perf_counter()
 if step == "validate":
-    from astromorph.validate import validate
+    from astromorph.catalogue.validate import validate
     validate(Settings(), datafile, f"{folder}/c.csv", f"{folder}/p.html", 1)
 else:
-    from astromorph.filelist import plan_shards, read_filelist
-    from astromorph.shards import preprocess
+    from astromorph.filelist.entries import plan_shards, read_filelist
+    from astromorph.preprocessing.preprocess import preprocess
     for shard in plan_shards(read_filelist(datafile)):
         out = f"{folder}/a.pt", f"{folder}/a.csv"
         preprocess(Settings(), datafile, (shard.start, shard.stop), *out)

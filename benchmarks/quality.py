@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from astromorph.simulate import simulate
+from astromorph.sky.simulate import simulate
 
 Settings = dict[str, Any]
 RECIPES: dict[str, Settings] = {

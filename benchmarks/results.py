@@ -25,11 +25,11 @@ from pathlib import Path
 
 import numpy as np
 
-from astromorph import artefacts
-from astromorph.artefacts import CATALOGUE_COLUMNS, SPLIT_COLUMNS, Embeddings
-from astromorph.settings import Settings, parse, part_of
-from astromorph.table_rows import Inputs
-from astromorph.tensor_file import SHARD_FORMAT, SHARD_VERSION, save_tensors
+from astromorph.artefacts import tables as artefacts
+from astromorph.artefacts.table_rows import Inputs
+from astromorph.artefacts.tables import CATALOGUE_COLUMNS, SPLIT_COLUMNS, Embeddings
+from astromorph.artefacts.tensor_file import SHARD_FORMAT, SHARD_VERSION, save_tensors
+from astromorph.settings.sections import Settings, parse, part_of
 
 LATENT, KINDS = 16, 12
 ROWS_OF_A_SHARD = 16_384
@@ -112,7 +112,7 @@ def make_tensors(folder: Path, ids: list[str], side: int) -> None:
 
 def make_model(path: Path) -> None:
     """A model file; the gallery wants its settings alone."""
-    from astromorph.checkpoint import ModelFile, fresh, save_model
+    from astromorph.byol.model_file import ModelFile, fresh, save_model
 
     state = fresh(Settings(), 1).state_dict()
     file = ModelFile(state, part_of(Settings(), "train"), 1, "{}", "0")
@@ -124,7 +124,7 @@ def embeddings_of(folder: Path) -> list[Path]:
 
 
 def step_analyse(folder: Path, cores: int) -> None:
-    from astromorph.analyse import analyse
+    from astromorph.analysis.analyse import analyse
 
     analyse(
         Settings(),
@@ -144,26 +144,26 @@ def inputs_of(folder: Path) -> Inputs:
 
 
 def step_csv(folder: Path, cores: int) -> None:
-    from astromorph.export_csv import export_csv
+    from astromorph.export.tables.csv import export_csv
 
     export_csv(Settings(), inputs_of(folder), folder / "export" / "embeddings.csv")
 
 
 def step_parquet(folder: Path, cores: int) -> None:
-    from astromorph.export_parquet import export_parquet
+    from astromorph.export.tables.parquet import export_parquet
 
     output = folder / "export" / "embeddings.parquet"
     export_parquet(Settings(), inputs_of(folder), output)
 
 
 def step_fits(folder: Path, cores: int) -> None:
-    from astromorph.export_fits import export_fits
+    from astromorph.export.tables.fits import export_fits
 
     export_fits(Settings(), inputs_of(folder), folder / "export" / "embeddings.fits")
 
 
 def step_votable(folder: Path, cores: int) -> None:
-    from astromorph.export_votable import export_votable
+    from astromorph.export.tables.votable import export_votable
 
     export_votable(Settings(), inputs_of(folder), folder / "export" / "embeddings.vot")
 
@@ -173,7 +173,7 @@ def tensors_of(folder: Path) -> list[Path]:
 
 
 def step_tensorboard(folder: Path, cores: int) -> None:
-    from astromorph.export_tensorboard import export_tensorboard
+    from astromorph.export.tensorboard import export_tensorboard
 
     board = folder / "export" / "tensorboard"
     export_tensorboard(Settings(), inputs_of(folder), tensors_of(folder), board)
@@ -181,7 +181,7 @@ def step_tensorboard(folder: Path, cores: int) -> None:
 
 def step_map(folder: Path, cores: int) -> None:
     """In one file, however many images there are."""
-    from astromorph.export_map import export_map
+    from astromorph.export.html_map.html_map import export_map
 
     most = {"export_settings": {"map_one_file": 10**9}}
     found = inputs_of(folder)
@@ -192,7 +192,7 @@ def step_map(folder: Path, cores: int) -> None:
 
 
 def step_map_files(folder: Path, cores: int) -> None:
-    from astromorph.export_map import export_map
+    from astromorph.export.html_map.html_map import export_map
 
     found, output = inputs_of(folder), folder / "export" / "map_beside"
     export_map(
@@ -202,7 +202,7 @@ def step_map_files(folder: Path, cores: int) -> None:
 
 
 def step_gallery(folder: Path, cores: int) -> None:
-    from astromorph.export_gallery import export_gallery
+    from astromorph.export.gallery.gallery import export_gallery
 
     export_gallery(
         Settings(), folder / "none.csv", folder / "catalogue.csv",

@@ -25,11 +25,11 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 
-from astromorph import fits_image
+from astromorph.catalogue.summary import kind_of
 from astromorph.errors import FitsImageError
-from astromorph.preprocess import prepare
-from astromorph.settings import DataSettings, PreprocessSettings
-from astromorph.summary import kind_of
+from astromorph.fits import image as fits_image
+from astromorph.preprocessing.prepare import prepare
+from astromorph.settings.sections import DataSettings, PreprocessSettings
 
 SECONDS, MEGABYTES = 1.0, 200.0
 LARGEST_SEED = 600_000  # bytes

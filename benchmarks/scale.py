@@ -27,8 +27,8 @@ from pathlib import Path
 
 import numpy as np
 
-from astromorph.filelist import plan_shards, read_filelist
-from astromorph.sky import KINDS, Telescope, draw
+from astromorph.filelist.entries import plan_shards, read_filelist
+from astromorph.sky.draw import KINDS, Telescope, draw
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES, SIDE = 1000, 16
@@ -45,8 +45,8 @@ WAYS = ("memory", "mapped")  # how training has its images
 # Each step in a process of its own, over all shards one after the other.
 CHILD = """
 import json, sys, time
-from astromorph.filelist import plan_shards, read_filelist
-from astromorph.settings import parse
+from astromorph.filelist.entries import plan_shards, read_filelist
+from astromorph.settings.sections import parse
 step, datafile, settings = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 rules = parse(settings | {"datafile": datafile}, "benchmark")
 shards = []
@@ -57,39 +57,39 @@ def every(pattern):
 contents, tensors = every("tensors/{}.csv"), every("tensors/{}.pt")
 embeddings = every("embeddings/{}.parquet")
 if step in ("csv", "board"):
-    from astromorph.table_rows import Inputs
+    from astromorph.artefacts.table_rows import Inputs
     inputs = Inputs("catalogue.csv", "split.csv", tuple(embeddings), "analysis.parquet")
 start = time.perf_counter()
 if step == "plan":
-    from astromorph.sources import ShardStates
+    from astromorph.filelist.file_states import ShardStates
     shards = list(plan_shards(read_filelist(datafile)))
     ShardStates(datafile, shards).all()
 elif step == "validate":
-    from astromorph.validate import validate
+    from astromorph.catalogue.validate import validate
     validate(rules, datafile, "catalogue.csv", "page.html", 1)
 elif step == "preprocess":
-    from astromorph.shards import preprocess
+    from astromorph.preprocessing.preprocess import preprocess
     for shard, pt, csv in zip(shards, tensors, contents):
         preprocess(rules, datafile, (shard.start, shard.stop), pt, csv)
 elif step == "split":
-    from astromorph.split import split
+    from astromorph.catalogue.split import split
     split(rules, datafile, contents, "split.csv")
 elif step == "infer":
-    from astromorph.infer import infer
+    from astromorph.embedding.infer import infer
     start = time.perf_counter()
     for pt, output in zip(tensors, embeddings):
         infer(rules, "model.pt", pt, output, 1)
 elif step == "csv":
-    from astromorph.export_csv import export_csv
+    from astromorph.export.tables.csv import export_csv
     export_csv(rules, inputs, "embeddings.csv")
 elif step == "board":
-    from astromorph.export_tensorboard import export_tensorboard
+    from astromorph.export.tensorboard import export_tensorboard
     export_tensorboard(rules, inputs, tensors, "board")
 taken = time.perf_counter() - start
 if step == "infer":  # the analysis is measured by benchmarks/results.py; here made up
     import numpy as np
-    from astromorph.analysis_file import Analysis, write_analysis
-    from astromorph.artefacts import embedded_rows
+    from astromorph.artefacts.analysis_file import Analysis, write_analysis
+    from astromorph.artefacts.tables import embedded_rows
     rows = embedded_rows("catalogue.csv", "split.csv", embeddings)
     ids = tuple(row["image_id"] for row, _ in rows)
     n = len(ids)
@@ -104,9 +104,9 @@ print(next(int(l.split()[1]) / 1024 for l in lines if l.startswith("VmHWM")), ta
 """
 MODEL = """
 import json, sys
-from astromorph.checkpoint import ModelFile, fresh, save_model
+from astromorph.byol.model_file import ModelFile, fresh, save_model
 from astromorph.provenance import canonical_json
-from astromorph.settings import parse, part_of
+from astromorph.settings.sections import parse, part_of
 rules = parse(json.loads(sys.argv[2]), "benchmark")
 made_with = canonical_json(part_of(rules, "preprocess"))
 state = fresh(rules, 1).state_dict()
@@ -116,8 +116,9 @@ TRAIN = """
 import json, sys, threading, time
 from pathlib import Path
 import torch
-from astromorph import datasets, train
-from astromorph.settings import parse
+from astromorph.datasets import tensor_datasets as datasets
+from astromorph.training import train
+from astromorph.settings.sections import parse
 peak = [0, 0]
 def own():
     lines = Path("/proc/self/status").read_text().splitlines()

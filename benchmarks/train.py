@@ -32,13 +32,13 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from astromorph.augment import SkyAugmentation
-from astromorph.byol import BYOL
-from astromorph.datasets import CachedDataset
+from astromorph.byol.augment import SkyAugmentation
+from astromorph.byol.byol import BYOL
+from astromorph.datasets.tensor_datasets import CachedDataset
 from astromorph.devices import choose_device, choose_precision
-from astromorph.embed import embed
-from astromorph.networks import AstroMorphologyModel, NLayerResnet
-from astromorph.trainer import ByolTrainer
+from astromorph.embedding.embed import embed
+from astromorph.models.encoders import AstroMorphologyModel, NLayerResnet
+from astromorph.training.trainer import ByolTrainer
 
 CHANNELS = 3  # what lightly and the predecessor want
 Contender = Callable[[], float]  # images per second of one go
@@ -256,9 +256,9 @@ PREDECESSOR = """
 import sys, time, torch
 torch.set_num_threads(int(sys.argv[4]))
 from torch.utils.data import DataLoader
-from astromorph.byol import ByolTrainer, MinMaxNorm
-from astromorph.datasets import FitsFilelistDataset
-from astromorph.models import DEFAULT_MODELS
+from astromorph.byol.byol import ByolTrainer, MinMaxNorm
+from astromorph.datasets.tensor_datasets import FitsFilelistDataset
+from astromorph.models.names import DEFAULT_MODELS
 from torchvision import transforms as T
 augment = torch.nn.Sequential(
     T.RandomApply([T.ColorJitter(0.8, 0.8, 0.8, 0.2)], p=0.3), T.RandomGrayscale(p=0.2),
@@ -320,7 +320,7 @@ def predecessors(given: argparse.Namespace) -> Contender:
 def views() -> SimpleNamespace:
     """The defaults of `augmentation_settings`, also where pydantic is absent."""
     if importlib.util.find_spec("pydantic"):
-        from astromorph.settings import AugmentationSettings
+        from astromorph.settings.sections import AugmentationSettings
 
         return SimpleNamespace(**AugmentationSettings().model_dump())
     import astromorph

@@ -2,7 +2,7 @@
 
     python benchmarks/train_sky.py
 
-draws images of every sort that `astromorph.sky_objects` knows, seen by every
+draws images of every sort that `astromorph.sky.objects` knows, seen by every
 telescope there may be, and lets each network tell the sort and the measures of the
 shape from a view of the image. What it writes, `astromorph/sky_weights/*.pt`, is
 what `network_settings.weights: sky` starts from. No image of the real sky, and no
@@ -17,15 +17,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from astromorph import artefacts
-from astromorph.augment import SkyAugmentation
+from astromorph.artefacts import tables as artefacts
+from astromorph.byol.augment import SkyAugmentation
+from astromorph.byol.optimise import adamw, parameter_groups, warm_up_cosine
+from astromorph.byol.start_weights import WEIGHTS_FORMAT, WEIGHTS_VERSION, sky_file
 from astromorph.devices import Precision, choose_device, choose_precision
-from astromorph.initial_weights import WEIGHTS_FORMAT, WEIGHTS_VERSION, sky_file
-from astromorph.networks import Encoder, build_network
-from astromorph.optimise import adamw, parameter_groups, warm_up_cosine
-from astromorph.settings import NetworkSettings
-from astromorph.sky_lessons import Draft, Lessons, draw_lessons
-from astromorph.teacher import Teacher
+from astromorph.models.encoders import Encoder, build_network
+from astromorph.settings.sections import NetworkSettings
+from astromorph.sky.training_set import Draft, Lessons, draw_lessons
+from astromorph.training.auxiliary_task import Teacher
 
 SIZE, BATCH, LEARNING_RATE = 64, 128, 1e-3
 LINES = 20  # of progress

@@ -10,11 +10,12 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from astromorph import SkyAugmentation, metrics, moving_average_decay, warm_up_cosine
-from astromorph.fits_image import Image
-from astromorph.preprocess import prepare
-from astromorph.settings import AugmentationSettings, PreprocessSettings
-from astromorph.sky import KINDS, Telescope, draw
+from astromorph import SkyAugmentation, moving_average_decay, warm_up_cosine
+from astromorph.embedding import metrics
+from astromorph.fits.image import Image
+from astromorph.preprocessing.prepare import prepare
+from astromorph.settings.sections import AugmentationSettings, PreprocessSettings
+from astromorph.sky.draw import KINDS, Telescope, draw
 
 # Okabe & Ito (2008): told apart by all kinds of colour vision.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"

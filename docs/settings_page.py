@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, TypeAdapter
 
-from astromorph.settings import PLANES, TORCHVISION, Settings
+from astromorph.settings.sections import PLANES, TORCHVISION, Settings
 
 INTRODUCTION = """# Settings
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from astromorph.settings import Settings, parse
-from astromorph.shards import preprocess
-from astromorph.simulate import simulate
-from astromorph.validate import validate
+from astromorph.catalogue.validate import validate
+from astromorph.preprocessing.preprocess import preprocess
+from astromorph.settings.sections import Settings, parse
+from astromorph.sky.simulate import simulate
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"

@@ -8,14 +8,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from astromorph import artefacts, clusters, neighbours
-from astromorph.analyse import Embedded, analyse, analysed
-from astromorph.analysis_file import read_analysis
-from astromorph.artefacts import CATALOGUE_COLUMNS, SPLIT_COLUMNS, Embeddings
+from astromorph.analysis import clusters, neighbours
+from astromorph.analysis.analyse import Embedded, analyse, analysed
+from astromorph.analysis.layout_2d import flat_map
+from astromorph.analysis.space import fit_space
+from astromorph.artefacts import tables as artefacts
+from astromorph.artefacts.analysis_file import read_analysis
+from astromorph.artefacts.tables import CATALOGUE_COLUMNS, SPLIT_COLUMNS, Embeddings
 from astromorph.errors import AstromorphError
-from astromorph.flat_map import flat_map
-from astromorph.settings import AnalysisSettings, parse
-from astromorph.space import fit_space
+from astromorph.settings.sections import AnalysisSettings, parse
 
 KINDS, EACH, LENGTH = 5, 60, 48
 PCA = {"analysis_settings": {"map": "pca"}}

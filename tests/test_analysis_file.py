@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from astromorph import analysis_file
-from astromorph.analysis_file import (
+from astromorph.artefacts import analysis_file
+from astromorph.artefacts.analysis_file import (
     Analysis,
     read_analysis,
     read_analysis_parts,

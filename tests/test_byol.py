@@ -8,14 +8,14 @@ from torch import nn
 from torch.nn import functional
 from torchvision import models
 
-from astromorph.byol import BYOL, cosine_loss
-from astromorph.networks import AstroMorphologyModel, MinMaxNorm
-from astromorph.optimise import (
+from astromorph.byol.byol import BYOL, cosine_loss
+from astromorph.byol.optimise import (
     adamw,
     moving_average_decay,
     parameter_groups,
     warm_up_cosine,
 )
+from astromorph.models.encoders import AstroMorphologyModel, MinMaxNorm
 
 
 def small(**options) -> BYOL:

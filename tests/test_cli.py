@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from astromorph import cli
-from astromorph.simulate import simulate
+from astromorph.cli import main as cli
+from astromorph.sky.simulate import simulate
 
 STEPS = [
     ["simulate"],

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from astromorph import devices, memory
-from astromorph.datasets import CachedDataset, MappedDataset, gather
+from astromorph.datasets.tensor_datasets import CachedDataset, MappedDataset, gather
 from astromorph.devices import choose_precision, fits, on_device
 
 CPU = torch.device("cpu")

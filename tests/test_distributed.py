@@ -15,15 +15,15 @@ import torch
 from torch import nn
 
 from astromorph import distributed
-from astromorph.byol import BYOL
-from astromorph.cache import load_plain
-from astromorph.checkpoint import MODEL_FORMAT
+from astromorph.artefacts.tensor_shard import load_plain
+from astromorph.byol.byol import BYOL
+from astromorph.byol.model_file import MODEL_FORMAT
+from astromorph.catalogue.split import split
 from astromorph.errors import AstromorphError
-from astromorph.networks import AstroMorphologyModel
-from astromorph.sky_lessons import Draft, draw_lessons
-from astromorph.split import split
-from astromorph.teacher import Teacher
-from astromorph.trainer import ByolTrainer
+from astromorph.models.encoders import AstroMorphologyModel
+from astromorph.sky.training_set import Draft, draw_lessons
+from astromorph.training.auxiliary_task import Teacher
+from astromorph.training.trainer import ByolTrainer
 
 # A process of its own as one of those that torchrun starts.
 PROGRAM = """

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from astromorph import analysis_file, artefacts, settings
-from astromorph.arguments import parser
-from astromorph.table_columns import ANALYSED
+from astromorph.artefacts import analysis_file
+from astromorph.artefacts import tables as artefacts
+from astromorph.artefacts.table_columns import ANALYSED
+from astromorph.cli.arguments import parser
+from astromorph.settings import sections as settings
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"

@@ -6,14 +6,27 @@ import numpy as np
 import pytest
 import torch
 
-from astromorph import artefacts
-from astromorph.artefacts import Embeddings
-from astromorph.checkpoint import ModelFile, fresh, load_model, save_model, untrained
+from astromorph.artefacts import tables as artefacts
+from astromorph.artefacts.tables import Embeddings
+from astromorph.byol.model_file import (
+    ModelFile,
+    fresh,
+    load_model,
+    save_model,
+    untrained,
+)
+from astromorph.catalogue.split import split
+from astromorph.embedding.evaluate import (
+    PIXELS,
+    TRAINED,
+    UNTRAINED,
+    changes,
+    evaluate,
+    judge,
+)
+from astromorph.embedding.infer import infer
 from astromorph.errors import AstromorphError
-from astromorph.evaluate import PIXELS, TRAINED, UNTRAINED, changes, evaluate, judge
-from astromorph.infer import infer
-from astromorph.settings import parse, part_of
-from astromorph.split import split
+from astromorph.settings.sections import parse, part_of
 
 NETWORK = {"network_name": "amm", "seed": 3}
 

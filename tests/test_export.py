@@ -11,26 +11,26 @@ from hypothesis import strategies as st
 from PIL import Image
 from test_analysis_file import analysis_of
 
-from astromorph import artefacts
-from astromorph import export_tensorboard as board
-from astromorph.analysis_file import write_analysis
-from astromorph.artefacts import (
+from astromorph.artefacts import tables as artefacts
+from astromorph.artefacts.analysis_file import write_analysis
+from astromorph.artefacts.table_rows import Inputs
+from astromorph.artefacts.tables import (
     CATALOGUE_COLUMNS,
     SPLIT_COLUMNS,
     Embeddings,
     restored,
     spreadsheet_safe,
 )
-from astromorph.embed import d4, embed
+from astromorph.artefacts.tensor_file import SHARD_FORMAT, SHARD_VERSION, save_tensors
+from astromorph.embedding.embed import d4, embed
 from astromorph.errors import AstromorphError
-from astromorph.export_csv import export_csv
-from astromorph.export_tensorboard import export_tensorboard, one_cell
-from astromorph.pictures import thumbnail
-from astromorph.settings import InferenceOptions, Settings, parse
-from astromorph.stratified import stratified
-from astromorph.table_rows import Inputs
-from astromorph.tensor_file import SHARD_FORMAT, SHARD_VERSION, save_tensors
-from astromorph.thumbnails import LARGEST_SPRITE, sprite
+from astromorph.export import tensorboard as board
+from astromorph.export.sprites import LARGEST_SPRITE, sprite
+from astromorph.export.stratified import stratified
+from astromorph.export.tables.csv import export_csv
+from astromorph.export.tensorboard import export_tensorboard, one_cell
+from astromorph.pages.thumbnail import thumbnail
+from astromorph.settings.sections import InferenceOptions, Settings, parse
 
 NASTY = ["=cmd()", "<b>bold</b>", 'quo"te,comma', "tab\there\nline", "ünï", "-1.5"]
 
@@ -237,7 +237,7 @@ def test_sprites_stay_within_the_limit(results, monkeypatch):
     fewer, side = sprite(tensors, ids - {"0" * 15 + "1"}, 48)
     assert (side, fewer.shape) == (48, (96, 96))
     np.testing.assert_array_equal(fewer[:48, 48:], sheet[:48, 96:])
-    monkeypatch.setattr("astromorph.thumbnails.LARGEST_SPRITE", 30)
+    monkeypatch.setattr("astromorph.export.sprites.LARGEST_SPRITE", 30)
     sheet, side = sprite(tensors, ids, 48)
     assert (side, sheet.shape) == (10, (30, 30))
     assert LARGEST_SPRITE == 8192
@@ -254,9 +254,9 @@ def test_d4_are_the_eight_symmetries():
 
 def test_d4_embeddings_do_not_see_the_position_angle():
     """Averaged over the symmetries, a turned image has the same embedding."""
-    from astromorph.byol import BYOL
-    from astromorph.datasets import CachedDataset
-    from astromorph.networks import AstroMorphologyModel
+    from astromorph.byol.byol import BYOL
+    from astromorph.datasets.tensor_datasets import CachedDataset
+    from astromorph.models.encoders import AstroMorphologyModel
 
     torch.manual_seed(0)
     byol = BYOL(AstroMorphologyModel(1), features=128)

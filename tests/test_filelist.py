@@ -3,7 +3,7 @@
 import pytest
 
 from astromorph.errors import AstromorphError
-from astromorph.filelist import (
+from astromorph.filelist.entries import (
     CellsDigest,
     Entry,
     list_columns,
@@ -11,7 +11,7 @@ from astromorph.filelist import (
     read_filelist,
     read_paths,
 )
-from astromorph.repeated import repeated
+from astromorph.filelist.repeated_names import repeated
 
 
 def read(tmp_path, text, encoding="utf-8") -> list[Entry]:

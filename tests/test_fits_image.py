@@ -17,11 +17,11 @@ from astropy.wcs.utils import proj_plane_pixel_scales, wcs_to_celestial_frame
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from astromorph import fits_image
-from astromorph.celestial import to_icrs
 from astromorph.errors import FitsImageError
-from astromorph.fits_file import hdus, opened
-from astromorph.settings import DataSettings
+from astromorph.fits import image as fits_image
+from astromorph.fits.celestial import to_icrs
+from astromorph.fits.file import hdus, opened
+from astromorph.settings.sections import DataSettings
 
 RULES = DataSettings(max_pixels=10**6)
 PIXELS = np.arange(30 * 20, dtype=np.float32).reshape(30, 20)

@@ -13,12 +13,16 @@ from astropy import visualization
 from astropy.io import fits
 from PIL import Image as Pillow
 
-from astromorph import artefacts, contact_sheet
-from astromorph.analysis_file import Analysis, write_analysis
-from astromorph.artefacts import CATALOGUE_COLUMNS, GALLERY_COLUMNS
-from astromorph.cache import save_plain
-from astromorph.checkpoint import MODEL_FORMAT, MODEL_VERSION
-from astromorph.contact_sheet import (
+from astromorph.artefacts import tables as artefacts
+from astromorph.artefacts.analysis_file import Analysis, write_analysis
+from astromorph.artefacts.tables import CATALOGUE_COLUMNS, GALLERY_COLUMNS
+from astromorph.artefacts.tensor_shard import save_plain
+from astromorph.byol.model_file import MODEL_FORMAT, MODEL_VERSION
+from astromorph.catalogue.validate import validate
+from astromorph.errors import AstromorphError
+from astromorph.export.gallery import contact_sheet
+from astromorph.export.gallery.choice import MOST_CLUSTERS, Frame, Sheet, choose_sheets
+from astromorph.export.gallery.contact_sheet import (
     BAD,
     EMPTY,
     LINES,
@@ -29,24 +33,26 @@ from astromorph.contact_sheet import (
     plain,
     shortened,
 )
-from astromorph.errors import AstromorphError
-from astromorph.export_gallery import export_gallery
-from astromorph.filelist import read_filelist
-from astromorph.fits_image import Image, read
-from astromorph.gallery_choice import MOST_CLUSTERS, Frame, Sheet, choose_sheets
-from astromorph.gallery_files import Picture, framed, picture_of_files, stretched
-from astromorph.gallery_pictures import find_images, views_of
-from astromorph.preprocess import prepare
-from astromorph.scale_bars import bar_of, prepared_scale
-from astromorph.settings import (
+from astromorph.export.gallery.fits_pictures import (
+    Picture,
+    framed,
+    picture_of_files,
+    stretched,
+)
+from astromorph.export.gallery.gallery import export_gallery
+from astromorph.export.gallery.network_pictures import find_images, views_of
+from astromorph.export.gallery.scale_bars import bar_of, prepared_scale
+from astromorph.filelist.entries import read_filelist
+from astromorph.fits.image import Image, read
+from astromorph.preprocessing.prepare import prepare
+from astromorph.preprocessing.preprocess import preprocess
+from astromorph.settings.sections import (
     DataSettings,
     PreprocessSettings,
     Settings,
     parse,
     part_of,
 )
-from astromorph.shards import preprocess
-from astromorph.validate import validate
 
 NASTY = [
     "<script>alert(1)</script>", "$\\frac{1}{0}$", "two\nlines\x00\x1b[31m", "x" * 900,

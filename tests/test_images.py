@@ -13,11 +13,11 @@ from torch.utils.data import (
 )
 
 from astromorph import SizeBucketSampler, collate_images
-from astromorph.augment import SkyAugmentation
-from astromorph.datasets import NativeDataset, images_of
-from astromorph.images import as_batch, as_images
-from astromorph.networks import AstroMorphologyModel
-from astromorph.trainer import ByolTrainer
+from astromorph.byol.augment import SkyAugmentation
+from astromorph.datasets.any_images import as_batch, as_images
+from astromorph.datasets.tensor_datasets import NativeDataset, images_of
+from astromorph.models.encoders import AstroMorphologyModel
+from astromorph.training.trainer import ByolTrainer
 
 
 def pixels(number: int = 6) -> np.ndarray:

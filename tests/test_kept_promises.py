@@ -22,10 +22,10 @@ from astromorph import (
     MinMaxNorm,
     moved,
 )
-from astromorph.checkpoint import load_model
+from astromorph.byol.model_file import load_model
 from astromorph.convert import convert
 from astromorph.errors import AstromorphError
-from astromorph.models import DEFAULT_MODELS, NLayerResnet
+from astromorph.models.names import DEFAULT_MODELS, NLayerResnet
 
 FILES = {
     "basic": """
@@ -199,10 +199,10 @@ def test_an_own_loop_runs(here):
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [("astromorph.byol", "ByolTrainer"), ("astromorph.byol", "MinMaxNorm"),
-     ("astromorph.datasets", "FitsFilelistDataset"),
-     ("astromorph.settings", "TrainingSettings"),
-     ("astromorph.settings", "InferenceSettings")],
+    [("astromorph.byol.byol", "ByolTrainer"), ("astromorph.byol.byol", "MinMaxNorm"),
+     ("astromorph.datasets.tensor_datasets", "FitsFilelistDataset"),
+     ("astromorph.settings.sections", "TrainingSettings"),
+     ("astromorph.settings.sections", "InferenceSettings")],
 )  # fmt: skip
 def test_names_that_moved_work_and_say_so_once(module, name):
     """A DeprecationWarning that names the new place."""
@@ -362,7 +362,7 @@ except AttributeError as error:
 
 def test_its_small_parts_are_there():
     """`make_4D`, `augment_image` with four copies that are four, `BaseDataset`."""
-    from astromorph.datasets import helpers
+    from astromorph.datasets.tensor_datasets import helpers
 
     with told(r"helpers\.augment_image is now astromorph\.old_parts"):
         augment_image = helpers.augment_image
@@ -377,7 +377,7 @@ def test_its_small_parts_are_there():
 
 def test_the_command_line_is_called_as_it_was(capsys):
     """`from astromorph import astromorph`."""
-    with told("astromorph.astromorph is now astromorph.cli.main"):
+    with told("astromorph.astromorph is now astromorph.cli.main.main"):
         from astromorph import astromorph as command
     with pytest.raises(SystemExit):
         command(["--help"], prog_name="astromorph")
@@ -440,7 +440,7 @@ def test_attributes_are_found_under_their_old_names():
     with told("NLayerResnet.embedding_dim is now NLayerResnet.features"):
         assert NLayerResnet("layer2").embedding_dim == 128
     with told("FileSettings is now astromorph.old_settings.FileSettings"):
-        assert astromorph.settings.FileSettings.__name__ == "FileSettings"
+        assert astromorph.settings.sections.FileSettings.__name__ == "FileSettings"
 
 
 def test_a_subclass_sets_its_defaults():
@@ -506,7 +506,7 @@ def test_the_old_command_holds_a_fifth_out(folder, tmp_path):
     """As it did; a file that says more about the split is obeyed."""
     from argparse import Namespace
 
-    from astromorph.commands import _old_defaults
+    from astromorph.cli.commands import _old_defaults
 
     options = Namespace(config_file=str(folder / "basic.toml"))
     assert _old_defaults(options) == {"split_settings": {"test_fraction": 0.2}}

@@ -185,11 +185,11 @@ def test_only_the_command_line_exits_and_nothing_asserts(module):
 @pytest.mark.parametrize(
     "code",
     [
-        "import astromorph, astromorph.cli",
-        "from astromorph.cli import main\ntry: main(['--help'])\nexcept SystemExit: 0",
-        "import astromorph.validate, astromorph.split, astromorph.export_csv",
-        "import astromorph.shards, astromorph.export_fits, astromorph.export_votable",
-        "import astromorph.pipeline, astromorph.simulate",
+        "import astromorph, astromorph.cli.main",
+        "from astromorph.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: 0",
+        "import astromorph.catalogue.validate, astromorph.catalogue.split, astromorph.export.tables.csv",
+        "import astromorph.preprocessing.preprocess, astromorph.export.tables.fits, astromorph.export.tables.votable",
+        "import astromorph.cli.pipeline, astromorph.sky.simulate",
     ],
 )
 def test_small_steps_do_not_import_torch(code):
@@ -207,7 +207,7 @@ for name in ("pydantic", "yaml", "astropy", "tqdm", "sklearn", "pandas", "pyarro
              "psutil", "jinja2", "snakemake", "scipy"):
     sys.modules[name] = None
 import torch
-import astromorph.trainer, astromorph.networks, astromorph.embed
+import astromorph.training.trainer, astromorph.models.encoders, astromorph.embedding.embed
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

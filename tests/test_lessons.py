@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from astromorph import sky_lessons
-from astromorph.datasets import CachedDataset, NativeDataset
-from astromorph.morphology import MEASURES
-from astromorph.settings import PreprocessSettings
-from astromorph.sky import smooth
-from astromorph.sky_lessons import Draft, Likeness, draw_lessons, likeness_of
-from astromorph.sky_objects import SORTS
-from astromorph.teacher import LARGEST, Teacher, look_at, side_of
+from astromorph.datasets.tensor_datasets import CachedDataset, NativeDataset
+from astromorph.settings.sections import PreprocessSettings
+from astromorph.sky import training_set as sky_lessons
+from astromorph.sky.draw import smooth
+from astromorph.sky.objects import SORTS
+from astromorph.sky.shapes import MEASURES
+from astromorph.sky.training_set import Draft, Likeness, draw_lessons, likeness_of
+from astromorph.training.auxiliary_task import LARGEST, Teacher, look_at, side_of
 
 
 @pytest.fixture(scope="module")

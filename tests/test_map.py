@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from astromorph import artefacts
-from astromorph import export_map as module
-from astromorph.analysis_file import Analysis, write_analysis
-from astromorph.artefacts import CATALOGUE_COLUMNS, SPLIT_COLUMNS
+from astromorph.artefacts import tables as artefacts
+from astromorph.artefacts.analysis_file import Analysis, write_analysis
+from astromorph.artefacts.tables import CATALOGUE_COLUMNS, SPLIT_COLUMNS
+from astromorph.artefacts.tensor_file import SHARD_FORMAT, SHARD_VERSION, save_tensors
 from astromorph.errors import AstromorphError
-from astromorph.export_map import export_map
-from astromorph.filelist import read_filelist
-from astromorph.map_columns import Cells, number_column
-from astromorph.palette import COLOURS, MARKERS
-from astromorph.picture_sheets import Sheets
-from astromorph.settings import Settings, parse
-from astromorph.tensor_file import SHARD_FORMAT, SHARD_VERSION, save_tensors
+from astromorph.export.html_map import html_map as module
+from astromorph.export.html_map.columns import Cells, number_column
+from astromorph.export.html_map.html_map import export_map
+from astromorph.export.html_map.picture_sheets import Sheets
+from astromorph.filelist.entries import read_filelist
+from astromorph.pages.palette import COLOURS, MARKERS
+from astromorph.settings.sections import Settings, parse
 
 NUMBER, WIDTH, SIDE = 48, 8, 32
 NASTY = (

@@ -7,14 +7,18 @@ import pytest
 from PIL import Image
 from test_gallery import names, points_on_a_line
 
-from astromorph import artefacts
-from astromorph.analysis_file import Analysis, read_analysis_parts, write_analysis
-from astromorph.artefacts import CATALOGUE_COLUMNS
-from astromorph.contact_sheet import TITLE
+from astromorph.artefacts import tables as artefacts
+from astromorph.artefacts.analysis_file import (
+    Analysis,
+    read_analysis_parts,
+    write_analysis,
+)
+from astromorph.artefacts.tables import CATALOGUE_COLUMNS
 from astromorph.errors import AstromorphError
-from astromorph.gallery_files import Picture
-from astromorph.gallery_map import MOST_CLASSES, choose_maps
-from astromorph.map_picture import (
+from astromorph.export.gallery.contact_sheet import TITLE
+from astromorph.export.gallery.fits_pictures import Picture
+from astromorph.export.gallery.map_contents import MOST_CLASSES, choose_maps
+from astromorph.export.gallery.map_picture import (
     FIELD,
     FRAME,
     PICTURE,
@@ -23,7 +27,7 @@ from astromorph.map_picture import (
     place_pictures,
     stamp,
 )
-from astromorph.palette import MARKERS
+from astromorph.pages.palette import MARKERS
 
 
 def tables(folder, places, clusters, labels=None, column="label"):

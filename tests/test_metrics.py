@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from astromorph import metrics
+from astromorph.embedding import metrics
 
 RNG = np.random.default_rng(0)
 

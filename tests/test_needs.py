@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from astromorph.needs import (
+from astromorph.cli.resources import (
     LONGEST,
     LONGEST_OTHERS,
     MOST_MB,
@@ -15,7 +15,7 @@ from astromorph.needs import (
     Needs,
     needs_of,
 )
-from astromorph.settings import parse
+from astromorph.settings.sections import parse
 
 STEPS = (
     "validate",

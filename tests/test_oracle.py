@@ -8,9 +8,9 @@ from lightly.utils.lars import LARS as TheirLARS
 from lightly.utils.scheduler import cosine_schedule
 from torch import nn
 
-from astromorph.byol import BYOL, cosine_loss
-from astromorph.networks import AstroMorphologyModel
-from astromorph.optimise import LARS, moving_average_decay, parameter_groups
+from astromorph.byol.byol import BYOL, cosine_loss
+from astromorph.byol.optimise import LARS, moving_average_decay, parameter_groups
+from astromorph.models.encoders import AstroMorphologyModel
 
 
 def byol() -> BYOL:

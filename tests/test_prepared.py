@@ -18,15 +18,15 @@ from astromorph import (
     prepared_images,
     start_from_sky,
 )
-from astromorph.artefacts import read_embeddings
-from astromorph.cache import read_shard
-from astromorph.checkpoint import build, fresh, model_of, save_model
+from astromorph.artefacts.tables import read_embeddings
+from astromorph.artefacts.tensor_shard import read_shard
+from astromorph.byol.model_file import build, fresh, model_of, save_model
+from astromorph.byol.start_weights import start_from
+from astromorph.embedding.infer import infer
 from astromorph.errors import AstromorphError
-from astromorph.infer import infer
-from astromorph.initial_weights import start_from
-from astromorph.settings import parse
-from astromorph.shards import preprocess
-from astromorph.simulate import simulate
+from astromorph.preprocessing.preprocess import preprocess
+from astromorph.settings.sections import parse
+from astromorph.sky.simulate import simulate
 
 
 @pytest.fixture(scope="module")

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch.nn import functional
 
-from astromorph.background import clipped
 from astromorph.errors import FitsImageError
-from astromorph.fits_image import Image
-from astromorph.preprocess import common_scale, measure, prepare
-from astromorph.reference import native_side
-from astromorph.resample import resize
-from astromorph.settings import PreprocessSettings, parse
-from astromorph.shards import preprocess
+from astromorph.fits.image import Image
+from astromorph.preprocessing.background import clipped
+from astromorph.preprocessing.list_wide import native_side
+from astromorph.preprocessing.prepare import common_scale, measure, prepare
+from astromorph.preprocessing.preprocess import preprocess
+from astromorph.preprocessing.resample import resize
+from astromorph.settings.sections import PreprocessSettings, parse
 
 
 def image(pixels, mask=None) -> Image:

@@ -16,10 +16,10 @@ import pytest
 from test_analysis_file import analysis_of
 from test_tables import NUMBER, write_inputs
 
-from astromorph.export_tensorboard import export_tensorboard
-from astromorph.history import Epoch, scalars
-from astromorph.settings import Settings
-from astromorph.tensor_file import SHARD_FORMAT, SHARD_VERSION, save_tensors
+from astromorph.artefacts.tensor_file import SHARD_FORMAT, SHARD_VERSION, save_tensors
+from astromorph.export.tensorboard import export_tensorboard
+from astromorph.settings.sections import Settings
+from astromorph.training.history import Epoch, scalars
 
 CHROMIUM = shutil.which("chromium")
 # Points are drawn by WebGL, which a machine without a screen does in software.

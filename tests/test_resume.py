@@ -13,16 +13,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from astromorph.byol import BYOL
-from astromorph.cache import load_plain
-from astromorph.checkpoint import MODEL_FORMAT
-from astromorph.datasets import CachedDataset, read_subset
+from astromorph.artefacts.tensor_shard import load_plain
+from astromorph.byol.byol import BYOL
+from astromorph.byol.model_file import MODEL_FORMAT
+from astromorph.catalogue.split import split
+from astromorph.datasets.tensor_datasets import CachedDataset, read_subset
 from astromorph.errors import AstromorphError
-from astromorph.networks import AstroMorphologyModel
-from astromorph.resume import Checkpoints, Interrupted, checkpoints_of
-from astromorph.settings import parse
-from astromorph.split import split
-from astromorph.trainer import ByolTrainer
+from astromorph.models.encoders import AstroMorphologyModel
+from astromorph.settings.sections import parse
+from astromorph.training.checkpoints import Checkpoints, Interrupted, checkpoints_of
+from astromorph.training.trainer import ByolTrainer
 
 SETTINGS = {
     "network_name": "amm", "epochs": 12, "batch_size": 4,

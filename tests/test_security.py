@@ -21,18 +21,18 @@ import torch
 import yaml
 from astropy.io import fits
 
-from astromorph import fits_file
-from astromorph.artefacts import FORMULA_STARTS
-from astromorph.cache import read_shard
-from astromorph.checkpoint import load_model
+from astromorph.artefacts.tables import FORMULA_STARTS
+from astromorph.artefacts.tensor_shard import read_shard
+from astromorph.byol.model_file import load_model
 from astromorph.convert import convert
 from astromorph.errors import AstromorphError, FitsImageError
-from astromorph.fits_image import describe, read
-from astromorph.networks import AstroMorphologyModel
-from astromorph.resume import Checkpoints
-from astromorph.settings import DataSettings
-from astromorph.simulate import simulate
-from astromorph.trainer import ByolTrainer
+from astromorph.fits import file as fits_file
+from astromorph.fits.image import describe, read
+from astromorph.models.encoders import AstroMorphologyModel
+from astromorph.settings.sections import DataSettings
+from astromorph.sky.simulate import simulate
+from astromorph.training.checkpoints import Checkpoints
+from astromorph.training.trainer import ByolTrainer
 
 ROOT = Path(__file__).parents[1]
 

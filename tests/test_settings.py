@@ -5,7 +5,7 @@ import yaml
 
 from astromorph.errors import AstromorphError
 from astromorph.provenance import canonical_json
-from astromorph.settings import PARTS, Settings, load, parse, part_of
+from astromorph.settings.sections import PARTS, Settings, load, parse, part_of
 
 
 @pytest.mark.parametrize(

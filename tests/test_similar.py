@@ -9,20 +9,20 @@ import pytest
 from astropy.io import fits
 from PIL import Image
 
-from astromorph import cli
-from astromorph.analyse import analyse
-from astromorph.checkpoint import ModelFile, fresh, save_model
+from astromorph.analysis.analyse import analyse
+from astromorph.analysis.similar import similar
+from astromorph.analysis.strip import shortened
+from astromorph.byol.model_file import ModelFile, fresh, save_model
+from astromorph.byol.start_weights import start_from
+from astromorph.catalogue.split import split
+from astromorph.catalogue.validate import validate
+from astromorph.cli import main as cli
+from astromorph.cli.pipeline import Layout, finished_run
+from astromorph.embedding.infer import infer
 from astromorph.errors import AstromorphError
-from astromorph.infer import infer
-from astromorph.initial_weights import start_from
-from astromorph.pipeline import Layout, finished_run
-from astromorph.settings import parse, part_of
-from astromorph.shards import preprocess
-from astromorph.similar import similar
-from astromorph.simulate import simulate
-from astromorph.split import split
-from astromorph.strip import shortened
-from astromorph.validate import validate
+from astromorph.preprocessing.preprocess import preprocess
+from astromorph.settings.sections import parse, part_of
+from astromorph.sky.simulate import simulate
 
 SETTINGS = {
     "network_name": "amm",
@@ -89,7 +89,7 @@ def test_a_listed_image_finds_itself_first(folder, tmp_path, capsys, caplog):
 
 def test_neighbours_are_those_of_the_analysis(folder):
     """The same space: after itself come the neighbours that the table lists."""
-    from astromorph.analysis_file import read_analysis
+    from astromorph.artefacts.analysis_file import read_analysis
 
     run = finished_run(folder / "results")
     analysis = read_analysis(run.analysis)

@@ -7,11 +7,12 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from astromorph import morphology, sky
-from astromorph.artefacts import replacing, replacing_folder
+from astromorph.artefacts.tables import replacing, replacing_folder
 from astromorph.errors import AstromorphError
-from astromorph.simulate import simulate
-from astromorph.sky_objects import KINDS, SORTS
+from astromorph.sky import draw as sky
+from astromorph.sky import shapes as morphology
+from astromorph.sky.objects import KINDS, SORTS
+from astromorph.sky.simulate import simulate
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from astropy.io import fits
 
-from astromorph.simulate import simulate
+from astromorph.sky.simulate import simulate
 
 ROOT = Path(__file__).parents[1]
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "munged")

@@ -8,15 +8,15 @@ import pytest
 import torch
 from astropy.io import fits
 
-from astromorph import artefacts
-from astromorph.batching import mirrored
-from astromorph.cache import read_shard
-from astromorph.datasets import NativeDataset, image_set, read_subset
+from astromorph.artefacts import tables as artefacts
+from astromorph.artefacts.tensor_shard import read_shard
+from astromorph.catalogue.split import MOST_OF_AN_OBJECT, split
+from astromorph.datasets.batching import mirrored
+from astromorph.datasets.tensor_datasets import NativeDataset, image_set, read_subset
 from astromorph.errors import AstromorphError
-from astromorph.filelist import read_filelist
-from astromorph.settings import parse
-from astromorph.shards import preprocess
-from astromorph.split import MOST_OF_AN_OBJECT, split
+from astromorph.filelist.entries import read_filelist
+from astromorph.preprocessing.preprocess import preprocess
+from astromorph.settings.sections import parse
 
 
 def rows(path):

@@ -14,17 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_analysis_file import analysis_of
 
-from astromorph import analysis_file, artefacts, table_rows
-from astromorph.analysis_file import write_analysis
-from astromorph.artefacts import CATALOGUE_COLUMNS, SPLIT_COLUMNS, Embeddings
-from astromorph.cells import Profile, cut_ids, escaped_ascii, integers, lines, numbers
-from astromorph.errors import AstromorphError
-from astromorph.export_csv import export_csv
-from astromorph.export_fits import export_fits
-from astromorph.export_parquet import export_parquet
-from astromorph.export_votable import export_votable
-from astromorph.settings import Settings, parse
-from astromorph.table_columns import (
+from astromorph.artefacts import analysis_file, table_rows
+from astromorph.artefacts import tables as artefacts
+from astromorph.artefacts.analysis_file import write_analysis
+from astromorph.artefacts.cells import (
+    Profile,
+    cut_ids,
+    escaped_ascii,
+    integers,
+    lines,
+    numbers,
+)
+from astromorph.artefacts.table_columns import (
     ANALYSED,
     DISTANCES,
     EMBEDDING,
@@ -32,7 +33,14 @@ from astromorph.table_columns import (
     Column,
     listed_names,
 )
-from astromorph.table_rows import Inputs
+from astromorph.artefacts.table_rows import Inputs
+from astromorph.artefacts.tables import CATALOGUE_COLUMNS, SPLIT_COLUMNS, Embeddings
+from astromorph.errors import AstromorphError
+from astromorph.export.tables.csv import export_csv
+from astromorph.export.tables.fits import export_fits
+from astromorph.export.tables.parquet import export_parquet
+from astromorph.export.tables.votable import export_votable
+from astromorph.settings.sections import Settings, parse
 
 NUMBER, LENGTH = 7, 5
 # What the list says of each image, by column; `X` has a name of ours.

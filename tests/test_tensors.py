@@ -11,16 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from astromorph.augment import SkyAugmentation, _grid, blurred
-from astromorph.batching import batches
-from astromorph.cache import load_plain, read_shard, save_plain
-from astromorph.datasets import CachedDataset, read_subset
+from astromorph.artefacts.tensor_file import Joined, save_tensors
+from astromorph.artefacts.tensor_shard import load_plain, read_shard, save_plain
+from astromorph.byol.augment import SkyAugmentation, _grid, blurred
+from astromorph.catalogue.split import split
+from astromorph.datasets.batching import batches
+from astromorph.datasets.tensor_datasets import CachedDataset, read_subset
+from astromorph.embedding.evaluate import STILL
 from astromorph.errors import AstromorphError
-from astromorph.evaluate import STILL
-from astromorph.networks import AstroMorphologyModel, NLayerResnet, build_network
-from astromorph.settings import AugmentationSettings, NetworkSettings
-from astromorph.split import split
-from astromorph.tensor_file import Joined, save_tensors
+from astromorph.models.encoders import AstroMorphologyModel, NLayerResnet, build_network
+from astromorph.settings.sections import AugmentationSettings, NetworkSettings
 
 
 class Malicious:

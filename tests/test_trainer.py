@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset, random_split
 
-from astromorph.byol import BYOL
-from astromorph.datasets import CachedDataset, NativeDataset, images_of
+from astromorph.byol.byol import BYOL
+from astromorph.datasets.tensor_datasets import CachedDataset, NativeDataset, images_of
 from astromorph.errors import AstromorphError
-from astromorph.networks import AstroMorphologyModel, MinMaxNorm
-from astromorph.presets import preset_epochs
-from astromorph.sky_lessons import Draft, draw_lessons
-from astromorph.teacher import Teacher
-from astromorph.trainer import ByolTrainer
+from astromorph.models.encoders import AstroMorphologyModel, MinMaxNorm
+from astromorph.settings.presets import preset_epochs
+from astromorph.sky.training_set import Draft, draw_lessons
+from astromorph.training.auxiliary_task import Teacher
+from astromorph.training.trainer import ByolTrainer
 
 
 def images(number: int = 20, seed: int = 5) -> torch.Tensor:

@@ -5,16 +5,16 @@ import torch
 from torch.utils.data import DataLoader
 from torchvision.models import efficientnet_b0
 
-from astromorph import trainer_steps
-from astromorph.augment import SkyAugmentation
-from astromorph.batch_norm import remeasure
-from astromorph.byol import BYOL
+from astromorph.byol.augment import SkyAugmentation
+from astromorph.byol.byol import BYOL
 from astromorph.errors import AstromorphError
-from astromorph.history import announce_collapse
-from astromorph.networks import AstroMorphologyModel, MinMaxNorm
-from astromorph.presets import preset_epochs, simulated_images
-from astromorph.settings import parse
-from astromorph.trainer import ByolTrainer
+from astromorph.models.encoders import AstroMorphologyModel, MinMaxNorm
+from astromorph.settings.presets import preset_epochs, simulated_images
+from astromorph.settings.sections import parse
+from astromorph.training import trainer_steps
+from astromorph.training.batch_norm import remeasure
+from astromorph.training.history import announce_collapse
+from astromorph.training.trainer import ByolTrainer
 from tests.test_trainer import Stop, images, lessons, trainer
 
 

@@ -6,10 +6,10 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from astromorph.datasets import CachedDataset, NativeDataset
-from astromorph.history import Epoch, scalars
-from astromorph.settings import Settings, parse
-from astromorph.training_summary import GAP, SIDE, flattened, summarise, view_pairs
+from astromorph.datasets.tensor_datasets import CachedDataset, NativeDataset
+from astromorph.settings.sections import Settings, parse
+from astromorph.training.history import Epoch, scalars
+from astromorph.training.tensorboard import GAP, SIDE, flattened, summarise, view_pairs
 
 
 def some(number: int = 20) -> CachedDataset:

@@ -13,18 +13,22 @@ import numpy as np
 import pytest
 import torch
 
-from astromorph.artefacts import keep_last, replacing, replacing_folder
-from astromorph.checkpoint import ModelFile, fresh, load_model, save_model
-from astromorph.settings import parse, part_of
-from astromorph.shards import preprocess
-from astromorph.split import split
+from astromorph.artefacts.tables import keep_last, replacing, replacing_folder
+from astromorph.byol.model_file import ModelFile, fresh, load_model, save_model
+from astromorph.catalogue.split import split
+from astromorph.preprocessing.preprocess import preprocess
+from astromorph.settings.sections import parse, part_of
 from astromorph.trouble import WriteError, explained, refused
 
 LIMITED = """
 import resource, sys, torch, torch._dynamo
 import torchvision, pyarrow, astropy.io.fits
-from astromorph import byol, embed, infer, networks, shards
-from astromorph.cli import main
+from astromorph.byol import byol
+from astromorph.embedding import embed
+from astromorph.embedding import infer
+from astromorph.models import encoders as networks
+from astromorph.preprocessing import preprocess as shards
+from astromorph.cli.main import main
 pages = int(open("/proc/self/statm").read().split()[0])
 most = pages * resource.getpagesize() + int(sys.argv[1]) * 2**20
 resource.setrlimit(resource.RLIMIT_AS, (most, most))
@@ -33,7 +37,7 @@ main(sys.argv[2:])
 # The fifth backward pass ends as on a GPU that fell off the bus.
 LOST = """
 import sys, torch
-from astromorph.cli import main
+from astromorph.cli.main import main
 passes, backward = [], torch.Tensor.backward
 def lost(self, *rest, **more):
     passes.append(1)

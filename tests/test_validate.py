@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from astromorph import duplicates
-from astromorph import validate as validation
-from astromorph.duplicates import (
+from astromorph.catalogue import validate as validation
+from astromorph.catalogue.summary import Histogram, Summary, kind_of
+from astromorph.catalogue.validate import validate
+from astromorph.catalogue.validation_page import Sample
+from astromorph.errors import AstromorphError
+from astromorph.filelist import duplicates
+from astromorph.filelist.duplicates import (
     SAME_CONTENT,
     SAME_PLACE,
     arcsec_between,
@@ -20,12 +24,8 @@ from astromorph.duplicates import (
     place_keys,
     vector,
 )
-from astromorph.errors import AstromorphError
-from astromorph.reference import find_reference
-from astromorph.settings import parse
-from astromorph.summary import Histogram, Summary, kind_of
-from astromorph.validate import validate
-from astromorph.validation_page import Sample
+from astromorph.preprocessing.list_wide import find_reference
+from astromorph.settings.sections import parse
 
 RNG = np.random.default_rng(0)
 

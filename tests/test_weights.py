@@ -6,18 +6,18 @@ import pytest
 import torch
 from torchvision.models import resnet18
 
-from astromorph import initial_weights
-from astromorph.checkpoint import ModelFile, fresh, save_model
-from astromorph.errors import AstromorphError
-from astromorph.initial_weights import (
+from astromorph.byol import start_weights as initial_weights
+from astromorph.byol.model_file import ModelFile, fresh, save_model
+from astromorph.byol.start_weights import (
     WITH_SKY,
     sky_file,
     source_of,
     start_from,
     started,
 )
-from astromorph.networks import build_network
-from astromorph.settings import TORCHVISION, NetworkSettings, parse, part_of
+from astromorph.errors import AstromorphError
+from astromorph.models.encoders import build_network
+from astromorph.settings.sections import TORCHVISION, NetworkSettings, parse, part_of
 
 
 def begun(channels: int = 1, **values):

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from astromorph.simulate import simulate
-from astromorph.table_columns import ANALYSED
+from astromorph.artefacts.table_columns import ANALYSED
+from astromorph.sky.simulate import simulate
 
 ROOT = Path(__file__).parents[1]
 BASE = {

@@ -4,7 +4,7 @@ import logging
 import sys
 
 from astromorph import FitsFilelistDataset, MinMaxNorm, prepared_images
-from astromorph.simulate import simulate
+from astromorph.sky.simulate import simulate
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 

@@ -6,7 +6,7 @@ import logging
 from sklearn.neighbors import NearestNeighbors
 
 from astromorph import ByolTrainer, NLayerResnet, embeddings_of, prepared_images
-from astromorph.simulate import simulate
+from astromorph.sky.simulate import simulate
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 datafile = simulate("fits", number=30, seed=0)  # or the name of your own file list

@@ -12,8 +12,8 @@ from astromorph import (
     SkyAugmentation,
     prepared_images,
 )
-from astromorph.settings import AugmentationSettings
-from astromorph.simulate import simulate
+from astromorph.settings.sections import AugmentationSettings
+from astromorph.sky.simulate import simulate
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 

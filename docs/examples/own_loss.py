@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from astromorph import AstroMorphologyModel, ByolTrainer, prepared_images
-from astromorph.simulate import simulate
+from astromorph.sky.simulate import simulate
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 

@@ -6,8 +6,8 @@ import sys
 from torch.utils.tensorboard import SummaryWriter
 
 from astromorph import AstroMorphologyModel, ByolTrainer, prepared_images
-from astromorph.metrics import found_again, rank_me, uniformity
-from astromorph.simulate import simulate
+from astromorph.embedding.metrics import found_again, rank_me, uniformity
+from astromorph.sky.simulate import simulate
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 

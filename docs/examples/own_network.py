@@ -16,8 +16,8 @@ from astromorph import (
     prepared_images,
     split_images,
 )
-from astromorph.metrics import rank_me
-from astromorph.simulate import simulate
+from astromorph.embedding.metrics import rank_me
+from astromorph.sky.simulate import simulate
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 

@@ -18,8 +18,8 @@ from astromorph import (
     moving_average_decay,
     prepared_images,
 )
-from astromorph.optimise import parameter_groups
-from astromorph.simulate import simulate
+from astromorph.byol.optimise import parameter_groups
+from astromorph.sky.simulate import simulate
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 

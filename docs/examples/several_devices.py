@@ -10,7 +10,7 @@ import sys
 import torch
 
 from astromorph import AstroMorphologyModel, ByolTrainer, distributed, prepared_images
-from astromorph.simulate import simulate
+from astromorph.sky.simulate import simulate
 
 # torchrun says to each process how many there are; alone it is one.
 with distributed.joined(int(os.environ.get("WORLD_SIZE", "1"))):

@@ -14,8 +14,8 @@ from astromorph import (
     prepared_images,
     start_from_sky,
 )
-from astromorph.metrics import knn_score, rank_me, whitened
-from astromorph.simulate import simulate
+from astromorph.embedding.metrics import knn_score, rank_me, whitened
+from astromorph.sky.simulate import simulate
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 torch.manual_seed(0)  # of the random weights; `seed` is for all else

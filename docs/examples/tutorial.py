@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from astromorph.metrics import whitened
-from astromorph.simulate import simulate
+from astromorph.embedding.metrics import whitened
+from astromorph.sky.simulate import simulate
 
 results = Path(sys.argv[1] if len(sys.argv) > 1 else "results")
 if len(sys.argv) == 1:

@@ -18,9 +18,9 @@ from astromorph import (
     load_model,
     prepared_images,
 )
-from astromorph.checkpoint import build, model_of, save_model
-from astromorph.settings import parse
-from astromorph.simulate import simulate
+from astromorph.byol.model_file import build, model_of, save_model
+from astromorph.settings.sections import parse
+from astromorph.sky.simulate import simulate
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 datafile = simulate("fits", number=24, seed=0)  # or the name of your own list

@@ -24,7 +24,7 @@ rule analyse:
         **asked("analyse", CORES),
     params:
         settings=part("analyse"),
-        code=code_digest("analyse"),
+        code=code_digest("analysis.analyse"),
     shell:
         "python -m astromorph analyse --settings {params.settings:q}"
         " --threads {threads}"

@@ -26,7 +26,12 @@ shell.prefix(
 )
 
 # Modules, not names: Snakemake keeps names of its own here, such as `parse`.
-from astromorph import failures, filelist, needs, provenance, settings, sources
+from astromorph.cli import failed_jobs as failures
+from astromorph.filelist import entries as filelist
+from astromorph.cli import resources as needs
+from astromorph.settings import sections as settings
+from astromorph.filelist import file_states as sources
+from astromorph import provenance
 from astromorph.errors import AstromorphError
 from astromorph.provenance import code_digest
 
@@ -112,7 +117,7 @@ def native_side():
     """The side that images have which keep their size; looked at when a job asks."""
     if SETTINGS.preprocess_settings.size != "native":
         return needs.NATIVE
-    from astromorph import reference
+    from astromorph.preprocessing import list_wide as reference
 
     return reference.native_side(SETTINGS, DATAFILE) or needs.NATIVE
 

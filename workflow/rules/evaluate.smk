@@ -25,7 +25,7 @@ rule evaluate:
         **asked("evaluate", CORES),
     params:
         settings=part("evaluate"),
-        code=code_digest("evaluate"),
+        code=code_digest("embedding.evaluate"),
     shell:
         "python -m astromorph evaluate --settings {params.settings:q}"
         " --threads {threads} --trained-network-name {input.model:q}"

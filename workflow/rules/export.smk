@@ -23,7 +23,7 @@ rule export_csv:
         **asked("export"),
     params:
         settings=part("export_csv"),
-        code=code_digest("export_csv"),
+        code=code_digest("export.tables.csv"),
     shell:
         "python -m astromorph export csv --settings {params.settings:q}"
         " --catalogue {input.catalogue:q} --split {input.split:q}"
@@ -51,7 +51,7 @@ rule export_parquet:
         **asked("export"),
     params:
         settings=part("export_tables"),
-        code=code_digest("export_parquet"),
+        code=code_digest("export.tables.parquet"),
     shell:
         "python -m astromorph export parquet --settings {params.settings:q}"
         " --catalogue {input.catalogue:q} --split {input.split:q}"
@@ -79,7 +79,7 @@ rule export_fits:
         **asked("export"),
     params:
         settings=part("export_tables"),
-        code=code_digest("export_fits"),
+        code=code_digest("export.tables.fits"),
     shell:
         "python -m astromorph export fits --settings {params.settings:q}"
         " --catalogue {input.catalogue:q} --split {input.split:q}"
@@ -107,7 +107,7 @@ rule export_votable:
         **asked("export"),
     params:
         settings=part("export_tables"),
-        code=code_digest("export_votable"),
+        code=code_digest("export.tables.votable"),
     shell:
         "python -m astromorph export votable --settings {params.settings:q}"
         " --catalogue {input.catalogue:q} --split {input.split:q}"
@@ -136,7 +136,7 @@ rule export_tensorboard:
         **asked("export"),
     params:
         settings=part("export_tensorboard"),
-        code=code_digest("export_tensorboard"),
+        code=code_digest("export.tensorboard"),
     shell:
         "python -m astromorph export tensorboard --settings {params.settings:q}"
         " --catalogue {input.catalogue:q} --split {input.split:q}"

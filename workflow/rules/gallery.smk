@@ -26,7 +26,7 @@ rule export_gallery:
     params:
         datafile=lambda wildcards: DATAFILE,
         settings=part("export_gallery"),
-        code=code_digest("export_gallery"),
+        code=code_digest("export.gallery.gallery"),
     shell:
         "python -m astromorph export gallery --settings {params.settings:q}"
         " --datafile {params.datafile:q} --trained-network-name {input.model:q}"

@@ -15,7 +15,7 @@ rule infer:
         **asked("infer"),
     params:
         settings=part("infer"),
-        code=code_digest("infer"),
+        code=code_digest("embedding.infer"),
         model=GIVEN_MODEL,
     shell:
         "python -m astromorph infer --settings {params.settings:q}"

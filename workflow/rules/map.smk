@@ -30,7 +30,7 @@ rule export_map:
         **asked("export"),
     params:
         settings=part("export_map"),
-        code=code_digest("export_map"),
+        code=code_digest("export.html_map.html_map"),
         further=lambda wildcards, input, output: [
             f"--{name}={path}"
             for name, path in (

@@ -20,7 +20,7 @@ rule preprocess:
     params:
         datafile=lambda wildcards: DATAFILE,
         settings=part("preprocess"),
-        code=code_digest("shards"),
+        code=code_digest("preprocessing.preprocess"),
         head=HEAD,
         rows=lambda wildcards: SHARDS[wildcards.shard].digest,
         files=lambda wildcards: STATES.of(wildcards.shard),

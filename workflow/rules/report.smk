@@ -18,7 +18,7 @@ rule report_settings:
         **asked("report"),
     params:
         settings=part("report_settings"),
-        code=code_digest("settings_page"),
+        code=code_digest("export.settings_page"),
         model=GIVEN_MODEL,
     shell:
         "python -m astromorph report settings --settings {params.settings:q}"
@@ -46,7 +46,7 @@ if not SETTINGS.trained_network_name:
         resources:
             **asked("export"),
         params:
-            code=code_digest("plot_history"),
+            code=code_digest("export.history_figure"),
         shell:
             "python -m astromorph report history"
             " --history {input.history:q} --output {output.figure:q}"

@@ -21,7 +21,7 @@ rule split:
     params:
         datafile=lambda wildcards: DATAFILE,
         settings=part("split"),
-        code=code_digest("split"),
+        code=code_digest("catalogue.split"),
         rows=GROUPS,
     shell:
         "python -m astromorph split --settings {params.settings:q}"

@@ -34,7 +34,7 @@ rule train:
         **(dict(mpi="srun", nodes=NODES, tasks=NODES * DEVICES) if NODES > 1 else {}),
     params:
         settings=part("train"),
-        code=code_digest("train"),
+        code=code_digest("training.train"),
         weights=stands(SETTINGS.network_settings.weights),
     shell:
         LAUNCH + "python -m astromorph train --settings {params.settings:q}"

@@ -29,7 +29,7 @@ rule validate:
     params:
         datafile=lambda wildcards: DATAFILE,
         settings=part("validate"),
-        code=code_digest("validate"),
+        code=code_digest("catalogue.validate"),
         rows=CONTENT,
         files=lambda wildcards: STATES.all(),
     shell:

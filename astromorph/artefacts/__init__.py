@@ -1,0 +1,1 @@
+"""The files that steps exchange: names, columns, readers and writers."""

@@ -1,0 +1,177 @@
+"""What the analysis says of each image, as a file between `analyse` and the exports.
+
+Parquet, a row per image that has an embedding and that the split kept, in the order
+of the list: the rows of `artefacts.embedded_rows`.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from astromorph.artefacts.tables import replacing
+from astromorph.errors import AstromorphError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+ANALYSIS_COLUMNS = (
+    "image_id", "cluster", "cluster_kmeans", "cluster_hdbscan", "x", "y", "pca_1",
+    "pca_2", "outlier_score", "outlier_rank", "role", "neighbour_ids",
+    "neighbour_distances", "duplicate_ids",
+)  # fmt: skip
+ORDINARY, REPRESENTATIVE, ODD = "", "representative", "odd"
+ROWS_AT_A_TIME = 16_384
+REMEDY = "run `analyse` again"
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """What was found about N images.
+
+    Attributes
+    ----------
+    image_ids : tuple of str
+        N ids, in the order of the list.
+    cluster : ndarray, shape (N,), int32
+        From 0, the largest first; -1 is none.
+    kmeans, hdbscan : ndarray, shape (N,), int32
+        The same by each method; `cluster` is one of them.
+    map : ndarray, shape (N, 2), float32
+        Places on the map.
+    pca : ndarray, shape (N, 2), float32
+        The first two principal components.
+    outlier_score : ndarray, shape (N,), float32
+        How far an image lies from its like; larger is odder.
+    outlier_rank : ndarray, shape (N,), int32
+        1 is the oddest.
+    roles : tuple of str
+        "representative" or "odd" for one image of each cluster, else empty.
+    neighbours : tuple of tuple of str
+        Ids of the nearest images, the nearest first.
+    distances : ndarray, shape (N, K), float32
+        How far they are.
+    duplicates : tuple of tuple of str
+        Ids of images that are nearly the same.
+    """
+
+    image_ids: tuple[str, ...]
+    cluster: "NDArray[np.int32]"
+    kmeans: "NDArray[np.int32]"
+    hdbscan: "NDArray[np.int32]"
+    map: "NDArray[np.float32]"
+    pca: "NDArray[np.float32]"
+    outlier_score: "NDArray[np.float32]"
+    outlier_rank: "NDArray[np.int32]"
+    roles: tuple[str, ...]
+    neighbours: tuple[tuple[str, ...], ...]
+    distances: "NDArray[np.float32]"
+    duplicates: tuple[tuple[str, ...], ...]
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+
+def write_analysis(path: str | Path, analysis: Analysis) -> None:
+    """Write it, whole or not at all: `ANALYSIS_COLUMNS`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = pa.list_(pa.string())
+    distances = (
+        pa.FixedSizeListArray.from_arrays(
+            pa.array(analysis.distances.ravel()), analysis.distances.shape[1]
+        )
+        if analysis.distances.shape[1]
+        else pa.nulls(len(analysis), pa.list_(pa.float32()))
+    )
+    columns: dict[str, Any] = {
+        "image_id": pa.array(analysis.image_ids, type=pa.string()),
+        "cluster": pa.array(analysis.cluster, type=pa.int32()),
+        "cluster_kmeans": pa.array(analysis.kmeans, type=pa.int32()),
+        "cluster_hdbscan": pa.array(analysis.hdbscan, type=pa.int32()),
+        "x": pa.array(analysis.map[:, 0], type=pa.float32()),
+        "y": pa.array(analysis.map[:, 1], type=pa.float32()),
+        "pca_1": pa.array(analysis.pca[:, 0], type=pa.float32()),
+        "pca_2": pa.array(analysis.pca[:, 1], type=pa.float32()),
+        "outlier_score": pa.array(analysis.outlier_score, type=pa.float32()),
+        "outlier_rank": pa.array(analysis.outlier_rank, type=pa.int32()),
+        "role": pa.array(analysis.roles, type=pa.string()),
+        "neighbour_ids": pa.array(analysis.neighbours, type=texts),
+        "neighbour_distances": distances.cast(pa.list_(pa.float32())),
+        "duplicate_ids": pa.array(analysis.duplicates, type=texts),
+    }
+    with replacing(path) as temporary:
+        pq.write_table(pa.table(columns), temporary, row_group_size=ROWS_AT_A_TIME)
+
+
+def read_analysis_parts(path: str | Path) -> Iterator[Analysis]:
+    """Read what `write_analysis` wrote, some ten thousand rows at a time.
+
+    Raises
+    ------
+    AstromorphError
+        The file is missing or no such Parquet file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(ROWS_AT_A_TIME, columns=[*ANALYSIS_COLUMNS]):
+                yield _of(batch)
+    except (OSError, KeyError, pa.ArrowInvalid) as error:
+        raise AstromorphError(
+            f"{path}: no analysis can be read here ({error}); {REMEDY}"
+        ) from None
+
+
+def read_analysis(path: str | Path) -> Analysis:
+    """Read all of it.
+
+    Raises
+    ------
+    AstromorphError
+        The file is missing or no such Parquet file.
+    """
+    return _joined(list(read_analysis_parts(path)), path)
+
+
+def _of(batch: Any) -> Analysis:
+    def numbers(name: str) -> Any:
+        return batch.column(name).to_numpy(zero_copy_only=False)
+
+    def texts(name: str) -> tuple[tuple[str, ...], ...]:
+        return tuple(tuple(t or ()) for t in batch.column(name).to_pylist())
+
+    rows = [row or [] for row in batch.column("neighbour_distances").to_pylist()]
+    width = max(map(len, rows), default=0)
+    return Analysis(
+        image_ids=tuple(batch.column("image_id").to_pylist()),
+        cluster=numbers("cluster"),
+        kmeans=numbers("cluster_kmeans"),
+        hdbscan=numbers("cluster_hdbscan"),
+        map=np.stack([numbers("x"), numbers("y")], axis=1),
+        pca=np.stack([numbers("pca_1"), numbers("pca_2")], axis=1),
+        outlier_score=numbers("outlier_score"),
+        outlier_rank=numbers("outlier_rank"),
+        roles=tuple(batch.column("role").to_pylist()),
+        neighbours=texts("neighbour_ids"),
+        distances=np.array(rows, np.float32).reshape(len(rows), width),
+        duplicates=texts("duplicate_ids"),
+    )
+
+
+def _joined(parts: Sequence[Analysis], path: str | Path) -> Analysis:
+    if not parts:
+        raise AstromorphError(f"{path}: there is no image in it; {REMEDY}")
+
+    def joined(name: str) -> Any:
+        values = [getattr(part, name) for part in parts]
+        if isinstance(values[0], tuple):
+            return tuple(value for some in values for value in some)
+        return np.concatenate(values)
+
+    return Analysis(**{name: joined(name) for name in Analysis.__slots__})

@@ -1,0 +1,151 @@
+"""Arrays and plain values as a ``.pt`` file that torch reads, without torch.
+
+Importing torch takes seconds and half a gigabyte, more than a shard's own work;
+steps that only write tensors do without it. The format is that of `torch.save`
+since 1.6: a zip archive of stored members, one pickle of plain values and one
+member per tensor, aligned so that it can be mapped. `torch.load` with
+``weights_only=True, mmap=True`` reads it.
+"""
+
+import math
+import struct
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from astromorph.artefacts.tables import replacing
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SHARD_FORMAT = "astromorph-tensors"
+SHARD_VERSION = 2
+ROOT = "archive"
+ALIGNMENT = 64  # bytes, torch's own
+STORAGES = {
+    "float16": "HalfStorage", "float32": "FloatStorage", "float64": "DoubleStorage",
+    "uint8": "ByteStorage", "int32": "IntStorage", "int64": "LongStorage",
+    "bool": "BoolStorage",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Arrays that become one tensor of one axis, without a copy that holds them all.
+
+    Attributes
+    ----------
+    parts : sequence of ndarray
+        In their order, each flattened.
+    dtype : dtype
+        Of all of them.
+    """
+
+    parts: "Sequence[NDArray[Any]]"
+    dtype: Any
+
+
+def save_tensors(path: str | Path, values: dict[str, Any]) -> None:
+    """Write a ``.pt`` file, whole or not at all.
+
+    Parameters
+    ----------
+    path : path
+        The file to write.
+    values : dict
+        Plain values and arrays, nested in dicts, lists and tuples. Arrays, and
+        `Joined` ones, become tensors; they are written as they are, without another
+        copy.
+
+    Raises
+    ------
+    TypeError
+        A value is neither plain nor an array of a type that torch has.
+    """
+    arrays: list[Sequence[NDArray[Any]]] = []
+    pickled = b"\x80\x02" + _pickled(values, arrays) + b"."
+    with (
+        replacing(path) as temporary,
+        open(temporary, "wb") as file,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
+    ):
+        archive.writestr(zipfile.ZipInfo(f"{ROOT}/data.pkl"), pickled)
+        archive.writestr(zipfile.ZipInfo(f"{ROOT}/byteorder"), b"little")
+        for number, parts in enumerate(arrays):
+            name = f"{ROOT}/data/{number}"
+            member = zipfile.ZipInfo(name)
+            # A filler before the data, as torch writes it, aligns them.
+            begin = file.tell() + 30 + len(name) + 4
+            filler = -begin % ALIGNMENT
+            member.extra = b"FB" + struct.pack("<H", filler) + b"Z" * filler
+            member.file_size = sum(part.nbytes for part in parts)
+            with archive.open(member, "w") as target:
+                for part in parts:
+                    if part.nbytes:
+                        target.write(part.data.cast("B"))
+        archive.writestr(zipfile.ZipInfo(f"{ROOT}/version"), b"3\n")
+
+
+def _pickled(value: Any, arrays: "list[Sequence[NDArray[Any]]]") -> bytes:
+    """Opcodes of pickle protocol 2 that put a value on the stack."""
+    if value is None:
+        return b"N"
+    if isinstance(value, bool):
+        return b"\x88" if value else b"\x89"
+    if isinstance(value, int):
+        data = value.to_bytes(9, "little", signed=True)
+        return b"\x8a\x09" + data
+    if isinstance(value, float):
+        return b"G" + struct.pack(">d", value)
+    if isinstance(value, str):
+        data = value.encode("utf-8", "surrogatepass")
+        return b"X" + struct.pack("<I", len(data)) + data
+    if isinstance(value, np.ndarray):
+        array = _as_written(value)
+        arrays.append([array])
+        strides = tuple(step // array.itemsize for step in array.strides)
+        return _pickled_tensor(array.dtype, array.shape, strides, arrays)
+    if isinstance(value, Joined):
+        parts = [
+            _as_written(part.astype(value.dtype, copy=False)) for part in value.parts
+        ]
+        arrays.append(parts)
+        length = sum(part.size for part in parts)
+        return _pickled_tensor(np.dtype(value.dtype), (length,), (1,), arrays)
+    if isinstance(value, dict):
+        pairs = (part for pair in value.items() for part in pair)
+        return b"}(" + b"".join(_pickled(part, arrays) for part in pairs) + b"u"
+    if isinstance(value, list | tuple):
+        inner = b"(" + b"".join(_pickled(part, arrays) for part in value)
+        return b"]" + inner + b"e" if isinstance(value, list) else inner + b"t"
+    raise TypeError(f"{type(value).__name__}: only plain values and arrays are written")
+
+
+def _as_written(array: "NDArray[Any]") -> "NDArray[Any]":
+    return np.asarray(array, array.dtype.newbyteorder("<"), order="C")
+
+
+def _pickled_tensor(
+    dtype: Any,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    arrays: "list[Sequence[NDArray[Any]]]",
+) -> bytes:
+    """A call of torch's function that builds a tensor on the last storage."""
+    storage = STORAGES.get(dtype.name)
+    if storage is None:
+        raise TypeError(f"{dtype}: allowed are {', '.join(STORAGES)}")
+    persistent = (
+        b"(" + _pickled("storage", arrays) + b"ctorch\n" + storage.encode() + b"\n"
+        + _pickled(str(len(arrays) - 1), arrays) + _pickled("cpu", arrays)
+        + _pickled(math.prod(shape), arrays) + b"tQ"
+    )  # fmt: skip
+    return (
+        b"ctorch._utils\n_rebuild_tensor_v2\n(" + persistent + _pickled(0, arrays)
+        + _pickled(shape, arrays) + _pickled(strides, arrays)
+        + b"\x89ccollections\nOrderedDict\n)RtR"
+    )  # fmt: skip

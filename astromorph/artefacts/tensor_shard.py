@@ -1,0 +1,182 @@
+"""Tensor shards: the cache between preprocessing and everything that sees pixels.
+
+One ``.pt`` of tensors and plain values per shard, written once, read mapped.
+Nothing is ever unpickled.
+"""
+
+import errno
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from astromorph.artefacts.tables import on_disk, replacing
+from astromorph.artefacts.tensor_file import SHARD_FORMAT, SHARD_VERSION
+from astromorph.errors import AstromorphError
+from astromorph.trouble import of_machine
+
+ALMOST_NONE = 2**20  # bytes that a disk may have left when it is called full
+
+
+@dataclass(frozen=True, slots=True)
+class TensorShard:
+    """Images of one shard, ready for the network.
+
+    Attributes
+    ----------
+    images : Tensor, shape (N, C, H, W) or (P,), float16 or float32
+        From 0 to 1. Bad files are left out. Where sizes differ, the pixels of
+        all images one after the other.
+    shapes : Tensor, shape (N, 2), int32
+        Height and width of each image.
+    channels : int
+        C.
+    valid : Tensor, shape (B,), uint8
+        A bit per pixel of each image, 1 where something was observed; each
+        image begins a byte. `unpack_valid` reads it.
+    image_ids : tuple of str
+        N ids.
+    rows : Tensor, shape (N,), int64
+        Row numbers in the file list.
+    statistics : dict of str to Tensor, shape (N,), float32
+        See `astromorph.preprocessing.prepare.Prepared`.
+    settings : str
+        The canonical settings that the images were made with.
+    """
+
+    images: Tensor
+    shapes: Tensor
+    channels: int
+    valid: Tensor
+    image_ids: tuple[str, ...]
+    rows: Tensor
+    statistics: dict[str, Tensor]
+    settings: str
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def each(self) -> list[Tensor]:
+        """The N images `(C, H, W)`, as views of what is mapped."""
+        if self.images.ndim == 4:
+            return list(self.images)
+        sizes = (self.shapes.prod(dim=1) * self.channels).tolist()
+        parts = torch.split(self.images, sizes) if sizes else ()
+        return [
+            part.view(self.channels, *shape)
+            for part, shape in zip(parts, self.shapes.tolist(), strict=True)
+        ]
+
+    def unpack_valid(self) -> list[Tensor]:
+        """For each image `(H, W)`, bool: True where something was observed."""
+        shapes = self.shapes.tolist()
+        parts = torch.split(self.valid, [-(-h * w // 8) for h, w in shapes])
+        bits = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8)
+        return [
+            (part[:, None] & bits).bool().view(-1)[: h * w].view(h, w)
+            for part, (h, w) in zip(parts, shapes, strict=True)
+        ]
+
+
+def save_plain(path: str | Path, values: dict[str, Any]) -> None:
+    """Write tensors and plain values to a ``.pt`` file, whole or not at all.
+
+    Raises
+    ------
+    WriteError
+        The disk is full, or may not be written to.
+    """
+    with replacing(path) as temporary:
+        try:
+            torch.save(values, temporary)
+            on_disk(temporary)
+        except RuntimeError as error:  # torch's writer does not say what the disk said
+            if "inline_container" not in str(error):
+                raise
+            full = shutil.disk_usage(temporary.parent).free < ALMOST_NONE
+            number = errno.ENOSPC if full else errno.EIO
+            raise OSError(number, os.strerror(number)) from error
+
+
+def load_plain(
+    path: str | Path, kind: str, version: int, remedy: str
+) -> dict[str, Any]:
+    """Read a ``.pt`` file of tensors and plain values, mapped into memory.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    kind : str
+        What its entry `format` must be.
+    version : int
+        What its entry `format_version` must be.
+    remedy : str
+        What the user can do where the file is not one of these.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    AstromorphError
+        The file is missing, damaged, pickled, of another kind or version.
+    """
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except FileNotFoundError:
+        raise AstromorphError(f"{path}: there is no such file; {remedy}") from None
+    except UnpicklingError:
+        raise AstromorphError(
+            f"{path}: this file holds pickled objects, which could run any program, "
+            f"and is not read; only tensors and plain values are allowed; {remedy}. "
+            "(Of a model of version 0.1, `astromorph convert --help` says how to bring "
+            "its weights over)"
+        ) from None
+    except (RuntimeError, OSError, ValueError, EOFError, KeyError) as error:
+        if of_machine(error):
+            raise
+        reason = str(error).splitlines()[0][:200] if str(error) else "damaged"
+        raise AstromorphError(
+            f"{path}: this is not a readable .pt file ({reason}); {remedy}"
+        ) from None
+    found = values.get("format") if isinstance(values, dict) else type(values).__name__
+    if found != kind:
+        raise AstromorphError(f"{path}: found {found!r}, expected {kind!r}; {remedy}")
+    if values.get("format_version") != version:
+        raise AstromorphError(
+            f"{path}: found format version {values.get('format_version')!r}, written "
+            f"by astromorph {values.get('package_version', 'unknown')}; this one reads "
+            f"version {version}; {remedy}"
+        )
+    plain: dict[str, Any] = values
+    return plain
+
+
+def read_shard(path: str | Path) -> TensorShard:
+    """Map one shard into memory; pixels are read when they are used.
+
+    Raises
+    ------
+    AstromorphError
+        The file is no tensor shard of this version.
+    """
+    values = load_plain(
+        path, SHARD_FORMAT, SHARD_VERSION, "remove it and run preprocess again"
+    )
+    return TensorShard(
+        images=values["images"],
+        shapes=values["shapes"],
+        channels=values["channels"],
+        valid=values["valid"],
+        image_ids=tuple(values["image_ids"]),
+        rows=values["rows"],
+        statistics=values["statistics"],
+        settings=values["settings"],
+    )

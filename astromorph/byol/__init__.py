@@ -1,0 +1,1 @@
+"""BYOL: the method, its augmentation, schedules, start weights and model file."""

@@ -1,0 +1,58 @@
+"""The command line: one subcommand per step, and `simulate`.
+
+Only this module configures logging and exits.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from astromorph.cli.arguments import parser
+from astromorph.errors import AstromorphError
+from astromorph.trouble import explained
+
+LOG = logging.getLogger("astromorph")
+
+
+class OneLine(logging.Formatter):
+    """A line per record: names of files can hold what ends lines or moves cursors."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, with such signs spelled out."""
+        text = super().format(record)
+        if text.isprintable():
+            return text
+        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one subcommand.
+
+    Exit codes: 0 done, 1 an error that the message explains, 2 wrong usage, 130
+    interrupted.
+    """
+    options = parser().parse_args(arguments)
+    # Of several processes that train together the first one speaks for all.
+    first = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(
+        level=logging.INFO if first else logging.ERROR, handlers=[handler]
+    )
+    logging.captureWarnings(True)  # those of other packages are records too
+    try:
+        options.command(options)
+    except AstromorphError as error:
+        for line in str(error).splitlines():
+            LOG.error("%s", line)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        LOG.error("interrupted; what was complete before is kept")
+        sys.exit(130)
+    except Exception as error:
+        said = explained(error)
+        if said is None:
+            raise
+        LOG.error("%s", said)
+        sys.exit(1)

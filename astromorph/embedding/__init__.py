@@ -1,0 +1,1 @@
+"""The steps `infer` and `evaluate`: embeddings, and how good they are."""

@@ -1,0 +1,1 @@
+"""The interactive map, one HTML page that works offline."""

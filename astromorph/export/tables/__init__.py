@@ -1,0 +1,1 @@
+"""The table of facts, analysis and embeddings as CSV, Parquet, FITS and VOTable."""

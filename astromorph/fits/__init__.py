@@ -1,0 +1,1 @@
+"""FITS files: bytes, headers, world coordinates, and the image that is taken."""

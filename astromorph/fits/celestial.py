@@ -1,0 +1,335 @@
+"""Where on the sky an image is: world coordinates to ICRS degrees.
+
+Greisen & Calabretta (2002) and Calabretta & Greisen (2002), as wcslib
+implements them; frames as astropy.coordinates does.
+"""
+
+import functools
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from astropy.wcs import WcsError, Wcsprm
+
+from astromorph.errors import FitsImageError
+from astromorph.fits.header import Header
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+LONGITUDE = re.compile(r"RA--|.LON|..LN")
+LATITUDE = re.compile(r"DEC-|.LAT|..LT")
+# Projections that wcslib does not know, by the one that they correct slightly.
+NEAREST_PROJECTION = {"TNX": "TAN", "ZPX": "ZPN", "NCP": "SIN"}
+DEGREES = {"": 1.0, "deg": 1.0, "arcmin": 1 / 60, "arcsec": 1 / 3600,
+           "mas": 1 / 3.6e6, "rad": math.degrees(1)}  # fmt: skip
+MOST_SIP = 9  # order of a SIP polynomial
+# Positions outside the WCS, by what wrote them; degrees, or hours as text.
+POSITIONS = (
+    ("RA", "DEC"), ("OBSRA", "OBSDEC"), ("RA_TARG", "DEC_TARG"), ("RA_OBJ", "DEC_OBJ"),
+    ("OBJCTRA", "OBJCTDEC"), ("TARGRA", "TARGDEC"), ("RA_PNT", "DEC_PNT"),
+    ("RA_NOM", "DEC_NOM"), ("TELRA", "TELDEC"),
+)  # fmt: skip
+SEXAGESIMAL = re.compile(
+    r"([+-]?)(\d{1,3})[:hd ]\s*(\d{1,2})(?:[:m' ]\s*(\d{1,2}(?:\.\d*)?)?[s\"]?)?"
+)
+FK4_BEFORE = 1984.0  # an equinox without a frame (FITS Standard 4.0, 8.3)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an image is; None where its header does not say.
+
+    Attributes
+    ----------
+    ra_deg, dec_deg : float or None
+        ICRS position of the image centre, in degrees.
+    pixel_scale_arcsec : float or None
+        Geometric mean of the two pixel scales.
+    """
+
+    ra_deg: float | None = None
+    dec_deg: float | None = None
+    pixel_scale_arcsec: float | None = None
+
+
+@np.errstate(all="ignore")
+def place(header: Header, centre: tuple[float, ...]) -> Place:
+    """Position and scale from the WCS, else a position from other keywords.
+
+    Parameters
+    ----------
+    header : Header
+        Of the image, or of what it inherits from.
+    centre : tuple of float
+        The image centre, from 1, in the order of the FITS axes.
+
+    Returns
+    -------
+    Place
+    """
+    found = _from_wcs(header, centre)
+    if found.ra_deg is None:
+        ra_deg, dec_deg = _from_keywords(header)
+        return Place(ra_deg, dec_deg, found.pixel_scale_arcsec)
+    return found
+
+
+def celestial_axes(header: Header, number: int) -> tuple[int, int] | None:
+    """Indices, from 0, of the two FITS axes that lie on the sky; None without."""
+    types = [header.text(f"CTYPE{k + 1}").upper() for k in range(number)]
+    longitude = [k for k, kind in enumerate(types) if LONGITUDE.match(kind)]
+    latitude = [k for k, kind in enumerate(types) if LATITUDE.match(kind)]
+    if len(longitude) == len(latitude) == 1:
+        first, second = sorted((longitude[0], latitude[0]))
+        return first, second
+    return None
+
+
+def _from_wcs(header: Header, centre: tuple[float, ...]) -> Place:
+    axes = celestial_axes(header, len(centre))
+    if axes is None:
+        return Place()
+    try:
+        numbers = [axis + 1 for axis in axes]
+        units = [_unit(header, k) for k in numbers]
+        matrix = [
+            [unit * element for element in row]
+            for unit, row in zip(units, _matrix(header, numbers), strict=True)
+        ]
+        wcs = _celestial(header, numbers, units, matrix)
+        lonlat = wcs.p2s(_undistorted(header, axes, centre), 1)["world"][0]
+    except (ValueError, ArithmeticError, FitsImageError, WcsError):
+        return Place()
+    lon, lat = float(lonlat[wcs.lng]), float(lonlat[wcs.lat])
+    ra_deg, dec_deg = _icrs(header, lon, lat, wcs.ctype[wcs.lng][:4])
+    if math.isnan(lon) or math.isnan(lat):
+        return Place()
+    columns = zip(*matrix, strict=True)
+    scale = math.sqrt(math.prod(math.hypot(*column) for column in columns)) * 3600
+    known = math.isfinite(scale) and scale > 0
+    return Place(ra_deg, dec_deg, scale if known else None)
+
+
+def _celestial(
+    header: Header,
+    numbers: list[int],
+    units: list[float],
+    matrix: list[list[float]],
+) -> Any:
+    """Wcslib's struct of the two axes on the sky, in degrees.
+
+    It is filled number by number: wcslib's own reader of headers does not
+    survive all damaged ones.
+    """
+    wcs = Wcsprm(naxis=2)
+    wcs.ctype = [_kind(header, k) for k in numbers]
+    wcs.crpix = [header.number(f"CRPIX{k}") or 0.0 for k in numbers]
+    wcs.crval = [
+        unit * (header.number(f"CRVAL{k}") or 0.0)
+        for k, unit in zip(numbers, units, strict=True)
+    ]
+    wcs.pc = matrix
+    wcs.cdelt = [1.0, 1.0]
+    for keyword, name in (("LONPOLE", "lonpole"), ("LATPOLE", "latpole")):
+        pole = header.number(keyword)
+        if pole is not None:
+            setattr(wcs, name, pole)
+    parameters = [
+        (k + 1, m, value)
+        for k, number in enumerate(numbers)
+        for m in range(40)
+        if (value := header.number(f"PV{number}_{m}")) is not None
+    ] if any(key.startswith("PV") for key in header.cards) else []  # fmt: skip
+    if parameters:
+        wcs.set_pv(parameters)
+    wcs.set()
+    return wcs
+
+
+def _kind(header: Header, number: int) -> str:
+    """CTYPE with a projection that wcslib knows: ``RA---TAN``."""
+    kind = header.text(f"CTYPE{number}").upper().removesuffix("-SIP")
+    projection = kind[5:8]
+    return kind[:5] + NEAREST_PROJECTION.get(projection, projection)
+
+
+def _unit(header: Header, number: int) -> float:
+    """Degrees in the unit of an axis."""
+    unit = header.text(f"CUNIT{number}").lower()
+    unit = "deg" if unit.startswith("deg") else unit
+    if unit not in DEGREES:
+        raise ValueError(f"unknown unit {unit!r}")
+    return DEGREES[unit]
+
+
+def _matrix(header: Header, numbers: list[int]) -> list[list[float]]:
+    """From pixels to the axes' units: CDi_j, or CDELT with PCi_j or CROTA."""
+    i, j = numbers
+    cd = _given(header, [f"CD{i}_{i}", f"CD{i}_{j}", f"CD{j}_{i}", f"CD{j}_{j}"], 0.0)
+    if cd:
+        return [cd[:2], cd[2:]]
+    first, second = (
+        1.0 if step is None else step
+        for step in (header.number(f"CDELT{i}"), header.number(f"CDELT{j}"))
+    )
+    pc = _given(
+        header, [f"PC{i}_{i}", f"PC{i}_{j}", f"PC{j}_{i}", f"PC{j}_{j}"], 1.0
+    ) or _given(
+        header,
+        [f"PC{k:03d}{n:03d}" for k, n in ((i, i), (i, j), (j, i), (j, j))],
+        1.0,
+    )
+    if pc:
+        return [[first * pc[0], first * pc[1]], [second * pc[2], second * pc[3]]]
+    angle = math.radians(header.number(f"CROTA{j}") or 0.0)
+    cos, sin = math.cos(angle), math.sin(angle)
+    # Calabretta & Greisen (2002), eq. 189
+    return [[first * cos, -second * sin], [first * sin, second * cos]]
+
+
+def _given(header: Header, keywords: list[str], diagonal: float) -> list[float]:
+    """Four elements of a matrix, row by row; empty where none is given."""
+    if not any(keyword in header.cards for keyword in keywords):
+        return []
+    found = [header.number(keyword) for keyword in keywords]
+    absent = (diagonal, 0.0, 0.0, diagonal)
+    return [a if f is None else f for f, a in zip(found, absent, strict=True)]
+
+
+def _undistorted(
+    header: Header, axes: tuple[int, int], centre: tuple[float, ...]
+) -> "NDArray[np.float64]":
+    """Pixel coordinates `(1, 2)`, from 1, corrected by SIP (Shupe et al. 2005)."""
+    x, y = (centre[axis] for axis in axes)
+    if "A_ORDER" in header.cards and "B_ORDER" in header.cards:
+        u, v = (
+            place - (header.number(f"CRPIX{axis + 1}") or 0.0)
+            for place, axis in zip((x, y), axes, strict=True)
+        )
+        x, y = (
+            place + _polynomial(header, n, u, v) for place, n in ((x, "A"), (y, "B"))
+        )
+    return np.array([[x, y]])
+
+
+def _polynomial(header: Header, name: str, u: float, v: float) -> float:
+    order = min(header.integer(f"{name}_ORDER", 0), MOST_SIP)
+    return sum(
+        (header.number(f"{name}_{p}_{q}") or 0.0) * u**p * v**q
+        for p in range(order + 1)
+        for q in range(order + 1 - p)
+    )
+
+
+def _icrs(
+    header: Header, lon: float, lat: float, axis: str
+) -> tuple[float | None, float | None]:
+    """ICRS degrees of a position in the header's frame."""
+    system = header.text("RADESYS") or header.text("RADECSYS")
+    equinox = header.number("EQUINOX")
+    equinox = header.number("EPOCH") if equinox is None else equinox
+    if equinox is not None and not 1800 <= equinox <= 2100:
+        equinox = None  # 0, a Julian date and the like are no equinox
+    return to_icrs(lon, lat, axis, system, math.nan if equinox is None else equinox)
+
+
+def to_icrs(
+    lon: float, lat: float, axis: str, system: str, equinox: float
+) -> tuple[float | None, float | None]:
+    """ICRS degrees of a position in any celestial frame.
+
+    Parameters
+    ----------
+    lon, lat : float
+        Degrees.
+    axis : str
+        First four letters of the longitude's CTYPE: ``"RA--"``, ``"GLON"``,
+        ``"ELON"``, ``"SLON"``; others (the Sun's, a planet's) have none.
+    system : str
+        RADESYS, or empty.
+    equinox : float
+        EQUINOX, or NaN.
+
+    Returns
+    -------
+    ra_deg, dec_deg : float or None
+    """
+    if not (math.isfinite(lon) and math.isfinite(lat) and abs(lat) <= 90):
+        return None, None
+    name = _frame_name(axis, system.strip().upper(), equinox)
+    if name is None:
+        return None, None
+    if name == "icrs":
+        return lon % 360, lat
+    if name == "fk4":
+        return _from_fk4(lon, lat, equinox)
+    cosine, a, b = math.cos(math.radians(lat)), math.radians(lon), math.radians(lat)
+    vector = (cosine * math.cos(a), cosine * math.sin(a), math.sin(b))
+    x, y, z = (float(c) for c in _rotation(name, equinox) @ np.array(vector))
+    return math.degrees(math.atan2(y, x)) % 360, math.degrees(
+        math.atan2(z, math.hypot(x, y))
+    )
+
+
+def _frame_name(axis: str, system: str, equinox: float) -> str | None:
+    others = {"GLON": "galactic", "ELON": "ecliptic", "SLON": "supergalactic"}
+    if axis in others:
+        return others[axis]
+    if axis != "RA--":
+        return None
+    if not system:
+        if math.isnan(equinox):
+            return "icrs"
+        return "fk4" if equinox < FK4_BEFORE else "fk5"
+    return {"ICRS": "icrs", "FK5": "fk5", "FK4": "fk4", "FK4-NO-E": "fk4"}.get(system)
+
+
+@functools.lru_cache(maxsize=64)
+def _rotation(name: str, equinox: float) -> "NDArray[np.float64]":
+    """Matrix `(3, 3)` that turns unit vectors of a frame to ICRS."""
+    from astropy import coordinates as c
+
+    epoch = f"J{equinox}" if math.isfinite(equinox) else "J2000"
+    frames: dict[str, Any] = {
+        "galactic": c.Galactic,
+        "supergalactic": c.Supergalactic,
+        "ecliptic": lambda: c.BarycentricMeanEcliptic(equinox=epoch),
+        "fk5": lambda: c.FK5(equinox=epoch),
+    }
+    axes = c.CartesianRepresentation(np.eye(3))
+    turned = frames[name]().realize_frame(axes).transform_to(c.ICRS())
+    return np.asarray(turned.cartesian.xyz.value, dtype=np.float64)
+
+
+def _from_fk4(lon: float, lat: float, equinox: float) -> tuple[float, float]:
+    from astropy import coordinates as c
+    from astropy import units as u
+
+    epoch = f"B{equinox}" if math.isfinite(equinox) else "B1950"
+    frame = c.FK4(ra=lon * u.deg, dec=lat * u.deg, equinox=epoch)
+    icrs = frame.transform_to(c.ICRS())
+    return float(icrs.ra.deg), float(icrs.dec.deg)
+
+
+def _from_keywords(header: Header) -> tuple[float | None, float | None]:
+    for first, second in POSITIONS:
+        ra, dec = _angle(header, first, hours=True), _angle(header, second, hours=False)
+        if ra is not None and dec is not None and 0 <= ra <= 360 and abs(dec) <= 90:
+            return _icrs(header, ra, dec, "RA--")
+    return None, None
+
+
+def _angle(header: Header, keyword: str, hours: bool) -> float | None:
+    """Degrees, from a number of degrees or from text such as ``12:34:56.7``."""
+    number = header.number(keyword)
+    if number is not None:
+        return number
+    match = SEXAGESIMAL.fullmatch(header.text(keyword))
+    if not match:
+        return None
+    sign, degrees, minutes, seconds = match.groups()
+    value = int(degrees) + int(minutes) / 60 + float(seconds or 0) / 3600
+    return (-value if sign == "-" else value) * (15 if hours else 1)

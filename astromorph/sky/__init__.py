@@ -1,0 +1,1 @@
+"""The simulated sky: images of known kinds, for samples, tests and training."""

@@ -1,0 +1,110 @@
+"""The command `simulate`: a folder of FITS images whose kinds are known."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from astromorph.artefacts import tables as artefacts
+from astromorph.errors import AstromorphError
+from astromorph.fits import image as fits_image
+from astromorph.fits.facts import ImageFacts
+from astromorph.progress import track
+from astromorph.sky import draw as sky
+from astromorph.sky.objects import KINDS
+
+LOG = logging.getLogger(__name__)
+SMALLEST, LARGEST = 40, 120  # pixels
+SQUARE, BORDERED, DEGENERATE = 0.6, 0.25, 0.4  # shares of the images
+REST_FREQUENCIES_HZ = (1.420405751e9, 1.15271202e11, 2.30538e11, 3.45796e11)
+
+
+def simulate(output: str | Path, number: int, seed: int) -> Path:
+    """Write simulated FITS images and the list of them.
+
+    Kinds take turns. Sizes run from 40 to 120 pixels; noise, beam and flux
+    differ; some images have borders of NaN, some the shape (1, 1, ny, nx).
+
+    Parameters
+    ----------
+    output : path
+        Folder to write to; files of the same names are replaced.
+    number : int
+        How many images.
+    seed : int
+        Each image depends on it and on its own number alone.
+
+    Returns
+    -------
+    Path
+        The list: CSV with `path` and `label`, the kind.
+
+    Raises
+    ------
+    AstromorphError
+        `number` is not positive, or the folder cannot be written.
+    """
+    if number < 1:
+        raise AstromorphError(f"--number: found {number}; give 1 or more")
+    output = Path(output)
+    kinds = list(KINDS)
+    rows = []
+    try:
+        for k in track(range(number), number, "images simulated"):
+            kind = kinds[k % len(kinds)]
+            name = f"sky_{k:06d}.fits"
+            _write_image(output / name, kind, np.random.default_rng([seed, k]), k)
+            rows.append({"path": name, "label": kind})
+        filelist = output / "filelist.csv"
+        artefacts.write_csv(filelist, ("path", "label"), rows)
+    except OSError as error:
+        raise AstromorphError(
+            f"{output}: the folder cannot be written ({error.strerror}); choose another"
+        ) from None
+    LOG.info("%s lists %d simulated images", filelist, number)
+    return filelist
+
+
+def _write_image(path: Path, kind: str, rng: np.random.Generator, k: int) -> None:
+    width, height = (int(n) for n in rng.integers(SMALLEST, LARGEST + 1, 2))
+    if rng.random() < SQUARE:
+        height = width
+    drawing = sky.draw(kind, (height, width), rng)
+    sigma = 10 ** rng.uniform(-5, -3)  # Jy/beam
+    pixels = drawing.pixels * np.float32(sigma)
+    if rng.random() < BORDERED:
+        pixels = _bordered(pixels, rng)
+    if rng.random() < DEGENERATE:
+        pixels = pixels[None, None]
+    scale = rng.uniform(0.05, 2.0)
+    facts = ImageFacts(
+        hdu=0,
+        shape=pixels.shape,
+        dtype="float32",
+        width=width,
+        height=height,
+        ra_deg=float(rng.uniform(0, 360)),
+        dec_deg=float(np.degrees(np.arcsin(rng.uniform(-0.95, 0.95)))),
+        pixel_scale_arcsec=float(scale),
+        object_name=f"SKY {k:06d}",
+        telescope="SIMULATED",
+        unit="Jy/beam",
+        rest_frequency_hz=float(rng.choice(REST_FREQUENCIES_HZ)),
+    )
+    fits_image.write(path, pixels, facts, drawing.beam * scale)
+
+
+def _bordered(
+    pixels: "np.ndarray[tuple[int, int], np.dtype[np.float32]]",
+    rng: np.random.Generator,
+) -> "np.ndarray[tuple[int, int], np.dtype[np.float32]]":
+    """NaN outside a circle (a primary beam) or beyond one edge (a survey's end)."""
+    y, x = np.indices(pixels.shape)
+    height, width = pixels.shape
+    if rng.random() < 0.5:
+        r = np.hypot(y - (height - 1) / 2, x - (width - 1) / 2)
+        inside = r < max(height, width) * rng.uniform(0.48, 0.6)
+    else:
+        inside = x >= rng.integers(2, 1 + width // 6)
+        inside = inside if rng.random() < 0.5 else inside[:, ::-1]
+    return np.where(inside, pixels, np.float32(np.nan))

@@ -1,0 +1,1 @@
+"""The step `train`: the loop, its state, checkpoints and reports."""
