@@ -14,9 +14,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from astromorph.byol.model_file import ModelFile, build, save_model
+from astromorph.artefacts.model_file import ModelFile, save_model
+from astromorph.byol.build import build
 from astromorph.errors import AstromorphError
-from astromorph.settings.sections import parse, part_of
+from astromorph.settings.loading import parse
+from astromorph.settings.steps import part_of
 
 LOG = logging.getLogger(__name__)
 LAYERS = ("layer1", "layer2", "layer3", "layer4")

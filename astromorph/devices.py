@@ -14,9 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from astromorph.artefacts.tables import replacing
-from astromorph.trouble import WriteError
+from astromorph.atomic import replacing
+from astromorph.errors import WriteError
 
+GROUPS = Path("/sys/fs/cgroup")
+OF_PROCESS = Path("/proc/self/cgroup")
 LOG = logging.getLogger(__name__)
 GOES = 12
 AHEAD = 2  # batches that are made while the device works
@@ -223,3 +225,43 @@ def on_device(
         for future in waiting:
             chosen, images = future.result()
             yield chosen, images.to(device, non_blocking=True)
+
+
+def available() -> int:
+    """Bytes that are free for this process.
+
+    The least of what the machine has and of what the control groups, by which
+    SLURM and containers hold a job to its share, leave.
+
+    Returns
+    -------
+    int
+        At least 0.
+    """
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    return max(0, min([free, *_left_by_groups()]))
+
+
+def _left_by_groups() -> list[int]:
+    """Bytes that each enclosing group leaves; nothing without control groups."""
+    try:
+        lines = OF_PROCESS.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return []
+    own = [line.removeprefix("0::") for line in lines if line.startswith("0::")]
+    if not own:
+        return []
+    folder = GROUPS / own[0].lstrip("/")
+    left = []
+    for place in (folder, *folder.parents):
+        if not place.is_relative_to(GROUPS):
+            break
+        try:
+            most = (place / "memory.max").read_text(encoding="ascii").strip()
+            used = (place / "memory.current").read_text(encoding="ascii").strip()
+            left.append(int(most) - int(used))
+        except (OSError, ValueError):  # no limit here is the word "max"
+            continue
+    return left

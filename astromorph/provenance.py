@@ -18,7 +18,7 @@ from typing import Any
 PACKAGE = Path(__file__).parent
 # Their effect reaches a step as the values in its settings string, or not at all.
 UNTRACKED = (
-    "cli", "errors", "progress", "trouble",
+    "cli", "errors", "progress",
     "settings.loading", "settings.sections", "settings.steps",
 )  # fmt: skip
 PAGES = (".html", ".js")

@@ -32,7 +32,8 @@ from astromorph import (
     prepared_images,
     start_from_sky,
 )
-from astromorph.embedding.metrics import found_again, knn_score, rank_me, whitened
+from astromorph.byol.collapse import rank_me
+from astromorph.embedding.metrics import found_again, knn_score, whitened
 from astromorph.settings.sections import AugmentationSettings
 from astromorph.sky.simulate import simulate
 

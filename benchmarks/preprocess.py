@@ -43,7 +43,8 @@ if step == "validate":
     from astromorph.catalogue.validate import validate
     validate(Settings(), datafile, f"{folder}/c.csv", f"{folder}/p.html", 1)
 else:
-    from astromorph.filelist.entries import plan_shards, read_filelist
+    from astromorph.filelist.entries import read_filelist
+    from astromorph.filelist.shards import plan_shards
     from astromorph.preprocessing.preprocess import preprocess
     for shard in plan_shards(read_filelist(datafile)):
         out = f"{folder}/a.pt", f"{folder}/a.csv"

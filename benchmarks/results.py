@@ -26,10 +26,13 @@ from pathlib import Path
 import numpy as np
 
 from astromorph.artefacts import tables as artefacts
+from astromorph.artefacts.embeddings import Embeddings, write_embeddings
 from astromorph.artefacts.table_rows import Inputs
-from astromorph.artefacts.tables import CATALOGUE_COLUMNS, SPLIT_COLUMNS, Embeddings
+from astromorph.artefacts.tables import CATALOGUE_COLUMNS, SPLIT_COLUMNS
 from astromorph.artefacts.tensor_file import SHARD_FORMAT, SHARD_VERSION, save_tensors
-from astromorph.settings.sections import Settings, parse, part_of
+from astromorph.settings.loading import parse
+from astromorph.settings.sections import Settings
+from astromorph.settings.steps import part_of
 
 LATENT, KINDS = 16, 12
 ROWS_OF_A_SHARD = 16_384
@@ -48,7 +51,7 @@ def make(folder: Path, images: int, length: int, side: int) -> None:
         rows = slice(start, min(start + ROWS_OF_A_SHARD, images))
         latent = centres[kinds[rows]] + draw.standard_normal((len(ids[rows]), LATENT))
         vectors = latent @ axes + 0.3 * draw.standard_normal((len(latent), length))
-        artefacts.write_embeddings(
+        write_embeddings(
             folder / "embeddings" / f"{shard:05d}.parquet",
             Embeddings(tuple(ids[rows]), vectors.astype(np.float32)),
         )
@@ -112,7 +115,8 @@ def make_tensors(folder: Path, ids: list[str], side: int) -> None:
 
 def make_model(path: Path) -> None:
     """A model file; the gallery wants its settings alone."""
-    from astromorph.byol.model_file import ModelFile, fresh, save_model
+    from astromorph.artefacts.model_file import ModelFile, save_model
+    from astromorph.byol.build import fresh
 
     state = fresh(Settings(), 1).state_dict()
     file = ModelFile(state, part_of(Settings(), "train"), 1, "{}", "0")

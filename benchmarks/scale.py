@@ -27,7 +27,8 @@ from pathlib import Path
 
 import numpy as np
 
-from astromorph.filelist.entries import plan_shards, read_filelist
+from astromorph.filelist.entries import read_filelist
+from astromorph.filelist.shards import plan_shards
 from astromorph.sky.draw import KINDS, Telescope, draw
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,8 +46,9 @@ WAYS = ("memory", "mapped")  # how training has its images
 # Each step in a process of its own, over all shards one after the other.
 CHILD = """
 import json, sys, time
-from astromorph.filelist.entries import plan_shards, read_filelist
-from astromorph.settings.sections import parse
+from astromorph.filelist.entries import read_filelist
+from astromorph.filelist.shards import plan_shards
+from astromorph.settings.loading import parse
 step, datafile, settings = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 rules = parse(settings | {"datafile": datafile}, "benchmark")
 shards = []
@@ -104,9 +106,11 @@ print(next(int(l.split()[1]) / 1024 for l in lines if l.startswith("VmHWM")), ta
 """
 MODEL = """
 import json, sys
-from astromorph.byol.model_file import ModelFile, fresh, save_model
+from astromorph.byol.build import fresh
+from astromorph.artefacts.model_file import ModelFile, save_model
 from astromorph.provenance import canonical_json
-from astromorph.settings.sections import parse, part_of
+from astromorph.settings.loading import parse
+from astromorph.settings.steps import part_of
 rules = parse(json.loads(sys.argv[2]), "benchmark")
 made_with = canonical_json(part_of(rules, "preprocess"))
 state = fresh(rules, 1).state_dict()
@@ -118,7 +122,7 @@ from pathlib import Path
 import torch
 from astromorph.datasets import tensor_datasets as datasets
 from astromorph.training import train
-from astromorph.settings.sections import parse
+from astromorph.settings.loading import parse
 peak = [0, 0]
 def own():
     lines = Path("/proc/self/status").read_text().splitlines()

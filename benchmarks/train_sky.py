@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from astromorph.artefacts import tables as artefacts
+from astromorph.atomic import replacing
 from astromorph.byol.augment import SkyAugmentation
 from astromorph.byol.optimise import adamw, parameter_groups, warm_up_cosine
 from astromorph.byol.start_weights import WEIGHTS_FORMAT, WEIGHTS_VERSION, sky_file
@@ -58,7 +58,7 @@ def main() -> None:
             },
         }
         given.output.mkdir(parents=True, exist_ok=True)
-        with artefacts.replacing(given.output / f"{name}.pt") as temporary:
+        with replacing(given.output / f"{name}.pt") as temporary:
             torch.save(values, temporary)
         digest = hashlib.sha256((given.output / f"{name}.pt").read_bytes()).hexdigest()
         print(f"wrote {given.output / name}.pt; `WITH_SKY` needs {digest[:16]}")

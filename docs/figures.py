@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from astromorph import SkyAugmentation, moving_average_decay, warm_up_cosine
+from astromorph.byol.collapse import rank_me
 from astromorph.embedding import metrics
-from astromorph.fits.image import Image
+from astromorph.fits.pixels import Image
 from astromorph.preprocessing.prepare import prepare
 from astromorph.settings.sections import AugmentationSettings, PreprocessSettings
 from astromorph.sky.draw import KINDS, Telescope, draw
@@ -148,7 +149,7 @@ def evaluation() -> Figure:
         plain = metrics.knn_score(vectors, names, groups).mean
         white = metrics.knn_score(metrics.whitened(vectors), names, groups).mean
         said = (
-            f"effective rank {metrics.rank_me(vectors):.1f}\n"
+            f"effective rank {rank_me(vectors):.1f}\n"
             f"uniformity {metrics.uniformity(vectors):.2f}\n"
             f"knn {plain:.2f}, whitened {white:.2f}"
         )

@@ -6,7 +6,8 @@ import pytest
 
 from astromorph.catalogue.validate import validate
 from astromorph.preprocessing.preprocess import preprocess
-from astromorph.settings.sections import Settings, parse
+from astromorph.settings.loading import parse
+from astromorph.settings.sections import Settings
 from astromorph.sky.simulate import simulate
 
 ROOT = Path(__file__).parents[1]

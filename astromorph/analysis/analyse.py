@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from astromorph.analysis import clusters, neighbours
 from astromorph.analysis.layout_2d import FEWEST, flat_map
@@ -21,15 +22,14 @@ from astromorph.artefacts.analysis_file import (
     Analysis,
     write_analysis,
 )
+from astromorph.atomic import replacing
 from astromorph.errors import AstromorphError
 from astromorph.pages.html import write_page
 from astromorph.provenance import versions
-from astromorph.settings.sections import AnalysisSettings, Settings, part_of
+from astromorph.settings.sections import AnalysisSettings, Settings
+from astromorph.settings.steps import part_of
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Vectors = NDArray[np.float32]
+Vectors = NDArray[np.float32]
 
 LOG = logging.getLogger(__name__)
 KMEANS, HDBSCAN = "kmeans", "hdbscan"
@@ -52,7 +52,7 @@ class Embedded:
 
     image_ids: tuple[str, ...]
     paths: tuple[str, ...]
-    vectors: "Vectors"
+    vectors: Vectors
 
 
 def analyse(
@@ -98,7 +98,7 @@ def analyse(
     result["settings"] = part_of(settings, "analyse")
     result["versions"] = versions() | {name: version(name) for name in PACKAGES}
     write_analysis(output, analysis)
-    with artefacts.replacing(summary) as temporary:
+    with replacing(summary) as temporary:
         temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
     paths = dict(zip(embedded.image_ids, embedded.paths, strict=True))
     write_page(page, "analysis.html", result=result, paths=paths)
@@ -215,8 +215,8 @@ def smallest_cluster(rules: AnalysisSettings, number: int) -> int:
 
 def _name_members(
     found: Sequence[dict[str, Any]],
-    points: "Vectors",
-    labels: "NDArray[np.int32]",
+    points: Vectors,
+    labels: NDArray[np.int32],
     ids: Sequence[str],
 ) -> None:
     """Note of each cluster its representative and its odd member."""
@@ -227,8 +227,8 @@ def _name_members(
 
 
 def _clustered(
-    points: "Vectors", rules: AnalysisSettings, seed: int
-) -> tuple[dict[str, "NDArray[np.int32]"], dict[str, Any]]:
+    points: Vectors, rules: AnalysisSettings, seed: int
+) -> tuple[dict[str, NDArray[np.int32]], dict[str, Any]]:
     """Labels by method, and what is known of them."""
     by_number: dict[int, float] = {}
     number = rules.clusters
@@ -242,10 +242,10 @@ def _clustered(
         HDBSCAN: clusters.hdbscan(points, smallest, seed),
     }
 
-    def again(part: "Vectors") -> "NDArray[np.int32]":
+    def again(part: Vectors) -> NDArray[np.int32]:
         return clusters.kmeans(part, number, seed)
 
-    def crowds_again(part: "Vectors") -> "NDArray[np.int32]":
+    def crowds_again(part: Vectors) -> NDArray[np.int32]:
         return clusters.hdbscan(part, max(2, round(share * len(part))), seed)
 
     refits = {KMEANS: again, HDBSCAN: crowds_again}
@@ -262,7 +262,7 @@ def _clustered(
     }
 
 
-def _said(labels: "NDArray[np.int32]", trust: clusters.Trust) -> dict[str, Any]:
+def _said(labels: NDArray[np.int32], trust: clusters.Trust) -> dict[str, Any]:
     each = zip(trust.silhouettes, trust.stabilities, strict=True)
     return {
         "number": int(labels.max()) + 1,
@@ -292,8 +292,8 @@ def _roles(number: int, middle: dict[int, int], odd: dict[int, int]) -> tuple[st
 def _pairs(
     ids: Sequence[str],
     near: Sequence[Sequence[int]],
-    indices: "NDArray[np.int64]",
-    distances: "Vectors",
+    indices: NDArray[np.int64],
+    distances: Vectors,
 ) -> dict[str, Any]:
     """How many near-duplicates there are, and the closest pairs."""
     known = {

@@ -5,18 +5,16 @@ Points `(N, K)`, float32; rows are images.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from astromorph.progress import track
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Points = NDArray[np.float32]
-    Labels = NDArray[np.int32]
-    Grouping = Callable[[Points], Labels]
+Points = NDArray[np.float32]
+Labels = NDArray[np.int32]
+Grouping = Callable[[Points], Labels]
 
 SAMPLE = 10_000  # images on which the number of clusters and stability are found
 SILHOUETTES = 4_000  # images of which silhouettes are taken; time grows as the square
@@ -48,7 +46,7 @@ class Trust:
     stabilities: tuple[float | None, ...]
 
 
-def kmeans(points: "Points", number: int, seed: int) -> "Labels":
+def kmeans(points: Points, number: int, seed: int) -> "Labels":
     """Labels of k-means, the largest cluster 0.
 
     Parameters
@@ -73,7 +71,7 @@ def kmeans(points: "Points", number: int, seed: int) -> "Labels":
     return by_size(fit.labels_)
 
 
-def choose_number(points: "Points", most: int, seed: int) -> dict[int, float]:
+def choose_number(points: Points, most: int, seed: int) -> dict[int, float]:
     """Mean silhouette of k-means by number of clusters; the largest is the best.
 
     Numbers run from 2 to `most`, and no farther than the root of N: smaller groups
@@ -96,7 +94,7 @@ def choose_number(points: "Points", most: int, seed: int) -> dict[int, float]:
     return found
 
 
-def hdbscan(points: "Points", smallest: int, seed: int) -> "Labels":
+def hdbscan(points: Points, smallest: int, seed: int) -> "Labels":
     """Labels of HDBSCAN (Campello et al. 2015), the largest 0, -1 in no cluster.
 
     It looks for crowds in the leading eight components: in more dimensions all
@@ -134,7 +132,7 @@ def hdbscan(points: "Points", smallest: int, seed: int) -> "Labels":
     return by_size(labels)
 
 
-def by_size(labels: "NDArray[Any]") -> "Labels":
+def by_size(labels: NDArray[Any]) -> "Labels":
     """The same clusters, the largest 0; of equal ones the one with the first image.
 
     -1 stays.
@@ -146,7 +144,7 @@ def by_size(labels: "NDArray[Any]") -> "Labels":
     return np.array([renamed.get(int(label), -1) for label in labels], np.int32)
 
 
-def trust(points: "Points", labels: "Labels", again: "Grouping", seed: int) -> Trust:
+def trust(points: Points, labels: "Labels", again: "Grouping", seed: int) -> Trust:
     """Silhouettes (Rousseeuw 1987) and stability under resampling (Hennig 2007).
 
     Parameters
@@ -180,7 +178,7 @@ def trust(points: "Points", labels: "Labels", again: "Grouping", seed: int) -> T
 
 
 def silhouettes(
-    points: "Points", labels: "Labels", seed: int
+    points: Points, labels: "Labels", seed: int
 ) -> tuple[float | None, list[float | None]]:
     """Mean silhouette of all clustered points and by cluster; None where there is none.
 
@@ -201,7 +199,7 @@ def silhouettes(
     return float(values.mean()), each
 
 
-def roles(points: "Points", labels: "Labels") -> tuple[dict[int, int], dict[int, int]]:
+def roles(points: Points, labels: "Labels") -> tuple[dict[int, int], dict[int, int]]:
     """Of each cluster the image nearest to its centre, and the one farthest from it.
 
     Returns
@@ -222,7 +220,7 @@ def roles(points: "Points", labels: "Labels") -> tuple[dict[int, int], dict[int,
     return representatives, odd
 
 
-def drawn(number: int, most: int, seed: int) -> "NDArray[np.int64]":
+def drawn(number: int, most: int, seed: int) -> NDArray[np.int64]:
     """Which of `number` are in a sample of at most `most`, in order."""
     if number <= most:
         return np.arange(number)
@@ -231,7 +229,7 @@ def drawn(number: int, most: int, seed: int) -> "NDArray[np.int64]":
 
 
 def _refitted(
-    points: "Points", labels: "Labels", again: "Grouping", seed: int
+    points: Points, labels: "Labels", again: "Grouping", seed: int
 ) -> tuple[list[float], list[list[float]]]:
     """Agreement with each refit to a half, and of each cluster with its nearest."""
     from sklearn.metrics import adjusted_rand_score
@@ -251,13 +249,13 @@ def _refitted(
     return agreements, by_cluster
 
 
-def _halves(sample: "NDArray[np.int64]", seed: int) -> "Iterator[NDArray[np.int64]]":
+def _halves(sample: NDArray[np.int64], seed: int) -> Iterator[NDArray[np.int64]]:
     generator = np.random.default_rng([seed, len(sample)])
     for _ in range(REFITS):
         yield np.sort(generator.choice(sample, len(sample) // 2, replace=False))
 
 
-def _jaccard(members: "NDArray[np.bool_]", other: "Labels") -> float:
+def _jaccard(members: NDArray[np.bool_], other: "Labels") -> float:
     """Of the cluster of `other` that is most like `members`: shared over all."""
     best = 0.0
     for k in range(int(other.max(initial=-1)) + 1):
@@ -267,7 +265,7 @@ def _jaccard(members: "NDArray[np.bool_]", other: "Labels") -> float:
     return best
 
 
-def _different(points: "Points", most: int) -> int:
+def _different(points: Points, most: int) -> int:
     """How many different points there are, as far as it is known that `most` are."""
     few = len(np.unique(points[: 4 * most], axis=0))
     return few if few >= most else len(np.unique(points, axis=0))

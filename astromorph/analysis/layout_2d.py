@@ -7,13 +7,12 @@ import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from astromorph.analysis.clusters import drawn
 from astromorph.analysis.neighbours import nearest
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from astromorph.settings.sections import AnalysisSettings
 
     Points = NDArray[np.float32]
@@ -25,12 +24,12 @@ SPREAD = 10.0  # UMAP begins with coordinates of this size
 
 
 def flat_map(
-    points: "Points",
-    plane: "Points",
+    points: Points,
+    plane: Points,
     rules: "AnalysisSettings",
     seed: int,
     threads: int = 0,
-) -> "Points":
+) -> Points:
     """Lay points out by UMAP (McInnes et al. 2018), the same at every call.
 
     It begins with the first two components, so that the large picture is theirs, and
@@ -69,12 +68,12 @@ def flat_map(
 
 
 def _umap(
-    points: "Points",
-    plane: "Points",
+    points: Points,
+    plane: Points,
     rules: "AnalysisSettings",
     seed: int,
     threads: int,
-) -> "Points":
+) -> Points:
     neighbours = min(rules.map_neighbours, len(points) - 1)
     indices, distances = nearest(points, neighbours - 1, seed, threads)
     own = np.arange(len(points))[:, None]
@@ -102,14 +101,14 @@ def _umap(
     return np.asarray(places, np.float32)
 
 
-def _beginning(plane: "Points", seed: int) -> "Points":
+def _beginning(plane: Points, seed: int) -> Points:
     """The first two components at the size that UMAP works at, none on another."""
     size = np.abs(plane).max() or 1.0
     noise = np.random.default_rng(seed).normal(scale=1e-4, size=plane.shape)
     return np.asarray(plane * (SPREAD / size) + noise, np.float32)
 
 
-def _among(others: "Points", points: "Points", places: "Points") -> "Points":
+def _among(others: Points, points: Points, places: Points) -> Points:
     """Means of the places of the nearest points, weighted by one over distance."""
     from sklearn.neighbors import NearestNeighbors
 

@@ -3,17 +3,13 @@
 Points `(N, K)`, float32; rows are images.
 """
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+from numpy.typing import NDArray
 
 from astromorph.progress import track
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Points = NDArray[np.float32]
-    Places = NDArray[np.int64]
+Points = NDArray[np.float32]
+Places = NDArray[np.int64]
 
 EXACT_UP_TO = 100_000  # images; beyond, neighbours are found by descent
 ROWS_AT_A_TIME = 4096
@@ -22,7 +18,7 @@ SAME = 1e-4  # distance below which two images are equal but for rounding
 
 
 def nearest(
-    points: "Points",
+    points: Points,
     number: int,
     seed: int,
     threads: int = 0,
@@ -74,16 +70,14 @@ def nearest(
     return _measured(points, indices)
 
 
-def nearest_to(
-    point: "Points", points: "Points", number: int
-) -> "tuple[Places, Points]":
+def nearest_to(point: Points, points: Points, number: int) -> "tuple[Places, Points]":
     """The nearest points `(M,)` to one `(K,)`, and their distances `(M,)`."""
     distances = np.linalg.norm(points - point, axis=1)
     order = np.argsort(distances, kind="stable")[:number]
     return order, distances[order]
 
 
-def near_duplicates(indices: "Places", distances: "Points") -> "list[list[int]]":
+def near_duplicates(indices: "Places", distances: Points) -> "list[list[int]]":
     """For each image those that are closer to it than chance explains.
 
     Around a point in a space of m dimensions that is evenly filled nearby, the share
@@ -118,7 +112,7 @@ def near_duplicates(indices: "Places", distances: "Points") -> "list[list[int]]"
     return [sorted(near, key=lambda k, near=near: (near[k], k)) for near in found]  # type: ignore[misc]
 
 
-def duplicate_limits(distances: "Points") -> "NDArray[np.float64]":
+def duplicate_limits(distances: Points) -> NDArray[np.float64]:
     """How close to each image another must be to be its near-duplicate `(N,)`."""
     number, width = distances.shape
     if width < 3:
@@ -128,7 +122,7 @@ def duplicate_limits(distances: "Points") -> "NDArray[np.float64]":
     return np.asarray(np.maximum(SAME, distances[:, -1] * share ** (1 / dimension)))
 
 
-def intrinsic_dimension(distances: "Points") -> float:
+def intrinsic_dimension(distances: Points) -> float:
     """Dimension of the data, from how much farther the second neighbour is.
 
     Facco et al. (2017): the maximum-likelihood estimate, of the nine tenths with the
@@ -156,8 +150,8 @@ def intrinsic_dimension(distances: "Points") -> float:
 
 
 def outlier_scores(
-    components: "Points", indices: "Places"
-) -> "tuple[Points, NDArray[np.int32]]":
+    components: Points, indices: "Places"
+) -> tuple[Points, NDArray[np.int32]]:
     """How far each image lies from its like, and its rank, 1 the farthest.
 
     The mean distance to its nearest images (Angiulli & Pizzuti 2002), over the median
@@ -192,7 +186,7 @@ def outlier_scores(
     return scores, ranks
 
 
-def _by_descent(points: "Points", number: int, seed: int) -> "Places":
+def _by_descent(points: Points, number: int, seed: int) -> "Places":
     from pynndescent import NNDescent
 
     index = NNDescent(points, n_neighbors=max(number, 15), random_state=seed, n_jobs=1)
@@ -207,7 +201,7 @@ def _without_itself(found: "Places", start: int) -> "Places":
     return np.asarray(found[~own].reshape(len(found), -1), np.int64)
 
 
-def _measured(points: "Points", indices: "Places") -> "tuple[Places, Points]":
+def _measured(points: Points, indices: "Places") -> "tuple[Places, Points]":
     """Distances without the rounding of squares, and the order that they give."""
     distances = np.empty(indices.shape, np.float32)
     for rows in _parts(len(points)):

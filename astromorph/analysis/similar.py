@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from astromorph.analysis.analyse import read_embedded
 from astromorph.analysis.neighbours import SAME, nearest_to
@@ -17,12 +18,14 @@ from astromorph.analysis.space import fit_space
 from astromorph.analysis.strip import Panel, draw_strip
 from astromorph.artefacts import tables as artefacts
 from astromorph.artefacts.analysis_file import read_analysis
+from astromorph.artefacts.embeddings import read_embeddings
 from astromorph.artefacts.tensor_shard import TensorShard, read_shard
-from astromorph.byol.model_file import load_model
+from astromorph.byol.build import load_model
 from astromorph.datasets.tensor_datasets import CachedDataset, ImageSet, NativeDataset
 from astromorph.embedding.embed import embed
 from astromorph.errors import AstromorphError, FitsImageError
-from astromorph.filelist.entries import HEAD, Entry
+from astromorph.filelist.entries import Entry
+from astromorph.filelist.shards import HEAD
 from astromorph.fits import image as fits_image
 from astromorph.preprocessing.list_wide import (
     Reference,
@@ -31,12 +34,10 @@ from astromorph.preprocessing.list_wide import (
     refuse_others,
 )
 from astromorph.preprocessing.prepare import prepare
-from astromorph.settings.sections import InferenceOptions, Settings, parse
+from astromorph.settings.loading import parse
+from astromorph.settings.sections import InferenceOptions, Settings
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Vectors = NDArray[np.float32]
+Vectors = NDArray[np.float32]
 
 LOG = logging.getLogger(__name__)
 ALIKE = 1e-3  # of an embedding's length, by which machines and batches differ
@@ -156,7 +157,7 @@ def _reference(
 
 def _prepared(
     paths: Sequence[str], settings: Settings, reference: Reference
-) -> "Vectors":
+) -> Vectors:
     """The image `(C, H, W)` as a shard of the run would hold it."""
     rules = settings.preprocess_settings
     try:
@@ -170,7 +171,7 @@ def _prepared(
     return prepared.pixels.astype(rules.dtype).astype(np.float32)
 
 
-def _embedded(run: Run, first: TensorShard, pixels: "Vectors") -> "Vectors":
+def _embedded(run: Run, first: TensorShard, pixels: Vectors) -> Vectors:
     """The embedding `(1, D)`, found as those of the run were.
 
     Whether they are averages over flips and turns is seen by embedding the run's first
@@ -203,10 +204,10 @@ def _set_of(image: torch.Tensor, stacksize: int) -> ImageSet:
     return NativeDataset([image], stacksize)
 
 
-def _known_vector(run: Run, image_id: str) -> "Vectors":
+def _known_vector(run: Run, image_id: str) -> Vectors:
     """The embedding that `infer` wrote of an image."""
     for path in run.embeddings:
-        shard = artefacts.read_embeddings(path)
+        shard = read_embeddings(path)
         if image_id in shard.image_ids:
             vector: Vectors = shard.vectors[shard.image_ids.index(image_id)]
             return vector
@@ -274,7 +275,7 @@ def _say_itself(paths: Sequence[str], rows: Sequence[dict[str, str]]) -> None:
 def _draw(
     output: str | Path,
     paths: Sequence[str],
-    pixels: "Vectors",
+    pixels: Vectors,
     run: Run,
     rows: Sequence[dict[str, str]],
 ) -> None:

@@ -6,14 +6,11 @@ image the direction from the mean alone.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Vectors = NDArray[np.float32]
+Vectors = NDArray[np.float32]
 
 TINY = 1e-6  # what float32 embeddings of equal images differ by
 ROWS_AT_A_TIME = 8192
@@ -38,17 +35,17 @@ class Space:
         Share of the variance that each component has.
     """
 
-    mean: "NDArray[np.float64]"
-    axes: "NDArray[np.float64]"
+    mean: NDArray[np.float64]
+    axes: NDArray[np.float64]
     least: float
-    explained: "NDArray[np.float64]"
+    explained: NDArray[np.float64]
 
     @property
     def angular(self) -> bool:
         """Whether points have length 1."""
         return int(self.axes.shape[1]) >= FEWEST_ANGULAR
 
-    def place(self, vectors: "Vectors") -> "Vectors":
+    def place(self, vectors: Vectors) -> Vectors:
         """Points of embeddings, also of others than the space was made from.
 
         Euclidean distances between them run from 0 to 2: 1.41 is unrelated, 2
@@ -66,11 +63,11 @@ class Space:
         """
         return self._projected(vectors, self.angular)
 
-    def components(self, vectors: "Vectors") -> "Vectors":
+    def components(self, vectors: Vectors) -> Vectors:
         """The same `(N, K)` with their own lengths: how far from the mean."""
         return self._projected(vectors, False)
 
-    def _projected(self, vectors: "Vectors", directions: bool) -> "Vectors":
+    def _projected(self, vectors: Vectors, directions: bool) -> Vectors:
         points = np.empty((len(vectors), self.axes.shape[1]), np.float32)
         for rows in _parts(len(vectors)):
             found = (np.asarray(vectors[rows], np.float64) - self.mean) @ self.axes
@@ -81,7 +78,7 @@ class Space:
         return points
 
 
-def fit_space(vectors: "Vectors", whiten: float, components: int) -> Space:
+def fit_space(vectors: Vectors, whiten: float, components: int) -> Space:
     """Find the space of some embeddings.
 
     Distances are by cosine, about the mean: an image twice as bright is in the same
@@ -122,8 +119,8 @@ def fit_space(vectors: "Vectors", whiten: float, components: int) -> Space:
 
 
 def _principal(
-    vectors: "Vectors", mean: "NDArray[np.float64]"
-) -> "tuple[NDArray[np.float64], NDArray[np.float64]]":
+    vectors: Vectors, mean: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Standard deviations, the largest first, and axes `(D, K)` with fixed signs."""
     number, length = vectors.shape
     if number <= length:

@@ -3,15 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from astromorph.artefacts.tables import replacing
+from astromorph.atomic import replacing
 from astromorph.pages.thumbnail import thumbnail
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 PER_ROW = 7
 SIDE = 192  # pixels of a picture
@@ -31,7 +28,7 @@ class Panel:
         Shortened in the middle where they are too long.
     """
 
-    pixels: "NDArray[np.float32]"
+    pixels: NDArray[np.float32]
     lines: tuple[str, ...]
 
 

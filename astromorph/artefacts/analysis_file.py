@@ -7,15 +7,13 @@ of the list: the rows of `artefacts.embedded_rows`.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from astromorph.artefacts.tables import replacing
+from astromorph.atomic import replacing
 from astromorph.errors import AstromorphError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 ANALYSIS_COLUMNS = (
     "image_id", "cluster", "cluster_kmeans", "cluster_hdbscan", "x", "y", "pca_1",
@@ -58,16 +56,16 @@ class Analysis:
     """
 
     image_ids: tuple[str, ...]
-    cluster: "NDArray[np.int32]"
-    kmeans: "NDArray[np.int32]"
-    hdbscan: "NDArray[np.int32]"
-    map: "NDArray[np.float32]"
-    pca: "NDArray[np.float32]"
-    outlier_score: "NDArray[np.float32]"
-    outlier_rank: "NDArray[np.int32]"
+    cluster: NDArray[np.int32]
+    kmeans: NDArray[np.int32]
+    hdbscan: NDArray[np.int32]
+    map: NDArray[np.float32]
+    pca: NDArray[np.float32]
+    outlier_score: NDArray[np.float32]
+    outlier_rank: NDArray[np.int32]
     roles: tuple[str, ...]
     neighbours: tuple[tuple[str, ...], ...]
-    distances: "NDArray[np.float32]"
+    distances: NDArray[np.float32]
     duplicates: tuple[tuple[str, ...], ...]
 
     def __len__(self) -> int:

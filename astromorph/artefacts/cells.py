@@ -3,14 +3,11 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from astromorph.artefacts.table_columns import Column
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 # A number with leading zeros, such as 007, is a name.
 INTEGER = re.compile(r"[+-]?(0|[1-9]\d*)", re.ASCII)
@@ -82,13 +79,13 @@ class Profile:
         )  # fmt: skip
 
 
-def integers(cells: Sequence[str]) -> "tuple[NDArray[np.int64], NDArray[np.bool_]]":
+def integers(cells: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Values `(N,)`, 0 where a cell is empty, and which are."""
     values = np.array([int(cell) if cell else 0 for cell in cells], np.int64)
     return values, np.array([not cell for cell in cells], bool)
 
 
-def numbers(cells: Sequence[str]) -> "NDArray[np.float64]":
+def numbers(cells: Sequence[str]) -> NDArray[np.float64]:
     """Values `(N,)`, NaN where a cell is empty."""
     return np.array([float(cell) if cell else np.nan for cell in cells], np.float64)
 
@@ -117,7 +114,7 @@ def cut_ids(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length + 1].rpartition(" ")[0]
 
 
-def lines(vectors: "NDArray[np.float32]", separator: str) -> Iterator[str]:
+def lines(vectors: NDArray[np.float32], separator: str) -> Iterator[str]:
     """The numbers of each row as text, in the fewest digits that give them again.
 
     Parameters

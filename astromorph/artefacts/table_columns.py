@@ -9,11 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from astromorph.artefacts.tables import (
-    CATALOGUE_COLUMNS,
-    EMBEDDING_PREFIX,
-    EXPORT_COLUMNS,
-)
+from astromorph.artefacts.embeddings import EMBEDDING_PREFIX
+from astromorph.artefacts.tables import CATALOGUE_COLUMNS, EXPORT_COLUMNS
 
 Kind = Literal["text", "integer", "number", "ids", "short", "single", "vector"]
 LISTED = "listed_"  # before a name of the list that is taken

@@ -9,13 +9,14 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from astromorph.artefacts import tables as artefacts
 from astromorph.artefacts.analysis_file import Analysis, read_analysis_parts
 from astromorph.artefacts.cells import LONGEST_TEXT, Profile
+from astromorph.artefacts.embeddings import embedding_length
 from astromorph.artefacts.table_columns import (
     ANALYSED,
     DISTANCES,
@@ -27,9 +28,6 @@ from astromorph.artefacts.table_columns import (
 )
 from astromorph.artefacts.tables import SPLIT_COLUMNS
 from astromorph.errors import AstromorphError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 LOG = logging.getLogger(__name__)
 
@@ -71,7 +69,7 @@ class Block:
 
     facts: tuple[dict[str, str], ...]
     analysis: Analysis
-    vectors: "NDArray[np.float32]"
+    vectors: NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.facts)
@@ -86,7 +84,7 @@ class Block:
             return [" ".join(ids) for ids in self.analysis.duplicates]
         return [row[name] for row in self.facts]
 
-    def values(self, column: Column) -> "NDArray[np.generic]":
+    def values(self, column: Column) -> NDArray[np.generic]:
         """Numbers of the analysis `(N,)`, or a vector column `(N, length)`, float32."""
         found = self.analysis
         if column.name == DISTANCES.name:
@@ -205,7 +203,7 @@ def describe(inputs: Inputs) -> Table:
             for cell in block.cells(profile.column.name):
                 profile.see(cell)
     found = {profile.column.name: profile.found() for profile in texts}
-    length = artefacts.embedding_length(inputs.embeddings)
+    length = embedding_length(inputs.embeddings)
     columns = [profile.found() for profile in facts]
     columns += [found.get(column.name, column) for column in ANALYSED]
     if distances:

@@ -4,25 +4,18 @@ Every file is written under a temporary name in its own folder and then renamed,
 so that a file that is there is complete.
 """
 
-import contextlib
 import csv
-import glob
 import io
-import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
+from astromorph.artefacts.embeddings import read_embeddings
+from astromorph.atomic import replacing
 from astromorph.errors import AstromorphError
-from astromorph.trouble import WriteError, writing
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 Status = Literal["ok", "warning", "rejected"]
 REJECTED: Status = "rejected"
@@ -82,112 +75,7 @@ EXPORT_COLUMNS = (
 )  # fmt: skip
 # Which image stands where on the contact sheets.
 GALLERY_COLUMNS = ("sheet", "row", "column", "image_id", "object", "path", "note")
-EMBEDDING_PREFIX = "emb_"
 FORMULA_STARTS = "'=+-@\t\r"  # the apostrophe, which protects the others, is first
-
-
-@contextlib.contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """Write a file whole or not at all.
-
-    Parameters
-    ----------
-    path : path
-        The file's final name. Missing folders are made.
-
-    Yields
-    ------
-    Path
-        A temporary name beside it, renamed when the block ends well and
-        removed when it does not.
-
-    Raises
-    ------
-    WriteError
-        The disk is full, or may not be written to.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with writing(path, path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            yield temporary
-            os.replace(temporary, path)
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-
-
-def on_disk(path: str | Path) -> None:
-    """Wait until a file would outlive a loss of power."""
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
-
-
-def sweep_folder(path: str | Path) -> None:
-    """Remove what processes that were killed left of a `replacing_folder`.
-
-    Parameters
-    ----------
-    path : path
-        The folder's final name. No other process may be writing it.
-    """
-    path = Path(path)
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        if left.is_dir() and {p.name for p in left.iterdir()} <= {"new", "old"}:
-            shutil.rmtree(left, ignore_errors=True)
-
-
-def keep_last(path: str | Path) -> None:
-    """Give a finished file a second name, ``.last/NAME`` in its folder.
-
-    Snakemake deletes what a step will write before the step begins. Under its
-    second name the last good file stays until its successor is there, whatever
-    becomes of that step. It takes no space: both names are one file.
-
-    Parameters
-    ----------
-    path : path
-        The file. Where the file system has no such links, nothing happens.
-    """
-    path = Path(path)
-    last = path.parent / ".last" / path.name
-    with contextlib.suppress(OSError, WriteError), replacing(last) as temporary:
-        os.link(path, temporary)
-
-
-@contextlib.contextmanager
-def replacing_folder(path: str | Path) -> Iterator[Path]:
-    """Write a folder whole or not at all; what it held before is gone then.
-
-    Parameters
-    ----------
-    path : path
-        The folder's final name.
-
-    Yields
-    ------
-    Path
-        An empty temporary folder beside it.
-
-    Raises
-    ------
-    WriteError
-        The disk is full, or may not be written to.
-    """
-    path = Path(path)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(writing(path, path.parent))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        made = stack.enter_context(
-            tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent)
-        )
-        temporary, old = Path(made) / "new", Path(made) / "old"
-        temporary.mkdir()
-        yield temporary
-        if path.exists():
-            os.replace(path, old)
-        os.replace(temporary, path)
 
 
 def write_csv(
@@ -314,65 +202,9 @@ def list_columns(catalogue: str | Path) -> list[str]:
     return [c for c in csv_columns(catalogue) if c not in CATALOGUE_COLUMNS]
 
 
-@dataclass(frozen=True, slots=True)
-class Embeddings:
-    """The embeddings of one shard.
-
-    Attributes
-    ----------
-    image_ids : tuple of str
-        N ids, in the order of the list.
-    vectors : ndarray, shape (N, D), float32
-        One row per image.
-    """
-
-    image_ids: tuple[str, ...]
-    vectors: "NDArray[np.float32]"
-
-
-def write_embeddings(path: str | Path, embeddings: Embeddings) -> None:
-    """Write one shard's embeddings as Parquet: `image_id`, `emb_0`, `emb_1`, ..."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    vectors = embeddings.vectors
-    columns: dict[str, Any] = {
-        "image_id": pa.array(embeddings.image_ids, type=pa.string())
-    }
-    for k in range(vectors.shape[1]):
-        columns[f"{EMBEDDING_PREFIX}{k}"] = pa.array(vectors[:, k], type=pa.float32())
-    with replacing(path) as temporary:
-        pq.write_table(pa.table(columns), temporary)
-
-
-def read_embeddings(path: str | Path) -> Embeddings:
-    """Read what `write_embeddings` wrote.
-
-    Raises
-    ------
-    AstromorphError
-        The file is missing or no such Parquet file.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(path, partitioning=None)
-        image_ids = tuple(table.column("image_id").to_pylist())
-    except (OSError, KeyError, pa.ArrowInvalid) as error:
-        raise AstromorphError(
-            f"{path}: no embeddings can be read here ({error}); run `infer` again"
-        ) from None
-    columns = table.drop_columns(["image_id"]).columns
-    vectors = np.empty((len(image_ids), len(columns)), dtype=np.float32)
-    for k, column in enumerate(columns):
-        vectors[:, k] = column.to_numpy()
-    return Embeddings(image_ids, vectors)
-
-
 def embedded_rows(
     catalogue: str | Path, split: str | Path, embeddings: Sequence[str | Path]
-) -> Iterator[tuple[dict[str, str], "NDArray[np.float32]"]]:
+) -> Iterator[tuple[dict[str, str], NDArray[np.float32]]]:
     """Catalogue rows that have an embedding, each with its own, shard by shard.
 
     What the split left out, such as duplicates, is passed over.
@@ -413,11 +245,3 @@ def embedded_rows(
                 )
             if fate["subset"] != NONE:
                 yield row, vector
-
-
-def embedding_length(embeddings: Sequence[str | Path]) -> int:
-    """D, the length of the embeddings, from the first shard's columns."""
-    import pyarrow.parquet as pq
-
-    names = pq.read_schema(embeddings[0]).names
-    return sum(name.startswith(EMBEDDING_PREFIX) for name in names)

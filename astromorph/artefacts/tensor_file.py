@@ -13,14 +13,12 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from astromorph.artefacts.tables import replacing
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from astromorph.atomic import replacing
 
 SHARD_FORMAT = "astromorph-tensors"
 SHARD_VERSION = 2
@@ -45,7 +43,7 @@ class Joined:
         Of all of them.
     """
 
-    parts: "Sequence[NDArray[Any]]"
+    parts: Sequence[NDArray[Any]]
     dtype: Any
 
 
@@ -90,7 +88,7 @@ def save_tensors(path: str | Path, values: dict[str, Any]) -> None:
         archive.writestr(zipfile.ZipInfo(f"{ROOT}/version"), b"3\n")
 
 
-def _pickled(value: Any, arrays: "list[Sequence[NDArray[Any]]]") -> bytes:
+def _pickled(value: Any, arrays: list[Sequence[NDArray[Any]]]) -> bytes:
     """Opcodes of pickle protocol 2 that put a value on the stack."""
     if value is None:
         return b"N"
@@ -125,7 +123,7 @@ def _pickled(value: Any, arrays: "list[Sequence[NDArray[Any]]]") -> bytes:
     raise TypeError(f"{type(value).__name__}: only plain values and arrays are written")
 
 
-def _as_written(array: "NDArray[Any]") -> "NDArray[Any]":
+def _as_written(array: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(array, array.dtype.newbyteorder("<"), order="C")
 
 
@@ -133,7 +131,7 @@ def _pickled_tensor(
     dtype: Any,
     shape: tuple[int, ...],
     strides: tuple[int, ...],
-    arrays: "list[Sequence[NDArray[Any]]]",
+    arrays: list[Sequence[NDArray[Any]]],
 ) -> bytes:
     """A call of torch's function that builds a tensor on the last storage."""
     storage = STORAGES.get(dtype.name)

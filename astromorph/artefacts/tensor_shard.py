@@ -15,10 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from astromorph.artefacts.tables import on_disk, replacing
 from astromorph.artefacts.tensor_file import SHARD_FORMAT, SHARD_VERSION
-from astromorph.errors import AstromorphError
-from astromorph.trouble import of_machine
+from astromorph.atomic import on_disk, replacing
+from astromorph.errors import AstromorphError, of_machine
 
 ALMOST_NONE = 2**20  # bytes that a disk may have left when it is called full
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from astromorph.checks import made, real, whole
-from astromorph.models.encoders import channels_told, encoder_of, features_of
+from astromorph.models.encoders import channels_told
+from astromorph.models.hidden_layer import encoder_of, features_of
 from astromorph.moved import old_attribute, told
 from astromorph.old_parts import OldEncoder
 

@@ -8,12 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from astromorph.artefacts.model_file import ModelFile
 from astromorph.artefacts.tensor_shard import load_plain
+from astromorph.byol.build import fresh
 from astromorph.byol.byol import BYOL
-from astromorph.byol.model_file import ModelFile, fresh
 from astromorph.errors import AstromorphError
 from astromorph.models.encoders import AstroMorphologyModel, NLayerResnet
-from astromorph.settings.sections import Settings, parse
+from astromorph.settings.loading import parse
+from astromorph.settings.sections import Settings
 
 LOG = logging.getLogger(__name__)
 RANDOM, SKY, TORCHVISION = "random", "sky", "torchvision"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from astromorph.artefacts import tables as artefacts
 from astromorph.artefacts.tables import CONTENTS_COLUMNS, NONE, REJECTED, TEST, TRAIN
+from astromorph.atomic import replacing
 from astromorph.catalogue.summary import FEWEST_IMAGES, Summary, stop_if_bad
 from astromorph.errors import AstromorphError
 from astromorph.filelist.duplicates import (
@@ -71,7 +72,7 @@ def split(
     """
     summary, counts = Summary(str(datafile)), Counter[str]()
     rows = summary.watch(_rows(settings, datafile, contents))
-    with artefacts.replacing(output) as temporary:
+    with replacing(output) as temporary:
         artefacts.write_csv(temporary, artefacts.SPLIT_COLUMNS, _counted(rows, counts))
         stop_if_bad(summary, settings.validate_settings)
         if counts[TRAIN] < FEWEST_IMAGES:

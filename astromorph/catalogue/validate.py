@@ -16,6 +16,7 @@ from typing import Any
 
 from astromorph.artefacts import tables as artefacts
 from astromorph.artefacts.tables import CATALOGUE_COLUMNS, REJECTED
+from astromorph.atomic import replacing
 from astromorph.catalogue.summary import Histogram, Summary, stop_if_bad
 from astromorph.catalogue.validation_page import (
     Sample,
@@ -107,7 +108,7 @@ def validate(
     sizes = Histogram("Longer side, pixels", 10)
     scales = Histogram("Pixel scale, arcsec", 4)
     with (
-        artefacts.replacing(catalogue) as temporary,
+        replacing(catalogue) as temporary,
         finder() as found,
         _pool(processes if total > SERIAL_BELOW else 1) as pool,
     ):

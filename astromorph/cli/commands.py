@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from astromorph.errors import AstromorphError
-from astromorph.settings.sections import Settings, load, parse, required_datafile
+from astromorph.settings.loading import load, parse, required_datafile
+from astromorph.settings.sections import Settings
 
 LOG = logging.getLogger(__name__)
 
@@ -129,7 +130,7 @@ def _old_defaults(options: argparse.Namespace) -> dict[str, Any]:
 
 def _list_from_here(options: argparse.Namespace) -> str | None:
     """The list with whole paths, where its own count from the working folder."""
-    from astromorph.artefacts.tables import replacing
+    from astromorph.atomic import replacing
     from astromorph.filelist.entries import read_filelist
 
     settings = _settings(options)

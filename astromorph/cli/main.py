@@ -9,8 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from astromorph.cli.arguments import parser
-from astromorph.errors import AstromorphError
-from astromorph.trouble import explained
+from astromorph.errors import AstromorphError, explained
 
 LOG = logging.getLogger("astromorph")
 

@@ -15,25 +15,18 @@ from typing import TYPE_CHECKING
 
 from astromorph.artefacts.run_files import Layout
 from astromorph.artefacts.table_rows import Inputs
-from astromorph.artefacts.tables import SPLIT_COLUMNS, read_csv, replacing
+from astromorph.artefacts.tables import SPLIT_COLUMNS, read_csv
+from astromorph.atomic import replacing
 from astromorph.catalogue.split import split
 from astromorph.catalogue.validate import validate
 from astromorph.errors import AstromorphError
-from astromorph.filelist.entries import (
-    HEAD,
-    Shard,
-    plan_shards,
-    read_filelist,
-    read_paths,
-)
+from astromorph.filelist.entries import read_filelist, read_paths
 from astromorph.filelist.file_states import states
+from astromorph.filelist.shards import HEAD, Shard, plan_shards
 from astromorph.provenance import canonical_json, code_digest, digest
-from astromorph.settings.sections import (
-    Settings,
-    needs_head,
-    part_of,
-    required_datafile,
-)
+from astromorph.settings.loading import required_datafile
+from astromorph.settings.sections import Settings
+from astromorph.settings.steps import needs_head, part_of
 
 if TYPE_CHECKING:
     from astromorph.analysis.similar import Run
@@ -101,7 +94,7 @@ def run_infer(
         How many processes read files, and how many threads infer.
     """
     from astromorph.analysis.analyse import analyse
-    from astromorph.byol.model_file import load_model
+    from astromorph.byol.build import load_model
     from astromorph.embedding.evaluate import evaluate
     from astromorph.embedding.infer import infer
 

@@ -15,7 +15,7 @@ from astromorph.errors import FitsImageError
 from astromorph.filelist.entries import Entry, read_filelist
 from astromorph.fits import image as fits_image
 from astromorph.moved import told
-from astromorph.settings.sections import parse
+from astromorph.settings.loading import parse
 
 NOTHING = "N/A"
 SOURCE = "FitsFilelistDataset"

@@ -18,8 +18,8 @@ from astromorph.artefacts.tensor_shard import TensorShard, read_shard
 from astromorph.datasets.any_images import as_images, as_tensor, one_kind
 from astromorph.datasets.batching import batches, like_sizes, mirrored
 from astromorph.datasets.items import items_of, source_of
+from astromorph.devices import available
 from astromorph.errors import AstromorphError
-from astromorph.memory import available
 
 LOG = logging.getLogger(__name__)
 

@@ -97,7 +97,7 @@ def embeddings_of(
     >>> found.shape
     (3, 128)
     """
-    from astromorph.settings.sections import parse
+    from astromorph.settings.loading import parse
 
     byol = getattr(network, "byol", network)  # of a trainer
     if not isinstance(byol, BYOL):

@@ -12,17 +12,21 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from astromorph.artefacts import tables as artefacts
+from astromorph.artefacts.model_file import ModelFile
+from astromorph.atomic import replacing
 from astromorph.byol.augment import SkyAugmentation, blurred
+from astromorph.byol.build import load_model, untrained
 from astromorph.byol.byol import BYOL
-from astromorph.byol.model_file import ModelFile, load_model, untrained
+from astromorph.byol.collapse import rank_me, spread
 from astromorph.byol.start_weights import started
 from astromorph.datasets.tensor_datasets import ImageSet, gather
 from astromorph.embedding import metrics
@@ -31,11 +35,8 @@ from astromorph.errors import AstromorphError
 from astromorph.pages.html import write_page
 from astromorph.settings.sections import AugmentationSettings, Settings
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Vectors = NDArray[np.float32]
-    Change = Callable[[Tensor, Tensor], Tensor]
+Vectors = NDArray[np.float32]
+Change = Callable[[Tensor, Tensor], Tensor]
 
 LOG = logging.getLogger(__name__)
 TRAINED, UNTRAINED, PIXELS = "trained", "untrained", "pixels"
@@ -136,7 +137,7 @@ def evaluate(
     verdict = judge(found)
     (LOG.info if verdict["better"] else LOG.warning)("%s", verdict["sentence"])
     result = {"images": len(subjects), "verdict": verdict, "networks": found}
-    with artefacts.replacing(output) as temporary:
+    with replacing(output) as temporary:
         temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
     write_page(page, "evaluation.html", result=result)
 
@@ -209,7 +210,7 @@ def _choose(
     embeddings: Sequence[str | Path],
     number: int,
     column: str,
-) -> tuple[list[Subject], "Vectors"]:
+) -> tuple[list[Subject], Vectors]:
     """The images with the smallest ids, as good as drawn by lot, and their vectors."""
     heap: list[tuple[int, int, Subject, Any]] = []
     fates = artefacts.read_csv(tables[1], artefacts.SPLIT_COLUMNS)
@@ -274,7 +275,7 @@ def _pixel_facts(values: dict[str, float]) -> dict[str, float]:
 
 def _eye(
     byol: BYOL | None, settings: Settings, images: ImageSet
-) -> Callable[[ImageSet, "Change | None"], "Vectors"]:
+) -> Callable[[ImageSet, Change | None], Vectors]:
     """What sees images with a network, or with principal components of the pixels."""
     if byol is not None:
         network = byol
@@ -288,7 +289,7 @@ def _eye(
     return lambda data, change: (_small(data, change) - mean) @ axes.T
 
 
-def _small(data: ImageSet, change: "Change | None") -> "Vectors":
+def _small(data: ImageSet, change: Change | None) -> Vectors:
     """Images of 32 by 32 pixels or fewer, `(N, P)`: all pixels in one row."""
     rows: NDArray[np.float32] | None = None
     for indices in data.batches(256):
@@ -303,14 +304,14 @@ def _small(data: ImageSet, change: "Change | None") -> "Vectors":
     return np.empty((0, 1), np.float32) if rows is None else rows
 
 
-def _measures(vectors: "Vectors", subjects: Sequence[Subject]) -> dict[str, Any]:
+def _measures(vectors: Vectors, subjects: Sequence[Subject]) -> dict[str, Any]:
     """Measures of the embeddings alone, and with labels where there are enough."""
     leading = metrics.components(vectors, LEADING)
     names = set.intersection(*(set(subject.facts) for subject in subjects))
     facts = {n: np.array([s.facts[n] for s in subjects]) for n in sorted(names)}
     measures: dict[str, Any] = {
-        "effective_rank": metrics.rank_me(vectors),
-        "spread": metrics.spread(vectors),
+        "effective_rank": rank_me(vectors),
+        "spread": spread(vectors),
         "uniformity": metrics.uniformity(vectors),
         "nuisance": {
             name: max(abs(metrics.rank_correlation(c, column)) for c in leading.T)
@@ -320,7 +321,7 @@ def _measures(vectors: "Vectors", subjects: Sequence[Subject]) -> dict[str, Any]
     return measures | _scores(vectors, subjects)
 
 
-def _scores(vectors: "Vectors", subjects: Sequence[Subject]) -> dict[str, Any]:
+def _scores(vectors: Vectors, subjects: Sequence[Subject]) -> dict[str, Any]:
     """Neighbours and linear probe; nothing without two classes of five objects each."""
     groups: dict[str, set[str]] = defaultdict(set)
     for subject in subjects:
@@ -369,7 +370,7 @@ def changes(noise: Tensor) -> "dict[str, Change]":
         Images `(B, C, H, W)` and their numbers `(B,)` to changed images.
     """
 
-    def moved(**strength: Any) -> "Change":
+    def moved(**strength: Any) -> Change:
         rules = AugmentationSettings.model_validate(STILL | strength)
         generator = torch.Generator().manual_seed(1)
         return lambda images, k: SkyAugmentation(rules, generator)(images)

@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from astromorph.artefacts.tables import Embeddings, keep_last, write_embeddings
+from astromorph.artefacts.embeddings import Embeddings, write_embeddings
+from astromorph.artefacts.model_file import ModelFile
 from astromorph.artefacts.tensor_shard import TensorShard, read_shard
-from astromorph.byol.model_file import ModelFile, load_model
+from astromorph.atomic import keep_last
+from astromorph.byol.build import load_model
 from astromorph.datasets.tensor_datasets import ImageSet, image_set
 from astromorph.embedding.embed import embed
 from astromorph.errors import AstromorphError

@@ -5,20 +5,18 @@ Arrays `(N, D)`, float; rows are images.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from astromorph.byol.collapse import TINY, normalised
 
-    Vectors = NDArray[np.floating]
+Vectors = NDArray[np.floating]
 
 NEIGHBOURS = 10
 FOLDS = 5
 WHITENED = 64  # principal components that whitening keeps, at most
 ROWS_PER_COMPONENT = 4
-TINY = 1e-7
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,30 +36,7 @@ class Score:
     confusion: list[list[int]]
 
 
-def normalised(vectors: "Vectors") -> "NDArray[np.float64]":
-    """Vectors of length 1; a vector of zeros stays one.
-
-    Parameters
-    ----------
-    vectors : ndarray, shape (N, D)
-        Embeddings.
-
-    Returns
-    -------
-    ndarray, shape (N, D), float64
-
-    Examples
-    --------
-    >>> normalised(np.array([[3.0, 4.0], [0.0, 0.0]]))
-    array([[0.6, 0.8],
-           [0. , 0. ]])
-    """
-    vectors = np.asarray(vectors, dtype=np.float64)
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.maximum(length, TINY))
-
-
-def whitened(vectors: "Vectors") -> "NDArray[np.float64]":
+def whitened(vectors: Vectors) -> NDArray[np.float64]:
     """The first 64 principal components, each with variance 1.
 
     No label is used. Directions of little variance, which hold much of what a
@@ -96,56 +71,7 @@ def whitened(vectors: "Vectors") -> "NDArray[np.float64]":
     return np.asarray(left[:, :kept] * np.sqrt(len(centred)))
 
 
-def rank_me(vectors: "Vectors") -> float:
-    """Effective rank: exponential of the entropy of the singular values.
-
-    Garrido et al. (2023), eq. 1.
-
-    Parameters
-    ----------
-    vectors : ndarray, shape (N, D)
-        Embeddings.
-
-    Returns
-    -------
-    float
-        From 1 (collapsed) to the smaller of N and D.
-
-    Examples
-    --------
-    >>> round(rank_me(np.eye(4)), 3), round(rank_me(np.ones((4, 4))), 3)
-    (4.0, 1.0)
-    """
-    singular = np.linalg.svd(np.asarray(vectors, np.float64), compute_uv=False)
-    share = singular / max(singular.sum(), TINY) + TINY
-    return float(np.exp(-(share * np.log(share)).sum()))
-
-
-def spread(vectors: "Vectors") -> float:
-    """Standard deviation of normalised vectors, times the root of D.
-
-    Chen & He (2021), fig. 2.
-
-    Parameters
-    ----------
-    vectors : ndarray, shape (N, D)
-        Embeddings.
-
-    Returns
-    -------
-    float
-        1 where they point everywhere alike, 0 where all are the same.
-
-    Examples
-    --------
-    >>> round(spread(np.concatenate([np.eye(2), -np.eye(2)])), 6)
-    1.0
-    """
-    unit = normalised(vectors)
-    return float(unit.std(axis=0).mean() * np.sqrt(unit.shape[1]))
-
-
-def alignment(one: "Vectors", other: "Vectors") -> float:
+def alignment(one: Vectors, other: Vectors) -> float:
     """Mean squared distance of two views of each image.
 
     Wang & Isola (2020), eq. 1, of normalised vectors.
@@ -169,7 +95,7 @@ def alignment(one: "Vectors", other: "Vectors") -> float:
     return float((distance**2).sum(axis=1).mean())
 
 
-def uniformity(vectors: "Vectors") -> float:
+def uniformity(vectors: Vectors) -> float:
     """How evenly normalised vectors cover the sphere.
 
     Wang & Isola (2020), eq. 2: logarithm of the mean of ``exp(-2 d^2)`` over
@@ -196,7 +122,7 @@ def uniformity(vectors: "Vectors") -> float:
     return float(np.log(np.exp(-2 * pairs).mean())) if len(pairs) else 0.0
 
 
-def found_again(changed: "Vectors", originals: "Vectors") -> float:
+def found_again(changed: Vectors, originals: Vectors) -> float:
     """Share of changed images whose nearest original, by cosine, is their own.
 
     Parameters
@@ -219,7 +145,7 @@ def found_again(changed: "Vectors", originals: "Vectors") -> float:
 
 
 def knn_score(
-    vectors: "Vectors",
+    vectors: Vectors,
     labels: Sequence[str],
     groups: Sequence[str],
     neighbours: int = NEIGHBOURS,
@@ -270,7 +196,7 @@ def knn_score(
 
 
 def linear_score(
-    vectors: "Vectors", labels: Sequence[str], groups: Sequence[str]
+    vectors: Vectors, labels: Sequence[str], groups: Sequence[str]
 ) -> Score:
     """Balanced accuracy of logistic regression on standardised embeddings.
 
@@ -312,7 +238,7 @@ def linear_score(
     return _score(codes, predicted, folds, len(classes))
 
 
-def rank_correlation(one: "Vectors", other: "Vectors") -> float:
+def rank_correlation(one: Vectors, other: Vectors) -> float:
     """Spearman's rank correlation of two columns.
 
     Parameters
@@ -338,7 +264,7 @@ def rank_correlation(one: "Vectors", other: "Vectors") -> float:
     return float(deviations[0] @ deviations[1] / (norms[0] * norms[1]))
 
 
-def components(vectors: "Vectors", number: int) -> "NDArray[np.float64]":
+def components(vectors: Vectors, number: int) -> NDArray[np.float64]:
     """The leading principal components, largest variance first.
 
     Parameters
@@ -363,7 +289,7 @@ def components(vectors: "Vectors", number: int) -> "NDArray[np.float64]":
     return np.asarray(left[:, :number] * singular[:number])
 
 
-def _ranks(values: "NDArray[np.float64]") -> "NDArray[np.float64]":
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Ranks, the mean of them where values are equal."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
@@ -371,8 +297,8 @@ def _ranks(values: "NDArray[np.float64]") -> "NDArray[np.float64]":
 
 
 def _folds(
-    codes: "NDArray[np.int64]", groups: Sequence[str]
-) -> "list[tuple[NDArray[np.int64], NDArray[np.int64]]]":
+    codes: NDArray[np.int64], groups: Sequence[str]
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     from sklearn.model_selection import StratifiedGroupKFold
 
     cutter = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
@@ -380,9 +306,9 @@ def _folds(
 
 
 def _score(
-    codes: "NDArray[np.int64]",
-    predicted: "NDArray[np.int64]",
-    folds: "list[tuple[NDArray[np.int64], NDArray[np.int64]]]",
+    codes: NDArray[np.int64],
+    predicted: NDArray[np.int64],
+    folds: list[tuple[NDArray[np.int64], NDArray[np.int64]]],
     classes: int,
 ) -> Score:
     scores = [_balanced(codes[test], predicted[test]) for _, test in folds]
@@ -391,7 +317,7 @@ def _score(
     return Score(float(np.mean(scores)), float(np.std(scores)), confusion.tolist())
 
 
-def _balanced(true: "NDArray[np.int64]", predicted: "NDArray[np.int64]") -> float:
+def _balanced(true: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
     """Mean over the classes that occur of the share that was recognised."""
     shares = [float((predicted[true == c] == c).mean()) for c in np.unique(true)]
     return float(np.mean(shares))

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from astromorph.artefacts.tables import HISTORY_COLUMNS, read_csv, replacing
+from astromorph.artefacts.tables import HISTORY_COLUMNS, read_csv
+from astromorph.atomic import replacing
 from astromorph.errors import AstromorphError
 
 LOG = logging.getLogger(__name__)

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from astromorph.byol.model_facts import ModelFacts, read_facts
+from astromorph.artefacts.model_file import ModelFile, read_model_file
 from astromorph.pages.html import write_page
 from astromorph.provenance import canonical_json, versions
-from astromorph.settings.sections import PARTS, Section, Settings, parse, part_of
+from astromorph.settings.loading import parse
+from astromorph.settings.sections import Section, Settings
+from astromorph.settings.steps import PARTS, part_of
 
 LOG = logging.getLogger(__name__)
 # They change where and how a run works, and none of its results.
@@ -59,7 +61,7 @@ def write_settings_page(
     AstromorphError
         The model file cannot be read.
     """
-    facts = read_facts(model)
+    facts = read_model_file(model)
     sections = dict(list_settings(_of_results(settings, facts)))
     now = versions()
     made = canonical_json(part_of(settings, "preprocess"))
@@ -121,7 +123,7 @@ def _yaml(value: Any) -> str:
     return json.dumps(plain, ensure_ascii=False)
 
 
-def _of_results(settings: Settings, facts: ModelFacts) -> Settings:
+def _of_results(settings: Settings, facts: ModelFile) -> Settings:
     """The settings that the results were made with: training's are the model's."""
     values = settings.model_dump(mode="json")
     for name, value in facts.settings.items():

@@ -2,15 +2,12 @@
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from astromorph.artefacts.tensor_shard import read_shard
 from astromorph.pages.thumbnail import thumbnail
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 LARGEST_SPRITE = 8192  # pixels a side: what browsers take as one texture
 SMALLEST = 16  # pixels a side of a thumbnail in which something can still be seen
@@ -23,7 +20,7 @@ def most_thumbnails(wanted: int) -> int:
 
 def sprite(
     tensors: Sequence[str | Path], image_ids: Collection[str], wanted: int
-) -> "tuple[NDArray[np.uint8], int]":
+) -> tuple[NDArray[np.uint8], int]:
     """All thumbnails on one sheet, row by row, as TensorBoard wants them.
 
     Parameters

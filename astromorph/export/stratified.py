@@ -1,20 +1,17 @@
 """A sample that has something of every cluster, where not all images can be shown."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from astromorph.artefacts.analysis_file import read_analysis_parts
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 ODDEST = 1000  # outliers that are kept, the oddest first
 SEED = 0
 
 
-def shown(analysis: str | Path, most: int) -> "NDArray[np.bool_]":
+def shown(analysis: str | Path, most: int) -> NDArray[np.bool_]:
     """Which rows of an analysis are shown where at most so many can be.
 
     Parameters
@@ -39,11 +36,11 @@ def shown(analysis: str | Path, most: int) -> "NDArray[np.bool_]":
 
 
 def stratified(
-    cluster: "NDArray[np.int32]",
-    rank: "NDArray[np.int32]",
-    role: "NDArray[np.bool_]",
+    cluster: NDArray[np.int32],
+    rank: NDArray[np.int32],
+    role: NDArray[np.bool_],
     most: int,
-) -> "NDArray[np.bool_]":
+) -> NDArray[np.bool_]:
     """Draw rows by cluster, in proportion to how many it has.
 
     Parameters

@@ -10,23 +10,22 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from astromorph.artefacts.cells import lines
 from astromorph.artefacts.table_columns import ANALYSED
 from astromorph.artefacts.table_rows import Block, Inputs, blocks, columns_of_list
-from astromorph.artefacts.tables import EXPORT_COLUMNS, replacing_folder
+from astromorph.artefacts.tables import EXPORT_COLUMNS
+from astromorph.atomic import replacing_folder
 from astromorph.export import sprites as thumbnails
 from astromorph.export.sprites import most_thumbnails, sprite
 from astromorph.export.stratified import shown
 from astromorph.settings.sections import Settings
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 LOG = logging.getLogger(__name__)
 MOST_POINTS = 100_000  # the projector asks for no more of a table
@@ -101,9 +100,7 @@ def export_tensorboard(
     LOG.info("%s: %d points with thumbnails of %d pixels", output, number, side)
 
 
-def _write_points(
-    folder: Path, inputs: Inputs, chosen: "NDArray[np.bool_]"
-) -> set[str]:
+def _write_points(folder: Path, inputs: Inputs, chosen: NDArray[np.bool_]) -> set[str]:
     """Write points and facts of the chosen rows; the ids of their images."""
     # The projector labels points by the first column: what the user wrote goes first.
     facts = (*columns_of_list(inputs.catalogue), *EXPORT_COLUMNS)
@@ -133,7 +130,7 @@ def _write_points(
     return image_ids
 
 
-def _flat(points: "NDArray[np.float32]") -> "NDArray[np.float32]":
+def _flat(points: NDArray[np.float32]) -> NDArray[np.float32]:
     """Points `(N, 2)` with a third coordinate 0."""
     return np.pad(points, ((0, 0), (0, 1)))
 

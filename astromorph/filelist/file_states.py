@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from astromorph.filelist.entries import Shard, read_paths
+from astromorph.filelist.entries import read_paths
+from astromorph.filelist.shards import Shard
 from astromorph.provenance import digest
 
 # Files are looked at in turn where that is fast, and at once where the answer

@@ -8,16 +8,14 @@ import functools
 import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from astropy.wcs import WcsError, Wcsprm
+from numpy.typing import NDArray
 
 from astromorph.errors import FitsImageError
 from astromorph.fits.header import Header
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 LONGITUDE = re.compile(r"RA--|.LON|..LN")
 LATITUDE = re.compile(r"DEC-|.LAT|..LT")
@@ -201,7 +199,7 @@ def _given(header: Header, keywords: list[str], diagonal: float) -> list[float]:
 
 def _undistorted(
     header: Header, axes: tuple[int, int], centre: tuple[float, ...]
-) -> "NDArray[np.float64]":
+) -> NDArray[np.float64]:
     """Pixel coordinates `(1, 2)`, from 1, corrected by SIP (Shupe et al. 2005)."""
     x, y = (centre[axis] for axis in axes)
     if "A_ORDER" in header.cards and "B_ORDER" in header.cards:
@@ -288,7 +286,7 @@ def _frame_name(axis: str, system: str, equinox: float) -> str | None:
 
 
 @functools.lru_cache(maxsize=64)
-def _rotation(name: str, equinox: float) -> "NDArray[np.float64]":
+def _rotation(name: str, equinox: float) -> NDArray[np.float64]:
     """Matrix `(3, 3)` that turns unit vectors of a frame to ICRS."""
     from astropy import coordinates as c
 

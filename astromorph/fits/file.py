@@ -19,17 +19,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from astromorph.errors import FitsImageError
 from astromorph.fits.gzip_tiles import CheckedSection, GzipTiles
 from astromorph.fits.header import CARD, Header
 from astromorph.fits.tile_decoder import Decoder
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 BLOCK = 2880
 FIRST_READ = 3 * BLOCK
@@ -446,7 +444,7 @@ def _reason(error: BaseException) -> str:
     return f"the file is damaged: {text[:200]}"
 
 
-def scaled(values: Any, hdu: Hdu) -> "NDArray[np.float32]":
+def scaled(values: Any, hdu: Hdu) -> NDArray[np.float32]:
     """Physical values of stored ones: BSCALE, BZERO and, as NaN, BLANK.
 
     Parameters
@@ -472,4 +470,4 @@ def scaled(values: Any, hdu: Hdu) -> "NDArray[np.float32]":
         pixels = pixels.astype(np.float32, copy=False)
     if isinstance(blank, int) and not isinstance(blank, bool):
         pixels[values == blank] = np.nan
-    return cast("NDArray[np.float32]", pixels)
+    return cast(NDArray[np.float32], pixels)

@@ -11,14 +11,12 @@ import io
 import itertools
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from astromorph.errors import FitsImageError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 # Bytes that unpack to less than 64 MB, whatever they are: deflate reaches 1032.
 HARMLESS = 2**26 // 1032
@@ -152,7 +150,7 @@ class CheckedSection:
     def __init__(self, section: Any, tiles: GzipTiles) -> None:
         self._section, self._tiles = section, tiles
 
-    def __getitem__(self, index: tuple[Any, ...]) -> "NDArray[Any]":
+    def __getitem__(self, index: tuple[Any, ...]) -> NDArray[Any]:
         self._tiles.refuse_bombs(index)
         part: NDArray[Any] = self._section[index]
         return part

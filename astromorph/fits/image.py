@@ -3,40 +3,22 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
-from astromorph.artefacts.tables import replacing
+from astromorph.atomic import replacing
 from astromorph.errors import FitsImageError
 from astromorph.fits import file as fits_file
 from astromorph.fits.facts import ImageFacts, facts_of
 from astromorph.fits.file import Hdu
 from astromorph.fits.header import Header
+from astromorph.fits.pixels import Image
 from astromorph.fits.planes import Axes, axes_of, chosen_planes, pixels_of
 from astromorph.settings.sections import DataSettings
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-
-@dataclass(frozen=True, slots=True)
-class Image:
-    """Pixels and which of them are bad.
-
-    Attributes
-    ----------
-    pixels : ndarray, shape (C, H, W), float32
-        In the file's unit; 0 where bad.
-    mask : ndarray, shape (H, W), bool
-        True where a pixel is NaN, infinite or BLANK in any channel. A channel
-        in which all pixels are bad counts as 0, not as bad.
-    """
-
-    pixels: "NDArray[np.float32]"
-    mask: "NDArray[np.bool_]"
 
 
 def describe(paths: Sequence[str | Path], rules: DataSettings) -> ImageFacts:
@@ -101,7 +83,7 @@ def read(paths: Sequence[str | Path], rules: DataSettings) -> tuple[ImageFacts, 
 
 def write(
     path: str | Path,
-    pixels: "NDArray[np.float32]",
+    pixels: NDArray[np.float32],
     facts: ImageFacts,
     beam_arcsec: float,
 ) -> None:

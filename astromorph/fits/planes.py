@@ -3,18 +3,16 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from astromorph.errors import FitsImageError
 from astromorph.fits import celestial
 from astromorph.fits import file as fits_file
 from astromorph.fits.file import Hdu
 from astromorph.settings.sections import DataSettings
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +105,7 @@ def axes_of(hdu: Hdu) -> Axes:
 
 def pixels_of(
     file: BinaryIO, hdu: Hdu, axes: Axes, rules: DataSettings
-) -> "NDArray[np.float32]":
+) -> NDArray[np.float32]:
     """Pixels `(C, H, W)`; NaN where bad. Cubes are read plane by plane."""
     number = math.prod(hdu.shape[axis] for axis in axes.others)
     how, which = chosen_planes(rules.planes, number)
@@ -116,7 +114,7 @@ def pixels_of(
     else:
         values = fits_file.stored(file, hdu)
 
-        def plane(p: int) -> "NDArray[np.float32]":
+        def plane(p: int) -> NDArray[np.float32]:
             return fits_file.scaled(values[axes.index(p, hdu.shape)], hdu)
 
     if how == "channels":
@@ -151,7 +149,7 @@ class _Slabs:
             keyword = f"ZTILE{len(hdu.shape) - self._axis}"
             self._depth = hdu.header.integer(keyword, 1)
 
-    def plane(self, p: int) -> "NDArray[np.float32]":
+    def plane(self, p: int) -> NDArray[np.float32]:
         """One plane `(H, W)`."""
         index = self._axes.index(p, self._hdu.shape)
         with fits_file.decoding(), np.errstate(over="ignore", invalid="ignore"):
@@ -168,18 +166,18 @@ class _Slabs:
             return np.array(np.take(self._slab, at - start, axis=left))
 
 
-def _sum(planes: "Iterator[NDArray[np.float32]]") -> "NDArray[np.float32]":
+def _sum(planes: Iterator[NDArray[np.float32]]) -> NDArray[np.float32]:
     total, counts = _totals(planes)
     return np.where(counts > 0, total, np.nan).astype(np.float32)
 
 
-def _mean(planes: "Iterator[NDArray[np.float32]]") -> "NDArray[np.float32]":
+def _mean(planes: Iterator[NDArray[np.float32]]) -> NDArray[np.float32]:
     total, counts = _totals(planes)
     means = total / np.maximum(counts, 1)
     return np.where(counts > 0, means, np.nan).astype(np.float32)
 
 
-def _max(planes: "Iterator[NDArray[np.float32]]") -> "NDArray[np.float32]":
+def _max(planes: Iterator[NDArray[np.float32]]) -> NDArray[np.float32]:
     highest = np.array(next(planes))
     for plane in planes:
         np.fmax(highest, plane, out=highest)
@@ -187,8 +185,8 @@ def _max(planes: "Iterator[NDArray[np.float32]]") -> "NDArray[np.float32]":
 
 
 def _totals(
-    planes: "Iterator[NDArray[np.float32]]",
-) -> "tuple[NDArray[np.float64], NDArray[np.int64]]":
+    planes: Iterator[NDArray[np.float32]],
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Sums and numbers of the valid pixels along the planes."""
     total: Any = 0.0
     counts: Any = 0
@@ -199,7 +197,7 @@ def _totals(
     return total, counts
 
 
-REDUCTIONS: "dict[str, Callable[[Iterator[NDArray[np.float32]]], Any]]" = {
+REDUCTIONS: dict[str, Callable[[Iterator[NDArray[np.float32]]], Any]] = {
     "sum": _sum,
     "mean": _mean,
     "max": _max,

@@ -13,14 +13,12 @@ import struct
 import subprocess
 import sys
 import threading
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from astromorph.errors import FitsImageError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 HEAD = struct.Struct("<cQ")
 DONE, FAILED = b"d", b"f"
@@ -34,7 +32,7 @@ class Decoder:
         self._lock = threading.Lock()
         atexit.register(self.close)
 
-    def decode(self, table: bytes) -> "NDArray[np.float32]":
+    def decode(self, table: bytes) -> NDArray[np.float32]:
         """The pixels of a tile-compressed image.
 
         Parameters

@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from astromorph.artefacts.tables import replacing
+from astromorph.atomic import replacing
 
 
 def rendered(template: str, **values: Any) -> str:

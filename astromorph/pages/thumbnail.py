@@ -2,16 +2,13 @@
 
 import base64
 import io
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
-
-def thumbnail(pixels: "NDArray[np.float32]", side: int) -> "NDArray[np.uint8]":
+def thumbnail(pixels: NDArray[np.float32], side: int) -> NDArray[np.uint8]:
     """A picture `(side, side)`, uint8, of pixels `(C, H, W)` from 0 to 1.
 
     Channels are averaged, an oblong image is padded with black; the first row of
@@ -30,7 +27,7 @@ def thumbnail(pixels: "NDArray[np.float32]", side: int) -> "NDArray[np.uint8]":
     return np.asarray(picture)
 
 
-def data_url(picture: "NDArray[np.uint8]") -> str:
+def data_url(picture: NDArray[np.uint8]) -> str:
     """A picture as text that a web page can hold."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format="PNG")

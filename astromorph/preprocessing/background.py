@@ -1,18 +1,16 @@
 """Background and noise of an image, by sigma clipping."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from numpy.typing import NDArray
 
 CLIP, CLIPS = 3.0, 5  # how far, how often at most
 MOST_MEASURED = 2**12  # pixels that background and noise are taken from
 
 
-def clipped(values: "NDArray[Any]", most: int = MOST_MEASURED) -> tuple[float, float]:
+def clipped(values: NDArray[Any], most: int = MOST_MEASURED) -> tuple[float, float]:
     """Median and standard deviation after sigma clipping.
 
     The same numbers as ``astropy.stats.sigma_clipped_stats(values)``: values
@@ -57,7 +55,7 @@ def clipped(values: "NDArray[Any]", most: int = MOST_MEASURED) -> tuple[float, f
     return float(reference) + middle, noise
 
 
-def _middle(ordered: "NDArray[np.float64]") -> tuple[float, float]:
+def _middle(ordered: NDArray[np.float64]) -> tuple[float, float]:
     """Median and standard deviation of sorted values."""
     number = len(ordered)
     median = 0.5 * float(ordered[(number - 1) // 2] + ordered[number // 2])

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from astromorph.errors import AstromorphError, FitsImageError
-from astromorph.filelist.entries import HEAD, Entry, read_filelist
+from astromorph.filelist.entries import Entry, read_filelist
+from astromorph.filelist.shards import HEAD
 from astromorph.fits import image as fits_image
 from astromorph.preprocessing.prepare import Measures, Scale, common_scale, measure
-from astromorph.settings.sections import DataSettings, Settings, fixed_channels
+from astromorph.settings.sections import DataSettings, Settings
+from astromorph.settings.steps import fixed_channels
 
 LOOKED_AT = 16  # images whose sizes stand for those of all
 

@@ -5,12 +5,13 @@ Bad pixels have no weight anywhere.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from astromorph.errors import FitsImageError
-from astromorph.fits.image import Image
+from astromorph.fits.pixels import Image
 from astromorph.preprocessing.background import MOST_MEASURED, clipped
 from astromorph.preprocessing.resample import (
     canvas_shape,
@@ -22,9 +23,6 @@ from astromorph.preprocessing.resample import (
     target_shape,
 )
 from astromorph.settings.sections import PreprocessSettings
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 SOFTENING = 3.0  # asinh and log are linear up to about this many times the noise
 LOWEST = 5.0  # times the noise below the background where the scale begins
@@ -51,8 +49,8 @@ class Prepared:
         What is odd about the image; empty where nothing is.
     """
 
-    pixels: "NDArray[np.float32]"
-    valid: "NDArray[np.bool_]"
+    pixels: NDArray[np.float32]
+    valid: NDArray[np.bool_]
     statistics: dict[str, float]
     warning: str
 
@@ -70,21 +68,21 @@ class Scale:
         noise above the background, else in the file's unit.
     """
 
-    background: "NDArray[np.float64]"
-    noise: "NDArray[np.float64]"
-    low: "NDArray[np.float64]"
-    high: "NDArray[np.float64]"
+    background: NDArray[np.float64]
+    noise: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class _Resized:
-    pixels: "NDArray[np.float64]"
-    seen: "NDArray[np.bool_]"
-    measured: "NDArray[np.float64]"  # (C, 4): background, noise, minimum, maximum
+    pixels: NDArray[np.float64]
+    seen: NDArray[np.bool_]
+    measured: NDArray[np.float64]  # (C, 4): background, noise, minimum, maximum
     valid_fraction: float
     warning: str
 
-    def values(self, channel: int) -> "NDArray[np.float64]":
+    def values(self, channel: int) -> NDArray[np.float64]:
         """The pixels of a channel that have a value, in one row."""
         plane: NDArray[np.float64] = self.pixels[channel]
         return plane.ravel() if self.seen.all() else plane[self.seen]
@@ -160,7 +158,7 @@ class Measures:
         The image's own.
     """
 
-    measured: "NDArray[np.float64]"
+    measured: NDArray[np.float64]
     scale: Scale
 
 
@@ -240,7 +238,7 @@ def _resized(image: Image, rules: PreprocessSettings) -> _Resized:
     return _Resized(pixels.astype(np.float64), seen, measured, valid_fraction, warning)
 
 
-def _measure(image: Image) -> "NDArray[np.float64]":
+def _measure(image: Image) -> NDArray[np.float64]:
     """Background, noise, minimum and maximum of each channel's valid pixels."""
     keep = ~image.mask if image.mask.any() else None
     if keep is not None and not keep.any():
@@ -270,7 +268,7 @@ def _scale_of(resized: _Resized, rules: PreprocessSettings) -> Scale:
 
 
 def _limits(
-    values: "NDArray[np.float64]", rules: PreprocessSettings
+    values: NDArray[np.float64], rules: PreprocessSettings
 ) -> tuple[float, float]:
     from astropy import visualization
 
@@ -285,8 +283,8 @@ def _limits(
 
 
 def _stretched(
-    values: "NDArray[np.float64]", scale: Scale, channel: int, rules: PreprocessSettings
-) -> "NDArray[np.float64]":
+    values: NDArray[np.float64], scale: Scale, channel: int, rules: PreprocessSettings
+) -> NDArray[np.float64]:
     """Values on the brightness scale, from 0 to 1."""
     low, high = float(scale.low[channel]), float(scale.high[channel])
     if rules.interval != "noise":

@@ -17,6 +17,7 @@ from astromorph.artefacts.tensor_file import (
     Joined,
     save_tensors,
 )
+from astromorph.atomic import keep_last
 from astromorph.errors import AstromorphError, FitsImageError
 from astromorph.filelist.duplicates import reach_of
 from astromorph.filelist.entries import Entry, read_filelist
@@ -26,7 +27,8 @@ from astromorph.preprocessing.list_wide import Reference, find_reference, refuse
 from astromorph.preprocessing.prepare import Prepared, prepare
 from astromorph.progress import track
 from astromorph.provenance import canonical_json
-from astromorph.settings.sections import Settings, part_of
+from astromorph.settings.sections import Settings
+from astromorph.settings.steps import part_of
 
 LOG = logging.getLogger(__name__)
 
@@ -65,8 +67,8 @@ def preprocess(
     table = _prepare_rows(track(listed, stop - start, "images read"), shard)
     artefacts.write_csv(contents, CONTENTS_COLUMNS, _all_of(table, datafile, rows))
     shard.write(tensors)
-    artefacts.keep_last(contents)
-    artefacts.keep_last(tensors)
+    keep_last(contents)
+    keep_last(tensors)
     LOG.info("%s: %d images of %d files", tensors, len(shard.shapes), stop - start)
 
 

@@ -1,15 +1,12 @@
 """Crops and resizing in which bad pixels have no weight."""
 
 import functools
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from astromorph.fits.image import Image
+from astromorph.fits.pixels import Image
 from astromorph.settings.sections import PreprocessSettings
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 LEAST_WEIGHT = 1e-3  # share of valid pixels below which a pixel has no value
 MARGIN = 1.2  # side of a source's crop over that of its emission
@@ -19,7 +16,7 @@ NATIVE_STEP, NATIVE_LEAST = 16, 32  # sides that images of their own size are pa
 
 def resize(
     image: Image, height: int, width: int
-) -> tuple["NDArray[np.float32]", "NDArray[np.bool_]"]:
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Resize an image; bad pixels have no weight.
 
     Parameters
@@ -51,7 +48,7 @@ def resize(
 
 
 @functools.lru_cache(maxsize=64)
-def _resampling(old: int, new: int) -> "NDArray[np.float32]":
+def _resampling(old: int, new: int) -> NDArray[np.float32]:
     """Matrix `(new, old)` of a triangle filter, wide enough not to alias.
 
     Enlarging, it interpolates linearly; shrinking, each new pixel is a weighted
@@ -78,7 +75,7 @@ def middle_of(image: Image, fraction: float) -> Image:
 
 
 def emission(
-    image: Image, measured: "NDArray[np.float64]", sigmas: float
+    image: Image, measured: NDArray[np.float64], sigmas: float
 ) -> tuple[int, int, int] | None:
     """Top, left and side of a square around the emission; None without any.
 
@@ -140,8 +137,8 @@ def canvas_shape(shape: tuple[int, ...], rules: PreprocessSettings) -> tuple[int
 
 
 def centre_of(
-    pixels: "NDArray[np.float32]", seen: "NDArray[np.bool_]", size: int
-) -> "tuple[NDArray[np.float32], NDArray[np.bool_]]":
+    pixels: NDArray[np.float32], seen: NDArray[np.bool_], size: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """The middle of a resized image, at most `size` along each side."""
     height, width = seen.shape
     top, left = max(0, height - size) // 2, max(0, width - size) // 2

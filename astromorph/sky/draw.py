@@ -7,16 +7,13 @@ brightness profile, beam, noise and neighbour is drawn anew. Arrays are
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from astromorph.sky.objects import FLAT, KINDS, SORTS, Canvas, blob
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Plane = NDArray[np.float64]
+Plane = NDArray[np.float64]
 
 BEAM_TO_SIGMA = 1 / math.sqrt(8 * math.log(2))  # FWHM of a Gaussian
 BEAMS = (1.5, 4.5)  # pixels
@@ -66,12 +63,12 @@ class Drawing:
         The object with its neighbours, without noise.
     """
 
-    pixels: "NDArray[np.float32]"
+    pixels: NDArray[np.float32]
     kind: str
     sort: str
     beam: float
-    clean: "Plane"
-    crowd: "Plane"
+    clean: Plane
+    crowd: Plane
 
 
 def draw(
@@ -138,7 +135,7 @@ def any_canvas(shape: tuple[int, int], rng: np.random.Generator, flat: bool) -> 
     return Canvas(turned_x, turned_y, 1 / radius)
 
 
-def smooth(plane: "Plane", beam: float) -> "Plane":
+def smooth(plane: Plane, beam: float) -> Plane:
     """Convolve with a Gaussian beam of `beam` pixels FWHM, by Fourier transform."""
     ny, nx = plane.shape
     sigma = beam * BEAM_TO_SIGMA
@@ -151,7 +148,7 @@ def smooth(plane: "Plane", beam: float) -> "Plane":
     return smoothed[padding : padding + ny, padding : padding + nx]
 
 
-def _stripes(canvas: Canvas, rng: np.random.Generator) -> "Plane":
+def _stripes(canvas: Canvas, rng: np.random.Generator) -> Plane:
     """Waves across the image, as badly calibrated interferometers and CCDs leave."""
     plane = np.zeros_like(canvas.x)
     if rng.random() >= STRIPED:
@@ -165,7 +162,7 @@ def _stripes(canvas: Canvas, rng: np.random.Generator) -> "Plane":
     return plane
 
 
-def _neighbours(canvas: Canvas, rng: np.random.Generator) -> "Plane":
+def _neighbours(canvas: Canvas, rng: np.random.Generator) -> Plane:
     """Other, compact sources somewhere in the field; mostly none."""
     plane = np.zeros_like(canvas.x)
     if rng.random() >= NEIGHBOURED:

@@ -8,15 +8,12 @@ unit yet; no beam and no noise.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Plane = NDArray[np.float64]
-    Painter = Callable[["Canvas", np.random.Generator], Plane]
+Plane = NDArray[np.float64]
+Painter = Callable[["Canvas", np.random.Generator], Plane]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +28,14 @@ class Canvas:
         Size of a pixel in units of the radius.
     """
 
-    x: "Plane"
-    y: "Plane"
+    x: Plane
+    y: Plane
     pixel: float
 
 
 def blob(
     canvas: Canvas, x: float, y: float, major: float, minor: float, angle: float = 0.0
-) -> "Plane":
+) -> Plane:
     """An elliptical Gaussian of peak 1; widths are standard deviations."""
     dx, dy = canvas.x - x, canvas.y - y
     along = dx * math.cos(angle) + dy * math.sin(angle)
@@ -47,7 +44,7 @@ def blob(
     return np.asarray(np.exp(-0.5 * square), dtype=np.float64)
 
 
-def _disk(canvas: Canvas, rng: np.random.Generator) -> "Plane":
+def _disk(canvas: Canvas, rng: np.random.Generator) -> Plane:
     """A smooth disk, sometimes with a core and a lopsided side."""
     r = np.hypot(canvas.x, canvas.y)
     profile = np.exp(-((r / rng.uniform(0.5, 0.9)) ** rng.uniform(1.0, 2.5)))
@@ -56,7 +53,7 @@ def _disk(canvas: Canvas, rng: np.random.Generator) -> "Plane":
     return np.asarray(profile * lopsided + core, dtype=np.float64)
 
 
-def _ring(canvas: Canvas, rng: np.random.Generator) -> "Plane":
+def _ring(canvas: Canvas, rng: np.random.Generator) -> Plane:
     """One to three concentric rings with azimuthal brightness, an empty inside."""
     r, phi = np.hypot(canvas.x, canvas.y), np.arctan2(canvas.y, canvas.x)
     plane = np.zeros_like(r)
@@ -67,7 +64,7 @@ def _ring(canvas: Canvas, rng: np.random.Generator) -> "Plane":
     return plane
 
 
-def _spiral(canvas: Canvas, rng: np.random.Generator) -> "Plane":
+def _spiral(canvas: Canvas, rng: np.random.Generator) -> Plane:
     """Two to four logarithmic arms on a faint disk around a bulge."""
     r, phi = np.hypot(canvas.x, canvas.y), np.arctan2(canvas.y, canvas.x)
     arms, sense = rng.integers(2, 5), rng.choice([-1, 1])
@@ -80,7 +77,7 @@ def _spiral(canvas: Canvas, rng: np.random.Generator) -> "Plane":
     return np.asarray(disk * (0.15 + ridges) + bulge, dtype=np.float64)
 
 
-def _filament(canvas: Canvas, rng: np.random.Generator) -> "Plane":
+def _filament(canvas: Canvas, rng: np.random.Generator) -> Plane:
     """A bent ridge with beads, sometimes forked, that runs out of the image."""
     bend, wave = rng.uniform(-0.5, 0.5), rng.uniform(0.1, 0.35)
     width = rng.uniform(0.08, 0.2)
@@ -95,7 +92,7 @@ def _filament(canvas: Canvas, rng: np.random.Generator) -> "Plane":
     return plane
 
 
-def _edge_jets(canvas: Canvas, rng: np.random.Generator) -> "Plane":
+def _edge_jets(canvas: Canvas, rng: np.random.Generator) -> Plane:
     """Two opposite jets that end in bright spots and lobes.
 
     Type II of Fanaroff & Riley (1974).
@@ -126,7 +123,7 @@ def _edge_jets(canvas: Canvas, rng: np.random.Generator) -> "Plane":
     return np.asarray(plane, dtype=np.float64)
 
 
-def _core_jets(canvas: Canvas, rng: np.random.Generator) -> "Plane":
+def _core_jets(canvas: Canvas, rng: np.random.Generator) -> Plane:
     """Two jets that are brightest near the core and fade, widen and bend.
 
     Type I of Fanaroff & Riley (1974), up to tails on one side.
@@ -149,7 +146,7 @@ def _core_jets(canvas: Canvas, rng: np.random.Generator) -> "Plane":
     return np.asarray(plane, dtype=np.float64)
 
 
-def _clumps(canvas: Canvas, rng: np.random.Generator) -> "Plane":
+def _clumps(canvas: Canvas, rng: np.random.Generator) -> Plane:
     """Four to fourteen knots of different size strewn over a field."""
     plane = np.zeros_like(canvas.x)
     for _ in range(rng.integers(4, 15)):
@@ -161,7 +158,7 @@ def _clumps(canvas: Canvas, rng: np.random.Generator) -> "Plane":
     return plane
 
 
-def _none(canvas: Canvas, rng: np.random.Generator) -> "Plane":
+def _none(canvas: Canvas, rng: np.random.Generator) -> Plane:
     """Nothing but the noise that every image gets."""
     return np.zeros_like(canvas.x)
 

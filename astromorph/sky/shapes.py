@@ -5,14 +5,12 @@ the Gini coefficient and M20; multipoles as in weak lensing. They hold what an e
 tells objects apart by, whatever their position, size, angle and flux.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Plane = NDArray[np.float64]
+Plane = NDArray[np.float64]
 
 MULTIPOLES = (1, 2, 3, 4)
 MEASURES = (
@@ -29,7 +27,7 @@ FAINTEST = 1e-3  # of the peak; what is below counts as nothing
 BRIGHTEST_SHARE = 0.2
 
 
-def measure_shape(plane: "Plane") -> "Plane":
+def measure_shape(plane: Plane) -> Plane:
     """The measures `MEASURES` of an image of one object.
 
     Parameters
@@ -71,7 +69,7 @@ def measure_shape(plane: "Plane") -> "Plane":
     return np.array(values, dtype=np.float64)
 
 
-def _radii(light: "Plane", radius: "Plane", shares: tuple[float, ...]) -> list[float]:
+def _radii(light: Plane, radius: Plane, shares: tuple[float, ...]) -> list[float]:
     """Radii that hold a share of the flux, at least a pixel."""
     order = np.argsort(radius, axis=None)
     held = np.cumsum(light.ravel()[order])
@@ -79,7 +77,7 @@ def _radii(light: "Plane", radius: "Plane", shares: tuple[float, ...]) -> list[f
     return [max(1.0, float(radius.ravel()[order[p]])) for p in places]
 
 
-def _axis_ratio(light: "Plane", from_centre: tuple[Any, Any]) -> float:
+def _axis_ratio(light: Plane, from_centre: tuple[Any, Any]) -> float:
     total, (dx, dy) = light.sum(), from_centre
     xx, yy = (light * dx**2).sum() / total, (light * dy**2).sum() / total
     xy = (light * dx * dy).sum() / total
@@ -87,7 +85,7 @@ def _axis_ratio(light: "Plane", from_centre: tuple[Any, Any]) -> float:
     return float(np.sqrt(max(half - root, 0.0) / max(half + root, 1e-12)))
 
 
-def _asymmetry(light: "Plane", x0: float, y0: float) -> float:
+def _asymmetry(light: Plane, x0: float, y0: float) -> float:
     """Half the difference to the image turned around the pixel of the centroid."""
     ny, nx = light.shape
     row, column = round(y0), round(x0)
@@ -101,7 +99,7 @@ def _asymmetry(light: "Plane", x0: float, y0: float) -> float:
     return float(different / light.sum())
 
 
-def _gini(values: "Plane") -> float:
+def _gini(values: Plane) -> float:
     ordered = np.sort(values)
     number = len(ordered)
     if number < 2 or ordered.sum() <= 0:
@@ -110,7 +108,7 @@ def _gini(values: "Plane") -> float:
     return float((weights * ordered).sum() / (ordered.mean() * number * (number - 1)))
 
 
-def _m20(light: "Plane", radius: "Plane") -> float:
+def _m20(light: Plane, radius: Plane) -> float:
     order = np.argsort(light, axis=None)[::-1]
     flux = np.cumsum(light.ravel()[order])
     bright = order[: 1 + int(np.searchsorted(flux, BRIGHTEST_SHARE * flux[-1]))]

@@ -6,20 +6,17 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from astromorph.fits.image import Image
+from astromorph.fits.pixels import Image
 from astromorph.preprocessing.prepare import prepare
 from astromorph.progress import track
 from astromorph.settings.sections import PreprocessSettings
 from astromorph.sky import draw as sky
 from astromorph.sky.objects import SORTS
 from astromorph.sky.shapes import MEASURES, measure_shape
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 CHUNK = 256  # images that a process draws at a time
 SERIAL_BELOW = 1000  # images that one process draws before others have started
@@ -60,9 +57,9 @@ class Lessons:
         nothing is shown.
     """
 
-    images: "NDArray[np.float16]"
-    sorts: "NDArray[np.int64]"
-    shapes: "NDArray[np.float32]"
+    images: NDArray[np.float16]
+    sorts: NDArray[np.int64]
+    shapes: NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -129,9 +126,9 @@ def draw_lessons(draft: Draft, number: int, processes: int = 1) -> Lessons:
 
 
 def likeness_of(
-    images: "NDArray[np.floating]",
-    signals: "NDArray[np.floating]",
-    noise: "NDArray[np.floating]",
+    images: NDArray[np.floating],
+    signals: NDArray[np.floating],
+    noise: NDArray[np.floating],
 ) -> Likeness:
     """Measure what the data look like.
 
@@ -157,7 +154,7 @@ def likeness_of(
     return Likeness(tuple(float(s) for s in within), tuple(beams))
 
 
-def _noise_beam(image: "NDArray[np.float64]", sigma: float) -> float:
+def _noise_beam(image: NDArray[np.float64], sigma: float) -> float:
     """Width of what is faint, from how alike neighbouring pixels are.
 
     Gaussian noise convolved with a Gaussian of standard deviation s pixels has
@@ -179,10 +176,10 @@ def _noise_beam(image: "NDArray[np.float64]", sigma: float) -> float:
 
 
 def _each(
-    work: "partial[tuple[NDArray[np.float16], NDArray[np.float32]]]",
+    work: partial[tuple[NDArray[np.float16], NDArray[np.float32]]],
     spans: list[tuple[int, int]],
     processes: int,
-) -> "Iterator[tuple[NDArray[np.float16], NDArray[np.float32]]]":
+) -> Iterator[tuple[NDArray[np.float16], NDArray[np.float32]]]:
     if processes < 2:
         yield from (work(span) for span in track(spans, len(spans), "parts simulated"))
         return
@@ -192,14 +189,12 @@ def _each(
 
 def _draw_span(
     draft: Draft, span: tuple[int, int]
-) -> "tuple[NDArray[np.float16], NDArray[np.float32]]":
+) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
     drawn = [_draw_one(draft, k) for k in range(*span)]
     return np.stack([i for i, _ in drawn]), np.stack([m for _, m in drawn])
 
 
-def _draw_one(
-    draft: Draft, k: int
-) -> "tuple[NDArray[np.float16], NDArray[np.float32]]":
+def _draw_one(draft: Draft, k: int) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
     rng = np.random.default_rng([draft.seed, k])
     sort = list(SORTS)[k % len(SORTS)]
     side = draft.size

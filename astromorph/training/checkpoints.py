@@ -20,10 +20,10 @@ from torch import Tensor
 
 from astromorph import distributed
 from astromorph.artefacts.tensor_shard import load_plain, save_plain
-from astromorph.errors import AstromorphError
+from astromorph.errors import AstromorphError, WriteError, of_machine
 from astromorph.provenance import canonical_json, code_digest, digest
-from astromorph.settings.sections import Settings, part_of
-from astromorph.trouble import WriteError, of_machine
+from astromorph.settings.sections import Settings
+from astromorph.settings.steps import part_of
 
 if TYPE_CHECKING:
     from astromorph.byol.byol import BYOL

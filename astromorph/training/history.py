@@ -6,14 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from astromorph.embedding import metrics
-
-if TYPE_CHECKING:
-    from astromorph.embedding.metrics import Vectors
+from astromorph.byol.collapse import Vectors, rank_me, spread
 
 LOG = logging.getLogger(__name__)
 COLLAPSED = 0.3  # share of the measures before training below which it is one
@@ -59,11 +55,11 @@ class Epoch:
     spread: float
 
 
-def measured(vectors: "Vectors") -> tuple[float, float]:
+def measured(vectors: Vectors) -> tuple[float, float]:
     """Effective rank and spread of embeddings `(N, D)`; NaN where one is not finite."""
     if not np.isfinite(vectors).all():
         return math.nan, math.nan
-    return metrics.rank_me(vectors), metrics.spread(vectors)
+    return rank_me(vectors), spread(vectors)
 
 
 def announce_collapse(

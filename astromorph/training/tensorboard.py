@@ -2,18 +2,17 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from astromorph.byol.augment import SkyAugmentation
 from astromorph.datasets.tensor_datasets import ImageSet
 from astromorph.pages.thumbnail import thumbnail
-from astromorph.settings.sections import Settings, part_of
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from astromorph.settings.sections import Settings
+from astromorph.settings.steps import part_of
 
 IMAGES, PAIRS = 8, 3  # rows of the picture, and pairs of views in a row
 SIDE, GAP, WIDE = 96, 2, 12  # pixels: of a view, within a pair, between pairs
@@ -68,7 +67,7 @@ def flattened(values: Mapping[str, Any]) -> Iterator[tuple[str, int | float | st
 
 
 @torch.no_grad()
-def view_pairs(settings: Settings, images: ImageSet) -> "NDArray[np.uint8]":
+def view_pairs(settings: Settings, images: ImageSet) -> NDArray[np.uint8]:
     """A picture of some images and of views of them as the network gets them.
 
     Parameters

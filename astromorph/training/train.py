@@ -11,18 +11,22 @@ import torch
 
 from astromorph import distributed
 from astromorph.artefacts import tables as artefacts
+from astromorph.artefacts.model_file import save_model
 from astromorph.artefacts.tables import HISTORY_COLUMNS, TEST, TRAIN
 from astromorph.artefacts.tensor_shard import read_shard
+from astromorph.atomic import keep_last, replacing_folder, sweep_folder
 from astromorph.byol.augment import SkyAugmentation
+from astromorph.byol.build import fresh, model_of
 from astromorph.byol.byol import BYOL
-from astromorph.byol.model_file import fresh, model_of, save_model
 from astromorph.byol.optimise import OPTIMIZERS, warm_up_cosine
 from astromorph.byol.start_weights import RANDOM, source_of, start_from
 from astromorph.datasets.tensor_datasets import Subset, read_subset
 from astromorph.errors import AstromorphError
 from astromorph.provenance import canonical_json
+from astromorph.settings.loading import parse
 from astromorph.settings.presets import preset_epochs, simulated_images
-from astromorph.settings.sections import Settings, parse, part_of
+from astromorph.settings.sections import Settings
+from astromorph.settings.steps import part_of
 from astromorph.training.auxiliary_task import Teacher, teacher_of
 from astromorph.training.checkpoints import checkpoints_of
 from astromorph.training.history import Epoch
@@ -50,7 +54,7 @@ def train(
     Parameters
     ----------
     settings : Settings
-        The part that `train` depends on; see `astromorph.settings.sections.PARTS`.
+        The part that `train` depends on; see `astromorph.settings.steps.PARTS`.
     split : path
         What `split` wrote.
     tensors : sequence of path
@@ -130,15 +134,15 @@ def _train(
     if distributed.rank() > 0:
         work(None)
         return
-    artefacts.sweep_folder(log_dir)
-    with artefacts.replacing_folder(log_dir) as folder:
+    sweep_folder(log_dir)
+    with replacing_folder(log_dir) as folder:
         taken = {"epochs": epochs, "learning_rate": trainer.rates[0], "images": number}
         summarise(folder, settings, images, taken)
         record = work(folder)
     made = model_of(byol, settings, images.channels, made_with, train_data.image_ids)
     artefacts.write_csv(history, HISTORY_COLUMNS, [asdict(e) for e in record])
     save_model(model, made)
-    artefacts.keep_last(model)
+    keep_last(model)
     LOG.info("the model was written to %s", model)
 
 

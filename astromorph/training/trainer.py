@@ -226,8 +226,8 @@ class ByolTrainer(Steps):
         ----------
         train_data : Tensor, ndarray, Dataset, DataLoader or iterable
             At least two images; see `astromorph.datasets.tensor_datasets.images_of`.
-            They are taken into memory, each once, so that a random transform of a dataset is drawn
-            once; batches are made here, of images of like size.
+            They are taken into memory, each once, so that a random transform of a
+            dataset is drawn once; batches are made here, of images of like size.
         test_data : Tensor, ndarray, Dataset, DataLoader, iterable or None
             Images that only measure the loss.
         epochs : int

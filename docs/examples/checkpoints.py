@@ -13,7 +13,7 @@ from astromorph import (
     SkyAugmentation,
     prepared_images,
 )
-from astromorph.embedding.metrics import rank_me
+from astromorph.byol.collapse import rank_me
 from astromorph.sky.simulate import simulate
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -6,7 +6,8 @@ import sys
 from torch.utils.tensorboard import SummaryWriter
 
 from astromorph import AstroMorphologyModel, ByolTrainer, prepared_images
-from astromorph.embedding.metrics import found_again, rank_me, uniformity
+from astromorph.byol.collapse import rank_me
+from astromorph.embedding.metrics import found_again, uniformity
 from astromorph.sky.simulate import simulate
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -16,7 +16,7 @@ from astromorph import (
     prepared_images,
     split_images,
 )
-from astromorph.embedding.metrics import rank_me
+from astromorph.byol.collapse import rank_me
 from astromorph.sky.simulate import simulate
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")

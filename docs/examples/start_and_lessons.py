@@ -14,7 +14,8 @@ from astromorph import (
     prepared_images,
     start_from_sky,
 )
-from astromorph.embedding.metrics import knn_score, rank_me, whitened
+from astromorph.byol.collapse import rank_me
+from astromorph.embedding.metrics import knn_score, whitened
 from astromorph.sky.simulate import simulate
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -18,8 +18,9 @@ from astromorph import (
     load_model,
     prepared_images,
 )
-from astromorph.byol.model_file import build, model_of, save_model
-from astromorph.settings.sections import parse
+from astromorph.artefacts.model_file import save_model
+from astromorph.byol.build import build, model_of
+from astromorph.settings.loading import parse
 from astromorph.sky.simulate import simulate
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")

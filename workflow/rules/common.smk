@@ -26,26 +26,24 @@ shell.prefix(
 )
 
 # Modules, not names: Snakemake keeps names of its own here, such as `parse`.
-from astromorph.cli import failed_jobs as failures
-from astromorph.filelist import entries as filelist
-from astromorph.cli import resources as needs
-from astromorph.settings import sections as settings
-from astromorph.filelist import file_states as sources
 from astromorph import provenance
+from astromorph.cli import failed_jobs, resources
+from astromorph.filelist import entries, file_states, shards
+from astromorph.settings import loading, steps
 from astromorph.errors import AstromorphError
 from astromorph.provenance import code_digest
 
 CONFIG_FILE = "settings (config/config.yaml, --configfile, --config)"
 try:
-    SETTINGS = settings.parse(config, CONFIG_FILE)
-    DATAFILE = settings.required_datafile(SETTINGS, CONFIG_FILE)
+    SETTINGS = loading.parse(config, CONFIG_FILE)
+    DATAFILE = loading.required_datafile(SETTINGS, CONFIG_FILE)
     # One reading of the list gives its shards and two digests: of all that it says,
     # and of that which decides the split.
-    CELLS = filelist.CellsDigest(None, [filelist.GROUP, filelist.SPLIT])
+    CELLS = shards.CellsDigest(None, [entries.GROUP, entries.SPLIT])
     SHARDS = {
         shard.name: shard
-        for shard in filelist.plan_shards(
-            CELLS.watch(filelist.read_filelist(DATAFILE)),
+        for shard in shards.plan_shards(
+            CELLS.watch(entries.read_filelist(DATAFILE)),
             SETTINGS.preprocess_settings.shard_size,
         )
     }
@@ -58,14 +56,14 @@ try:
         )
     # Where all images have something in common, the head of the list decides it.
     HEAD = ""
-    if settings.needs_head(SETTINGS):
-        HEAD = filelist.head_digest(filelist.read_filelist(DATAFILE))
-        HEAD += sources.head_states(DATAFILE, filelist.HEAD)
+    if steps.needs_head(SETTINGS):
+        HEAD = shards.head_digest(entries.read_filelist(DATAFILE))
+        HEAD += file_states.head_states(DATAFILE, shards.HEAD)
 except AstromorphError as error:
     raise WorkflowError(str(error)) from None
 
 # Whether files were replaced under their names: known when a job asks for it.
-STATES = sources.ShardStates(DATAFILE, list(SHARDS.values()))
+STATES = file_states.ShardStates(DATAFILE, list(SHARDS.values()))
 
 # What results were made from is in Snakemake's own memory.
 MEMORY = (Path(".snakemake/metadata.db"), *Path(".snakemake/metadata").glob("*"))
@@ -103,7 +101,7 @@ def part(step):
 
     As a function, since Snakemake takes braces in a text for wildcards.
     """
-    text = provenance.canonical_json(settings.part_of(SETTINGS, step))
+    text = provenance.canonical_json(steps.part_of(SETTINGS, step))
     return lambda wildcards: text
 
 
@@ -116,10 +114,10 @@ def every(pattern):
 def native_side():
     """The side that images have which keep their size; looked at when a job asks."""
     if SETTINGS.preprocess_settings.size != "native":
-        return needs.NATIVE
-    from astromorph.preprocessing import list_wide as reference
+        return resources.NATIVE
+    from astromorph.preprocessing import list_wide
 
-    return reference.native_side(SETTINGS, DATAFILE) or needs.NATIVE
+    return list_wide.native_side(SETTINGS, DATAFILE) or resources.NATIVE
 
 
 def asked(step, cores=1):
@@ -128,7 +126,7 @@ def asked(step, cores=1):
     def at(wildcards, attempt):
         shard = SHARDS.get(wildcards.get("shard"))
         images = shard.stop - shard.start if shard else IMAGES
-        first = needs.needs_of(step, SETTINGS, images, cores, native_side())
+        first = resources.needs_of(step, SETTINGS, images, cores, native_side())
         return first.at(attempt)
 
     return {
@@ -139,7 +137,7 @@ def asked(step, cores=1):
 
 def stands(path):
     """Size and time of a file that settings name; one that is replaced is another."""
-    return lambda wildcards: sources.state([path]) if path else ""
+    return lambda wildcards: file_states.state([path]) if path else ""
 
 
 # Of a model that is named; the workflow's own is known by what made it.

@@ -7,7 +7,7 @@ rule export_csv:
     output:
         csv=table(
             "results/export/embeddings.csv",
-            300 + 12 * (SETTINGS.byol_settings.representation_size or needs.FEATURES),
+            300 + 12 * (SETTINGS.byol_settings.representation_size or resources.FEATURES),
             "Facts and embeddings: embeddings.csv",
             caption="../report/embeddings.rst",
             category="Tables",

@@ -9,18 +9,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from astromorph.artefacts.analysis_file import ODD, REPRESENTATIVE
-from astromorph.artefacts.tables import replacing
+from astromorph.atomic import replacing
 from astromorph.export.gallery.choice import Sheet
 from astromorph.export.gallery.fits_pictures import Picture
 from astromorph.export.gallery.scale_bars import bar_of
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 SIDE, GAP, LINES, TITLE = 160, 12, 38, 40  # pixels
 DPI = 100
@@ -97,7 +95,7 @@ def draw_sheet(
         text.save(paper, path)
 
 
-def _paint_groups(paper: "NDArray[np.uint8]", layout: Layout) -> None:
+def _paint_groups(paper: NDArray[np.uint8], layout: Layout) -> None:
     """A shade behind frames that belong together."""
     if layout.group < 2:
         return
@@ -108,7 +106,7 @@ def _paint_groups(paper: "NDArray[np.uint8]", layout: Layout) -> None:
         paper[rows, left - GAP // 2 : right + SIDE + GAP // 2] = GROUPED
 
 
-def paint(paper: "NDArray[np.uint8]", picture: Picture, left: int, top: int) -> None:
+def paint(paper: NDArray[np.uint8], picture: Picture, left: int, top: int) -> None:
     """Put a picture in the middle of its frame, the first row at the bottom.
 
     Parameters
@@ -189,7 +187,7 @@ class Writer:
             axes.set_zorder(1)
             yield cls(axes)
 
-    def save(self, paper: "NDArray[np.uint8]", path: str | Path) -> None:
+    def save(self, paper: NDArray[np.uint8], path: str | Path) -> None:
         """Write the PNG: what was drawn, over the pixels `(H, W, 3)`."""
         figure = self._axes.figure
         figure.figimage(paper, origin="upper", zorder=-1)

@@ -3,18 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from astromorph.errors import FitsImageError
 from astromorph.fits import image as fits_image
-from astromorph.fits.image import Image
+from astromorph.fits.pixels import Image
 from astromorph.preprocessing.resample import resize
 from astromorph.settings.sections import DataSettings
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 PERCENTILES = (0.5, 99.5)
 STRETCHES = {
@@ -41,7 +38,7 @@ class Picture:
         Why there is no picture; empty where there is one.
     """
 
-    pixels: "NDArray[np.float32] | None"
+    pixels: NDArray[np.float32] | None
     arcsec_per_pixel: float | None = None
     problem: str = ""
 
@@ -76,7 +73,7 @@ def picture_of_files(
     return framed(stretched(image, stretch), image.mask, facts.pixel_scale_arcsec, side)
 
 
-def stretched(image: Image, stretch: str) -> "NDArray[np.float32]":
+def stretched(image: Image, stretch: str) -> NDArray[np.float32]:
     """Brightness as astropy.visualization maps it.
 
     Parameters
@@ -109,8 +106,8 @@ def stretched(image: Image, stretch: str) -> "NDArray[np.float32]":
 
 
 def framed(
-    pixels: "NDArray[np.float32]",
-    mask: "NDArray[np.bool_] | None",
+    pixels: NDArray[np.float32],
+    mask: NDArray[np.bool_] | None,
     arcsec_per_pixel: float | None,
     side: int,
 ) -> Picture:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from astromorph.artefacts import tables as artefacts
+from astromorph.artefacts.model_file import read_model_file
 from astromorph.artefacts.tables import CATALOGUE_COLUMNS, GALLERY_COLUMNS
-from astromorph.byol.model_facts import read_facts
+from astromorph.atomic import replacing_folder
 from astromorph.errors import AstromorphError
 from astromorph.export.gallery.choice import (
     MOST_CLUSTERS,
@@ -34,7 +35,8 @@ from astromorph.export.gallery.scale_bars import prepared_scale
 from astromorph.filelist.entries import read_filelist
 from astromorph.pages.html import write_page
 from astromorph.progress import track
-from astromorph.settings.sections import Settings, parse
+from astromorph.settings.loading import parse
+from astromorph.settings.sections import Settings
 
 LOG = logging.getLogger(__name__)
 NETWORK = "network"
@@ -155,7 +157,7 @@ def export_gallery(
     maps = choose_maps(analysis, catalogue, settings.evaluation_settings.label)
     drawn = [*(m.sheet for m in maps), *sheets]
     wanted = {f.image_id for s in drawn for f in s.frames if f.image_id}
-    training = parse(read_facts(model).settings, str(model))
+    training = parse(read_model_file(model).settings, str(model))
     files: dict[str, tuple[str, ...]] = {}
     if rules.gallery_stretch != NETWORK:
         files = {
@@ -167,7 +169,7 @@ def export_gallery(
     facts = {row["image_id"]: _fact(row) for row in _rows(catalogue, wanted)}
     _require(wanted, facts, catalogue, analysis)
     sources = Sources(find_images(tensors, wanted), files, facts, settings, training)
-    with artefacts.replacing_folder(output) as folder:
+    with replacing_folder(output) as folder:
         for each in track(maps, len(maps), "pictures of the map"):
             path = folder / f"{each.sheet.name}.png"
             draw_map(path, each, sources.pictures(each.sheet))

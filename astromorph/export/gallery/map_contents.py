@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from astromorph.artefacts import tables as artefacts
 from astromorph.artefacts.analysis_file import (
@@ -22,9 +22,6 @@ from astromorph.artefacts.tables import CATALOGUE_COLUMNS
 from astromorph.errors import AstromorphError
 from astromorph.export.gallery.choice import MOST_CLUSTERS, NO_CLUSTER, Frame, Sheet
 from astromorph.pages.palette import COLOURS, MARKERS
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 MOST_CLASSES = len(COLOURS) * len(MARKERS)
 CLUSTER = "cluster"
@@ -85,7 +82,7 @@ class MapSheet:
     analysis: str | Path
     catalogue: str | Path
 
-    def points(self) -> "Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]":
+    def points(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
         """Places `(M, 2)` and codes `(M,)`, part by part."""
         for part, words in _parts(self.analysis, self.catalogue, self.by):
             codes = [_code(word, self.codes) for word in words]

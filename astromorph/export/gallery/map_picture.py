@@ -8,9 +8,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageDraw
 
 from astromorph.export.gallery.contact_sheet import (
@@ -36,9 +36,6 @@ from astromorph.pages.palette import (
     OTHERS_COLOUR,
     point_size,
 )
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 FIELD, MARGIN, LEGEND, ROW, COUNT = 840, 30, 270, 24, 80  # pixels
 PICTURE, FRAME, STEP = SIDE // 2, 3, 8
@@ -126,8 +123,8 @@ class _View:
         )
 
     def at(
-        self, x: "NDArray[np.float32] | float", y: "NDArray[np.float32] | float"
-    ) -> "tuple[NDArray[np.float64], NDArray[np.float64]]":
+        self, x: NDArray[np.float32] | float, y: NDArray[np.float32] | float
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Pixels from the left and from the top."""
         return (
             self.left + self.scale * np.asarray(x, np.float64),
@@ -146,9 +143,9 @@ class _Canvas:
 
     def paint(
         self,
-        x: "NDArray[np.float64]",
-        y: "NDArray[np.float64]",
-        codes: "NDArray[np.int64]",
+        x: NDArray[np.float64],
+        y: NDArray[np.float64],
+        codes: NDArray[np.int64],
         size: float,
         rims: bool,
     ) -> None:
@@ -163,11 +160,11 @@ class _Canvas:
 
     def _paint(
         self,
-        layer: "NDArray[np.uint8]",
-        row: "NDArray[np.int64]",
-        column: "NDArray[np.int64]",
-        codes: "NDArray[np.int64]",
-        chosen: "NDArray[np.bool_]",
+        layer: NDArray[np.uint8],
+        row: NDArray[np.int64],
+        column: NDArray[np.int64],
+        codes: NDArray[np.int64],
+        chosen: NDArray[np.bool_],
         marker: int,
         size: float,
         rims: bool,
@@ -183,7 +180,7 @@ class _Canvas:
         # Of a pixel that is named several times the last value stays: the last point's.
         layer[down[inside], across[inside]] = values[inside]
 
-    def covered(self) -> "NDArray[np.float64]":
+    def covered(self) -> NDArray[np.float64]:
         """How much of each pixel of the map is painted, from 0 to 1."""
         painted = (self._over > 0) | (self._under > 0)
         field = painted[FINE * TITLE : FINE * (TITLE + FIELD), : FINE * FIELD]
@@ -195,7 +192,7 @@ class _Canvas:
         self,
         spots: Sequence[tuple[float, float]],
         frames: Sequence[tuple[int, int] | None],
-    ) -> "NDArray[np.uint8]":
+    ) -> NDArray[np.uint8]:
         """The sheet `(H, W, 3)`, with lines from the spots to their frames."""
         codes = np.where(self._over > 0, self._over, self._under)
         large = Image.fromarray(_palette()[codes])
@@ -215,7 +212,7 @@ class _Canvas:
 
 def stamp(
     marker: str, radius: float, rim: int
-) -> "tuple[NDArray[np.int64], NDArray[np.int64]]":
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Pixels of a marker, and of a rim around it, as steps down and across.
 
     Parameters
@@ -234,7 +231,7 @@ def stamp(
     reach = math.ceil(1.5 * radius) + rim
     down, across = np.mgrid[-reach : reach + 1, -reach : reach + 1]
 
-    def inside(r: float) -> "NDArray[np.bool_]":
+    def inside(r: float) -> NDArray[np.bool_]:
         if marker == "square":
             within = np.maximum(abs(down), abs(across)) <= 0.88 * r
         elif marker == "diamond":
@@ -245,14 +242,14 @@ def stamp(
             within = down**2 + across**2 <= r**2
         return np.asarray(within, np.bool_)
 
-    def steps(mask: "NDArray[np.bool_]") -> "NDArray[np.int64]":
+    def steps(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
         return np.stack([down[mask], across[mask]], axis=1)
 
     shape = inside(radius)
     return steps(shape), steps(inside(radius + rim) & ~shape)
 
 
-def _palette() -> "NDArray[np.uint8]":
+def _palette() -> NDArray[np.uint8]:
     """The colour `(256, 3)` of what a canvas holds."""
     colours = np.full((256, 3), 255, np.uint8)
     for code in (*range(MOST_CLASSES), OTHERS, NONE):
@@ -269,7 +266,7 @@ def colour_of(code: int) -> tuple[int, int, int]:
 
 
 def place_pictures(
-    covered: "NDArray[np.float64]", spots: Sequence[tuple[float, float]]
+    covered: NDArray[np.float64], spots: Sequence[tuple[float, float]]
 ) -> list[tuple[int, int] | None]:
     """Find room for a picture near each spot.
 
@@ -310,7 +307,7 @@ def place_pictures(
 
 
 def _put(
-    paper: "NDArray[np.uint8]", example: Example, picture: Picture, left: int, top: int
+    paper: NDArray[np.uint8], example: Example, picture: Picture, left: int, top: int
 ) -> None:
     """A picture in a frame of its class's colour."""
     frame = np.zeros((SIDE, SIDE, 3), np.uint8)

@@ -4,19 +4,17 @@ import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from astromorph.artefacts.tensor_shard import TensorShard, read_shard
 from astromorph.byol.augment import SkyAugmentation
 from astromorph.errors import AstromorphError
-from astromorph.settings.sections import PreprocessSettings, Settings, parse
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from astromorph.settings.loading import parse
+from astromorph.settings.sections import PreprocessSettings, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +40,7 @@ class PreparedImages:
         shard, position = self.places[image_id]
         return self.parts[shard][position].float()
 
-    def pixels(self, image_id: str) -> "NDArray[np.float32]":
+    def pixels(self, image_id: str) -> NDArray[np.float32]:
         """The mean of its channels, `(H, W)`, float32."""
         return _gray(self.tensor(image_id))
 
@@ -94,7 +92,7 @@ def _images(shard: TensorShard) -> Sequence[Tensor]:
 
 def views_of(
     image: Tensor, settings: Settings, seed: int, views: int
-) -> "list[NDArray[np.float32]]":
+) -> list[NDArray[np.float32]]:
     """Views of an image as training makes them.
 
     Parameters
@@ -123,6 +121,6 @@ def views_of(
     return [_gray(augment(batch)[0]) for _ in range(views)]
 
 
-def _gray(image: Tensor) -> "NDArray[np.float32]":
+def _gray(image: Tensor) -> NDArray[np.float32]:
     gray: NDArray[np.float32] = image.mean(dim=0).numpy()
     return gray

@@ -9,12 +9,10 @@ import math
 import re
 from array import array
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from numpy.typing import NDArray
 
 Kind = Literal["category", "number", "text"]
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -48,9 +46,9 @@ class Column:
     name: str
     kind: Kind
     listed: bool
-    numbers: "NDArray[Any] | None"
+    numbers: NDArray[Any] | None
     words: tuple[str, ...] = ()
-    codes: "NDArray[Any] | None" = None
+    codes: NDArray[Any] | None = None
 
     @property
     def size(self) -> int:
@@ -128,7 +126,7 @@ class Cells:
         )
 
 
-def number_column(name: str, numbers: "NDArray[Any]", listed: bool = False) -> Column:
+def number_column(name: str, numbers: NDArray[Any], listed: bool = False) -> Column:
     """A column of numbers, as float32 where that keeps all of them as they are."""
     short = numbers.astype(np.float32)
     exact = np.array_equal(short.astype(numbers.dtype), numbers, equal_nan=True)
@@ -136,7 +134,7 @@ def number_column(name: str, numbers: "NDArray[Any]", listed: bool = False) -> C
     return Column(name, "number", listed, kept)
 
 
-def packed(values: "NDArray[Any]") -> dict[str, str]:
+def packed(values: NDArray[Any]) -> dict[str, str]:
     """An array as JSON can hold it: its type's name, and base64, little-endian."""
     data = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
     return {
@@ -162,6 +160,6 @@ def _is_whole(value: float) -> bool:
     return math.isnan(value) or value.is_integer()
 
 
-def _small(codes: "NDArray[np.uint32]", words: int) -> "NDArray[Any]":
+def _small(codes: NDArray[np.uint32], words: int) -> NDArray[Any]:
     kinds = (np.uint8, np.uint16, np.uint32)
     return codes.astype(next(k for k in kinds if words <= np.iinfo(k).max + 1))

@@ -10,15 +10,17 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
+from numpy.typing import NDArray
 
 from astromorph.artefacts import tables as artefacts
 from astromorph.artefacts.analysis_file import Analysis, read_analysis
 from astromorph.artefacts.tables import CATALOGUE_COLUMNS, NONE, SPLIT_COLUMNS
 from astromorph.artefacts.tensor_shard import TensorShard, read_shard
+from astromorph.atomic import replacing, replacing_folder
 from astromorph.errors import AstromorphError
 from astromorph.export.html_map.columns import Cells, Column, number_column, packed
 from astromorph.export.html_map.picture_sheets import Sheets
@@ -28,9 +30,6 @@ from astromorph.pages.palette import COLOURS, MARKERS, NONE_COLOUR
 from astromorph.pages.thumbnail import thumbnail
 from astromorph.progress import track
 from astromorph.settings.sections import Settings
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 LOG = logging.getLogger(__name__)
 NAMES = ("object", "path", "image_id")  # what the page searches; never left out
@@ -89,7 +88,7 @@ def export_map(
     if pictures is None:
         inside = [base64.b64encode(sheet).decode() for sheet in drawn]
     else:
-        with artefacts.replacing_folder(pictures) as folder:
+        with replacing_folder(pictures) as folder:
             for k, sheet in enumerate(drawn):
                 (folder / f"{k}.jpg").write_bytes(sheet)
     kept, left_out = _within_limits([*columns, *pixels.columns()])
@@ -114,7 +113,7 @@ def export_map(
         left_out=left_out,
         verdict=_verdict(evaluation),
     )
-    with artefacts.replacing(output) as temporary:
+    with replacing(output) as temporary:
         temporary.write_text(text, encoding="utf-8")
     LOG.info("%s: %d images, %.1f MB", output, len(found), len(text) / 1e6)
 
@@ -180,7 +179,7 @@ class _Pixels:
 
     def thumbnails(
         self, tensors: Sequence[str | Path], side: int
-    ) -> "Iterator[NDArray[np.uint8]]":
+    ) -> Iterator[NDArray[np.uint8]]:
         """The picture of each image, in order; the statistics are kept by the way."""
         done = 0
         for image, facts in track(
@@ -199,7 +198,7 @@ class _Pixels:
 
     def _each(
         self, tensors: Sequence[str | Path]
-    ) -> "Iterator[tuple[NDArray[np.float32], dict[str, float]]]":
+    ) -> Iterator[tuple[NDArray[np.float32], dict[str, float]]]:
         waiting = iter(self._wanted)
         wanted = next(waiting, None)
         for path in tensors:

@@ -4,13 +4,10 @@ import io
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 ACROSS = 16  # pictures in a row of a sheet: one sheet is quick to unpack
 JPEG_BLOCK = 8  # pixels
@@ -41,7 +38,7 @@ class Sheets:
         """Those for thumbnails of some size."""
         return cls(side, -(-side // JPEG_BLOCK) * JPEG_BLOCK)
 
-    def drawn(self, pictures: "Iterable[NDArray[np.uint8]]") -> Iterator[bytes]:
+    def drawn(self, pictures: Iterable[NDArray[np.uint8]]) -> Iterator[bytes]:
         """The sheets one after the other, as JPEG files.
 
         Parameters

@@ -27,19 +27,19 @@ from bokeh.models.annotations import ColorBar
 from bokeh.palettes import Viridis256
 from bokeh.plotting import figure
 from bokeh.resources import Resources
+from numpy.typing import NDArray
 
 from astromorph.pages.palette import COLOURS, MARKERS, NONE_COLOUR, point_size
 
 if TYPE_CHECKING:
     from bokeh.plotting import figure as Figure
-    from numpy.typing import NDArray
 
 RAMP = Viridis256[:245]  # its yellow end is faint on white
 INK = "#1b1f24"
 
 
 def plot(
-    places: "NDArray[np.float32]", components: "NDArray[np.float32]"
+    places: NDArray[np.float32], components: NDArray[np.float32]
 ) -> dict[str, Any]:
     """The plot as Bokeh's script takes it.
 

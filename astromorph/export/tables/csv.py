@@ -6,16 +6,12 @@ import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from astromorph.artefacts import tables as artefacts
 from astromorph.artefacts.cells import lines
+from astromorph.artefacts.embeddings import EMBEDDING_PREFIX, embedding_length
 from astromorph.artefacts.table_columns import ANALYSED
 from astromorph.artefacts.table_rows import Block, Inputs, blocks, columns_of_list
-from astromorph.artefacts.tables import (
-    EMBEDDING_PREFIX,
-    EXPORT_COLUMNS,
-    replacing,
-    spreadsheet_safe,
-)
+from astromorph.artefacts.tables import EXPORT_COLUMNS, spreadsheet_safe
+from astromorph.atomic import replacing
 from astromorph.settings.sections import Settings
 
 LOG = logging.getLogger(__name__)
@@ -43,7 +39,7 @@ def export_csv(settings: Settings, inputs: Inputs, output: str | Path) -> None:
     """
     separator = SEPARATORS[settings.export_settings.csv_separator]
     facts = (*EXPORT_COLUMNS, *columns_of_list(inputs.catalogue))
-    length = artefacts.embedding_length(inputs.embeddings)
+    length = embedding_length(inputs.embeddings)
     names = [*facts, *(column.name for column in ANALYSED)]
     names += [f"{EMBEDDING_PREFIX}{k}" for k in range(length)]
     written = 0

@@ -8,9 +8,10 @@ in TUCDn and TCOMMn, where TOPCAT looks for them.
 import logging
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from astromorph.artefacts.cells import cut, cut_ids, escaped_ascii, integers, numbers
 from astromorph.artefacts.table_columns import Column
@@ -22,13 +23,11 @@ from astromorph.artefacts.table_rows import (
     describe,
     width,
 )
-from astromorph.artefacts.tables import replacing
+from astromorph.atomic import replacing
 from astromorph.errors import AstromorphError
 from astromorph.provenance import canonical_json, versions
-from astromorph.settings.sections import Settings, part_of
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from astromorph.settings.sections import Settings
+from astromorph.settings.steps import part_of
 
 LOG = logging.getLogger(__name__)
 BLOCK = 2880  # bytes; a FITS file has whole blocks
@@ -82,7 +81,7 @@ def export_fits(settings: Settings, inputs: Inputs, output: str | Path) -> None:
     LOG.info("%s: %d rows of %d columns", output, table.rows, len(table.columns))
 
 
-def _layout(table: Table, widths: dict[str, int]) -> "np.dtype[Any]":
+def _layout(table: Table, widths: dict[str, int]) -> np.dtype[Any]:
     """A row in memory, as it is in the file."""
     fields: list[Any] = []
     for k, column in enumerate(table.columns):
@@ -130,7 +129,7 @@ def _header(table: Table, widths: dict[str, int], settings: Settings) -> bytes:
     return text.encode("ascii")
 
 
-def _records(block: Block, table: Table, layout: "np.dtype[Any]") -> "NDArray[np.void]":
+def _records(block: Block, table: Table, layout: np.dtype[Any]) -> NDArray[np.void]:
     """The rows `(N,)` as they are in the file."""
     records = np.zeros(len(block), layout)
     for k, column in enumerate(table.columns):
@@ -138,7 +137,7 @@ def _records(block: Block, table: Table, layout: "np.dtype[Any]") -> "NDArray[np
     return records
 
 
-def _column(block: Block, column: Column, length: int) -> "NDArray[np.generic]":
+def _column(block: Block, column: Column, length: int) -> NDArray[np.generic]:
     if column.kind in ("short", "single", "vector"):
         return block.values(column)
     cells = block.cells(column.name)

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from astromorph.artefacts.cells import integers, numbers
+from astromorph.artefacts.embeddings import EMBEDDING_PREFIX
 from astromorph.artefacts.table_columns import EMBEDDING, Column
 from astromorph.artefacts.table_rows import Block, Inputs, Table, blocks, describe
-from astromorph.artefacts.tables import EMBEDDING_PREFIX, replacing
+from astromorph.atomic import replacing
 from astromorph.provenance import canonical_json, versions
-from astromorph.settings.sections import Settings, part_of
+from astromorph.settings.sections import Settings
+from astromorph.settings.steps import part_of
 
 LOG = logging.getLogger(__name__)
 

@@ -11,9 +11,10 @@ import io
 import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from astromorph.artefacts.cells import (
     cut,
@@ -32,12 +33,10 @@ from astromorph.artefacts.table_rows import (
     describe,
     width,
 )
-from astromorph.artefacts.tables import replacing
+from astromorph.atomic import replacing
 from astromorph.provenance import canonical_json, versions
-from astromorph.settings.sections import Settings, part_of
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from astromorph.settings.sections import Settings
+from astromorph.settings.steps import part_of
 
 LOG = logging.getLogger(__name__)
 PIECE = 57 * 1000  # bytes that become a line of base64; a multiple of 3
@@ -88,7 +87,7 @@ def export_votable(settings: Settings, inputs: Inputs, output: str | Path) -> No
     LOG.info("%s: %d rows of %d columns", output, table.rows, len(table.columns))
 
 
-def _layout(table: Table, widths: dict[str, int]) -> "np.dtype[Any]":
+def _layout(table: Table, widths: dict[str, int]) -> np.dtype[Any]:
     """A row in memory, as it is in the file."""
     fields: list[Any] = [("empty", "u1", (-(-len(table.columns) // 8),))]
     for k, column in enumerate(table.columns):
@@ -152,7 +151,7 @@ def _field(file: Any, column: Column, widths: dict[str, int], number: int) -> An
     return field
 
 
-def _records(block: Block, table: Table, layout: "np.dtype[Any]") -> "NDArray[np.void]":
+def _records(block: Block, table: Table, layout: np.dtype[Any]) -> NDArray[np.void]:
     """The rows `(N,)` as they are in the file, before base64."""
     records = np.zeros(len(block), layout)
     empty = np.zeros((len(block), len(table.columns)), bool)
@@ -165,7 +164,7 @@ def _records(block: Block, table: Table, layout: "np.dtype[Any]") -> "NDArray[np
 
 def _column(
     block: Block, column: Column, size: int
-) -> "tuple[NDArray[np.generic], NDArray[np.bool_] | bool]":
+) -> tuple[NDArray[np.generic], NDArray[np.bool_] | bool]:
     """A column, and which of its cells are empty."""
     if column.kind in ("short", "single", "vector"):
         return block.values(column), False

@@ -1,0 +1,78 @@
+"""The embeddings of a shard, as Parquet."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from astromorph.atomic import replacing
+from astromorph.errors import AstromorphError
+
+EMBEDDING_PREFIX = "emb_"
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """The embeddings of one shard.
+
+    Attributes
+    ----------
+    image_ids : tuple of str
+        N ids, in the order of the list.
+    vectors : ndarray, shape (N, D), float32
+        One row per image.
+    """
+
+    image_ids: tuple[str, ...]
+    vectors: NDArray[np.float32]
+
+
+def write_embeddings(path: str | Path, embeddings: Embeddings) -> None:
+    """Write one shard's embeddings as Parquet: `image_id`, `emb_0`, `emb_1`, ..."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    vectors = embeddings.vectors
+    columns: dict[str, Any] = {
+        "image_id": pa.array(embeddings.image_ids, type=pa.string())
+    }
+    for k in range(vectors.shape[1]):
+        columns[f"{EMBEDDING_PREFIX}{k}"] = pa.array(vectors[:, k], type=pa.float32())
+    with replacing(path) as temporary:
+        pq.write_table(pa.table(columns), temporary)
+
+
+def read_embeddings(path: str | Path) -> Embeddings:
+    """Read what `write_embeddings` wrote.
+
+    Raises
+    ------
+    AstromorphError
+        The file is missing or no such Parquet file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path, partitioning=None)
+        image_ids = tuple(table.column("image_id").to_pylist())
+    except (OSError, KeyError, pa.ArrowInvalid) as error:
+        raise AstromorphError(
+            f"{path}: no embeddings can be read here ({error}); run `infer` again"
+        ) from None
+    columns = table.drop_columns(["image_id"]).columns
+    vectors = np.empty((len(image_ids), len(columns)), dtype=np.float32)
+    for k, column in enumerate(columns):
+        vectors[:, k] = column.to_numpy()
+    return Embeddings(image_ids, vectors)
+
+
+def embedding_length(embeddings: Sequence[str | Path]) -> int:
+    """D, the length of the embeddings, from the first shard's columns."""
+    import pyarrow.parquet as pq
+
+    names = pq.read_schema(embeddings[0]).names
+    return sum(name.startswith(EMBEDDING_PREFIX) for name in names)

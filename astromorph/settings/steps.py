@@ -1,0 +1,126 @@
+"""Which settings each step depends on, and no others."""
+
+from typing import Any
+
+from astromorph.settings.sections import PreprocessSettings, Settings
+
+READING = ("data_settings.hdu", "data_settings.planes", "data_settings.max_pixels")
+
+
+PREPARING = tuple(
+    f"preprocess_settings.{name}"
+    for name in PreprocessSettings.model_fields
+    if name != "shard_size"
+)
+
+
+# What each step is told: whole sections, single values as "section.name".
+PARTS: dict[str, tuple[str, ...]] = {
+    "validate": (
+        *READING,
+        "data_settings.header_columns",
+        "validate_settings",
+        *PREPARING,
+    ),
+    "preprocess": (*READING, *PREPARING),
+    "split": ("seed", "split_settings", "validate_settings"),
+    "train": (
+        "seed",
+        "network_name",
+        "epochs",
+        "batch_size",
+        "learning_rate",
+        "exponential_lr",
+        "gamma",
+        "network_settings",
+        "training_settings",
+        "byol_settings",
+        "augmentation_settings",
+        "data_settings.stacksize",
+    ),
+    "infer": ("inference_settings",),
+    "evaluate": ("inference_settings", "evaluation_settings"),
+    "analyse": ("seed", "analysis_settings"),
+    "export_csv": ("export_settings.csv_separator",),
+    # Nothing that makes them run more often: written into them.
+    "export_tables": ("seed", "inference_settings", "analysis_settings"),
+    "export_tensorboard": ("export_settings.thumbnail_size",),
+    "export_map": (
+        "export_settings.map_thumbnail_size",
+        "export_settings.map_one_file",
+    ),
+    "export_gallery": (
+        "seed",
+        *READING,
+        "evaluation_settings.label",
+        "export_settings.gallery_images",
+        "export_settings.gallery_stretch",
+    ),
+    # Of what training depends on, the model file tells.
+    "report_settings": (
+        "datafile",
+        "seed",
+        "data_settings",
+        "validate_settings",
+        "preprocess_settings",
+        "split_settings",
+        "inference_settings",
+        "evaluation_settings",
+        "analysis_settings",
+        "export_settings",
+    ),
+}
+
+
+def part_of(settings: Settings, step: str) -> dict[str, Any]:
+    """The settings that one step depends on, and no others.
+
+    Parameters
+    ----------
+    settings : Settings
+        All of them.
+    step : str
+        A key of `PARTS`.
+
+    Returns
+    -------
+    dict
+        Plain nested values; `parse` makes `Settings` of them again.
+    """
+    everything = settings.model_dump(mode="json")
+    part: dict[str, Any] = {}
+    for name in PARTS[step]:
+        section, _, key = name.partition(".")
+        if key:
+            part.setdefault(section, {})[key] = everything[section][key]
+        else:
+            part[name] = everything[name]
+    return part
+
+
+def fixed_channels(
+    planes: int | str | tuple[int, ...] | None, files: int
+) -> int | None:
+    """How many channels every image has by the settings; None where it differs.
+
+    Parameters
+    ----------
+    planes : int, str, tuple of int or None
+        The setting `data_settings.planes`.
+    files : int
+        Files per image.
+    """
+    if isinstance(planes, tuple):
+        return len(planes) * files
+    if isinstance(planes, str) and planes.startswith("channels"):
+        first, _, last = planes.partition(" ")[2].partition(":")
+        return (int(last) - int(first or 0)) * files if last else None
+    return files
+
+
+def needs_head(settings: Settings) -> bool:
+    """Whether the head of the list decides something for all of its images."""
+    return (
+        settings.preprocess_settings.stretch_scope == "dataset"
+        or fixed_channels(settings.data_settings.planes, 1) is None
+    )

@@ -1,0 +1,189 @@
+"""The workflow's images, start weights and lessons in Python."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from astromorph import (
+    BYOL,
+    AstroMorphologyModel,
+    ByolTrainer,
+    NLayerResnet,
+    Settings,
+    embeddings_of,
+    lessons_for,
+    load_model,
+    prepared_images,
+    start_from_sky,
+)
+from astromorph.artefacts.embeddings import read_embeddings
+from astromorph.artefacts.model_file import save_model
+from astromorph.artefacts.tensor_shard import read_shard
+from astromorph.byol.build import build, fresh, model_of
+from astromorph.byol.start_weights import start_from
+from astromorph.embedding.infer import infer
+from astromorph.errors import AstromorphError
+from astromorph.preprocessing.preprocess import preprocess
+from astromorph.settings.loading import parse
+from astromorph.sky.simulate import simulate
+
+
+@pytest.fixture(scope="module")
+def datafile(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sky")
+    listed = simulate(folder, number=8, seed=3)
+    (folder / "sky_000002.fits").write_bytes(b"no image")
+    with open(listed, "a") as file:
+        file.write("missing.fits,none\n")
+    return listed
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {},
+        {"size": 40, "dtype": "float32", "crop": "source"},
+        {"size": "native"},
+        {"stretch_scope": "dataset", "interval": "percentile"},
+    ],
+    ids=["defaults", "cropped", "native", "one scale"],
+)
+def test_they_are_those_of_a_shard(rules, datafile, tmp_path):
+    """Pixel by pixel what `preprocess` caches, with the same rows and numbers."""
+    values = {"preprocess_settings": rules}
+    found = prepared_images(datafile, values)
+    settings = parse(values, "test")
+    path = tmp_path / "00000.pt"
+    preprocess(settings, datafile, (0, 9), path, tmp_path / "00000.csv")
+    shard = read_shard(path)
+    for ours, theirs in zip(found.images, shard.each(), strict=True):
+        assert ours.dtype == torch.float32
+        assert torch.equal(ours, theirs.float())
+    assert found.rows.tolist() == shard.rows.tolist() == [0, 1, 3, 4, 5, 6, 7]
+    assert tuple(found.image_ids) == shard.image_ids
+    assert found.tensor_settings == shard.settings
+    for name, column in shard.statistics.items():
+        assert torch.equal(found.statistics[name], column), name
+    assert isinstance(found.images, list) == (rules.get("size") == "native")
+
+
+def test_bad_files_are_rows_with_reasons(datafile):
+    """As in the tables of the workflow, never an exception."""
+    found = prepared_images(datafile)
+    assert found.reasons.keys() == {2, 8}
+    assert found.reasons[8] == "there is no such file"
+    assert len(found.entries) == 9
+    assert len(found.column("label")) == len(found.paths) == len(found) == 7
+    assert found.column("label")[2] == found.entries[3].columns["label"]
+    assert found.column("nothing") == [""] * 7
+
+
+def test_files_without_a_list(datafile):
+    """The same pixels; several files are the channels of one image."""
+    listed = prepared_images(datafile)
+    files = [listed.paths[0], listed.paths[1]]
+    assert torch.equal(prepared_images(files).images, listed.images[:2])
+    stacked = prepared_images(files, {"data_settings": {"stacksize": 3}})
+    assert torch.equal(stacked.images, listed.images[:2].repeat(1, 3, 1, 1))
+    both = prepared_images([(files[0], files[0]), (files[0], files[0])])
+    assert both.images.shape == (2, 2, 64, 64)
+    assert len(set(both.image_ids)) == 2
+
+
+def test_without_one_usable_file_there_are_no_images(tmp_path):
+    """N is 0, and the shapes are still right; no list at all is an error."""
+    found = prepared_images([tmp_path / "a.fits"], Settings())
+    assert found.images.shape == (0, 1, 64, 64)
+    assert found.statistics["noise"].shape == (0,)
+    with pytest.raises(AstromorphError, match="at least 1 is needed"):
+        lessons_for(found, BYOL(AstroMorphologyModel(1)))
+    with pytest.raises(AstromorphError, match="found no file to read"):
+        prepared_images([])
+    with pytest.raises(
+        AstromorphError, match=r"did you mean `preprocess_settings\.size"
+    ):
+        prepared_images(["a.fits"], {"preprocess_settings": {"sizes": 3}})
+
+
+@pytest.mark.parametrize("name", ["n_layer_resnet", "amm"])
+def test_the_start_is_that_of_the_workflow(name):
+    """Online and target network hold what `train` gives them."""
+    values = {"network_name": name, "byol_settings": {"representation_size": 32}}
+    settings = parse(values, "test")
+    theirs, ours = fresh(settings, 2), fresh(settings, 2)
+    start_from(theirs, settings)
+    start_from_sky(ours)
+    for one, other in zip(
+        theirs.state_dict().values(), ours.state_dict().values(), strict=True
+    ):
+        assert torch.equal(one, other)
+    network = NLayerResnet(2, "layer3") if name != "amm" else AstroMorphologyModel(2)
+    start_from_sky(network)
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, theirs.encoder[0].state_dict()[key]), key
+
+
+def test_a_network_without_such_weights_is_refused():
+    """The message says which have them."""
+    with pytest.raises(AstromorphError, match=r"found Linear; .* NLayerResnet and Ast"):
+        start_from_sky(torch.nn.Linear(2, 2))
+    with pytest.raises(AstromorphError, match="belong to another network"):
+        start_from_sky(NLayerResnet(1, "layer2", stem="small"))
+
+
+def test_lessons_join_a_training_in_python(datafile):
+    """Half of each batch; the seed alone decides what is drawn."""
+    images = prepared_images(datafile, {"data_settings": {"stacksize": 3}})
+    byol = BYOL(AstroMorphologyModel(3), representation_size=16)
+    teacher = lessons_for(images, byol, number=20, seed=4)
+    again = lessons_for(images, byol, number=20, seed=4)
+    assert torch.equal(teacher.images.images, again.images.images)
+    assert torch.equal(teacher.head.weight, again.head.weight)
+    assert teacher.images[0].shape == (3, 64, 64)
+    trainer = ByolTrainer(byol, teacher=teacher, device="cpu")
+    history = trainer.train_model(images, epochs=1, batch_size=4)
+    assert history[0].lesson_loss > 0
+    with pytest.raises(AstromorphError, match="number: found 0; give 1 or more"):
+        lessons_for(images, byol, number=0)
+
+
+def test_a_network_of_python_serves_the_workflow(datafile, tmp_path):
+    """Its model file is read by `infer`, and both embed alike."""
+    settings = parse({"network_name": "amm"}, "test")
+    images = prepared_images(datafile)
+    byol = build(settings, in_channels=1)
+    ByolTrainer(byol, device="cpu").train_model(images, epochs=1, batch_size=4)
+    file, shard = tmp_path / "mine.pt", tmp_path / "00000.pt"
+    save_model(
+        file, model_of(byol, settings, 1, images.tensor_settings, images.image_ids)
+    )
+    preprocess(settings, datafile, (0, 9), shard, tmp_path / "00000.csv")
+    infer(settings, file, shard, tmp_path / "00000.parquet")
+    theirs = read_embeddings(tmp_path / "00000.parquet")
+    network, made = load_model(file)
+    assert not network.training
+    assert json.loads(made.tensor_settings) == json.loads(images.tensor_settings)
+    np.testing.assert_allclose(
+        embeddings_of(network, images), theirs.vectors, rtol=1e-4, atol=1e-6
+    )
+    assert tuple(images.image_ids) == tuple(theirs.image_ids)
+
+
+def test_embeddings_are_averages_over_flips_and_turns():
+    """A turned image has the embedding of the other; without, it has its own."""
+    images = torch.rand(3, 1, 32, 32)
+    trainer = ByolTrainer(AstroMorphologyModel(1), device="cpu")
+    trainer.byol.train()
+    plain = embeddings_of(trainer, images, symmetry="none", batch_size=2)
+    np.testing.assert_allclose(plain, trainer(images).numpy(), rtol=1e-4, atol=1e-6)
+    both = [embeddings_of(trainer, i) for i in (images, images.rot90(1, (2, 3)))]
+    np.testing.assert_allclose(*both, rtol=1e-4, atol=1e-5)
+    assert np.abs(both[0] - plain).max() > 1e-3
+    assert trainer.byol.training
+    assert embeddings_of(trainer, []).shape == (0, 128)
+    with pytest.raises(AstromorphError, match="found Linear; give a BYOL"):
+        embeddings_of(torch.nn.Linear(2, 2), images)
+    with pytest.raises(AstromorphError, match=r"inference_settings\.symmetry"):
+        embeddings_of(trainer, images, symmetry="d8")

@@ -1,0 +1,675 @@
+"""The map that opens in a browser: what goes into it, and how it behaves there."""
+
+import base64
+import csv
+import io
+import json
+import re
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from astromorph.artefacts import tables as artefacts
+from astromorph.artefacts.analysis_file import Analysis, write_analysis
+from astromorph.artefacts.tables import CATALOGUE_COLUMNS, SPLIT_COLUMNS
+from astromorph.artefacts.tensor_file import SHARD_FORMAT, SHARD_VERSION, save_tensors
+from astromorph.errors import AstromorphError
+from astromorph.export.html_map import html_map as module
+from astromorph.export.html_map.columns import Cells, number_column
+from astromorph.export.html_map.html_map import export_map
+from astromorph.export.html_map.picture_sheets import Sheets
+from astromorph.filelist.entries import read_filelist
+from astromorph.pages.palette import COLOURS, MARKERS
+from astromorph.settings.loading import parse
+from astromorph.settings.sections import Settings
+
+NUMBER, WIDTH, SIDE = 48, 8, 32
+NASTY = (
+    "<script>window.hacked = 1</script>", '<img src=x onerror="window.hacked = 1">',
+    "</script><script>window.hacked = 1</script>", "\"quotes\" and 'more'", "ünï ✨ 名",
+    "tab\there", "null \x01 bell \x07", "=cmd|' /C calc'!A0", "-1+1", "$$x^2$$ @{path}",
+    "<!-- comment", "a, b; c",
+)  # fmt: skip
+NAMES = [NASTY[k] if k < len(NASTY) else f"SKY {k:03d}" for k in range(NUMBER)]
+KINDS = ["disk", "<b>ring</b>", "jet", ""]
+IDS = tuple(f"{k:016x}" for k in range(NUMBER))
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+WITH_WEBGL = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader")
+WITHOUT = ("--disable-3d-apis",)
+
+
+def analysis() -> Analysis:
+    """Images in rows of eight; the neighbours of each are the next in the list."""
+    places = np.array([divmod(k, WIDTH)[::-1] for k in range(NUMBER)], np.float32)
+    cluster = np.repeat([0, 1, -1], [24, 16, 8]).astype(np.int32)
+    near = [[(k + j) % NUMBER for j in (1, 2, 3)] for k in range(NUMBER)]
+    return Analysis(
+        image_ids=IDS,
+        cluster=cluster,
+        kmeans=cluster,
+        hdbscan=(np.arange(NUMBER) % 40).astype(np.int32),
+        map=places,
+        pca=places[:, ::-1] * np.float32(0.5),
+        outlier_score=np.linspace(0, 1, NUMBER, dtype=np.float32),
+        outlier_rank=np.arange(NUMBER, 0, -1, dtype=np.int32),
+        roles=tuple("odd" if k == 3 else "" for k in range(NUMBER)),
+        neighbours=tuple(tuple(IDS[j] for j in row) for row in near),
+        distances=np.tile(np.float32([0.25, 0.5, 1.5]), (NUMBER, 1)),
+        duplicates=tuple((IDS[11],) if k == 10 else () for k in range(NUMBER)),
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A folder with all that the export reads; image k is gray, 5 k of 255.
+
+    One listed file is rejected and one is left out by the split.
+    """
+    folder = tmp_path_factory.mktemp("a run")
+    rows = [
+        {
+            "image_id": IDS[k], "path": f"fits/{k:03d}.fits", "status": "ok",
+            "object": NAMES[k], "ra_deg": 10.5 + k, "dec_deg": -5.25,
+            "pixel_scale_arcsec": 0.5, "width": 60, "height": 60,
+            "kind": KINDS[k % 4], "<i>redshift</i>": 0.001 * k if k % 5 else "",
+        }
+        for k in range(NUMBER)
+    ]  # fmt: skip
+    bad = {"image_id": "f" * 16, "path": "bad.fits", "status": "rejected"}
+    double = rows[0] | {"image_id": "e" * 16}
+    rows = [*rows[:7], bad, *rows[7:], double]
+    further = ("kind", "<i>redshift</i>")
+    artefacts.write_csv(folder / "catalogue.csv", (*CATALOGUE_COLUMNS, *further), rows)
+    fates = [
+        {name: row.get(name, "") for name in SPLIT_COLUMNS}
+        | {"subset": "none" if row["image_id"] in ("f" * 16, "e" * 16) else "train"}
+        for row in rows
+    ]
+    artefacts.write_csv(folder / "split.csv", SPLIT_COLUMNS, fates)
+    write_analysis(folder / "analysis.parquet", analysis())
+    for name, part in (("0", slice(0, 20)), ("1", slice(20, NUMBER))):
+        write_shard(folder / f"{name}.pt", range(NUMBER)[part])
+    write_shard(folder / "2.pt", [NUMBER])
+    verdict = {"better": True, "sentence": "better <b>by far</b>"}
+    (folder / "evaluation.json").write_text(json.dumps({"verdict": verdict}))
+    return folder
+
+
+def write_shard(path, numbers) -> None:
+    images = np.stack([np.full((1, 16, 16), 5 * k / 255, np.float16) for k in numbers])
+    statistics = {"noise": np.array(numbers, np.float32) / 7}
+    save_tensors(path, {
+        "format": SHARD_FORMAT, "format_version": SHARD_VERSION, "images": images,
+        "shapes": np.full((len(images), 2), 16, np.int32), "channels": 1,
+        "valid": np.full(32 * len(images), 255, np.uint8),
+        "image_ids": [(*IDS, "e" * 16)[k] for k in numbers],
+        "rows": np.arange(len(images)), "statistics": statistics, "settings": "{}",
+    })  # fmt: skip
+
+
+def export(run, output, **options):
+    inputs = [run / name for name in ("catalogue.csv", "split.csv", "analysis.parquet")]
+    settings = parse({"export_settings": {"map_thumbnail_size": SIDE}}, "test")
+    tensors = [run / f"{k}.pt" for k in range(3)]
+    export_map(settings, *inputs, tensors, output, **options)
+    return output
+
+
+@pytest.fixture(scope="module")
+def exported(run):
+    """The page in one file, with a verdict."""
+    return export(run, run / "map.html", evaluation=run / "evaluation.json")
+
+
+def held(text: str, name: str):
+    """What a script element of the page holds."""
+    found = re.search(rf'<script type="[^"]+" id="{name}">(.*?)</script>', text, re.S)
+    assert found, name
+    return json.loads(found[1])
+
+
+def array(packed) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(packed["base64"]), packed["type"])
+
+
+def cells(text: str, name: str) -> list:
+    """The cells of a column, unpacked."""
+    names = [column["name"] for column in held(text, "page")["columns"]]
+    data = held(text, f"column-{names.index(name)}")
+    if "numbers" in data:
+        return array(data["numbers"]).tolist()
+    codes = range(NUMBER) if data["codes"] is None else array(data["codes"])
+    return [data["words"][code] for code in codes]
+
+
+def test_the_page_holds_every_column_of_every_image(exported):
+    """Names of any kind come back; rejected and left-out files are not there."""
+    text = exported.read_text(encoding="utf-8")
+    assert cells(text, "object") == NAMES
+    assert cells(text, "path") == [f"fits/{k:03d}.fits" for k in range(NUMBER)]
+    assert cells(text, "kind") == KINDS * 12
+    assert cells(text, "ra_deg") == [10.5 + k for k in range(NUMBER)]
+    redshift = np.array(cells(text, "<i>redshift</i>"))
+    assert np.isnan(redshift[::5]).all()
+    assert redshift[7] == 0.007
+    np.testing.assert_allclose(cells(text, "noise"), np.arange(NUMBER) / 7, rtol=1e-6)
+    assert cells(text, "cluster") == ["0"] * 24 + ["1"] * 16 + [""] * 8
+    kinds = {c["name"]: c["kind"] for c in held(text, "page")["columns"]}
+    assert kinds["kind"] == kinds["cluster"] == kinds["role"] == "category"
+    assert kinds["noise"] == kinds["<i>redshift</i>"] == "number"
+    assert kinds["path"] == "text"
+    assert "telescope" not in kinds  # empty everywhere
+
+
+def test_neighbours_are_row_numbers(exported):
+    """With their distances, and the near-duplicates."""
+    relations = held(exported.read_text(encoding="utf-8"), "relations")
+    nearest = array(relations["nearest"]).reshape(NUMBER, 3)
+    assert nearest[5].tolist() == [6, 7, 8]
+    assert nearest[-1].tolist() == [0, 1, 2]
+    assert array(relations["distances"])[:3].tolist() == [0.25, 0.5, 1.5]
+    assert relations["duplicates"] == {"10": [11]}
+
+
+def test_the_pictures_stand_in_order_on_sheets(exported):
+    """Image k is gray 5 k; none runs into the one beside it."""
+    text = exported.read_text(encoding="utf-8")
+    found = re.search(r'id="sheet-0">([^<]+)<', text)
+    sheet = np.asarray(Image.open(io.BytesIO(base64.b64decode(found[1]))))
+    assert "sheet-1" not in text
+    for k in range(NUMBER):
+        top, left = (SIDE * part for part in divmod(k, 16))
+        picture = sheet[top : top + SIDE, left : left + SIDE].astype(int)
+        assert abs(picture - 5 * k).max() <= 2
+
+
+@pytest.mark.parametrize(("side", "cell"), [(16, 16), (20, 24), (64, 64)])
+def test_sheets_hold_whole_blocks(side, cell):
+    """Of 300 pictures the second sheet has 44; it is only as high as it must be."""
+    drawn = Sheets.of(side).drawn(np.full((300, side, side), 200, np.uint8))
+    first, second = (Image.open(io.BytesIO(data)).size for data in drawn)
+    assert first == (16 * cell, 16 * cell)
+    assert second == (16 * cell, 3 * cell)
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "numeric"),
+    [
+        (["1", "2", "1", "2"], "category", False),
+        ([str(k) for k in range(40)], "number", True),
+        (["0.5", "", "nan", "1e3"], "number", True),
+        (["007", "008", "009"], "category", False),
+        (["20231104123456789"] * 3, "category", False),
+        ([f"name {k}" for k in range(60)], "text", False),
+        (["1_000", "2"], "category", False),
+        (["inf", "2"], "category", False),
+    ],
+)
+def test_cells_decide_what_a_column_is(words, kind, numeric):
+    """Numbers that are names stay as they are written."""
+    gathered = Cells("column")
+    for word in words:
+        gathered.add(word)
+    column = gathered.column()
+    assert (column.kind, column.numbers is not None) == (kind, numeric)
+    if not numeric:
+        assert [column.words[code] for code in column.codes] == words
+
+
+def test_numbers_are_short_where_nothing_is_lost():
+    """float32 where it is exact."""
+    assert number_column("a", np.array([0.5, np.nan])).numbers.dtype == np.float32
+    assert number_column("a", np.array([0.1])).numbers.dtype == np.float64
+
+
+def test_large_columns_are_left_out_with_a_note(run, tmp_path, monkeypatch):
+    """Names and paths stay, whatever their size."""
+    monkeypatch.setattr(module, "MOST_TEXT", 150)
+    text = export(run, tmp_path / "map.html").read_text(encoding="utf-8")
+    names = [column["name"] for column in held(text, "page")["columns"]]
+    assert "&lt;i&gt;redshift&lt;/i&gt;" in text
+    assert re.search(r"too large for this page: [^<]*ra_deg", text)
+    assert "ra_deg" not in names
+    assert {"object", "path", "image_id", "kind"} <= set(names)
+
+
+def test_pictures_can_lie_beside_the_page(run, tmp_path):
+    """Then the page has none; the folder is whole and is made anew."""
+    (tmp_path / "map_files").mkdir()
+    (tmp_path / "map_files" / "9.jpg").write_text("old")
+    page = export(run, tmp_path / "map.html", pictures=tmp_path / "map_files")
+    text = page.read_text(encoding="utf-8")
+    assert [p.name for p in (tmp_path / "map_files").iterdir()] == ["0.jpg"]
+    assert held(text, "page")["pictures"] == "map_files"
+    assert 'id="sheet-0"' not in text
+
+
+def test_no_text_of_the_input_is_markup(exported):
+    """Names are JSON without the signs that HTML knows."""
+    text = exported.read_text(encoding="utf-8")
+    assert "window.hacked = 1</script>" not in text
+    assert "<img src=x" not in text
+    assert "better &lt;b&gt;by far&lt;/b&gt;" in text
+    scripts = re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', text)
+    assert not any(set("<>&") & set(script) for script in scripts)
+
+
+def test_files_that_do_not_belong_together_are_refused(run, tmp_path):
+    """The message names the file, the image and what to do."""
+    inputs = [run / name for name in ("catalogue.csv", "split.csv")]
+    other = replace(analysis(), image_ids=("d" * 16, *IDS[1:]))
+    write_analysis(tmp_path / "analysis.parquet", other)
+    rest = ([run / "0.pt"], tmp_path / "map.html")
+    with pytest.raises(AstromorphError, match=r"catalogue\.csv: d+, .*run `analyse`"):
+        export_map(Settings(), *inputs, tmp_path / "analysis.parquet", *rest)
+    with pytest.raises(AstromorphError, match=r"0\.pt: 0+14, .*run preprocess"):
+        export_map(Settings(), *inputs, run / "analysis.parquet", *rest)
+    (tmp_path / "evaluation.json").write_text("[]")
+    with pytest.raises(AstromorphError, match=r"evaluation\.json: no evaluation"):
+        export(run, rest[1], evaluation=tmp_path / "evaluation.json")
+    assert not rest[1].exists()
+
+
+def test_one_image_alone_has_a_map(run, tmp_path):
+    """No neighbour, no range, nothing to tell apart: the page is there all the same."""
+    one = {
+        name: value[:1] if name != "distances" else value[:1, :0]
+        for name in Analysis.__slots__
+        for value in [getattr(analysis(), name)]
+    }
+    one["neighbours"] = ((),)
+    write_analysis(tmp_path / "analysis.parquet", Analysis(**one))
+    inputs = [run / name for name in ("catalogue.csv", "split.csv")]
+    rest = (tmp_path / "analysis.parquet", [run / "0.pt"], tmp_path / "map.html")
+    export_map(Settings(), *inputs, *rest)
+    assert held(rest[2].read_text(encoding="utf-8"), "page")["number"] == 1
+
+
+# ---- in a browser ----
+
+
+@pytest.fixture(scope="module", params=[WITH_WEBGL, WITHOUT], ids=["webgl", "canvas"])
+def browser(request):
+    """Chromium without a window, with WebGL in software or without any."""
+    if CHROMIUM is None:
+        pytest.skip("there is no chromium on this machine")
+    from playwright.sync_api import sync_playwright
+
+    options = ["--no-sandbox", "--ignore-gpu-blocklist", *request.param]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        browser.fragment = "#webgl" if request.param == WITH_WEBGL else ""
+        yield browser
+        browser.close()
+
+
+class Watched:
+    """A page of which all messages and requests are kept."""
+
+    def __init__(self, browser, path, width=1300, height=850) -> None:
+        self.said, self.asked = [], []
+        context = browser.new_context(viewport={"width": width, "height": height})
+        self.page = context.new_page()
+        self.page.on("console", self._hear)
+        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        context.route(re.compile(r"^(?!file:|data:|blob:)"), self._refuse)
+        self.page.goto(f"{path.as_uri()}{browser.fragment}")
+        self.page.wait_for_selector("body[data-ready]", timeout=30_000)
+
+    def _hear(self, message) -> None:
+        # Chromium's own remark on reading WebGL's picture in software.
+        if message.type in ("error", "warning") and "GPU stall" not in message.text:
+            self.said.append(message.text)
+
+    def _refuse(self, route) -> None:
+        self.asked.append(route.request.url)
+        route.abort()
+
+    def place(self, row: int) -> tuple[float, float]:
+        """Where an image's point is on the screen."""
+        return tuple(self.page.evaluate(
+            """row => {
+              const { view, points, dots } = astromorphMap.models();
+              const box = view.canvas_view.el.getBoundingClientRect();
+              const { x, y } = dots[0].glyph;
+              return [box.left + view.frame.x_scale.compute(points.data[x.field][row]),
+                      box.top + view.frame.y_scale.compute(points.data[y.field][row])];
+            }""", row))  # fmt: skip
+
+    def shown(self) -> list[int]:
+        """Rows that pass all filters, as the plot has them."""
+        return self.page.evaluate(
+            """() => {
+              const all = [...astromorphMap.state.shown.keys()];
+              const some = astromorphMap.models().shown.map((f) => f.indices ?? all);
+              return some.flat().sort((a, b) => a - b);
+            }""")  # fmt: skip
+
+    def state(self, name: str):
+        """What the page's script keeps."""
+        return self.page.evaluate(f"astromorphMap.state.{name}")
+
+    def colour(self, name: str) -> None:
+        """Colour by a column."""
+        self.page.select_option("#colour", name)
+
+    def drag(self, *places) -> None:
+        """Along places with the button held."""
+        mouse = self.page.mouse
+        mouse.move(*places[0])
+        mouse.down()
+        for place in places[1:]:  # slowly, as a hand does
+            self.page.wait_for_timeout(100)
+            mouse.move(*place, steps=4)
+        self.page.wait_for_timeout(100)
+        mouse.up()
+
+    def expect_list(self, rows: list[int]) -> None:
+        """The list has these; a slow machine takes a moment."""
+        told = (
+            "rows => JSON.stringify(astromorphMap.state.list) === JSON.stringify(rows)"
+        )
+        self.page.wait_for_function(told, arg=rows, timeout=10_000)
+
+    def tool(self, name: str) -> None:
+        """Take a tool of Bokeh in hand, by its button."""
+        self.page.locator(f".bk-tool-icon-{name}").first.click()
+
+    def around(self, *rows: int) -> list[tuple[float, float]]:
+        """Corners of a box around some points."""
+        xs, ys = zip(*map(self.place, rows), strict=True)
+        left, right, top, bottom = min(xs) - 9, max(xs) + 9, min(ys) - 9, max(ys) + 9
+        return [(left, top), (right, top), (right, bottom), (left, bottom)]
+
+
+@pytest.fixture
+def map_page(browser, exported):
+    """The page; at the end nothing was asked of a network and nothing complained."""
+    watched = Watched(browser, exported)
+    yield watched
+    assert watched.said == []
+    assert watched.asked == []
+    assert watched.page.evaluate("window.hacked") is None
+    watched.page.context.close()
+
+
+def test_points_are_drawn(map_page):
+    """One for each image, and where they are there is colour."""
+    assert map_page.shown() == list(range(NUMBER))
+    picture = map_page.page.screenshot()
+    pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
+    for row, colour in ((0, COLOURS[0]), (30, COLOURS[1])):
+        x, y = (round(v) for v in map_page.place(row))
+        wanted = np.array([int(colour[k : k + 2], 16) for k in (1, 3, 5)])
+        assert abs(pixels[y, x].astype(int) - wanted).max() < 60
+    assert "better <b>by far</b>" in map_page.page.inner_text("header")
+
+
+@pytest.mark.parametrize("row", [0, 1, 7, 20, 47])
+def test_hover_shows_picture_and_facts_of_this_image(map_page, row):
+    """The picture's gray and the name are those of the point below the pointer."""
+    map_page.page.mouse.move(*map_page.place(row))
+    card = map_page.page.locator("#card")
+    card.wait_for()
+    drawn = map_page.page.wait_for_selector("#card canvas[data-drawn]")
+    gray = drawn.evaluate("c => c.getContext('2d').getImageData(40, 40, 1, 1).data[0]")
+    assert abs(gray - 5 * row) <= 3
+    shown = card.locator(".title").evaluate("e => e.textContent")
+    assert shown == NAMES[row]
+    if KINDS[row % 4]:
+        assert KINDS[row % 4] in card.inner_text()
+    map_page.page.mouse.move(5, 5)
+    card.wait_for(state="hidden")
+
+
+def test_colours_follow_the_column(map_page):
+    """Categories get colours by number, then markers; numbers a colour bar."""
+    bar = "astromorphMap.models().bar.visible"
+    assert not map_page.page.evaluate(bar)
+    map_page.colour("outlier_score")
+    assert map_page.page.evaluate(bar)
+    values = map_page.page.evaluate("[...astromorphMap.models().points.data.value]")
+    np.testing.assert_allclose(values, np.linspace(0, 1, NUMBER), rtol=1e-5)
+    map_page.colour("cluster_hdbscan")
+    assert not map_page.page.evaluate(bar)
+    rest = map_page.page.locator("#legend li").last.inner_text()
+    most = len(COLOURS) * len(MARKERS)
+    assert f"other values ({40 - most})" in rest
+    used = map_page.page.evaluate(
+        "astromorphMap.models().shown.map(f => f.indices.length)"
+    )
+    assert len([n for n in used if n]) == len(MARKERS)
+    assert sum(used) == NUMBER
+
+
+def test_the_legend_filters_with_counts(map_page):
+    """A box hides its images; none, all, and a second column's filter too."""
+    page = map_page.page
+    map_page.colour("kind")
+    assert "<b>ring</b>" in page.inner_text("#legend")
+    assert page.locator("#legend .count").all_inner_texts() == ["12"] * 4
+    page.locator("#legend label", has_text="<b>ring</b>").locator("input").uncheck()
+    assert map_page.shown() == [k for k in range(NUMBER) if k % 4 != 1]
+    assert "36 of 48 images shown" in page.inner_text("#shown")
+    map_page.colour("cluster")
+    page.locator("#legend label", has_text="none").locator("input").uncheck()
+    assert map_page.shown() == [k for k in range(40) if k % 4 != 1]
+    assert "kind" in page.inner_text("#shown")
+    page.mouse.move(*map_page.place(45))
+    page.wait_for_timeout(150)
+    assert page.locator("#card").is_hidden()
+    page.click("text=Show all images")
+    assert map_page.shown() == list(range(NUMBER))
+    page.locator("#legend button", has_text="None").click()
+    assert map_page.shown() == []
+    page.locator("#legend button", has_text="All").first.click()
+    assert map_page.shown() == list(range(NUMBER))
+
+
+def test_numbers_are_filtered_by_range(map_page):
+    """From and to; images without a number are hidden with them."""
+    map_page.colour("<i>redshift</i>")
+    fields = map_page.page.locator("#legend input")
+    fields.nth(0).fill("0.0195")
+    fields.nth(0).press("Tab")
+    fields.nth(1).fill("0.031")
+    fields.nth(1).press("Tab")
+    assert map_page.shown() == [k for k in range(20, 32) if k % 5]
+
+
+@pytest.mark.parametrize(
+    ("query", "rows"),
+    [
+        ("sky 02", list(range(20, 30))),
+        ("047.fits", [47]),
+        ("fits/01", list(range(10, 20))),
+        ("0000001f", [31]),
+        ("<script>", [0, 2]),
+        ("fits/999", []),
+    ],
+)
+def test_search_finds_and_says_how_many(map_page, query, rows):
+    """By object, file name, path or id; what was found is marked and zoomed to."""
+    page = map_page.page
+    page.fill("#query", query)
+    page.press("#query", "Enter")
+    assert map_page.state("found") == rows
+    says = page.inner_text("#said")
+    assert says == (
+        f"{len(rows)} match{'es' * (len(rows) != 1)}" if rows else "no match"
+    )
+    if rows:
+        box = page.locator("#plot").bounding_box()
+        x, y = map_page.place(rows[-1])
+        assert box["x"] < x < box["x"] + box["width"]
+        assert box["y"] < y < box["y"] + box["height"]
+    if len(rows) > 1:
+        page.click("#take")
+        map_page.expect_list(rows)
+    if len(rows) == 1:
+        assert map_page.state("row") == rows[0]
+
+
+def saved(page, words: str, folder):
+    """The file that a button saves."""
+    with page.expect_download() as waiting:
+        page.click(f"text={words}")
+    path = folder / waiting.value.suggested_filename
+    waiting.value.save_as(path)
+    return path
+
+
+def test_a_lasso_makes_a_list_that_is_saved(map_page, tmp_path):
+    """As a table without formulas, and as a list that astromorph reads."""
+    page = map_page.page
+    map_page.tool("lasso-select")
+    map_page.drag(*map_page.around(0, 3, 19), map_page.around(0)[0])
+    rows = [8 * j + k for j in range(3) for k in range(4)]
+    map_page.expect_list(rows)
+    assert "List of 12 images" in page.inner_text("#list")
+    assert page.locator("#list .strip canvas").count() == 12
+    with open(
+        saved(page, "Save table", tmp_path), newline="", encoding="utf-8"
+    ) as file:
+        table = list(csv.DictReader(file))
+    assert [row["image_id"] for row in table] == [IDS[k] for k in rows]
+    safe = {k: artefacts.spreadsheet_safe(NAMES[k]) for k in rows}
+    assert [row["object"] for row in table] == list(safe.values())
+    assert [float(row["ra_deg"]) for row in table] == [10.5 + k for k in rows]
+    assert [float(row["x"]) for row in table] == [k % 8 for k in rows]
+    entries = list(read_filelist(saved(page, "Save file list", tmp_path)))
+    assert [entry.columns["kind"] for entry in entries] == [KINDS[k % 4] for k in rows]
+    assert all(entry.path.startswith("/") for entry in entries)
+    assert [entry.path[-13:] for entry in entries] == [
+        f"fits/{k:03d}.fits" for k in rows
+    ]
+
+
+def test_a_box_selects_and_shift_adds(map_page):
+    """Only what is shown; the list can be cleared."""
+    page = map_page.page
+    map_page.colour("kind")
+    page.locator("#legend label", has_text="jet").locator("input").uncheck()
+    map_page.tool("box-select")
+    corners = map_page.around(40, 43)
+    map_page.drag(corners[0], corners[2])
+    map_page.expect_list([40, 41, 43])
+    page.keyboard.down("Shift")
+    corners = map_page.around(0)
+    map_page.drag(corners[0], corners[2])
+    page.keyboard.up("Shift")
+    map_page.expect_list([0, 40, 41, 43])
+    page.click("text=Clear")
+    map_page.expect_list([])
+
+
+def test_a_click_shows_the_image_and_its_neighbours(map_page):
+    """Facts, distances, links by position that nothing follows before a click."""
+    page = map_page.page
+    page.mouse.click(*map_page.place(10))
+    image = page.locator("#image")
+    image.wait_for()
+    assert image.locator(".title").evaluate("e => e.textContent") == NAMES[10]
+    assert image.locator(".distance").all_inner_texts() == ["0.250", "0.500", "1.50"]
+    assert image.locator(".strip button.same").count() == 1
+    assert "1 image nearly the same" in image.inner_text()
+    gray = page.wait_for_selector("#image .picture[data-drawn]").evaluate(
+        "c => c.getContext('2d').getImageData(99, 99, 1, 1).data[0]"
+    )
+    assert abs(gray - 50) <= 3
+    links = image.locator("a")
+    addresses = [links.nth(k).get_attribute("href") for k in range(2)]
+    assert "aladin" in addresses[0]
+    assert "target=20.5%20-5.25&fov=0.0167" in addresses[0]
+    assert "simbad" in addresses[1]
+    assert {links.nth(k).get_attribute("target") for k in range(2)} == {"_blank"}
+    assert "noopener" in links.first.get_attribute("rel")
+    image.locator(".strip button").nth(1).click()
+    assert map_page.state("row") == 12
+    image.locator("text=Back").click()
+    assert map_page.state("row") == 10
+    image.locator("text=Add neighbours").click()
+    map_page.expect_list([10, 11, 12, 13])
+
+
+def test_all_of_it_works_by_keyboard(map_page):
+    """Tab reaches the map, arrows move and step, Enter opens, Escape closes."""
+    page = map_page.page
+    seen = set()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        seen.add(page.evaluate("document.activeElement.id"))
+        if "plot" in seen:
+            break
+    assert {"colour", "layout", "query", "draw", "whole", "plot"} <= seen
+    outline = "getComputedStyle(document.activeElement).outlineStyle"
+    assert page.evaluate(outline) == "solid"
+    start = page.evaluate("astromorphMap.models().view.model.x_range.start")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("+")
+    assert page.evaluate("astromorphMap.models().view.model.x_range.start") > start
+    page.keyboard.press("0")
+    page.keyboard.press("Enter")
+    row = map_page.state("row")
+    assert row in (19, 20, 27, 28)
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    assert map_page.state("row") == row + 2
+    page.keyboard.press("Escape")
+    assert map_page.state("row") == -1
+    assert page.evaluate("document.activeElement.id") == "plot"
+
+
+def test_principal_components_instead_of_the_map(map_page):
+    """The points move; what lies under the pointer moves with them."""
+    before = map_page.place(9)
+    map_page.page.select_option("#layout", "pca")
+    map_page.page.wait_for_timeout(200)
+    after = map_page.place(15)
+    map_page.page.mouse.move(*after)
+    map_page.page.locator("#card").wait_for()
+    assert map_page.page.locator("#card .title").inner_text() == NAMES[15]
+    assert before != map_page.place(9)
+
+
+def test_pictures_take_the_place_of_points(map_page):
+    """One in each part of the map; pointing and clicking then mean them."""
+    page = map_page.page
+    page.check("#draw")
+    page.wait_for_function(
+        "Number(document.getElementById('pictures').dataset.number) > 9"
+    )
+    page.mouse.click(*map_page.place(20))
+    assert map_page.state("row") >= 0
+    page.uncheck("#draw")
+    assert page.locator("#pictures").is_hidden()
+
+
+def test_a_narrow_window_is_readable(browser, exported):
+    """Nothing is cut off at the side."""
+    watched = Watched(browser, exported, 360, 700)
+    width = "document.documentElement.scrollWidth"
+    assert watched.page.evaluate(width) <= 360
+    watched.page.mouse.click(*watched.place(12))
+    watched.page.locator("#image").wait_for()
+    assert watched.page.evaluate(width) <= 360
+    assert watched.said == []
+    watched.page.context.close()
+
+
+def test_pictures_beside_the_page_are_shown(browser, run, tmp_path):
+    """And where the folder is missing, the page says so and goes on."""
+    page = export(run, tmp_path / "map.html", pictures=tmp_path / "map #files")
+    watched = Watched(browser, page)
+    watched.page.mouse.move(*watched.place(13))
+    watched.page.wait_for_selector("#card canvas[data-drawn]")
+    assert watched.said == []
+    shutil.move(tmp_path / "map #files", tmp_path / "gone")
+    watched = Watched(browser, page)
+    watched.page.mouse.move(*watched.place(13))
+    watched.page.wait_for_selector("#trouble", state="visible")
+    assert "map #files" in watched.page.inner_text("#trouble")
+    watched.page.context.close()

@@ -1,0 +1,201 @@
+"""What the documents say is what the program does."""
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from astromorph.artefacts import analysis_file
+from astromorph.artefacts import tables as artefacts
+from astromorph.artefacts.table_columns import ANALYSED
+from astromorph.cli.arguments import parser
+from astromorph.settings import sections as settings
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+CONFIG_README = ROOT / "config" / "README.md"
+FILES = ROOT / "docs" / "files.md"
+DOCUMENTS = (README, CONFIG_README, FILES)
+COLUMNS = {
+    "results/catalogue.csv": artefacts.CATALOGUE_COLUMNS,
+    "results/split.csv": artefacts.SPLIT_COLUMNS,
+    "results/tensors/{shard}.csv": artefacts.CONTENTS_COLUMNS,
+    "results/model/history.csv": artefacts.HISTORY_COLUMNS,
+    "results/analysis.parquet": analysis_file.ANALYSIS_COLUMNS,
+    "results/export/embeddings.csv": (
+        *artefacts.EXPORT_COLUMNS,
+        *(column.name for column in ANALYSED),
+    ),
+    "results/export/gallery/sheets.csv": artefacts.GALLERY_COLUMNS,
+}
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    """The fenced blocks of one language, without their indentation."""
+    pattern = rf"^( *)```{language}\n(.*?)^\1```$"
+    found = re.findall(pattern, document.read_text(), re.MULTILINE | re.DOTALL)
+    return [re.sub(rf"^{indent}", "", text, flags=re.M) for indent, text in found]
+
+
+def table_rows(document: Path) -> list[tuple[str, list[str]]]:
+    """Each table row with the heading above it; heads and rulers left out."""
+    heading, found, in_table = "", [], False
+    for line in document.read_text().splitlines():
+        if line.startswith("#"):
+            heading = line.lstrip("# ").strip("`")
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("|---"):
+            in_table = True
+        elif not line.startswith("|"):
+            in_table = False
+        elif in_table:
+            found.append((heading, cells))
+    return found
+
+
+def documented_defaults() -> dict[str, Any]:
+    """Setting to default, as config/README.md has them."""
+    found = {}
+    for heading, (name, default, *_) in table_rows(CONFIG_README):
+        section = "" if heading == "General" else f"{heading}."
+        found[section + name.strip("`")] = yaml.safe_load(default.strip("`"))
+    return found
+
+
+def true_defaults() -> dict[str, Any]:
+    """Setting to default, as the program has them; sections left out."""
+    everything = settings.Settings().model_dump(mode="json")
+    found = {}
+    for name in settings.names():
+        section, _, key = name.partition(".")
+        value = everything[section][key] if key else everything[section]
+        if not isinstance(value, dict):
+            found[name] = value
+    return found
+
+
+def said_commands(program: str) -> list[list[str]]:
+    """Commands of a program in the bash blocks and lines of the documents."""
+    lines = [
+        line.split("#")[0].strip()
+        for document in DOCUMENTS
+        for block in blocks(document, "bash")
+        for line in block.splitlines()
+    ]
+    return [shlex.split(line)[1:] for line in lines if line.startswith(f"{program} ")]
+
+
+def test_each_setting_is_documented_with_its_true_default():
+    """config/README.md lists every setting, no others, with the right defaults."""
+    assert documented_defaults() == true_defaults()
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "sample.yaml"])
+def test_each_configuration_is_valid(name):
+    """The configurations that come with the project hold known settings only."""
+    path = ROOT / "config" / name
+    parsed = settings.parse(settings.load(path), name)
+    assert settings.required_datafile(parsed, name)
+
+
+@pytest.mark.parametrize("document", [README, CONFIG_README])
+def test_settings_examples_are_valid(document):
+    """Each TOML and YAML block of the documents parses as settings."""
+    toml = [tomllib.loads(text) for text in blocks(document, "toml")]
+    plain = [yaml.safe_load(text) for text in blocks(document, "yaml")]
+    assert toml
+    assert plain
+    for values in toml + plain:
+        settings.parse(values, document.name)
+
+
+def test_both_forms_of_the_example_mean_the_same():
+    """The YAML and the TOML example of config/README.md give equal settings."""
+    (toml,), (plain,) = blocks(CONFIG_README, "toml"), blocks(CONFIG_README, "yaml")
+    assert tomllib.loads(toml) == yaml.safe_load(plain)
+
+
+def test_the_defaults_in_the_readme_are_true():
+    """The README's short table of settings agrees with the program."""
+    true = true_defaults()
+    rows = [
+        cells for heading, cells in table_rows(README) if heading.startswith("The sett")
+    ]
+    assert len(rows) > 5
+    for name, default, _ in rows:
+        value = true[name.strip("`")]
+        words = {"none": None, "of the network": None, "0.6 to 1.6": [0.6, 1.6]}
+        plain = default.strip("`")
+        quoted = default.startswith("`")
+        said = plain if quoted else words.get(plain, yaml.safe_load(plain))
+        assert said == value, name
+
+
+@pytest.mark.parametrize("block", blocks(README, "python"), ids=["trainer", "own loop"])
+def test_python_examples_run(block, tmp_path, monkeypatch):
+    """The README's Python runs as it stands and ends with an embedding per image."""
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "example"}
+    exec(compile(block, str(README), "exec"), names)
+    assert len(names["embeddings"]) == len(names["images"])
+    assert names["embeddings"].isfinite().all()
+
+
+def test_commands_are_understood():
+    """The command line knows each `astromorph` command that a document shows."""
+    commands = said_commands("astromorph")
+    assert len(commands) >= 2
+    for arguments in commands:
+        parser().parse_args(arguments)
+
+
+def test_overrides_are_valid():
+    """Each `--config` that a document shows holds settings."""
+    shown = [c for c in said_commands("snakemake") if "--config" in c]
+    assert len(shown) >= 2
+    for arguments in shown:
+        name, _, value = arguments[arguments.index("--config") + 1].partition("=")
+        settings.parse({name: yaml.safe_load(value)}, "documents")
+
+
+def test_make_targets_exist():
+    """The Makefile has each target that the README names."""
+    makefile = (ROOT / "Makefile").read_text()
+    targets = {arguments[0] for arguments in said_commands("make")}
+    assert targets == {"run", "setup", "test"}
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+def test_result_files_are_those_of_the_rules():
+    """The rules write each file of the README's table of results."""
+    rules = "".join(p.read_text() for p in (ROOT / "workflow" / "rules").glob("*.smk"))
+    rows = [
+        cells[0].strip("`")
+        for heading, cells in table_rows(README)
+        if heading.startswith("Where the results")
+    ]
+    assert len(rows) > 5
+    for name in rows:
+        assert f'"{name}"' in rules or f'"{name}/' in rules, name
+
+
+@pytest.mark.parametrize("table", COLUMNS)
+def test_columns_are_documented(table):
+    """docs/files.md names the columns of each table, in their order."""
+    named = [
+        cells[0].strip("`") for heading, cells in table_rows(FILES) if heading == table
+    ]
+    assert named == list(COLUMNS[table])
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_somewhere(document):
+    """Files that a document links to exist."""
+    for target in re.findall(r"\]\(([^)]+)\)", document.read_text()):
+        if not target.startswith("https://"):
+            assert (document.parent / target).exists(), target

@@ -1,0 +1,194 @@
+"""The folders of the package, and which of them may know of which.
+
+`FOLDERS` is the map: data flow down the table, imports only go up it.
+"""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "astromorph"
+FOLDERS = (
+    # folder, whether it may import torch, whether it may import astropy
+    ("", True, False),  # errors, checks, atomic files, devices: used everywhere
+    ("settings", False, False),  # every setting, and which step depends on it
+    ("artefacts", True, False),  # the files that steps exchange
+    ("filelist", False, False),  # which images there are
+    ("fits", False, True),  # from bytes to an image, its facts and its place
+    ("pages", False, False),  # what all HTML pages share
+    ("preprocessing", False, False),  # from an image to a tensor
+    ("catalogue", False, False),  # the steps `validate` and `split`
+    ("sky", False, False),  # simulated images
+    ("models", True, False),  # encoders
+    ("datasets", True, False),  # images as PyTorch wants them
+    ("byol", True, False),  # the method
+    ("training", True, False),  # the step `train`
+    ("embedding", True, False),  # the steps `infer` and `evaluate`
+    ("analysis", True, False),  # the step `analyse`
+    ("export", True, True),  # tables, map, galleries, TensorBoard
+    ("cli", False, False),  # the command line
+)
+LEVEL = {folder: level for level, (folder, _, _) in enumerate(FOLDERS)}
+# At the top of the package, but made of everything below.
+ABOVE_ALL = {"__main__", "compat", "convert"}
+MAX_MODULES = 12  # in one folder
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if path.name != "__init__.py"
+}
+
+
+def folder_of(module: str) -> str:
+    return module.split(".")[0] if "." in module else ""
+
+
+def level_of(module: str) -> int:
+    return len(FOLDERS) if module in ABOVE_ALL else LEVEL[folder_of(module)]
+
+
+def tree(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
+
+
+def imports(module: str) -> set[str]:
+    """Full names of what a module imports, anywhere in its text."""
+    names: set[str] = set()
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+            names.add(str(node.module))
+    return names
+
+
+def own_imports(module: str) -> set[str]:
+    names = {name.removeprefix("astromorph.") for name in imports(module)}
+    return names & set(MODULES)
+
+
+def test_every_folder_is_in_the_table():
+    """A new folder is given its place there."""
+    assert {folder_of(module) for module in MODULES} == set(LEVEL)
+
+
+def test_no_folder_is_too_full():
+    """What cannot be taken in at one look is divided."""
+    count: dict[Path, int] = {}
+    for path in MODULES.values():
+        count[path.parent] = count.get(path.parent, 0) + 1
+    assert not {path: n for path, n in count.items() if n > MAX_MODULES}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_from_folders_above_it_in_the_table(module):
+    """Data flow one way; within a folder, modules may use each other."""
+    level = level_of(module)
+    assert not {name for name in own_imports(module) if level_of(name) > level}
+
+
+def test_modules_import_each_other_in_no_circle():
+    """Each can be read after what it imports."""
+    done: set[str] = set()
+    left = dict.fromkeys(MODULES)
+    while ready := [name for name in left if own_imports(name) - {name} <= done]:
+        done.update(ready)
+        for name in ready:
+            del left[name]
+    assert not left
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_torch_and_astropy_stay_in_their_folders(module):
+    """Small steps start at once without torch; FITS keywords are known in one place."""
+    _, torch, astropy = FOLDERS[min(level_of(module), len(FOLDERS) - 1)]
+    names = imports(module)
+    if not torch and module not in ABOVE_ALL:
+        assert not {n for n in names if n.split(".")[0] in {"torch", "torchvision"}}
+    if not astropy:
+        allowed = ("astropy.visualization",)
+        found = {n for n in names if n.startswith("astropy.")}
+        assert not {name for name in found if not name.startswith(allowed)}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_the_command_line_exits_and_nothing_asserts(module):
+    """No other module ends the process or configures logging."""
+    may_exit = module == "cli.main"
+    for node in ast.walk(tree(module)):
+        assert not isinstance(node, ast.Assert), f"line {node.lineno}"
+        if isinstance(node, ast.Attribute) and not may_exit:
+            assert node.attr not in {"exit", "_exit", "basicConfig"}, node.lineno
+        if isinstance(node, ast.Name) and not may_exit:
+            assert node.id not in {"SystemExit", "exit", "quit"}, node.lineno
+
+
+def python(code: str) -> None:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import astromorph, astromorph.cli.main",
+        """
+from astromorph.cli.main import main
+try: main(['--help'])
+except SystemExit: 0
+""",
+        """
+import astromorph.catalogue.validate, astromorph.catalogue.split
+import astromorph.preprocessing.preprocess, astromorph.sky.simulate
+import astromorph.export.tables.csv, astromorph.export.tables.fits
+import astromorph.export.tables.votable, astromorph.cli.pipeline
+""",
+    ],
+)
+def test_small_steps_do_not_import_torch(code):
+    """`--help` and the steps without tensors leave torch alone."""
+    python(f"{code}\nimport sys; assert 'torch' not in sys.modules, 'torch'")
+
+
+def test_the_training_loop_needs_torch_alone():
+    """Its benchmark runs on machines that have torch and torchvision, no more."""
+    python("""
+import sys
+for name in ("pydantic", "yaml", "astropy", "tqdm", "sklearn", "pandas", "pyarrow",
+             "psutil", "jinja2", "snakemake", "scipy"):
+    sys.modules[name] = None
+import torch
+import astromorph.training.trainer, astromorph.models.encoders
+import astromorph.embedding.embed
+""")
+
+
+def test_the_snakefile_imports_no_torch(tmp_path):
+    """Every cluster job and every lint parses it."""
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
+    (tmp_path / "list.txt").write_text("a.fits\n")
+    config = str(ROOT / "config" / "config.yaml")
+    command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "-n"]
+    done = subprocess.run(
+        [*command, "--configfile", config, "--config", "datafile=list.txt"],
+        cwd=tmp_path, capture_output=True, text=True,
+        env={"PATH": "/usr/bin", "HOME": str(tmp_path), "PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "export_tensorboard" in done.stdout
+
+
+def test_public_names_load_on_use():
+    """`import astromorph` costs nothing; each public name is there when asked for."""
+    import astromorph
+
+    for name in astromorph.__all__:
+        assert getattr(astromorph, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        astromorph.nothing  # noqa: B018

@@ -1,0 +1,98 @@
+"""Settings: what is accepted, what is refused and how, what a step is told."""
+
+import pytest
+import yaml
+
+from astromorph.errors import AstromorphError
+from astromorph.provenance import canonical_json
+from astromorph.settings.loading import load, parse
+from astromorph.settings.sections import Settings
+from astromorph.settings.steps import PARTS, part_of
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"epoch": 3}, "`epoch` is not a setting; did you mean `epochs`"),
+        ({"batchsize": 3}, "did you mean `batch_size`"),
+        ({"stacksize": 3}, "did you mean `data_settings.stacksize`"),
+        (
+            {"data_settings": {"stacksiz": 3}},
+            "`data_settings.stacksiz` is not a setting; did you mean "
+            "`data_settings.stacksize`",
+        ),
+        ({"qqqqqqq": 3}, r"config/README\.md lists them all"),
+        ({"batch_size": 1}, r"`batch_size`: found 1; .* greater than or equal to 2"),
+        ({"network_name": "vgg"}, "did you mean vgg1.*n_layer_resnet, amm, or one of"),
+        ({"network_settings": {"last_layer": "layer5"}}, "found 'layer5'"),
+        ({"gamma": 1.0}, "`gamma`: found 1.0; .* less than 1"),
+        ({"learning_rate": "nan"}, "finite"),
+        ({"augmentation_settings": {"scale": [2, 3]}}, r"`augmentation_settings.scale"),
+        ({"data_settings": 3}, "`data_settings`: found 3"),
+    ],
+)
+def test_wrong_settings_are_named(values, message):
+    """Source, key, what was found and what is allowed are in the message."""
+    with pytest.raises(AstromorphError, match=message) as caught:
+        parse(values, "some.yaml")
+    assert str(caught.value).startswith("some.yaml: ")
+
+
+def test_all_mistakes_are_told_at_once():
+    """One line for each."""
+    with pytest.raises(AstromorphError) as caught:
+        parse({"epochs": 0, "batch": 1}, "x")
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_yaml_quirks_are_understood():
+    """`1e-3` is a string in YAML, an empty section null; both are meant well."""
+    values = yaml.safe_load("learning_rate: 1e-3\nepochs: '7'\ndata_settings:\n")
+    settings = parse(values, "x")
+    assert settings.learning_rate == 1e-3
+    assert settings.epochs == 7
+    assert settings.data_settings.stacksize == 1
+
+
+def test_settings_cannot_be_changed():
+    """Read once, frozen."""
+    with pytest.raises(ValueError, match="frozen"):
+        Settings().epochs = 3
+
+
+def test_every_setting_but_some_reaches_a_step():
+    """A setting that no step is told would have no effect."""
+    untold = {"datafile", "trained_network_name", "core_limit", "export_to_csv"}
+    untold |= {"preprocess_settings.shard_size"}
+    untold |= {f"export_settings.{name}" for name in ("tables", "map", "gallery")}
+    told = {name for part in PARTS.values() for name in part}
+    for section, value in Settings().model_dump().items():
+        names = [f"{section}.{key}" for key in value] if isinstance(value, dict) else []
+        for name in names or [section]:
+            assert {name, section} & told or name in untold, name
+
+
+@pytest.mark.parametrize("step", PARTS)
+def test_a_part_is_read_back_as_it_was(step):
+    """What a step is told parses to settings with the same part."""
+    settings = parse({"epochs": 3, "augmentation_settings": {"gamma": 0.7}}, "x")
+    part = part_of(settings, step)
+    again = part_of(parse(part, "x"), step)
+    assert canonical_json(again) == canonical_json(part)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.toml", "x = ", "not valid TOML"),
+        ("a.yaml", "a: [", "not valid YAML"),
+        ("a.yaml", "- 1\n", "found a list"),
+        ("missing.toml", None, "cannot be read"),
+    ],
+)
+def test_unreadable_files_say_why(tmp_path, name, text, message):
+    """The file and its fault are named."""
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(AstromorphError, match=message):
+        load(tmp_path / name)

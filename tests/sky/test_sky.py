@@ -1,0 +1,168 @@
+"""The simulated sky, and what leaves traces on disk."""
+
+import csv
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.wcs import WCS
+
+from astromorph.atomic import replacing, replacing_folder
+from astromorph.errors import AstromorphError
+from astromorph.sky import draw as sky
+from astromorph.sky import shapes as morphology
+from astromorph.sky.objects import KINDS, SORTS
+from astromorph.sky.simulate import simulate
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_drawn_anew_and_again(kind):
+    """Finite, different for each seed, the same for one seed."""
+    first, again, other = (
+        sky.draw(kind, (50, 70), np.random.default_rng(s)) for s in (1, 1, 2)
+    )
+    assert first.pixels.shape == (50, 70)
+    assert np.isfinite(first.pixels).all()
+    np.testing.assert_array_equal(first.pixels, again.pixels)
+    assert not np.array_equal(first.pixels, other.pixels)
+
+
+def test_objects_stand_out_and_none_does_not():
+    """The peak is many times the noise, but for the kind without an object."""
+    for kind in KINDS:
+        peaks = [
+            sky.draw(kind, (64, 64), np.random.default_rng(s)).pixels.max()
+            for s in range(8)
+        ]
+        assert (max(peaks) < 6) == (kind == "none"), kind
+        assert kind == "none" or min(peaks) > 6, kind
+
+
+def test_a_telescope_sees_as_told():
+    """Peak over noise and width of the noise are those of the telescope."""
+    rng = np.random.default_rng(2)
+    for white in (True, False):
+        seen = sky.draw("disk", (80, 80), rng, sky.Telescope(4.0, 50.0, white))
+        noise = seen.pixels - seen.clean
+        assert seen.clean.max() == pytest.approx(50)
+        assert np.median(np.abs(noise)) == pytest.approx(0.6745, rel=0.3)
+        together = np.corrcoef(noise[:, 1:].ravel(), noise[:, :-1].ravel())[0, 1]
+        assert (together < 0.5) == white
+
+
+def test_shapes_are_told_apart():
+    """By what each measure is for; a turned or fainter image has the same."""
+    y, x = np.indices((81, 81)) - 40.0
+
+    def blob(x0, y0, major, minor=None):
+        return np.exp(-(((x - x0) / major) ** 2 + ((y - y0) / (minor or major)) ** 2))
+
+    def measures(plane):
+        return dict(
+            zip(morphology.MEASURES, morphology.measure_shape(plane), strict=True)
+        )
+
+    disk, long = measures(blob(0, 0, 9)), measures(blob(0, 0, 16, 4))
+    ring = measures(np.exp(-(((np.hypot(x, y) - 20) / 3) ** 2)))
+    double = measures(blob(-20, 0, 4) + blob(20, 0, 4))
+    lopsided = measures(blob(0, 0, 9) + blob(20, 10, 4))
+    assert disk["axis_ratio"] == pytest.approx(1, abs=1e-3)
+    assert long["axis_ratio"] == pytest.approx(0.25, abs=0.02)
+    # A Gaussian: 80 % lies within 1.27 widths, 20 % within 0.47.
+    assert disk["concentration"] == pytest.approx(np.log(1.269 / 0.472), abs=0.05)
+    assert disk["asymmetry"] < 0.01 < 0.15 < lopsided["asymmetry"]
+    assert disk["peak_distance"] < 0.05 < 0.85 < double["peak_distance"]
+    assert ring["emptiness"] > 0.99 > disk["emptiness"]
+    assert ring["concentration"] < disk["concentration"]
+    assert double["multipole_2"] > 0.9 > 0.1 > disk["multipole_2"]
+    assert double["m20"] > disk["m20"]
+    turned = morphology.measure_shape(np.rot90(0.1 * (blob(0, 0, 9) + blob(20, 10, 4))))
+    np.testing.assert_allclose(list(lopsided.values()), turned, atol=1e-6)
+    assert np.isnan(morphology.measure_shape(np.zeros((9, 9)))).all()
+
+
+def test_every_sort_belongs_to_a_kind():
+    """Finer than kinds, and drawn by chance."""
+    rng = np.random.default_rng(0)
+    drawn = {sky.draw("jets", (40, 40), rng).sort for _ in range(20)}
+    assert drawn == {s for s, (kind, _) in SORTS.items() if kind == "jets"}
+    assert len(drawn) == 2
+
+
+def test_smoothing_is_a_convolution_with_a_gaussian():
+    """A point becomes a Gaussian of the beam's width and the same flux."""
+    plane = np.zeros((41, 41))
+    plane[20, 20] = 3.0
+    smoothed = sky.smooth(plane, 5.0)
+    assert smoothed.sum() == pytest.approx(3.0, rel=1e-4)
+    y, x = np.indices(plane.shape) - 20
+    sigma = 5.0 / 2.3548200450309493
+    profile = np.exp(-(x**2 + y**2) / (2 * sigma**2)) / (2 * np.pi * sigma**2)
+    np.testing.assert_allclose(smoothed, 3 * profile, atol=1e-4)
+
+
+def test_the_sample_is_varied_and_readable(tmp_path):
+    """Sizes, shapes, borders and axes differ; the header has its facts."""
+    filelist = simulate(tmp_path, 70, seed=4)
+    with open(filelist, newline="") as file:
+        listed = list(csv.DictReader(file))
+    assert {r["label"] for r in listed} == set(KINDS)
+    shapes, nan, axes = [], 0, set()
+    for row in listed:
+        with fits.open(tmp_path / row["path"]) as hdus:
+            header, data = hdus[0].header, hdus[0].data
+        shapes.append(data.shape[-2:])
+        nan += np.isnan(data).any()
+        axes.add(data.shape[:-2])
+        assert WCS(header).has_celestial
+        assert header["OBJECT"].startswith("SKY ")
+        assert header["BUNIT"] == "Jy/beam"
+        assert header["RESTFRQ"] > 1e9
+    assert axes == {(), (1, 1)}
+    assert 5 < nan < 40
+    assert 40 <= np.min(shapes) < 50 < 110 < np.max(shapes) <= 120
+    assert 10 < sum(ny == nx for ny, nx in shapes) < 65
+
+
+def test_an_image_depends_on_seed_and_number_alone(tmp_path):
+    """A longer sample begins with the shorter one."""
+    simulate(tmp_path / "a", 3, seed=4)
+    simulate(tmp_path / "b", 9, seed=4)
+    for name in ("sky_000000.fits", "sky_000002.fits"):
+        first, second = (tmp_path / folder / name for folder in "ab")
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_number_below_one_is_refused(tmp_path):
+    """With what is allowed."""
+    with pytest.raises(AstromorphError, match="found 0; give 1 or more"):
+        simulate(tmp_path, 0, 0)
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    """What was there stays when the writer fails; no temporary file is left."""
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
+    """The same for folders; files of the old one are gone."""
+    path = tmp_path / "folder"
+    path.mkdir()
+    (path / "old.txt").write_text("old")
+    with pytest.raises(RuntimeError), replacing_folder(path) as temporary:
+        (temporary / "new.txt").write_text("half")
+        raise RuntimeError
+    assert [p.name for p in path.iterdir()] == ["old.txt"]
+    with replacing_folder(path) as temporary:
+        (temporary / "new.txt").write_text("new")
+    assert [p.name for p in path.iterdir()] == ["new.txt"]
+    assert list(tmp_path.iterdir()) == [path]

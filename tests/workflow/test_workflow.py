@@ -1,0 +1,711 @@
+"""The workflow as its users run it: what it makes, and what reruns after a change."""
+
+import ast
+import contextlib
+import csv
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from astromorph.artefacts.table_columns import ANALYSED
+from astromorph.sky.simulate import simulate
+
+ROOT = Path(__file__).parents[2]
+BASE = {
+    "datafile": "fits/filelist.csv",
+    "network_name": "amm",
+    "epochs": 2,
+    "batch_size": 16,
+    "preprocess_settings": {"size": 32, "shard_size": 16},
+    "byol_settings": {"representation_size": 12},
+    "training_settings": {"simulated_images": 20},
+    "split_settings": {"test_fraction": 0.2},
+    "inference_settings": {"symmetry": "none", "batch_size": 8},
+    "export_settings": {"thumbnail_size": 16, "gallery_images": 6},
+}
+TABLES = {"export_csv", "export_parquet", "export_fits", "export_votable"}
+EXPORTS = {*TABLES, "export_map", "export_tensorboard", "export_gallery"}
+# A page lists the settings, so that it follows any of them.
+LISTED = {"report_settings"}
+AFTER_INFER = {"infer", "evaluate", "analyse"} | EXPORTS | LISTED
+TRAINED = {"train", "report_history"} | AFTER_INFER
+RULE_OF = {
+    "results/catalogue.csv": "validate",
+    "results/split.csv": "split",
+    "results/model/model.pt": "train",
+    "results/analysis.parquet": "analyse",
+    "results/export/embeddings.csv": "export_csv",
+    "results/export/embeddings.parquet": "export_parquet",
+    "results/export/embeddings.fits": "export_fits",
+    "results/export/embeddings.vot": "export_votable",
+    "results/export/map.html": "export_map",
+    "results/export/tensorboard": "export_tensorboard",
+    "results/export/gallery": "export_gallery",
+    "results/model/history.png": "report_history",
+    "results/report/settings.html": "report_settings",
+}
+
+
+def snakemake(
+    folder: Path,
+    *options: str,
+    snakefile: Path = ROOT / "Snakefile",
+    packages: Path | None = None,
+):
+    """Run Snakemake in a folder that has its own config/config.yaml.
+
+    `packages` is a folder of packages that come before the installed ones.
+    """
+    command = [sys.executable, "-m", "snakemake", "-s", str(snakefile), *options]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    if packages:
+        environment["PYTHONPATH"] = str(packages)
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, env=environment
+    )
+
+
+def configure(folder: Path, changes: dict) -> None:
+    """Write config/config.yaml: `BASE`, its sections merged with the changes."""
+    settings = dict(BASE)
+    for name, value in changes.items():
+        old = settings.get(name)
+        settings[name] = {**old, **value} if isinstance(old, dict) else value
+    (folder / "config").mkdir(exist_ok=True)
+    (folder / "config" / "config.yaml").write_text(yaml.safe_dump(settings))
+
+
+def planned(folder: Path, **options: Path | None) -> set[str]:
+    """The rules that `snakemake --summary` plans to run again."""
+    done = snakemake(folder, "--summary", **options)
+    assert done.returncode == 0, done.stderr
+    lines = [line.split("\t") for line in done.stdout.splitlines()]
+    header, rows = lines[0], lines[1:]
+    assert len(rows) > 10
+    rules = set()
+    for cells in rows:
+        row = dict(zip(header, cells, strict=True))
+        if row["plan"] != "no update":
+            name = row["output_file"]
+            rules.add(RULE_OF.get(name) or rule_by_folder(name))
+    return rules
+
+
+def rule_by_folder(name: str) -> str:
+    """The rule of a shard's file, or of a file that stands beside another."""
+    folder = Path(name).parent.name
+    others = {"tensors": "preprocess", "embeddings": "infer", "model": "train"}
+    return others.get(folder) or {
+        "results/validation.html": "validate",
+        "results/evaluation.html": "evaluate",
+        "results/evaluation.json": "evaluate",
+        "results/analysis.html": "analyse",
+        "results/analysis.json": "analyse",
+        "results/tensorboard/train": "train",
+    }.get(name, name)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A folder in which the workflow ran on 40 good files and 5 that are not."""
+    folder = tmp_path_factory.mktemp("run with a space")
+    filelist = simulate(folder / "fits", 40, seed=2)
+    with open(filelist, "a") as file:
+        file.write("absent.fits,lost\nnot.fits,text\n.,folder\n")
+        file.write("nan.fits,nan\nsky_000001.fits,again\n")
+    (folder / "fits" / "not.fits").write_text("this is no FITS file")
+    write_nan(folder / "fits" / "nan.fits")
+    configure(folder, {})
+    done = snakemake(folder, "--cores", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def write_nan(path: Path) -> None:
+    import numpy as np
+    from astropy.io import fits
+
+    fits.PrimaryHDU(np.full((20, 20), np.nan, np.float32)).writeto(path)
+
+
+@pytest.fixture
+def run(finished):
+    """The finished run; its settings are put back afterwards."""
+    yield finished
+    configure(finished, {})
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_listed_file_has_a_row_and_bad_ones_a_reason(run):
+    """The catalogue and the split say of each listed file what became of it."""
+    catalogue = rows(run / "results/catalogue.csv")
+    split = rows(run / "results/split.csv")
+    assert len(catalogue) == len(split) == 45
+    assert [r["image_id"] for r in catalogue] == [r["image_id"] for r in split]
+    reasons = {Path(r["path"]).name: r["reason"] for r in split if r["reason"]}
+    assert "no such file" in reasons["absent.fits"]
+    assert "not a FITS file" in reasons["not.fits"]
+    assert "folder" in reasons["fits"]
+    assert "NaN" in reasons["nan.fits"]
+    assert {r["subset"] for r in split if r["status"] == "rejected"} == {"none"}
+    assert sum(r["subset"] != "none" for r in split) == 41
+
+
+def test_the_table_holds_facts_list_columns_and_embeddings(run):
+    """embeddings.csv: a row per usable image, facts, label, emb_0 to emb_11."""
+    table = rows(run / "results/export/embeddings.csv")
+    assert len(table) == 41
+    facts = ["image_id", "path", "object", "ra_deg", "dec_deg", "rest_frequency_hz"]
+    analysed = [column.name for column in ANALYSED]
+    embedding = [f"emb_{k}" for k in range(12)]
+    assert list(table[0]) == [*facts, "label", *analysed, *embedding]
+    assert {r["cluster"] for r in table} >= {"0"}
+    assert table[0]["object"] == "SKY 000000"
+    assert table[0]["label"] == "disk"
+    assert len({r["image_id"] for r in table}) == 41
+    first, again = table[1], table[40]
+    assert again["label"] == "again"
+    assert [first[f"emb_{k}"] for k in range(12)] == [
+        again[f"emb_{k}"] for k in range(12)
+    ]
+
+
+def test_every_form_of_the_table_is_made(run):
+    """Parquet, FITS and VOTable hold the same rows as the CSV."""
+    from astropy.table import Table
+
+    ids = [r["image_id"] for r in rows(run / "results/export/embeddings.csv")]
+    for ending, form in (("parquet", "parquet"), ("fits", "fits"), ("vot", "votable")):
+        path = run / f"results/export/embeddings.{ending}"
+        if form == "parquet":
+            found = pq.read_table(path).column("image_id").to_pylist()
+        else:
+            found = list(Table.read(path, format=form)["image_id"])
+        assert found == ids
+
+
+def test_the_projector_folder_is_complete(run):
+    """Points, metadata and thumbnails agree in number, and the config names them."""
+    from PIL import Image
+
+    folder = run / "results/export/tensorboard"
+    config = (folder / "projector_config.pbtxt").read_text()
+    assert len((folder / "tensors.tsv").read_text().splitlines()) == 41
+    assert len((folder / "map.tsv").read_text().splitlines()) == 41
+    metadata = (folder / "metadata.tsv").read_text().splitlines()
+    assert len(metadata) == 42
+    assert metadata[1].split("\t")[0] == "disk"
+    with Image.open(folder / "sprite.png") as sheet:
+        assert sheet.size == (7 * 16, 7 * 16)
+    assert "single_image_dim: 16" in config
+
+
+def test_history_has_a_row_per_epoch(run):
+    """history.csv holds a train and a test loss for each epoch."""
+    history = rows(run / "results/model/history.csv")
+    assert [r["epoch"] for r in history] == ["1", "2"]
+    assert all(0 < float(r["train_loss"]) < 8 for r in history)
+    assert all(0 < float(r["test_loss"]) < 8 for r in history)
+
+
+def test_a_second_run_does_nothing(run):
+    """Neither the summary nor a run finds anything to do."""
+    assert planned(run) == set()
+    done = snakemake(run, "--cores", "2")
+    assert done.returncode == 0
+    assert "Nothing to be done" in done.stdout + done.stderr
+    assert "taken as they are" not in done.stdout + done.stderr
+
+
+def test_both_snakefiles_have_a_default_target(run):
+    """workflow/Snakefile, which the catalogue wants, finds the same work done."""
+    done = snakemake(run, "-n", snakefile=ROOT / "workflow" / "Snakefile")
+    assert done.returncode == 0, done.stderr
+    configure(run, {"epochs": 3})
+    done = snakemake(run, "-n", snakefile=ROOT / "workflow" / "Snakefile")
+    assert "train" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"inference_settings": {"symmetry": "d4"}}, AFTER_INFER),
+        ({"inference_settings": {"batch_size": 9}}, AFTER_INFER),
+        ({"analysis_settings": {"neighbours": 5}}, {"analyse"} | EXPORTS | LISTED),
+        ({"export_settings": {"csv_separator": "semicolon"}}, {"export_csv"} | LISTED),
+        ({"export_settings": {"tables": ["fits"]}}, LISTED),
+        ({"export_settings": {"map_thumbnail_size": 20}}, {"export_map"} | LISTED),
+        (
+            {"export_settings": {"thumbnail_size": 20}},
+            {"export_tensorboard"} | LISTED,
+        ),
+        ({"export_settings": {"gallery_images": 7}}, {"export_gallery"} | LISTED),
+        ({"export_settings": {"gallery": False}}, LISTED),
+        ({"epochs": 16, "batch_size": 2}, TRAINED),
+        ({"learning_rate": 0.99, "gamma": 0.001}, TRAINED),
+        ({"training_settings": {"simulated_images": 21}}, TRAINED),
+        ({"data_settings": {"stacksize": 3}}, TRAINED),
+        ({"split_settings": {"test_fraction": 0.3}}, TRAINED | {"split"}),
+        (
+            {"preprocess_settings": {"size": 33}},
+            TRAINED | {"validate", "preprocess", "split"},
+        ),
+        (
+            {"validate_settings": {"on_duplicate": "drop"}},
+            TRAINED | {"validate", "split"},
+        ),
+        (
+            {"data_settings": {"header_columns": ["DATE"]}},
+            {"validate", "evaluate", "analyse"} | EXPORTS | LISTED,
+        ),
+        ({"core_limit": 1}, set()),
+        ({"export_to_csv": False}, set()),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
+)
+def test_a_change_reruns_its_step_and_what_follows(run, changes, expected):
+    """Nothing before the step that a setting belongs to is planned again."""
+    configure(run, changes)
+    assert planned(run) == expected
+
+
+def test_swapped_values_of_two_training_settings_retrain(run):
+    """Snakemake forgets the names of params; the canonical string keeps them."""
+    configure(run, {"epochs": BASE["batch_size"], "batch_size": BASE["epochs"]})
+    assert planned(run) == TRAINED
+
+
+def test_reordered_keys_and_a_touched_list_rerun_nothing(run):
+    """Only what settings and list say counts, not order or time."""
+    path = run / "config" / "config.yaml"
+    settings = dict(reversed(list(yaml.safe_load(path.read_text()).items())))
+    path.write_text(yaml.safe_dump(settings, sort_keys=False))
+    (run / "fits" / "filelist.csv").touch()
+    assert planned(run) == set()
+
+
+@pytest.fixture
+def copy(run, tmp_path) -> Path:
+    """The finished run once more, to be changed."""
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy, symlinks=True)
+    return copy
+
+
+@pytest.fixture
+def sources(tmp_path) -> Path:
+    """The workflow and the package once more, to be edited."""
+    for name in ("workflow", "astromorph", "envs"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, tmp_path / "source" / name, ignore=ignored)
+    return Path(shutil.copy(ROOT / "Snakefile", tmp_path / "source"))
+
+
+def preprocessed_again(folder: Path) -> set[str]:
+    """The shards that a dry run would prepare again."""
+    done = snakemake(folder, "-n", "--cores", "1")
+    text = done.stdout + done.stderr
+    assert done.returncode == 0, text
+    shards, rule = set(), ""
+    for line in text.splitlines():
+        if line.startswith("rule "):
+            rule = line.split()[1].rstrip(":")
+        elif "wildcards:" in line and rule == "preprocess":
+            shards.add(line.split("=")[-1])
+    return shards
+
+
+def test_an_appended_row_reruns_only_its_shard(copy):
+    """The shards before it keep their tensors."""
+    with open(copy / "fits" / "filelist.csv", "a") as file:
+        file.write("sky_000002.fits,new\n")
+    assert preprocessed_again(copy) == {"00002"}
+    assert planned(copy) == TRAINED | {"validate", "preprocess", "split"}
+
+
+def test_a_removed_row_reruns_its_shard_and_those_behind(copy):
+    """Rows move up behind it."""
+    path = copy / "fits" / "filelist.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:25] + lines[26:]))
+    assert preprocessed_again(copy) == {"00001", "00002"}
+
+
+def test_a_replaced_image_reruns_only_its_shard(copy):
+    """Another file under the same name: found by its size and time."""
+    fits = copy / "fits"
+    shutil.copy(fits / "sky_000003.fits", fits / "sky_000020.fits")
+    assert preprocessed_again(copy) == {"00001"}
+    assert planned(copy) == TRAINED | {"validate", "preprocess", "split"}
+
+
+def test_a_vanished_image_is_a_change_of_the_list(copy):
+    """Its shard is made anew, where it becomes a row with a reason."""
+    (copy / "fits" / "sky_000002.fits").unlink()
+    assert preprocessed_again(copy) == {"00000"}
+
+
+SAVES = """
+import signal, sys, time
+from pathlib import Path
+def save(*_):
+    time.sleep(1)
+    Path("saved").touch()
+    sys.exit(1)
+signal.signal(signal.SIGTERM, save)
+signal.signal(signal.SIGUSR1, save)
+Path("ready").touch()
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_the_shell_waits_for_a_step_that_is_told_to_end(tmp_path, number):
+    """A cluster tells the shell too, and kills what is left when it has ended."""
+    rules = (ROOT / "workflow" / "rules" / "common.smk").read_text()
+    prefix = ast.literal_eval(
+        re.search(r"shell\.prefix(\(\n.*?\n\))\n", rules, re.S)[1]
+    )
+    (tmp_path / "step.py").write_text(SAVES)
+    command = ["bash", "-c", f"{prefix}{shlex.quote(sys.executable)} step.py"]
+    process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True)
+    while not (tmp_path / "ready").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, number)
+    assert process.wait(30) == 1
+    assert (tmp_path / "saved").exists()
+
+
+def test_more_shards_than_a_command_can_name_are_refused(run, tmp_path):
+    """Before any job, with what to do; that many but one are planned."""
+    path = tmp_path / "list.txt"
+    for number, code in ((2001, 1), (2000, 0)):
+        path.write_text("".join(f"{k}.fits\n" for k in range(2 * number)))
+        sizes = {"preprocess_settings": {"shard_size": 2}}
+        configure(run, {"datafile": str(path), **sizes})
+        done = snakemake(run, "-n", "-q", "all")
+        assert done.returncode == code, done.stderr
+        said = done.stdout + done.stderr
+        assert ("gives 2001 shards so; allowed are 2000" in said) == bool(code)
+
+
+def test_replaced_weights_retrain(copy):
+    """A file that settings name is known by its size and time, not by its name."""
+    weights = copy / "start.pt"
+    configure(copy, {"network_settings": {"weights": "start.pt"}})
+    for content, expected in ((b"one", TRAINED), (b"other", TRAINED)):
+        weights.write_bytes(content)
+        assert planned(copy) == expected
+        done = snakemake(copy, "--touch", "--cores", "1")
+        assert done.returncode == 0, done.stderr
+        assert planned(copy) == set()
+
+
+def test_a_list_that_vanished_is_named_and_may_come_back(copy):
+    """One line says which; with the list back nothing is to do."""
+    path = copy / "fits" / "filelist.csv"
+    path.rename(copy / "away.csv")
+    done = snakemake(copy, "--cores", "1")
+    assert done.returncode != 0
+    assert "fits/filelist.csv: there is no such file list" in done.stderr
+    assert "Traceback" not in done.stderr
+    (copy / "away.csv").rename(path)
+    assert planned(copy) == set()
+
+
+def test_touched_sources_and_comments_rerun_nothing(run, sources):
+    """What the code does counts, not its time, text or version."""
+    for path in sources.parent.rglob("*.py"):
+        text = path.read_text().replace('"""', '"""Another docstring.\n\n', 1)
+        path.write_text(f"# A comment.\n{text}")
+    for path in sources.parent.rglob("*.smk"):
+        path.touch()
+    assert planned(run, snakefile=sources) == set()
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "edited", "expected"),
+    [
+        ("byol", "return 2 * self", "return 3 * self", TRAINED),
+        ("export_csv", "EXPORT_COLUMNS", "EXPORT_COLUMNS[:5]", {"export_csv"}),
+        (
+            "fits_image",
+            "axis=0",
+            "axis=-3",
+            TRAINED | {"validate", "preprocess", "split"},
+        ),
+    ],
+)
+def test_an_edit_reruns_what_it_concerns(run, sources, module, line, edited, expected):
+    """In the network's loss, in one export, in the reading of images."""
+    path = sources.parent / "astromorph" / f"{module}.py"
+    before, found, after = path.read_text().rpartition(line)
+    assert found
+    path.write_text(before + edited + after)
+    assert planned(run, snakefile=sources) == expected
+
+
+def release(folder: Path, versions: dict[str, str]) -> None:
+    """What pip leaves of packages of these versions, for who asks it for them."""
+    for name, version in versions.items():
+        facts = folder / f"{name}-{version}.dist-info" / "METADATA"
+        facts.parent.mkdir(parents=True)
+        facts.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+
+
+def test_an_upgraded_package_reruns_the_steps_that_it_changed(run, sources, tmp_path):
+    """A version reruns nothing, its own or torch's; the steps that differ do."""
+    packages, code = tmp_path / "packages", sources.parent / "astromorph"
+    release(packages, {"astromorph": "9.0", "torch": "99.0", "numpy": "99.0"})
+    asked = [sys.executable, "-c", "import astromorph; print(astromorph.__version__)"]
+    environment = os.environ | {"PYTHONPATH": f"{packages}{os.pathsep}{code.parent}"}
+    said = subprocess.check_output(asked, env=environment, cwd=run, text=True)
+    assert said == "9.0\n"
+    with open(sources.parent / "envs" / "astromorph.yaml", "a") as file:
+        file.write("  - numpy>=99\n")
+    assert planned(run, snakefile=sources, packages=packages) == set()
+    for name in ("cli", "export_votable"):
+        text = (code / f"{name}.py").read_text()
+        (code / f"{name}.py").write_text(f"{text}\n\nNEW = 1\n")
+    found = planned(run, snakefile=sources, packages=packages)
+    assert found == {"export_votable"}
+
+
+def test_without_snakemakes_memory_results_stay_and_it_is_said(copy):
+    """`.snakemake` deleted: nothing is made again, and a warning says so."""
+    shutil.rmtree(copy / ".snakemake")
+    configure(copy, {"epochs": 3})
+    done = snakemake(copy, "-n")
+    assert "Nothing to be done" in done.stdout + done.stderr
+    assert "taken as they are" in done.stdout + done.stderr
+
+
+def test_the_last_results_outlive_a_rerun_that_is_killed(copy, sources):
+    """They have a second name until their successors come; the kill has a reason."""
+    model, table = copy / "results/model", copy / "results/embeddings"
+    shutil.copy(copy / "results/model/model.pt", copy / "kept.pt")
+    configure(
+        copy,
+        {"trained_network_name": "kept.pt", "inference_settings": {"symmetry": "d4"}},
+    )
+    before = (table / "00001.parquet").read_bytes()
+    path = sources.parent / "astromorph" / "infer.py"
+    path.write_text(
+        path.read_text().replace(
+            "    byol, made = load_model(model)\n",
+            "    import os, signal\n    os.kill(os.getpid(), signal.SIGKILL)\n",
+        )
+    )
+    done = snakemake(copy, "--cores", "1", snakefile=sources)
+    assert done.returncode != 0
+    assert "killed, most likely because memory ran out" in done.stderr
+    assert (
+        "failed: infer: killed before it could say why (results/logs/infer/"
+        in done.stderr
+    )
+    left = [p.name for p in table.glob("*.parquet")]
+    assert len(left) == 2
+    assert (table / ".last" / "00001.parquet").read_bytes() == before
+    assert (model / ".last" / "model.pt").exists()
+    done = snakemake(copy, "--cores", "2")
+    assert done.returncode == 0, done.stderr
+    assert (table / "00001.parquet").read_bytes() != before
+    assert planned(copy) == set()
+
+
+def test_a_step_that_fails_is_named(copy):
+    """Also where what it says goes to the terminal too; nothing waits for its files."""
+    configure(copy, {"validate_settings": {"on_bad": "fail"}})
+    done = snakemake(copy, "--cores", "1", "results/catalogue.csv")
+    assert done.returncode != 0
+    assert "Error in rule validate" in done.stderr
+    assert re.search(r"failed: validate: .* \(results/logs/validate/", done.stderr)
+    assert "missing files" not in done.stderr
+
+
+def test_a_corrected_label_retrains_nothing(copy):
+    """Labels are for people; training never sees them."""
+    path = copy / "fits" / "filelist.csv"
+    path.write_text(path.read_text().replace("again", "once more"))
+    assert planned(copy) == {"validate", "evaluate", "analyse"} | EXPORTS
+
+
+def test_a_trained_network_is_used_without_training(copy):
+    """With `trained_network_name` the model is an input and no rule trains."""
+    configure(copy, {"trained_network_name": "results/model/model.pt", "epochs": 99})
+    assert planned(copy) == set()
+    kept = Path(shutil.copy(copy / "results/model/model.pt", copy / "kept.pt"))
+    configure(copy, {"trained_network_name": "kept.pt", "epochs": 99})
+    assert planned(copy) == AFTER_INFER
+    assert snakemake(copy, "--touch", "--cores", "1").returncode == 0
+    assert planned(copy) == set()
+    before = kept.stat().st_mtime_ns - 10**12
+    os.utime(kept, ns=(before, before))
+    assert planned(copy) == AFTER_INFER  # another one, though an older one
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epoch": 3}, "`epoch` is not a setting; did you mean `epochs`?"),
+        ({"batch_size": 1}, "`batch_size`: found 1"),
+        ({"datafile": "none.txt"}, "there is no such file list"),
+        ({"datafile": "fits"}, "this is a folder, not a file list"),
+        ({"datafile": None}, "`datafile` is not set"),
+        ({"trained_network_name": "m{1}.pt"}, "the workflow allows no braces in it"),
+    ],
+)
+def test_wrong_settings_end_in_one_clear_message(run, changes, message):
+    """Snakemake stops before any job, with our message and no traceback."""
+    configure(run, changes)
+    done = snakemake(run, "-n")
+    assert done.returncode != 0
+    assert message in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_the_report_holds_all_that_is_made_to_be_looked_at(run):
+    """Each item has a category, a name and a caption that says how to read it."""
+    done = snakemake(run, "--report", "report.html")
+    assert done.returncode == 0, done.stderr
+    items = reported(run / "report.html")
+    found = {(Path(name).name, item["category"]) for name, item in items.items()}
+    assert found >= {
+        ("catalogue.csv", "Data"),
+        ("validation.html", "Data"),
+        ("split.csv", "Data"),
+        ("history.csv", "Training"),
+        ("history.png", "Training"),
+        ("evaluation.html", "Evaluation"),
+        ("analysis.html", "Analysis"),
+        ("map_clusters.png", "Map"),
+        ("cluster_00.png", "Galleries"),
+        ("outliers.png", "Galleries"),
+        ("views.png", "Galleries"),
+        ("embeddings.csv", "Tables"),
+        ("settings.html", "Settings"),
+    }
+    for name, item in items.items():
+        assert item["labels"], name
+        assert len(item["caption"]) > 60, name
+
+
+def test_large_tables_stay_out_of_the_report(run, sources):
+    """A table that is larger than a report can bear is left out, and nothing else."""
+    rules = sources.parent / "workflow" / "rules" / "common.smk"
+    text = rules.read_text()
+    assert "MOST_REPORTED = 20_000_000" in text
+    rules.write_text(text.replace("20_000_000", "10_000"))
+    done = snakemake(run, "--report", "small.html", snakefile=sources)
+    assert done.returncode == 0, done.stderr
+    names = {Path(name).name for name in reported(run / "small.html")}
+    assert not {"catalogue.csv", "embeddings.csv"} & names
+    assert {"split.csv", "validation.html", "outliers.png"} <= names
+
+
+def test_the_report_opens_in_a_browser(run):
+    """Every item is listed and opens, nothing fails, nothing leaves the machine."""
+    snakemake(run, "--report", "report.html")
+    items = reported(run / "report.html")
+    with browser() as page:
+        page.goto((run / "report.html").as_uri())
+        page.wait_for_selector("#app a")
+        for category in {item["category"] for item in items.values()}:
+            page.evaluate("app.setView({navbarMode: 'menu'})")
+            page.get_by_text(category, exact=True).first.click()
+            page.wait_for_selector("tbody tr")
+            rows = page.locator("tbody tr")
+            own = [i for i in items.values() if i["category"] == category]
+            assert rows.count() == len(own)
+            for k in range(rows.count()):
+                opens(page, rows.nth(k).locator("a").first)
+
+
+def opens(page, link) -> None:
+    """What a click on the eye shows: a page, a picture, or a table to save."""
+    if link.get_attribute("download"):
+        assert link.get_attribute("href").startswith("data:text/csv")
+        return
+    link.click()
+    page.wait_for_function(
+        "() => { const f = document.querySelector('iframe');"
+        " const i = [...document.querySelectorAll('img')].pop();"
+        " return f || (i && i.complete && i.naturalWidth > 100); }"
+    )
+    if page.locator("iframe").count():
+        body = page.frame_locator("iframe").locator("body")
+        body.locator("h1").wait_for()
+        assert len(body.inner_text()) > 200
+
+
+def test_the_gallery_page_shows_all_sheets(run):
+    """By double click, without a server: every picture loads."""
+    folder = run / "results" / "export" / "gallery"
+    with browser() as page:
+        page.goto((folder / "index.html").as_uri())
+        for image in page.locator("img").all():
+            image.scroll_into_view_if_needed()
+        page.wait_for_function(
+            "() => [...document.images].every(i => i.complete && i.naturalWidth > 100)"
+        )
+        assert page.locator("img").count() == len(list(folder.glob("*.png")))
+
+
+@contextlib.contextmanager
+def browser():
+    """A page in Chromium; a console error or a request to elsewhere fails."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("Chromium is not on this machine")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    wrong: list[str] = []
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox"]
+        )
+        page = opened.new_page()
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on(
+            "console", lambda m: wrong.append(m.text) if m.type == "error" else None
+        )
+        page.on("request", lambda r: wrong.extend(outside(r.url)))
+        yield page
+        opened.close()
+    assert not wrong
+
+
+def outside(url: str) -> list[str]:
+    return [] if url.startswith(("file:", "data:", "blob:", "about:")) else [url]
+
+
+def reported(report: Path) -> dict[str, dict]:
+    """The items of a report by path, each with its category."""
+    text = report.read_text()
+    decoder = json.JSONDecoder()
+    results, categories = (
+        decoder.raw_decode(
+            text, re.search(rf'id="{name}">\s*var {name} = ', text).end()
+        )[0]
+        for name in ("results", "categories")
+    )
+    for category, parts in categories.items():
+        for paths in parts.values():
+            for path in paths:
+                results[path]["category"] = category
+    return results
