@@ -29,7 +29,7 @@ _HOMES = {
     "prepared_images": "datasets.prepared_images",
     "start_from_sky": "byol.start_weights",
     "lessons_for": "training.auxiliary_task",
-    "load_model": "byol.model_file",
+    "load_model": "byol.build",
     "embeddings_of": "embedding.embed",
     "AstromorphError": "errors",
     "Settings": "settings.sections",
