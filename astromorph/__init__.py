@@ -28,9 +28,9 @@ _HOMES = {
     "PreparedImages": "datasets.prepared_images",
     "prepared_images": "datasets.prepared_images",
     "start_from_sky": "byol.start_weights",
-    "lessons_for": "training.auxiliary_task",
+    "auxiliary_task_for": "training.auxiliary_task",
     "load_model": "byol.build",
-    "embeddings_of": "embedding.embed",
+    "embed_images": "embedding.embed",
     "AstromorphError": "errors",
     "Settings": "settings.sections",
 }

@@ -8,13 +8,13 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from astromorph.errors import WriteError, writing
+from astromorph.errors import WriteError, explaining_write_errors
 
 pass
 
 
 @contextlib.contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path) -> Iterator[Path]:
     """Write a file whole or not at all.
 
     Parameters
@@ -35,7 +35,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with writing(path, path.parent):
+    with explaining_write_errors(path, path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
@@ -45,14 +45,14 @@ def replacing(path: str | Path) -> Iterator[Path]:
                 temporary.unlink(missing_ok=True)
 
 
-def on_disk(path: str | Path) -> None:
+def sync_to_disk(path: str | Path) -> None:
     """Wait until a file would outlive a loss of power."""
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
 
 
-def sweep_folder(path: str | Path) -> None:
-    """Remove what processes that were killed left of a `replacing_folder`.
+def remove_leftovers(path: str | Path) -> None:
+    """Remove what processes that were killed left of a `atomic_folder`.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def sweep_folder(path: str | Path) -> None:
             shutil.rmtree(left, ignore_errors=True)
 
 
-def keep_last(path: str | Path) -> None:
+def keep_previous(path: str | Path) -> None:
     """Give a finished file a second name, ``.last/NAME`` in its folder.
 
     Snakemake deletes what a step will write before the step begins. Under its
@@ -79,12 +79,12 @@ def keep_last(path: str | Path) -> None:
     """
     path = Path(path)
     last = path.parent / ".last" / path.name
-    with contextlib.suppress(OSError, WriteError), replacing(last) as temporary:
+    with contextlib.suppress(OSError, WriteError), atomic_write(last) as temporary:
         os.link(path, temporary)
 
 
 @contextlib.contextmanager
-def replacing_folder(path: str | Path) -> Iterator[Path]:
+def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Write a folder whole or not at all; what it held before is gone then.
 
     Parameters
@@ -104,7 +104,7 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(writing(path, path.parent))
+        stack.enter_context(explaining_write_errors(path, path.parent))
         path.parent.mkdir(parents=True, exist_ok=True)
         made = stack.enter_context(
             tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent)

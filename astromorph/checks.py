@@ -5,7 +5,7 @@ import numbers
 from typing import Any
 
 
-def whole(name: str, value: Any, least: int, most: int | None = None) -> int:
+def check_integer(name: str, value: Any, least: int, most: int | None = None) -> int:
     """A whole number in a range.
 
     Parameters
@@ -41,7 +41,7 @@ def whole(name: str, value: Any, least: int, most: int | None = None) -> int:
     raise ValueError(f"{name}: found {value!r}; allowed are whole numbers {allowed}")
 
 
-def real(
+def check_number(
     name: str,
     value: Any,
     least: float = -math.inf,
@@ -90,7 +90,7 @@ def real(
     )
 
 
-def maker(name: str, given: Any, kind: type, example: str) -> None:
+def check_factory(name: str, given: Any, kind: type, example: str) -> None:
     """Refuse an object where a class, or what makes the object, is wanted.
 
     Parameters
@@ -118,7 +118,7 @@ def maker(name: str, given: Any, kind: type, example: str) -> None:
         )
 
 
-def made(name: str, given: Any) -> None:
+def check_instance(name: str, given: Any) -> None:
     """Refuse a class where an object of it is wanted.
 
     Parameters

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from astromorph.artefacts.model_file import ModelFile, save_model
-from astromorph.byol.build import build
+from astromorph.byol.build import build_byol
 from astromorph.errors import AstromorphError
 from astromorph.settings.loading import parse
 from astromorph.settings.steps import part_of
@@ -77,7 +77,7 @@ def convert(state: str | Path, model: str | Path) -> None:
         str(state),
     )
     try:
-        build(settings, channels).load_state_dict(found)
+        build_byol(settings, channels).load_state_dict(found)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise AstromorphError(

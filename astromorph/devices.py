@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from astromorph.atomic import replacing
+from astromorph.atomic import atomic_write
 from astromorph.errors import WriteError
 
 GROUPS = Path("/sys/fs/cgroup")
@@ -94,11 +94,11 @@ def choose_precision(name: str, device: torch.device) -> Precision:
         raise ValueError(
             f"precision: found {name!r}; allowed are auto, float32, bfloat16"
         )
-    fast = name == "bfloat16" or (name == "auto" and bfloat16_pays(device))
+    fast = name == "bfloat16" or (name == "auto" and bfloat16_is_faster(device))
     return Precision(torch.bfloat16 if fast else torch.float32)
 
 
-def bfloat16_pays(device: torch.device) -> bool:
+def bfloat16_is_faster(device: torch.device) -> bool:
     """Whether bfloat16 is clearly faster here, by a convolution in both.
 
     It is measured once on a machine and then remembered in the user's cache folder,
@@ -122,7 +122,7 @@ def bfloat16_pays(device: torch.device) -> bool:
     if not isinstance(known.get(machine), bool):
         known[machine] = _is_faster(device)
         try:
-            with replacing(memory) as temporary:
+            with atomic_write(memory) as temporary:
                 temporary.write_text(json.dumps(known, indent=1), encoding="utf-8")
         except WriteError as error:
             LOG.info("%s", error)
@@ -177,7 +177,7 @@ def _is_faster(device: torch.device) -> bool:
     return faster
 
 
-def fits(images: Tensor, device: torch.device) -> bool:
+def fits_on_device(images: Tensor, device: torch.device) -> bool:
     """Whether all images can stay in the memory of a GPU."""
     if device.type != "cuda":
         return False
@@ -185,7 +185,7 @@ def fits(images: Tensor, device: torch.device) -> bool:
     return images.nbytes < SHARE_OF_DEVICE * free
 
 
-def on_device(
+def prefetch_to_device(
     batch: Callable[[Tensor], Tensor], parts: Iterable[Tensor], device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches on the device, the next ones made while one is used.
@@ -227,7 +227,7 @@ def on_device(
             yield chosen, images.to(device, non_blocking=True)
 
 
-def available() -> int:
+def available_memory() -> int:
     """Bytes that are free for this process.
 
     The least of what the machine has and of what the control groups, by which

@@ -29,12 +29,12 @@ def rank() -> int:
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
-def world() -> int:
+def world_size() -> int:
     """How many processes train together."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
-def unjoined() -> int:
+def unjoined_processes() -> int:
     """How many processes were started together, where this one has not joined them."""
     if distributed.is_initialized():
         return 1
@@ -43,62 +43,62 @@ def unjoined() -> int:
     )
 
 
-def mine(indices: Tensor) -> Tensor:
+def local_part(indices: Tensor) -> Tensor:
     """The part of a batch, known to all processes, that falls to this one."""
-    return indices[rank() :: world()]
+    return indices[rank() :: world_size()]
 
 
-def weight(here: int, everywhere: int) -> float:
+def loss_weight(here: int, everywhere: int) -> float:
     """Factor on the mean loss of a part, so that the parts' mean is the whole's.
 
     Gradients are averaged over the processes, parts may differ by one image.
     """
-    return here * world() / everywhere
+    return here * world_size() / everywhere
 
 
-def total(value: Tensor) -> Tensor:
+def all_reduce_sum(value: Tensor) -> Tensor:
     """The sum over all processes."""
-    if world() > 1:
+    if world_size() > 1:
         value = value.clone()
         distributed.all_reduce(value)
     return value
 
 
-def gathered(value: Tensor) -> Tensor:
+def all_gather(value: Tensor) -> Tensor:
     """Those of all processes, stacked in the order of their ranks."""
-    if world() == 1:
+    if world_size() == 1:
         return value[None]
-    parts = [torch.empty_like(value) for _ in range(world())]
+    parts = [torch.empty_like(value) for _ in range(world_size())]
     distributed.all_gather(parts, value)
     return torch.stack(parts)
 
 
-def agreed(value: bool) -> bool:
+def all_agree(value: bool) -> bool:
     """What all processes say: True where each of them does."""
-    return not largest(int(not value))
+    return not all_reduce_max(int(not value))
 
 
-def largest(value: int) -> int:
+def all_reduce_max(value: int) -> int:
     """The largest that any process says; all of them must ask."""
-    if world() > 1:
+    if world_size() > 1:
         said = _shared(value)
         distributed.all_reduce(said, distributed.ReduceOp.MAX)
         value = int(said)
     return value
 
 
-def from_first(value: int) -> int:
+def broadcast(value: int) -> int:
     """What the first process says; all of them must ask."""
-    if world() > 1:
+    if world_size() > 1:
         said = _shared(value)
         distributed.broadcast(said, src=0)
         value = int(said)
     return value
 
 
-def wait() -> None:
+def barrier() -> None:
     """Go on when all processes are here."""
-    if world() > 1:
+    if world_size() > 1:
         distributed.barrier()
 
 
@@ -109,7 +109,7 @@ def _shared(value: int) -> Tensor:
 
 
 @contextmanager
-def heeding(heed: Callable[[int], None]) -> Iterator[None]:
+def handling_signals(heed: Callable[[int], None]) -> Iterator[None]:
     """Do something at a signal that means the end; only a main thread can.
 
     Parameters
@@ -130,12 +130,12 @@ def heeding(heed: Callable[[int], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def spread_over(learner: nn.Module, device: torch.device) -> nn.Module:
+def wrap_for_training(learner: nn.Module, device: torch.device) -> nn.Module:
     """A module whose gradients are averaged over the processes.
 
     Batch norm sees the whole batch on GPUs; on CPUs each process's part.
     """
-    if world() == 1:
+    if world_size() == 1:
         return learner
     devices = [device] if device.type == "cuda" else None
     with warnings.catch_warnings():
@@ -147,13 +147,13 @@ def spread_over(learner: nn.Module, device: torch.device) -> nn.Module:
         )
 
 
-def threads_of(given: int) -> int:
+def threads_per_process(given: int) -> int:
     """Threads of this process, where those of a machine share `given`."""
     return max(1, given // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 @contextmanager
-def joined(wanted: int) -> Iterator[None]:
+def process_group(wanted: int) -> Iterator[None]:
     """Join the processes that torchrun or srun has started; leave them at the end.
 
     Parameters
@@ -191,7 +191,7 @@ def is_started() -> bool:
     return "RANK" in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
 
 
-def start(arguments: Sequence[str], devices: int, nodes: int) -> None:
+def launch(arguments: Sequence[str], devices: int, nodes: int) -> None:
     """Let torchrun start processes on this machine, and wait for them.
 
     A process that dies ends the others.
@@ -221,7 +221,7 @@ def start(arguments: Sequence[str], devices: int, nodes: int) -> None:
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
     with (
         subprocess.Popen(command, env=environment) as process,
-        heeding(lambda _: process.terminate()),  # all that torchrun passes on
+        handling_signals(lambda _: process.terminate()),  # all that torchrun passes on
     ):
         failed = process.wait()
     if failed:

@@ -35,7 +35,7 @@ class WriteError(AstromorphError):
 
 
 @contextmanager
-def writing(path: str | Path, folder: str | Path) -> Iterator[None]:
+def explaining_write_errors(path: str | Path, folder: str | Path) -> Iterator[None]:
     """Name the file that is being written where the disk refuses it.
 
     Parameters
@@ -56,7 +56,7 @@ def writing(path: str | Path, folder: str | Path) -> Iterator[None]:
     except OSError as error:
         named = error.filename
         if named is None or _concerns(str(named), str(folder)):
-            raise WriteError(refused(path, error)) from error
+            raise WriteError(explain_write_error(path, error)) from error
         raise
 
 
@@ -67,7 +67,7 @@ def _concerns(named: str, folder: str) -> bool:
     )
 
 
-def refused(path: str | Path, error: OSError) -> str:
+def explain_write_error(path: str | Path, error: OSError) -> str:
     """Why a file cannot be written, and what to do."""
     folder = _existing(Path(path))
     if error.errno in FULL:
@@ -84,7 +84,7 @@ def refused(path: str | Path, error: OSError) -> str:
     return f"{path}: cannot be written ({reason}); mend that, {AGAIN}"
 
 
-def explained(error: BaseException) -> str | None:
+def explain_error(error: BaseException) -> str | None:
     """Words for an error of the machine; None for any other.
 
     Parameters
@@ -94,10 +94,10 @@ def explained(error: BaseException) -> str | None:
     """
     if isinstance(error, OSError) and error.errno not in (None, errno.ENOMEM):
         return _of_file(error)
-    return of_machine(error)
+    return is_machine_error(error)
 
 
-def of_machine(error: BaseException) -> str | None:
+def is_machine_error(error: BaseException) -> str | None:
     """The same for memory and devices alone, which no file can be blamed for."""
     kind, said = type(error).__name__, " ".join(str(error).split())
     if kind == "OutOfMemoryError":
@@ -126,7 +126,9 @@ def of_machine(error: BaseException) -> str | None:
 
 def _of_file(error: OSError) -> str | None:
     if error.filename is None:
-        return None if error.errno not in FULL else refused(os.getcwd(), error)
+        return (
+            None if error.errno not in FULL else explain_write_error(os.getcwd(), error)
+        )
     name = os.fsdecode(error.filename)
     if error.errno in GONE:
         return (
@@ -134,7 +136,7 @@ def _of_file(error: OSError) -> str | None:
             f"the list, {AGAIN}"
         )
     if error.errno in FULL:
-        return refused(name, error)
+        return explain_write_error(name, error)
     return f"{name}: cannot be read or written ({error.strerror}); mend that, {AGAIN}"
 
 

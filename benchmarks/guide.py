@@ -27,13 +27,13 @@ from astromorph import (
     ByolTrainer,
     PreparedImages,
     SkyAugmentation,
-    embeddings_of,
-    lessons_for,
+    auxiliary_task_for,
+    embed_images,
     prepared_images,
     start_from_sky,
 )
 from astromorph.byol.collapse import rank_me
-from astromorph.embedding.metrics import found_again, knn_score, whitened
+from astromorph.embedding.metrics import knn_score, retrieval, whiten
 from astromorph.settings.sections import AugmentationSettings
 from astromorph.sky.simulate import simulate
 
@@ -67,7 +67,7 @@ def from_sky(images: PreparedImages, lessons: bool) -> tuple[BYOL, dict[str, Any
     """What a recipe with the sky's weights is made of."""
     byol = BYOL(network())
     start_from_sky(byol)
-    teacher = lessons_for(images, byol, LESSONS) if lessons else None
+    teacher = auxiliary_task_for(images, byol, LESSONS) if lessons else None
     return byol, {"learning_rate": 3e-4, "teacher": teacher}
 
 
@@ -83,7 +83,7 @@ def recipes(images: PreparedImages) -> dict[str, Callable[[], ByolTrainer]]:
 
     def taught() -> ByolTrainer:
         byol = BYOL(network())
-        return ByolTrainer(byol, teacher=lessons_for(images, byol, LESSONS))
+        return ByolTrainer(byol, teacher=auxiliary_task_for(images, byol, LESSONS))
 
     weak = SkyAugmentation(
         AugmentationSettings(scale=(0.9, 1.1), contrast=0.1, gamma=0.1)
@@ -103,12 +103,12 @@ def recipes(images: PreparedImages) -> dict[str, Callable[[], ByolTrainer]]:
 
 def look(name: str, byol: BYOL, images: PreparedImages, seconds: float) -> None:
     """One line."""
-    vectors = embeddings_of(byol, images)
-    score = knn_score(whitened(vectors), images.column("label"), images.image_ids)
+    vectors = embed_images(byol, images)
+    score = knn_score(whiten(vectors), images.column("label"), images.image_ids)
     turned = images.images.rot90(1, (2, 3)).flip(3)
-    again = found_again(
-        embeddings_of(byol, turned, symmetry="none"),
-        embeddings_of(byol, images, symmetry="none"),
+    again = retrieval(
+        embed_images(byol, turned, symmetry="none"),
+        embed_images(byol, images, symmetry="none"),
     )
     print(
         f"| {name} | {rank_me(vectors):.1f} | {score.mean:.2f} | {again:.2f} "

@@ -27,7 +27,7 @@ from astropy.io import fits
 
 from astromorph.catalogue.validate import validate
 from astromorph.fits.facts import ImageFacts
-from astromorph.fits.image import write
+from astromorph.fits.image import write_image
 from astromorph.preprocessing.preprocess import preprocess
 from astromorph.settings.sections import Settings
 
@@ -68,7 +68,7 @@ def make(folder: Path, number: int) -> Path:
             pixel_scale_arcsec=1.8, object_name=f"B {k}", telescope="VLA",
             unit="Jy/beam", rest_frequency_hz=1.4e9,
         )  # fmt: skip
-        write(folder / f"{k}.fits", pixels, facts, 5.4)
+        write_image(folder / f"{k}.fits", pixels, facts, 5.4)
     datafile = folder / "list.txt"
     datafile.write_text("".join(f"{k}.fits\n" for k in range(number)))
     return datafile

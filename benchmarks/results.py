@@ -116,9 +116,9 @@ def make_tensors(folder: Path, ids: list[str], side: int) -> None:
 def make_model(path: Path) -> None:
     """A model file; the gallery wants its settings alone."""
     from astromorph.artefacts.model_file import ModelFile, save_model
-    from astromorph.byol.build import fresh
+    from astromorph.byol.build import seeded_byol
 
-    state = fresh(Settings(), 1).state_dict()
+    state = seeded_byol(Settings(), 1).state_dict()
     file = ModelFile(state, part_of(Settings(), "train"), 1, "{}", "0")
     save_model(path, file)
 

@@ -25,14 +25,14 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 
-from astromorph.catalogue.summary import kind_of
+from astromorph.catalogue.summary import reason_kind
 from astromorph.errors import FitsImageError
 from astromorph.fits import image as fits_image
 from astromorph.preprocessing.prepare import prepare
 from astromorph.settings.sections import DataSettings, PreprocessSettings
 
 SECONDS, MEGABYTES = 1.0, 200.0
-LARGEST_SEED = 600_000  # bytes
+MAX_SEED = 600_000  # bytes
 KEYWORDS = (
     b"NAXIS   ", b"NAXIS1  ", b"NAXIS2  ", b"NAXIS3  ", b"BITPIX  ", b"PCOUNT  ",
     b"GCOUNT  ", b"ZNAXIS1 ", b"ZNAXIS2 ", b"ZTILE1  ", b"ZTILE2  ", b"ZBITPIX ",
@@ -172,11 +172,11 @@ def memory_mb() -> float:
 def read(path: Path, rules: DataSettings) -> str:
     """What the program makes of a file: ok, or the reason."""
     try:
-        fits_image.describe([path], rules)
-        _, image = fits_image.read([path], rules)
+        fits_image.describe_image([path], rules)
+        _, image = fits_image.read_image([path], rules)
         prepare(image, PreprocessSettings())
     except FitsImageError as error:
-        return kind_of(str(error))[:60]
+        return reason_kind(str(error))[:60]
     return "an image"
 
 
@@ -196,7 +196,7 @@ def main() -> None:
         seeds = own_seeds(folder / "seeds")
         if options.seeds:
             more = [p for p in sorted(options.seeds.rglob("*.fit*")) if p.is_file()]
-            seeds += [p for p in more if p.stat().st_size < LARGEST_SEED]
+            seeds += [p for p in more if p.stat().st_size < MAX_SEED]
         contents = {path.name: path.read_bytes() for path in seeds}
         for path in seeds:
             read(path, choices[1])

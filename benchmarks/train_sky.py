@@ -17,15 +17,19 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from astromorph.atomic import replacing
+from astromorph.atomic import atomic_write
 from astromorph.byol.augment import SkyAugmentation
 from astromorph.byol.optimise import adamw, parameter_groups, warm_up_cosine
 from astromorph.byol.start_weights import WEIGHTS_FORMAT, WEIGHTS_VERSION, sky_file
 from astromorph.devices import Precision, choose_device, choose_precision
 from astromorph.models.encoders import Encoder, build_network
 from astromorph.settings.sections import NetworkSettings
-from astromorph.sky.training_set import Draft, Lessons, draw_lessons
-from astromorph.training.auxiliary_task import Teacher
+from astromorph.sky.training_set import (
+    DrawingRules,
+    LabelledImages,
+    draw_labelled_images,
+)
+from astromorph.training.auxiliary_task import AuxiliaryTask
 
 SIZE, BATCH, LEARNING_RATE = 64, 128, 1e-3
 LINES = 20  # of progress
@@ -41,8 +45,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=sky_file("amm").parent)
     given = parser.parse_args()
     start = time.perf_counter()
-    draft = Draft(seed=given.seed, size=SIZE)
-    lessons = draw_lessons(draft, given.images, given.processes)
+    draft = DrawingRules(seed=given.seed, size=SIZE)
+    lessons = draw_labelled_images(draft, given.images, given.processes)
     print(f"{len(lessons)} images drawn in {time.perf_counter() - start:.0f} s")
     for name in given.networks:
         encoder = learn(name, lessons, given.samples, given.seed)
@@ -58,19 +62,19 @@ def main() -> None:
             },
         }
         given.output.mkdir(parents=True, exist_ok=True)
-        with replacing(given.output / f"{name}.pt") as temporary:
+        with atomic_write(given.output / f"{name}.pt") as temporary:
             torch.save(values, temporary)
         digest = hashlib.sha256((given.output / f"{name}.pt").read_bytes()).hexdigest()
         print(f"wrote {given.output / name}.pt; `WITH_SKY` needs {digest[:16]}")
 
 
-def learn(name: str, lessons: Lessons, samples: int, seed: int) -> Encoder:
+def learn(name: str, lessons: LabelledImages, samples: int, seed: int) -> Encoder:
     """Train one network to tell what the images show."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     device = choose_device()
     encoder = build_network(name, NetworkSettings(), in_channels=1)
-    teacher = Teacher(lessons, encoder.features)
+    teacher = AuxiliaryTask(lessons, encoder.features)
     both = nn.ModuleList([encoder, teacher.head])
     both.to(device, memory_format=torch.channels_last).train()
     optimizer = adamw(parameter_groups(both), lr=LEARNING_RATE)

@@ -147,7 +147,7 @@ def evaluation() -> Figure:
         )
         axes.set(xticks=[], yticks=[], title=title, aspect="equal")
         plain = metrics.knn_score(vectors, names, groups).mean
-        white = metrics.knn_score(metrics.whitened(vectors), names, groups).mean
+        white = metrics.knn_score(metrics.whiten(vectors), names, groups).mean
         said = (
             f"effective rank {rank_me(vectors):.1f}\n"
             f"uniformity {metrics.uniformity(vectors):.2f}\n"

@@ -16,7 +16,7 @@ from PIL import Image
 
 HERE = Path(__file__).parent
 SIZE = (1280, 860)  # pixels of the browser's window
-MOST_BYTES = 300_000
+MAX_BYTES = 300_000
 GRAYS = (224, 112, 56, 28)  # in the palette; as many as fit into the bytes
 
 
@@ -97,7 +97,7 @@ def small(data: bytes) -> bytes:
         buffer = io.BytesIO()
         reduced = whole.quantize(palette=palette, dither=Image.Dither.NONE)
         reduced.save(buffer, format="PNG", optimize=True)
-        if buffer.tell() <= MOST_BYTES:
+        if buffer.tell() <= MAX_BYTES:
             break
     return buffer.getvalue()
 

@@ -7,7 +7,7 @@ import torch
 
 from astromorph import devices, memory
 from astromorph.datasets.tensor_datasets import CachedDataset, MappedDataset, gather
-from astromorph.devices import choose_precision, fits, on_device
+from astromorph.devices import choose_precision, fits_on_device, prefetch_to_device
 
 CPU = torch.device("cpu")
 
@@ -37,22 +37,22 @@ def test_what_was_measured_is_remembered(tmp_path, monkeypatch):
     for said in (True, False):
         memory.unlink(missing_ok=True)
         monkeypatch.setattr(devices, "_is_faster", lambda device, said=said: said)
-        assert devices.bfloat16_pays(CPU) is said
+        assert devices.bfloat16_is_faster(CPU) is said
         monkeypatch.setattr(devices, "_is_faster", lambda device, said=said: not said)
-        assert devices.bfloat16_pays(CPU) is said
+        assert devices.bfloat16_is_faster(CPU) is said
     (name,) = json.loads(memory.read_text())
     assert f"torch {torch.__version__}" in name
     memory.write_text("half a fi")
-    assert devices.bfloat16_pays(CPU) is True
+    assert devices.bfloat16_is_faster(CPU) is True
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
-    assert devices.bfloat16_pays(CPU) is True
+    assert devices.bfloat16_is_faster(CPU) is True
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 def test_batches_come_in_order(device):
     """On the CPU at once, elsewhere made ahead by a thread."""
     parts = [torch.tensor([k, k + 1]) for k in range(0, 20, 2)]
-    made = on_device(lambda k: k.float(), parts, torch.device(device))
+    made = prefetch_to_device(lambda k: k.float(), parts, torch.device(device))
     found = list(made)
     assert [k.tolist() for k, _ in found] == [part.tolist() for part in parts]
     assert all(images.device.type == device for _, images in found)
@@ -65,8 +65,8 @@ def test_an_error_while_making_a_batch_arrives():
         raise OSError("disk gone")
 
     with pytest.raises(OSError, match="disk gone"):
-        list(on_device(broken, [torch.tensor([0])] * 4, torch.device("meta")))
-    assert not fits(torch.ones(2), CPU)
+        list(prefetch_to_device(broken, [torch.tensor([0])] * 4, torch.device("meta")))
+    assert not fits_on_device(torch.ones(2), CPU)
 
 
 def test_images_stay_in_their_files_where_memory_is_small(prepared):

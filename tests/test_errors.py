@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from astromorph.artefacts.model_file import ModelFile, save_model
-from astromorph.atomic import keep_last, replacing, replacing_folder
-from astromorph.byol.build import fresh, load_model
+from astromorph.atomic import atomic_folder, atomic_write, keep_previous
+from astromorph.byol.build import load_model, seeded_byol
 from astromorph.catalogue.split import split
-from astromorph.errors import WriteError, explained, refused
+from astromorph.errors import WriteError, explain_error, explain_write_error
 from astromorph.preprocessing.preprocess import preprocess
 from astromorph.settings.loading import parse
 from astromorph.settings.steps import part_of
@@ -99,7 +99,7 @@ def model(settings, tmp_path_factory) -> Path:
         {"network_name": "amm", "network_settings": {"weights": "random"}}, ""
     )
     path = tmp_path_factory.mktemp("model") / "model.pt"
-    state = fresh(rules, 1).state_dict()
+    state = seeded_byol(rules, 1).state_dict()
     save_model(path, ModelFile(state, part_of(rules, "train"), 1, "", ""))
     return path
 
@@ -277,34 +277,36 @@ def test_a_device_that_goes_away_costs_nothing(sky, model, tmp_path):
 )
 def test_errors_of_the_machine_have_a_remedy(error, words):
     """Each says what to do."""
-    said = explained(error)
+    said = explain_error(error)
     assert words in said
     assert "run the same again" in said
 
 
 def test_errors_of_the_program_are_not_explained_away():
     """They keep their traceback."""
-    assert explained(ValueError("a bug")) is None
-    assert explained(OSError("a text alone")) is None
+    assert explain_error(ValueError("a bug")) is None
+    assert explain_error(OSError("a text alone")) is None
 
 
 def test_an_error_about_another_file_keeps_its_name(tmp_path):
     """What is read while something is written is not blamed on the latter."""
-    with pytest.raises(FileNotFoundError), replacing(tmp_path / "out" / "a"):
+    with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "out" / "a"):
         (tmp_path / "absent").read_text()
     broken = pytest.raises(WriteError, match="b: cannot be written")
-    with broken, replacing_folder(tmp_path / "out" / "b"):
+    with broken, atomic_folder(tmp_path / "out" / "b"):
         raise OSError(errno.EIO, "Input/output error")
-    assert "share of it" in refused(tmp_path / "c", OSError(errno.EDQUOT, "Quota"))
+    assert "share of it" in explain_write_error(
+        tmp_path / "c", OSError(errno.EDQUOT, "Quota")
+    )
 
 
 def test_the_last_good_file_has_a_second_name(tmp_path):
     """Deleting the first one, as Snakemake does, leaves it; a new one replaces it."""
     path = tmp_path / "a.pt"
     for text in ("one", "two"):
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text(text)
-        keep_last(path)
+        keep_previous(path)
         assert os.stat(path).st_ino == os.stat(tmp_path / ".last" / "a.pt").st_ino
         path.unlink()
         assert (tmp_path / ".last" / "a.pt").read_text() == text

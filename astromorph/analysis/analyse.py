@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astromorph.analysis import clusters, neighbours
-from astromorph.analysis.layout_2d import FEWEST, flat_map
+from astromorph.analysis.layout_2d import FEWEST, layout_2d
 from astromorph.analysis.space import fit_space
 from astromorph.artefacts import tables as artefacts
 from astromorph.artefacts.analysis_file import (
@@ -22,7 +22,7 @@ from astromorph.artefacts.analysis_file import (
     Analysis,
     write_analysis,
 )
-from astromorph.atomic import replacing
+from astromorph.atomic import atomic_write
 from astromorph.errors import AstromorphError
 from astromorph.pages.html import write_page
 from astromorph.provenance import versions
@@ -94,11 +94,11 @@ def analyse(
 
     embedded = read_embedded(catalogue, split, embeddings)
     with threadpool_limits(1):
-        analysis, result = analysed(embedded, settings, threads)
+        analysis, result = analyse_embeddings(embedded, settings, threads)
     result["settings"] = part_of(settings, "analyse")
     result["versions"] = versions() | {name: version(name) for name in PACKAGES}
     write_analysis(output, analysis)
-    with replacing(summary) as temporary:
+    with atomic_write(summary) as temporary:
         temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
     paths = dict(zip(embedded.image_ids, embedded.paths, strict=True))
     write_page(page, "analysis.html", result=result, paths=paths)
@@ -118,7 +118,7 @@ def read_embedded(
     image_ids, paths = [], []
     parts: list[Vectors] = []
     waiting: list[Vectors] = []  # views that keep their whole shard in memory
-    for row, vector in artefacts.embedded_rows(catalogue, split, embeddings):
+    for row, vector in artefacts.rows_with_embeddings(catalogue, split, embeddings):
         image_ids.append(row["image_id"])
         paths.append(row["path"])
         waiting.append(vector)
@@ -135,7 +135,7 @@ def read_embedded(
     return Embedded(tuple(image_ids), tuple(paths), np.concatenate(parts))
 
 
-def analysed(
+def analyse_embeddings(
     embedded: Embedded, settings: Settings, threads: int = 0
 ) -> tuple[Analysis, dict[str, Any]]:
     """What `analyse` finds, and how.
@@ -162,15 +162,17 @@ def analysed(
     plane = np.zeros((len(points), 2), np.float32)
     plane[:, : components.shape[1]] = components[:, :2]
     LOG.info("%d images in %d components", *points.shape)
-    indices, distances = neighbours.nearest(points, rules.neighbours, seed, threads)
+    indices, distances = neighbours.nearest_neighbours(
+        points, rules.neighbours, seed, threads
+    )
     near = neighbours.near_duplicates(indices, distances)
     scores, ranks = neighbours.outlier_scores(components, indices)
     places = plane
     if rules.map == "umap":
-        places = flat_map(points, plane, rules, seed, threads)
+        places = layout_2d(points, plane, rules, seed, threads)
     labels, found = _clustered(points, rules, seed)
     chosen = labels[rules.cluster_by]
-    middle, odd = clusters.roles(points, chosen)
+    middle, odd = clusters.member_roles(points, chosen)
     ids = embedded.image_ids
     analysis = Analysis(
         image_ids=ids,
@@ -220,7 +222,7 @@ def _name_members(
     ids: Sequence[str],
 ) -> None:
     """Note of each cluster its representative and its odd member."""
-    middle, odd = clusters.roles(points, labels)
+    middle, odd = clusters.member_roles(points, labels)
     for k, cluster in enumerate(found):
         cluster["representative"] = ids[middle[k]]
         cluster["odd"] = ids[odd[k]] if k in odd else None
@@ -250,7 +252,9 @@ def _clustered(
 
     refits = {KMEANS: again, HDBSCAN: crowds_again}
     methods = {
-        name: _said(labels[name], clusters.trust(points, labels[name], refit, seed))
+        name: _said(
+            labels[name], clusters.measure_trust(points, labels[name], refit, seed)
+        )
         for name, refit in refits.items()
     }
     return labels, {

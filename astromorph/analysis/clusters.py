@@ -82,7 +82,7 @@ def choose_number(points: Points, most: int, seed: int) -> dict[int, float]:
     dict of int to float
         Empty where there are too few points for two clusters.
     """
-    sample = points[drawn(len(points), SAMPLE, seed)]
+    sample = points[sample_indices(len(points), SAMPLE, seed)]
     last = min(most, int(np.sqrt(len(points))), _different(sample, most + 1) - 1)
     numbers = range(2, last + 1)
     found: dict[int, float] = {}
@@ -121,7 +121,7 @@ def hdbscan(points: Points, smallest: int, seed: int) -> "Labels":
     if len(points) < 2 * smallest or _different(points, 2) < 2:
         return np.full(len(points), -1, np.int32)
     leading = np.ascontiguousarray(points[:, :LEADING], np.float64)
-    sample = drawn(len(points), CROWDED, seed)
+    sample = sample_indices(len(points), CROWDED, seed)
     enough = max(2, round(smallest * len(sample) / len(points)))
     fit = HDBSCAN(min_cluster_size=enough, algorithm="kd_tree", copy=True)
     labels = fit.fit_predict(leading[sample])
@@ -144,7 +144,9 @@ def by_size(labels: NDArray[Any]) -> "Labels":
     return np.array([renamed.get(int(label), -1) for label in labels], np.int32)
 
 
-def trust(points: Points, labels: "Labels", again: "Grouping", seed: int) -> Trust:
+def measure_trust(
+    points: Points, labels: "Labels", again: "Grouping", seed: int
+) -> Trust:
     """Silhouettes (Rousseeuw 1987) and stability under resampling (Hennig 2007).
 
     Parameters
@@ -189,7 +191,7 @@ def silhouettes(
     number = int(labels.max(initial=-1)) + 1
     each: list[float | None] = [None] * number
     clustered = np.flatnonzero(labels >= 0)
-    chosen = clustered[drawn(len(clustered), SILHOUETTES, seed)]
+    chosen = clustered[sample_indices(len(clustered), SILHOUETTES, seed)]
     here = labels[chosen]
     if not 2 <= len(np.unique(here)) < len(here):
         return None, each
@@ -199,7 +201,9 @@ def silhouettes(
     return float(values.mean()), each
 
 
-def roles(points: Points, labels: "Labels") -> tuple[dict[int, int], dict[int, int]]:
+def member_roles(
+    points: Points, labels: "Labels"
+) -> tuple[dict[int, int], dict[int, int]]:
     """Of each cluster the image nearest to its centre, and the one farthest from it.
 
     Returns
@@ -220,7 +224,7 @@ def roles(points: Points, labels: "Labels") -> tuple[dict[int, int], dict[int, i
     return representatives, odd
 
 
-def drawn(number: int, most: int, seed: int) -> NDArray[np.int64]:
+def sample_indices(number: int, most: int, seed: int) -> NDArray[np.int64]:
     """Which of `number` are in a sample of at most `most`, in order."""
     if number <= most:
         return np.arange(number)
@@ -237,7 +241,7 @@ def _refitted(
     number = int(labels.max(initial=-1)) + 1
     agreements: list[float] = []
     by_cluster: list[list[float]] = [[] for _ in range(number)]
-    sample = drawn(len(points), SAMPLE, seed)
+    sample = sample_indices(len(points), SAMPLE, seed)
     if number == 0 or len(sample) < 4:
         return agreements, by_cluster
     halves = list(_halves(sample, seed))

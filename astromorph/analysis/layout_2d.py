@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from astromorph.analysis.clusters import drawn
-from astromorph.analysis.neighbours import nearest
+from astromorph.analysis.clusters import sample_indices
+from astromorph.analysis.neighbours import nearest_neighbours
 
 if TYPE_CHECKING:
     from astromorph.settings.sections import AnalysisSettings
@@ -23,7 +23,7 @@ ROWS_AT_A_TIME = 4096
 SPREAD = 10.0  # UMAP begins with coordinates of this size
 
 
-def flat_map(
+def layout_2d(
     points: Points,
     plane: Points,
     rules: "AnalysisSettings",
@@ -56,7 +56,7 @@ def flat_map(
     """
     if len(points) < FEWEST or len(np.unique(points, axis=0)) < FEWEST:
         return plane
-    sample = drawn(len(points), rules.map_sample, seed)
+    sample = sample_indices(len(points), rules.map_sample, seed)
     places = _umap(points[sample], plane[sample], rules, seed, threads)
     if len(sample) == len(points):
         return places
@@ -75,7 +75,7 @@ def _umap(
     threads: int,
 ) -> Points:
     neighbours = min(rules.map_neighbours, len(points) - 1)
-    indices, distances = nearest(points, neighbours - 1, seed, threads)
+    indices, distances = nearest_neighbours(points, neighbours - 1, seed, threads)
     own = np.arange(len(points))[:, None]
     # UMAP counts a point among its own neighbours.
     indices = np.hstack([own, indices]).astype(np.int32)

@@ -17,7 +17,7 @@ BY_CHANCE = 1.0  # pairs that a set without near-duplicates may be said to have
 SAME = 1e-4  # distance below which two images are equal but for rounding
 
 
-def nearest(
+def nearest_neighbours(
     points: Points,
     number: int,
     seed: int,
@@ -70,7 +70,9 @@ def nearest(
     return _measured(points, indices)
 
 
-def nearest_to(point: Points, points: Points, number: int) -> "tuple[Places, Points]":
+def nearest_to_point(
+    point: Points, points: Points, number: int
+) -> "tuple[Places, Points]":
     """The nearest points `(M,)` to one `(K,)`, and their distances `(M,)`."""
     distances = np.linalg.norm(points - point, axis=1)
     order = np.argsort(distances, kind="stable")[:number]
@@ -91,7 +93,7 @@ def near_duplicates(indices: "Places", distances: Points) -> "list[list[int]]":
     Parameters
     ----------
     indices, distances : ndarray, shape (N, M)
-        As `nearest` gives them.
+        As `nearest_neighbours` gives them.
 
     Returns
     -------

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from astromorph.analysis.analyse import read_embedded
-from astromorph.analysis.neighbours import SAME, nearest_to
+from astromorph.analysis.neighbours import SAME, nearest_to_point
 from astromorph.analysis.space import fit_space
-from astromorph.analysis.strip import Panel, draw_strip
+from astromorph.analysis.strip import StripPanel, draw_strip
 from astromorph.artefacts import tables as artefacts
 from astromorph.artefacts.analysis_file import read_analysis
 from astromorph.artefacts.embeddings import read_embeddings
@@ -25,17 +25,17 @@ from astromorph.datasets.tensor_datasets import CachedDataset, ImageSet, NativeD
 from astromorph.embedding.embed import embed
 from astromorph.errors import AstromorphError, FitsImageError
 from astromorph.filelist.entries import Entry
-from astromorph.filelist.shards import HEAD
+from astromorph.filelist.shards import HEAD_ROWS
 from astromorph.fits import image as fits_image
 from astromorph.preprocessing.list_wide import (
-    Reference,
+    ListReference,
+    check_channels,
     find_reference,
-    reference_of,
-    refuse_others,
+    make_reference,
 )
 from astromorph.preprocessing.prepare import prepare
 from astromorph.settings.loading import parse
-from astromorph.settings.sections import InferenceOptions, Settings
+from astromorph.settings.sections import InferenceSettings, Settings
 
 Vectors = NDArray[np.float32]
 
@@ -113,7 +113,7 @@ def similar(
     rules = _analysis_settings(run.summary).analysis_settings
     space = fit_space(embedded.vectors, rules.whiten, rules.components)
     points = space.place(embedded.vectors)
-    indices, distances = nearest_to(space.place(vector)[0], points, top)
+    indices, distances = nearest_to_point(space.place(vector)[0], points, top)
     found = [embedded.image_ids[k] for k in indices.tolist()]
     rows = _rows(run, found, distances.tolist())
     _say_itself(paths, rows)
@@ -139,10 +139,10 @@ def _reference(
     paths: Sequence[str],
     datafile: str | None,
     channels: int,
-) -> Reference:
+) -> ListReference:
     """What all images of the run have in common."""
     if settings.preprocess_settings.stretch_scope == "image":
-        return Reference(channels)
+        return ListReference(channels)
     if datafile:
         return find_reference(settings, datafile)
     if len(paths) > 1:
@@ -150,19 +150,19 @@ def _reference(
             "all images of this run have one brightness scale, which is found from its "
             "file list: name the list with --datafile"
         )
-    rows = islice(artefacts.read_csv(run.catalogue), HEAD)
+    rows = islice(artefacts.read_csv(run.catalogue), HEAD_ROWS)
     head = [Entry(row["image_id"], row["path"], row["path"]) for row in rows]
-    return reference_of(settings, head, run.catalogue)
+    return make_reference(settings, head, run.catalogue)
 
 
 def _prepared(
-    paths: Sequence[str], settings: Settings, reference: Reference
+    paths: Sequence[str], settings: Settings, reference: ListReference
 ) -> Vectors:
     """The image `(C, H, W)` as a shard of the run would hold it."""
     rules = settings.preprocess_settings
     try:
-        facts, image = fits_image.read(paths, settings.data_settings)
-        refuse_others(facts.channels, reference)
+        facts, image = fits_image.read_image(paths, settings.data_settings)
+        check_channels(facts.channels, reference)
         prepared = prepare(image, rules, reference.scale)
     except FitsImageError as error:
         raise AstromorphError(f"{' '.join(paths)}: {error}") from None
@@ -187,7 +187,7 @@ def _embedded(run: Run, first: TensorShard, pixels: Vectors) -> Vectors:
     known = _known_vector(run, first.image_ids[0])
     size = max(float(np.linalg.norm(known)), 1e-6)
     for symmetry in ("d4", "none"):
-        rules = InferenceOptions(symmetry=symmetry)
+        rules = InferenceSettings(symmetry=symmetry)
         again = embed(byol, _set_of(first.each()[0].float(), stacksize), rules)[0]
         if np.linalg.norm(again - known) <= ALIKE * size:
             return embed(byol, _set_of(torch.from_numpy(pixels), stacksize), rules)
@@ -288,8 +288,8 @@ def _draw(
         for image_id, image in zip(shard.image_ids, shard.each(), strict=True):
             if image_id in wanted:
                 images[image_id] = image.float().numpy()
-    panels = [Panel(pixels, (Path(paths[0]).name, "the image asked for"))]
+    panels = [StripPanel(pixels, (Path(paths[0]).name, "the image asked for"))]
     for row in rows:
         name, distance = Path(row["path"]).name, row["distance"]
-        panels.append(Panel(images[row["image_id"]], (name, f"{distance}")))
+        panels.append(StripPanel(images[row["image_id"]], (name, f"{distance}")))
     draw_strip(output, panels)

@@ -15,8 +15,8 @@ Vectors = NDArray[np.float32]
 TINY = 1e-6  # what float32 embeddings of equal images differ by
 ROWS_AT_A_TIME = 8192
 ROWS_PER_COMPONENT = 4
-FEWEST_COMPONENTS = 8
-FEWEST_ANGULAR = 3  # in fewer dimensions a direction says too little
+MIN_COMPONENTS = 8
+MIN_ANGULAR = 3  # in fewer dimensions a direction says too little
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Space:
     @property
     def angular(self) -> bool:
         """Whether points have length 1."""
-        return int(self.axes.shape[1]) >= FEWEST_ANGULAR
+        return int(self.axes.shape[1]) >= MIN_ANGULAR
 
     def place(self, vectors: Vectors) -> Vectors:
         """Points of embeddings, also of others than the space was made from.
@@ -109,7 +109,7 @@ def fit_space(vectors: Vectors, whiten: float, components: int) -> Space:
     size = float(np.sqrt(np.mean(mean**2) * len(mean)))
     if not len(deviations) or deviations[0] <= TINY * size or total == 0:
         return Space(mean, np.zeros((len(mean), 1)), 1.0, np.zeros(1))
-    most = min(components, max(FEWEST_COMPONENTS, len(vectors) // ROWS_PER_COMPONENT))
+    most = min(components, max(MIN_COMPONENTS, len(vectors) // ROWS_PER_COMPONENT))
     kept = min(most, int(np.count_nonzero(deviations > TINY * deviations[0])))
     scale = deviations[:kept] ** -whiten
     typical = float(np.sqrt(((deviations[:kept] * scale) ** 2).sum()))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from astromorph.atomic import replacing
+from astromorph.atomic import atomic_write
 from astromorph.pages.thumbnail import thumbnail
 
 PER_ROW = 7
@@ -17,7 +17,7 @@ INCHES, DOTS_PER_INCH = 1.9, 120
 
 
 @dataclass(frozen=True, slots=True)
-class Panel:
+class StripPanel:
     """One picture and the lines below it.
 
     Attributes
@@ -32,7 +32,7 @@ class Panel:
     lines: tuple[str, ...]
 
 
-def draw_strip(path: str | Path, panels: Sequence[Panel]) -> None:
+def draw_strip(path: str | Path, panels: Sequence[StripPanel]) -> None:
     """Write pictures side by side as PNG, the first one framed.
 
     Parameters
@@ -60,13 +60,13 @@ def draw_strip(path: str | Path, panels: Sequence[Panel]) -> None:
         for edge in place.spines.values():
             edge.set(color="#d55e00" if number == 0 else "#d8dee4")
             edge.set_linewidth(3 if number == 0 else 1)
-        text = "\n".join(map(shortened, panel.lines))
+        text = "\n".join(map(shorten, panel.lines))
         place.set_xlabel(text, fontsize=8, parse_math=False)
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH)
 
 
-def shortened(text: str) -> str:
+def shorten(text: str) -> str:
     """A line that fits below a picture; its end tells files apart and stays."""
     shown = "".join(c if c.isprintable() else "?" for c in text)
     if len(shown) <= LETTERS:

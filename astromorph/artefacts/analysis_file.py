@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from astromorph.atomic import replacing
+from astromorph.atomic import atomic_write
 from astromorph.errors import AstromorphError
 
 ANALYSIS_COLUMNS = (
@@ -101,7 +101,7 @@ def write_analysis(path: str | Path, analysis: Analysis) -> None:
         "neighbour_distances": distances.cast(pa.list_(pa.float32())),
         "duplicate_ids": pa.array(analysis.duplicates, type=texts),
     }
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         pq.write_table(pa.table(columns), temporary, row_group_size=ROWS_AT_A_TIME)
 
 

@@ -13,9 +13,9 @@ from astromorph.artefacts.table_columns import Column
 INTEGER = re.compile(r"[+-]?(0|[1-9]\d*)", re.ASCII)
 NUMBER = re.compile(r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 NO_NUMBER = frozenset({"", "nan"})
-LARGEST_INTEGER = 2**63 - 1
+MAX_INTEGER = 2**63 - 1
 EXACT_INTEGER = 2**53  # up to here a 64-bit number holds every integer
-LONGEST_TEXT = 4096  # characters; a path of Linux has no more
+MAX_TEXT_LENGTH = 4096  # characters; a path of Linux has no more
 CUT = "..."
 AT_A_TIME = 2048  # vectors that are text at one time
 
@@ -68,7 +68,7 @@ class Profile:
         kind = self.column.kind
         numeric = self.numbers and (self.some or not self.free)
         if self.free or kind not in ("text", "ids"):
-            limit = LARGEST_INTEGER if self.integers else EXACT_INTEGER
+            limit = MAX_INTEGER if self.integers else EXACT_INTEGER
             if not numeric or self.largest > limit:
                 kind = "text"
             elif self.free or kind == "integer":

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from astromorph.atomic import replacing
+from astromorph.atomic import atomic_write
 from astromorph.errors import AstromorphError
 
 EMBEDDING_PREFIX = "emb_"
@@ -41,7 +41,7 @@ def write_embeddings(path: str | Path, embeddings: Embeddings) -> None:
     }
     for k in range(vectors.shape[1]):
         columns[f"{EMBEDDING_PREFIX}{k}"] = pa.array(vectors[:, k], type=pa.float32())
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         pq.write_table(pa.table(columns), temporary)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from astromorph.artefacts.tensor_shard import load_plain, save_plain
+from astromorph.artefacts.tensor_shard import load_values, save_values
 from astromorph.provenance import versions
 
 MODEL_FORMAT = "astromorph-model"
@@ -48,7 +48,7 @@ class ModelFile:
 
 def save_model(path: str | Path, model: ModelFile) -> None:
     """Write a model file, whole or not at all."""
-    save_plain(
+    save_values(
         path,
         {
             "format": MODEL_FORMAT,
@@ -81,5 +81,5 @@ def read_model_file(path: str | Path) -> ModelFile:
     AstromorphError
         The file is missing, damaged, pickled, or of another format version.
     """
-    values = load_plain(path, MODEL_FORMAT, MODEL_VERSION, REMEDY)
+    values = load_values(path, MODEL_FORMAT, MODEL_VERSION, REMEDY)
     return ModelFile(**{name: values[name] for name in ModelFile.__dataclass_fields__})

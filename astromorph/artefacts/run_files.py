@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class RunFiles:
     """Where the files of a run lie.
 
     Attributes

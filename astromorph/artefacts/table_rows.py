@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from astromorph.artefacts import tables as artefacts
 from astromorph.artefacts.analysis_file import Analysis, read_analysis_parts
-from astromorph.artefacts.cells import LONGEST_TEXT, Profile
+from astromorph.artefacts.cells import MAX_TEXT_LENGTH, Profile
 from astromorph.artefacts.embeddings import embedding_length
 from astromorph.artefacts.table_columns import (
     ANALYSED,
@@ -136,7 +136,9 @@ def blocks(inputs: Inputs) -> Iterator[Block]:
         The files do not belong together.
     """
     names = listed_names(artefacts.list_columns(inputs.catalogue))
-    rows = artefacts.embedded_rows(inputs.catalogue, inputs.split, inputs.embeddings)
+    rows = artefacts.rows_with_embeddings(
+        inputs.catalogue, inputs.split, inputs.embeddings
+    )
     fates = artefacts.read_csv(inputs.split, SPLIT_COLUMNS)
     for analysis in read_analysis_parts(inputs.analysis):
         taken = list(itertools.islice(rows, len(analysis)))
@@ -226,11 +228,11 @@ def width(output: str | Path, column: Column, longest: int) -> int:
     Returns
     -------
     int
-        From 2, as one character is another type in some readers, to `LONGEST_TEXT`.
+        From 2, as one character is another type in some readers, to `MAX_TEXT_LENGTH`.
     """
-    if longest > LONGEST_TEXT:
+    if longest > MAX_TEXT_LENGTH:
         LOG.warning(
             "%s: texts of more than %d characters are cut in `%s`; embeddings.csv and "
-            "embeddings.parquet have them whole", output, LONGEST_TEXT, column.name,
+            "embeddings.parquet have them whole", output, MAX_TEXT_LENGTH, column.name,
         )  # fmt: skip
-    return max(2, min(longest, LONGEST_TEXT))
+    return max(2, min(longest, MAX_TEXT_LENGTH))

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astromorph.artefacts.embeddings import read_embeddings
-from astromorph.atomic import replacing
+from astromorph.atomic import atomic_write
 from astromorph.errors import AstromorphError
 
 Status = Literal["ok", "warning", "rejected"]
@@ -100,7 +100,7 @@ def write_csv(
     """
     known = set(columns)
     with (
-        replacing(path) as temporary,
+        atomic_write(path) as temporary,
         open(temporary, "w", newline="", encoding="utf-8") as file,
     ):
         file.write(csv_line(columns))
@@ -145,7 +145,7 @@ def spreadsheet_safe(text: str) -> str:
     return text
 
 
-def restored(text: str) -> str:
+def undo_spreadsheet_safe(text: str) -> str:
     """What `spreadsheet_safe` was given."""
     if text[:1] == "'":
         rest = text.lstrip("'")
@@ -176,7 +176,9 @@ def read_csv(path: str | Path, columns: Sequence[str] = ()) -> Iterator[dict[str
     try:
         with open(path, newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
-            reader.fieldnames = [restored(name) for name in reader.fieldnames or ()]
+            reader.fieldnames = [
+                undo_spreadsheet_safe(name) for name in reader.fieldnames or ()
+            ]
             missing = [c for c in columns if c not in (reader.fieldnames or ())]
             if missing:
                 raise AstromorphError(
@@ -184,7 +186,7 @@ def read_csv(path: str | Path, columns: Sequence[str] = ()) -> Iterator[dict[str
                     "remove the file and run the step that writes it again"
                 )
             for row in reader:
-                yield {name: restored(cell) for name, cell in row.items()}
+                yield {name: undo_spreadsheet_safe(cell) for name, cell in row.items()}
     except FileNotFoundError:
         raise AstromorphError(
             f"{path}: no such file; run the step that writes it first"
@@ -194,7 +196,7 @@ def read_csv(path: str | Path, columns: Sequence[str] = ()) -> Iterator[dict[str
 def csv_columns(path: str | Path) -> list[str]:
     """The header of a CSV file."""
     with open(path, newline="", encoding="utf-8") as file:
-        return [restored(name) for name in next(csv.reader(file), [])]
+        return [undo_spreadsheet_safe(name) for name in next(csv.reader(file), [])]
 
 
 def list_columns(catalogue: str | Path) -> list[str]:
@@ -202,7 +204,7 @@ def list_columns(catalogue: str | Path) -> list[str]:
     return [c for c in csv_columns(catalogue) if c not in CATALOGUE_COLUMNS]
 
 
-def embedded_rows(
+def rows_with_embeddings(
     catalogue: str | Path, split: str | Path, embeddings: Sequence[str | Path]
 ) -> Iterator[tuple[dict[str, str], NDArray[np.float32]]]:
     """Catalogue rows that have an embedding, each with its own, shard by shard.

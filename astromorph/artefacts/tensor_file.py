@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from astromorph.atomic import replacing
+from astromorph.atomic import atomic_write
 
 SHARD_FORMAT = "astromorph-tensors"
 SHARD_VERSION = 2
@@ -67,7 +67,7 @@ def save_tensors(path: str | Path, values: dict[str, Any]) -> None:
     arrays: list[Sequence[NDArray[Any]]] = []
     pickled = b"\x80\x02" + _pickled(values, arrays) + b"."
     with (
-        replacing(path) as temporary,
+        atomic_write(path) as temporary,
         open(temporary, "wb") as file,
         zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
     ):

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from astromorph.artefacts.tensor_file import SHARD_FORMAT, SHARD_VERSION
-from astromorph.atomic import on_disk, replacing
-from astromorph.errors import AstromorphError, of_machine
+from astromorph.atomic import atomic_write, sync_to_disk
+from astromorph.errors import AstromorphError, is_machine_error
 
 ALMOST_NONE = 2**20  # bytes that a disk may have left when it is called full
 
@@ -82,7 +82,7 @@ class TensorShard:
         ]
 
 
-def save_plain(path: str | Path, values: dict[str, Any]) -> None:
+def save_values(path: str | Path, values: dict[str, Any]) -> None:
     """Write tensors and plain values to a ``.pt`` file, whole or not at all.
 
     Raises
@@ -90,10 +90,10 @@ def save_plain(path: str | Path, values: dict[str, Any]) -> None:
     WriteError
         The disk is full, or may not be written to.
     """
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         try:
             torch.save(values, temporary)
-            on_disk(temporary)
+            sync_to_disk(temporary)
         except RuntimeError as error:  # torch's writer does not say what the disk said
             if "inline_container" not in str(error):
                 raise
@@ -102,7 +102,7 @@ def save_plain(path: str | Path, values: dict[str, Any]) -> None:
             raise OSError(number, os.strerror(number)) from error
 
 
-def load_plain(
+def load_values(
     path: str | Path, kind: str, version: int, remedy: str
 ) -> dict[str, Any]:
     """Read a ``.pt`` file of tensors and plain values, mapped into memory.
@@ -139,7 +139,7 @@ def load_plain(
             "its weights over)"
         ) from None
     except (RuntimeError, OSError, ValueError, EOFError, KeyError) as error:
-        if of_machine(error):
+        if is_machine_error(error):
             raise
         reason = str(error).splitlines()[0][:200] if str(error) else "damaged"
         raise AstromorphError(
@@ -166,7 +166,7 @@ def read_shard(path: str | Path) -> TensorShard:
     AstromorphError
         The file is no tensor shard of this version.
     """
-    values = load_plain(
+    values = load_values(
         path, SHARD_FORMAT, SHARD_VERSION, "remove it and run preprocess again"
     )
     return TensorShard(

@@ -14,9 +14,9 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from astromorph.settings.sections import AugmentationSettings
 
-LARGEST_BOX = 1 / 3  # side of what is erased over that of the image
+MAX_BOX = 1 / 3  # side of what is erased over that of the image
 SLACK = 1e-3  # beyond 0 and 1, by rounding and resampling
-FEWEST_SIDE = 32  # pixels from which on some of them tell the median
+MIN_SIDE = 32  # pixels from which on some of them tell the median
 
 
 class SkyAugmentation:
@@ -119,7 +119,7 @@ class SkyAugmentation:
             align_corners=False,
         ).clamp_(0, 1)
         views = views ** self._exponents(len(images)).to(images)
-        views = self._brightness(blurred(views, self._blurs(len(images))))
+        views = self._brightness(gaussian_blur(views, self._blurs(len(images))))
         views = self._erased(views)
         if self.settings.noise:
             views = views + self._missing_noise(views) * self._normal(views)
@@ -180,7 +180,7 @@ class SkyAugmentation:
         inside = drawn[:, 4, None, None] < share
         for k, axis in enumerate((1, 2)):
             length = views.shape[axis + 1]
-            wide = (drawn[:, k] * LARGEST_BOX * length)[:, None]
+            wide = (drawn[:, k] * MAX_BOX * length)[:, None]
             first = (drawn[:, k + 2] * length)[:, None] - wide / 2
             place = torch.arange(length, device=views.device)[None]
             within = (place >= first) & (place <= first + wide)
@@ -220,11 +220,11 @@ def _grid(matrices: Tensor, height: int, width: int) -> Tensor:
 
 def _level(views: Tensor) -> Tensor:
     """The median `(N, C, 1, 1)` of every fourth pixel, which is close enough."""
-    some = views[:, :, ::2, ::2] if min(views.shape[2:]) >= FEWEST_SIDE else views
+    some = views[:, :, ::2, ::2] if min(views.shape[2:]) >= MIN_SIDE else views
     return some.flatten(2).median(dim=2).values[..., None, None]
 
 
-def blurred(images: Tensor, sigma: Tensor) -> Tensor:
+def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
     """Convolve each image with a Gaussian beam of its own.
 
     Parameters
@@ -244,7 +244,7 @@ def blurred(images: Tensor, sigma: Tensor) -> Tensor:
     --------
     >>> point = torch.zeros(1, 1, 9, 9)
     >>> point[0, 0, 4, 4] = 1.0
-    >>> found = blurred(point, torch.tensor([1.0]))
+    >>> found = gaussian_blur(point, torch.tensor([1.0]))
     >>> round(float(found.max()), 3), round(float(found.sum()), 3)
     (0.159, 1.0)
     """

@@ -7,7 +7,7 @@ import torch
 
 from astromorph.artefacts.model_file import REMEDY, ModelFile, read_model_file
 from astromorph.byol.byol import BYOL
-from astromorph.errors import AstromorphError, of_machine
+from astromorph.errors import AstromorphError, is_machine_error
 from astromorph.models.encoders import build_network
 from astromorph.provenance import digest
 from astromorph.settings.loading import parse
@@ -15,7 +15,7 @@ from astromorph.settings.sections import Settings
 from astromorph.settings.steps import part_of
 
 
-def build(settings: Settings, in_channels: int) -> BYOL:
+def build_byol(settings: Settings, in_channels: int) -> BYOL:
     """The model that the settings describe, with fresh random weights."""
     network = build_network(
         settings.network_name, settings.network_settings, in_channels
@@ -31,23 +31,23 @@ def build(settings: Settings, in_channels: int) -> BYOL:
     )
 
 
-def untrained(model: ModelFile) -> BYOL:
+def initial_byol(model: ModelFile) -> BYOL:
     """The network of a model file with the weights that its training began with.
 
     In evaluation mode. `train` draws them in the same way.
     """
     settings = parse(model.settings, "model file")
-    return fresh(settings, model.in_channels).eval()
+    return seeded_byol(settings, model.in_channels).eval()
 
 
-def fresh(settings: Settings, in_channels: int) -> BYOL:
+def seeded_byol(settings: Settings, in_channels: int) -> BYOL:
     """The model that the settings describe, its weights drawn from their seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        return build(settings, in_channels)
+        return build_byol(settings, in_channels)
 
 
-def model_of(
+def make_model_file(
     byol: BYOL,
     settings: Settings,
     in_channels: int,
@@ -59,7 +59,7 @@ def model_of(
     Parameters
     ----------
     byol : BYOL
-        The network, such as `build` makes it from the settings.
+        The network, such as `build_byol` makes it from the settings.
     settings : Settings
         Those that describe it; the part of training is kept.
     in_channels : int
@@ -111,10 +111,10 @@ def load_model(path: str | Path) -> tuple[BYOL, ModelFile]:
     """
     model = read_model_file(path)
     try:
-        byol = build(parse(model.settings, str(path)), model.in_channels)
+        byol = build_byol(parse(model.settings, str(path)), model.in_channels)
         byol.load_state_dict(model.state)
     except (AstromorphError, RuntimeError, ValueError) as error:
-        if of_machine(error):  # memory or device, not the file
+        if is_machine_error(error):  # memory or device, not the file
             raise
         reason = " ".join(str(error).split())[:300]
         written_by = model.versions["astromorph"]

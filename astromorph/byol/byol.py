@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from astromorph.checks import made, real, whole
-from astromorph.models.encoders import channels_told
-from astromorph.models.hidden_layer import encoder_of, features_of
+from astromorph.checks import check_instance, check_integer, check_number
+from astromorph.models.encoders import explaining_channels
+from astromorph.models.hidden_layer import count_features, make_encoder
 from astromorph.moved import old_attribute, told
 from astromorph.old_parts import OldEncoder
 
-LARGEST_DEFAULT_PROJECTION = 256
+MAX_DEFAULT_PROJECTION = 256
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -150,21 +150,21 @@ class BYOL(nn.Module):
             "normalization_function": normalization_function,
             "loss_fn": loss_fn,
         }.items():
-            made(name, part)
-        encoder = encoder_of(network, hidden_layer)
+            check_instance(name, part)
+        encoder = make_encoder(network, hidden_layer)
         if features is None:
-            features = features_of(encoder, image_shape)
-        features = whole("features", features, 1)
+            features = count_features(encoder, image_shape)
+        features = check_integer("features", features, 1)
         size = _size("representation_size", representation_size, features)
-        half = max(1, min(size // 2, LARGEST_DEFAULT_PROJECTION))
+        half = max(1, min(size // 2, MAX_DEFAULT_PROJECTION))
         projection = _size("projection_size", projection_size, half)
         hidden = _size("projection_hidden_size", projection_hidden_size, 2 * size)
-        decay = real("moving_average_decay", moving_average_decay, 0, 1)
+        decay = check_number("moving_average_decay", moving_average_decay, 0, 1)
         if size != features:
             encoder = nn.Sequential(encoder, nn.Linear(features, size))
         self.encoder = encoder
-        self.projector = mlp(size, hidden, projection)
-        self.predictor = mlp(projection, hidden, projection)
+        self.projector = mlp_head(size, hidden, projection)
+        self.predictor = mlp_head(projection, hidden, projection)
         self.target = deepcopy(nn.Sequential(self.encoder, self.projector))
         self.target.requires_grad_(False)
         self.representation_size = size
@@ -199,10 +199,12 @@ class BYOL(nn.Module):
         """
         if return_errors:
             augment = self.augmentation_function or _of_the_sky()
-            return self.loss(one_view(augment, images), one_view(augment, images))
+            return self.loss(make_view(augment, images), make_view(augment, images))
         # A copy, as the network may change its input.
         seen = self.normalised(images.clone())
-        with channels_told(self.encoder, images.shape[1] if images.ndim == 4 else None):
+        with explaining_channels(
+            self.encoder, images.shape[1] if images.ndim == 4 else None
+        ):
             embedding: Tensor = self.encoder(seen)
         self._check(embedding)
         return embedding
@@ -238,7 +240,7 @@ class BYOL(nn.Module):
                 f"{tuple(view_2.shape)}; both must be (N, C, H, W)"
             )
         views = self.normalised(torch.cat([view_1, view_2]))
-        with channels_told(self.encoder, view_1.shape[1]):
+        with explaining_channels(self.encoder, view_1.shape[1]):
             return self.compare(self.encoder(views.clone()), views)
 
     def compare(self, embeddings: Tensor, views: Tensor) -> Tensor:
@@ -276,7 +278,7 @@ class BYOL(nn.Module):
             are the target's own, from its own forward passes, and are not averaged.
         """
         decay = self.moving_average_decay if decay is None else decay
-        real("decay", decay, 0, 1)
+        check_number("decay", decay, 0, 1)
         online = nn.Sequential(self.encoder, self.projector)
         xi: list[Tensor] = list(self.target.parameters())
         theta: list[Tensor] = list(online.parameters())
@@ -314,7 +316,7 @@ class BYOL(nn.Module):
         return projection
 
 
-def one_view(augment: Callable[[Tensor], Any], images: Tensor) -> Tensor:
+def make_view(augment: Callable[[Tensor], Any], images: Tensor) -> Tensor:
     """A view of each image, which is left as it is.
 
     Parameters
@@ -354,10 +356,10 @@ def _of_the_sky() -> Callable[[Tensor], Tensor]:
 
 
 def _size(name: str, given: int | None, default: int) -> int:
-    return default if given is None else whole(name, given, 1)
+    return default if given is None else check_integer(name, given, 1)
 
 
-def mlp(inside: int, hidden: int, outside: int) -> nn.Sequential:
+def mlp_head(inside: int, hidden: int, outside: int) -> nn.Sequential:
     """Projector and predictor: Linear, BatchNorm, ReLU, Linear."""
     return nn.Sequential(
         nn.Linear(inside, hidden),

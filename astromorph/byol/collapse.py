@@ -52,11 +52,11 @@ def spread(vectors: Vectors) -> float:
     >>> round(spread(np.concatenate([np.eye(2), -np.eye(2)])), 6)
     1.0
     """
-    unit = normalised(vectors)
+    unit = unit_vectors(vectors)
     return float(unit.std(axis=0).mean() * np.sqrt(unit.shape[1]))
 
 
-def normalised(vectors: Vectors) -> NDArray[np.float64]:
+def unit_vectors(vectors: Vectors) -> NDArray[np.float64]:
     """Vectors of length 1; a vector of zeros stays one.
 
     Parameters

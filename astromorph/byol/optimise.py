@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from astromorph.checks import real, whole
+from astromorph.checks import check_integer, check_number
 
 
 def moving_average_decay(step: int, steps: int, start: float) -> float:
@@ -41,9 +41,9 @@ def moving_average_decay(step: int, steps: int, start: float) -> float:
     >>> [round(moving_average_decay(k, 100, 0.99), 4) for k in (0, 50, 100)]
     [0.99, 0.995, 1.0]
     """
-    whole("steps", steps, 1)
-    real("step", step, 0, steps)
-    real("start", start, 0, 1)
+    check_integer("steps", steps, 1)
+    check_number("step", step, 0, steps)
+    check_number("start", start, 0, 1)
     return 1 - (1 - start) * (1 + math.cos(math.pi * step / steps)) / 2
 
 
@@ -77,9 +77,9 @@ def warm_up_cosine(step: int, steps: int, warm_up: float = 0.1) -> float:
     >>> [round(warm_up_cosine(k, 100), 3) for k in (0, 5, 10, 55, 99)]
     [0.091, 0.545, 1.0, 0.509, 0.001]
     """
-    whole("steps", steps, 1)
-    real("step", step, 0, steps)
-    rising = real("warm_up", warm_up, 0, below=1) * steps
+    check_integer("steps", steps, 1)
+    check_number("step", step, 0, steps)
+    rising = check_number("warm_up", warm_up, 0, below=1) * steps
     if step < rising:
         return (step + 1) / (rising + 1)
     return 0.5 * (1 + math.cos(math.pi * (step - rising) / (steps - rising + 1)))
@@ -155,11 +155,11 @@ class LARS(torch.optim.Optimizer):
         trust_coefficient: float = 1e-3,
         eps: float = 1e-8,
     ) -> None:
-        real("lr", lr, above=0)
-        real("momentum", momentum, 0, below=1)
-        real("weight_decay", weight_decay, 0)
-        real("trust_coefficient", trust_coefficient, above=0)
-        real("eps", eps, 0)
+        check_number("lr", lr, above=0)
+        check_number("momentum", momentum, 0, below=1)
+        check_number("weight_decay", weight_decay, 0)
+        check_number("trust_coefficient", trust_coefficient, above=0)
+        check_number("eps", eps, 0)
         defaults = {
             "lr": lr, "momentum": momentum, "weight_decay": weight_decay,
             "trust_coefficient": trust_coefficient, "eps": eps,

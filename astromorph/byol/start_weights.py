@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from astromorph.artefacts.model_file import ModelFile
-from astromorph.artefacts.tensor_shard import load_plain
-from astromorph.byol.build import fresh
+from astromorph.artefacts.tensor_shard import load_values
+from astromorph.byol.build import seeded_byol
 from astromorph.byol.byol import BYOL
 from astromorph.errors import AstromorphError
 from astromorph.models.encoders import AstroMorphologyModel, NLayerResnet
@@ -31,7 +31,7 @@ SETTING = "`network_settings.weights`"
 REMEDY = f"set {SETTING} to random, sky, torchvision or another file"
 
 
-def source_of(settings: Settings) -> str:
+def start_weights_source(settings: Settings) -> str:
     """What the settings start from: `random`, `sky`, `torchvision` or a file.
 
     Parameters
@@ -46,7 +46,7 @@ def source_of(settings: Settings) -> str:
     return SKY if fits else RANDOM
 
 
-def start_from(byol: BYOL, settings: Settings) -> None:
+def load_start_weights(byol: BYOL, settings: Settings) -> None:
     """Give online and target network the weights that the settings name.
 
     Parameters
@@ -61,7 +61,7 @@ def start_from(byol: BYOL, settings: Settings) -> None:
     AstromorphError
         The weights are missing, or fit another network.
     """
-    source = source_of(settings)
+    source = start_weights_source(settings)
     if source == RANDOM:
         return
     state = _state(source, settings)
@@ -113,7 +113,7 @@ def start_from_sky(network: nn.Module) -> None:
         _load(inner, _sky_state(name), SKY)
 
 
-def started(model: ModelFile) -> tuple[str, BYOL] | None:
+def start_network(model: ModelFile) -> tuple[str, BYOL] | None:
     """The network as training found it, where it began with given weights.
 
     Parameters
@@ -135,11 +135,11 @@ def started(model: ModelFile) -> tuple[str, BYOL] | None:
         The weights are no longer where they were.
     """
     settings = parse(model.settings, "model file")
-    source = source_of(settings)
+    source = start_weights_source(settings)
     if source == RANDOM:
         return None
-    byol = fresh(settings, model.in_channels)
-    start_from(byol, settings)
+    byol = seeded_byol(settings, model.in_channels)
+    load_start_weights(byol, settings)
     return source if source in (SKY, TORCHVISION) else "start", byol.eval()
 
 
@@ -166,7 +166,7 @@ def _state(source: str, settings: Settings) -> dict[str, Tensor]:
 def _sky_state(name: str) -> dict[str, Tensor]:
     """The weights that come with the package."""
     file = sky_file(name)
-    values = load_plain(file, WEIGHTS_FORMAT, WEIGHTS_VERSION, REMEDY)
+    values = load_values(file, WEIGHTS_FORMAT, WEIGHTS_VERSION, REMEDY)
     if hashlib.sha256(file.read_bytes()).hexdigest()[:16] != WITH_SKY[name]:
         raise AstromorphError(
             f"{file}: this is not the file that came with the package; install "

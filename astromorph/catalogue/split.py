@@ -11,8 +11,8 @@ from pathlib import Path
 
 from astromorph.artefacts import tables as artefacts
 from astromorph.artefacts.tables import CONTENTS_COLUMNS, NONE, REJECTED, TEST, TRAIN
-from astromorph.atomic import replacing
-from astromorph.catalogue.summary import FEWEST_IMAGES, Summary, stop_if_bad
+from astromorph.atomic import atomic_write
+from astromorph.catalogue.summary import MIN_IMAGES, Summary, stop_if_bad
 from astromorph.errors import AstromorphError
 from astromorph.filelist.duplicates import (
     SAME_CONTENT,
@@ -20,19 +20,19 @@ from astromorph.filelist.duplicates import (
     arcsec_between,
     cells,
     finder,
-    key_of,
-    mark,
-    place_keys,
+    mark_duplicate,
+    position_keys,
+    text_key,
     vector,
 )
-from astromorph.filelist.entries import GROUP, Entry, asked_subset, read_filelist
+from astromorph.filelist.entries import GROUP, Entry, read_filelist, requested_subset
 from astromorph.settings.sections import Settings, SplitSettings
 
 LOG = logging.getLogger(__name__)
 RADIUS_WITHOUT_SCALE = 1.0  # arcsec
-LARGEST_RADIUS = 5 * 3600.0  # arcsec; all-sky images are not one object
+MAX_RADIUS = 5 * 3600.0  # arcsec; all-sky images are not one object
 # Rows of one OBJECT from which on it is taken for the name of a survey or field.
-MOST_OF_AN_OBJECT = 50
+MAX_OBJECT_SHARE = 50
 CELL = 4.0  # side of a cell of the sky over the radius
 LARGE_GROUP = 0.2  # share of the images from which on a group is worth a warning
 
@@ -72,10 +72,10 @@ def split(
     """
     summary, counts = Summary(str(datafile)), Counter[str]()
     rows = summary.watch(_rows(settings, datafile, contents))
-    with replacing(output) as temporary:
+    with atomic_write(output) as temporary:
         artefacts.write_csv(temporary, artefacts.SPLIT_COLUMNS, _counted(rows, counts))
         stop_if_bad(summary, settings.validate_settings)
-        if counts[TRAIN] < FEWEST_IMAGES:
+        if counts[TRAIN] < MIN_IMAGES:
             LOG.warning(
                 "only %d of %d images fell to the training set; all of them train, "
                 "none are held out", counts[TRAIN], summary.usable,
@@ -94,7 +94,7 @@ def split(
         LOG.info("%s", line)
 
 
-def draw(seed: int, key: str) -> float:
+def random_fraction(seed: int, key: str) -> float:
     """A number from 0 to 1 that depends on the seed and the key alone."""
     number = hashlib.sha256(f"{seed}\0{key}".encode()).digest()[:8]
     return int.from_bytes(number, "big") / 2**64
@@ -152,8 +152,8 @@ class Groups:
         if held["ra_deg"] and held["dec_deg"] and radius > 0:
             place = float(held["ra_deg"]), float(held["dec_deg"])
         name, key = f"object {held['object']}", self._key_of_row(twin)
-        number = self._rows_named(name) if held["object"] else MOST_OF_AN_OBJECT
-        if key is None and 0 < number < MOST_OF_AN_OBJECT:
+        number = self._rows_named(name) if held["object"] else MAX_OBJECT_SHARE
+        if key is None and 0 < number < MAX_OBJECT_SHARE:
             key = self._key_named(name)
         if key is None and place:
             key = self._nearest(place, radius)
@@ -185,7 +185,7 @@ class Groups:
         if self._radius is not None:
             return self._radius
         half = float(held["field_arcsec"] or 0) / 2
-        return min(half or RADIUS_WITHOUT_SCALE, LARGEST_RADIUS)
+        return min(half or RADIUS_WITHOUT_SCALE, MAX_RADIUS)
 
     def _rows_named(self, name: str) -> int:
         """How many earlier rows have this OBJECT; told when they become too many."""
@@ -193,11 +193,11 @@ class Groups:
             "SELECT rows FROM named WHERE name = ?", (name,)
         ).fetchone()
         number = int(found[0]) if found else 0
-        if number == MOST_OF_AN_OBJECT:
+        if number == MAX_OBJECT_SHARE:
             LOG.warning(
                 "%s: more than %d images have this name; it is taken for a field or a "
                 "survey, and further ones are grouped by position alone",
-                name, MOST_OF_AN_OBJECT,
+                name, MAX_OBJECT_SHARE,
             )  # fmt: skip
         return number
 
@@ -279,7 +279,7 @@ def _rows(
             fate = {"status": held["status"], "reason": held["reason"]}
             twin = None
             if match is not None and match.row == number:
-                fate = mark(held["reason"], match, drop)
+                fate = mark_duplicate(held["reason"], match, drop)
                 twin = match.first if match.kind == SAME_CONTENT else None
                 match = next(matches, None)
             subset, group = NONE, ""
@@ -307,10 +307,10 @@ def _rows(
 
 
 def _keys(held: dict[str, str]) -> list[Key]:
-    keys = [key_of(SAME_CONTENT, held["content"])] if held["content"] else []
+    keys = [text_key(SAME_CONTENT, held["content"])] if held["content"] else []
     if held["ra_deg"] and held["dec_deg"]:
         place = float(held["ra_deg"]), float(held["dec_deg"])
-        keys += place_keys(*place, held["band"], float(held["reach_arcsec"]))
+        keys += position_keys(*place, held["band"], float(held["reach_arcsec"]))
     return keys
 
 
@@ -318,10 +318,10 @@ def _subset(
     settings: Settings, groups: Groups, entry: Entry, key: str
 ) -> tuple[str, str]:
     """The side of an image, and the key of its group."""
-    asked = asked_subset(entry)
+    asked = requested_subset(entry)
     if asked == NONE:
         return NONE, ""
-    number = draw(settings.seed, key)
+    number = random_fraction(settings.seed, key)
     drawn = TEST if number < settings.split_settings.test_fraction else TRAIN
     side = groups.subset_of(key, asked or drawn)
     return asked or side, key

@@ -13,8 +13,8 @@ from astromorph.settings.sections import ValidateSettings
 
 EXAMPLES = 3
 REASONS_SHOWN = 8
-FEWEST_IMAGES = 2
-MOST_KINDS = 200
+MIN_IMAGES = 2
+MAX_KINDS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +119,8 @@ class Summary:
         self.statuses[status] += 1
         self.dropped += reason.startswith(DROPPED)
         if reason:
-            kind = kind_of(reason)
-            if kind not in self.reasons and len(self.reasons) >= MOST_KINDS:
+            kind = reason_kind(reason)
+            if kind not in self.reasons and len(self.reasons) >= MAX_KINDS:
                 kind = "another reason"
             self.reasons[kind] += 1
             self.status_of[kind] = status
@@ -155,7 +155,7 @@ class Summary:
             yield f"  {rest} times: {len(worst) - REASONS_SHOWN} other reasons"
 
 
-def kind_of(reason: str) -> str:
+def reason_kind(reason: str) -> str:
     """A reason without the numbers and details that differ from file to file."""
     if reason.startswith(DUPLICATE):
         reason = reason.partition(" as ")[0] + " as another"
@@ -187,8 +187,8 @@ def stop_if_bad(summary: Summary, rules: ValidateSettings) -> None:
         why = (
             f"`validate_settings.max_bad_fraction` allows {rules.max_bad_fraction:.0%}"
         )
-    elif summary.usable < FEWEST_IMAGES:
-        why = f"training needs at least {FEWEST_IMAGES} images"
+    elif summary.usable < MIN_IMAGES:
+        why = f"training needs at least {MIN_IMAGES} images"
     else:
         return
     lines = [

@@ -16,7 +16,7 @@ from typing import Any
 
 from astromorph.artefacts import tables as artefacts
 from astromorph.artefacts.tables import CATALOGUE_COLUMNS, REJECTED
-from astromorph.atomic import replacing
+from astromorph.atomic import atomic_write
 from astromorph.catalogue.summary import Histogram, Summary, stop_if_bad
 from astromorph.catalogue.validation_page import (
     Sample,
@@ -30,15 +30,24 @@ from astromorph.filelist.duplicates import (
     Finder,
     Key,
     finder,
-    key_of,
-    mark,
-    place_keys,
-    reach_of,
+    mark_duplicate,
+    match_radius,
+    position_keys,
+    text_key,
 )
-from astromorph.filelist.entries import Entry, asked_subset, list_columns, read_filelist
+from astromorph.filelist.entries import (
+    Entry,
+    list_columns,
+    read_filelist,
+    requested_subset,
+)
 from astromorph.fits import image as fits_image
 from astromorph.fits.facts import ImageFacts
-from astromorph.preprocessing.list_wide import Reference, find_reference, refuse_others
+from astromorph.preprocessing.list_wide import (
+    ListReference,
+    check_channels,
+    find_reference,
+)
 from astromorph.progress import track
 from astromorph.settings.sections import Settings
 
@@ -47,7 +56,7 @@ CHUNK = 128  # rows that a process is given at a time
 IN_FLIGHT = 32  # chunks that are waited for: memory stays constant
 SERIAL_BELOW = 500  # rows that one process reads before others have started
 SAMPLED = 144  # images whose pixels are looked at
-LARGEST_SAMPLED = 2**24  # pixels
+MAX_SAMPLED = 2**24  # pixels
 PIECES, PIECE = 5, 2048  # of a file, that tell whether its content is known
 HEADER_COLUMN = "header_"
 
@@ -108,7 +117,7 @@ def validate(
     sizes = Histogram("Longer side, pixels", 10)
     scales = Histogram("Pixel scale, arcsec", 4)
     with (
-        replacing(catalogue) as temporary,
+        atomic_write(catalogue) as temporary,
         finder() as found,
         _pool(processes if total > SERIAL_BELOW else 1) as pool,
     ):
@@ -122,7 +131,7 @@ def validate(
                 summary.add(row.status, row.reason, row.path)
                 sizes.add(max(row.width, row.height) or None)
                 scales.add(row.pixel_scale_arcsec)
-                if row.status != REJECTED and row.pixels <= LARGEST_SAMPLED:
+                if row.status != REJECTED and row.pixels <= MAX_SAMPLED:
                     sample.offer(row.image_id, number)
         drop = settings.validate_settings.on_duplicate == "drop"
         _mark_duplicates(temporary, found, summary, drop)
@@ -134,7 +143,7 @@ def validate(
 
 
 def describe_entry(
-    entry: Entry, settings: Settings, reference: Reference
+    entry: Entry, settings: Settings, reference: ListReference
 ) -> tuple[ImageFacts, list[Key], int]:
     """What the headers of one row say, the keys of its content, its bytes.
 
@@ -143,14 +152,14 @@ def describe_entry(
     FitsImageError
         The row cannot be used.
     """
-    facts = fits_image.describe(entry.paths, settings.data_settings)
-    refuse_others(facts.channels, reference)
+    facts = fits_image.describe_image(entry.paths, settings.data_settings)
+    check_channels(facts.channels, reference)
     try:
         keys, size = _content_keys(entry.paths)
     except OSError as error:
         raise FitsImageError(f"the file cannot be read ({error.strerror})") from None
-    reach = reach_of(facts.beam_major_arcsec, facts.pixel_scale_arcsec)
-    keys += place_keys(facts.ra_deg, facts.dec_deg, facts.band, reach)
+    reach = match_radius(facts.beam_major_arcsec, facts.pixel_scale_arcsec)
+    keys += position_keys(facts.ra_deg, facts.dec_deg, facts.band, reach)
     return facts, keys, size
 
 
@@ -172,7 +181,7 @@ def _rows(work: Any, entries: Iterator[Entry], pool: Executor | None) -> Iterato
 
 def _examine(
     settings: Settings,
-    reference: Reference,
+    reference: ListReference,
     columns: Sequence[str],
     entries: Sequence[Entry],
 ) -> list[_Row]:
@@ -180,9 +189,9 @@ def _examine(
 
 
 def _examine_one(
-    settings: Settings, reference: Reference, columns: Sequence[str], entry: Entry
+    settings: Settings, reference: ListReference, columns: Sequence[str], entry: Entry
 ) -> _Row:
-    asked_subset(entry)  # a wrong cell is better known before the images are read
+    requested_subset(entry)  # a wrong cell is better known before the images are read
     row: dict[str, Any] = {"image_id": entry.image_id, "path": entry.path}
     row |= {"status": "ok", "reason": "", **entry.columns}
     facts, keys = None, list[Key]()
@@ -248,7 +257,7 @@ def _content_keys(paths: Sequence[str]) -> tuple[list[Key], int]:
                 sha.update(os.pread(file.fileno(), PIECE, at))
     names = " ".join(numbers)
     content = f"{total} {sha.hexdigest()}"
-    return [key_of(SAME_FILE, names), key_of(SAME_CONTENT, content)], total
+    return [text_key(SAME_FILE, names), text_key(SAME_CONTENT, content)], total
 
 
 def _mark_duplicates(
@@ -265,7 +274,7 @@ def _mark_duplicates(
         new.write(artefacts.csv_line(columns))
         for number, row in enumerate(artefacts.read_csv(catalogue)):
             if match is not None and match.row == number:
-                row |= mark(row["reason"], match, drop)
+                row |= mark_duplicate(row["reason"], match, drop)
                 summary.add(row["status"], row["reason"], row["path"])
                 summary.statuses["ok"] -= 1
                 match = next(matches, None)

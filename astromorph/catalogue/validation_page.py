@@ -14,7 +14,7 @@ from astromorph.filelist.entries import Entry, read_filelist
 from astromorph.fits import image as fits_image
 from astromorph.pages.html import write_page
 from astromorph.pages.thumbnail import data_url, thumbnail
-from astromorph.preprocessing.list_wide import Reference
+from astromorph.preprocessing.list_wide import ListReference
 from astromorph.preprocessing.prepare import Prepared, prepare
 from astromorph.settings.sections import Settings
 
@@ -82,7 +82,7 @@ def take_sample(
     sample: Sample,
     datafile: str | Path,
     settings: Settings,
-    reference: Reference,
+    reference: ListReference,
     pool: Executor | None,
 ) -> Pictures:
     """Read and prepare the sampled images as `preprocess` will.
@@ -167,10 +167,12 @@ def _chosen(entries: Iterator[Entry], rows: Sequence[int]) -> Iterator[Entry]:
             yield entry
 
 
-def _prepare(settings: Settings, reference: Reference, entry: Entry) -> Prepared | str:
+def _prepare(
+    settings: Settings, reference: ListReference, entry: Entry
+) -> Prepared | str:
     """The image as the network sees it, or why it cannot be."""
     try:
-        _, image = fits_image.read(entry.paths, settings.data_settings)
+        _, image = fits_image.read_image(entry.paths, settings.data_settings)
         return prepare(image, settings.preprocess_settings, reference.scale)
     except FitsImageError as error:
         return str(error)

@@ -130,7 +130,7 @@ def _old_defaults(options: argparse.Namespace) -> dict[str, Any]:
 
 def _list_from_here(options: argparse.Namespace) -> str | None:
     """The list with whole paths, where its own count from the working folder."""
-    from astromorph.atomic import replacing
+    from astromorph.atomic import atomic_write
     from astromorph.filelist.entries import read_filelist
 
     settings = _settings(options)
@@ -139,7 +139,7 @@ def _list_from_here(options: argparse.Namespace) -> str | None:
     if os.path.exists(entries[0].path) or not os.path.exists(entries[0].listed):
         return datafile
     found = os.path.join(options.results, "filelist.txt")
-    with replacing(found) as temporary:
+    with atomic_write(found) as temporary:
         lines = (f"{os.path.abspath(entry.listed)}\n" for entry in entries)
         temporary.write_text("".join(lines), encoding="utf-8")
     LOG.info("%s lists the files by their whole paths", found)

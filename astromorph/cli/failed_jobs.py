@@ -12,7 +12,7 @@ SAID = re.compile(r" ERROR (.*)")
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class FailedJob:
     """A job that failed and did not succeed later.
 
     Attributes
@@ -34,7 +34,7 @@ class Failure:
         return f"{self.rule}: {reason}" + (f" ({self.log})" if self.log else "")
 
 
-def failures(log: str | Path | Iterable[str | Path]) -> list[Failure]:
+def failed_jobs(log: str | Path | Iterable[str | Path]) -> list[FailedJob]:
     """The jobs that failed at their last attempt.
 
     Parameters
@@ -56,7 +56,7 @@ def failures(log: str | Path | Iterable[str | Path]) -> list[Failure]:
         number = facts.get("jobid", "")
         if number not in done:
             name = re.split(r", | \(", facts.get("log", ""))[0]
-            last[number] = Failure(rule, name, _said(name))
+            last[number] = FailedJob(rule, name, _said(name))
     return list(last.values())
 
 

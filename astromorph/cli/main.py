@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from astromorph.cli.arguments import parser
-from astromorph.errors import AstromorphError, explained
+from astromorph.errors import AstromorphError, explain_error
 
 LOG = logging.getLogger("astromorph")
 
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         LOG.error("interrupted; what was complete before is kept")
         sys.exit(130)
     except Exception as error:
-        said = explained(error)
+        said = explain_error(error)
         if said is None:
             raise
         LOG.error("%s", said)

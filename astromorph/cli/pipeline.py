@@ -13,16 +13,16 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from astromorph.artefacts.run_files import Layout
+from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.table_rows import Inputs
 from astromorph.artefacts.tables import SPLIT_COLUMNS, read_csv
-from astromorph.atomic import replacing
+from astromorph.atomic import atomic_write
 from astromorph.catalogue.split import split
 from astromorph.catalogue.validate import validate
 from astromorph.errors import AstromorphError
 from astromorph.filelist.entries import read_filelist, read_paths
-from astromorph.filelist.file_states import states
-from astromorph.filelist.shards import HEAD, Shard, plan_shards
+from astromorph.filelist.file_states import file_states
+from astromorph.filelist.shards import HEAD_ROWS, Shard, plan_shards
 from astromorph.provenance import canonical_json, code_digest, digest
 from astromorph.settings.loading import required_datafile
 from astromorph.settings.sections import Settings
@@ -59,7 +59,7 @@ def run_train(
     from astromorph.export.history_figure import plot_history
     from astromorph.training.train import train
 
-    layout = Layout(Path(results))
+    layout = RunFiles(Path(results))
     shards = _prepare(settings, layout, source, processes)
     model = Path(settings.trained_network_name or layout.model)
     tensors = [layout.tensors(s.name) for s in shards]
@@ -98,7 +98,7 @@ def run_infer(
     from astromorph.embedding.evaluate import evaluate
     from astromorph.embedding.infer import infer
 
-    layout = Layout(Path(results))
+    layout = RunFiles(Path(results))
     model = Path(settings.trained_network_name or layout.model)
     load_model(model)  # a wrong file is better known before the images are read
     shards = _prepare(settings, layout, source, processes)
@@ -132,7 +132,7 @@ def run_infer(
     _pages(settings, layout, inputs, tensors, model, shards[-1].stop)
 
 
-def _tables(settings: Settings, layout: Layout, inputs: Inputs) -> None:
+def _tables(settings: Settings, layout: RunFiles, inputs: Inputs) -> None:
     """What other programs read."""
     from astromorph.export.tables.csv import export_csv
     from astromorph.export.tables.fits import export_fits
@@ -153,7 +153,7 @@ def _tables(settings: Settings, layout: Layout, inputs: Inputs) -> None:
 
 def _pages(
     settings: Settings,
-    layout: Layout,
+    layout: RunFiles,
     inputs: Inputs,
     tensors: list[Path],
     model: Path,
@@ -202,7 +202,7 @@ def finished_run(results: str | Path, model: str | None = None) -> "Run":
     """
     from astromorph.analysis.similar import Run
 
-    layout = Layout(Path(results))
+    layout = RunFiles(Path(results))
     summary = layout.analysis.with_suffix(".json")
     for path in (layout.catalogue, layout.split, layout.analysis, summary):
         if not path.exists():
@@ -224,7 +224,7 @@ def finished_run(results: str | Path, model: str | None = None) -> "Run":
 
 
 def _prepare(
-    settings: Settings, layout: Layout, source: str, processes: int
+    settings: Settings, layout: RunFiles, source: str, processes: int
 ) -> tuple[Shard, ...]:
     """Validate the list, cache what is not cached yet, and split."""
     datafile = required_datafile(settings, source)
@@ -251,13 +251,13 @@ def _prepare(
     return shards
 
 
-def _preprocess(settings: Settings, layout: Layout, shard: Shard, key: str) -> None:
+def _preprocess(settings: Settings, layout: RunFiles, shard: Shard, key: str) -> None:
     from astromorph.preprocessing.preprocess import preprocess
 
     tensors, contents = layout.tensors(shard.name), layout.contents(shard.name)
     rows = (shard.start, shard.stop)
     preprocess(settings, str(settings.datafile), rows, tensors, contents)
-    with replacing(_key_file(layout, shard)) as temporary:
+    with atomic_write(_key_file(layout, shard)) as temporary:
         temporary.write_text(json.dumps({"made_from": key}), encoding="utf-8")
 
 
@@ -270,13 +270,17 @@ def _keys(settings: Settings, shards: tuple[Shard, ...]) -> Iterator[str]:
     paths = read_paths(str(settings.datafile))
     head: list[str] = []
     if needs_head(settings):
-        head = [*states(itertools.islice(read_paths(str(settings.datafile)), HEAD))]
+        head = [
+            *file_states(
+                itertools.islice(read_paths(str(settings.datafile)), HEAD_ROWS)
+            )
+        ]
     for shard in shards:
         rows = itertools.islice(paths, shard.stop - shard.start)
-        yield digest([*common, *head, shard.digest, *states(rows)])
+        yield digest([*common, *head, shard.digest, *file_states(rows)])
 
 
-def _is_fresh(layout: Layout, shard: Shard, key: str) -> bool:
+def _is_fresh(layout: RunFiles, shard: Shard, key: str) -> bool:
     if not layout.tensors(shard.name).exists():
         return False
     if not layout.contents(shard.name).exists():
@@ -288,5 +292,5 @@ def _is_fresh(layout: Layout, shard: Shard, key: str) -> bool:
         return False
 
 
-def _key_file(layout: Layout, shard: Shard) -> Path:
+def _key_file(layout: RunFiles, shard: Shard) -> Path:
     return layout.tensors(shard.name).with_suffix(".json")

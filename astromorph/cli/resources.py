@@ -25,12 +25,12 @@ COPIES = 1.5  # of a shard's tensors; preprocessing holds one, and what is valid
 # pixels 4.6 and 2.9 times the area, `amm` 2.3 and 1.7; embedding took 0.6.
 TRAINED_MB, EMBEDDED_MB = 7.2, 0.8
 LONGEST = 1440  # minutes; a training that takes longer goes on in the next attempt
-LONGEST_OTHERS = 14 * 1440  # what is cut short begins anew; more than clusters give
-MOST_MB = 64_000  # images beyond this stay in their files
+MAX_OTHER_MINUTES = 14 * 1440  # what is cut short begins anew; more than clusters give
+MAX_MB = 64_000  # images beyond this stay in their files
 
 
 @dataclass(frozen=True, slots=True)
-class Needs:
+class Resources:
     """What a job asks for at its first attempt.
 
     Attributes
@@ -45,21 +45,21 @@ class Needs:
 
     mem_mb: int
     minutes: int
-    longest: int = LONGEST_OTHERS
+    longest: int = MAX_OTHER_MINUTES
 
-    def at(self, attempt: int) -> "Needs":
+    def at(self, attempt: int) -> "Resources":
         """The same for a later attempt, from 1: as many times as much."""
         minutes = min(self.minutes * attempt, self.longest)
-        return Needs(self.mem_mb * attempt, minutes, self.longest)
+        return Resources(self.mem_mb * attempt, minutes, self.longest)
 
 
-def needs_of(
+def resources_for(
     step: str,
     settings: Settings,
     images: int,
     cores: int = 1,
     native_side: int = NATIVE,
-) -> Needs:
+) -> Resources:
     """What a step needs.
 
     Parameters
@@ -93,7 +93,7 @@ def needs_of(
         in_step *= _with_simulated(settings, images)
         batch = in_step * TRAINED_MB / settings.training_settings.nodes
         seconds = _samples(settings, images) * area / TRAINED_PER_SECOND / cores
-        return _needs(WITH_TORCH + batch + min(2 * cached, MOST_MB), seconds, LONGEST)
+        return _needs(WITH_TORCH + batch + min(2 * cached, MAX_MB), seconds, LONGEST)
     views = 1 if settings.inference_settings.symmetry == "none" else 8
     at_once = settings.inference_settings.batch_size
     batch = _in_batch(at_once, settings, area, fewest=1) * EMBEDDED_MB
@@ -118,10 +118,12 @@ def needs_of(
     return _needs(PLAIN + 500 + images * length * 8e-6, images / FILES_PER_SECOND / 4)
 
 
-def _needs(megabytes: float, seconds: float, longest: int = LONGEST_OTHERS) -> Needs:
+def _needs(
+    megabytes: float, seconds: float, longest: int = MAX_OTHER_MINUTES
+) -> Resources:
     """Rounded up, with ten minutes for what comes before and after."""
     minutes = min(longest, 10 + math.ceil(seconds / 60))
-    return Needs(100 * math.ceil(megabytes / 100), minutes, longest)
+    return Resources(100 * math.ceil(megabytes / 100), minutes, longest)
 
 
 def _in_batch(batch_size: int, settings: Settings, area: float, fewest: int) -> float:

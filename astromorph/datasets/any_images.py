@@ -11,7 +11,7 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32)  # kept; others become f
 ALLOWED = "(H, W), (C, H, W) and batches or copies (K, C, H, W)"
 
 
-def as_tensor(data: Any, name: str) -> Tensor:
+def to_tensor(data: Any, name: str) -> Tensor:
     """Pixels as a tensor of floats that torch can compute with.
 
     Parameters
@@ -69,13 +69,13 @@ def _from_numpy(data: Any, name: str) -> Tensor:
     return torch.from_numpy(array)
 
 
-def as_batch(data: Any, name: str = "images") -> Tensor:
+def to_batch(data: Any, name: str = "images") -> Tensor:
     """A batch of images as a tensor.
 
     Parameters
     ----------
     data : Tensor, ndarray or sequence of either, shape (N, C, H, W)
-        See `as_tensor`.
+        See `to_tensor`.
     name : str
         What it is, for messages.
 
@@ -88,7 +88,7 @@ def as_batch(data: Any, name: str = "images") -> Tensor:
     ValueError
         It has another shape.
     """
-    batch = as_tensor(data, name)
+    batch = to_tensor(data, name)
     if batch.ndim != 4:
         raise ValueError(
             f"{name}: found the shape {tuple(batch.shape)}; allowed is (N, C, H, W), "
@@ -97,12 +97,12 @@ def as_batch(data: Any, name: str = "images") -> Tensor:
     return batch
 
 
-def first(item: Any) -> Any:
+def first_element(item: Any) -> Any:
     """The image of a pair of image and label."""
     return item[0] if isinstance(item, tuple | list) and len(item) else item
 
 
-def as_images(item: Any, k: int, copies: bool) -> Iterator[Tensor]:
+def to_images(item: Any, k: int, copies: bool) -> Iterator[Tensor]:
     """The images of one item of a dataset.
 
     Parameters
@@ -124,7 +124,7 @@ def as_images(item: Any, k: int, copies: bool) -> Iterator[Tensor]:
     ValueError
         It is no image.
     """
-    image = as_tensor(first(item), f"image {k}")
+    image = to_tensor(first_element(item), f"image {k}")
     if image.ndim not in (2, 3, 4) or image.numel() == 0:
         raise ValueError(
             f"image {k}: found the shape {tuple(image.shape)}; allowed are {ALLOWED}"
@@ -152,7 +152,7 @@ def _same(one: Tensor, other: Tensor) -> bool:
     return bool(((one == other) | (one.isnan() & other.isnan())).all())
 
 
-def one_kind(images: Sequence[Tensor]) -> None:
+def check_same_kind(images: Sequence[Tensor]) -> None:
     """Refuse images of different numbers of channels.
 
     Parameters
@@ -174,7 +174,7 @@ def one_kind(images: Sequence[Tensor]) -> None:
             )
 
 
-def one_bad(images: Sequence[Tensor] | Tensor) -> int | None:
+def first_non_finite(images: Sequence[Tensor] | Tensor) -> int | None:
     """The number of the first image with NaN or infinite pixels; None without any."""
     for k, image in enumerate(images):
         if not bool(image.isfinite().all()):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler, Subset, random_split
 
-FEWEST_PER_BATCH = 2  # batch norm cannot normalise a single image
+MIN_BATCH = 2  # batch norm cannot normalise a single image
 LIKE_SIZES = 8  # fewer images of a size than this join those of the next size
 PIXELS = 128 * 128  # an image beyond this size counts as several in a batch
 
@@ -17,7 +17,7 @@ def batches(
     number: int,
     batch_size: int,
     order: Tensor | None = None,
-    fewest: int = FEWEST_PER_BATCH,
+    fewest: int = MIN_BATCH,
 ) -> Iterator[Tensor]:
     """Cut `number` indices into batches of equal size, give or take one.
 
@@ -48,12 +48,12 @@ def batches(
     if number == 0:
         return
     indices = torch.arange(number) if order is None else order
-    smallest = max(fewest, FEWEST_PER_BATCH)
+    smallest = max(fewest, MIN_BATCH)
     pieces = min(-(-number // batch_size), max(1, number // smallest))
     yield from torch.tensor_split(indices, pieces)
 
 
-def mirrored(image: Tensor, height: int, width: int) -> Tensor:
+def pad_by_reflection(image: Tensor, height: int, width: int) -> Tensor:
     """An image `(C, h, w)` made larger, `(C, H, W)`, by its mirror images.
 
     Parameters
@@ -85,7 +85,7 @@ def _reflected(old: int, new: int) -> Tensor:
     return torch.minimum(place, 2 * old - 1 - place)
 
 
-def like_sizes(
+def batches_of_similar_size(
     shapes: Sequence[tuple[int, int]],
     batch_size: int,
     order: Tensor | None = None,
@@ -165,7 +165,7 @@ class SizeBucketSampler(Sampler[list[int]]):
         batch_size: int,
         shuffle: bool = True,
         seed: int = 0,
-        fewest: int = FEWEST_PER_BATCH,
+        fewest: int = MIN_BATCH,
     ) -> None:
         self.shapes = [(int(height), int(width)) for height, width in shapes]
         self.batch_size = batch_size
@@ -177,12 +177,17 @@ class SizeBucketSampler(Sampler[list[int]]):
         order = None
         if self.shuffle:
             order = torch.randperm(len(self.shapes), generator=self.generator)
-        for part in like_sizes(self.shapes, self.batch_size, order, self.fewest):
+        for part in batches_of_similar_size(
+            self.shapes, self.batch_size, order, self.fewest
+        ):
             yield part.tolist()
 
     def __len__(self) -> int:
         return sum(
-            1 for _ in like_sizes(self.shapes, self.batch_size, None, self.fewest)
+            1
+            for _ in batches_of_similar_size(
+                self.shapes, self.batch_size, None, self.fewest
+            )
         )
 
 
@@ -208,7 +213,7 @@ def collate_images(items: Sequence[Any]) -> Tensor:
     images = [i[0] if isinstance(i, tuple | list) else i for i in items]
     height = max(image.shape[1] for image in images)
     width = max(image.shape[2] for image in images)
-    return torch.stack([mirrored(image, height, width) for image in images])
+    return torch.stack([pad_by_reflection(image, height, width) for image in images])
 
 
 def split_images(

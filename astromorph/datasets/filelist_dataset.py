@@ -120,7 +120,7 @@ class FitsFilelistDataset(Dataset[Tensor]):
         values = []
         for paths in self.paths:
             with _naming(paths):
-                facts = fits_image.describe(paths, rules)
+                facts = fits_image.describe_image(paths, rules)
             value = facts.keywords.get(keyword, "")
             values.append(value.strip() or NOTHING)
         return values
@@ -146,7 +146,7 @@ class FitsFilelistDataset(Dataset[Tensor]):
     def _image(self, paths: tuple[str, ...]) -> Tensor:
         """Pixels `(C, H, W)`; bad ones have the median of the others."""
         with _naming(paths):
-            _, image = fits_image.read(paths, self.rules)
+            _, image = fits_image.read_image(paths, self.rules)
         pixels = image.pixels.astype(np.float32, copy=True)
         if image.mask.any() and not image.mask.all():
             for channel in pixels:

@@ -15,24 +15,24 @@ from torch.utils.data import (
     default_convert,
 )
 
-from astromorph.datasets.any_images import first
+from astromorph.datasets.any_images import first_element
 from astromorph.datasets.batching import collate_images
 
 
-def source_of(data: Any) -> Any:
+def underlying_data(data: Any) -> Any:
     """The dataset behind loaders and parts."""
     while isinstance(data, DataLoader | Subset):
         data = data.dataset
     return data
 
 
-def items_of(data: Any) -> Iterator[Any]:
+def iterate_items(data: Any) -> Iterator[Any]:
     """What a dataset, a loader or an iterable has, one by one."""
     if isinstance(data, DataLoader):
         own = data.collate_fn not in (default_collate, default_convert, collate_images)
         if own or isinstance(data.dataset, IterableDataset):
             for batch in data:
-                yield from batch if _are_images(batch) else first(batch)
+                yield from batch if _are_images(batch) else first_element(batch)
             return
         yield from (data.dataset[k] for k in _chosen(data))
     elif hasattr(data, "__getitem__") and hasattr(data, "__len__"):

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from astromorph.artefacts.tables import STATISTICS
 from astromorph.errors import FitsImageError
-from astromorph.filelist.entries import Entry, entries_of, read_filelist
-from astromorph.filelist.shards import HEAD
-from astromorph.preprocessing.list_wide import reference_of
+from astromorph.filelist.entries import Entry, entries_from_paths, read_filelist
+from astromorph.filelist.shards import HEAD_ROWS
+from astromorph.preprocessing.list_wide import make_reference
 from astromorph.preprocessing.prepare import Prepared
 from astromorph.preprocessing.preprocess import prepare_entry
 from astromorph.progress import track
@@ -146,10 +146,12 @@ def prepared_images(
     if isinstance(filelist, str | Path):
         entries, source = list(read_filelist(filelist)), str(filelist)
     else:
-        entries, source = entries_of(filelist), "the files"
+        entries, source = entries_from_paths(filelist), "the files"
     if not isinstance(settings, Settings):
         settings = parse(settings or {}, "settings")
-    reference = reference_of(settings, list(itertools.islice(entries, HEAD)), source)
+    reference = make_reference(
+        settings, list(itertools.islice(entries, HEAD_ROWS)), source
+    )
     kept: list[Prepared] = []
     rows: list[int] = []
     reasons: dict[int, str] = {}

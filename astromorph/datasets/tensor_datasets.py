@@ -15,10 +15,14 @@ from torch.utils.data import Dataset
 from astromorph.artefacts import tables as artefacts
 from astromorph.artefacts.tables import SPLIT_COLUMNS
 from astromorph.artefacts.tensor_shard import TensorShard, read_shard
-from astromorph.datasets.any_images import as_images, as_tensor, one_kind
-from astromorph.datasets.batching import batches, like_sizes, mirrored
-from astromorph.datasets.items import items_of, source_of
-from astromorph.devices import available
+from astromorph.datasets.any_images import check_same_kind, to_images, to_tensor
+from astromorph.datasets.batching import (
+    batches,
+    batches_of_similar_size,
+    pad_by_reflection,
+)
+from astromorph.datasets.items import iterate_items, underlying_data
+from astromorph.devices import available_memory
 from astromorph.errors import AstromorphError
 
 LOG = logging.getLogger(__name__)
@@ -30,7 +34,7 @@ class CachedDataset(Dataset[Tensor]):
     Parameters
     ----------
     images : Tensor, shape (N, C, H, W), float16 or float32
-        From 0 to 1; not checked here. `images_of` takes any other range.
+        From 0 to 1; not checked here. `to_image_set` takes any other range.
     stacksize : int
         How often a single channel is repeated, at least 1.
 
@@ -198,7 +202,9 @@ class NativeDataset(Dataset[Tensor]):
         chosen = [self.images[k] for k in indices.tolist()]
         height = max(image.shape[1] for image in chosen)
         width = max(image.shape[2] for image in chosen)
-        batch = torch.stack([mirrored(i, height, width) for i in chosen]).float()
+        batch = torch.stack(
+            [pad_by_reflection(i, height, width) for i in chosen]
+        ).float()
         return batch.repeat(1, self.stacksize, 1, 1) if self.stacksize > 1 else batch
 
     def subset(self, indices: Sequence[int]) -> "NativeDataset":
@@ -226,7 +232,7 @@ class NativeDataset(Dataset[Tensor]):
         Tensor, shape (B,), int64
         """
         shapes = [(int(i.shape[1]), int(i.shape[2])) for i in self.images]
-        yield from like_sizes(shapes, batch_size, order, fewest)
+        yield from batches_of_similar_size(shapes, batch_size, order, fewest)
 
 
 ImageSet = CachedDataset | MappedDataset | NativeDataset
@@ -251,7 +257,7 @@ class Subset:
     statistics: dict[str, Tensor]
 
 
-def images_of(data: Any) -> ImageSet | None:
+def to_image_set(data: Any) -> ImageSet | None:
     """Images of whatever a user has, in memory.
 
     Each item is taken once, now: a dataset that changes its images at random, such as
@@ -293,22 +299,22 @@ def images_of(data: Any) -> ImageSet | None:
     if isinstance(data, CachedDataset | MappedDataset | NativeDataset):
         return data if len(data) else None
     if isinstance(data, Tensor | np.ndarray) and data.ndim in (3, 4):
-        batch = as_tensor(data, "images")
+        batch = to_tensor(data, "images")
         batch = batch if batch.ndim == 4 else batch[:, None]
         return CachedDataset(batch) if len(batch) else None
-    copies = bool(getattr(source_of(data), "gives_copies", False))
+    copies = bool(getattr(underlying_data(data), "gives_copies", False))
     images: list[Tensor] = []
-    for k, item in enumerate(items_of(data)):
-        images += as_images(item, k, copies)
+    for k, item in enumerate(iterate_items(data)):
+        images += to_images(item, k, copies)
     if not images:
         return None
-    one_kind(images)
+    check_same_kind(images)
     if len({image.shape for image in images}) == 1:
         return CachedDataset(torch.stack(images))
     return NativeDataset(images)
 
 
-def image_set(shard: TensorShard, stacksize: int) -> ImageSet | None:
+def shard_image_set(shard: TensorShard, stacksize: int) -> ImageSet | None:
     """All images of a shard; None where it has none."""
     if len(shard) == 0:
         return None
@@ -431,7 +437,7 @@ def _of_one_size(
         return None
     number = sum(len(rows) for rows in places)
     if most_bytes is None:
-        most_bytes = available() // 2
+        most_bytes = available_memory() // 2
     if number * parts[0][0].nbytes > most_bytes:
         LOG.info("%d images stay in their files: memory is too small", number)
         file = torch.cat([torch.full_like(rows, k) for k, rows in enumerate(places)])

@@ -8,20 +8,20 @@ import torch
 from torch import Tensor, nn
 
 from astromorph.byol.byol import BYOL
-from astromorph.datasets.tensor_datasets import ImageSet, images_of
+from astromorph.datasets.tensor_datasets import ImageSet, to_image_set
 from astromorph.devices import choose_device
 from astromorph.errors import AstromorphError
 from astromorph.progress import track
 
 if TYPE_CHECKING:
-    from astromorph.settings.sections import InferenceOptions
+    from astromorph.settings.sections import InferenceSettings
 
 
 @torch.inference_mode()
 def embed(
     byol: BYOL,
     data: ImageSet,
-    settings: "InferenceOptions",
+    settings: "InferenceSettings",
     change: Callable[[Tensor, Tensor], Tensor] | None = None,
     device: torch.device | None = None,
 ) -> "np.ndarray[tuple[int, int], np.dtype[np.float32]]":
@@ -33,7 +33,7 @@ def embed(
         The network.
     data : CachedDataset or NativeDataset
         N images.
-    settings : InferenceOptions
+    settings : InferenceSettings
         Batch size and symmetry.
     change : callable, optional
         Images `(B, C, H, W)` and their numbers `(B,)` to what is embedded.
@@ -54,14 +54,16 @@ def embed(
         images = (images if change is None else change(images, indices)).to(device)
         images = images.contiguous(memory_format=torch.channels_last)
         if settings.symmetry == "d4":
-            embedding = torch.stack([byol(view) for view in d4(images)]).mean(dim=0)
+            embedding = torch.stack(
+                [byol(view) for view in dihedral_views(images)]
+            ).mean(dim=0)
         else:
             embedding = byol(images)
         vectors[indices.numpy()] = embedding.float().cpu().numpy()
     return vectors
 
 
-def embeddings_of(
+def embed_images(
     network: nn.Module, images: Any, symmetry: str = "d4", batch_size: int = 256
 ) -> "np.ndarray[tuple[int, int], np.dtype[np.float32]]":
     """Embeddings of images, as the workflow's step `infer` computes them.
@@ -72,7 +74,7 @@ def embeddings_of(
         In evaluation mode for the while, where it is (a BYOL on the CPU is used there:
         ``byol.to("cuda")`` before moves it).
     images : PreparedImages, Tensor, Dataset, DataLoader or sequence
-        N images; see `astromorph.datasets.tensor_datasets.images_of`.
+        N images; see `astromorph.datasets.tensor_datasets.to_image_set`.
     symmetry : {'d4', 'none'}
         `d4` averages over the 8 flips and right-angle rotations, since the sky has no
         upright; `none` takes an eighth of the time and is ``network(images)``.
@@ -93,7 +95,7 @@ def embeddings_of(
     --------
     >>> from astromorph import AstroMorphologyModel
     >>> images = torch.rand(3, 1, 32, 32)
-    >>> found = embeddings_of(BYOL(AstroMorphologyModel(1)).eval(), images)
+    >>> found = embed_images(BYOL(AstroMorphologyModel(1)).eval(), images)
     >>> found.shape
     (3, 128)
     """
@@ -106,8 +108,8 @@ def embeddings_of(
             "such as BYOL(network)"
         )
     options = {"symmetry": symmetry, "batch_size": batch_size}
-    settings = parse({"inference_settings": options}, "embeddings_of")
-    data = images_of(images)
+    settings = parse({"inference_settings": options}, "embed_images")
+    data = to_image_set(images)
     if data is None:
         return np.empty((0, byol.representation_size), np.float32)
     training = byol.training
@@ -117,7 +119,7 @@ def embeddings_of(
     return found
 
 
-def d4(images: Tensor) -> list[Tensor]:
+def dihedral_views(images: Tensor) -> list[Tensor]:
     """The 8 flips and right-angle rotations of images `(N, C, H, W)`."""
     turned = [torch.rot90(images, k, (2, 3)) for k in range(4)]
     return turned + [view.flip(3) for view in turned]

@@ -22,12 +22,12 @@ from torch.nn import functional
 
 from astromorph.artefacts import tables as artefacts
 from astromorph.artefacts.model_file import ModelFile
-from astromorph.atomic import replacing
-from astromorph.byol.augment import SkyAugmentation, blurred
-from astromorph.byol.build import load_model, untrained
+from astromorph.atomic import atomic_write
+from astromorph.byol.augment import SkyAugmentation, gaussian_blur
+from astromorph.byol.build import initial_byol, load_model
 from astromorph.byol.byol import BYOL
 from astromorph.byol.collapse import rank_me, spread
-from astromorph.byol.start_weights import started
+from astromorph.byol.start_weights import start_network
 from astromorph.datasets.tensor_datasets import ImageSet, gather
 from astromorph.embedding import metrics
 from astromorph.embedding.embed import embed
@@ -128,21 +128,21 @@ def evaluate(
     noise = torch.tensor([s.facts["noise"] for s in subjects[:PROBES]])
     found: dict[str, Any] = {}
     networks: dict[str, BYOL | None] = {TRAINED: byol, **_start(made)}
-    networks |= {UNTRAINED: untrained(made), PIXELS: None}
+    networks |= {UNTRAINED: initial_byol(made), PIXELS: None}
     for name, network in networks.items():
         look = _eye(network, settings, images)
         values = vectors if name == TRAINED else look(images, None)
         found[name] = _measures(values, subjects) | _consistency(look, probes, noise)
         LOG.info("%s: %s", name, _line(found[name]))
-    verdict = judge(found)
+    verdict = give_verdict(found)
     (LOG.info if verdict["better"] else LOG.warning)("%s", verdict["sentence"])
     result = {"images": len(subjects), "verdict": verdict, "networks": found}
-    with replacing(output) as temporary:
+    with atomic_write(output) as temporary:
         temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
     write_page(page, "evaluation.html", result=result)
 
 
-def judge(found: dict[str, Any]) -> dict[str, Any]:
+def give_verdict(found: dict[str, Any]) -> dict[str, Any]:
     """Whether the trained network is better than the untrained one, in a sentence.
 
     Parameters
@@ -153,7 +153,7 @@ def judge(found: dict[str, Any]) -> dict[str, Any]:
     Returns
     -------
     dict
-        `better`, `measure`, `difference`, `sentence`.
+        `better`, `measure_scale`, `difference`, `sentence`.
     """
     if "knn_whitened" in found[TRAINED]:
         measure, words = "knn_whitened", "in balanced accuracy of nearest neighbours"
@@ -198,7 +198,7 @@ def judge(found: dict[str, Any]) -> dict[str, Any]:
 def _start(made: ModelFile) -> dict[str, BYOL | None]:
     """The weights that training began with, where they were not random."""
     try:
-        found = started(made)
+        found = start_network(made)
     except AstromorphError as error:
         LOG.warning("the weights that training began with are left out: %s", error)
         return {}
@@ -214,7 +214,7 @@ def _choose(
     """The images with the smallest ids, as good as drawn by lot, and their vectors."""
     heap: list[tuple[int, int, Subject, Any]] = []
     fates = artefacts.read_csv(tables[1], artefacts.SPLIT_COLUMNS)
-    pairs = artefacts.embedded_rows(*tables, embeddings)
+    pairs = artefacts.rows_with_embeddings(*tables, embeddings)
     for place, (row, vector) in enumerate(pairs):
         fate = next(f for f in fates if f["image_id"] == row["image_id"])
         subject = Subject(
@@ -306,7 +306,7 @@ def _small(data: ImageSet, change: Change | None) -> Vectors:
 
 def _measures(vectors: Vectors, subjects: Sequence[Subject]) -> dict[str, Any]:
     """Measures of the embeddings alone, and with labels where there are enough."""
-    leading = metrics.components(vectors, LEADING)
+    leading = metrics.principal_components(vectors, LEADING)
     names = set.intersection(*(set(subject.facts) for subject in subjects))
     facts = {n: np.array([s.facts[n] for s in subjects]) for n in sorted(names)}
     measures: dict[str, Any] = {
@@ -339,7 +339,7 @@ def _scores(vectors: Vectors, subjects: Sequence[Subject]) -> dict[str, Any]:
         "classes": {name: counts[name] for name in classes},
         "knn": asdict(metrics.knn_score(chosen, labels, names)),
         "knn_whitened": asdict(
-            metrics.knn_score(metrics.whitened(chosen), labels, names)
+            metrics.knn_score(metrics.whiten(chosen), labels, names)
         ),
         "linear": asdict(metrics.linear_score(chosen, labels, names)),
     }
@@ -349,14 +349,14 @@ def _consistency(look: Any, probes: ImageSet, noise: Tensor) -> dict[str, Any]:
     """Share of changed images that find their own original, by kind of change."""
     originals = look(probes, None)
     found, aligned = {}, {}
-    for name, change in changes(noise).items():
+    for name, change in perturbations(noise).items():
         changed = look(probes, change)
-        found[name] = metrics.found_again(changed, originals)
+        found[name] = metrics.retrieval(changed, originals)
         aligned[name] = metrics.alignment(changed, originals)
     return {"found_again": found, "alignment": aligned}
 
 
-def changes(noise: Tensor) -> "dict[str, Change]":
+def perturbations(noise: Tensor) -> "dict[str, Change]":
     """What is done to images of which the embedding should stay the same.
 
     Parameters
@@ -390,7 +390,7 @@ def changes(noise: Tensor) -> "dict[str, Change]":
         "flipped": lambda images, k: images.flip(3),
         "shifted": moved(rotation=False, flip=False, shift=0.08),
         "noisier": noisier,
-        "blurred": lambda images, k: blurred(images, torch.ones(len(images))),
+        "blurred": lambda images, k: gaussian_blur(images, torch.ones(len(images))),
         "fainter": fainter,
     }
 

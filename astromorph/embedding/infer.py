@@ -9,9 +9,9 @@ import torch
 from astromorph.artefacts.embeddings import Embeddings, write_embeddings
 from astromorph.artefacts.model_file import ModelFile
 from astromorph.artefacts.tensor_shard import TensorShard, read_shard
-from astromorph.atomic import keep_last
+from astromorph.atomic import keep_previous
 from astromorph.byol.build import load_model
-from astromorph.datasets.tensor_datasets import ImageSet, image_set
+from astromorph.datasets.tensor_datasets import ImageSet, shard_image_set
 from astromorph.embedding.embed import embed
 from astromorph.errors import AstromorphError
 from astromorph.settings.sections import Settings
@@ -55,12 +55,12 @@ def infer(
     if data is not None:
         vectors = embed(byol, data, settings.inference_settings)
     write_embeddings(output, Embeddings(shard.image_ids, vectors))
-    keep_last(output)
+    keep_previous(output)
     LOG.info("%s: %d embeddings of length %d", output, *vectors.shape)
 
 
 def _fitting(shard: TensorShard, made: ModelFile, model: str | Path) -> ImageSet | None:
-    data = image_set(shard, int(made.settings["data_settings"]["stacksize"]))
+    data = shard_image_set(shard, int(made.settings["data_settings"]["stacksize"]))
     if data is None:
         return None
     if data.channels != made.in_channels:

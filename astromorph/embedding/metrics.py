@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from astromorph.byol.collapse import TINY, normalised
+from astromorph.byol.collapse import TINY, unit_vectors
 
 Vectors = NDArray[np.floating]
 
@@ -36,7 +36,7 @@ class Score:
     confusion: list[list[int]]
 
 
-def whitened(vectors: Vectors) -> NDArray[np.float64]:
+def whiten(vectors: Vectors) -> NDArray[np.float64]:
     """The first 64 principal components, each with variance 1.
 
     No label is used. Directions of little variance, which hold much of what a
@@ -91,7 +91,7 @@ def alignment(one: Vectors, other: Vectors) -> float:
     >>> alignment(np.array([[1.0, 0.0]]), np.array([[0.0, 5.0]]))
     2.0
     """
-    distance = normalised(one) - normalised(other)
+    distance = unit_vectors(one) - unit_vectors(other)
     return float((distance**2).sum(axis=1).mean())
 
 
@@ -116,13 +116,13 @@ def uniformity(vectors: Vectors) -> float:
     >>> round(uniformity(np.eye(64)), 2), abs(round(uniformity(np.ones((4, 4))), 2))
     (-4.0, 0.0)
     """
-    unit = normalised(vectors)
+    unit = unit_vectors(vectors)
     square = 2 - 2 * unit @ unit.T
     pairs = square[np.triu_indices(len(unit), 1)]
     return float(np.log(np.exp(-2 * pairs).mean())) if len(pairs) else 0.0
 
 
-def found_again(changed: Vectors, originals: Vectors) -> float:
+def retrieval(changed: Vectors, originals: Vectors) -> float:
     """Share of changed images whose nearest original, by cosine, is their own.
 
     Parameters
@@ -140,7 +140,7 @@ def found_again(changed: Vectors, originals: Vectors) -> float:
     >>> found_again(np.array([[1.0, 0.1], [1.0, 0.2]]), np.eye(2))
     0.5
     """
-    similar = normalised(changed) @ normalised(originals).T
+    similar = unit_vectors(changed) @ unit_vectors(originals).T
     return float((similar.argmax(axis=1) == np.arange(len(similar))).mean())
 
 
@@ -177,7 +177,7 @@ def knn_score(
     >>> found.mean, found.confusion
     (1.0, [[30, 0], [0, 30]])
     """
-    unit = normalised(vectors)
+    unit = unit_vectors(vectors)
     classes, codes = np.unique(list(labels), return_inverse=True)
     predicted = np.empty(len(codes), dtype=np.int64)
     folds = _folds(codes, groups)
@@ -264,7 +264,7 @@ def rank_correlation(one: Vectors, other: Vectors) -> float:
     return float(deviations[0] @ deviations[1] / (norms[0] * norms[1]))
 
 
-def components(vectors: Vectors, number: int) -> NDArray[np.float64]:
+def principal_components(vectors: Vectors, number: int) -> NDArray[np.float64]:
     """The leading principal components, largest variance first.
 
     Parameters

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from astromorph.artefacts.tables import HISTORY_COLUMNS, read_csv
-from astromorph.atomic import replacing
+from astromorph.atomic import atomic_write
 from astromorph.errors import AstromorphError
 
 LOG = logging.getLogger(__name__)
 # Okabe & Ito (2008); lines and marks differ too.
 BLUE, ORANGE, GREEN, GRAY = "#0072b2", "#d55e00", "#009e73", "#57606a"
-MOST_MARKED = 40  # epochs up to which each has a mark
+MAX_MARKED = 40  # epochs up to which each has a mark
 DPI, WIDTH, ROW = 110, 9.0, 2.9  # of the figure, in inches
 
 
@@ -93,7 +93,7 @@ def plot_history(history: str | Path, output: str | Path) -> None:
 
     with style.context("default"):
         figure = draw_history(columns)
-        with replacing(output) as temporary:
+        with atomic_write(output) as temporary:
             figure.savefig(
                 temporary, format="png", dpi=DPI, metadata={"Software": None}
             )
@@ -133,7 +133,7 @@ def _draw(axes: Any, panel: Panel, columns: Mapping[str, Sequence[float]]) -> No
     from matplotlib.ticker import MaxNLocator
 
     epochs = columns["epoch"]
-    marked = len(epochs) <= MOST_MARKED
+    marked = len(epochs) <= MAX_MARKED
     for line in panel.lines:
         if _known(columns[line.column]):
             axes.plot(

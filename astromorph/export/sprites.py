@@ -9,16 +9,16 @@ from numpy.typing import NDArray
 from astromorph.artefacts.tensor_shard import read_shard
 from astromorph.pages.thumbnail import thumbnail
 
-LARGEST_SPRITE = 8192  # pixels a side: what browsers take as one texture
+MAX_SPRITE = 8192  # pixels a side: what browsers take as one texture
 SMALLEST = 16  # pixels a side of a thumbnail in which something can still be seen
 
 
-def most_thumbnails(wanted: int) -> int:
+def max_thumbnails(wanted: int) -> int:
     """How many thumbnails a sheet has room for: of 16 pixels, or of fewer if wanted."""
-    return (LARGEST_SPRITE // min(wanted, SMALLEST)) ** 2
+    return (MAX_SPRITE // min(wanted, SMALLEST)) ** 2
 
 
-def sprite(
+def make_sprite(
     tensors: Sequence[str | Path], image_ids: Collection[str], wanted: int
 ) -> tuple[NDArray[np.uint8], int]:
     """All thumbnails on one sheet, row by row, as TensorBoard wants them.
@@ -28,7 +28,7 @@ def sprite(
     tensors : sequence of path
         All shards, in order.
     image_ids : set of str
-        Which of their images are shown: at least one, at most `most_thumbnails`.
+        Which of their images are shown: at least one, at most `max_thumbnails`.
     wanted : int
         Side of a thumbnail in pixels; smaller where the sheet would exceed
         8192 pixels.
@@ -41,7 +41,7 @@ def sprite(
         S.
     """
     per_row = int(np.ceil(np.sqrt(len(image_ids))))
-    side = max(1, min(wanted, LARGEST_SPRITE // per_row))
+    side = max(1, min(wanted, MAX_SPRITE // per_row))
     sheet = np.zeros((per_row * side, per_row * side), np.uint8)
     k = 0
     for path in tensors:

@@ -11,7 +11,7 @@ ODDEST = 1000  # outliers that are kept, the oddest first
 SEED = 0
 
 
-def shown(analysis: str | Path, most: int) -> NDArray[np.bool_]:
+def choose_shown(analysis: str | Path, most: int) -> NDArray[np.bool_]:
     """Which rows of an analysis are shown where at most so many can be.
 
     Parameters
@@ -24,7 +24,7 @@ def shown(analysis: str | Path, most: int) -> NDArray[np.bool_]:
     Returns
     -------
     ndarray, shape (N,), bool
-        All, or a sample: see `stratified`. Kept are the representatives and odd
+        All, or a sample: see `stratified_sample`. Kept are the representatives and odd
         members of clusters, and the oddest images of all.
     """
     parts = [
@@ -32,10 +32,10 @@ def shown(analysis: str | Path, most: int) -> NDArray[np.bool_]:
         for part in read_analysis_parts(analysis)
     ]
     cluster, rank, role = (np.concatenate(some) for some in zip(*parts, strict=True))
-    return stratified(cluster, rank, role, most)
+    return stratified_sample(cluster, rank, role, most)
 
 
-def stratified(
+def stratified_sample(
     cluster: NDArray[np.int32],
     rank: NDArray[np.int32],
     role: NDArray[np.bool_],

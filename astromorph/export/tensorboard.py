@@ -21,14 +21,14 @@ from astromorph.artefacts.cells import lines
 from astromorph.artefacts.table_columns import ANALYSED
 from astromorph.artefacts.table_rows import Block, Inputs, blocks, columns_of_list
 from astromorph.artefacts.tables import EXPORT_COLUMNS
-from astromorph.atomic import replacing_folder
+from astromorph.atomic import atomic_folder
 from astromorph.export import sprites as thumbnails
-from astromorph.export.sprites import most_thumbnails, sprite
-from astromorph.export.stratified import shown
+from astromorph.export.sprites import make_sprite, max_thumbnails
+from astromorph.export.stratified import choose_shown
 from astromorph.settings.sections import Settings
 
 LOG = logging.getLogger(__name__)
-MOST_POINTS = 100_000  # the projector asks for no more of a table
+MAX_POINTS = 100_000  # the projector asks for no more of a table
 # Nearest images the projector finds itself.
 COLUMNS = tuple(c for c in ANALYSED if c.kind != "ids")
 # Name in the projector, file. Of points with two coordinates it draws none: the map
@@ -75,20 +75,20 @@ def export_tensorboard(
         The files do not belong together, or there are no images.
     """
     wanted = settings.export_settings.thumbnail_size
-    chosen = shown(inputs.analysis, min(MOST_POINTS, most_thumbnails(wanted)))
+    chosen = choose_shown(inputs.analysis, min(MAX_POINTS, max_thumbnails(wanted)))
     number = int(chosen.sum())
     if number < len(chosen):
         LOG.info(
             "%s: a sample of %d of %d images, by cluster, with the representatives and "
             "the oddest; TensorBoard shows no more", output, number, len(chosen),
         )  # fmt: skip
-    with replacing_folder(output) as folder:
+    with atomic_folder(output) as folder:
         image_ids = _write_points(folder, inputs, chosen)
-        sheet, side = sprite(tensors, image_ids, wanted)
+        sheet, side = make_sprite(tensors, image_ids, wanted)
         if side < wanted:
             LOG.info(
                 "%s: thumbnails have %d pixels in place of %d, so that their sheet "
-                "stays within %d", output, side, wanted, thumbnails.LARGEST_SPRITE,
+                "stays within %d", output, side, wanted, thumbnails.MAX_SPRITE,
             )  # fmt: skip
         Image.fromarray(sheet).save(folder / "sprite.png")
         config = "".join(

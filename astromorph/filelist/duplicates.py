@@ -23,7 +23,7 @@ DROPPED = f"{DUPLICATE}left out, "
 CELL = 8.0  # side of a cell of the sky over the distance that matters
 PIXELS_WITHOUT_BEAM = 2.0
 ARCSEC_WITHOUT_SCALE = 1.0
-LARGEST_REACH = 36_000.0  # arcsec; a beam or pixel larger than 10 degrees is wrong
+MAX_MATCH_RADIUS = 36_000.0  # arcsec; a beam or pixel larger than 10 degrees is wrong
 ROWS_AT_ONCE = 4096
 BETWEEN = "\0"  # paths; none has it
 
@@ -184,7 +184,7 @@ def finder() -> Iterator[Finder]:
         database.close()
 
 
-def mark(reason: str, match: Match, drop: bool) -> dict[str, str]:
+def mark_duplicate(reason: str, match: Match, drop: bool) -> dict[str, str]:
     """Status and reason of a row that repeats an earlier one.
 
     Parameters
@@ -203,18 +203,18 @@ def mark(reason: str, match: Match, drop: bool) -> dict[str, str]:
     return {"status": "warning", "reason": before + DUPLICATE + words}
 
 
-def key_of(kind: int, text: str) -> Key:
+def text_key(kind: int, text: str) -> Key:
     """The key of rows that are alike where their text is."""
     return kind, _hash(text), 0.0, 0.0, 0.0, 0.0
 
 
-def reach_of(beam_arcsec: float | None, pixel_scale_arcsec: float | None) -> float:
+def match_radius(beam_arcsec: float | None, pixel_scale_arcsec: float | None) -> float:
     """How close two positions are one, in arcseconds: the beam, or two pixels."""
     reach = beam_arcsec or PIXELS_WITHOUT_BEAM * (pixel_scale_arcsec or 0)
-    return min(reach or ARCSEC_WITHOUT_SCALE, LARGEST_REACH)
+    return min(reach or ARCSEC_WITHOUT_SCALE, MAX_MATCH_RADIUS)
 
 
-def place_keys(
+def position_keys(
     ra_deg: float | None, dec_deg: float | None, band: str, reach_arcsec: float
 ) -> list[Key]:
     """The keys of a position: of each cell of the sky that is within reach.
@@ -225,7 +225,7 @@ def place_keys(
     if ra_deg is None or dec_deg is None:
         return []
     x, y, z = vector(ra_deg, dec_deg)
-    reach_arcsec = min(max(reach_arcsec, 1e-3), LARGEST_REACH)
+    reach_arcsec = min(max(reach_arcsec, 1e-3), MAX_MATCH_RADIUS)
     octave = math.log2(reach_arcsec)
     found: list[Key] = []
     for grid, level in ((0, math.floor(octave)), (1, math.floor(octave + 0.5))):

@@ -14,7 +14,7 @@ from typing import NamedTuple, TextIO
 
 from astromorph.artefacts.tables import CATALOGUE_COLUMNS, NONE, TEST, TRAIN
 from astromorph.errors import AstromorphError
-from astromorph.filelist.repeated_names import repeated
+from astromorph.filelist.repeated_names import repeated_names
 
 # The column that keeps images of one object on one side of the split.
 GROUP = "group"
@@ -125,7 +125,9 @@ def read_paths(datafile: str | Path) -> Iterator[tuple[str, ...]]:
             yield _placed(folder, listed)
 
 
-def entries_of(paths: Iterable[str | Path | Sequence[str | Path]]) -> list[Entry]:
+def entries_from_paths(
+    paths: Iterable[str | Path | Sequence[str | Path]],
+) -> list[Entry]:
     """Rows for files that no list names.
 
     Parameters
@@ -161,7 +163,7 @@ def entries_of(paths: Iterable[str | Path | Sequence[str | Path]]) -> list[Entry
     return found
 
 
-def asked_subset(entry: Entry) -> str:
+def requested_subset(entry: Entry) -> str:
     """What the column `split` of the list asks for; empty where nothing.
 
     Raises
@@ -198,7 +200,7 @@ def _opened(datafile: str | Path) -> Iterator[TextIO]:
 def _repeated(datafile: str, size: int, time: int) -> frozenset[int]:
     """Hashes of all names that the list has more than once: a first reading."""
     with open(datafile, newline="", encoding="utf-8-sig") as file:
-        return repeated("\0".join(listed) for listed, _ in _rows(file))
+        return repeated_names("\0".join(listed) for listed, _ in _rows(file))
 
 
 def _placed(folder: str, listed: Sequence[str]) -> tuple[str, ...]:

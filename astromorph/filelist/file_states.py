@@ -17,7 +17,7 @@ from astromorph.provenance import digest
 CHUNK, THREADS, SLOW = 512, 16, 1e-4
 
 
-def state(paths: Sequence[str]) -> str:
+def file_state(paths: Sequence[str]) -> str:
     """Sizes and times of the files of a row; empty where one is none.
 
     A file that was replaced under its name differs in one of them.
@@ -34,7 +34,7 @@ def state(paths: Sequence[str]) -> str:
     return " ".join(found)
 
 
-def states(paths: Iterable[Sequence[str]]) -> Iterator[str]:
+def file_states(paths: Iterable[Sequence[str]]) -> Iterator[str]:
     """The state of each row, in order.
 
     Parameters
@@ -45,19 +45,19 @@ def states(paths: Iterable[Sequence[str]]) -> Iterator[str]:
     Yields
     ------
     str
-        As `state` gives it.
+        As `file_state` gives it.
     """
     rows = iter(paths)
     begun = time.perf_counter()
-    first = [state(row) for row in itertools.islice(rows, CHUNK)]
+    first = [file_state(row) for row in itertools.islice(rows, CHUNK)]
     slow = time.perf_counter() - begun > SLOW * max(len(first), 1)
     yield from first
     if not slow:
-        yield from map(state, rows)
+        yield from map(file_state, rows)
         return
     with ThreadPoolExecutor(THREADS) as pool:
         while chunk := list(itertools.islice(rows, THREADS * CHUNK)):
-            yield from pool.map(state, chunk, chunksize=CHUNK)
+            yield from pool.map(file_state, chunk, chunksize=CHUNK)
 
 
 class ShardStates:
@@ -97,10 +97,10 @@ class ShardStates:
         at = 0
         for shard in shards:
             rows = itertools.islice(paths, shard.start - at, shard.stop - at)
-            self._known[shard.name] = digest(states(rows))
+            self._known[shard.name] = digest(file_states(rows))
             at = shard.stop
 
 
-def head_states(datafile: str | Path, number: int) -> str:
+def head_file_states(datafile: str | Path, number: int) -> str:
     """16 hexadecimal digits from the files of the first rows of a list."""
-    return digest(states(itertools.islice(read_paths(datafile), number)))
+    return digest(file_states(itertools.islice(read_paths(datafile), number)))

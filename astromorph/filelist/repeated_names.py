@@ -11,7 +11,7 @@ SHIFTS = np.array([0, 19, 38], np.uint64)
 CHUNK = 2**15
 
 
-def repeated(names: Iterable[str]) -> frozenset[int]:
+def repeated_names(names: Iterable[str]) -> frozenset[int]:
     """Hashes of all names that come more than once, and of a few others.
 
     The names are not kept: ten million take no more memory than a thousand.

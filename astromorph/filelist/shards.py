@@ -9,7 +9,7 @@ from astromorph.filelist.entries import Entry
 from astromorph.provenance import digest
 
 # Rows that decide what all images have in common.
-HEAD = 256
+HEAD_ROWS = 256
 # Rows whose texts enter a digest at once.
 CHUNK = 1024
 # Shards grow with the row number: SHARDS_PER_SIZE of each size, then of the last.
@@ -77,7 +77,7 @@ def plan_shards(
 def head_digest(entries: Iterable[Entry]) -> str:
     """A digest of the paths of the first 256 rows."""
     sha = hashlib.sha256()
-    for entry in islice(entries, HEAD):
+    for entry in islice(entries, HEAD_ROWS):
         sha.update("\0".join([*entry.paths, "\n"]).encode())
     return sha.hexdigest()[:16]
 

@@ -23,7 +23,7 @@ LATITUDE = re.compile(r"DEC-|.LAT|..LT")
 NEAREST_PROJECTION = {"TNX": "TAN", "ZPX": "ZPN", "NCP": "SIN"}
 DEGREES = {"": 1.0, "deg": 1.0, "arcmin": 1 / 60, "arcsec": 1 / 3600,
            "mas": 1 / 3.6e6, "rad": math.degrees(1)}  # fmt: skip
-MOST_SIP = 9  # order of a SIP polynomial
+MAX_SIP = 9  # order of a SIP polynomial
 # Positions outside the WCS, by what wrote them; degrees, or hours as text.
 POSITIONS = (
     ("RA", "DEC"), ("OBSRA", "OBSDEC"), ("RA_TARG", "DEC_TARG"), ("RA_OBJ", "DEC_OBJ"),
@@ -37,7 +37,7 @@ FK4_BEFORE = 1984.0  # an equinox without a frame (FITS Standard 4.0, 8.3)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Position:
     """Where an image is; None where its header does not say.
 
     Attributes
@@ -54,7 +54,7 @@ class Place:
 
 
 @np.errstate(all="ignore")
-def place(header: Header, centre: tuple[float, ...]) -> Place:
+def image_position(header: Header, centre: tuple[float, ...]) -> Position:
     """Position and scale from the WCS, else a position from other keywords.
 
     Parameters
@@ -71,7 +71,7 @@ def place(header: Header, centre: tuple[float, ...]) -> Place:
     found = _from_wcs(header, centre)
     if found.ra_deg is None:
         ra_deg, dec_deg = _from_keywords(header)
-        return Place(ra_deg, dec_deg, found.pixel_scale_arcsec)
+        return Position(ra_deg, dec_deg, found.pixel_scale_arcsec)
     return found
 
 
@@ -86,10 +86,10 @@ def celestial_axes(header: Header, number: int) -> tuple[int, int] | None:
     return None
 
 
-def _from_wcs(header: Header, centre: tuple[float, ...]) -> Place:
+def _from_wcs(header: Header, centre: tuple[float, ...]) -> Position:
     axes = celestial_axes(header, len(centre))
     if axes is None:
-        return Place()
+        return Position()
     try:
         numbers = [axis + 1 for axis in axes]
         units = [_unit(header, k) for k in numbers]
@@ -100,15 +100,15 @@ def _from_wcs(header: Header, centre: tuple[float, ...]) -> Place:
         wcs = _celestial(header, numbers, units, matrix)
         lonlat = wcs.p2s(_undistorted(header, axes, centre), 1)["world"][0]
     except (ValueError, ArithmeticError, FitsImageError, WcsError):
-        return Place()
+        return Position()
     lon, lat = float(lonlat[wcs.lng]), float(lonlat[wcs.lat])
     ra_deg, dec_deg = _icrs(header, lon, lat, wcs.ctype[wcs.lng][:4])
     if math.isnan(lon) or math.isnan(lat):
-        return Place()
+        return Position()
     columns = zip(*matrix, strict=True)
     scale = math.sqrt(math.prod(math.hypot(*column) for column in columns)) * 3600
     known = math.isfinite(scale) and scale > 0
-    return Place(ra_deg, dec_deg, scale if known else None)
+    return Position(ra_deg, dec_deg, scale if known else None)
 
 
 def _celestial(
@@ -214,7 +214,7 @@ def _undistorted(
 
 
 def _polynomial(header: Header, name: str, u: float, v: float) -> float:
-    order = min(header.integer(f"{name}_ORDER", 0), MOST_SIP)
+    order = min(header.integer(f"{name}_ORDER", 0), MAX_SIP)
     return sum(
         (header.number(f"{name}_{p}_{q}") or 0.0) * u**p * v**q
         for p in range(order + 1)

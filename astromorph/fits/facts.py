@@ -11,7 +11,7 @@ from astromorph.fits import celestial
 from astromorph.fits import file as fits_file
 from astromorph.fits.file import Hdu
 from astromorph.fits.header import Header
-from astromorph.fits.planes import Axes, chosen_planes
+from astromorph.fits.planes import Axes, select_planes
 from astromorph.settings.sections import DataSettings
 
 FREQUENCIES = ("RESTFRQ", "RESTFREQ", "FREQ", "FREQUENC")
@@ -74,14 +74,16 @@ class ImageFacts:
     keywords: dict[str, str] = field(default_factory=dict)
 
 
-def facts_of(hdu: Hdu, primary: Header, axes: Axes, rules: DataSettings) -> ImageFacts:
+def image_facts(
+    hdu: Hdu, primary: Header, axes: Axes, rules: DataSettings
+) -> ImageFacts:
     """What the image's header says, and for names and dates the primary one."""
     header, shape = hdu.header, hdu.shape
     centre = tuple((length + 1) / 2 for length in reversed(shape))
-    place = celestial.place(header, centre)
-    if place.ra_deg is None and primary is not header:
-        keywords = celestial.place(primary, ())
-        place = replace(place, ra_deg=keywords.ra_deg, dec_deg=keywords.dec_deg)
+    position = celestial.image_position(header, centre)
+    if position.ra_deg is None and primary is not header:
+        keywords = celestial.image_position(primary, ())
+        position = replace(position, ra_deg=keywords.ra_deg, dec_deg=keywords.dec_deg)
 
     def text(keyword: str) -> str:
         return header.text(keyword) or primary.text(keyword)
@@ -93,16 +95,16 @@ def facts_of(hdu: Hdu, primary: Header, axes: Axes, rules: DataSettings) -> Imag
     frequency = next((f for k in FREQUENCIES[:2] if (f := number(k))), None)
     major, minor, angle = _beam(header)
     planes = math.prod(shape[axis] for axis in axes.others)
-    how, which = chosen_planes(rules.planes, planes)
+    how, which = select_planes(rules.planes, planes)
     return ImageFacts(
         hdu=hdu.number,
         shape=shape,
         dtype=np.dtype(fits_file.TYPES[hdu.bitpix]).name,
         width=shape[axes.x],
         height=shape[axes.y],
-        ra_deg=place.ra_deg,
-        dec_deg=place.dec_deg,
-        pixel_scale_arcsec=place.pixel_scale_arcsec,
+        ra_deg=position.ra_deg,
+        dec_deg=position.dec_deg,
+        pixel_scale_arcsec=position.pixel_scale_arcsec,
         object_name=text("OBJECT"),
         telescope=text("TELESCOP"),
         unit=text("BUNIT"),

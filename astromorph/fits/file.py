@@ -31,11 +31,11 @@ from astromorph.fits.tile_decoder import Decoder
 
 BLOCK = 2880
 FIRST_READ = 3 * BLOCK
-LONGEST_HEADER = 2**24  # bytes; the longest in archives are below 2 MB
+MAX_HEADER_BYTES = 2**24  # bytes; the longest in archives are below 2 MB
 FARTHEST = 2**33  # bytes of a packed file that are unpacked to reach an HDU
 ENDLESS = 2**63  # no file has such a byte
-MOST_HDUS = 10_000
-MOST_COLUMNS, MOST_AXES = 999, 16  # of a tiled image
+MAX_HDUS = 10_000
+MAX_COLUMNS, MAX_AXES = 999, 16  # of a tiled image
 TYPES = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 # Pixels that one byte can stand for: deflate reaches 1032, PLIO 4095 in two.
 DENSEST = 2048
@@ -83,7 +83,7 @@ class Hdu:
 
 
 @contextmanager
-def opened(path: str | Path) -> Iterator[BinaryIO]:
+def open_fits(path: str | Path) -> Iterator[BinaryIO]:
     """Open a file, unpacked if it is compressed as a whole (by its first bytes).
 
     Whatever goes wrong inside becomes a `FitsImageError` that says why.
@@ -109,7 +109,7 @@ def opened(path: str | Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def decoding() -> Iterator[None]:
+def decoding_errors() -> Iterator[None]:
     """Let astropy decode; whatever it raises or warns of is the file's fault."""
     try:
         with warnings.catch_warnings():
@@ -121,7 +121,7 @@ def decoding() -> Iterator[None]:
         raise FitsImageError(_reason(error)) from None
 
 
-def hdus(file: BinaryIO) -> Iterator[Hdu]:
+def iterate_hdus(file: BinaryIO) -> Iterator[Hdu]:
     """The HDUs one after the other; each is read when it is asked for.
 
     Raises
@@ -131,7 +131,7 @@ def hdus(file: BinaryIO) -> Iterator[Hdu]:
         would have to be unpacked too far.
     """
     start = 0
-    for number in range(MOST_HDUS):
+    for number in range(MAX_HDUS):
         raw = _header(file, start, number)
         if raw is None:
             return
@@ -149,13 +149,13 @@ def hdus(file: BinaryIO) -> Iterator[Hdu]:
             return
 
 
-def stored(file: BinaryIO, hdu: Hdu) -> Any:
+def stored_values(file: BinaryIO, hdu: Hdu) -> Any:
     """The stored values of an image, in numpy's order, not yet scaled.
 
     Parameters
     ----------
     file : binary file
-        As `opened` gives it.
+        As `open_fits` gives it.
     hdu : Hdu
         Plain, not compressed in tiles.
 
@@ -201,7 +201,7 @@ def refuse_truncated(file: BinaryIO, hdu: Hdu) -> None:
             raise _truncated(hdu.start + hdu.size, there)
 
 
-def tiles(file: BinaryIO, hdu: Hdu) -> Any:
+def compressed_tiles(file: BinaryIO, hdu: Hdu) -> Any:
     """The pixels of a tile-compressed image, scaled, decoded by astropy.
 
     Returns
@@ -223,7 +223,7 @@ def tiles(file: BinaryIO, hdu: Hdu) -> Any:
     data = _exactly(file, hdu.size)
     if len(data) < hdu.size:
         raise _truncated(hdu.start + hdu.size, hdu.start + len(data))
-    with decoding():
+    with decoding_errors():
         primary = fits.PrimaryHDU().header.tostring().encode("ascii")
         table = primary + _padded(_tile_header(hdu), b" ") + _padded(data, b"\0")
         found = fits.open(io.BytesIO(table), memmap=False)[1]
@@ -316,7 +316,7 @@ def _header(file: BinaryIO, start: int, number: int) -> bytes | None:
         scanned = len(raw) // CARD * CARD
         more = file.read(max(10 * BLOCK, len(raw)) if plain else BLOCK)
         raw += more
-        if not more or len(raw) > LONGEST_HEADER:
+        if not more or len(raw) > MAX_HEADER_BYTES:
             raise FitsImageError(f"the header of HDU {number} has no END card")
 
 
@@ -366,7 +366,7 @@ def refuse_impossible_tiles(hdu: Hdu) -> None:
     """
     header, pixels = hdu.header, math.prod(hdu.shape)
     columns = header.integer("TFIELDS", 0)
-    if not 1 <= columns <= MOST_COLUMNS or len(hdu.shape) > MOST_AXES:
+    if not 1 <= columns <= MAX_COLUMNS or len(hdu.shape) > MAX_AXES:
         raise FitsImageError(
             f"the header is damaged: {columns} columns hold a tiled image of "
             f"{len(hdu.shape)} axes"
@@ -444,7 +444,7 @@ def _reason(error: BaseException) -> str:
     return f"the file is damaged: {text[:200]}"
 
 
-def scaled(values: Any, hdu: Hdu) -> NDArray[np.float32]:
+def scale_values(values: Any, hdu: Hdu) -> NDArray[np.float32]:
     """Physical values of stored ones: BSCALE, BZERO and, as NaN, BLANK.
 
     Parameters

@@ -20,7 +20,7 @@ from astromorph.errors import FitsImageError
 
 # Bytes that unpack to less than 64 MB, whatever they are: deflate reaches 1032.
 HARMLESS = 2**26 // 1032
-LARGEST_ITEM = 8  # bytes of a pixel, at most
+MAX_ITEM = 8  # bytes of a pixel, at most
 PIECE = 2**20
 ITEM_SIZES = {"B": 1, "I": 2, "J": 4}
 
@@ -106,7 +106,7 @@ class GzipTiles:
         )
 
     def _refuse_bomb(self, start: int, stop: int) -> None:
-        most = math.prod(self._tile_shape) * LARGEST_ITEM
+        most = math.prod(self._tile_shape) * MAX_ITEM
         packed = io.BytesIO(memoryview(self._table)[start:stop])
         found = 0
         with gzip.GzipFile(fileobj=packed) as tile:

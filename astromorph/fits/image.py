@@ -10,18 +10,18 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from astromorph.atomic import replacing
+from astromorph.atomic import atomic_write
 from astromorph.errors import FitsImageError
 from astromorph.fits import file as fits_file
-from astromorph.fits.facts import ImageFacts, facts_of
+from astromorph.fits.facts import ImageFacts, image_facts
 from astromorph.fits.file import Hdu
 from astromorph.fits.header import Header
 from astromorph.fits.pixels import Image
-from astromorph.fits.planes import Axes, axes_of, chosen_planes, pixels_of
+from astromorph.fits.planes import Axes, image_axes, read_planes, select_planes
 from astromorph.settings.sections import DataSettings
 
 
-def describe(paths: Sequence[str | Path], rules: DataSettings) -> ImageFacts:
+def describe_image(paths: Sequence[str | Path], rules: DataSettings) -> ImageFacts:
     """Read the headers of one object's image, not its pixels.
 
     Parameters
@@ -44,18 +44,20 @@ def describe(paths: Sequence[str | Path], rules: DataSettings) -> ImageFacts:
     """
     facts = []
     for path in paths:
-        with _naming(path, paths), fits_file.opened(path) as file:
+        with _naming(path, paths), fits_file.open_fits(path) as file:
             facts.append(_describe(file, rules))
     return _together(facts)
 
 
-def read(paths: Sequence[str | Path], rules: DataSettings) -> tuple[ImageFacts, Image]:
-    """Read the image that `describe` finds.
+def read_image(
+    paths: Sequence[str | Path], rules: DataSettings
+) -> tuple[ImageFacts, Image]:
+    """Read the image that `describe_image` finds.
 
     Returns
     -------
     facts : ImageFacts
-        As `describe` returns them.
+        As `describe_image` returns them.
     image : Image
         Its pixels; files and planes become channels.
 
@@ -66,10 +68,10 @@ def read(paths: Sequence[str | Path], rules: DataSettings) -> tuple[ImageFacts, 
     """
     facts, parts = [], []
     for path in paths:
-        with _naming(path, paths), fits_file.opened(path) as file:
+        with _naming(path, paths), fits_file.open_fits(path) as file:
             hdu, primary, axes = _choose(file, rules)
-            facts.append(facts_of(hdu, primary, axes, rules))
-            parts.append(pixels_of(file, hdu, axes, rules))
+            facts.append(image_facts(hdu, primary, axes, rules))
+            parts.append(read_planes(file, hdu, axes, rules))
     together = _together(facts)
     pixels = parts[0] if len(parts) == 1 else np.concatenate(parts)
     bad: NDArray[np.bool_] = np.asarray(~np.isfinite(pixels))
@@ -81,13 +83,13 @@ def read(paths: Sequence[str | Path], rules: DataSettings) -> tuple[ImageFacts, 
     return together, Image(np.where(bad, np.float32(0), pixels), mask)
 
 
-def write(
+def write_image(
     path: str | Path,
     pixels: NDArray[np.float32],
     facts: ImageFacts,
     beam_arcsec: float,
 ) -> None:
-    """Write an image with the header that `describe` reads.
+    """Write an image with the header that `describe_image` reads.
 
     Parameters
     ----------
@@ -122,7 +124,7 @@ def write(
     header["RESTFRQ"] = facts.rest_frequency_hz
     header["BMAJ"] = header["BMIN"] = beam_arcsec / 3600
     header["BPA"] = 0.0
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         fits.PrimaryHDU(pixels.astype(np.float32), header).writeto(temporary)
 
 
@@ -158,17 +160,17 @@ def _describe(file: BinaryIO, rules: DataSettings) -> ImageFacts:
     fits_file.refuse_truncated(file, hdu)
     if hdu.compressed:
         fits_file.refuse_impossible_tiles(hdu)
-    return facts_of(hdu, primary, axes, rules)
+    return image_facts(hdu, primary, axes, rules)
 
 
 def _choose(file: BinaryIO, rules: DataSettings) -> tuple[Hdu, Header, Axes]:
     """The HDU to take, the primary header and the image's axes."""
     wanted = rules.hdu
     if wanted is None:
-        return _first_image(fits_file.hdus(file), rules)
+        return _first_image(fits_file.iterate_hdus(file), rules)
     choices = [wanted] if isinstance(wanted, int | str) else list(wanted)
     found: list[Hdu] = []
-    walk = fits_file.hdus(file)
+    walk = fits_file.iterate_hdus(file)
     numbers = [choice for choice in choices if isinstance(choice, int)]
     for hdu in walk:
         found.append(hdu)
@@ -180,7 +182,7 @@ def _choose(file: BinaryIO, rules: DataSettings) -> tuple[Hdu, Header, Axes]:
             if _is(hdu, choice):
                 if reason := _why_not(hdu, rules):
                     raise FitsImageError(f"HDU {choice}: {reason}")
-                return hdu, found[0].header, axes_of(hdu)
+                return hdu, found[0].header, image_axes(hdu)
     names = ", ".join(f"{h.number} {h.name}".strip() for h in found[:8])
     raise FitsImageError(
         f"`data_settings.hdu` is {wanted!r}; the file has the HDUs {names}"
@@ -203,7 +205,7 @@ def _first_image(walk: Iterator[Hdu], rules: DataSettings) -> tuple[Hdu, Header,
                 continue
             reason = _why_not(hdu, rules)
             if reason is None:
-                return hdu, primary, axes_of(hdu)
+                return hdu, primary, image_axes(hdu)
             reasons.append(f"HDU {hdu.number}: {reason}")
     except FitsImageError as error:
         reasons.append(str(error))
@@ -228,8 +230,8 @@ def _why_not(hdu: Hdu, rules: DataSettings) -> str | None:
     if len(shape) < 2:
         return f"it has one axis, of {size} pixels; an image needs two"
     try:
-        axes = axes_of(hdu)
-        chosen_planes(rules.planes, math.prod(shape[axis] for axis in axes.others))
+        axes = image_axes(hdu)
+        select_planes(rules.planes, math.prod(shape[axis] for axis in axes.others))
     except FitsImageError as error:
         return f"{size} pixels: {error}"
     return None

@@ -33,7 +33,7 @@ class Axes:
         return tuple(index)
 
 
-def chosen_planes(
+def select_planes(
     planes: int | str | tuple[int, ...] | None, number: int
 ) -> tuple[str, list[int]]:
     """What `data_settings.planes` means for an image of so many planes.
@@ -84,7 +84,7 @@ def chosen_planes(
     return how, which
 
 
-def axes_of(hdu: Hdu) -> Axes:
+def image_axes(hdu: Hdu) -> Axes:
     """The two axes on the sky where the header names them, else the last two.
 
     Axes of length 1 are passed over, the outermost first, while two are left.
@@ -103,19 +103,21 @@ def axes_of(hdu: Hdu) -> Axes:
     return Axes(image[0], image[1], others)
 
 
-def pixels_of(
+def read_planes(
     file: BinaryIO, hdu: Hdu, axes: Axes, rules: DataSettings
 ) -> NDArray[np.float32]:
     """Pixels `(C, H, W)`; NaN where bad. Cubes are read plane by plane."""
     number = math.prod(hdu.shape[axis] for axis in axes.others)
-    how, which = chosen_planes(rules.planes, number)
+    how, which = select_planes(rules.planes, number)
     if hdu.compressed:
-        plane = _Slabs(fits_file.tiles(file, hdu), hdu, axes, len(which) > 1).plane
+        plane = _Slabs(
+            fits_file.compressed_tiles(file, hdu), hdu, axes, len(which) > 1
+        ).plane
     else:
-        values = fits_file.stored(file, hdu)
+        values = fits_file.stored_values(file, hdu)
 
         def plane(p: int) -> NDArray[np.float32]:
-            return fits_file.scaled(values[axes.index(p, hdu.shape)], hdu)
+            return fits_file.scale_values(values[axes.index(p, hdu.shape)], hdu)
 
     if how == "channels":
         if len(which) == 1:
@@ -152,7 +154,7 @@ class _Slabs:
     def plane(self, p: int) -> NDArray[np.float32]:
         """One plane `(H, W)`."""
         index = self._axes.index(p, self._hdu.shape)
-        with fits_file.decoding(), np.errstate(over="ignore", invalid="ignore"):
+        with fits_file.decoding_errors(), np.errstate(over="ignore", invalid="ignore"):
             if self._axis is None or self._depth < 2:
                 return np.asarray(self._values[index], dtype=np.float32)
             at = index[self._axis]

@@ -11,7 +11,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models import get_model, list_models, resnet18
 
-from astromorph.checks import whole
+from astromorph.checks import check_integer
 from astromorph.models.hidden_layer import PROBE_SIDE
 from astromorph.moved import old_attribute, old_keywords
 
@@ -69,7 +69,7 @@ class NLayerResnet(nn.Module):
         super().__init__()
         # The last layer was once the only argument.
         channels = 3 if isinstance(in_channels, str) else in_channels
-        channels = whole("in_channels", channels, 1)
+        channels = check_integer("in_channels", channels, 1)
         last_layer = in_channels if isinstance(in_channels, str) else last_layer
         if last_layer not in RESNET_FEATURES:
             allowed = ", ".join(RESNET_FEATURES)
@@ -133,7 +133,7 @@ class AstroMorphologyModel(nn.Module):
     @old_keywords(last_layer="nothing: this network has no such choice")
     def __init__(self, in_channels: int = 1) -> None:
         super().__init__()
-        in_channels = whole("in_channels", in_channels, 1)
+        in_channels = check_integer("in_channels", in_channels, 1)
         self.body = nn.Sequential(
             _convolution(in_channels, 32, kernel_size=7, stride=2),
             nn.MaxPool2d(kernel_size=3, stride=2, padding=1),
@@ -248,7 +248,7 @@ class MinMaxNorm(nn.Module):
 
 
 @contextmanager
-def channels_told(encoder: nn.Module, channels: int | None) -> Iterator[None]:
+def explaining_channels(encoder: nn.Module, channels: int | None) -> Iterator[None]:
     """Say it in words where a network fails for images of other channels than it takes.
 
     Parameters

@@ -94,7 +94,9 @@ def find_layer(network: nn.Module, layer: int | str) -> nn.Module:
     )
 
 
-def encoder_of(network: nn.Module, hidden_layer: int | str | None = None) -> nn.Module:
+def make_encoder(
+    network: nn.Module, hidden_layer: int | str | None = None
+) -> nn.Module:
     """What of a network gives the features.
 
     Parameters
@@ -134,7 +136,7 @@ def encoder_of(network: nn.Module, hidden_layer: int | str | None = None) -> nn.
     return HiddenLayer(network, inside[-1], before=True) if inside else network
 
 
-def features_of(
+def count_features(
     encoder: nn.Module, image_shape: tuple[int, int, int] | None = None
 ) -> int:
     """How many features an encoder gives; what it does not use is frozen.

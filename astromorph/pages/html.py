@@ -7,10 +7,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from astromorph.atomic import replacing
+from astromorph.atomic import atomic_write
 
 
-def rendered(template: str, **values: Any) -> str:
+def render_template(template: str, **values: Any) -> str:
     """The page: a template filled in; a value that is missing is an error.
 
     Parameters
@@ -31,12 +31,12 @@ def write_page(page: str | Path, template: str, **values: Any) -> None:
     WriteError
         The disk is full, or may not be written to.
     """
-    html = rendered(template, **values)
-    with replacing(page) as temporary:
+    html = render_template(template, **values)
+    with atomic_write(page) as temporary:
         temporary.write_text(html, encoding="utf-8")
 
 
-def source(name: str) -> Markup:
+def template_source(name: str) -> Markup:
     """The text of a template as it stands, for a page that holds it."""
     environment = _environment()
     if environment.loader is None:

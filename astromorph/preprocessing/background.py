@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 CLIP, CLIPS = 3.0, 5  # how far, how often at most
-MOST_MEASURED = 2**12  # pixels that background and noise are taken from
+MAX_MEASURED = 2**12  # pixels that background and noise are taken from
 
 
-def clipped(values: NDArray[Any], most: int = MOST_MEASURED) -> tuple[float, float]:
+def sigma_clip(values: NDArray[Any], most: int = MAX_MEASURED) -> tuple[float, float]:
     """Median and standard deviation after sigma clipping.
 
     The same numbers as ``astropy.stats.sigma_clipped_stats(values)``: values

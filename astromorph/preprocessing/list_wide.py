@@ -12,17 +12,22 @@ from pathlib import Path
 
 from astromorph.errors import AstromorphError, FitsImageError
 from astromorph.filelist.entries import Entry, read_filelist
-from astromorph.filelist.shards import HEAD
+from astromorph.filelist.shards import HEAD_ROWS
 from astromorph.fits import image as fits_image
-from astromorph.preprocessing.prepare import Measures, Scale, common_scale, measure
+from astromorph.preprocessing.prepare import (
+    Scale,
+    ScaleMeasures,
+    common_scale,
+    measure_scale,
+)
 from astromorph.settings.sections import DataSettings, Settings
 from astromorph.settings.steps import fixed_channels
 
-LOOKED_AT = 16  # images whose sizes stand for those of all
+HEAD_IMAGES = 16  # images whose sizes stand for those of all
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
+class ListReference:
     """What every image of a run has in common.
 
     Attributes
@@ -37,7 +42,7 @@ class Reference:
     scale: Scale | None = None
 
 
-def find_reference(settings: Settings, datafile: str | Path) -> Reference:
+def find_reference(settings: Settings, datafile: str | Path) -> ListReference:
     """Look at the head of the list, as far as the settings ask for it.
 
     Parameters
@@ -56,8 +61,8 @@ def find_reference(settings: Settings, datafile: str | Path) -> Reference:
     AstromorphError
         None of the first 256 files has an image.
     """
-    head = list(itertools.islice(read_filelist(datafile), HEAD))
-    return reference_of(settings, head, datafile)
+    head = list(itertools.islice(read_filelist(datafile), HEAD_ROWS))
+    return make_reference(settings, head, datafile)
 
 
 def native_side(settings: Settings, datafile: str | Path) -> int | None:
@@ -81,18 +86,18 @@ def native_side(settings: Settings, datafile: str | Path) -> int | None:
         The list cannot be read.
     """
     areas = []
-    for entry in itertools.islice(read_filelist(datafile), LOOKED_AT):
+    for entry in itertools.islice(read_filelist(datafile), HEAD_IMAGES):
         try:
-            facts = fits_image.describe(entry.paths, settings.data_settings)
+            facts = fits_image.describe_image(entry.paths, settings.data_settings)
         except FitsImageError:
             continue  # what is wrong with it is for `validate` to say
         areas.append(facts.width * facts.height)
     return math.ceil(math.sqrt(max(areas))) if areas else None
 
 
-def reference_of(
+def make_reference(
     settings: Settings, head: Sequence[Entry], source: str | Path
-) -> Reference:
+) -> ListReference:
     """The same where the first rows are at hand.
 
     Parameters
@@ -118,14 +123,14 @@ def reference_of(
     if channels is None:
         channels = _first_channels(head, rules, source)
     if settings.preprocess_settings.stretch_scope == "image":
-        return Reference(channels)
+        return ListReference(channels)
     measures = list(_measures(head, settings, channels))
     if not measures:
         raise AstromorphError(_nothing(source, "preprocess_settings.stretch_scope"))
-    return Reference(channels, common_scale(measures, settings.preprocess_settings))
+    return ListReference(channels, common_scale(measures, settings.preprocess_settings))
 
 
-def refuse_others(channels: int, reference: Reference) -> None:
+def check_channels(channels: int, reference: ListReference) -> None:
     """Only images with the channels of the others go on.
 
     Raises
@@ -145,7 +150,7 @@ def _first_channels(
 ) -> int:
     for entry in head:
         try:
-            return fits_image.describe(entry.paths, rules).channels
+            return fits_image.describe_image(entry.paths, rules).channels
         except FitsImageError:
             continue
     raise AstromorphError(_nothing(source, "data_settings.planes"))
@@ -153,19 +158,19 @@ def _first_channels(
 
 def _measures(
     head: Iterable[Entry], settings: Settings, channels: int
-) -> Iterator[Measures]:
+) -> Iterator[ScaleMeasures]:
     """Of the images that can be used, one in memory at a time."""
     for entry in head:
         try:
-            facts, image = fits_image.read(entry.paths, settings.data_settings)
+            facts, image = fits_image.read_image(entry.paths, settings.data_settings)
             if facts.channels == channels:
-                yield measure(image, settings.preprocess_settings)
+                yield measure_scale(image, settings.preprocess_settings)
         except FitsImageError:
             continue
 
 
 def _nothing(source: str | Path, setting: str) -> str:
     return (
-        f"{source}: none of the first {HEAD} files has an image, on which "
+        f"{source}: none of the first {HEAD_ROWS} files has an image, on which "
         f"`{setting}` depends; list one that can be read first"
     )

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from astromorph.errors import FitsImageError
 from astromorph.fits.pixels import Image
-from astromorph.preprocessing.background import MOST_MEASURED, clipped
+from astromorph.preprocessing.background import MAX_MEASURED, sigma_clip
 from astromorph.preprocessing.resample import (
     canvas_shape,
+    central_crop,
     centre_of,
-    cut,
-    emission,
-    middle_of,
+    crop_box,
+    emission_box,
     resize,
     target_shape,
 )
@@ -133,7 +133,7 @@ def prepare(
     for c, plane in enumerate(resized.pixels):
         if alike[c]:
             continue
-        level, sigma = clipped(resized.values(c), MOST_MEASURED // 4)
+        level, sigma = sigma_clip(resized.values(c), MAX_MEASURED // 4)
         levels = np.array([own.background[c], level, level + sigma])
         empty, background[c], above = _stretched(levels, own, c, rules).tolist()
         noise[c] = above - background[c]
@@ -147,7 +147,7 @@ def prepare(
 
 
 @dataclass(frozen=True, slots=True)
-class Measures:
+class ScaleMeasures:
     """What one image adds to a scale that it shares with others.
 
     Attributes
@@ -162,13 +162,13 @@ class Measures:
     scale: Scale
 
 
-def measure(image: Image, rules: PreprocessSettings) -> Measures:
+def measure_scale(image: Image, rules: PreprocessSettings) -> ScaleMeasures:
     """Measure an image for `common_scale`; errors as those of `prepare`."""
     resized = _resized(image, rules)
-    return Measures(resized.measured, _scale_of(resized, rules))
+    return ScaleMeasures(resized.measured, _scale_of(resized, rules))
 
 
-def common_scale(measures: Sequence[Measures], rules: PreprocessSettings) -> Scale:
+def common_scale(measures: Sequence[ScaleMeasures], rules: PreprocessSettings) -> Scale:
     """One brightness scale for a whole data set, from some of its images.
 
     Background, noise and lower end are medians; the upper end is the 99th
@@ -215,18 +215,18 @@ def _warning(alike: Sequence[bool], other: str) -> str:
 def _resized(image: Image, rules: PreprocessSettings) -> _Resized:
     valid_fraction = 1 - np.count_nonzero(image.mask) / image.mask.size
     if rules.crop_fraction < 1:
-        image = middle_of(image, rules.crop_fraction)
+        image = central_crop(image, rules.crop_fraction)
     measured = _measure(image)
     warning = ""
     if rules.crop == "source":
-        box = emission(image, measured, rules.crop_sigma)
+        box = emission_box(image, measured, rules.crop_sigma)
         if box is None:
             warning = (
                 f"nothing is brighter than {rules.crop_sigma:g} times the noise; "
                 "not cropped"
             )
         else:
-            image = cut(image, box)
+            image = crop_box(image, box)
     with np.errstate(over="ignore", invalid="ignore"):
         pixels, seen = resize(image, *target_shape(image.mask.shape, rules))
     if rules.fit == "crop" and rules.size != "native":
@@ -247,7 +247,7 @@ def _measure(image: Image) -> NDArray[np.float64]:
     for plane in image.pixels:
         values = plane.ravel() if keep is None else plane[keep]
         with np.errstate(over="ignore", invalid="ignore"):
-            background, noise = clipped(values)
+            background, noise = sigma_clip(values)
         found.append((background, noise, float(values.min()), float(values.max())))
     return np.array(found, dtype=np.float64)
 

@@ -17,13 +17,17 @@ from astromorph.artefacts.tensor_file import (
     Joined,
     save_tensors,
 )
-from astromorph.atomic import keep_last
+from astromorph.atomic import keep_previous
 from astromorph.errors import AstromorphError, FitsImageError
-from astromorph.filelist.duplicates import reach_of
+from astromorph.filelist.duplicates import match_radius
 from astromorph.filelist.entries import Entry, read_filelist
 from astromorph.fits import image as fits_image
 from astromorph.fits.facts import ImageFacts
-from astromorph.preprocessing.list_wide import Reference, find_reference, refuse_others
+from astromorph.preprocessing.list_wide import (
+    ListReference,
+    check_channels,
+    find_reference,
+)
 from astromorph.preprocessing.prepare import Prepared, prepare
 from astromorph.progress import track
 from astromorph.provenance import canonical_json
@@ -67,13 +71,13 @@ def preprocess(
     table = _prepare_rows(track(listed, stop - start, "images read"), shard)
     artefacts.write_csv(contents, CONTENTS_COLUMNS, _all_of(table, datafile, rows))
     shard.write(tensors)
-    keep_last(contents)
-    keep_last(tensors)
+    keep_previous(contents)
+    keep_previous(tensors)
     LOG.info("%s: %d images of %d files", tensors, len(shard.shapes), stop - start)
 
 
 def prepare_entry(
-    entry: Entry, settings: Settings, reference: Reference
+    entry: Entry, settings: Settings, reference: ListReference
 ) -> tuple[ImageFacts, Prepared]:
     """Read and prepare the image of a row.
 
@@ -98,8 +102,8 @@ def prepare_entry(
     FitsImageError
         The file cannot be used; the message says why.
     """
-    facts, image = fits_image.read(entry.paths, settings.data_settings)
-    refuse_others(facts.channels, reference)
+    facts, image = fits_image.read_image(entry.paths, settings.data_settings)
+    check_channels(facts.channels, reference)
     return facts, prepare(image, settings.preprocess_settings, reference.scale)
 
 
@@ -107,7 +111,7 @@ class _Shard:
     """The images of a shard while they come in."""
 
     def __init__(
-        self, settings: Settings, reference: Reference, rows: tuple[int, int]
+        self, settings: Settings, reference: ListReference, rows: tuple[int, int]
     ) -> None:
         self.settings = settings
         self.reference = reference
@@ -150,7 +154,9 @@ class _Shard:
             "ra_deg": facts.ra_deg,
             "dec_deg": facts.dec_deg,
             "band": facts.band,
-            "reach_arcsec": reach_of(facts.beam_major_arcsec, facts.pixel_scale_arcsec),
+            "reach_arcsec": match_radius(
+                facts.beam_major_arcsec, facts.pixel_scale_arcsec
+            ),
             "field_arcsec": min(facts.width, facts.height)
             * (facts.pixel_scale_arcsec or 0),
             **prepared.statistics,

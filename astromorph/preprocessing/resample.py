@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from astromorph.fits.pixels import Image
 from astromorph.settings.sections import PreprocessSettings
 
-LEAST_WEIGHT = 1e-3  # share of valid pixels below which a pixel has no value
+MIN_WEIGHT = 1e-3  # share of valid pixels below which a pixel has no value
 MARGIN = 1.2  # side of a source's crop over that of its emission
-LEAST_CROP = 16  # pixels
+MIN_CROP = 16  # pixels
 NATIVE_STEP, NATIVE_LEAST = 16, 32  # sides that images of their own size are padded to
 
 
@@ -41,7 +41,7 @@ def resize(
         everything: NDArray[np.bool_] = np.ones((height, width), np.bool_)
         return np.asarray(rows @ image.pixels @ columns, np.float32), everything
     weight = rows @ (~image.mask).astype(np.float32) @ columns
-    seen: NDArray[np.bool_] = np.asarray(weight > LEAST_WEIGHT)
+    seen: NDArray[np.bool_] = np.asarray(weight > MIN_WEIGHT)
     total = rows @ np.where(image.mask, np.float32(0), image.pixels) @ columns
     means = total / np.where(seen, weight, np.float32(1))
     return np.where(seen, means, np.float32(0)).astype(np.float32), seen
@@ -65,7 +65,7 @@ def _resampling(old: int, new: int) -> NDArray[np.float32]:
     return matrix
 
 
-def middle_of(image: Image, fraction: float) -> Image:
+def central_crop(image: Image, fraction: float) -> Image:
     """The middle of an image: a share of each side."""
     height, width = image.mask.shape
     rows, columns = max(1, round(height * fraction)), max(1, round(width * fraction))
@@ -74,7 +74,7 @@ def middle_of(image: Image, fraction: float) -> Image:
     return Image(image.pixels[(slice(None), *part)], image.mask[part])
 
 
-def emission(
+def emission_box(
     image: Image, measured: NDArray[np.float64], sigmas: float
 ) -> tuple[int, int, int] | None:
     """Top, left and side of a square around the emission; None without any.
@@ -92,13 +92,13 @@ def emission(
     if len(y) == 0:
         return None
     side = round(MARGIN * (1 + max(int(np.ptp(y)), int(np.ptp(x)))))
-    side = min(max(side, LEAST_CROP), max(height, width))
+    side = min(max(side, MIN_CROP), max(height, width))
     top = (int(y.min()) + int(y.max()) + 1 - side) // 2
     left = (int(x.min()) + int(x.max()) + 1 - side) // 2
     return top, left, side
 
 
-def cut(image: Image, box: tuple[int, int, int]) -> Image:
+def crop_box(image: Image, box: tuple[int, int, int]) -> Image:
     """A square of an image; bad where it reaches over the edge."""
     top, left, side = box
     height, width = image.mask.shape

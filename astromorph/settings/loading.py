@@ -114,7 +114,7 @@ def required_datafile(settings: Settings, source: str) -> str:
     return settings.datafile
 
 
-def names() -> Iterator[str]:
+def setting_names() -> Iterator[str]:
     """Every setting: ``"epochs"``, ``"data_settings.stacksize"``, ..."""
     for name, field in Settings.model_fields.items():
         section = _section_of(field.annotation)
@@ -141,7 +141,7 @@ def _explain(problem: dict[str, Any]) -> str:
 
 
 def _explain_unknown(where: str) -> str:
-    everything = list(names())
+    everything = list(setting_names())
     wrong = where.rpartition(".")[2]
     # Of two settings with one name, the shorter path goes first.
     by_key = {name.rpartition(".")[2]: name for name in reversed(everything)}

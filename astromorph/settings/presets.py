@@ -6,7 +6,7 @@ from astromorph.settings.sections import Settings
 
 FEW_IMAGES = 50_000  # up to which the simulated sky joins the training
 SIMULATED = 12_000
-SAMPLES, OF_IMAGES, MOST_EPOCHS = 30_000, 1_000, 150
+SAMPLES, OF_IMAGES, MAX_EPOCHS = 30_000, 1_000, 150
 
 
 def preset_epochs(number: int) -> int:
@@ -22,7 +22,7 @@ def preset_epochs(number: int) -> int:
         Training images, at least 1.
     """
     samples = SAMPLES * math.sqrt(max(1.0, number / OF_IMAGES))
-    return max(1, min(MOST_EPOCHS, round(samples / number)))
+    return max(1, min(MAX_EPOCHS, round(samples / number)))
 
 
 def simulated_images(settings: Settings, number: int) -> int:

@@ -185,7 +185,7 @@ class SplitSettings(Section):
     lies in the other."""
 
 
-class TrainingOptions(Section):
+class TrainingSettings(Section):
     """`training_settings`: how the network learns."""
 
     simulated_images: Annotated[int, Field(ge=0)] | None = None
@@ -298,7 +298,7 @@ class AugmentationSettings(Section):
     set to the background."""
 
 
-class InferenceOptions(Section):
+class InferenceSettings(Section):
     """`inference_settings`: how embeddings are computed."""
 
     symmetry: Literal["none", "d4"] = "d4"
@@ -457,12 +457,12 @@ class Settings(Section):
     validate_settings: ValidateSettings = Field(default_factory=ValidateSettings)
     preprocess_settings: PreprocessSettings = Field(default_factory=PreprocessSettings)
     split_settings: SplitSettings = Field(default_factory=SplitSettings)
-    training_settings: TrainingOptions = Field(default_factory=TrainingOptions)
+    training_settings: TrainingSettings = Field(default_factory=TrainingSettings)
     byol_settings: ByolSettings = Field(default_factory=ByolSettings)
     augmentation_settings: AugmentationSettings = Field(
         default_factory=AugmentationSettings
     )
-    inference_settings: InferenceOptions = Field(default_factory=InferenceOptions)
+    inference_settings: InferenceSettings = Field(default_factory=InferenceSettings)
     evaluation_settings: EvaluationSettings = Field(default_factory=EvaluationSettings)
     analysis_settings: AnalysisSettings = Field(default_factory=AnalysisSettings)
     export_settings: ExportSettings = Field(default_factory=ExportSettings)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from astromorph.sky.objects import FLAT, KINDS, SORTS, Canvas, blob
+from astromorph.sky.objects import FLAT, KINDS, SORTS, Canvas, gaussian
 
 Plane = NDArray[np.float64]
 
@@ -20,7 +20,7 @@ BEAMS = (1.5, 4.5)  # pixels
 SIGNALS = (8.0, 1500.0)  # peak over noise
 RADII = (0.06, 0.38)  # of an object over the shorter side
 NEIGHBOURED, WHITE, STRIPED = 0.3, 0.3, 0.25  # shares of images
-MOST_NEIGHBOURS = 4
+MAX_NEIGHBOURS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,22 +98,22 @@ def draw(
     Drawing
     """
     sort = sort or str(rng.choice(KINDS[kind]))
-    seen = telescope or any_telescope(rng)
-    canvas = any_canvas(shape, rng, kind in FLAT)
-    clean = smooth(SORTS[sort][1](canvas, rng), seen.beam)
+    seen = telescope or random_telescope(rng)
+    canvas = random_canvas(shape, rng, kind in FLAT)
+    clean = convolve_beam(SORTS[sort][1](canvas, rng), seen.beam)
     crowd, peak = clean, float(clean.max())
     if peak > 0:
         clean = clean * (seen.signal / peak)
-        crowd = clean + smooth(_neighbours(canvas, rng), seen.beam) * seen.signal
+        crowd = clean + convolve_beam(_neighbours(canvas, rng), seen.beam) * seen.signal
     noise = rng.standard_normal(shape)
-    noise = noise if seen.white else smooth(noise, seen.beam)
+    noise = noise if seen.white else convolve_beam(noise, seen.beam)
     noise += _stripes(canvas, rng) * noise.std()
     noise /= noise.std()
     pixels = (crowd + noise).astype(np.float32)
     return Drawing(pixels, kind, sort, seen.beam, clean, crowd)
 
 
-def any_telescope(rng: np.random.Generator) -> Telescope:
+def random_telescope(rng: np.random.Generator) -> Telescope:
     """A telescope with random properties."""
     low, high = np.log10(SIGNALS)
     return Telescope(
@@ -121,7 +121,9 @@ def any_telescope(rng: np.random.Generator) -> Telescope:
     )
 
 
-def any_canvas(shape: tuple[int, int], rng: np.random.Generator, flat: bool) -> Canvas:
+def random_canvas(
+    shape: tuple[int, int], rng: np.random.Generator, flat: bool
+) -> Canvas:
     """A random place, size and angle; flat objects are tilted as well."""
     radius = min(shape) * math.exp(rng.uniform(*np.log(RADII)))
     offset = rng.normal(0, 0.04, 2) * min(shape)
@@ -135,7 +137,7 @@ def any_canvas(shape: tuple[int, int], rng: np.random.Generator, flat: bool) -> 
     return Canvas(turned_x, turned_y, 1 / radius)
 
 
-def smooth(plane: Plane, beam: float) -> Plane:
+def convolve_beam(plane: Plane, beam: float) -> Plane:
     """Convolve with a Gaussian beam of `beam` pixels FWHM, by Fourier transform."""
     ny, nx = plane.shape
     sigma = beam * BEAM_TO_SIGMA
@@ -167,9 +169,9 @@ def _neighbours(canvas: Canvas, rng: np.random.Generator) -> Plane:
     plane = np.zeros_like(canvas.x)
     if rng.random() >= NEIGHBOURED:
         return plane
-    for _ in range(rng.integers(1, MOST_NEIGHBOURS + 1)):
+    for _ in range(rng.integers(1, MAX_NEIGHBOURS + 1)):
         row, column = (int(rng.integers(n)) for n in plane.shape)
         x, y = float(canvas.x[row, column]), float(canvas.y[row, column])
         width = canvas.pixel * rng.uniform(0.5, 2)
-        plane += 10 ** rng.uniform(-1.5, 0) * blob(canvas, x, y, width, width)
+        plane += 10 ** rng.uniform(-1.5, 0) * gaussian(canvas, x, y, width, width)
     return plane

@@ -33,7 +33,7 @@ class Canvas:
     pixel: float
 
 
-def blob(
+def gaussian(
     canvas: Canvas, x: float, y: float, major: float, minor: float, angle: float = 0.0
 ) -> Plane:
     """An elliptical Gaussian of peak 1; widths are standard deviations."""
@@ -97,7 +97,9 @@ def _edge_jets(canvas: Canvas, rng: np.random.Generator) -> Plane:
 
     Type II of Fanaroff & Riley (1974).
     """
-    plane = rng.choice([0, 1]) * rng.uniform(0.05, 0.6) * blob(canvas, 0, 0, 0.08, 0.08)
+    plane = (
+        rng.choice([0, 1]) * rng.uniform(0.05, 0.6) * gaussian(canvas, 0, 0, 0.08, 0.08)
+    )
     bend, twist = rng.normal(0, 0.1), rng.normal(0, 0.15)
     spot, lobe = rng.uniform(0.06, 0.18), rng.uniform(0.15, 0.35)
     faded, filled = rng.uniform(0, 1.2), rng.uniform(0.1, 0.8)
@@ -105,12 +107,14 @@ def _edge_jets(canvas: Canvas, rng: np.random.Generator) -> Plane:
         length, power = rng.uniform(0.75, 1.15), 10 ** rng.uniform(-0.6, 0)
         end = side * length
         height = bend * length**2 + side * twist * length
-        plane += power * rng.uniform(0.5, 1.5) * blob(canvas, end, height, spot, spot)
+        plane += (
+            power * rng.uniform(0.5, 1.5) * gaussian(canvas, end, height, spot, spot)
+        )
         back = rng.uniform(0.55, 0.9)
         plane += (
             power
             * faded
-            * blob(
+            * gaussian(
                 canvas, back * end, back * height, lobe, lobe * rng.uniform(0.4, 0.9)
             )
         )
@@ -128,7 +132,7 @@ def _core_jets(canvas: Canvas, rng: np.random.Generator) -> Plane:
 
     Type I of Fanaroff & Riley (1974), up to tails on one side.
     """
-    plane = rng.uniform(0.05, 0.8) * blob(canvas, 0, 0, 0.09, 0.09)
+    plane = rng.uniform(0.05, 0.8) * gaussian(canvas, 0, 0, 0.09, 0.09)
     bend = rng.choice([rng.normal(0, 0.15), rng.uniform(-1.1, 1.1)])
     wave, pace = rng.uniform(0, 0.12), rng.uniform(2, 5)
     slim, wide = rng.uniform(0.06, 0.14), rng.uniform(0.1, 0.4)
@@ -154,7 +158,7 @@ def _clumps(canvas: Canvas, rng: np.random.Generator) -> Plane:
         major = rng.uniform(0.06, 0.22)
         minor = major * rng.uniform(0.5, 1)
         angle = rng.uniform(0, np.pi)
-        plane += rng.uniform(0.2, 1) * blob(canvas, x, y, major, minor, angle)
+        plane += rng.uniform(0.2, 1) * gaussian(canvas, x, y, major, minor, angle)
     return plane
 
 

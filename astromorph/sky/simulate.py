@@ -91,7 +91,7 @@ def _write_image(path: Path, kind: str, rng: np.random.Generator, k: int) -> Non
         unit="Jy/beam",
         rest_frequency_hz=float(rng.choice(REST_FREQUENCIES_HZ)),
     )
-    fits_image.write(path, pixels, facts, drawing.beam * scale)
+    fits_image.write_image(path, pixels, facts, drawing.beam * scale)
 
 
 def _bordered(

@@ -26,7 +26,7 @@ COLOURS = 0.5  # spread of the logarithm of a channel's brightness
 
 
 @dataclass(frozen=True, slots=True)
-class Likeness:
+class Appearance:
     """What simulated images have in common with the data.
 
     Attributes
@@ -43,7 +43,7 @@ class Likeness:
 
 
 @dataclass(frozen=True, slots=True)
-class Lessons:
+class LabelledImages:
     """Simulated images and what they show.
 
     Attributes
@@ -66,7 +66,7 @@ class Lessons:
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class DrawingRules:
     """What is to be drawn.
 
     Attributes
@@ -87,10 +87,12 @@ class Draft:
     size: int
     channels: int = 1
     rules: PreprocessSettings = field(default_factory=PreprocessSettings)
-    like: Likeness | None = None
+    like: Appearance | None = None
 
 
-def draw_lessons(draft: Draft, number: int, processes: int = 1) -> Lessons:
+def draw_labelled_images(
+    draft: DrawingRules, number: int, processes: int = 1
+) -> LabelledImages:
     """Draw simulated images; sorts take turns.
 
     Parameters
@@ -122,14 +124,14 @@ def draw_lessons(draft: Draft, number: int, processes: int = 1) -> Lessons:
     if seen.any():
         mean, spread = shapes[seen].mean(axis=0), shapes[seen].std(axis=0)
         shapes = (shapes - mean) / np.maximum(spread, 1e-6)
-    return Lessons(images, sorts, shapes.astype(np.float32))
+    return LabelledImages(images, sorts, shapes.astype(np.float32))
 
 
-def likeness_of(
+def measure_appearance(
     images: NDArray[np.floating],
     signals: NDArray[np.floating],
     noise: NDArray[np.floating],
-) -> Likeness:
+) -> Appearance:
     """Measure what the data look like.
 
     Parameters
@@ -151,7 +153,7 @@ def likeness_of(
     ]
     low, high = sky.SIGNALS
     within = np.clip(np.nan_to_num(signals, nan=low), low, high)
-    return Likeness(tuple(float(s) for s in within), tuple(beams))
+    return Appearance(tuple(float(s) for s in within), tuple(beams))
 
 
 def _noise_beam(image: NDArray[np.float64], sigma: float) -> float:
@@ -188,13 +190,15 @@ def _each(
 
 
 def _draw_span(
-    draft: Draft, span: tuple[int, int]
+    draft: DrawingRules, span: tuple[int, int]
 ) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
     drawn = [_draw_one(draft, k) for k in range(*span)]
     return np.stack([i for i, _ in drawn]), np.stack([m for _, m in drawn])
 
 
-def _draw_one(draft: Draft, k: int) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
+def _draw_one(
+    draft: DrawingRules, k: int
+) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
     rng = np.random.default_rng([draft.seed, k])
     sort = list(SORTS)[k % len(SORTS)]
     side = draft.size
@@ -218,9 +222,9 @@ def _draw_one(draft: Draft, k: int) -> tuple[NDArray[np.float16], NDArray[np.flo
     return made.pixels.astype(np.float16), shape.astype(np.float32)
 
 
-def _telescope(like: Likeness | None, rng: np.random.Generator) -> sky.Telescope:
+def _telescope(like: Appearance | None, rng: np.random.Generator) -> sky.Telescope:
     if like is None:
-        return sky.any_telescope(rng)
+        return sky.random_telescope(rng)
     beam, signal = float(rng.choice(like.beams)), float(rng.choice(like.signals))
     white = beam == 0
     beam = float(rng.uniform(*sky.BEAMS)) if white else beam

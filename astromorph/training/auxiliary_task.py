@@ -22,11 +22,11 @@ from astromorph.settings.sections import PreprocessSettings
 from astromorph.sky.objects import SORTS
 from astromorph.sky.shapes import MEASURES
 from astromorph.sky.training_set import (
-    Draft,
-    Lessons,
-    Likeness,
-    draw_lessons,
-    likeness_of,
+    Appearance,
+    DrawingRules,
+    LabelledImages,
+    draw_labelled_images,
+    measure_appearance,
 )
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ LARGEST = 4.0  # standard deviations; a measure beyond counts as this much
 LOOKED_AT = 256  # images that tell what the data are like
 
 
-class Teacher(nn.Module):
+class AuxiliaryTask(nn.Module):
     """A head that tells sort and shape of simulated images from their embeddings.
 
     Parameters
@@ -51,7 +51,9 @@ class Teacher(nn.Module):
         How often a single channel is repeated.
     """
 
-    def __init__(self, lessons: Lessons, features: int, stacksize: int = 1) -> None:
+    def __init__(
+        self, lessons: LabelledImages, features: int, stacksize: int = 1
+    ) -> None:
         super().__init__()
         self.images = CachedDataset(torch.from_numpy(lessons.images), stacksize)
         self.sorts = torch.from_numpy(lessons.sorts)
@@ -93,7 +95,7 @@ class Teacher(nn.Module):
         return named + SHAPE_WEIGHT * measured
 
 
-def teacher_of(
+def build_auxiliary_task(
     data: ImageSet,
     statistics: Mapping[str, Tensor],
     rules: PreprocessSettings,
@@ -103,7 +105,7 @@ def teacher_of(
     stacksize: int = 1,
     seed: int = 0,
     processes: int = 1,
-) -> Teacher:
+) -> AuxiliaryTask:
     """Draw simulated images like the data, and who teaches from them.
 
     Parameters
@@ -129,27 +131,27 @@ def teacher_of(
     -------
     Teacher
     """
-    draft = Draft(
+    draft = DrawingRules(
         seed=seed,
-        size=side_of(data),
+        size=simulated_side(data),
         channels=data.channels // stacksize,
         rules=rules,
-        like=look_at(data, statistics),
+        like=appearance_of(data, statistics),
     )
     LOG.info("%d simulated images join the training", number)
-    lessons = draw_lessons(draft, number, processes)
+    lessons = draw_labelled_images(draft, number, processes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed + 1)
-        return Teacher(lessons, representation_size, stacksize)
+        return AuxiliaryTask(lessons, representation_size, stacksize)
 
 
-def lessons_for(
+def auxiliary_task_for(
     images: "PreparedImages",
     byol: BYOL,
     number: int = SIMULATED,
     seed: int = 0,
     processes: int = 1,
-) -> Teacher:
+) -> AuxiliaryTask:
     """The lessons of the workflow, for `ByolTrainer(byol, teacher=...)`.
 
     Simulated images with the noise and the beam of yours, prepared alike, whose
@@ -185,16 +187,16 @@ def lessons_for(
     >>> from astromorph import AstroMorphologyModel, prepared_images
     >>> from astromorph.sky.simulate import simulate
     >>> images = prepared_images(simulate(tempfile.mkdtemp(), number=4, seed=0))
-    >>> teacher = lessons_for(images, BYOL(AstroMorphologyModel(1)), number=8)
+    >>> teacher = auxiliary_task_for(images, BYOL(AstroMorphologyModel(1)), number=8)
     >>> len(teacher), teacher.images[0].shape
     (8, torch.Size([1, 64, 64]))
     """
     if number < 1:
         raise AstromorphError(f"number: found {number}; give 1 or more")
-    data = image_set_of(images.images)
+    data = make_image_set(images.images)
     if data is None:
         raise AstromorphError("lessons: found 0 images; at least 1 is needed")
-    return teacher_of(
+    return build_auxiliary_task(
         data,
         images.statistics,
         images.settings.preprocess_settings,
@@ -206,7 +208,7 @@ def lessons_for(
     )
 
 
-def image_set_of(images: Tensor | Sequence[Tensor]) -> ImageSet | None:
+def make_image_set(images: Tensor | Sequence[Tensor]) -> ImageSet | None:
     """Prepared images as the workflow's trainer has them; None without any."""
     if len(images) == 0:
         return None
@@ -215,7 +217,7 @@ def image_set_of(images: Tensor | Sequence[Tensor]) -> ImageSet | None:
     return NativeDataset(images)
 
 
-def side_of(data: ImageSet) -> int:
+def simulated_side(data: ImageSet) -> int:
     """Side of simulated images that join these: theirs, or about the middle one."""
     if not isinstance(data, NativeDataset):
         return int(data[0].shape[-1])
@@ -223,8 +225,8 @@ def side_of(data: ImageSet) -> int:
     return int(min(128, max(32, sides[len(sides) // 2])))
 
 
-def look_at(data: ImageSet, statistics: Mapping[str, Tensor]) -> Likeness:
-    """What some of the images look like; see `likeness_of`.
+def appearance_of(data: ImageSet, statistics: Mapping[str, Tensor]) -> Appearance:
+    """What some of the images look like; see `measure_appearance`.
 
     Parameters
     ----------
@@ -233,7 +235,7 @@ def look_at(data: ImageSet, statistics: Mapping[str, Tensor]) -> Likeness:
     statistics : dict of str to Tensor, shape (N,)
         See `astromorph.preprocessing.prepare.Prepared`.
     """
-    side = side_of(data)
+    side = simulated_side(data)
     images = []
     for k in range(min(len(data), LOOKED_AT)):
         image = data[k][:1, :side, :side]
@@ -242,4 +244,4 @@ def look_at(data: ImageSet, statistics: Mapping[str, Tensor]) -> Likeness:
     first = {name: column[:LOOKED_AT].numpy() for name, column in statistics.items()}
     noise = np.where(first["noise"] > 0, first["noise"], np.inf)
     signals = (first["maximum"] - first["background"]) / noise
-    return likeness_of(np.stack(images), signals, first["stretched_noise"])
+    return measure_appearance(np.stack(images), signals, first["stretched_noise"])

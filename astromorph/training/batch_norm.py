@@ -20,7 +20,7 @@ from astromorph.byol.byol import BYOL
 from astromorph.datasets.tensor_datasets import ImageSet
 
 FEW_STEPS = 100  # of the beginning 0.9^100, some 3e-5, is left after them
-MOST_MEASURED, PER_BATCH = 1024, 128  # images
+MAX_MEASURED, PER_BATCH = 1024, 128  # images
 
 
 @torch.no_grad()
@@ -64,7 +64,9 @@ def remeasure(byol: BYOL, batches: Iterable[Tensor]) -> None:
                 byol.target(seen.clone())
 
 
-def settle(byol: BYOL, data: ImageSet, batch_size: int, device: torch.device) -> None:
+def remeasure_after_few_steps(
+    byol: BYOL, data: ImageSet, batch_size: int, device: torch.device
+) -> None:
     """The same with up to 1024 of some images, evenly spread.
 
     Parameters
@@ -80,7 +82,7 @@ def settle(byol: BYOL, data: ImageSet, batch_size: int, device: torch.device) ->
     """
     if not any(isinstance(module, _BatchNorm) for module in byol.encoder.modules()):
         return
-    chosen = torch.linspace(0, len(data) - 1, min(len(data), MOST_MEASURED)).long()
+    chosen = torch.linspace(0, len(data) - 1, min(len(data), MAX_MEASURED)).long()
     some = data.subset(chosen.tolist())
     parts = some.batches(max(batch_size, PER_BATCH), None, 2)
     remeasure(byol, (some.batch(part).to(device) for part in parts))

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from astromorph import distributed
-from astromorph.datasets.any_images import one_bad
-from astromorph.datasets.batching import FEWEST_PER_BATCH
+from astromorph.datasets.any_images import first_non_finite
+from astromorph.datasets.batching import MIN_BATCH
 from astromorph.datasets.tensor_datasets import CachedDataset, ImageSet, NativeDataset
-from astromorph.devices import fits
+from astromorph.devices import fits_on_device
 from astromorph.models.encoders import MinMaxNorm
 
 
-def from_0_to_1(data: ImageSet) -> bool:
+def is_unit_range(data: ImageSet) -> bool:
     """Whether all pixels are; NaN is not."""
     if isinstance(data, NativeDataset):
         return all(_within(image) for image in data.images)
@@ -27,7 +27,7 @@ def _within(images: Tensor) -> bool:
     return bool((images >= 0).all() and (images <= 1).all())
 
 
-def normalised(data: ImageSet) -> ImageSet:
+def scale_to_unit_range(data: ImageSet) -> ImageSet:
     """The same images, each from 0 to 1."""
     norm = MinMaxNorm()
     if isinstance(data, NativeDataset):
@@ -36,7 +36,7 @@ def normalised(data: ImageSet) -> ImageSet:
     return CachedDataset(torch.cat(parts))
 
 
-def whole_pixels(images: Any) -> None:
+def check_finite(images: Any) -> None:
     """Refuse images with pixels that a network can do nothing with.
 
     Parameters
@@ -49,7 +49,7 @@ def whole_pixels(images: Any) -> None:
     ValueError
         With the number of the first such image.
     """
-    bad = one_bad(images)
+    bad = first_non_finite(images)
     if bad is not None:
         raise ValueError(
             f"image {bad}: found NaN or infinite pixels; fill them, leave the image "
@@ -57,9 +57,9 @@ def whole_pixels(images: Any) -> None:
         )
 
 
-def kept(data: ImageSet, device: torch.device) -> ImageSet:
+def cache_on_device(data: ImageSet, device: torch.device) -> ImageSet:
     """Images in the device's memory, where they fit."""
-    if isinstance(data, CachedDataset) and fits(data.images, device):
+    if isinstance(data, CachedDataset) and fits_on_device(data.images, device):
         return CachedDataset(data.images.to(device), data.stacksize)
     return data
 
@@ -68,7 +68,7 @@ def batches(
     data: ImageSet, batch_size: int, order: Tensor | None = None
 ) -> Iterator[Tensor]:
     """Indices of batches with images enough for every process."""
-    return data.batches(batch_size, order, FEWEST_PER_BATCH * distributed.world())
+    return data.batches(batch_size, order, MIN_BATCH * distributed.world_size())
 
 
 def channels_last(images: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ def channels_last(images: Tensor) -> Tensor:
     return images.contiguous(memory_format=torch.channels_last)
 
 
-def resized(images: Tensor, like: Tensor) -> Tensor:
+def resize_like(images: Tensor, like: Tensor) -> Tensor:
     """Simulated images in the size of a batch of images of their own sizes."""
     if images.shape[2:] == like.shape[2:]:
         return images
@@ -86,7 +86,7 @@ def resized(images: Tensor, like: Tensor) -> Tensor:
 
 
 @contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
+def evaluation_mode(network: nn.Module) -> Iterator[None]:
     """A network in evaluation mode; it is as it was afterwards, also after an error."""
     training = network.training
     network.eval()
@@ -96,13 +96,13 @@ def evaluating(network: nn.Module) -> Iterator[None]:
         network.train(training)
 
 
-def random_for(seed: int, *purpose: int) -> torch.Generator:
+def random_generator(seed: int, *purpose: int) -> torch.Generator:
     """Random numbers that follow from a seed and from what they are for."""
     words = np.random.SeedSequence([seed, *purpose]).generate_state(1)
     return torch.Generator().manual_seed(int(words[0]))
 
 
-class Turns:
+class ShuffledCycle:
     """Numbers of simulated images: each comes once before one comes again.
 
     Parameters
@@ -123,7 +123,7 @@ class Turns:
         for place in range(start, start + number):
             turn = place // self.number
             if self._order[0] != turn:
-                generator = random_for(self.seed, self.purpose, turn)
+                generator = random_generator(self.seed, self.purpose, turn)
                 self._order = turn, torch.randperm(self.number, generator=generator)
             chosen.append(int(self._order[1][place % self.number]))
         return torch.tensor(chosen)

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from astromorph import distributed
-from astromorph.artefacts.tensor_shard import load_plain, save_plain
-from astromorph.errors import AstromorphError, WriteError, of_machine
+from astromorph.artefacts.tensor_shard import load_values, save_values
+from astromorph.errors import AstromorphError, WriteError, is_machine_error
 from astromorph.provenance import canonical_json, code_digest, digest
 from astromorph.settings.sections import Settings
 from astromorph.settings.steps import part_of
@@ -85,7 +85,7 @@ class Checkpoints:
         Of several processes the first one chooses, and the others follow.
         """
         step = self._restore_last(trainer) if distributed.rank() == 0 else None
-        chosen = distributed.from_first(-1 if step is None else step)
+        chosen = distributed.broadcast(-1 if step is None else step)
         if distributed.rank() > 0 and chosen >= 0:
             self._bring(trainer, self._read(self._path(chosen)))
         return chosen >= 0
@@ -100,7 +100,7 @@ class Checkpoints:
                     continue  # of a longer training at the same pace
                 self._bring(trainer, values)
             except (AstromorphError, *UNFIT) as error:
-                if of_machine(error):  # memory or device, not the file
+                if is_machine_error(error):  # memory or device, not the file
                     raise
                 self._set_aside(path, error)
                 continue
@@ -126,7 +126,7 @@ class Checkpoints:
             damaged = str(error)
         if damaged:
             raise AstromorphError(f"{path}: damaged ({damaged})")
-        values = load_plain(path, CHECKPOINT_FORMAT, CHECKPOINT_VERSION, "")
+        values = load_values(path, CHECKPOINT_FORMAT, CHECKPOINT_VERSION, "")
         if not torch.isfinite(values["totals"]).all():
             raise AstromorphError(f"{path}: its loss is not finite")
         return values
@@ -142,13 +142,13 @@ class Checkpoints:
             After a signal.
         """
         due = time.monotonic() - self._last >= self.seconds
-        reason = distributed.largest(self._signal or (DUE if due else 0))
+        reason = distributed.all_reduce_max(self._signal or (DUE if due else 0))
         if not reason:
             return
         held = self._try_to_write(trainer)
         if reason > DUE:
             # Who ends early takes the others with it.
-            distributed.wait()
+            distributed.barrier()
             name = signal.Signals(reason).name
             raise Interrupted(
                 f"training: stopped by {name} in epoch {trainer.epoch + 1} of "
@@ -160,7 +160,7 @@ class Checkpoints:
 
         The first process does, what all of them know.
         """
-        path, totals = self._path(trainer.step), distributed.gathered(trainer.totals)
+        path, totals = self._path(trainer.step), distributed.all_gather(trainer.totals)
         self._last = time.monotonic()
         reason = "the loss is not finite"
         try:
@@ -181,7 +181,7 @@ class Checkpoints:
             "totals": totals,
             "trainer": trainer.state(),
         }
-        save_plain(path, values)
+        save_values(path, values)
         self._keep(KEPT, trainer.step)
         self._last = time.monotonic()  # writing may take long
 
@@ -197,7 +197,7 @@ class Checkpoints:
         def heed(number: int) -> None:
             self._signal = number
 
-        return distributed.heeding(heed)
+        return distributed.handling_signals(heed)
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:09d}.pt"
@@ -240,7 +240,7 @@ class Checkpoints:
         path.replace(path.with_suffix(".damaged"))
 
 
-def checkpoints_of(
+def make_checkpoints(
     settings: Settings,
     byol: "BYOL",
     data: "Sequence[Subset]",

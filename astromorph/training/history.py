@@ -55,14 +55,14 @@ class Epoch:
     spread: float
 
 
-def measured(vectors: Vectors) -> tuple[float, float]:
+def measure_collapse(vectors: Vectors) -> tuple[float, float]:
     """Effective rank and spread of embeddings `(N, D)`; NaN where one is not finite."""
     if not np.isfinite(vectors).all():
         return math.nan, math.nan
     return rank_me(vectors), spread(vectors)
 
 
-def announce_collapse(
+def warn_of_collapse(
     now: tuple[float, float],
     before: tuple[float, float],
     epoch: int,
@@ -92,7 +92,7 @@ def announce_collapse(
     )  # fmt: skip
 
 
-def report(epoch: Epoch, epochs: int) -> None:
+def log_epoch(epoch: Epoch, epochs: int) -> None:
     """One line for the log."""
     test = "none held out" if epoch.test_loss is None else f"{epoch.test_loss:.4f}"
     lesson = "" if epoch.lesson_loss is None else f" lessons {epoch.lesson_loss:.4f},"
@@ -103,7 +103,7 @@ def report(epoch: Epoch, epochs: int) -> None:
 
 
 @contextmanager
-def scalars(log_dir: str | Path | None) -> Iterator[Callable[[Epoch], None]]:
+def scalar_writer(log_dir: str | Path | None) -> Iterator[Callable[[Epoch], None]]:
     """What writes an epoch's scalars for TensorBoard; nothing without a folder."""
     if log_dir is None:
         yield lambda epoch: None

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from astromorph.byol.byol import BYOL
 
 if TYPE_CHECKING:
-    from astromorph.training.auxiliary_task import Teacher
+    from astromorph.training.auxiliary_task import AuxiliaryTask
 
 
 class Learner(nn.Module):
@@ -25,7 +25,10 @@ class Learner(nn.Module):
     """
 
     def __init__(
-        self, byol: BYOL, teacher: "Teacher | None" = None, lesson_weight: float = 0.0
+        self,
+        byol: BYOL,
+        teacher: "AuxiliaryTask | None" = None,
+        lesson_weight: float = 0.0,
     ) -> None:
         super().__init__()
         self.byol = byol

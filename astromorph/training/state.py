@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from astromorph.artefacts.tensor_shard import load_plain, save_plain
+from astromorph.artefacts.tensor_shard import load_values, save_values
 from astromorph.byol.byol import BYOL
 from astromorph.devices import Precision, choose_precision
 from astromorph.errors import AstromorphError
@@ -16,7 +16,7 @@ from astromorph.models.encoders import MinMaxNorm
 from astromorph.training.history import Epoch
 
 if TYPE_CHECKING:
-    from astromorph.training.auxiliary_task import Teacher
+    from astromorph.training.auxiliary_task import AuxiliaryTask
 
 TRAINER_FORMAT, TRAINER_VERSION = "astromorph-trainer", 2
 REMEDY = "begin the training again, or name another file"
@@ -52,7 +52,7 @@ class Resumable(nn.Module):
     """
 
     byol: BYOL
-    teacher: "Teacher | None"
+    teacher: "AuxiliaryTask | None"
     optimizer: torch.optim.Optimizer
     lr_scheduler: LRScheduler | None
     precision: Precision
@@ -180,7 +180,7 @@ class Resumable(nn.Module):
             The disk is full, or may not be written to.
         """
         head = {"format": TRAINER_FORMAT, "format_version": TRAINER_VERSION}
-        save_plain(path, head | self.state())
+        save_values(path, head | self.state())
 
     def load(self, path: str | Path) -> None:
         """Read what `save` wrote; go on with ``train_model(..., resume=True)``.
@@ -197,7 +197,7 @@ class Resumable(nn.Module):
             another network, optimizer, scheduler or normalization; the message says
             which.
         """
-        state = load_plain(path, TRAINER_FORMAT, TRAINER_VERSION, REMEDY)
+        state = load_values(path, TRAINER_FORMAT, TRAINER_VERSION, REMEDY)
         try:
             self.restore(state)
         except (RuntimeError, ValueError, KeyError, TypeError) as error:

@@ -19,7 +19,7 @@ SIDE, GAP, WIDE = 96, 2, 12  # pixels: of a view, within a pair, between pairs
 MEASURES = ("loss/train", "loss/test", "embedding/effective_rank", "embedding/spread")
 
 
-def summarise(
+def write_summary(
     log_dir: str | Path,
     settings: Settings,
     images: ImageSet,
@@ -44,7 +44,7 @@ def summarise(
     from torch.utils.tensorboard import SummaryWriter
     from torch.utils.tensorboard.summary import hparams
 
-    values = dict(flattened(part_of(settings, "train"))) | dict(effective)
+    values = dict(flatten_settings(part_of(settings, "train"))) | dict(effective)
     with SummaryWriter(str(log_dir)) as writer:
         # `add_hparams` would make another run of them.
         made = hparams(values, dict.fromkeys(MEASURES, 0.0))  # type: ignore[no-untyped-call]
@@ -54,11 +54,13 @@ def summarise(
         writer.add_image("views/pairs", pairs, dataformats="HW")
 
 
-def flattened(values: Mapping[str, Any]) -> Iterator[tuple[str, int | float | str]]:
+def flatten_settings(
+    values: Mapping[str, Any],
+) -> Iterator[tuple[str, int | float | str]]:
     """Settings by their whole name, ``section.name``; those that are null left out."""
     for name, value in values.items():
         if isinstance(value, Mapping):
-            for key, inner in flattened(value):
+            for key, inner in flatten_settings(value):
                 yield f"{name}.{key}", inner
         elif isinstance(value, bool | int | float | str):
             yield name, value

@@ -14,12 +14,16 @@ from astromorph.artefacts import tables as artefacts
 from astromorph.artefacts.model_file import save_model
 from astromorph.artefacts.tables import HISTORY_COLUMNS, TEST, TRAIN
 from astromorph.artefacts.tensor_shard import read_shard
-from astromorph.atomic import keep_last, replacing_folder, sweep_folder
+from astromorph.atomic import atomic_folder, keep_previous, remove_leftovers
 from astromorph.byol.augment import SkyAugmentation
-from astromorph.byol.build import fresh, model_of
+from astromorph.byol.build import make_model_file, seeded_byol
 from astromorph.byol.byol import BYOL
 from astromorph.byol.optimise import OPTIMIZERS, warm_up_cosine
-from astromorph.byol.start_weights import RANDOM, source_of, start_from
+from astromorph.byol.start_weights import (
+    RANDOM,
+    load_start_weights,
+    start_weights_source,
+)
 from astromorph.datasets.tensor_datasets import Subset, read_subset
 from astromorph.errors import AstromorphError
 from astromorph.provenance import canonical_json
@@ -27,10 +31,10 @@ from astromorph.settings.loading import parse
 from astromorph.settings.presets import preset_epochs, simulated_images
 from astromorph.settings.sections import Settings
 from astromorph.settings.steps import part_of
-from astromorph.training.auxiliary_task import Teacher, teacher_of
-from astromorph.training.checkpoints import checkpoints_of
+from astromorph.training.auxiliary_task import AuxiliaryTask, build_auxiliary_task
+from astromorph.training.checkpoints import make_checkpoints
 from astromorph.training.history import Epoch
-from astromorph.training.tensorboard import summarise
+from astromorph.training.tensorboard import write_summary
 from astromorph.training.trainer import ByolTrainer
 
 LOG = logging.getLogger(__name__)
@@ -82,11 +86,11 @@ def train(
                  "--threads": threads}  # fmt: skip
         arguments = [str(word) for pair in named.items() for word in pair]
         arguments += ["--tensors", *map(str, tensors)]
-        distributed.start(["astromorph", "train", *arguments], devices, nodes)
+        distributed.launch(["astromorph", "train", *arguments], devices, nodes)
         return
     if threads:
-        torch.set_num_threads(distributed.threads_of(threads))
-    with distributed.joined(devices * nodes):
+        torch.set_num_threads(distributed.threads_per_process(threads))
+    with distributed.process_group(devices * nodes):
         _train(settings, split, tensors, (model, history, log_dir), threads)
 
 
@@ -105,8 +109,8 @@ def _train(
     images = train_data.images
     if images is None:
         raise AstromorphError(f"{split}: no image is in the training set")
-    byol = fresh(settings, images.channels)
-    start_from(byol, settings)
+    byol = seeded_byol(settings, images.channels)
+    load_start_weights(byol, settings)
     for line in warnings_about(byol):
         LOG.warning("%s", line)
     number = len(train_data.image_ids)
@@ -117,7 +121,7 @@ def _train(
     )
     LOG.info("on %s, in %s", trainer.device, trainer.precision.dtype)
     epochs = settings.epochs or preset_epochs(number)
-    checkpoints = checkpoints_of(
+    checkpoints = make_checkpoints(
         settings, byol, (train_data, test_data), made_with, model, epochs
     )
 
@@ -134,15 +138,17 @@ def _train(
     if distributed.rank() > 0:
         work(None)
         return
-    sweep_folder(log_dir)
-    with replacing_folder(log_dir) as folder:
+    remove_leftovers(log_dir)
+    with atomic_folder(log_dir) as folder:
         taken = {"epochs": epochs, "learning_rate": trainer.rates[0], "images": number}
-        summarise(folder, settings, images, taken)
+        write_summary(folder, settings, images, taken)
         record = work(folder)
-    made = model_of(byol, settings, images.channels, made_with, train_data.image_ids)
+    made = make_model_file(
+        byol, settings, images.channels, made_with, train_data.image_ids
+    )
     artefacts.write_csv(history, HISTORY_COLUMNS, [asdict(e) for e in record])
     save_model(model, made)
-    keep_last(model)
+    keep_previous(model)
     LOG.info("the model was written to %s", model)
 
 
@@ -165,13 +171,13 @@ def warnings_about(byol: BYOL) -> list[str]:
 
 def _teacher(
     settings: Settings, data: Subset, made_with: str, byol: BYOL, processes: int
-) -> Teacher | None:
+) -> AuxiliaryTask | None:
     """Simulated images like the data, and who teaches from them."""
     wanted = simulated_images(settings, len(data.image_ids))
     if wanted == 0 or data.images is None:
         return None
     prepared = parse(json.loads(made_with), "the tensors' settings")
-    return teacher_of(
+    return build_auxiliary_task(
         data.images,
         data.statistics,
         prepared.preprocess_settings,
@@ -183,7 +189,9 @@ def _teacher(
     )
 
 
-def _trainer(settings: Settings, byol: BYOL, teacher: Teacher | None) -> ByolTrainer:
+def _trainer(
+    settings: Settings, byol: BYOL, teacher: AuxiliaryTask | None
+) -> ByolTrainer:
     rules = settings.training_settings
     schedule: Callable[[int, int], float] = partial(
         warm_up_cosine, warm_up=rules.warm_up
@@ -195,7 +203,8 @@ def _trainer(settings: Settings, byol: BYOL, teacher: Teacher | None) -> ByolTra
             settings.augmentation_settings, stacksize=settings.data_settings.stacksize
         ),
         optimizer=OPTIMIZERS[rules.optimizer],
-        learning_rate=settings.learning_rate or RATES[source_of(settings) == RANDOM],
+        learning_rate=settings.learning_rate
+        or RATES[start_weights_source(settings) == RANDOM],
         lr_scheduler=torch.optim.lr_scheduler.ExponentialLR if by_epoch else None,
         lr_scheduler_options={"gamma": settings.gamma},
         schedule=None if by_epoch else schedule,

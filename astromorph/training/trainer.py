@@ -14,20 +14,25 @@ from torch.utils.data import DataLoader
 from astromorph import distributed
 from astromorph.byol.byol import BYOL
 from astromorph.byol.optimise import adamw, warm_up_cosine
-from astromorph.checks import real, whole
-from astromorph.datasets.any_images import as_batch
-from astromorph.datasets.batching import FEWEST_PER_BATCH
-from astromorph.datasets.tensor_datasets import ImageSet, images_of
+from astromorph.checks import check_integer, check_number
+from astromorph.datasets.any_images import to_batch
+from astromorph.datasets.batching import MIN_BATCH
+from astromorph.datasets.tensor_datasets import ImageSet, to_image_set
 from astromorph.devices import choose_device, choose_precision
 from astromorph.errors import AstromorphError
 from astromorph.moved import Number, old_attribute, old_keywords, told
-from astromorph.training.batches import Turns, batches, kept, whole_pixels
+from astromorph.training.batches import (
+    ShuffledCycle,
+    batches,
+    cache_on_device,
+    check_finite,
+)
 from astromorph.training.history import (
     Epoch,
-    announce_collapse,
-    measured,
-    report,
-    scalars,
+    log_epoch,
+    measure_collapse,
+    scalar_writer,
+    warn_of_collapse,
 )
 from astromorph.training.learner import Learner
 from astromorph.training.trainer_parts import (
@@ -42,10 +47,10 @@ from astromorph.training.trainer_parts import (
 from astromorph.training.trainer_steps import LESSONS, Steps
 
 if TYPE_CHECKING:
-    from astromorph.training.auxiliary_task import Teacher
+    from astromorph.training.auxiliary_task import AuxiliaryTask
 
 LOG = logging.getLogger(__name__)
-MOST_WATCHED, FEWEST_WATCHED = 512, 64  # images whose embeddings are measured
+MAX_WATCHED, MIN_WATCHED = 512, 64  # images whose embeddings are measured
 BATCH_SIZE, AT_ONCE = 128, 512  # images per step, and that `forward` embeds at a time
 
 
@@ -161,7 +166,7 @@ class ByolTrainer(Steps):
         schedule: Callable[[int, int], float] | None = warm_up_cosine,
         precision: str = "auto",
         compile: bool = False,
-        teacher: "Teacher | None" = None,
+        teacher: "AuxiliaryTask | None" = None,
         lesson_weight: float = 2.0,
         seed: int = 0,
         **byol_options: Any,
@@ -172,8 +177,8 @@ class ByolTrainer(Steps):
             "representation_size": representation_size,
             "normalization_function": normalization_function,
         }
-        self.seed = whole("seed", seed, 0)
-        weight = real("lesson_weight", lesson_weight, 0)
+        self.seed = check_integer("seed", seed, 0)
+        weight = check_number("lesson_weight", lesson_weight, 0)
         if not isinstance(network, BYOL):
             options["augmentation_function"] = augmentation_function
         byol = byol_of(network, options)
@@ -183,7 +188,7 @@ class ByolTrainer(Steps):
         learner = Learner(byol, teacher, weight).to(self.device)
         # Convolutions are faster where the channels of a pixel lie together.
         learner = learner.to(memory_format=torch.channels_last)
-        if distributed.world() > 1 and self.device.type == "cuda":
+        if distributed.world_size() > 1 and self.device.type == "cuda":
             synced: Any = nn.SyncBatchNorm.convert_sync_batchnorm(learner)  # type: ignore[no-untyped-call]
             learner = synced
         self.byol, self.teacher = learner.byol, learner.teacher
@@ -194,7 +199,7 @@ class ByolTrainer(Steps):
         self.optimizer = optimizer_of(
             learner, optimizer or kind.DEFAULT_OPTIMIZER, learning_rate
         )
-        spread = distributed.spread_over(learner, self.device)
+        spread = distributed.wrap_for_training(learner, self.device)
         if compile:
             spread = cast(nn.Module, torch.compile(spread))
         # Not a child of this module, whose children it holds.
@@ -203,8 +208,12 @@ class ByolTrainer(Steps):
             self.optimizer, lr_scheduler, lr_scheduler_options, schedule
         )
         self.rates = [float(group["lr"]) for group in self.optimizer.param_groups]
-        self.lesson_images = kept(teacher.images, self.device) if teacher else None
-        self.turns = Turns(len(teacher), self.seed, LESSONS) if teacher else None
+        self.lesson_images = (
+            cache_on_device(teacher.images, self.device) if teacher else None
+        )
+        self.turns = (
+            ShuffledCycle(len(teacher), self.seed, LESSONS) if teacher else None
+        )
         self._begin()
 
     @old_keywords(writer="`log_dir=`; the writer was never written to")
@@ -225,7 +234,7 @@ class ByolTrainer(Steps):
         Parameters
         ----------
         train_data : Tensor, ndarray, Dataset, DataLoader or iterable
-            At least two images; see `astromorph.datasets.tensor_datasets.images_of`.
+            At least two images; see `astromorph.datasets.tensor_datasets.to_image_set`.
             They are taken into memory, each once, so that a random transform of a
             dataset is drawn once; batches are made here, of images of like size.
         test_data : Tensor, ndarray, Dataset, DataLoader, iterable or None
@@ -260,10 +269,10 @@ class ByolTrainer(Steps):
             An image is none or has pixels that are NaN, the channels are not those of
             the network, or a number is out of its range.
         """
-        epochs = whole("epochs", epochs, 1)
+        epochs = check_integer("epochs", epochs, 1)
         batch_size = batch_of(batch_size, train_data)
         train, test = self._images(train_data), self._images(test_data)
-        fewest = FEWEST_PER_BATCH * distributed.world()
+        fewest = MIN_BATCH * distributed.world_size()
         if train is None or len(train) < fewest:
             found = len(train) if train else 0
             raise AstromorphError(
@@ -275,22 +284,22 @@ class ByolTrainer(Steps):
         else:
             self._begin()
         self.number, self.batch_size = len(train), batch_size
-        train = kept(train, self.device)
-        test = kept(test, self.device) if test else None
+        train = cache_on_device(train, self.device)
+        test = cache_on_device(test, self.device) if test else None
         steps = epochs * sum(1 for _ in batches(train, batch_size))
-        watched = test if test and len(test) >= FEWEST_WATCHED else train
-        watched = watched.subset(range(min(len(watched), MOST_WATCHED)))
+        watched = test if test and len(test) >= MIN_WATCHED else train
+        watched = watched.subset(range(min(len(watched), MAX_WATCHED)))
         if self.before is None:
             self._settle(train, batch_size)
             self.before = self._measure(watched, batch_size)
-        with scalars(log_dir if distributed.rank() == 0 else None) as write:
+        with scalar_writer(log_dir if distributed.rank() == 0 else None) as write:
             for epoch in self.history:
                 write(epoch)
             while self.epoch < epochs:
                 losses = self._one_epoch(train, batch_size, steps, after_step)
                 test_loss = self._loss_of(test, batch_size) if test else None
                 now = self._measure(watched, batch_size)
-                announce_collapse(now, self.before, self.epoch, self.byol.use_momentum)
+                warn_of_collapse(now, self.before, self.epoch, self.byol.use_momentum)
                 self.history.append(
                     Epoch(
                         self.epoch, losses[0], test_loss, losses[1],
@@ -299,7 +308,7 @@ class ByolTrainer(Steps):
                     )
                 )  # fmt: skip
                 write(self.history[-1])
-                report(self.history[-1], epochs)
+                log_epoch(self.history[-1], epochs)
                 self._next_rate(losses[0] if test_loss is None else test_loss)
         if save_file is not None and distributed.rank() == 0:
             self.save(save_file)
@@ -328,12 +337,12 @@ class ByolTrainer(Steps):
         """
         batch_size = batch_of(batch_size, train_data)
         images = self._images(train_data)
-        if images is None or len(images) < FEWEST_PER_BATCH:
+        if images is None or len(images) < MIN_BATCH:
             found = len(images) if images else 0
             raise AstromorphError(
                 f"training: found {found} images; at least 2 are needed"
             )
-        data = kept(images, self.device)
+        data = cache_on_device(images, self.device)
         loss, _ = self._one_epoch(data, batch_size, steps, None)
         return Number(loss)
 
@@ -357,7 +366,7 @@ class ByolTrainer(Steps):
         data = self._images(test_data)
         if data is None:
             raise AstromorphError("test: found 0 images; at least 1 is needed")
-        return Number(self._loss_of(data, whole("batch_size", batch_size, 1)))
+        return Number(self._loss_of(data, check_integer("batch_size", batch_size, 1)))
 
     @torch.no_grad()
     def forward(self, images: Any, return_errors: bool = False) -> Tensor:
@@ -383,17 +392,17 @@ class ByolTrainer(Steps):
             of the network.
         """
         if isinstance(images, Tensor | np.ndarray):
-            images = as_batch(images)
+            images = to_batch(images)
         if return_errors:
             data = self._images(images)
             if data is None:
                 raise ValueError("images: found none; at least 1 is needed")
             return torch.tensor(self._loss_of(data, BATCH_SIZE))
-        data = images_of(images)
+        data = to_image_set(images)
         if data is None:
             return torch.empty(0, self.byol.representation_size)
         if self.byol.normalization_function is None and data is not images:
-            whole_pixels(data.images)  # type: ignore[union-attr]
+            check_finite(data.images)  # type: ignore[union-attr]
         return self._each(data, AT_ONCE)
 
     def _each(self, data: ImageSet, batch_size: int) -> Tensor:
@@ -405,7 +414,7 @@ class ByolTrainer(Steps):
 
     def _measure(self, data: ImageSet, batch_size: int) -> tuple[float, float]:
         """Effective rank and spread of the embeddings of some images."""
-        return measured(self._each(data, batch_size).numpy())
+        return measure_collapse(self._each(data, batch_size).numpy())
 
     def _next_rate(self, loss: float) -> None:
         """The learning rate of the next epoch, where a scheduler sets it."""
@@ -439,10 +448,10 @@ def batch_of(batch_size: Any, data: Any) -> int:
         # Version 0.1 had a writer in this place, which was never written to.
         told("the fourth argument of train_model, `writer`,", "`batch_size`", 5)
         batch_size = BATCH_SIZE
-    size = whole("batch_size", batch_size, 1)
-    if size < FEWEST_PER_BATCH:
+    size = check_integer("batch_size", batch_size, 1)
+    if size < MIN_BATCH:
         LOG.warning("batch_size: 1 is too few, as BYOL compares images; 2 are taken")
-        size = FEWEST_PER_BATCH
+        size = MIN_BATCH
     loader = data.batch_size if isinstance(data, DataLoader) else None
     if loader not in (None, 1, size):
         LOG.warning(

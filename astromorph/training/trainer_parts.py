@@ -13,7 +13,7 @@ from astromorph import distributed
 from astromorph.byol.augment import SkyAugmentation
 from astromorph.byol.byol import BYOL
 from astromorph.byol.optimise import parameter_groups, warm_up_cosine
-from astromorph.checks import made, maker, real
+from astromorph.checks import check_factory, check_instance, check_number
 from astromorph.devices import Precision
 
 LOG = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def views_of(byol: BYOL, given: Views | None, default: Views | None) -> Views:
             "augmentation_function: the network is a BYOL that has one already; give "
             "one of the two"
         )
-    made("augmentation_function", given)
+    check_instance("augmentation_function", given)
     chosen = given or own or default or SkyAugmentation()
     if isinstance(chosen, SkyAugmentation):
         # A copy, as its random numbers are replaced at each step.
@@ -61,8 +61,8 @@ def optimizer_of(
     learning_rate: float,
 ) -> torch.optim.Optimizer:
     """The optimizer of all that is trained."""
-    maker("optimizer", make, torch.optim.Optimizer, OPTIMIZER)
-    rate = real("learning_rate", learning_rate, above=0)
+    check_factory("optimizer", make, torch.optim.Optimizer, OPTIMIZER)
+    rate = check_number("learning_rate", learning_rate, above=0)
     return make(parameter_groups(learner), lr=rate)
 
 
@@ -80,7 +80,7 @@ def scheduler_of(
                 "steps, and None"
             )
         return None, schedule
-    maker("lr_scheduler", make, LRScheduler, SCHEDULER)
+    check_factory("lr_scheduler", make, LRScheduler, SCHEDULER)
     if schedule is not None and schedule is not warm_up_cosine:
         raise ValueError(
             "schedule: found one beside an lr_scheduler; both set the learning rate: "
@@ -91,16 +91,16 @@ def scheduler_of(
 
 def agreed(precision: Precision) -> Precision:
     """One precision for all processes."""
-    fast = distributed.agreed(precision.dtype == torch.bfloat16)
+    fast = distributed.all_agree(precision.dtype == torch.bfloat16)
     return Precision(torch.bfloat16 if fast else torch.float32)
 
 
 def warn_if_alone() -> None:
     """Warn where several processes were started and each would train for itself."""
-    number = distributed.unjoined()
+    number = distributed.unjoined_processes()
     if number > 1:
         LOG.warning(
             "%d processes were started, but this one trains alone, as each of them "
             "does, and all write the same files; put the program into "
-            "`with astromorph.distributed.joined(%d):`", number, number,
+            "`with astromorph.distributed.process_group(%d):`", number, number,
         )  # fmt: skip

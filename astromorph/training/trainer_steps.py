@@ -11,24 +11,24 @@ from torch import Tensor, nn
 
 from astromorph import distributed
 from astromorph.byol.augment import SkyAugmentation
-from astromorph.byol.byol import one_view
+from astromorph.byol.byol import make_view
 from astromorph.byol.optimise import moving_average_decay
-from astromorph.datasets.tensor_datasets import ImageSet, images_of
-from astromorph.devices import on_device
+from astromorph.datasets.tensor_datasets import ImageSet, to_image_set
+from astromorph.devices import prefetch_to_device
 from astromorph.errors import AstromorphError
-from astromorph.models.encoders import MinMaxNorm, channels_told
+from astromorph.models.encoders import MinMaxNorm, explaining_channels
 from astromorph.progress import track
-from astromorph.training.batch_norm import FEW_STEPS, settle
+from astromorph.training.batch_norm import FEW_STEPS, remeasure_after_few_steps
 from astromorph.training.batches import (
-    Turns,
+    ShuffledCycle,
     batches,
     channels_last,
-    evaluating,
-    from_0_to_1,
-    normalised,
-    random_for,
-    resized,
-    whole_pixels,
+    check_finite,
+    evaluation_mode,
+    is_unit_range,
+    random_generator,
+    resize_like,
+    scale_to_unit_range,
 )
 from astromorph.training.state import Resumable
 from astromorph.training.trainer_parts import Schedule, Views
@@ -64,7 +64,7 @@ class Steps(Resumable):
     schedule: Schedule | None
     rates: list[float]
     lesson_images: ImageSet | None
-    turns: Turns | None
+    turns: ShuffledCycle | None
     seed: int
 
     def _one_epoch(
@@ -77,29 +77,31 @@ class Steps(Resumable):
         """The rest of an epoch; mean losses over all of its images."""
         self.learner.train()
         order = torch.randperm(
-            len(data), generator=random_for(self.seed, ORDER, self.epoch)
+            len(data), generator=random_generator(self.seed, ORDER, self.epoch)
         )
         parts = list(batches(data, batch_size, order))[self.done :]
-        mine = (distributed.mine(part) for part in parts)
-        prepared = on_device(data.batch, mine, self.device)
+        mine = (distributed.local_part(part) for part in parts)
+        prepared = prefetch_to_device(data.batch, mine, self.device)
         for part in track(parts, len(parts), "batches"):
             here, batch = next(prepared)
             lessons = self._next_lessons(len(part))
             if self.lesson_images is not None and lessons is not None:
                 known = self.lesson_images.batch(lessons).to(self.device)
-                batch = torch.cat([batch, resized(known, batch)])
+                batch = torch.cat([batch, resize_like(known, batch)])
             views = self._views(batch)
             with (
-                channels_told(self.byol.encoder, views[0].shape[1]),
+                explaining_channels(self.byol.encoder, views[0].shape[1]),
                 self.precision.autocast(self.device),
             ):
                 loss, *both = self.learner(*views, lessons)
-            self._update(loss * distributed.weight(len(here), len(part)), steps)
+            self._update(loss * distributed.loss_weight(len(here), len(part)), steps)
             self.totals += torch.stack(both).detach() * len(here)
             self.done += 1
             if after_step is not None:
                 after_step(self)
-        byol_loss, lesson_loss = (distributed.total(self.totals) / len(data)).tolist()
+        byol_loss, lesson_loss = (
+            distributed.all_reduce_sum(self.totals) / len(data)
+        ).tolist()
         self.totals, self.done = torch.zeros_like(self.totals), 0
         finite(byol_loss)
         self.epoch += 1
@@ -109,16 +111,16 @@ class Steps(Resumable):
     def _settle(self, data: ImageSet, batch_size: int) -> None:
         """After few steps, batch norm's running statistics are measured anew."""
         if self.step < FEW_STEPS:
-            with channels_told(self.byol.encoder, data.channels):
-                settle(self.byol, data, batch_size, self.device)
+            with explaining_channels(self.byol.encoder, data.channels):
+                remeasure_after_few_steps(self.byol, data, batch_size, self.device)
 
     def _views(self, images: Tensor) -> list[Tensor]:
         """Two views of each image, the same whenever this step is done."""
         if isinstance(self.augment, SkyAugmentation):
-            self.augment.generator = random_for(
+            self.augment.generator = random_generator(
                 self.seed, VIEWS, self.step, distributed.rank()
             )
-        return [channels_last(one_view(self.augment, images)) for _ in range(2)]
+        return [channels_last(make_view(self.augment, images)) for _ in range(2)]
 
     def _decay(self, steps: int | None) -> float:
         start = self.byol.moving_average_decay
@@ -143,18 +145,18 @@ class Steps(Resumable):
             return None
         chosen = self.turns.take(self.lessons_seen, number)
         self.lessons_seen += number
-        return distributed.mine(chosen)
+        return distributed.local_part(chosen)
 
     def _images(self, data: Any) -> ImageSet | None:
         """Images that a user gave, from 0 to 1 where the augmentation needs that."""
-        images = images_of(data)
+        images = to_image_set(data)
         if images is None or data is images:
             return images
         if not isinstance(self.augment, SkyAugmentation):
             if self.byol.normalization_function is None:
-                whole_pixels(images.images)  # type: ignore[union-attr]
+                check_finite(images.images)  # type: ignore[union-attr]
             return images
-        if from_0_to_1(images):
+        if is_unit_range(images):
             return images
         if self.byol.normalization_function is None:
             LOG.warning(
@@ -163,7 +165,7 @@ class Steps(Resumable):
             )
             self.byol.normalization_function = MinMaxNorm()
             self.normalises = True
-        return normalised(images)
+        return scale_to_unit_range(images)
 
     @torch.no_grad()
     def _loss_of(self, data: ImageSet, batch_size: int) -> float:
@@ -173,10 +175,10 @@ class Steps(Resumable):
             augment = copy(augment)
             augment.generator = torch.Generator().manual_seed(TEST_SEED)
         total = 0.0
-        with evaluating(self.byol):
+        with evaluation_mode(self.byol):
             for indices in batches(data, batch_size):
                 images = data.batch(indices).to(self.device)
-                views = [channels_last(one_view(augment, images)) for _ in range(2)]
+                views = [channels_last(make_view(augment, images)) for _ in range(2)]
                 with self.precision.autocast(self.device):
                     loss = self.byol.loss(*views)
                 total += float(loss) * len(indices)
@@ -185,7 +187,7 @@ class Steps(Resumable):
     @torch.no_grad()
     def _embeddings(self, images: Tensor) -> Tensor:
         """Embeddings of a batch in evaluation mode, float32, on the CPU."""
-        with evaluating(self.byol):
+        with evaluation_mode(self.byol):
             found: Tensor = self.byol(images.to(self.device))
         return found.float().cpu()
 

@@ -5,7 +5,7 @@ import logging
 
 from sklearn.neighbors import NearestNeighbors
 
-from astromorph import ByolTrainer, NLayerResnet, embeddings_of, prepared_images
+from astromorph import ByolTrainer, NLayerResnet, embed_images, prepared_images
 from astromorph.sky.simulate import simulate
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -17,7 +17,7 @@ trainer = ByolTrainer(NLayerResnet(in_channels=1, last_layer="layer1"))
 history = trainer.train_model(images, epochs=2, batch_size=10)
 
 # %% Which images are like the first one?
-embeddings = embeddings_of(trainer, images)
+embeddings = embed_images(trainer, images)
 search = NearestNeighbors(n_neighbors=4, metric="cosine").fit(embeddings)
 distances, rows = search.kneighbors(embeddings[:1])
 for distance, row in zip(distances[0], rows[0], strict=True):

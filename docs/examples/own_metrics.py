@@ -7,7 +7,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from astromorph import AstroMorphologyModel, ByolTrainer, prepared_images
 from astromorph.byol.collapse import rank_me
-from astromorph.embedding.metrics import found_again, uniformity
+from astromorph.embedding.metrics import retrieval, uniformity
 from astromorph.sky.simulate import simulate
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -25,7 +25,7 @@ with SummaryWriter("runs/own_metrics") as writer:
         vectors, turned = (trainer(i).numpy() for i in (some, some.rot90(1, (2, 3))))
         writer.add_scalar("own/effective rank", rank_me(vectors), trainer.step)
         writer.add_scalar("own/uniformity", uniformity(vectors), trainer.step)
-        writer.add_scalar("own/turned", found_again(turned, vectors), trainer.step)
+        writer.add_scalar("own/turned", retrieval(turned, vectors), trainer.step)
 
     trainer.train_model(images, epochs=2, batch_size=8, after_step=look)
 print("tensorboard --logdir runs")

@@ -12,7 +12,7 @@ from astromorph import (
     BYOL,
     ByolTrainer,
     SkyAugmentation,
-    embeddings_of,
+    embed_images,
     prepared_images,
     split_images,
 )
@@ -31,7 +31,7 @@ trainer = ByolTrainer(
     efficientnet_b0(), representation_size=64, augmentation_function=augment
 )
 trainer.train_model(train, test, epochs=2, batch_size=16)
-embeddings = embeddings_of(trainer, images)  # averages over flips and turns
+embeddings = embed_images(trainer, images)  # averages over flips and turns
 print(len(embeddings), "embeddings of length", embeddings.shape[1])
 once = trainer(images.images).numpy()  # a single pass
 print(f"effective rank {rank_me(once):.1f}, of averages {rank_me(embeddings):.1f}")
@@ -62,7 +62,7 @@ trainer = ByolTrainer(
 )
 history = trainer.train_model(train, test, epochs=2, batch_size=16)
 print("test loss", history[-1].test_loss)
-print(f"effective rank {rank_me(embeddings_of(trainer, images)):.1f}")
+print(f"effective rank {rank_me(embed_images(trainer, images)):.1f}")
 
 # The same network in a loop of one's own.
 byol = BYOL(Small(), hidden_layer="pool")

@@ -13,7 +13,7 @@ from astromorph import AstroMorphologyModel, ByolTrainer, distributed, prepared_
 from astromorph.sky.simulate import simulate
 
 # torchrun says to each process how many there are; alone it is one.
-with distributed.joined(int(os.environ.get("WORLD_SIZE", "1"))):
+with distributed.process_group(int(os.environ.get("WORLD_SIZE", "1"))):
     first = distributed.rank() == 0
     logging.basicConfig(
         level=logging.INFO if first else logging.WARNING, format="%(message)s"
@@ -28,4 +28,4 @@ with distributed.joined(int(os.environ.get("WORLD_SIZE", "1"))):
         images, epochs=2, batch_size=16, save_file="several.pt"
     )  # the first process writes
     if first:
-        print(distributed.world(), "processes, loss", history[-1].train_loss)
+        print(distributed.world_size(), "processes, loss", history[-1].train_loss)

@@ -9,13 +9,13 @@ from astromorph import (
     BYOL,
     ByolTrainer,
     NLayerResnet,
-    embeddings_of,
-    lessons_for,
+    auxiliary_task_for,
+    embed_images,
     prepared_images,
     start_from_sky,
 )
 from astromorph.byol.collapse import rank_me
-from astromorph.embedding.metrics import knn_score, whitened
+from astromorph.embedding.metrics import knn_score, whiten
 from astromorph.sky.simulate import simulate
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -30,11 +30,11 @@ images = prepared_images(datafile)
 
 def look(name: str, network: BYOL) -> None:
     """Effective rank, and accuracy of the neighbours where there are labels."""
-    vectors = embeddings_of(network, images)
+    vectors = embed_images(network, images)
     labels = images.column("label")
     said = f"{name}: effective rank {rank_me(vectors):.1f}"
     if all(labels):
-        score = knn_score(whitened(vectors), labels, images.image_ids)
+        score = knn_score(whiten(vectors), labels, images.image_ids)
         said += f", neighbours right in {score.mean:.2f}"
     print(said)
 
@@ -46,7 +46,7 @@ look("the sky's weights", byol)
 
 trainer = ByolTrainer(
     byol,
-    teacher=lessons_for(images, byol, number),  # half of each batch
+    teacher=auxiliary_task_for(images, byol, number),  # half of each batch
     learning_rate=3e-4,  # smaller, since the weights know something already
     seed=0,
 )
@@ -55,4 +55,5 @@ look("trained", trainer.byol)
 print("lesson loss", round(history[-1].lesson_loss, 2))
 
 # With a network of your own there is no start; the lessons go as well.
-# byol = BYOL(YourNetwork()); ByolTrainer(byol, teacher=lessons_for(images, byol))
+# byol = BYOL(YourNetwork())
+# ByolTrainer(byol, teacher=auxiliary_task_for(images, byol))

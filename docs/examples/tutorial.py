@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from astromorph.embedding.metrics import whitened
+from astromorph.embedding.metrics import whiten
 from astromorph.sky.simulate import simulate
 
 results = Path(sys.argv[1] if len(sys.argv) > 1 else "results")
@@ -41,7 +41,7 @@ columns = [name for name in rows[0] if name.startswith("emb_")]
 vectors = np.array([[float(row[name]) for name in columns] for row in rows])
 
 # The finding: the oddest image, the one farthest from its tenth neighbour.
-white = whitened(vectors)
+white = whiten(vectors)
 white /= np.linalg.norm(white, axis=1, keepdims=True)
 distances = np.sort(1 - white @ white.T, axis=1)[:, min(10, len(rows) - 1)]
 odd = int(distances.argmax())

@@ -14,12 +14,12 @@ from astromorph import (
     ByolTrainer,
     NLayerResnet,
     SkyAugmentation,
-    embeddings_of,
+    embed_images,
     load_model,
     prepared_images,
 )
 from astromorph.artefacts.model_file import save_model
-from astromorph.byol.build import build, model_of
+from astromorph.byol.build import build_byol, make_model_file
 from astromorph.settings.loading import parse
 from astromorph.sky.simulate import simulate
 
@@ -32,12 +32,13 @@ values = {"datafile": str(datafile), "network_name": "amm"}
 settings = parse(values, "settings")
 images = prepared_images(datafile, settings)
 torch.manual_seed(0)
-byol = build(settings, in_channels=1)
+byol = build_byol(settings, in_channels=1)
 strengths = settings.augmentation_settings.model_copy(update={"rotation": 0.0})
 trainer = ByolTrainer(byol, augmentation_function=SkyAugmentation(strengths))
 trainer.train_model(images, epochs=2, batch_size=8)
 save_model(
-    "mine.pt", model_of(byol, settings, 1, images.tensor_settings, images.image_ids)
+    "mine.pt",
+    make_model_file(byol, settings, 1, images.tensor_settings, images.image_ids),
 )
 
 # 2. The workflow and the command line read that file: tables, map, evaluation.
@@ -52,7 +53,7 @@ rules = json.loads(made.tensor_settings) | {
     "data_settings": made.settings["data_settings"]  # stacksize
 }
 again = prepared_images(datafile, rules)
-vectors = embeddings_of(byol, again)  # averages over the 8 flips and turns
+vectors = embed_images(byol, again)  # averages over the 8 flips and turns
 network: torch.nn.Module = byol.encoder  # images (N, C, H, W) to (N, D), no average
 with open("results/export/embeddings.csv", newline="") as file:
     rows = list(csv.DictReader(file))
@@ -69,7 +70,7 @@ trainer.train_model(images, epochs=1, batch_size=8)
 torch.save(trainer.byol.state_dict(), "own.pt")
 
 folder = prepared_images(sorted(Path("fits").glob("*.fits")))
-vectors = embeddings_of(trainer, folder)
+vectors = embed_images(trainer, folder)
 with open("own.csv", "w", newline="") as file:
     table = csv.writer(file)
     table.writerow(["path", *(f"emb_{k}" for k in range(vectors.shape[1]))])

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from astromorph.analysis import clusters, neighbours
-from astromorph.analysis.analyse import Embedded, analyse, analysed
-from astromorph.analysis.layout_2d import flat_map
+from astromorph.analysis.analyse import Embedded, analyse, analyse_embeddings
+from astromorph.analysis.layout_2d import layout_2d
 from astromorph.analysis.space import fit_space
 from astromorph.artefacts import tables as artefacts
 from astromorph.artefacts.analysis_file import read_analysis
@@ -42,7 +42,7 @@ def embedded(vectors):
 
 
 def of(vectors, settings=PCA):
-    return analysed(embedded(vectors), parse(settings, "test"))
+    return analyse_embeddings(embedded(vectors), parse(settings, "test"))
 
 
 def check(analysis, result, number):
@@ -216,7 +216,7 @@ def test_neighbours_are_exact_and_ties_go_to_the_first():
     pairs = np.linalg.norm(points[:, None].astype(float) - points[None], axis=2)
     np.fill_diagonal(pairs, np.inf)
     order = np.argsort(pairs, axis=1, kind="stable")[:, :5]
-    indices, distances = neighbours.nearest(points, 5, 0)
+    indices, distances = neighbours.nearest_neighbours(points, 5, 0)
     assert np.array_equal(indices, order)
     np.testing.assert_allclose(
         distances, np.take_along_axis(pairs, order, axis=1), atol=1e-6
@@ -240,8 +240,8 @@ def test_beyond_the_limit_neighbours_are_found_by_descent(monkeypatch):
     library = SimpleNamespace(NNDescent=Descent)
     monkeypatch.setitem(sys.modules, "pynndescent", library)
     points = np.random.default_rng(0).normal(size=(200, 6)).astype(np.float32)
-    exact, apart = neighbours.nearest(points, 5, 0)
-    found, distances = neighbours.nearest(points, 5, 0, exact_up_to=100)
+    exact, apart = neighbours.nearest_neighbours(points, 5, 0)
+    found, distances = neighbours.nearest_neighbours(points, 5, 0, exact_up_to=100)
     assert (found != np.arange(200)[:, None]).all()
     assert np.array_equal(found, exact)
     np.testing.assert_allclose(distances, apart, atol=1e-6)
@@ -260,7 +260,7 @@ def test_an_unstable_cluster_is_called_so():
     def again(part):
         return clusters.kmeans(part, 6, 0)
 
-    trust = clusters.trust(blob, again(blob), again, 0)
+    trust = clusters.measure_trust(blob, again(blob), again, 0)
     assert trust.stability is not None
     assert trust.stability < 0.7
     assert min(s for s in trust.stabilities if s is not None) < 0.6
@@ -271,7 +271,7 @@ def test_images_beyond_the_sample_are_placed_among_it():
     vectors, labels = blobs(each=50)
     space = fit_space(vectors, 0.5, 64)
     points, plane = space.place(vectors), space.components(vectors)[:, :2]
-    places = flat_map(points, plane, AnalysisSettings(map_sample=120), 0)
+    places = layout_2d(points, plane, AnalysisSettings(map_sample=120), 0)
     assert np.isfinite(places).all()
     others = np.setdiff1d(np.arange(250), clusters.drawn(250, 120, 0))
     distance = ((places[others, None] - places[None]) ** 2).sum(axis=2)

@@ -11,14 +11,14 @@ from PIL import Image
 
 from astromorph.analysis.analyse import analyse
 from astromorph.analysis.similar import similar
-from astromorph.analysis.strip import shortened
+from astromorph.analysis.strip import shorten
 from astromorph.artefacts.model_file import ModelFile, save_model
-from astromorph.byol.build import fresh
-from astromorph.byol.start_weights import start_from
+from astromorph.byol.build import seeded_byol
+from astromorph.byol.start_weights import load_start_weights
 from astromorph.catalogue.split import split
 from astromorph.catalogue.validate import validate
 from astromorph.cli import main as cli
-from astromorph.cli.pipeline import Layout, finished_run
+from astromorph.cli.pipeline import RunFiles, finished_run
 from astromorph.embedding.infer import infer
 from astromorph.errors import AstromorphError
 from astromorph.preprocessing.preprocess import preprocess
@@ -38,15 +38,15 @@ def make(folder, changes, channels=1, listed=simulate):
     """A finished run on 70 simulated images, ten of each kind; no step trains."""
     settings = parse(SETTINGS | changes, "test")
     datafile = listed(folder / "fits", 70, seed=4)
-    layout = Layout(folder / "results")
+    layout = RunFiles(folder / "results")
     validate(settings, datafile, layout.catalogue, layout.page)
     shards = {"00000": (0, 40), "00001": (40, 70)}
     for name, rows in shards.items():
         outputs = layout.tensors(name), layout.contents(name)
         preprocess(settings, datafile, rows, *outputs)
     split(settings, datafile, [layout.contents(n) for n in shards], layout.split)
-    byol = fresh(settings, channels)
-    start_from(byol, settings)
+    byol = seeded_byol(settings, channels)
+    load_start_weights(byol, settings)
     told = part_of(settings, "train")
     file = ModelFile(byol.state_dict(), told, channels, "{}", "0")
     save_model(layout.model, file)
@@ -202,7 +202,7 @@ def test_what_cannot_be_answered_has_a_reason(folder, tmp_path):
         similar(run, [asked, asked], 2, None, None)
     shutil.copytree(folder / "results", tmp_path / "results")
     settings = parse({"network_name": "amm", "seed": 9}, "test")
-    state = fresh(settings, 1).state_dict()
+    state = seeded_byol(settings, 1).state_dict()
     file = ModelFile(state, part_of(settings, "train"), 1, "{}", "0")
     save_model(tmp_path / "other.pt", file)
     other = finished_run(tmp_path / "results", str(tmp_path / "other.pt"))
@@ -215,7 +215,7 @@ def test_what_cannot_be_answered_has_a_reason(folder, tmp_path):
 
 def test_long_names_keep_their_ends():
     """What tells files of one folder apart is mostly the end."""
-    assert shortened("a.fits") == "a.fits"
-    assert shortened("x" * 40 + "_0017.fits").endswith("xx_0017.fits")
-    assert len(shortened("x" * 99)) == 24
-    assert shortened("a\nb") == "a?b"
+    assert shorten("a.fits") == "a.fits"
+    assert shorten("x" * 40 + "_0017.fits").endswith("xx_0017.fits")
+    assert len(shorten("x" * 99)) == 24
+    assert shorten("a\nb") == "a?b"

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from astromorph.artefacts.tensor_file import Joined, save_tensors
-from astromorph.artefacts.tensor_shard import load_plain, read_shard, save_plain
-from astromorph.byol.augment import SkyAugmentation, _grid, blurred
+from astromorph.artefacts.tensor_shard import load_values, read_shard, save_values
+from astromorph.byol.augment import SkyAugmentation, _grid, gaussian_blur
 from astromorph.catalogue.split import split
 from astromorph.datasets.batching import batches
 from astromorph.datasets.tensor_datasets import CachedDataset, read_subset
@@ -49,16 +49,16 @@ def test_nothing_is_unpickled(tmp_path, monkeypatch):
 )
 def test_other_files_are_named(tmp_path, values, message):
     """Kind and version are checked, the remedy is told."""
-    save_plain(tmp_path / "a.pt", values)
+    save_values(tmp_path / "a.pt", values)
     with pytest.raises(AstromorphError, match=f"{message}.*do that"):
-        load_plain(tmp_path / "a.pt", "kind", 1, "do that")
+        load_values(tmp_path / "a.pt", "kind", 1, "do that")
 
 
 def test_missing_and_damaged_files_are_named(tmp_path):
     """Neither gives a traceback of torch."""
     with pytest.raises(AstromorphError, match="there is no such file"):
         read_shard(tmp_path / "a.pt")
-    save_plain(tmp_path / "a.pt", {"images": torch.zeros(1000)})
+    save_values(tmp_path / "a.pt", {"images": torch.zeros(1000)})
     data = (tmp_path / "a.pt").read_bytes()
     (tmp_path / "a.pt").write_bytes(data[: len(data) // 2])
     with pytest.raises(AstromorphError, match=r"a\.pt: .*preprocess again"):
@@ -224,7 +224,7 @@ def test_each_image_is_blurred_by_its_own_beam():
     images = torch.zeros(3, 2, 33, 33)
     images[..., 16, 16] = 1
     sigma = torch.tensor([0.0, 1.0, 2.0])
-    found = blurred(images, sigma)
+    found = gaussian_blur(images, sigma)
     torch.testing.assert_close(found[0], images[0])
     x = torch.arange(33.0) - 16
     for k in (1, 2):
@@ -232,7 +232,7 @@ def test_each_image_is_blurred_by_its_own_beam():
         assert float(width.sqrt()) == pytest.approx(float(sigma[k]), rel=0.03)
         torch.testing.assert_close(found[k, 0], found[k, 0].T)
     torch.testing.assert_close(found.sum(dim=(2, 3)), torch.ones(3, 2))
-    torch.testing.assert_close(blurred(images, torch.zeros(3)), images)
+    torch.testing.assert_close(gaussian_blur(images, torch.zeros(3)), images)
 
 
 def test_contrast_and_brightness_stay_within_their_settings():

@@ -8,13 +8,13 @@ from torchvision.models import resnet18
 
 from astromorph.artefacts.model_file import ModelFile, save_model
 from astromorph.byol import start_weights as initial_weights
-from astromorph.byol.build import fresh
+from astromorph.byol.build import seeded_byol
 from astromorph.byol.start_weights import (
     WITH_SKY,
+    load_start_weights,
     sky_file,
-    source_of,
-    start_from,
-    started,
+    start_network,
+    start_weights_source,
 )
 from astromorph.errors import AstromorphError
 from astromorph.models.encoders import build_network
@@ -26,8 +26,8 @@ from astromorph.settings.steps import part_of
 def begun(channels: int = 1, **values):
     """A model that starts as the settings say, and the same with random weights."""
     settings = parse(values, "test")
-    model, other = fresh(settings, channels), fresh(settings, channels)
-    start_from(model, settings)
+    model, other = seeded_byol(settings, channels), seeded_byol(settings, channels)
+    load_start_weights(model, settings)
     return model, other
 
 
@@ -44,7 +44,7 @@ def begun(channels: int = 1, **values):
 )
 def test_the_default_is_the_sky_where_it_fits(values, source):
     """A network that has no such weights begins at random, and nothing else."""
-    assert source_of(parse(values, "test")) == source
+    assert start_weights_source(parse(values, "test")) == source
 
 
 @pytest.mark.parametrize("name", sorted(WITH_SKY))
@@ -108,7 +108,7 @@ def test_a_file_of_ours_or_of_others_is_a_start(tmp_path):
     values = {"network_name": "amm"}
     settings = parse(values, "test")
     torch.manual_seed(9)
-    made = fresh(parse(values | {"seed": 5}, "test"), 1)
+    made = seeded_byol(parse(values | {"seed": 5}, "test"), 1)
     save_model(
         tmp_path / "model.pt",
         ModelFile(made.state_dict(), part_of(settings, "train"), 1, "{}", "0"),
@@ -197,8 +197,10 @@ def test_the_start_of_a_model_is_found_again():
     for weights, source in (("random", None), (None, "sky")):
         values = {"network_name": "amm", "network_settings": {"weights": weights}}
         settings = parse(values, "test")
-        state = fresh(settings, 1).state_dict()
-        found = started(ModelFile(state, part_of(settings, "train"), 1, "{}", "0"))
+        state = seeded_byol(settings, 1).state_dict()
+        found = start_network(
+            ModelFile(state, part_of(settings, "train"), 1, "{}", "0")
+        )
         assert (found and found[0]) == source
     model, _ = begun(network_name="amm")
     for a, b in zip(found[1].parameters(), model.parameters(), strict=True):

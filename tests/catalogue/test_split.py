@@ -10,9 +10,13 @@ from astropy.io import fits
 
 from astromorph.artefacts import tables as artefacts
 from astromorph.artefacts.tensor_shard import read_shard
-from astromorph.catalogue.split import MOST_OF_AN_OBJECT, split
-from astromorph.datasets.batching import mirrored
-from astromorph.datasets.tensor_datasets import NativeDataset, image_set, read_subset
+from astromorph.catalogue.split import MAX_OBJECT_SHARE, split
+from astromorph.datasets.batching import pad_by_reflection
+from astromorph.datasets.tensor_datasets import (
+    NativeDataset,
+    read_subset,
+    shard_image_set,
+)
 from astromorph.errors import AstromorphError
 from astromorph.filelist.entries import read_filelist
 from astromorph.preprocessing.preprocess import preprocess
@@ -67,7 +71,7 @@ def test_bad_files_cost_the_others_nothing(sky, settings, tmp_path):
     shard = read_shard(tmp_path / "a.pt")
     assert shard.images.shape == (0, 1, 32, 32)
     assert shard.each() == shard.unpack_valid() == []
-    assert image_set(shard, 1) is None
+    assert shard_image_set(shard, 1) is None
 
 
 def test_a_list_that_became_shorter_says_so(sky, settings, tmp_path):
@@ -140,7 +144,9 @@ def test_small_images_are_continued_by_their_mirror_images(size):
     image = torch.arange(20.0).reshape(1, 4, 5)
     before = [((size - n) // 2, size - n - (size - n) // 2) for n in (4, 5)]
     expected = np.pad(image.numpy(), [(0, 0), *before], mode="symmetric")
-    np.testing.assert_array_equal(mirrored(image, size, size).numpy(), expected)
+    np.testing.assert_array_equal(
+        pad_by_reflection(image, size, size).numpy(), expected
+    )
 
 
 @pytest.fixture
@@ -205,7 +211,7 @@ def test_a_survey_name_is_no_object(tables, caplog):
     subsets = tables(
         400, held=lambda k: {"object": "SURVEY", "ra_deg": k / 2, "dec_deg": 1.0}
     )
-    assert len({subsets[k] for k in range(MOST_OF_AN_OBJECT)}) == 1
+    assert len({subsets[k] for k in range(MAX_OBJECT_SHARE)}) == 1
     assert set(subsets.values()) == {"train", "test"}
     assert "SURVEY: more than 50 images have this name" in caplog.text
 

@@ -9,7 +9,7 @@ import pytest
 from astropy.io import fits
 
 from astromorph.catalogue import validate as validation
-from astromorph.catalogue.summary import Histogram, Summary, kind_of
+from astromorph.catalogue.summary import Histogram, Summary, reason_kind
 from astromorph.catalogue.validate import validate
 from astromorph.catalogue.validation_page import Sample
 from astromorph.errors import AstromorphError
@@ -20,8 +20,8 @@ from astromorph.filelist.duplicates import (
     arcsec_between,
     cells,
     finder,
-    key_of,
-    place_keys,
+    position_keys,
+    text_key,
     vector,
 )
 from astromorph.preprocessing.list_wide import find_reference
@@ -191,7 +191,9 @@ def test_rows_within_reach_always_share_a_cell(reach):
             float(np.degrees(np.arcsin(z))),
         )
         assert arcsec_between(vector(ra, dec), vector(*other)) <= reach * 1.001
-        keys = [{k[1] for k in place_keys(*p, "", reach)} for p in ((ra, dec), other)]
+        keys = [
+            {k[1] for k in position_keys(*p, "", reach)} for p in ((ra, dec), other)
+        ]
         assert keys[0] & keys[1]
         assert len(set(cells(ra, dec, reach / 3600, 8 * reach / 3600))) < 40
 
@@ -200,13 +202,13 @@ def test_the_strongest_and_earliest_match_is_named():
     """A row that is the same content and the same place is the same content."""
     with finder() as found:
         for row in range(4):
-            keys = [key_of(SAME_CONTENT, "x" if row != 1 else "y")]
-            found.add(row, keys + place_keys(10.0, 10.0, "", 5.0), [f"{row}.fits"])
+            keys = [text_key(SAME_CONTENT, "x" if row != 1 else "y")]
+            found.add(row, keys + position_keys(10.0, 10.0, "", 5.0), [f"{row}.fits"])
         matches = list(found.matches())
     assert [(m.row, m.first, m.kind) for m in matches] == [
         (1, 0, SAME_PLACE), (2, 0, SAME_CONTENT), (3, 0, SAME_CONTENT),
     ]  # fmt: skip
-    assert duplicates.reach_of(None, None) == 1.0
+    assert duplicates.match_radius(None, None) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -294,7 +296,7 @@ def test_summaries_stay_small():
     reasons += [f"its {k}x3 pixels are more" for k in range(3)]
     reasons += [f"file 1 of 2 (/a{k}): there is no such file" for k in range(3)]
     reasons += ["duplicate: the same file as /a", "duplicate: the same file as /b"]
-    assert len({kind_of(reason) for reason in reasons}) == 4
+    assert len({reason_kind(reason) for reason in reasons}) == 4
     summary = Summary("list")
     for k in range(1000):
         summary.add("rejected", "reason " + "x" * k, f"{k}.fits")
@@ -346,7 +348,7 @@ def test_likely_copies_are_read_once_each():
 
     with finder() as found:
         for row in range(6):
-            key = key_of(SAME_CONTENT, "size and pieces")
+            key = text_key(SAME_CONTENT, "size and pieces")
             found.add(row, [key], [str(row), "b" if row in (1, 5) else str(row)])
         matches = [(m.row, m.first, m.first_path) for m in found.matches(identify)]
     assert matches == [(5, 1, "1")]
@@ -359,7 +361,7 @@ def test_only_rows_that_are_kept_have_duplicates(start):
     with finder() as found:
         for row in range(9):
             ra = 10 + start + row * 4 / 3600
-            found.add(row, place_keys(ra, 0.0, "", 5.0), [f"{row}.fits"])
+            found.add(row, position_keys(ra, 0.0, "", 5.0), [f"{row}.fits"])
         matches = [(m.row, m.first) for m in found.matches()]
     assert matches == [(1, 0), (3, 2), (5, 4), (7, 6)]
 

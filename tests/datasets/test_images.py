@@ -14,8 +14,8 @@ from torch.utils.data import (
 
 from astromorph import SizeBucketSampler, collate_images
 from astromorph.byol.augment import SkyAugmentation
-from astromorph.datasets.any_images import as_batch, as_images
-from astromorph.datasets.tensor_datasets import NativeDataset, images_of
+from astromorph.datasets.any_images import to_batch, to_images
+from astromorph.datasets.tensor_datasets import NativeDataset, to_image_set
 from astromorph.models.encoders import AstroMorphologyModel
 from astromorph.training.trainer import ByolTrainer
 
@@ -39,7 +39,7 @@ def pixels(number: int = 6) -> np.ndarray:
 def test_every_kind_of_array_is_the_same_images(change):
     """Byte order, strides and type of real numbers make no difference."""
     expected = torch.from_numpy(pixels())
-    found = as_batch(change(pixels()))
+    found = to_batch(change(pixels()))
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected)
 
@@ -47,12 +47,12 @@ def test_every_kind_of_array_is_the_same_images(change):
 def test_whole_numbers_and_half_precision_are_floats():
     """uint16 as cameras write it, bool, float16 as the shards hold it."""
     for dtype in (np.uint16, ">i2", np.int64, bool):
-        found = as_batch(np.ones((1, 1, 2, 2), dtype))
+        found = to_batch(np.ones((1, 1, 2, 2), dtype))
         assert found.dtype == torch.float32
         assert (found == 1).all()
-    assert as_batch(np.ones((1, 1, 2, 2), np.float16)).dtype == torch.float16
+    assert to_batch(np.ones((1, 1, 2, 2), np.float16)).dtype == torch.float16
     read_only = np.broadcast_to(np.float32(2), (1, 1, 2, 2))
-    as_batch(read_only)[:] = 3
+    to_batch(read_only)[:] = 3
     assert read_only[0, 0, 0, 0] == 2
 
 
@@ -71,7 +71,7 @@ def test_whole_numbers_and_half_precision_are_floats():
 def test_what_is_no_image_is_refused(data, message):
     """With what was found and what is allowed."""
     with pytest.raises(ValueError, match=f"images: {message}"):
-        as_batch(data)
+        to_batch(data)
 
 
 def test_items_that_are_no_images_are_named():
@@ -82,9 +82,9 @@ def test_items_that_are_no_images_are_named():
         (torch.ones(3, 32, 32), "image 1: found 3 channels, but 1 in image 0"),
     ):
         with pytest.raises(ValueError, match=message):
-            images_of([torch.ones(1, 32, 32), item])
+            to_image_set([torch.ones(1, 32, 32), item])
     with pytest.raises(ValueError, match="images: found a int; allowed are tensors"):
-        images_of(3)
+        to_image_set(3)
 
 
 def same(found, expected: torch.Tensor) -> bool:
@@ -98,16 +98,16 @@ def same(found, expected: torch.Tensor) -> bool:
 def test_batches_lose_no_image_and_copies_count_once():
     """A list or a generator of batches is all of their images."""
     images = torch.from_numpy(pixels(12))
-    assert same(images_of(list(images.split(4))), images)
-    assert same(images_of(part for part in images.split(5)), images)
-    assert same(images_of(pixels(12)[:, 0]), images)
+    assert same(to_image_set(list(images.split(4))), images)
+    assert same(to_image_set(part for part in images.split(5)), images)
+    assert same(to_image_set(pixels(12)[:, 0]), images)
     for image in images[:3]:
         turned = image.rot90(2, (1, 2))
         copies = torch.stack([image, turned, image.flip(2), turned.flip(2)])
-        (one,) = as_images(copies, 0, copies=False)
+        (one,) = to_images(copies, 0, copies=False)
         assert torch.equal(one, image)
-        assert len(list(as_images(copies + torch.rand(4, 1, 1, 1), 0, False))) == 4
-        assert len(list(as_images(torch.rand(4, 1, 8, 8), 0, copies=True))) == 1
+        assert len(list(to_images(copies + torch.rand(4, 1, 1, 1), 0, False))) == 4
+        assert len(list(to_images(torch.rand(4, 1, 8, 8), 0, copies=True))) == 1
 
 
 class Stream(IterableDataset):
@@ -146,9 +146,9 @@ def test_loaders_are_respected():
             torch.stack([i["pixels"] for i in items]), torch.zeros(len(items)))),
          images),
     ):  # fmt: skip
-        assert same(images_of(loader), expected)
+        assert same(to_image_set(loader), expected)
     weighted = WeightedRandomSampler([0, 0, 1.0, 0, 0, 0], 3)
-    assert same(images_of(DataLoader(data, 2, sampler=weighted)), images[[2, 2, 2]])
+    assert same(to_image_set(DataLoader(data, 2, sampler=weighted)), images[[2, 2, 2]])
 
 
 def trainer(**options) -> ByolTrainer:
@@ -164,10 +164,10 @@ def test_training_test_and_embedding_take_the_same():
     expected = made(torch.from_numpy(given.astype(np.float32)))
     assert 0 <= made.test(given) <= 8
     labelled = TensorDataset(torch.from_numpy(given.astype(float)), torch.arange(6))
-    for other in (given, list(given), DataLoader(labelled, 4), images_of(given)):
+    for other in (given, list(given), DataLoader(labelled, 4), to_image_set(given)):
         torch.testing.assert_close(made(other), expected, rtol=1e-4, atol=1e-5)
     sizes = [image[:, : 32 - 4 * (k % 2)] for k, image in enumerate(given)]
-    assert isinstance(images_of(sizes), NativeDataset)
+    assert isinstance(to_image_set(sizes), NativeDataset)
     found = made(sizes)
     for k, image in enumerate(sizes):
         torch.testing.assert_close(

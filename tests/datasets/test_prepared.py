@@ -12,8 +12,8 @@ from astromorph import (
     ByolTrainer,
     NLayerResnet,
     Settings,
-    embeddings_of,
-    lessons_for,
+    auxiliary_task_for,
+    embed_images,
     load_model,
     prepared_images,
     start_from_sky,
@@ -21,8 +21,8 @@ from astromorph import (
 from astromorph.artefacts.embeddings import read_embeddings
 from astromorph.artefacts.model_file import save_model
 from astromorph.artefacts.tensor_shard import read_shard
-from astromorph.byol.build import build, fresh, model_of
-from astromorph.byol.start_weights import start_from
+from astromorph.byol.build import build_byol, make_model_file, seeded_byol
+from astromorph.byol.start_weights import load_start_weights
 from astromorph.embedding.infer import infer
 from astromorph.errors import AstromorphError
 from astromorph.preprocessing.preprocess import preprocess
@@ -98,7 +98,7 @@ def test_without_one_usable_file_there_are_no_images(tmp_path):
     assert found.images.shape == (0, 1, 64, 64)
     assert found.statistics["noise"].shape == (0,)
     with pytest.raises(AstromorphError, match="at least 1 is needed"):
-        lessons_for(found, BYOL(AstroMorphologyModel(1)))
+        auxiliary_task_for(found, BYOL(AstroMorphologyModel(1)))
     with pytest.raises(AstromorphError, match="found no file to read"):
         prepared_images([])
     with pytest.raises(
@@ -112,8 +112,8 @@ def test_the_start_is_that_of_the_workflow(name):
     """Online and target network hold what `train` gives them."""
     values = {"network_name": name, "byol_settings": {"representation_size": 32}}
     settings = parse(values, "test")
-    theirs, ours = fresh(settings, 2), fresh(settings, 2)
-    start_from(theirs, settings)
+    theirs, ours = seeded_byol(settings, 2), seeded_byol(settings, 2)
+    load_start_weights(theirs, settings)
     start_from_sky(ours)
     for one, other in zip(
         theirs.state_dict().values(), ours.state_dict().values(), strict=True
@@ -137,8 +137,8 @@ def test_lessons_join_a_training_in_python(datafile):
     """Half of each batch; the seed alone decides what is drawn."""
     images = prepared_images(datafile, {"data_settings": {"stacksize": 3}})
     byol = BYOL(AstroMorphologyModel(3), representation_size=16)
-    teacher = lessons_for(images, byol, number=20, seed=4)
-    again = lessons_for(images, byol, number=20, seed=4)
+    teacher = auxiliary_task_for(images, byol, number=20, seed=4)
+    again = auxiliary_task_for(images, byol, number=20, seed=4)
     assert torch.equal(teacher.images.images, again.images.images)
     assert torch.equal(teacher.head.weight, again.head.weight)
     assert teacher.images[0].shape == (3, 64, 64)
@@ -146,18 +146,19 @@ def test_lessons_join_a_training_in_python(datafile):
     history = trainer.train_model(images, epochs=1, batch_size=4)
     assert history[0].lesson_loss > 0
     with pytest.raises(AstromorphError, match="number: found 0; give 1 or more"):
-        lessons_for(images, byol, number=0)
+        auxiliary_task_for(images, byol, number=0)
 
 
 def test_a_network_of_python_serves_the_workflow(datafile, tmp_path):
     """Its model file is read by `infer`, and both embed alike."""
     settings = parse({"network_name": "amm"}, "test")
     images = prepared_images(datafile)
-    byol = build(settings, in_channels=1)
+    byol = build_byol(settings, in_channels=1)
     ByolTrainer(byol, device="cpu").train_model(images, epochs=1, batch_size=4)
     file, shard = tmp_path / "mine.pt", tmp_path / "00000.pt"
     save_model(
-        file, model_of(byol, settings, 1, images.tensor_settings, images.image_ids)
+        file,
+        make_model_file(byol, settings, 1, images.tensor_settings, images.image_ids),
     )
     preprocess(settings, datafile, (0, 9), shard, tmp_path / "00000.csv")
     infer(settings, file, shard, tmp_path / "00000.parquet")
@@ -166,7 +167,7 @@ def test_a_network_of_python_serves_the_workflow(datafile, tmp_path):
     assert not network.training
     assert json.loads(made.tensor_settings) == json.loads(images.tensor_settings)
     np.testing.assert_allclose(
-        embeddings_of(network, images), theirs.vectors, rtol=1e-4, atol=1e-6
+        embed_images(network, images), theirs.vectors, rtol=1e-4, atol=1e-6
     )
     assert tuple(images.image_ids) == tuple(theirs.image_ids)
 
@@ -176,14 +177,14 @@ def test_embeddings_are_averages_over_flips_and_turns():
     images = torch.rand(3, 1, 32, 32)
     trainer = ByolTrainer(AstroMorphologyModel(1), device="cpu")
     trainer.byol.train()
-    plain = embeddings_of(trainer, images, symmetry="none", batch_size=2)
+    plain = embed_images(trainer, images, symmetry="none", batch_size=2)
     np.testing.assert_allclose(plain, trainer(images).numpy(), rtol=1e-4, atol=1e-6)
-    both = [embeddings_of(trainer, i) for i in (images, images.rot90(1, (2, 3)))]
+    both = [embed_images(trainer, i) for i in (images, images.rot90(1, (2, 3)))]
     np.testing.assert_allclose(*both, rtol=1e-4, atol=1e-5)
     assert np.abs(both[0] - plain).max() > 1e-3
     assert trainer.byol.training
-    assert embeddings_of(trainer, []).shape == (0, 128)
+    assert embed_images(trainer, []).shape == (0, 128)
     with pytest.raises(AstromorphError, match="found Linear; give a BYOL"):
-        embeddings_of(torch.nn.Linear(2, 2), images)
+        embed_images(torch.nn.Linear(2, 2), images)
     with pytest.raises(AstromorphError, match=r"inference_settings\.symmetry"):
-        embeddings_of(trainer, images, symmetry="d8")
+        embed_images(trainer, images, symmetry="d8")

@@ -8,15 +8,15 @@ import torch
 
 from astromorph.artefacts.embeddings import Embeddings, write_embeddings
 from astromorph.artefacts.model_file import ModelFile, save_model
-from astromorph.byol.build import fresh, load_model, untrained
+from astromorph.byol.build import initial_byol, load_model, seeded_byol
 from astromorph.catalogue.split import split
 from astromorph.embedding.evaluate import (
     PIXELS,
     TRAINED,
     UNTRAINED,
-    changes,
     evaluate,
-    judge,
+    give_verdict,
+    perturbations,
 )
 from astromorph.embedding.infer import infer
 from astromorph.errors import AstromorphError
@@ -34,7 +34,7 @@ def run(prepared, sky, settings, tmp_path_factory):
     tables = [path.with_suffix(".csv") for path in tensors]
     split(settings, sky, tables, folder / "split.csv")
     chosen = parse(NETWORK, "test")
-    byol = fresh(chosen, 1)
+    byol = seeded_byol(chosen, 1)
     file = ModelFile(byol.state_dict(), part_of(chosen, "train"), 1, "{}", "0")
     save_model(folder / "model.pt", file)
     embeddings = []
@@ -74,7 +74,9 @@ def test_the_untrained_reference_is_where_training_began(run):
     torch.rand(5)
     byol, made = load_model(run.folder / "model.pt")
     torch.rand(7)
-    for one, other in zip(byol.parameters(), untrained(made).parameters(), strict=True):
+    for one, other in zip(
+        byol.parameters(), initial_byol(made).parameters(), strict=True
+    ):
         assert torch.equal(one, other)
 
 
@@ -129,7 +131,7 @@ def scores(trained, untrained, pixels=0.1, **others):
 )
 def test_the_verdict_is_one_sentence(found, better, words):
     """With the figures, and with what to try where it is no better."""
-    verdict = judge(found)
+    verdict = give_verdict(found)
     assert verdict["better"] is better
     assert words in verdict["sentence"]
     assert ("train longer" in verdict["sentence"]) is not better
@@ -143,7 +145,7 @@ def test_without_labels_geometry_decides():
         UNTRAINED: {"found_again": again | {"rotated": 0.2, "noisier": 1.0}},
         PIXELS: {"found_again": again | {"rotated": 0.1, "noisier": 1.0}},
     }
-    verdict = judge(found)
+    verdict = give_verdict(found)
     assert verdict["better"]
     assert verdict["difference"] == pytest.approx(0.1)
 
@@ -154,7 +156,8 @@ def test_changes_change_what_they_say():
     images[:, :, 12:18, 14:20] += 0.4
     kept, noise = images.clone(), torch.tensor([0.0, 0.0, 0.1, 0.1])
     found = {
-        name: change(images, torch.arange(4)) for name, change in changes(noise).items()
+        name: change(images, torch.arange(4))
+        for name, change in perturbations(noise).items()
     }
     assert torch.equal(images, kept)
     for name, changed in found.items():

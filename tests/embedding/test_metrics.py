@@ -47,12 +47,12 @@ def test_alignment_is_a_squared_distance():
 def test_whitening_gives_uncorrelated_columns_of_variance_one():
     """Of the directions that matter; a constant has none."""
     vectors = RNG.normal(size=(400, 70)) * np.logspace(0, -4, 70)
-    white = metrics.whitened(vectors)
+    white = metrics.whiten(vectors)
     assert white.shape[1] == 64
-    assert metrics.whitened(vectors[:40]).shape[1] == 10
-    assert metrics.whitened(vectors[:, :9] * ([1] * 8 + [0])).shape[1] == 8
+    assert metrics.whiten(vectors[:40]).shape[1] == 10
+    assert metrics.whiten(vectors[:, :9] * ([1] * 8 + [0])).shape[1] == 8
     np.testing.assert_allclose(white.T @ white / 400, np.eye(white.shape[1]), atol=1e-9)
-    assert (metrics.whitened(np.ones((5, 3))) == 0).all()
+    assert (metrics.whiten(np.ones((5, 3))) == 0).all()
 
 
 def test_knn_agrees_with_scikit_learn():
@@ -106,5 +106,5 @@ def test_ranks_know_monotonic_relations():
 def test_images_are_found_again():
     """All of them where nothing changed, few where everything did."""
     vectors = RNG.normal(size=(100, 16))
-    assert metrics.found_again(2 * vectors, vectors) == 1
-    assert metrics.found_again(RNG.normal(size=(100, 16)), vectors) < 0.1
+    assert metrics.retrieval(2 * vectors, vectors) == 1
+    assert metrics.retrieval(RNG.normal(size=(100, 16)), vectors) < 0.1

@@ -18,20 +18,20 @@ from astromorph.artefacts.table_rows import Inputs
 from astromorph.artefacts.tables import (
     CATALOGUE_COLUMNS,
     SPLIT_COLUMNS,
-    restored,
     spreadsheet_safe,
+    undo_spreadsheet_safe,
 )
 from astromorph.artefacts.tensor_file import SHARD_FORMAT, SHARD_VERSION, save_tensors
-from astromorph.embedding.embed import d4, embed
+from astromorph.embedding.embed import dihedral_views, embed
 from astromorph.errors import AstromorphError
 from astromorph.export import tensorboard as board
-from astromorph.export.sprites import LARGEST_SPRITE, sprite
-from astromorph.export.stratified import stratified
+from astromorph.export.sprites import MAX_SPRITE, make_sprite
+from astromorph.export.stratified import stratified_sample
 from astromorph.export.tables.csv import export_csv
 from astromorph.export.tensorboard import export_tensorboard, one_cell
 from astromorph.pages.thumbnail import thumbnail
 from astromorph.settings.loading import parse
-from astromorph.settings.sections import InferenceOptions, Settings
+from astromorph.settings.sections import InferenceSettings, Settings
 
 NASTY = ["=cmd()", "<b>bold</b>", 'quo"te,comma', "tab\there\nline", "ünï", "-1.5"]
 
@@ -119,20 +119,20 @@ def test_the_csv_returns_what_was_embedded(results, separator, sign):
 def test_no_cell_is_a_formula(text):
     """What a spreadsheet would run gets an apostrophe before it."""
     assert spreadsheet_safe(text) == f"'{text}"
-    assert restored(spreadsheet_safe(text)) == text
+    assert undo_spreadsheet_safe(spreadsheet_safe(text)) == text
 
 
 @pytest.mark.parametrize("text", ["-1.5", "+3e8", "NGC 1", "", "a=b", "'", "'t Hooft"])
 def test_other_cells_stay(text):
     """Numbers and plain names are not touched."""
     assert spreadsheet_safe(text) == text
-    assert restored(text) == text
+    assert undo_spreadsheet_safe(text) == text
 
 
 @given(st.text(alphabet="'=+-@\t\ra1 ", max_size=6))
 def test_steps_read_back_what_was_written(text):
     """The apostrophe is for spreadsheets alone."""
-    assert restored(spreadsheet_safe(text)) == text
+    assert undo_spreadsheet_safe(spreadsheet_safe(text)) == text
 
 
 def test_metadata_has_a_line_per_point(results):
@@ -187,7 +187,7 @@ def test_the_projector_shows_a_sample_of_many(results, monkeypatch, caplog):
     """What is kept is the same in all of its files, and the log says so."""
     caplog.set_level("INFO")
     folder, inputs, tensors, vectors = results
-    monkeypatch.setattr(board, "MOST_POINTS", 3)
+    monkeypatch.setattr(board, "MAX_POINTS", 3)
     export_tensorboard(Settings(), inputs, tensors, folder / "board")
     assert "a sample of 3 of 4 images" in caplog.text
     points = np.loadtxt(folder / "board/tensors.tsv", delimiter="\t")
@@ -207,16 +207,16 @@ def test_a_sample_has_its_share_of_every_cluster():
     cluster = np.repeat([0, 1, 2, -1], [6000, 3000, 990, 10]).astype(np.int32)
     rank = (1 + draw.permutation(10_000)).astype(np.int32)
     role = draw.random(10_000) < 0.001
-    chosen = stratified(cluster, rank, role, 1000)
+    chosen = stratified_sample(cluster, rank, role, 1000)
     assert chosen.sum() == 1000
     assert chosen[role].all()
     assert chosen[rank <= 100].all()
     others = chosen & ~role & (rank > 100)
     shares = [others[cluster == k].sum() / others.sum() for k in (0, 1, 2)]
     np.testing.assert_allclose(shares, [0.6, 0.3, 0.099], atol=0.003)
-    assert np.array_equal(chosen, stratified(cluster, rank, role, 1000))
-    assert stratified(cluster, rank, role, 10_000).all()
-    assert stratified(cluster, rank, np.ones(10_000, bool), 10).sum() == 10
+    assert np.array_equal(chosen, stratified_sample(cluster, rank, role, 1000))
+    assert stratified_sample(cluster, rank, role, 10_000).all()
+    assert stratified_sample(cluster, rank, np.ones(10_000, bool), 10).sum() == 10
 
 
 def test_thumbnails_stand_upright():
@@ -232,23 +232,25 @@ def test_sprites_stay_within_the_limit(results, monkeypatch):
     """Thumbnails shrink rather than pass the largest sprite."""
     _, _, tensors, _ = results
     ids = {f"{k:016x}" for k in (0, 1, 3, 4, 5)}
-    sheet, side = sprite(tensors, ids, 48)
+    sheet, side = make_sprite(tensors, ids, 48)
     assert (side, sheet.shape) == (48, (144, 144))
     assert (sheet[96:, 96:] == 0).all()
-    fewer, side = sprite(tensors, ids - {"0" * 15 + "1"}, 48)
+    fewer, side = make_sprite(tensors, ids - {"0" * 15 + "1"}, 48)
     assert (side, fewer.shape) == (48, (96, 96))
     np.testing.assert_array_equal(fewer[:48, 48:], sheet[:48, 96:])
-    monkeypatch.setattr("astromorph.export.sprites.LARGEST_SPRITE", 30)
-    sheet, side = sprite(tensors, ids, 48)
+    monkeypatch.setattr("astromorph.export.sprites.MAX_SPRITE", 30)
+    sheet, side = make_sprite(tensors, ids, 48)
     assert (side, sheet.shape) == (10, (30, 30))
-    assert LARGEST_SPRITE == 8192
+    assert MAX_SPRITE == 8192
 
 
 def test_d4_are_the_eight_symmetries():
     """Eight different views, and the same eight for a turned image."""
     image = torch.arange(9.0).reshape(1, 1, 3, 3)
-    views = {tuple(v.flatten().tolist()) for v in d4(image)}
-    turned = {tuple(v.flatten().tolist()) for v in d4(image.rot90(1, (2, 3)))}
+    views = {tuple(v.flatten().tolist()) for v in dihedral_views(image)}
+    turned = {
+        tuple(v.flatten().tolist()) for v in dihedral_views(image.rot90(1, (2, 3)))
+    }
     assert len(views) == 8
     assert views == turned
 
@@ -263,9 +265,9 @@ def test_d4_embeddings_do_not_see_the_position_angle():
     byol = BYOL(AstroMorphologyModel(1), features=128)
     images = torch.rand(3, 1, 32, 32)
     turned = images.rot90(1, (2, 3))
-    settings = InferenceOptions(batch_size=2)
+    settings = InferenceSettings(batch_size=2)
     same = [embed(byol, CachedDataset(data), settings) for data in (images, turned)]
     np.testing.assert_allclose(same[0], same[1], atol=1e-5)
-    plain = InferenceOptions(symmetry="none")
+    plain = InferenceSettings(symmetry="none")
     other = [embed(byol, CachedDataset(data), plain) for data in (images, turned)]
     assert np.abs(other[0] - other[1]).max() > 1e-3

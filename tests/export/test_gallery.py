@@ -17,11 +17,11 @@ from astromorph.artefacts import tables as artefacts
 from astromorph.artefacts.analysis_file import Analysis, write_analysis
 from astromorph.artefacts.model_file import MODEL_FORMAT, MODEL_VERSION
 from astromorph.artefacts.tables import CATALOGUE_COLUMNS, GALLERY_COLUMNS
-from astromorph.artefacts.tensor_shard import save_plain
+from astromorph.artefacts.tensor_shard import save_values
 from astromorph.catalogue.validate import validate
 from astromorph.errors import AstromorphError
 from astromorph.export.gallery import contact_sheet
-from astromorph.export.gallery.choice import MOST_CLUSTERS, Frame, Sheet, choose_sheets
+from astromorph.export.gallery.choice import MAX_CLUSTERS, Frame, Sheet, choose_sheets
 from astromorph.export.gallery.contact_sheet import (
     BAD,
     EMPTY,
@@ -30,20 +30,20 @@ from astromorph.export.gallery.contact_sheet import (
     UNKNOWN,
     Layout,
     draw_sheet,
-    plain,
-    shortened,
+    printable,
+    shorten_to_width,
 )
 from astromorph.export.gallery.fits_pictures import (
     Picture,
-    framed,
-    picture_of_files,
-    stretched,
+    apply_stretch,
+    fit_into_frame,
+    picture_from_fits,
 )
 from astromorph.export.gallery.gallery import export_gallery
-from astromorph.export.gallery.network_pictures import find_images, views_of
-from astromorph.export.gallery.scale_bars import bar_of, prepared_scale
+from astromorph.export.gallery.network_pictures import augmented_views, find_images
+from astromorph.export.gallery.scale_bars import choose_scale_bar, prepared_pixel_scale
 from astromorph.filelist.entries import read_filelist
-from astromorph.fits.image import read
+from astromorph.fits.image import read_image
 from astromorph.fits.pixels import Image
 from astromorph.preprocessing.prepare import prepare
 from astromorph.preprocessing.preprocess import preprocess
@@ -213,7 +213,7 @@ def test_many_clusters_and_images_stay_within_the_limits(tmp_path):
     clusters = [k % 90 for k in range(1800)]
     sheets = chosen(tmp_path, points_on_a_line(names(1800), clusters))
     drawn = [name for name in sheets if name.startswith("cluster")]
-    assert drawn == [f"cluster_{k:02d}" for k in range(MOST_CLUSTERS)]
+    assert drawn == [f"cluster_{k:02d}" for k in range(MAX_CLUSTERS)]
     assert sum(name.startswith("neighbours") for name in sheets) == 4
     assert max(len(sheet.frames) for sheet in sheets.values()) <= 12
 
@@ -233,7 +233,7 @@ def test_many_clusters_and_images_stay_within_the_limits(tmp_path):
 )
 def test_the_scale_of_a_prepared_image(rules, shape, expected):
     """Arcsec per pixel of the tensor, whatever was cropped, padded or squeezed."""
-    found = prepared_scale(shape[1], shape[0], 2.0, PreprocessSettings(**rules))
+    found = prepared_pixel_scale(shape[1], shape[0], 2.0, PreprocessSettings(**rules))
     assert found == pytest.approx(expected, rel=0.02) if expected else found is None
 
 
@@ -255,7 +255,7 @@ def test_two_stars_are_as_far_apart_as_the_scale_says(fit, fraction):
         (columns[part] * profile[part]).sum() / profile[part].sum()
         for part in (columns < middle, columns > middle)
     ]
-    scale = prepared_scale(160, 200, 0.5, rules)
+    scale = prepared_pixel_scale(160, 200, 0.5, rules)
     assert (centres[1] - centres[0]) * scale == pytest.approx(40 * 0.5, rel=0.03)
 
 
@@ -269,7 +269,7 @@ def test_two_stars_are_as_far_apart_as_the_scale_says(fit, fraction):
 )  # fmt: skip
 def test_scale_bars_are_round(arcsec_per_pixel, label, arcsec):
     """The longest round angle up to 0.4 of the width, with the usual unit."""
-    bar = bar_of(arcsec_per_pixel, 160)
+    bar = choose_scale_bar(arcsec_per_pixel, 160)
     assert (bar.label, bar.arcsec) == (label, pytest.approx(arcsec))
     assert bar.pixels * arcsec_per_pixel == pytest.approx(arcsec)
     assert bar.pixels <= 64
@@ -278,7 +278,7 @@ def test_scale_bars_are_round(arcsec_per_pixel, label, arcsec):
 @pytest.mark.parametrize("scale", [None, 0.0, -1.0, math.nan, math.inf, 1e-9])
 def test_without_a_scale_there_is_no_bar(scale):
     """An unknown or senseless scale draws nothing."""
-    assert bar_of(scale, 160) is None
+    assert choose_scale_bar(scale, 160) is None
 
 
 def test_a_bar_of_a_file_has_the_length_that_the_wcs_says(tmp_path):
@@ -291,7 +291,7 @@ def test_a_bar_of_a_file_has_the_length_that_the_wcs_says(tmp_path):
     pixels = np.zeros((80, 80), np.float32)
     pixels[40, 40] = 1
     fits.PrimaryHDU(pixels, header).writeto(path)
-    picture = picture_of_files([path], DataSettings(), "linear", SIDE)
+    picture = picture_from_fits([path], DataSettings(), "linear", SIDE)
     assert picture.arcsec_per_pixel == pytest.approx(0.25, rel=1e-6)
     sheet = Sheet("s", "clusters", "s", 3, (Frame("a"),))
     draw_sheet(tmp_path / "s.png", sheet, [picture], ["a"])
@@ -329,7 +329,7 @@ def test_stretches_are_those_of_astropy(name, stretch):
     norm = visualization.ImageNormalize(
         good, interval=interval, stretch=stretch, clip=True
     )
-    found = stretched(Image(pixels, mask), name)[~mask]
+    found = apply_stretch(Image(pixels, mask), name)[~mask]
     np.testing.assert_allclose(found, norm(good), atol=1e-6)
 
 
@@ -338,15 +338,15 @@ def test_channels_are_averaged_after_their_own_stretch():
     rng = np.random.default_rng(1)
     plane = rng.random((20, 20)).astype(np.float32)
     mask = np.zeros((20, 20), np.bool_)
-    both = stretched(Image(np.stack([plane, 1000 * plane]), mask), "linear")
-    alone = stretched(Image(plane[None], mask), "linear")
+    both = apply_stretch(Image(np.stack([plane, 1000 * plane]), mask), "linear")
+    alone = apply_stretch(Image(plane[None], mask), "linear")
     np.testing.assert_allclose(both, alone, atol=1e-5)
 
 
 def test_a_constant_image_is_black_not_an_error():
     """There is no range to stretch."""
     image = Image(np.full((1, 9, 9), 7, np.float32), np.zeros((9, 9), np.bool_))
-    assert (stretched(image, "asinh") == 0).all()
+    assert (apply_stretch(image, "asinh") == 0).all()
 
 
 def test_frames_keep_the_aspect_and_show_what_is_bad():
@@ -354,7 +354,7 @@ def test_frames_keep_the_aspect_and_show_what_is_bad():
     pixels = np.ones((40, 20), np.float32)
     mask = np.zeros((40, 20), np.bool_)
     mask[:20] = True
-    picture = framed(pixels, mask, 2.0, 160)
+    picture = fit_into_frame(pixels, mask, 2.0, 160)
     assert picture.pixels.shape == (160, 80)
     assert np.isnan(picture.pixels[:70]).all()
     assert np.isfinite(picture.pixels[90:]).all()
@@ -388,7 +388,7 @@ def test_the_first_row_is_at_the_bottom_and_gaps_stay_white(tmp_path):
 @pytest.mark.parametrize("name", NASTY)
 def test_nasty_names_are_harmless_text(tmp_path, name):
     """One line that fits, in signs that the font has; no mathematics, no warning."""
-    words = shortened(plain(name), 8, SIDE)
+    words = shorten_to_width(printable(name), 8, SIDE)
     assert words.isprintable()
     assert len(words) <= 81
     assert contact_sheet._width(words, 8) <= SIDE
@@ -401,7 +401,7 @@ def test_nasty_names_are_harmless_text(tmp_path, name):
 
 def test_signs_that_the_font_lacks_are_shown_as_such():
     """A box stands for each."""
-    assert plain("a\n銀\udce9") == "a" + 3 * UNKNOWN
+    assert printable("a\n銀\udce9") == "a" + 3 * UNKNOWN
 
 
 def save_model(path: Path, changes: dict) -> None:
@@ -412,7 +412,7 @@ def save_model(path: Path, changes: dict) -> None:
         "package_version": "0", "settings": settings, "in_channels": 1,
         "tensor_settings": "{}", "data_digest": "", "versions": {"torch": "0"},
     }  # fmt: skip
-    save_plain(path, values)
+    save_values(path, values)
 
 
 class Run:
@@ -501,7 +501,9 @@ def test_frames_show_the_images_that_the_table_names(run):
     folder = run.export("shown")
     row = next(r for r in table(folder) if r["sheet"] == "outliers")
     images = find_images(run.tensors, {row["image_id"]})
-    expected = framed(images.pixels(row["image_id"]), None, None, SIDE).pixels[::-1]
+    expected = fit_into_frame(images.pixels(row["image_id"]), None, None, SIDE).pixels[
+        ::-1
+    ]
     drawn = opened(folder / "outliers.png", "L")
     left, top = Layout(3, 1, 6).place(0)
     frame = drawn[top : top + 100, left : left + SIDE]  # above the scale bar
@@ -513,8 +515,10 @@ def test_pictures_from_files_are_in_full_resolution(run, stretch):
     """They are read anew, and differ from what the network saw."""
     folder = run.export(f"files {stretch}", gallery_stretch=stretch)
     row = next(r for r in table(folder) if r["sheet"] == "outliers")
-    _, image = read([row["path"]], DataSettings())
-    expected = framed(stretched(image, stretch), image.mask, None, SIDE).pixels
+    _, image = read_image([row["path"]], DataSettings())
+    expected = fit_into_frame(
+        apply_stretch(image, stretch), image.mask, None, SIDE
+    ).pixels
     drawn = opened(folder / "outliers.png", "L")
     left, top = Layout(3, 1, 6).place(0)
     y, x = ((SIDE - n) // 2 for n in expected.shape)
@@ -526,7 +530,7 @@ def test_pictures_from_files_are_in_full_resolution(run, stretch):
 
 def test_a_file_that_is_gone_is_an_empty_frame_with_the_reason(run, tmp_path):
     """The other pictures are drawn; the reason stands in the frame."""
-    assert picture_of_files([tmp_path / "no.fits"], DataSettings(), "log", SIDE) == (
+    assert picture_from_fits([tmp_path / "no.fits"], DataSettings(), "log", SIDE) == (
         Picture(None, problem="there is no such file")
     )
     row = next(r for r in table(run.export("before")) if r["sheet"] == "outliers")
@@ -593,11 +597,11 @@ def test_views_are_those_of_the_training():
     }  # fmt: skip
     image = torch.rand(1, 32, 32, generator=torch.Generator().manual_seed(0))
     settings = parse({"augmentation_settings": still}, "test")
-    for view in views_of(image, settings, 5, 2):
+    for view in augmented_views(image, settings, 5, 2):
         np.testing.assert_allclose(view, image[0], atol=1e-5)
     strong = parse({"data_settings": {"stacksize": 3}}, "test")
-    one, other = views_of(image, strong, 5, 2)
-    again = views_of(image, strong, 5, 2)
+    one, other = augmented_views(image, strong, 5, 2)
+    again = augmented_views(image, strong, 5, 2)
     assert np.abs(one - other).mean() > 0.01
     np.testing.assert_array_equal(np.stack([one, other]), np.stack(again))
 

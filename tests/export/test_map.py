@@ -227,7 +227,7 @@ def test_numbers_are_short_where_nothing_is_lost():
 
 def test_large_columns_are_left_out_with_a_note(run, tmp_path, monkeypatch):
     """Names and paths stay, whatever their size."""
-    monkeypatch.setattr(module, "MOST_TEXT", 150)
+    monkeypatch.setattr(module, "MAX_TEXT", 150)
     text = export(run, tmp_path / "map.html").read_text(encoding="utf-8")
     names = [column["name"] for column in held(text, "page")["columns"]]
     assert "&lt;i&gt;redshift&lt;/i&gt;" in text

@@ -17,15 +17,15 @@ from astromorph.artefacts.tables import CATALOGUE_COLUMNS
 from astromorph.errors import AstromorphError
 from astromorph.export.gallery.contact_sheet import TITLE
 from astromorph.export.gallery.fits_pictures import Picture
-from astromorph.export.gallery.map_contents import MOST_CLASSES, choose_maps
+from astromorph.export.gallery.map_contents import MAX_CLASSES, choose_maps
 from astromorph.export.gallery.map_picture import (
     FIELD,
     FRAME,
     PICTURE,
-    colour_of,
+    class_colour,
     draw_map,
+    marker_stamp,
     place_pictures,
-    stamp,
 )
 from astromorph.pages.palette import MARKERS
 
@@ -51,7 +51,7 @@ def drawn(path, sheet, brightness=0.5):
 
 
 def reddish(pixels, code):
-    return (pixels[TITLE : TITLE + FIELD, :FIELD] == colour_of(code)).all(axis=2)
+    return (pixels[TITLE : TITLE + FIELD, :FIELD] == class_colour(code)).all(axis=2)
 
 
 def test_points_lie_where_the_table_says_in_the_colour_of_their_cluster(tmp_path):
@@ -90,7 +90,7 @@ def test_more_classes_than_colours_are_gray_together(tmp_path):
     both = tables(tmp_path, [(k, k**2 % 7) for k in range(200)], [-1] * 200, labels)
     by_cluster, by_label = choose_maps(*both, "label")
     assert [c.name for c in by_cluster.classes] == ["no cluster"]
-    assert len(by_label.classes) == MOST_CLASSES + 1
+    assert len(by_label.classes) == MAX_CLASSES + 1
     assert by_label.classes[-1].name == "12 others"
     assert sum(c.size for c in by_label.classes) == 200
     assert drawn(tmp_path / "m.png", by_label).shape[1] > FIELD
@@ -152,9 +152,9 @@ def test_the_same_points_give_the_same_bytes_many_or_one(tmp_path):
 
 def test_markers_have_about_one_area_and_their_rims_lie_outside():
     """None looks larger than the others."""
-    areas = [len(stamp(marker, 9, 0)[0]) for marker in MARKERS]
+    areas = [len(marker_stamp(marker, 9, 0)[0]) for marker in MARKERS]
     assert max(areas) < 1.25 * min(areas)
-    shape, rim = stamp("diamond", 9, 2)
+    shape, rim = marker_stamp("diamond", 9, 2)
     assert not {tuple(s) for s in shape.tolist()} & {tuple(r) for r in rim.tolist()}
 
 

@@ -19,7 +19,7 @@ from export.test_tables import NUMBER, write_inputs
 from astromorph.artefacts.tensor_file import SHARD_FORMAT, SHARD_VERSION, save_tensors
 from astromorph.export.tensorboard import export_tensorboard
 from astromorph.settings.sections import Settings
-from astromorph.training.history import Epoch, scalars
+from astromorph.training.history import Epoch, scalar_writer
 
 CHROMIUM = shutil.which("chromium")
 # Points are drawn by WebGL, which a machine without a screen does in software.
@@ -58,7 +58,7 @@ def runs(tmp_path_factory):
         save_tensors(results / "a.pt", shard)
         board = results / "export" / "tensorboard"
         export_tensorboard(Settings(), inputs, [results / "a.pt"], board)
-        with scalars(results / "tensorboard" / "train") as write:
+        with scalar_writer(results / "tensorboard" / "train") as write:
             write(Epoch(1, 2.0, 3.0, None, 0.1, 0.99, 5.0, 0.5))
     return folder
 

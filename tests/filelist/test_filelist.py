@@ -4,7 +4,7 @@ import pytest
 
 from astromorph.errors import AstromorphError
 from astromorph.filelist.entries import Entry, list_columns, read_filelist, read_paths
-from astromorph.filelist.repeated_names import repeated
+from astromorph.filelist.repeated_names import repeated_names
 from astromorph.filelist.shards import CellsDigest, plan_shards
 
 
@@ -185,7 +185,7 @@ def test_the_content_digest_sees_every_path_and_cell_that_counts():
 def test_a_name_that_comes_again_much_later_is_found():
     """Among more names than are looked at in one go, of which none is kept."""
     names = [f"{k}.fits" for k in range(200_000)]
-    found = repeated([*names, "7.fits", "8.fits", "8.fits"])
+    found = repeated_names([*names, "7.fits", "8.fits", "8.fits"])
     assert {hash("7.fits"), hash("8.fits")} <= found
     assert len(found) < 10
-    assert repeated(names[:5]) == frozenset()
+    assert repeated_names(names[:5]) == frozenset()

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from astromorph.errors import FitsImageError
 from astromorph.fits import image as fits_image
 from astromorph.fits.celestial import to_icrs
-from astromorph.fits.file import hdus, opened
+from astromorph.fits.file import iterate_hdus, open_fits
 from astromorph.settings.sections import DataSettings
 
 RULES = DataSettings(max_pixels=10**6)
@@ -28,11 +28,11 @@ PIXELS = np.arange(30 * 20, dtype=np.float32).reshape(30, 20)
 
 
 def describe(path, **rules):
-    return fits_image.describe([path], RULES.model_copy(update=rules))
+    return fits_image.describe_image([path], RULES.model_copy(update=rules))
 
 
 def read(path, **rules):
-    return fits_image.read([path], RULES.model_copy(update=rules))[1]
+    return fits_image.read_image([path], RULES.model_copy(update=rules))[1]
 
 
 def celestial(kind="RA---TAN", other="DEC--TAN", lon=83.6, lat=22.0) -> fits.Header:
@@ -412,15 +412,15 @@ def test_files_become_channels(tmp_path):
     paths = [tmp_path / f"{band}.fits" for band in "grz"]
     for k, path in enumerate(paths):
         fits.PrimaryHDU(PIXELS + k).writeto(path)
-    facts, image = fits_image.read(paths, RULES)
+    facts, image = fits_image.read_image(paths, RULES)
     assert facts.channels == 3
     np.testing.assert_array_equal(image.pixels, [PIXELS, PIXELS + 1, PIXELS + 2])
     fits.PrimaryHDU(PIXELS[:10]).writeto(paths[1], overwrite=True)
     with pytest.raises(FitsImageError, match="different sizes, 10x20 and 30x20"):
-        fits_image.read(paths, RULES)
+        fits_image.read_image(paths, RULES)
     paths[1].unlink()
     with pytest.raises(FitsImageError, match=r"file 2 of 3 \(.*r.fits\): there is no"):
-        fits_image.describe(paths, RULES)
+        fits_image.describe_image(paths, RULES)
 
 
 def test_header_columns_know_long_and_hierarchical_keywords(tmp_path):
@@ -553,8 +553,8 @@ def test_hdus_are_walked_as_astropy_walks_them(odd_fits):
     for path in odd_files(odd_fits):
         if path.name in ("not_actually_fits.fits", "astropy_zerowidth.fits"):
             continue
-        with opened(path) as file:
-            found = [(h.number, h.name, h.shape) for h in hdus(file)]
+        with open_fits(path) as file:
+            found = [(h.number, h.name, h.shape) for h in iterate_hdus(file)]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with fits.open(path) as file:
@@ -585,7 +585,9 @@ def test_a_tile_that_spans_planes_is_decoded_once(tmp_path, monkeypatch):
         ((13, 3), flat[[13, 3]]), (8, flat[8:9]),
     ):  # fmt: skip
         decoded.clear()
-        _, image = fits_image.read([tmp_path / "a.fits"], DataSettings(planes=planes))
+        _, image = fits_image.read_image(
+            [tmp_path / "a.fits"], DataSettings(planes=planes)
+        )
         np.testing.assert_allclose(image.pixels, truth, rtol=1e-5, atol=1e-5)
         assert len(decoded) <= 6
 
@@ -599,8 +601,8 @@ def test_headers_of_packed_files_are_unpacked_once(tmp_path, monkeypatch):
     )
     rewound = []
     monkeypatch.setattr(gzip._GzipReader, "_rewind", rewound.append)
-    with opened(packed) as file:
-        assert sum(1 for _ in hdus(file)) == 302
+    with open_fits(packed) as file:
+        assert sum(1 for _ in iterate_hdus(file)) == 302
     assert rewound == []
 
 
@@ -614,5 +616,5 @@ def test_an_equinox_that_cannot_be_is_passed_over(tmp_path, equinox):
     if equinox is not None:
         header["EQUINOX"] = equinox
     fits.PrimaryHDU(np.ones((10, 10)), header).writeto(tmp_path / "a.fits")
-    facts = fits_image.describe([tmp_path / "a.fits"], DataSettings())
+    facts = fits_image.describe_image([tmp_path / "a.fits"], DataSettings())
     assert (facts.ra_deg, facts.dec_deg) == pytest.approx((10, 20), abs=1e-6)

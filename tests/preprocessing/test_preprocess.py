@@ -15,9 +15,9 @@ from torch.nn import functional
 
 from astromorph.errors import FitsImageError
 from astromorph.fits.pixels import Image
-from astromorph.preprocessing.background import clipped
+from astromorph.preprocessing.background import sigma_clip
 from astromorph.preprocessing.list_wide import native_side
-from astromorph.preprocessing.prepare import common_scale, measure, prepare
+from astromorph.preprocessing.prepare import common_scale, measure_scale, prepare
 from astromorph.preprocessing.preprocess import preprocess
 from astromorph.preprocessing.resample import resize
 from astromorph.settings.loading import parse
@@ -144,7 +144,7 @@ def test_padding_and_unseen_pixels_show_the_background():
 def test_clipping_agrees_with_astropy_on_anything(values):
     """The same median and deviation, to float32's precision."""
     _, median, deviation = sigma_clipped_stats(values.astype(np.float64))
-    background, noise = clipped(values)
+    background, noise = sigma_clip(values)
     scale = float(np.abs(values).max()) + 1e-30
     if deviation > 1e-5 * scale:
         assert background == pytest.approx(median, abs=1e-5 * scale)
@@ -156,7 +156,7 @@ def test_clipping_finds_background_and_noise(sources):
     """Of 4000 normal numbers with sources in them: astropy's numbers."""
     values = noisy((4000,))
     values[:sources] += 50
-    found = clipped(values)
+    found = sigma_clip(values)
     expected = sigma_clipped_stats(values.astype(np.float64))[1:]
     assert found == pytest.approx(expected, rel=1e-6)
     assert found == pytest.approx((5, 2), rel=0.03)
@@ -165,7 +165,7 @@ def test_clipping_finds_background_and_noise(sources):
 def test_large_images_are_measured_by_a_sample():
     """Evenly spaced pixels give nearly the same."""
     values = noisy((10**6,))
-    assert clipped(values) == pytest.approx((5, 2), rel=0.05)
+    assert sigma_clip(values) == pytest.approx((5, 2), rel=0.05)
 
 
 def test_statistics_are_in_the_unit_of_the_file():
@@ -204,7 +204,7 @@ def test_one_scale_for_the_data_set_keeps_brightness_comparable():
     """A source ten times fainter stays fainter; with its own scale it does not."""
     faint, bright = (image(source(peak=p)) for p in (100.0, 1000.0))
     images = [faint, bright, image(noisy((80, 80), 3))]
-    scale = common_scale([measure(i, rules()) for i in images], rules())
+    scale = common_scale([measure_scale(i, rules()) for i in images], rules())
     peaks = [prepare(i, rules(), scale).pixels.max() for i in (faint, bright)]
     assert peaks[0] < 0.8 * peaks[1]
     own = [prepare(i, rules()).pixels.max() for i in (faint, bright)]
@@ -216,7 +216,7 @@ def test_one_scale_with_other_intervals(interval):
     """Limits come from the data set, images are clipped to 0 and 1."""
     chosen = rules(interval=interval, stretch_scope="dataset")
     images = [image(source(peak=p)) for p in (100.0, 1000.0)]
-    scale = common_scale([measure(i, chosen) for i in images], chosen)
+    scale = common_scale([measure_scale(i, chosen) for i in images], chosen)
     assert scale.low.shape == (1,)
     peaks = [prepare(i, chosen, scale).pixels.max() for i in images]
     assert peaks[0] <= peaks[1] <= 1

@@ -7,7 +7,7 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from astromorph.atomic import replacing, replacing_folder
+from astromorph.atomic import atomic_folder, atomic_write
 from astromorph.errors import AstromorphError
 from astromorph.sky import draw as sky
 from astromorph.sky import shapes as morphology
@@ -93,7 +93,7 @@ def test_smoothing_is_a_convolution_with_a_gaussian():
     """A point becomes a Gaussian of the beam's width and the same flux."""
     plane = np.zeros((41, 41))
     plane[20, 20] = 3.0
-    smoothed = sky.smooth(plane, 5.0)
+    smoothed = sky.convolve_beam(plane, 5.0)
     assert smoothed.sum() == pytest.approx(3.0, rel=1e-4)
     y, x = np.indices(plane.shape) - 20
     sigma = 5.0 / 2.3548200450309493
@@ -143,11 +143,11 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     """What was there stays when the writer fails; no temporary file is left."""
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(RuntimeError), replacing(path) as temporary:
+    with pytest.raises(RuntimeError), atomic_write(path) as temporary:
         temporary.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old"
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("new")
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
@@ -158,11 +158,11 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
     path = tmp_path / "folder"
     path.mkdir()
     (path / "old.txt").write_text("old")
-    with pytest.raises(RuntimeError), replacing_folder(path) as temporary:
+    with pytest.raises(RuntimeError), atomic_folder(path) as temporary:
         (temporary / "new.txt").write_text("half")
         raise RuntimeError
     assert [p.name for p in path.iterdir()] == ["old.txt"]
-    with replacing_folder(path) as temporary:
+    with atomic_folder(path) as temporary:
         (temporary / "new.txt").write_text("new")
     assert [p.name for p in path.iterdir()] == ["new.txt"]
     assert list(tmp_path.iterdir()) == [path]

@@ -16,13 +16,13 @@ from torch import nn
 
 from astromorph import distributed
 from astromorph.artefacts.model_file import MODEL_FORMAT
-from astromorph.artefacts.tensor_shard import load_plain
+from astromorph.artefacts.tensor_shard import load_values
 from astromorph.byol.byol import BYOL
 from astromorph.catalogue.split import split
 from astromorph.errors import AstromorphError
 from astromorph.models.encoders import AstroMorphologyModel
-from astromorph.sky.training_set import Draft, draw_lessons
-from astromorph.training.auxiliary_task import Teacher
+from astromorph.sky.training_set import DrawingRules, draw_labelled_images
+from astromorph.training.auxiliary_task import AuxiliaryTask
 from astromorph.training.trainer import ByolTrainer
 
 # A process of its own as one of those that torchrun starts.
@@ -57,7 +57,9 @@ def steps_of_sgd() -> dict[str, object]:
     """A few steps on views that do not depend on the process; losses and weights."""
     torch.manual_seed(0)
     byol = without_batch_norm(BYOL(AstroMorphologyModel(1), features=128))
-    teacher = Teacher(draw_lessons(Draft(seed=0, size=24), 21), 128)
+    teacher = AuxiliaryTask(
+        draw_labelled_images(DrawingRules(seed=0, size=24), 21), 128
+    )
     made = ByolTrainer(
         byol,
         augmentation_function=lambda images: images * 0.9,
@@ -157,7 +159,7 @@ def test_the_command_line_starts_the_processes(inputs, tmp_path):
     done = inputs(devices=2)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("epoch 2 of 2") == 1
-    model = load_plain(tmp_path / "model.pt", MODEL_FORMAT, 1, "")
+    model = load_values(tmp_path / "model.pt", MODEL_FORMAT, 1, "")
     assert all(
         v.isfinite().all() for v in model["state"].values() if v.is_floating_point()
     )
@@ -224,7 +226,7 @@ def test_two_processes_end_together_and_go_on(begin, tmp_path):
     assert begin(cut, 30, devices=2).wait(300) == 0
     texts = [(folder / "history.csv").read_text() for folder in (whole, cut)]
     assert texts[0] == texts[1]
-    models = [load_plain(f / "model.pt", MODEL_FORMAT, 1, "") for f in (whole, cut)]
+    models = [load_values(f / "model.pt", MODEL_FORMAT, 1, "") for f in (whole, cut)]
     for name, value in models[0]["state"].items():
         assert torch.equal(models[1]["state"][name], value), name
 
@@ -245,15 +247,15 @@ def test_several_machines_need_srun(inputs):
 def test_alone_nothing_is_shared(monkeypatch):
     """One process has all images, its own loss, and joins nobody."""
     indices = torch.arange(5)
-    assert torch.equal(distributed.mine(indices), indices)
-    assert distributed.weight(3, 3) == 1
-    assert distributed.total(torch.tensor(2.0)) == 2
+    assert torch.equal(distributed.local_part(indices), indices)
+    assert distributed.loss_weight(3, 3) == 1
+    assert distributed.all_reduce_sum(torch.tensor(2.0)) == 2
     network = nn.Linear(1, 1)
-    assert distributed.spread_over(network, torch.device("cpu")) is network
+    assert distributed.wrap_for_training(network, torch.device("cpu")) is network
     monkeypatch.delenv("RANK", raising=False)
     assert not distributed.is_started()
-    with distributed.joined(1):
-        assert (distributed.rank(), distributed.world()) == (0, 1)
+    with distributed.process_group(1):
+        assert (distributed.rank(), distributed.world_size()) == (0, 1)
 
 
 def test_srun_s_numbers_are_understood(monkeypatch):
@@ -266,10 +268,10 @@ def test_srun_s_numbers_are_understood(monkeypatch):
     assert distributed.is_started()
     with (
         pytest.raises(AstromorphError, match="is 3, but 4 processes were started"),
-        distributed.joined(3),
+        distributed.process_group(3),
     ):
         pass
     assert os.environ["RANK"] == "2"
-    assert distributed.threads_of(8) == 8
+    assert distributed.threads_per_process(8) == 8
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert distributed.threads_of(8) == 2
+    assert distributed.threads_per_process(8) == 2

@@ -10,16 +10,26 @@ from torch.nn import functional
 from astromorph.datasets.tensor_datasets import CachedDataset, NativeDataset
 from astromorph.settings.sections import PreprocessSettings
 from astromorph.sky import training_set as sky_lessons
-from astromorph.sky.draw import smooth
+from astromorph.sky.draw import convolve_beam
 from astromorph.sky.objects import SORTS
 from astromorph.sky.shapes import MEASURES
-from astromorph.sky.training_set import Draft, Likeness, draw_lessons, likeness_of
-from astromorph.training.auxiliary_task import LARGEST, Teacher, look_at, side_of
+from astromorph.sky.training_set import (
+    Appearance,
+    DrawingRules,
+    draw_labelled_images,
+    measure_appearance,
+)
+from astromorph.training.auxiliary_task import (
+    LARGEST,
+    AuxiliaryTask,
+    appearance_of,
+    simulated_side,
+)
 
 
 @pytest.fixture(scope="module")
 def lessons():
-    return draw_lessons(Draft(seed=3, size=32), 48)
+    return draw_labelled_images(DrawingRules(seed=3, size=32), 48)
 
 
 def test_lessons_are_images_of_every_sort_with_their_shapes(lessons):
@@ -38,20 +48,22 @@ def test_lessons_are_images_of_every_sort_with_their_shapes(lessons):
 
 def test_lessons_do_not_depend_on_who_draws_them(monkeypatch):
     """One process or two, in parts of any length; another seed draws others."""
-    draft = Draft(seed=1, size=24, channels=2)
-    alone = draw_lessons(draft, 40)
+    draft = DrawingRules(seed=1, size=24, channels=2)
+    alone = draw_labelled_images(draft, 40)
     monkeypatch.setattr(sky_lessons, "SERIAL_BELOW", 10)
     monkeypatch.setattr(sky_lessons, "CHUNK", 7)
-    together = draw_lessons(draft, 40, processes=2)
+    together = draw_labelled_images(draft, 40, processes=2)
     assert np.array_equal(alone.images, together.images)
     assert np.array_equal(alone.shapes, together.shapes, equal_nan=True)
-    other = draw_lessons(Draft(seed=2, size=24, channels=2), 40)
+    other = draw_labelled_images(DrawingRules(seed=2, size=24, channels=2), 40)
     assert not np.array_equal(alone.images, other.images)
 
 
 def test_channels_differ_in_noise_and_brightness():
     """Three channels of one object: alike, not the same."""
-    drawn = draw_lessons(Draft(seed=1, size=32, channels=3), 16).images.astype(float)
+    drawn = draw_labelled_images(
+        DrawingRules(seed=1, size=32, channels=3), 16
+    ).images.astype(float)
     for image in drawn:
         for a, b in ((0, 1), (0, 2), (1, 2)):
             assert not np.allclose(image[a], image[b], atol=1e-3)
@@ -59,9 +71,9 @@ def test_channels_differ_in_noise_and_brightness():
 
 def test_rules_of_the_data_shape_the_lessons():
     """Another stretch gives other images of the same objects."""
-    plain = draw_lessons(Draft(seed=1, size=24), 8)
+    plain = draw_labelled_images(DrawingRules(seed=1, size=24), 8)
     rules = PreprocessSettings(stretch="linear", size=24)
-    other = draw_lessons(Draft(seed=1, size=24, rules=rules), 8)
+    other = draw_labelled_images(DrawingRules(seed=1, size=24, rules=rules), 8)
     assert not np.array_equal(plain.images, other.images)
     assert np.array_equal(plain.shapes, other.shapes, equal_nan=True)
 
@@ -72,10 +84,10 @@ def test_the_beam_is_seen_in_the_noise(beam):
     rng = np.random.default_rng(5)
     noise = rng.standard_normal((6, 64, 64))
     if beam:
-        noise = np.stack([smooth(plane, beam) for plane in noise])
+        noise = np.stack([convolve_beam(plane, beam) for plane in noise])
     images = 0.2 + 0.05 * noise / noise.std()
     images[:, 28:36, 28:36] += 0.5
-    like = likeness_of(images, np.full(6, 30.0), np.full(6, 0.05))
+    like = measure_appearance(images, np.full(6, 30.0), np.full(6, 0.05))
     assert like.beams == pytest.approx([beam] * 6, rel=0.2)
     assert like.signals == (30.0,) * 6
 
@@ -83,12 +95,12 @@ def test_the_beam_is_seen_in_the_noise(beam):
 def test_a_likeness_survives_odd_data():
     """No noise, no signal, only source: nothing crashes, all is within range."""
     images = np.stack([np.zeros((32, 32)), np.eye(32), np.full((32, 32), 0.5)])
-    like = likeness_of(
+    like = measure_appearance(
         images, np.array([np.nan, np.inf, -3.0]), np.array([0.0, 0.01, 0.0])
     )
     assert all(math.isfinite(s) and s > 0 for s in like.signals)
     assert all(math.isfinite(b) and b >= 0 for b in like.beams)
-    made = draw_lessons(Draft(seed=0, size=32, like=like), 8)
+    made = draw_labelled_images(DrawingRules(seed=0, size=32, like=like), 8)
     assert np.isfinite(made.images).all()
 
 
@@ -96,13 +108,13 @@ def test_lessons_are_like_the_data():
     """Noise of a broad beam and faint sources where the data have them."""
     medians = []
     for beam in (1.5, 4.0):
-        like = Likeness(signals=(12.0,) * 5, beams=(beam,) * 5)
-        drawn = draw_lessons(Draft(seed=0, size=64, like=like), 40)
+        like = Appearance(signals=(12.0,) * 5, beams=(beam,) * 5)
+        drawn = draw_labelled_images(DrawingRules(seed=0, size=64, like=like), 40)
         images = drawn.images[:, 0].astype(float)
         flat = images.reshape(40, -1)
         away = np.abs(flat - np.median(flat, axis=1, keepdims=True))
         noise = 1.4826 * np.median(away, axis=1)
-        found = likeness_of(images, np.full(40, 12.0), noise)
+        found = measure_appearance(images, np.full(40, 12.0), noise)
         medians.append(np.median(found.beams))
     assert medians[0] < 2.0 < 3.0 < medians[1] < 5.0
 
@@ -110,7 +122,7 @@ def test_lessons_are_like_the_data():
 def test_the_teacher_tells_how_wrong_the_head_is(lessons):
     """Cross entropy of sorts plus twice the smooth L1 loss of what has a shape."""
     torch.manual_seed(0)
-    teacher = Teacher(lessons, features=6)
+    teacher = AuxiliaryTask(lessons, features=6)
     embeddings, indices = torch.randn(5, 6), torch.tensor([0, 7, 9, 30, 47])
     told = teacher.head(embeddings)
     sorts, shapes = told[:, : len(SORTS)], told[:, len(SORTS) :]
@@ -129,7 +141,7 @@ def test_images_that_show_nothing_teach_sorts_alone(lessons):
     """NaN measures give no NaN loss and no NaN gradient."""
     empty = np.flatnonzero(np.isnan(lessons.shapes).any(axis=1))
     assert len(empty) > 0
-    teacher = Teacher(lessons, features=6)
+    teacher = AuxiliaryTask(lessons, features=6)
     embeddings = torch.randn(len(empty), 6, requires_grad=True)
     loss = teacher(embeddings, torch.from_numpy(empty))
     loss.backward()
@@ -144,9 +156,9 @@ def test_the_data_are_looked_at():
     images = 0.2 + 0.05 * torch.randn(20, 2, 32, 32, generator=generator)
     count = {"maximum": 9.0, "background": 1.0, "noise": 0.5, "stretched_noise": 0.05}
     statistics = {name: torch.full((20,), value) for name, value in count.items()}
-    like = look_at(CachedDataset(images), statistics)
+    like = appearance_of(CachedDataset(images), statistics)
     assert like.signals == (16.0,) * 20
-    assert side_of(CachedDataset(images)) == 32
+    assert simulated_side(CachedDataset(images)) == 32
     native = NativeDataset([image[:, : 30 + k] for k, image in enumerate(images)])
-    assert side_of(native) == 32
-    assert len(look_at(native, statistics).beams) == 20
+    assert simulated_side(native) == 32
+    assert len(appearance_of(native, statistics).beams) == 20

@@ -14,14 +14,14 @@ import pytest
 import torch
 
 from astromorph.artefacts.model_file import MODEL_FORMAT
-from astromorph.artefacts.tensor_shard import load_plain
+from astromorph.artefacts.tensor_shard import load_values
 from astromorph.byol.byol import BYOL
 from astromorph.catalogue.split import split
 from astromorph.datasets.tensor_datasets import CachedDataset, read_subset
 from astromorph.errors import AstromorphError
 from astromorph.models.encoders import AstroMorphologyModel
 from astromorph.settings.loading import parse
-from astromorph.training.checkpoints import Checkpoints, Interrupted, checkpoints_of
+from astromorph.training.checkpoints import Checkpoints, Interrupted, make_checkpoints
 from astromorph.training.trainer import ByolTrainer
 
 SETTINGS = {
@@ -227,7 +227,7 @@ def test_killed_five_times_it_ends_with_the_same_model(run, tmp_path):
 
 def assert_same_model(one: Path, other: Path, without: str = "none") -> None:
     """Bit for bit, but for the part of the model that is named."""
-    models = [load_plain(f / "model.pt", MODEL_FORMAT, 1, "") for f in (one, other)]
+    models = [load_values(f / "model.pt", MODEL_FORMAT, 1, "") for f in (one, other)]
     for name, value in models[0]["state"].items():
         if not name.startswith(without):
             assert torch.equal(models[1]["state"][name], value), name
@@ -270,7 +270,7 @@ def test_checkpoints_belong_to_settings_and_data(run, prepared, tmp_path):
     def named(changes: dict, data=data, made_with="{}", byol=starts[0]) -> str:
         rules = parse(SETTINGS | changes, "test")
         model = tmp_path / "m.pt"
-        return checkpoints_of(rules, byol, data, made_with, model, 3).folder.name
+        return make_checkpoints(rules, byol, data, made_with, model, 3).folder.name
 
     (train, test), turned = data, CachedDataset(data[0].images.images.flip(2))
 

@@ -7,12 +7,16 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset, random_split
 
 from astromorph.byol.byol import BYOL
-from astromorph.datasets.tensor_datasets import CachedDataset, NativeDataset, images_of
+from astromorph.datasets.tensor_datasets import (
+    CachedDataset,
+    NativeDataset,
+    to_image_set,
+)
 from astromorph.errors import AstromorphError
 from astromorph.models.encoders import AstroMorphologyModel, MinMaxNorm
 from astromorph.settings.presets import preset_epochs
-from astromorph.sky.training_set import Draft, draw_lessons
-from astromorph.training.auxiliary_task import Teacher
+from astromorph.sky.training_set import DrawingRules, draw_labelled_images
+from astromorph.training.auxiliary_task import AuxiliaryTask
 from astromorph.training.trainer import ByolTrainer
 
 
@@ -181,9 +185,9 @@ def test_embeddings_do_not_depend_on_the_batch():
     torch.testing.assert_close(together[2:3], alone, rtol=1e-4, atol=1e-5)
 
 
-def lessons() -> Teacher:
+def lessons() -> AuxiliaryTask:
     torch.manual_seed(0)
-    return Teacher(draw_lessons(Draft(seed=0, size=32), 24), 128)
+    return AuxiliaryTask(draw_labelled_images(DrawingRules(seed=0, size=32), 24), 128)
 
 
 def test_lessons_join_every_batch_and_are_seen_in_turn():
@@ -343,16 +347,16 @@ def test_everything_that_gives_images_is_taken():
         "loader of copies": DataLoader(copies, batch_size=1),
     }
     for name, given in several.items():
-        found = images_of(given)
+        found = to_image_set(given)
         values = found.batch(torch.arange(6)).flatten(1).sum(dim=1).sort().values
         expected = data.flatten(1).sum(dim=1).sort().values
         torch.testing.assert_close(values, expected, msg=name)
-    assert images_of(None) is None
-    assert images_of([]) is None
-    sizes = images_of([torch.rand(1, 8, 9), torch.rand(1, 8, 8)])
+    assert to_image_set(None) is None
+    assert to_image_set([]) is None
+    sizes = to_image_set([torch.rand(1, 8, 9), torch.rand(1, 8, 8)])
     assert isinstance(sizes, NativeDataset)
     with pytest.raises(ValueError, match=r"image 0: found the shape \(3,\)"):
-        images_of([torch.rand(3)])
+        to_image_set([torch.rand(3)])
 
 
 def test_images_of_any_range_are_normalised_for_the_default_views(caplog):

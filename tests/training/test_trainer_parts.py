@@ -14,7 +14,7 @@ from astromorph.settings.loading import parse
 from astromorph.settings.presets import preset_epochs, simulated_images
 from astromorph.training import trainer_steps
 from astromorph.training.batch_norm import remeasure
-from astromorph.training.history import announce_collapse
+from astromorph.training.history import warn_of_collapse
 from astromorph.training.trainer import ByolTrainer
 
 
@@ -46,7 +46,7 @@ def test_a_state_of_other_parts_is_refused(tmp_path):
         ({"optimizer": torch.optim.SGD}, "optimizer: found AdamW, here it is SGD"),
         ({"lr_scheduler": torch.optim.lr_scheduler.ConstantLR},
          "lr_scheduler: found none, here it is ConstantLR"),
-        ({"teacher": lessons()}, "teacher: found none, here it is Teacher"),
+        ({"teacher": lessons()}, "teacher: found none, here it is AuxiliaryTask"),
     ):  # fmt: skip
         other = trainer(1, **options)
         before = other(images(2))
@@ -138,13 +138,13 @@ def test_images_that_are_all_the_same_are_told(caplog):
 
 def test_the_remedy_against_a_collapse_is_none_that_is_taken(caplog):
     """`use_momentum` is named where it is off."""
-    announce_collapse((1.2, 0.02), (10.0, 0.5), 3, use_momentum=False)
+    warn_of_collapse((1.2, 0.02), (10.0, 0.5), 3, use_momentum=False)
     assert "or `use_momentum` to true" in caplog.text
     caplog.clear()
-    announce_collapse((1.2, 0.02), (10.0, 0.5), 3, use_momentum=True)
+    warn_of_collapse((1.2, 0.02), (10.0, 0.5), 3, use_momentum=True)
     assert "use_momentum" not in caplog.text
     caplog.clear()
-    announce_collapse((8.0, 0.4), (10.0, 0.5), 3)
+    warn_of_collapse((8.0, 0.4), (10.0, 0.5), 3)
     assert not caplog.text
 
 
@@ -271,7 +271,7 @@ def test_processes_that_have_not_joined_are_told(monkeypatch, caplog):
     monkeypatch.setenv("WORLD_SIZE", "2")
     trainer()
     assert "2 processes were started, but this one trains alone" in caplog.text
-    assert "astromorph.distributed.joined(2)" in caplog.text
+    assert "astromorph.distributed.process_group(2)" in caplog.text
 
 
 def test_an_error_in_evaluation_leaves_the_mode():

@@ -9,8 +9,14 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from astromorph.datasets.tensor_datasets import CachedDataset, NativeDataset
 from astromorph.settings.loading import parse
 from astromorph.settings.sections import Settings
-from astromorph.training.history import Epoch, scalars
-from astromorph.training.tensorboard import GAP, SIDE, flattened, summarise, view_pairs
+from astromorph.training.history import Epoch, scalar_writer
+from astromorph.training.tensorboard import (
+    GAP,
+    SIDE,
+    flatten_settings,
+    view_pairs,
+    write_summary,
+)
 
 
 def some(number: int = 20) -> CachedDataset:
@@ -21,8 +27,8 @@ def some(number: int = 20) -> CachedDataset:
 def test_settings_and_views_are_in_the_run_of_the_curves(tmp_path):
     """One folder, read as one run: hyperparameters, a picture, scalars."""
     settings = parse({"byol_settings": {"use_momentum": False}}, "test")
-    summarise(tmp_path, settings, some(), {"epochs": 7})
-    with scalars(tmp_path) as write:
+    write_summary(tmp_path, settings, some(), {"epochs": 7})
+    with scalar_writer(tmp_path) as write:
         write(Epoch(1, 2.0, 3.0, None, 0.1, 0.99, 5.0, 0.5))
     assert not any(path.is_dir() for path in tmp_path.iterdir())
     run = EventAccumulator(str(tmp_path)).Reload()
@@ -44,7 +50,7 @@ def test_no_random_number_is_used_up(tmp_path):
     """Training after it is the same as without it."""
     torch.manual_seed(3)
     before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    summarise(tmp_path, Settings(), some(), {})
+    write_summary(tmp_path, Settings(), some(), {})
     assert torch.equal(torch.get_rng_state(), before)
     assert np.array_equal(np.random.get_state()[1], numpy_before)
 
@@ -73,4 +79,4 @@ def test_images_of_their_own_sizes_and_few_of_them(number):
 def test_settings_have_their_whole_names():
     """As config/README.md does; lists are texts."""
     nested = {"a": 1, "b": {"c": None, "d": [1, 2], "e": True}}
-    assert dict(flattened(nested)) == {"a": 1, "b.d": "[1, 2]", "b.e": True}
+    assert dict(flatten_settings(nested)) == {"a": 1, "b.d": "[1, 2]", "b.e": True}

@@ -27,7 +27,7 @@ from astromorph.byol.build import load_model
 from astromorph.convert import convert
 from astromorph.errors import AstromorphError, FitsImageError
 from astromorph.fits import file as fits_file
-from astromorph.fits.image import describe, read
+from astromorph.fits.image import describe_image, read_image
 from astromorph.models.encoders import AstroMorphologyModel
 from astromorph.settings.sections import DataSettings
 from astromorph.sky.simulate import simulate
@@ -358,7 +358,9 @@ def test_bombs_are_refused_before_they_take_memory(tmp_path, pack, content, mess
     path.write_bytes(pack(content, tmp_path / "z"))
     before = memory()
     # That less is there than promised shows where all of it is wanted.
-    for reader in (read,) if message == "truncated" else (describe, read):
+    for reader in (
+        (read_image,) if message == "truncated" else (describe_image, read_image)
+    ):
         with pytest.raises(FitsImageError, match=message):
             reader([path], DataSettings())
     assert memory() - before < 100e6
@@ -375,7 +377,7 @@ def test_a_table_without_end_before_the_image_is_not_unpacked(tmp_path):
     table = declared(2**25, 2**25, extension=True)
     path = tmp_path / "a.fits.gz"
     path.write_bytes(gzip.compress(declared() + table + bytes(10**6)))
-    for reader in (describe, read):
+    for reader in (describe_image, read_image):
         with pytest.raises(FitsImageError, match="more than are unpacked"):
             reader([path], DataSettings())
     assert fits_file.FARTHEST > 2**32  # what people have is below
@@ -418,7 +420,7 @@ def test_a_tile_is_unpacked_no_further_than_its_pixels(tmp_path, bomb, method):
     tiled(path, method, bomb)
     before = memory()
     with pytest.raises(FitsImageError, match="unpacks to more than the 320000 bytes"):
-        read([path], DataSettings())
+        read_image([path], DataSettings())
     assert memory() - before < 50e6
 
 
@@ -428,7 +430,7 @@ def test_a_tile_before_the_first_is_refused(tmp_path, bomb):
     tiled(path, "GZIP_1", bomb, offset=-len(bomb) - 100)
     before = memory()
     with pytest.raises(FitsImageError, match="a tile before the first"):
-        read([path], DataSettings())
+        read_image([path], DataSettings())
     assert memory() - before < 50e6
 
 
@@ -442,17 +444,17 @@ def test_large_tiles_of_gzip_keep_their_pixels(tmp_path):
     image.writeto(path)
     flat = cube.reshape(10, 200, 300)
     for planes, truth in ((7, flat[7:8]), ("channels 3:9", flat[3:9])):
-        pixels = read([path], DataSettings(planes=planes))[1].pixels
+        pixels = read_image([path], DataSettings(planes=planes))[1].pixels
         np.testing.assert_array_equal(pixels, truth)
     raw = path.read_bytes()
     assert raw.count(b"\x1f\x8b\x08") == 12  # tiles: 3 by 2 by 2
     at = raw.rindex(b"\x1f\x8b\x08")
     path.write_bytes(raw[:at] + bytes(100) + raw[at + 100 :])
     np.testing.assert_array_equal(
-        read([path], DataSettings(planes=7))[1].pixels, flat[7:8]
+        read_image([path], DataSettings(planes=7))[1].pixels, flat[7:8]
     )
     with pytest.raises(FitsImageError, match="damaged"):
-        read([path], DataSettings(planes=9))
+        read_image([path], DataSettings(planes=9))
 
 
 def test_bytes_per_pixel_that_rice_does_not_know_are_refused(tmp_path):
@@ -464,6 +466,6 @@ def test_bytes_per_pixel_that_rice_does_not_know_are_refused(tmp_path):
     at = raw.index(b"ZVAL2   =")
     for size in (8, 100_000):
         path.write_bytes(raw[:at] + b"ZVAL2   = %20d" % size + raw[at + 30 :])
-        for reader in (describe, read):
+        for reader in (describe_image, read_image):
             with pytest.raises(FitsImageError, match=f"RICE tiles is {size}; allowed"):
                 reader([path], DataSettings())

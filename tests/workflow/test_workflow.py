@@ -610,7 +610,7 @@ def test_large_tables_stay_out_of_the_report(run, sources):
     """A table that is larger than a report can bear is left out, and nothing else."""
     rules = sources.parent / "workflow" / "rules" / "common.smk"
     text = rules.read_text()
-    assert "MOST_REPORTED = 20_000_000" in text
+    assert "MAX_REPORTED = 20_000_000" in text
     rules.write_text(text.replace("20_000_000", "10_000"))
     done = snakemake(run, "--report", "small.html", snakefile=sources)
     assert done.returncode == 0, done.stderr

@@ -58,7 +58,7 @@ try:
     HEAD = ""
     if steps.needs_head(SETTINGS):
         HEAD = shards.head_digest(entries.read_filelist(DATAFILE))
-        HEAD += file_states.head_states(DATAFILE, shards.HEAD)
+        HEAD += file_states.head_file_states(DATAFILE, shards.HEAD_ROWS)
 except AstromorphError as error:
     raise WorkflowError(str(error)) from None
 
@@ -89,7 +89,7 @@ if "{" in MODEL:
 CORES = SETTINGS.core_limit or workflow.resource_settings.cores or 8
 IMAGES = max(shard.stop for shard in SHARDS.values())
 # Bytes of a table up to which the report holds it: browsers have to open the report.
-MOST_REPORTED = 20_000_000
+MAX_REPORTED = 20_000_000
 
 
 wildcard_constraints:
@@ -126,7 +126,7 @@ def asked(step, cores=1):
     def at(wildcards, attempt):
         shard = SHARDS.get(wildcards.get("shard"))
         images = shard.stop - shard.start if shard else IMAGES
-        first = resources.needs_of(step, SETTINGS, images, cores, native_side())
+        first = resources.resources_for(step, SETTINGS, images, cores, native_side())
         return first.at(attempt)
 
     return {
@@ -137,7 +137,7 @@ def asked(step, cores=1):
 
 def stands(path):
     """Size and time of a file that settings name; one that is replaced is another."""
-    return lambda wildcards: file_states.state([path]) if path else ""
+    return lambda wildcards: file_states.file_state([path]) if path else ""
 
 
 # Of a model that is named; the workflow's own is known by what made it.
@@ -146,7 +146,7 @@ GIVEN_MODEL = stands(None if MODEL == OWN_MODEL else MODEL)
 
 def table(path, row_bytes, name, caption, category):
     """A table that the report holds, unless so many images make it too large."""
-    if IMAGES * row_bytes > MOST_REPORTED:
+    if IMAGES * row_bytes > MAX_REPORTED:
         return path
     return report(path, caption=caption, category=category, labels={"item": name})
 

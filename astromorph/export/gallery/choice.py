@@ -19,9 +19,9 @@ from astromorph.artefacts.analysis_file import (
     read_analysis_parts,
 )
 
-MOST_CLUSTERS = 24  # sheets of clusters; those of the largest
-MOST_PAGES = 4  # sheets of neighbours
-FEWEST_COLUMNS, LEAST_ROW = 3, 4
+MAX_CLUSTERS = 24  # sheets of clusters; those of the largest
+MAX_PAGES = 4  # sheets of neighbours
+MIN_COLUMNS, MIN_ROW = 3, 4
 NEAREST_SHARE = 3  # a third of a cluster's sheet shows its middle
 NO_CLUSTER = -1
 PAIR, TRIPLE = 2, 3
@@ -108,8 +108,8 @@ def choose_sheets(analysis: str | Path, number: int, seed: int) -> list[Sheet]:
     Returns
     -------
     list of Sheet
-        A sheet for each of the `MOST_CLUSTERS` largest clusters and one for what is
-        in none; outliers; neighbours of examples, on at most `MOST_PAGES`;
+        A sheet for each of the `MAX_CLUSTERS` largest clusters and one for what is
+        in none; outliers; neighbours of examples, on at most `MAX_PAGES`;
         near-duplicates; views. A sheet with nothing to show is left out.
 
     Raises
@@ -129,7 +129,7 @@ def choose_sheets(analysis: str | Path, number: int, seed: int) -> list[Sheet]:
     sheets = [
         _cluster_sheet(cluster, found, clusters)
         for cluster in sorted(found.sizes, key=lambda c: (c == NO_CLUSTER, c))
-        if cluster < MOST_CLUSTERS
+        if cluster < MAX_CLUSTERS
     ]
     return [
         sheet
@@ -144,9 +144,9 @@ def choose_sheets(analysis: str | Path, number: int, seed: int) -> list[Sheet]:
     ]
 
 
-def columns_of(number: int) -> int:
+def count_columns(number: int) -> int:
     """Frames in a row: a sheet is about half as wide again as high."""
-    return max(FEWEST_COLUMNS, math.ceil(math.sqrt(1.5 * number)))
+    return max(MIN_COLUMNS, math.ceil(math.sqrt(1.5 * number)))
 
 
 @dataclass
@@ -179,10 +179,10 @@ class _Found:
                     zip(part.neighbours[k], part.distances[k].tolist(), strict=False)
                 ),
             )
-            drawn = lot(self.seed, image_id)
+            drawn = random_key(self.seed, image_id)
             self.total += 1
             self.sizes[cluster] += 1
-            if cluster < MOST_CLUSTERS:
+            if cluster < MAX_CLUSTERS:
                 if member.role in self.roles:
                     self.roles[member.role][cluster] = member
                 _keep(self.drawn.setdefault(cluster, []), drawn, member, self.number)
@@ -209,7 +209,7 @@ class _Found:
         return heapq.nsmallest(number, self.pairs.items(), key=lambda p: (p[1], p[0]))
 
 
-def lot(seed: int, image_id: str) -> int:
+def random_key(seed: int, image_id: str) -> int:
     """A number by which an image is drawn; other images do not change it."""
     found = hashlib.blake2b(f"{seed}\0{image_id}".encode(), digest_size=8).digest()
     return int.from_bytes(found, "big")
@@ -262,7 +262,7 @@ def _cluster_sheet(cluster: int, found: _Found, clusters: dict[str, int]) -> She
     name = "cluster_none" if cluster == NO_CLUSTER else f"cluster_{cluster:02d}"
     what = "In no cluster" if cluster == NO_CLUSTER else f"Cluster {cluster}"
     title = f"{what}: {len(shown)} of {size} {'image' if size == 1 else 'images'}"
-    return Sheet(name, "clusters", title, columns_of(number), shown)
+    return Sheet(name, "clusters", title, count_columns(number), shown)
 
 
 def _outlier_sheet(found: _Found) -> Sheet:
@@ -271,19 +271,19 @@ def _outlier_sheet(found: _Found) -> Sheet:
         for member in _smallest(found.outliers)
     )
     title = f"Outliers: the first {len(frames)} of {found.total}"
-    return Sheet("outliers", "outliers", title, columns_of(found.number), frames)
+    return Sheet("outliers", "outliers", title, count_columns(found.number), frames)
 
 
 def _neighbour_sheets(found: _Found) -> Iterator[Sheet]:
     """Rows of an example and what is nearest to it."""
-    width = max(LEAST_ROW, columns_of(found.number))
+    width = max(MIN_ROW, count_columns(found.number))
     rows = max(1, found.number // width)
     representatives = found.roles[REPRESENTATIVE]
     examples = [representatives[cluster] for cluster in sorted(representatives)]
     known = {member.image_id for member in examples}
     by_lot = [m for m in _smallest(found.examples) if m.image_id not in known]
     examples += by_lot[: max(0, rows - len(examples))]
-    examples = [m for m in examples if m.neighbours][: rows * MOST_PAGES]
+    examples = [m for m in examples if m.neighbours][: rows * MAX_PAGES]
     # Rows that begin with an example, as long as the longest list of neighbours.
     width = min(width, 1 + max((len(m.neighbours) for m in examples), default=0))
     pages = [examples[k : k + rows] for k in range(0, len(examples), rows)]
@@ -306,7 +306,7 @@ def _duplicate_sheet(found: _Found) -> Sheet:
     for (first, second), apart in found.nearest_pairs(max(1, found.number // PAIR)):
         said = f"distance {apart:.3g}" if math.isfinite(apart) else "nearly the same"
         frames += [Frame(first, said), Frame(second, said)]
-    columns = -(-columns_of(found.number) // PAIR) * PAIR
+    columns = -(-count_columns(found.number) // PAIR) * PAIR
     title = f"Near-duplicates: the nearest {len(frames) // PAIR} pairs"
     return Sheet("duplicates", "duplicates", title, columns, tuple(frames), PAIR)
 
@@ -316,6 +316,6 @@ def _view_sheet(found: _Found) -> Sheet:
     for member in _smallest(found.examples)[: max(1, found.number // TRIPLE)]:
         frames.append(Frame(member.image_id, "as prepared", REPRESENTATIVE))
         frames += [Frame(member.image_id, f"view {k}", view=k) for k in (1, 2)]
-    columns = -(-columns_of(found.number) // TRIPLE) * TRIPLE
+    columns = -(-count_columns(found.number) // TRIPLE) * TRIPLE
     title = "Pairs of views that training compares"
     return Sheet("views", "views", title, columns, tuple(frames), TRIPLE)

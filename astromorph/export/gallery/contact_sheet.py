@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astromorph.artefacts.analysis_file import ODD, REPRESENTATIVE
-from astromorph.atomic import replacing
+from astromorph.atomic import atomic_write
 from astromorph.export.gallery.choice import Sheet
 from astromorph.export.gallery.fits_pictures import Picture
-from astromorph.export.gallery.scale_bars import bar_of
+from astromorph.export.gallery.scale_bars import choose_scale_bar
 
 SIDE, GAP, LINES, TITLE = 160, 12, 38, 40  # pixels
 DPI = 100
@@ -28,7 +28,7 @@ INK, FAINT = "#1b1f24", "#57606a"
 MARKS = {REPRESENTATIVE: ("#0072b2", "solid"), ODD: ("#d55e00", (0, (3, 1.5)))}
 NAME_POINTS, NOTE_POINTS, TITLE_POINTS = 8.0, 7.5, 12.0
 UNKNOWN = "□"  # stands for a sign that the font lacks
-LETTERS_IN_A_LINE, MOST_LINES = 24, 7
+LETTERS_IN_A_LINE, MAX_LINES = 24, 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +84,13 @@ def draw_sheet(
     layout = Layout(sheet.columns, sheet.group, len(sheet.frames))
     width, height = layout.size
     paper = np.full((height, width, 3), PAPER, np.uint8)
-    with Writer.on(width, height) as text:
+    with TextWriter.on(width, height) as text:
         text.write(GAP, TITLE / 2, sheet.title, TITLE_POINTS, width - 2 * GAP)
         _paint_groups(paper, layout)
         for k, picture in enumerate(pictures):
             if picture is not None:
                 left, top = layout.place(k)
-                paint(paper, picture, left, top)
+                paint_picture(paper, picture, left, top)
                 _write_frame(text, sheet, k, names[k], picture, left, top)
         text.save(paper, path)
 
@@ -106,7 +106,9 @@ def _paint_groups(paper: NDArray[np.uint8], layout: Layout) -> None:
         paper[rows, left - GAP // 2 : right + SIDE + GAP // 2] = GROUPED
 
 
-def paint(paper: NDArray[np.uint8], picture: Picture, left: int, top: int) -> None:
+def paint_picture(
+    paper: NDArray[np.uint8], picture: Picture, left: int, top: int
+) -> None:
     """Put a picture in the middle of its frame, the first row at the bottom.
 
     Parameters
@@ -132,7 +134,7 @@ def paint(paper: NDArray[np.uint8], picture: Picture, left: int, top: int) -> No
 
 
 def _write_frame(
-    text: "Writer",
+    text: "TextWriter",
     sheet: Sheet,
     k: int,
     name: str,
@@ -147,18 +149,18 @@ def _write_frame(
     if frame.mark in MARKS:
         text.outline(left, top, *MARKS[frame.mark])
     if picture.pixels is None:
-        lines = textwrap.wrap(plain(picture.problem), LETTERS_IN_A_LINE)
-        for n, line in enumerate(lines[:MOST_LINES]):
+        lines = textwrap.wrap(printable(picture.problem), LETTERS_IN_A_LINE)
+        for n, line in enumerate(lines[:MAX_LINES]):
             text.write(left + 8, top + 24 + 17 * n, line, NOTE_POINTS, SIDE - 16, "w")
         return
-    bar = bar_of(picture.arcsec_per_pixel, picture.pixels.shape[1])
+    bar = choose_scale_bar(picture.arcsec_per_pixel, picture.pixels.shape[1])
     if bar:
         x = left + (SIDE - picture.pixels.shape[1]) // 2 + 8
         y = top + (SIDE + picture.pixels.shape[0]) // 2 - 9
         text.bar(x, y, bar.pixels, bar.label)
 
 
-class Writer:
+class TextWriter:
     """What is drawn over the pixels of a sheet.
 
     Parameters
@@ -175,7 +177,7 @@ class Writer:
 
     @classmethod
     @contextmanager
-    def on(cls, width: int, height: int) -> "Iterator[Writer]":
+    def on(cls, width: int, height: int) -> "Iterator[TextWriter]":
         """A sheet of some size, whatever the settings of this user's matplotlib."""
         from matplotlib import style
         from matplotlib.figure import Figure
@@ -191,7 +193,7 @@ class Writer:
         """Write the PNG: what was drawn, over the pixels `(H, W, 3)`."""
         figure = self._axes.figure
         figure.figimage(paper, origin="upper", zorder=-1)
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             figure.savefig(
                 temporary, format="png", dpi=DPI, metadata={"Software": None}
             )
@@ -206,11 +208,15 @@ class Writer:
         colour: str = INK,
     ) -> None:
         """One line, shortened in its middle where it is too long."""
-        self._text(x, y, shortened(plain(words), points, width), points, colour)
+        self._text(
+            x, y, shorten_to_width(printable(words), points, width), points, colour
+        )
 
     def over(self, x: float, y: float, words: str, width: float) -> None:
         """One white line with a dark edge, to be read on any picture."""
-        self._edged(x, y, shortened(plain(words), NAME_POINTS, width), NAME_POINTS)
+        self._edged(
+            x, y, shorten_to_width(printable(words), NAME_POINTS, width), NAME_POINTS
+        )
 
     def outline(self, left: int, top: int, colour: str, line: Any) -> None:
         """A coloured line around a frame."""
@@ -262,7 +268,7 @@ def font_file() -> str:
     return str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
 
 
-def plain(text: str) -> str:
+def printable(text: str) -> str:
     """Text of one line in signs that the font has; others become `UNKNOWN`."""
     from matplotlib.font_manager import get_font
 
@@ -270,7 +276,7 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() and ord(c) in known else UNKNOWN for c in text)
 
 
-def shortened(text: str, points: float, width: float) -> str:
+def shorten_to_width(text: str, points: float, width: float) -> str:
     """Text that fits a width in pixels; what lies in its middle goes."""
     if _width(text[:500], points) <= width:
         return text[:500]

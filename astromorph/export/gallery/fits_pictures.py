@@ -43,7 +43,7 @@ class Picture:
     problem: str = ""
 
 
-def picture_of_files(
+def picture_from_fits(
     paths: Sequence[str | Path], rules: DataSettings, stretch: str, side: int
 ) -> Picture:
     """Read an image in full resolution, stretch it, and fit it to a frame.
@@ -65,15 +65,17 @@ def picture_of_files(
         Without pixels, but with a reason, where the file cannot be read.
     """
     try:
-        facts, image = fits_image.read(paths, rules)
+        facts, image = fits_image.read_image(paths, rules)
     except FitsImageError as error:
         return Picture(None, problem=str(error))
     if image.mask.all():
         return Picture(None, problem="all pixels are NaN, infinite or blank")
-    return framed(stretched(image, stretch), image.mask, facts.pixel_scale_arcsec, side)
+    return fit_into_frame(
+        apply_stretch(image, stretch), image.mask, facts.pixel_scale_arcsec, side
+    )
 
 
-def stretched(image: Image, stretch: str) -> NDArray[np.float32]:
+def apply_stretch(image: Image, stretch: str) -> NDArray[np.float32]:
     """Brightness as astropy.visualization maps it.
 
     Parameters
@@ -105,7 +107,7 @@ def stretched(image: Image, stretch: str) -> NDArray[np.float32]:
     return (total / len(image.pixels)).astype(np.float32)
 
 
-def framed(
+def fit_into_frame(
     pixels: NDArray[np.float32],
     mask: NDArray[np.bool_] | None,
     arcsec_per_pixel: float | None,

@@ -13,25 +13,29 @@ from typing import Any
 from astromorph.artefacts import tables as artefacts
 from astromorph.artefacts.model_file import read_model_file
 from astromorph.artefacts.tables import CATALOGUE_COLUMNS, GALLERY_COLUMNS
-from astromorph.atomic import replacing_folder
+from astromorph.atomic import atomic_folder
 from astromorph.errors import AstromorphError
 from astromorph.export.gallery.choice import (
-    MOST_CLUSTERS,
+    MAX_CLUSTERS,
     Frame,
     Sheet,
     choose_sheets,
-    lot,
+    random_key,
 )
 from astromorph.export.gallery.contact_sheet import SIDE, draw_sheet
-from astromorph.export.gallery.fits_pictures import Picture, framed, picture_of_files
+from astromorph.export.gallery.fits_pictures import (
+    Picture,
+    fit_into_frame,
+    picture_from_fits,
+)
 from astromorph.export.gallery.map_contents import choose_maps
 from astromorph.export.gallery.map_picture import draw_map
 from astromorph.export.gallery.network_pictures import (
-    PreparedImages,
+    NetworkImages,
+    augmented_views,
     find_images,
-    views_of,
 )
-from astromorph.export.gallery.scale_bars import prepared_scale
+from astromorph.export.gallery.scale_bars import prepared_pixel_scale
 from astromorph.filelist.entries import read_filelist
 from astromorph.pages.html import write_page
 from astromorph.progress import track
@@ -71,7 +75,7 @@ class Sources:
         Those of the model.
     """
 
-    images: PreparedImages
+    images: NetworkImages
     files: dict[str, tuple[str, ...]]
     facts: dict[str, Fact]
     settings: Settings
@@ -93,7 +97,7 @@ class Sources:
         if not frame.image_id:
             return None
         if self.files:
-            return picture_of_files(
+            return picture_from_fits(
                 self.files[frame.image_id],
                 self.settings.data_settings,
                 self.settings.export_settings.gallery_stretch,
@@ -104,19 +108,19 @@ class Sources:
     def _prepared(self, image_id: str) -> Picture:
         fact, scale = self.facts[image_id], None
         if fact.pixel_scale_arcsec and fact.width and fact.height:
-            scale = prepared_scale(
+            scale = prepared_pixel_scale(
                 fact.width, fact.height, fact.pixel_scale_arcsec, self.images.rules
             )
-        return framed(self.images.pixels(image_id), None, scale, SIDE)
+        return fit_into_frame(self.images.pixels(image_id), None, scale, SIDE)
 
     def _views(self, image_id: str) -> dict[tuple[str, int], Picture]:
         """An image as prepared, and two views; these have no scale of their own."""
         image = self.images.tensor(image_id)
-        seed = lot(self.settings.seed, image_id) % 2**63
-        pair = views_of(image, self.training, seed, 2)
+        seed = random_key(self.settings.seed, image_id) % 2**63
+        pair = augmented_views(image, self.training, seed, 2)
         found = {(image_id, 0): self._prepared(image_id)}
         for k, pixels in enumerate(pair, start=1):
-            found[image_id, k] = framed(pixels, None, None, SIDE)
+            found[image_id, k] = fit_into_frame(pixels, None, None, SIDE)
         return found
 
 
@@ -169,7 +173,7 @@ def export_gallery(
     facts = {row["image_id"]: _fact(row) for row in _rows(catalogue, wanted)}
     _require(wanted, facts, catalogue, analysis)
     sources = Sources(find_images(tensors, wanted), files, facts, settings, training)
-    with replacing_folder(output) as folder:
+    with atomic_folder(output) as folder:
         for each in track(maps, len(maps), "pictures of the map"):
             path = folder / f"{each.sheet.name}.png"
             draw_map(path, each, sources.pictures(each.sheet))
@@ -235,7 +239,7 @@ def _placed(
 
 
 def _write_index(
-    path: Path, sheets: Sequence[Sheet], settings: Settings, images: PreparedImages
+    path: Path, sheets: Sequence[Sheet], settings: Settings, images: NetworkImages
 ) -> None:
     """A page that shows all sheets and says how to read them."""
     kinds: dict[str, list[Sheet]] = {}
@@ -246,6 +250,6 @@ def _write_index(
         "gallery.html",
         kinds=kinds,
         stretch=settings.export_settings.gallery_stretch,
-        most_clusters=MOST_CLUSTERS,
+        most_clusters=MAX_CLUSTERS,
         rules=images.rules,
     )

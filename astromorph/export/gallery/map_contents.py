@@ -20,17 +20,17 @@ from astromorph.artefacts.analysis_file import (
 )
 from astromorph.artefacts.tables import CATALOGUE_COLUMNS
 from astromorph.errors import AstromorphError
-from astromorph.export.gallery.choice import MOST_CLUSTERS, NO_CLUSTER, Frame, Sheet
+from astromorph.export.gallery.choice import MAX_CLUSTERS, NO_CLUSTER, Frame, Sheet
 from astromorph.pages.palette import COLOURS, MARKERS
 
-MOST_CLASSES = len(COLOURS) * len(MARKERS)
+MAX_CLASSES = len(COLOURS) * len(MARKERS)
 CLUSTER = "cluster"
 # Codes of points beyond those of classes.
-OTHERS, NONE = MOST_CLASSES, MOST_CLASSES + 1
+OTHERS, NONE = MAX_CLASSES, MAX_CLASSES + 1
 
 
 @dataclass(frozen=True, slots=True)
-class Class:
+class MapClass:
     """An entry of a legend: `code` says how its points are drawn."""
 
     code: int
@@ -39,7 +39,7 @@ class Class:
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
+class MapExample:
     """The middle of a cluster: where it is on the map, and of which class."""
 
     x: float
@@ -74,9 +74,9 @@ class MapSheet:
 
     sheet: Sheet
     by: str
-    classes: tuple[Class, ...]
+    classes: tuple[MapClass, ...]
     codes: dict[str, int]
-    examples: tuple[Example, ...]
+    examples: tuple[MapExample, ...]
     number: int
     limits: tuple[float, float, float, float]
     analysis: str | Path
@@ -135,7 +135,7 @@ class _Found:
         self.high = max(self.high[0], float(right)), max(self.high[1], float(top))
         for k, role in enumerate(part.roles):
             cluster = int(part.cluster[k])
-            if role == REPRESENTATIVE and cluster < MOST_CLUSTERS:
+            if role == REPRESENTATIVE and cluster < MAX_CLUSTERS:
                 x, y = part.map[k].tolist()
                 self.middles[cluster] = (part.image_ids[k], x, y, words[k])
 
@@ -149,13 +149,13 @@ def _map(analysis: str | Path, catalogue: str | Path, by: str, name: str) -> Map
     ranked = sorted(found.sizes.items(), key=lambda item: (-item[1], item[0]))
     if by == CLUSTER:
         ranked.sort(key=lambda item: int(item[0]))
-    codes = {word: k for k, (word, _) in enumerate(ranked[:MOST_CLASSES])}
-    classes = [Class(codes[word], word, size) for word, size in ranked[:MOST_CLASSES]]
-    if rest := ranked[MOST_CLASSES:]:
+    codes = {word: k for k, (word, _) in enumerate(ranked[:MAX_CLASSES])}
+    classes = [MapClass(codes[word], word, size) for word, size in ranked[:MAX_CLASSES]]
+    if rest := ranked[MAX_CLASSES:]:
         size = sum(size for _, size in rest)
-        classes.append(Class(OTHERS, f"{len(rest)} others", size))
+        classes.append(MapClass(OTHERS, f"{len(rest)} others", size))
     if without:
-        classes.append(Class(NONE, f"no {by}", without))
+        classes.append(MapClass(NONE, f"no {by}", without))
     middles = [found.middles[cluster] for cluster in sorted(found.middles)]
     title = f"Map by {by}: {number} image" + ("" if number == 1 else "s")
     title += "; pictures: middles of clusters" if middles else ""
@@ -165,7 +165,7 @@ def _map(analysis: str | Path, catalogue: str | Path, by: str, name: str) -> Map
         by=by,
         classes=tuple(classes),
         codes=codes,
-        examples=tuple(Example(x, y, _code(w, codes), w) for _, x, y, w in middles),
+        examples=tuple(MapExample(x, y, _code(w, codes), w) for _, x, y, w in middles),
         number=number,
         limits=(found.low[0], found.high[0], found.low[1], found.high[1]),
         analysis=analysis,

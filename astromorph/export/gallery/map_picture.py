@@ -18,15 +18,15 @@ from astromorph.export.gallery.contact_sheet import (
     SIDE,
     TITLE,
     TITLE_POINTS,
-    Writer,
-    paint,
+    TextWriter,
+    paint_picture,
 )
 from astromorph.export.gallery.fits_pictures import Picture
 from astromorph.export.gallery.map_contents import (
-    MOST_CLASSES,
+    MAX_CLASSES,
     NONE,
     OTHERS,
-    Example,
+    MapExample,
     MapSheet,
 )
 from astromorph.pages.palette import (
@@ -79,7 +79,7 @@ def draw_map(
     for example, picture, frame in zip(drawn.examples, pictures, frames, strict=True):
         if frame is not None and picture is not None:
             _put(paper, example, picture, *frame)
-    with Writer.on(width, height) as text:
+    with TextWriter.on(width, height) as text:
         text.write(GAP, TITLE / 2, drawn.sheet.title, TITLE_POINTS, width - 2 * GAP)
         for example, frame in zip(drawn.examples, frames, strict=True):
             if frame is not None:
@@ -92,7 +92,7 @@ def _legend_row(k: int) -> float:
     return TITLE + 44 + ROW * k
 
 
-def _write_legend(text: Writer, drawn: MapSheet) -> None:
+def _write_legend(text: TextWriter, drawn: MapSheet) -> None:
     left, width = FIELD + GAP, LEGEND - 2 * GAP
     text.write(left, TITLE + 16, drawn.by, LEGEND_POINTS + 1, width - COUNT)
     text.write(left + width - COUNT + 8, TITLE + 16, "images", LEGEND_POINTS, COUNT)
@@ -153,9 +153,9 @@ class _Canvas:
         column = np.round(FINE * x).astype(np.int64)
         row = np.round(FINE * y).astype(np.int64)
         for marker in range(len(MARKERS)):
-            chosen = (codes < MOST_CLASSES) & (codes // len(COLOURS) == marker)
+            chosen = (codes < MAX_CLASSES) & (codes // len(COLOURS) == marker)
             self._paint(self._over, row, column, codes, chosen, marker, size, rims)
-        gray = codes >= MOST_CLASSES
+        gray = codes >= MAX_CLASSES
         self._paint(self._under, row, column, codes, gray, 0, size, False)
 
     def _paint(
@@ -169,7 +169,7 @@ class _Canvas:
         size: float,
         rims: bool,
     ) -> None:
-        shape, rim = stamp(MARKERS[marker], size * FINE / 2, FINE if rims else 0)
+        shape, rim = marker_stamp(MARKERS[marker], size * FINE / 2, FINE if rims else 0)
         where = np.concatenate([rim, shape])
         ink = np.arange(len(where)) >= len(rim)
         down = row[chosen, None] + where[:, 0]
@@ -210,7 +210,7 @@ class _Canvas:
         return np.array(large.resize(size, Image.Resampling.BOX))
 
 
-def stamp(
+def marker_stamp(
     marker: str, radius: float, rim: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Pixels of a marker, and of a rim around it, as steps down and across.
@@ -252,12 +252,12 @@ def stamp(
 def _palette() -> NDArray[np.uint8]:
     """The colour `(256, 3)` of what a canvas holds."""
     colours = np.full((256, 3), 255, np.uint8)
-    for code in (*range(MOST_CLASSES), OTHERS, NONE):
-        colours[1 + code] = colour_of(code)
+    for code in (*range(MAX_CLASSES), OTHERS, NONE):
+        colours[1 + code] = class_colour(code)
     return colours
 
 
-def colour_of(code: int) -> tuple[int, int, int]:
+def class_colour(code: int) -> tuple[int, int, int]:
     """Red, green and blue of a class."""
     gray = {OTHERS: OTHERS_COLOUR, NONE: NONE_COLOUR}
     name = gray.get(code) or COLOURS[code % len(COLOURS)]
@@ -307,12 +307,12 @@ def place_pictures(
 
 
 def _put(
-    paper: NDArray[np.uint8], example: Example, picture: Picture, left: int, top: int
+    paper: NDArray[np.uint8], example: MapExample, picture: Picture, left: int, top: int
 ) -> None:
     """A picture in a frame of its class's colour."""
     frame = np.zeros((SIDE, SIDE, 3), np.uint8)
-    paint(frame, picture, 0, 0)
+    paint_picture(frame, picture, 0, 0)
     outer = slice(top - FRAME, top + PICTURE + FRAME)
-    paper[outer, left - FRAME : left + PICTURE + FRAME] = colour_of(example.code)
+    paper[outer, left - FRAME : left + PICTURE + FRAME] = class_colour(example.code)
     small = Image.fromarray(frame).resize((PICTURE, PICTURE), Image.Resampling.BOX)
     paper[top : top + PICTURE, left : left + PICTURE] = np.asarray(small)

@@ -18,7 +18,7 @@ from astromorph.settings.sections import PreprocessSettings, Settings
 
 
 @dataclass(frozen=True, slots=True)
-class PreparedImages:
+class NetworkImages:
     """Some images of the shards; pixels are read when they are asked for.
 
     Attributes
@@ -47,7 +47,7 @@ class PreparedImages:
 
 def find_images(
     tensors: Sequence[str | Path], wanted: Collection[str]
-) -> PreparedImages:
+) -> NetworkImages:
     """Find images in the shards, without reading their pixels.
 
     Parameters
@@ -82,7 +82,7 @@ def find_images(
             f"{len(tensors)} shards; run preprocess, infer and analyse again"
         )
     rules = parse(json.loads(made_with), "the tensors' settings").preprocess_settings
-    return PreparedImages(places, parts, rules)
+    return NetworkImages(places, parts, rules)
 
 
 def _images(shard: TensorShard) -> Sequence[Tensor]:
@@ -90,7 +90,7 @@ def _images(shard: TensorShard) -> Sequence[Tensor]:
     return shard.images if shard.images.ndim == 4 else shard.each()  # type: ignore[return-value]
 
 
-def views_of(
+def augmented_views(
     image: Tensor, settings: Settings, seed: int, views: int
 ) -> list[NDArray[np.float32]]:
     """Views of an image as training makes them.

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from astromorph.preprocessing.resample import target_shape
 from astromorph.settings.sections import PreprocessSettings
 
-LONGEST_SHARE = 0.4  # of the picture's width that a bar may take
+MAX_SHARE = 0.4  # of the picture's width that a bar may take
 UNITS = ((3600.0, "°"), (60.0, "\N{PRIME}"), (1.0, "\N{DOUBLE PRIME}"), (1e-3, " mas"))
 ROUND = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
 LARGER = (50.0, 100.0, 200.0, 500.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class ScaleBar:
     """A scale bar.
 
     Attributes
@@ -31,7 +31,7 @@ class Bar:
     pixels: float
 
 
-def prepared_scale(
+def prepared_pixel_scale(
     width: int, height: int, pixel_scale_arcsec: float, rules: PreprocessSettings
 ) -> float | None:
     """Arcseconds along x of a pixel of the prepared image.
@@ -58,7 +58,7 @@ def prepared_scale(
     return pixel_scale_arcsec * columns / target_shape((rows, columns), rules)[1]
 
 
-def bar_of(arcsec_per_pixel: float | None, width: int) -> Bar | None:
+def choose_scale_bar(arcsec_per_pixel: float | None, width: int) -> ScaleBar | None:
     """The longest bar of a round length that takes up to 0.4 of the width.
 
     Parameters
@@ -70,11 +70,11 @@ def bar_of(arcsec_per_pixel: float | None, width: int) -> Bar | None:
     """
     if arcsec_per_pixel is None or not 0 < arcsec_per_pixel < math.inf:
         return None
-    longest = LONGEST_SHARE * width * arcsec_per_pixel
+    longest = MAX_SHARE * width * arcsec_per_pixel
     for unit, sign in UNITS:
         lengths = (*ROUND, *LARGER) if unit in (3600.0, 1e-3) else ROUND
         fitting = [n for n in lengths if n * unit <= longest]
         if fitting:
             arcsec = fitting[-1] * unit
-            return Bar(arcsec, f"{fitting[-1]:g}{sign}", arcsec / arcsec_per_pixel)
+            return ScaleBar(arcsec, f"{fitting[-1]:g}{sign}", arcsec / arcsec_per_pixel)
     return None

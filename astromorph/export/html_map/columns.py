@@ -70,11 +70,11 @@ class Column:
     def data(self) -> dict[str, Any]:
         """What it holds, for `json`."""
         if self.numbers is not None:
-            return {"numbers": packed(self.numbers)}
+            return {"numbers": pack_array(self.numbers)}
         each_its_own = len(self.words) == len(
             self.codes if self.codes is not None else ()
         )
-        codes = None if each_its_own or self.codes is None else packed(self.codes)
+        codes = None if each_its_own or self.codes is None else pack_array(self.codes)
         return {"words": self.words, "codes": codes}
 
 
@@ -134,7 +134,7 @@ def number_column(name: str, numbers: NDArray[Any], listed: bool = False) -> Col
     return Column(name, "number", listed, kept)
 
 
-def packed(values: NDArray[Any]) -> dict[str, str]:
+def pack_array(values: NDArray[Any]) -> dict[str, str]:
     """An array as JSON can hold it: its type's name, and base64, little-endian."""
     data = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
     return {

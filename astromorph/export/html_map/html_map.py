@@ -20,12 +20,12 @@ from astromorph.artefacts import tables as artefacts
 from astromorph.artefacts.analysis_file import Analysis, read_analysis
 from astromorph.artefacts.tables import CATALOGUE_COLUMNS, NONE, SPLIT_COLUMNS
 from astromorph.artefacts.tensor_shard import TensorShard, read_shard
-from astromorph.atomic import replacing, replacing_folder
+from astromorph.atomic import atomic_folder, atomic_write
 from astromorph.errors import AstromorphError
-from astromorph.export.html_map.columns import Cells, Column, number_column, packed
+from astromorph.export.html_map.columns import Cells, Column, number_column, pack_array
 from astromorph.export.html_map.picture_sheets import Sheets
-from astromorph.export.html_map.plot import RAMP, plot, script
-from astromorph.pages.html import rendered, source
+from astromorph.export.html_map.plot import RAMP, make_plot, script
+from astromorph.pages.html import render_template, template_source
 from astromorph.pages.palette import COLOURS, MARKERS, NONE_COLOUR
 from astromorph.pages.thumbnail import thumbnail
 from astromorph.progress import track
@@ -39,8 +39,8 @@ ANALYSED = (
 )  # fmt: skip
 # What the pixels say, of the statistics that the shards hold.
 PIXELS = ("background", "noise", "minimum", "maximum", "valid_fraction")
-MOST_TEXT = 16_000_000  # bytes of one column; larger ones make the page slow to open
-MOST_COLUMNS = 64_000_000  # bytes of all of them
+MAX_TEXT = 16_000_000  # bytes of one column; larger ones make the page slow to open
+MAX_COLUMNS = 64_000_000  # bytes of all of them
 
 
 def export_map(
@@ -88,7 +88,7 @@ def export_map(
     if pictures is None:
         inside = [base64.b64encode(sheet).decode() for sheet in drawn]
     else:
-        with replacing_folder(pictures) as folder:
+        with atomic_folder(pictures) as folder:
             for k, sheet in enumerate(drawn):
                 (folder / f"{k}.jpg").write_bytes(sheet)
     kept, left_out = _within_limits([*columns, *pixels.columns()])
@@ -108,12 +108,12 @@ def export_map(
         page=page,
         data=[column.data() for column in kept],
         relations=_relations(found),
-        plot=plot(found.map, found.pca),
+        plot=make_plot(found.map, found.pca),
         sheets=inside,
         left_out=left_out,
         verdict=_verdict(evaluation),
     )
-    with replacing(output) as temporary:
+    with atomic_write(output) as temporary:
         temporary.write_text(text, encoding="utf-8")
     LOG.info("%s: %d images, %.1f MB", output, len(found), len(text) / 1e6)
 
@@ -233,7 +233,7 @@ def _within_limits(columns: Sequence[Column]) -> tuple[list[Column], list[str]]:
         if column.name in NAMES:
             kept.append(column)
         elif not column.is_empty:
-            if column.size <= min(MOST_TEXT, MOST_COLUMNS - total):
+            if column.size <= min(MAX_TEXT, MAX_COLUMNS - total):
                 total += column.size
                 kept.append(column)
             else:
@@ -256,8 +256,8 @@ def _relations(found: Analysis) -> dict[str, Any]:
     for row, ids in enumerate(found.neighbours):
         nearest[row, : len(ids)] = [rows.get(image_id, -1) for image_id in ids]
     return {
-        "nearest": packed(nearest.ravel()),
-        "distances": packed(found.distances.ravel()),
+        "nearest": pack_array(nearest.ravel()),
+        "distances": pack_array(found.distances.ravel()),
         "duplicates": {
             row: [rows[image_id] for image_id in ids if image_id in rows]
             for row, ids in enumerate(found.duplicates)
@@ -285,6 +285,6 @@ def _verdict(evaluation: str | Path | None) -> dict[str, Any] | None:
 
 
 def _rendered(**parts: Any) -> str:
-    return rendered(
-        "map.html", **parts, bokeh=Markup(script()), script=source("map.js")
+    return render_template(
+        "map.html", **parts, bokeh=Markup(script()), script=template_source("map.js")
     )

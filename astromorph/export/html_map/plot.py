@@ -38,7 +38,7 @@ RAMP = Viridis256[:245]  # its yellow end is faint on white
 INK = "#1b1f24"
 
 
-def plot(
+def make_plot(
     places: NDArray[np.float32], components: NDArray[np.float32]
 ) -> dict[str, Any]:
     """The plot as Bokeh's script takes it.

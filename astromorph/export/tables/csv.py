@@ -11,7 +11,7 @@ from astromorph.artefacts.embeddings import EMBEDDING_PREFIX, embedding_length
 from astromorph.artefacts.table_columns import ANALYSED
 from astromorph.artefacts.table_rows import Block, Inputs, blocks, columns_of_list
 from astromorph.artefacts.tables import EXPORT_COLUMNS, spreadsheet_safe
-from astromorph.atomic import replacing
+from astromorph.atomic import atomic_write
 from astromorph.settings.sections import Settings
 
 LOG = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def export_csv(settings: Settings, inputs: Inputs, output: str | Path) -> None:
     names += [f"{EMBEDDING_PREFIX}{k}" for k in range(length)]
     written = 0
     with (
-        replacing(output) as temporary,
+        atomic_write(output) as temporary,
         open(temporary, "w", newline="", encoding="utf-8") as file,
     ):
         header = csv.writer(file, delimiter=separator, lineterminator="\n")

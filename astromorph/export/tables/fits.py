@@ -23,7 +23,7 @@ from astromorph.artefacts.table_rows import (
     describe,
     width,
 )
-from astromorph.atomic import replacing
+from astromorph.atomic import atomic_write
 from astromorph.errors import AstromorphError
 from astromorph.provenance import canonical_json, versions
 from astromorph.settings.sections import Settings
@@ -31,7 +31,7 @@ from astromorph.settings.steps import part_of
 
 LOG = logging.getLogger(__name__)
 BLOCK = 2880  # bytes; a FITS file has whole blocks
-MOST_COLUMNS = 999
+MAX_COLUMNS = 999
 NO_INTEGER = -(2**63)  # stands for an empty cell, said by TNULLn
 NAME = "EMBEDDINGS"
 FORMS = {"integer": ("K", ">i8"), "number": ("D", ">f8"), "short": ("J", ">i4"),
@@ -59,10 +59,10 @@ def export_fits(settings: Settings, inputs: Inputs, output: str | Path) -> None:
         The files do not belong together, or there are more than 999 columns.
     """
     table = describe(inputs)
-    if len(table.columns) > MOST_COLUMNS:
+    if len(table.columns) > MAX_COLUMNS:
         raise AstromorphError(
             f"{output}: found {len(table.columns)} columns; a FITS table has at most "
-            f"{MOST_COLUMNS}; leave `fits` out of `export_settings.tables`, or columns "
+            f"{MAX_COLUMNS}; leave `fits` out of `export_settings.tables`, or columns "
             "out of the list"
         )
     widths = {
@@ -72,7 +72,7 @@ def export_fits(settings: Settings, inputs: Inputs, output: str | Path) -> None:
     }
     layout = _layout(table, widths)
     header = _header(table, widths, settings)
-    with replacing(output) as temporary, open(temporary, "wb") as file:
+    with atomic_write(output) as temporary, open(temporary, "wb") as file:
         file.write(header)
         written = 0
         for block in blocks(inputs):

@@ -8,7 +8,7 @@ from astromorph.artefacts.cells import integers, numbers
 from astromorph.artefacts.embeddings import EMBEDDING_PREFIX
 from astromorph.artefacts.table_columns import EMBEDDING, Column
 from astromorph.artefacts.table_rows import Block, Inputs, Table, blocks, describe
-from astromorph.atomic import replacing
+from astromorph.atomic import atomic_write
 from astromorph.provenance import canonical_json, versions
 from astromorph.settings.sections import Settings
 from astromorph.settings.steps import part_of
@@ -41,7 +41,7 @@ def export_parquet(settings: Settings, inputs: Inputs, output: str | Path) -> No
     schema = _schema(table, settings)
     texts = [f.name for f in schema if pa.types.is_string(f.type)]
     with (
-        replacing(output) as temporary,
+        atomic_write(output) as temporary,
         pq.ParquetWriter(temporary, schema, use_dictionary=texts) as writer,
     ):
         for block in blocks(inputs):

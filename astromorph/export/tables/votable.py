@@ -33,7 +33,7 @@ from astromorph.artefacts.table_rows import (
     describe,
     width,
 )
-from astromorph.atomic import replacing
+from astromorph.atomic import atomic_write
 from astromorph.provenance import canonical_json, versions
 from astromorph.settings.sections import Settings
 from astromorph.settings.steps import part_of
@@ -76,7 +76,7 @@ def export_votable(settings: Settings, inputs: Inputs, output: str | Path) -> No
     layout = _layout(table, widths)
     before, after = _frame(table, widths, settings)
     with (
-        replacing(output) as temporary,
+        atomic_write(output) as temporary,
         open(temporary, "w", encoding="utf-8", newline="\n") as file,
     ):
         file.write(before + HEAD)
