@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from astromorph import devices, memory
+from astromorph import devices
 from astromorph.datasets.tensor_datasets import CachedDataset, MappedDataset, gather
 from astromorph.devices import choose_precision, fits_on_device, prefetch_to_device
 
@@ -15,7 +15,9 @@ CPU = torch.device("cpu")
 def test_the_precision_is_the_faster_one(monkeypatch):
     """`auto` measures; the others are obeyed."""
     for pays, dtype in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(devices, "bfloat16_pays", lambda device, pays=pays: pays)
+        monkeypatch.setattr(
+            devices, "bfloat16_is_faster", lambda device, pays=pays: pays
+        )
         assert choose_precision("auto", CPU).dtype == dtype
         assert choose_precision("float32", CPU).dtype == torch.float32
         assert choose_precision("bfloat16", CPU).dtype == torch.bfloat16
@@ -90,7 +92,7 @@ def test_images_stay_in_their_files_where_memory_is_small(prepared):
 
 def test_memory_is_what_machine_and_job_leave(tmp_path, monkeypatch):
     """Control groups count, also those further up; a missing limit does not."""
-    free = memory.available()
+    free = devices.available_memory()
     assert 1e8 < free < 1e14
     group = tmp_path / "slurm" / "job"
     group.mkdir(parents=True)
@@ -98,10 +100,10 @@ def test_memory_is_what_machine_and_job_leave(tmp_path, monkeypatch):
         (folder / "memory.max").write_text(f"{most}\n")
         (folder / "memory.current").write_text("2000\n")
     (tmp_path / "own").write_text("0::/slurm/job\n")
-    monkeypatch.setattr(memory, "GROUPS", tmp_path)
-    monkeypatch.setattr(memory, "OF_PROCESS", tmp_path / "own")
-    assert memory.available() == 3000
+    monkeypatch.setattr(devices, "GROUPS", tmp_path)
+    monkeypatch.setattr(devices, "OF_PROCESS", tmp_path / "own")
+    assert devices.available_memory() == 3000
     (group.parent / "memory.current").write_text("6000\n")
-    assert memory.available() == 0
-    monkeypatch.setattr(memory, "OF_PROCESS", tmp_path / "none")
-    assert memory.available() > 1e8
+    assert devices.available_memory() == 0
+    monkeypatch.setattr(devices, "OF_PROCESS", tmp_path / "none")
+    assert devices.available_memory() > 1e8

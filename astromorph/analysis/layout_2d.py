@@ -15,7 +15,7 @@ from astromorph.analysis.neighbours import nearest_neighbours
 if TYPE_CHECKING:
     from astromorph.settings.sections import AnalysisSettings
 
-    Points = NDArray[np.float32]
+Points = NDArray[np.float32]
 
 FEWEST = 16  # points from which on UMAP has anything to lay out
 PLACED_BY = 5  # nearest points of the sample among which another is placed

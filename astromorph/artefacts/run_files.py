@@ -1,4 +1,4 @@
-"""Where the files of a run without Snakemake lie; the rules name the same."""
+"""The files of a run: their names, once, for the workflow and the command line."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,90 +6,156 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class RunFiles:
-    """Where the files of a run lie.
+    """Where the files of a run are.
+
+    Each step is given this record and nothing else that names a file of the run. In
+    the workflow, ``files.tensors("{shard}")`` is the pattern for all shards.
 
     Attributes
     ----------
     results : Path
-        The folder of all of them.
+        The folder that holds all of them.
+    shards : tuple of str
+        Names of the shards, in the order of the file list; empty where a step needs
+        none.
+    named_model : Path or None
+        The model file, where the settings name one; None for ``model/model.pt``.
+
+    Examples
+    --------
+    >>> files = RunFiles.of_run("results", shards=2)
+    >>> str(files.tensors("00001"))
+    'results/tensors/00001.pt'
+    >>> [path.name for path in files.all_embeddings]
+    ['00000.parquet', '00001.parquet']
     """
 
     results: Path
+    shards: tuple[str, ...] = ()
+    named_model: Path | None = None
+
+    @classmethod
+    def of_run(
+        cls, results: str | Path, shards: int = 0, named_model: str | Path | None = None
+    ) -> "RunFiles":
+        """The files of a run with a number of shards.
+
+        Parameters
+        ----------
+        results : path
+            The folder that holds them.
+        shards : int
+            How many shards the file list is divided into.
+        named_model : path, optional
+            The model file, where the settings name one.
+
+        Returns
+        -------
+        RunFiles
+        """
+        names = tuple(f"{number:05d}" for number in range(shards))
+        return cls(Path(results), names, Path(named_model) if named_model else None)
 
     @property
     def catalogue(self) -> Path:
-        """What the files are."""
+        """CSV: a row for each listed file, with what it contains or why it is bad."""
         return self.results / "catalogue.csv"
 
     @property
-    def page(self) -> Path:
-        """The same to look at."""
+    def validation_page(self) -> Path:
+        """The catalogue as a page: counts, histograms, a sample of the images."""
         return self.results / "validation.html"
+
+    def tensors(self, shard: str) -> Path:
+        """The prepared images of one shard."""
+        return self.results / "tensors" / f"{shard}.pt"
+
+    @property
+    def all_tensors(self) -> tuple[Path, ...]:
+        """The prepared images of every shard."""
+        return tuple(self.tensors(shard) for shard in self.shards)
+
+    def contents(self, shard: str) -> Path:
+        """CSV: a row for each file of one shard, with what its tensors hold of it."""
+        return self.results / "tensors" / f"{shard}.csv"
+
+    @property
+    def all_contents(self) -> tuple[Path, ...]:
+        """The contents of every shard."""
+        return tuple(self.contents(shard) for shard in self.shards)
 
     @property
     def split(self) -> Path:
-        """What became of each file."""
+        """CSV: whether each file is used for training, for testing, or not at all."""
         return self.results / "split.csv"
 
     @property
-    def model(self) -> Path:
-        """The trained network."""
+    def own_model(self) -> Path:
+        """The model file that this run trains."""
         return self.results / "model" / "model.pt"
 
     @property
+    def model(self) -> Path:
+        """The model file that embeds the images: the named one, or this run's."""
+        return self.named_model or self.own_model
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of checkpoints, beside the model file."""
+        return self.model.parent / "checkpoints"
+
+    @property
     def history(self) -> Path:
-        """Losses by epoch."""
+        """CSV: losses and measures of each epoch."""
         return self.results / "model" / "history.csv"
 
     @property
-    def scalars(self) -> Path:
-        """Losses for TensorBoard."""
-        return self.results / "tensorboard" / "train"
-
-    @property
-    def evaluation(self) -> Path:
-        """How good the embedding is."""
-        return self.results / "evaluation.json"
-
-    @property
     def history_figure(self) -> Path:
-        """The same, drawn."""
+        """The history as a figure."""
         return self.results / "model" / "history.png"
 
     @property
-    def settings_page(self) -> Path:
-        """All settings, and versions."""
-        return self.results / "report" / "settings.html"
+    def scalars(self) -> Path:
+        """The folder of TensorBoard's scalars of training."""
+        return self.results / "tensorboard" / "train"
+
+    def embeddings(self, shard: str) -> Path:
+        """The embeddings of one shard."""
+        return self.results / "embeddings" / f"{shard}.parquet"
 
     @property
-    def gallery(self) -> Path:
-        """The folder of contact sheets."""
-        return self.results / "export" / "gallery"
+    def all_embeddings(self) -> tuple[Path, ...]:
+        """The embeddings of every shard."""
+        return tuple(self.embeddings(shard) for shard in self.shards)
+
+    @property
+    def evaluation(self) -> Path:
+        """JSON: measures of the embedding and of its references."""
+        return self.results / "evaluation.json"
+
+    @property
+    def evaluation_page(self) -> Path:
+        """The evaluation as a page."""
+        return self.results / "evaluation.html"
 
     @property
     def analysis(self) -> Path:
-        """What lies together; JSON and HTML stand beside it."""
+        """Parquet: cluster, position on the map, neighbours, outlier score."""
         return self.results / "analysis.parquet"
 
     @property
-    def csv(self) -> Path:
-        """The table of embeddings."""
-        return self.results / "export" / "embeddings.csv"
+    def analysis_summary(self) -> Path:
+        """JSON: numbers about the analysis, and the settings that it was made with."""
+        return self.results / "analysis.json"
 
     @property
-    def parquet(self) -> Path:
-        """The same with types."""
-        return self.results / "export" / "embeddings.parquet"
+    def analysis_page(self) -> Path:
+        """The analysis as a page."""
+        return self.results / "analysis.html"
 
-    @property
-    def fits(self) -> Path:
-        """The same as a FITS table."""
-        return self.results / "export" / "embeddings.fits"
-
-    @property
-    def votable(self) -> Path:
-        """The same as a VOTable."""
-        return self.results / "export" / "embeddings.vot"
+    def table(self, ending: str) -> Path:
+        """The table of facts, analysis and embeddings: csv, parquet, fits or vot."""
+        return self.results / "export" / f"embeddings.{ending}"
 
     @property
     def projector(self) -> Path:
@@ -98,22 +164,20 @@ class RunFiles:
 
     @property
     def map(self) -> Path:
-        """The map to look at in a browser."""
+        """The interactive map."""
         return self.results / "export" / "map.html"
 
     @property
     def map_pictures(self) -> Path:
-        """Its pictures, where they do not fit into it."""
+        """The folder of the map's thumbnails, where they do not fit into the page."""
         return self.results / "export" / "map_files"
 
-    def tensors(self, shard: str) -> Path:
-        """One shard's images."""
-        return self.results / "tensors" / f"{shard}.pt"
+    @property
+    def gallery(self) -> Path:
+        """The folder of contact sheets."""
+        return self.results / "export" / "gallery"
 
-    def contents(self, shard: str) -> Path:
-        """What one shard really holds."""
-        return self.results / "tensors" / f"{shard}.csv"
-
-    def embeddings(self, shard: str) -> Path:
-        """One shard's embeddings."""
-        return self.results / "embeddings" / f"{shard}.parquet"
+    @property
+    def settings_page(self) -> Path:
+        """A page with all settings and versions."""
+        return self.results / "report" / "settings.html"

@@ -61,7 +61,7 @@ def run_train(
 
     layout = RunFiles(Path(results))
     shards = _prepare(settings, layout, source, processes)
-    model = Path(settings.trained_network_name or layout.model)
+    model = Path(settings.trained_network_name or layout.own_model)
     tensors = [layout.tensors(s.name) for s in shards]
     train(
         settings,
@@ -99,7 +99,7 @@ def run_infer(
     from astromorph.embedding.infer import infer
 
     layout = RunFiles(Path(results))
-    model = Path(settings.trained_network_name or layout.model)
+    model = Path(settings.trained_network_name or layout.own_model)
     load_model(model)  # a wrong file is better known before the images are read
     shards = _prepare(settings, layout, source, processes)
     tensors = [layout.tensors(s.name) for s in shards]
@@ -140,11 +140,11 @@ def _tables(settings: Settings, layout: RunFiles, inputs: Inputs) -> None:
     from astromorph.export.tables.votable import export_votable
 
     if settings.export_to_csv:
-        export_csv(settings, inputs, layout.csv)
+        export_csv(settings, inputs, layout.table("csv"))
     writers = {
-        "parquet": (export_parquet, layout.parquet),
-        "fits": (export_fits, layout.fits),
-        "votable": (export_votable, layout.votable),
+        "parquet": (export_parquet, layout.table("parquet")),
+        "fits": (export_fits, layout.table("fits")),
+        "votable": (export_votable, layout.table("vot")),
     }
     for form in settings.export_settings.tables:
         write, output = writers[form]
@@ -215,7 +215,7 @@ def finished_run(results: str | Path, model: str | None = None) -> "Run":
     return Run(
         layout.catalogue,
         layout.split,
-        Path(model or layout.model),
+        Path(model or layout.own_model),
         layout.analysis,
         summary,
         tuple(layout.tensors(shard) for shard in shards),
@@ -228,7 +228,7 @@ def _prepare(
 ) -> tuple[Shard, ...]:
     """Validate the list, cache what is not cached yet, and split."""
     datafile = required_datafile(settings, source)
-    validate(settings, datafile, layout.catalogue, layout.page, processes)
+    validate(settings, datafile, layout.catalogue, layout.validation_page, processes)
     size = settings.preprocess_settings.shard_size
     shards = plan_shards(read_filelist(datafile), size)
     keys = dict(zip(shards, _keys(settings, shards), strict=True))

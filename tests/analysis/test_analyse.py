@@ -273,7 +273,7 @@ def test_images_beyond_the_sample_are_placed_among_it():
     points, plane = space.place(vectors), space.components(vectors)[:, :2]
     places = layout_2d(points, plane, AnalysisSettings(map_sample=120), 0)
     assert np.isfinite(places).all()
-    others = np.setdiff1d(np.arange(250), clusters.drawn(250, 120, 0))
+    others = np.setdiff1d(np.arange(250), clusters.sample_indices(250, 120, 0))
     distance = ((places[others, None] - places[None]) ** 2).sum(axis=2)
     nearest = distance.argsort(axis=1)[:, 1:6]
     assert (labels[nearest] == labels[others, None]).mean() > 0.95

@@ -39,7 +39,7 @@ def make(folder, changes, channels=1, listed=simulate):
     settings = parse(SETTINGS | changes, "test")
     datafile = listed(folder / "fits", 70, seed=4)
     layout = RunFiles(folder / "results")
-    validate(settings, datafile, layout.catalogue, layout.page)
+    validate(settings, datafile, layout.catalogue, layout.validation_page)
     shards = {"00000": (0, 40), "00001": (40, 70)}
     for name, rows in shards.items():
         outputs = layout.tensors(name), layout.contents(name)
@@ -49,9 +49,9 @@ def make(folder, changes, channels=1, listed=simulate):
     load_start_weights(byol, settings)
     told = part_of(settings, "train")
     file = ModelFile(byol.state_dict(), told, channels, "{}", "0")
-    save_model(layout.model, file)
+    save_model(layout.own_model, file)
     for name in shards:
-        infer(settings, layout.model, layout.tensors(name), layout.embeddings(name))
+        infer(settings, layout.own_model, layout.tensors(name), layout.embeddings(name))
     summary = layout.analysis.with_suffix(".json")
     page = layout.analysis.with_suffix(".html")
     analyse(

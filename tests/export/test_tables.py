@@ -365,7 +365,7 @@ def test_memory_is_that_of_a_block(tmp_path, form, monkeypatch):
             alive.append(sum(vectors() is not None for vectors in seen))
             yield block
 
-    monkeypatch.setattr(f"astromorph.export_{form}.blocks", watched)
+    monkeypatch.setattr(f"astromorph.export.tables.{form}.blocks", watched)
     EXPORTS[form](Settings(), files, tmp_path / "out")
     assert len(seen) == 4
     assert max(alive) <= 2

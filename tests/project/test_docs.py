@@ -13,7 +13,8 @@ from astromorph.artefacts import analysis_file
 from astromorph.artefacts import tables as artefacts
 from astromorph.artefacts.table_columns import ANALYSED
 from astromorph.cli.arguments import parser
-from astromorph.settings import sections as settings
+from astromorph.settings import loading
+from astromorph.settings.sections import Settings
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -68,9 +69,9 @@ def documented_defaults() -> dict[str, Any]:
 
 def true_defaults() -> dict[str, Any]:
     """Setting to default, as the program has them; sections left out."""
-    everything = settings.Settings().model_dump(mode="json")
+    everything = Settings().model_dump(mode="json")
     found = {}
-    for name in settings.names():
+    for name in loading.setting_names():
         section, _, key = name.partition(".")
         value = everything[section][key] if key else everything[section]
         if not isinstance(value, dict):
@@ -98,8 +99,8 @@ def test_each_setting_is_documented_with_its_true_default():
 def test_each_configuration_is_valid(name):
     """The configurations that come with the project hold known settings only."""
     path = ROOT / "config" / name
-    parsed = settings.parse(settings.load(path), name)
-    assert settings.required_datafile(parsed, name)
+    parsed = loading.parse(loading.load(path), name)
+    assert loading.required_datafile(parsed, name)
 
 
 @pytest.mark.parametrize("document", [README, CONFIG_README])
@@ -110,7 +111,7 @@ def test_settings_examples_are_valid(document):
     assert toml
     assert plain
     for values in toml + plain:
-        settings.parse(values, document.name)
+        loading.parse(values, document.name)
 
 
 def test_both_forms_of_the_example_mean_the_same():
@@ -159,7 +160,7 @@ def test_overrides_are_valid():
     assert len(shown) >= 2
     for arguments in shown:
         name, _, value = arguments[arguments.index("--config") + 1].partition("=")
-        settings.parse({name: yaml.safe_load(value)}, "documents")
+        loading.parse({name: yaml.safe_load(value)}, "documents")
 
 
 def test_make_targets_exist():
