@@ -17,15 +17,20 @@ from astromorph.errors import AstromorphError
 from astromorph.filelist.duplicates import (
     SAME_CONTENT,
     Key,
-    arcsec_between,
-    cells,
-    finder,
+    duplicate_finder,
     mark_duplicate,
     position_keys,
+    separation_arcsec,
+    sky_cells,
     text_key,
-    vector,
+    unit_vector,
 )
-from astromorph.filelist.entries import GROUP, Entry, read_filelist, requested_subset
+from astromorph.filelist.entries import (
+    GROUP_COLUMN,
+    Entry,
+    read_filelist,
+    requested_subset,
+)
 from astromorph.settings.sections import Settings, SplitSettings
 
 LOG = logging.getLogger(__name__)
@@ -140,8 +145,8 @@ class Groups:
         twin : int, optional
             Number of the earlier row that shows the same image.
         """
-        if entry.columns.get(GROUP):
-            key = f"group {entry.columns[GROUP]}"
+        if entry.columns.get(GROUP_COLUMN):
+            key = f"group {entry.columns[GROUP_COLUMN]}"
         else:
             key = self._found(entry, held, twin)
         self._database.execute("INSERT INTO keys VALUES (?, ?)", (row, key))
@@ -221,7 +226,7 @@ class Groups:
 
     def _nearest(self, place: tuple[float, float], radius: float) -> str | None:
         """The key of the earliest row within the radius of a place."""
-        here = vector(*place)
+        here = unit_vector(*place)
         touched = [
             cell
             for side in sorted(self._sides)
@@ -239,7 +244,7 @@ class Groups:
             )
         )
         for _, x, y, z, other, key in earliest:
-            if arcsec_between(here, (x, y, z)) <= min(radius, other):
+            if separation_arcsec(here, (x, y, z)) <= min(radius, other):
                 return str(key)
         return None
 
@@ -251,15 +256,15 @@ class Groups:
         self._database.executemany(
             "INSERT INTO near VALUES (?, ?, ?, ?, ?, ?)",
             [
-                (cell, *vector(*place), radius, key)
+                (cell, *unit_vector(*place), radius, key)
                 for cell in _cells(place, radius, side)
             ],
         )
 
 
 def _cells(place: tuple[float, float], reach: float, side: float) -> list[str]:
-    """Names of the cells, `CELL` times `side` wide, within reach of a place."""
-    found = cells(*place, reach / 3600, CELL * side / 3600)
+    """Names of the sky_cells, `CELL` times `side` wide, within reach of a place."""
+    found = sky_cells(*place, reach / 3600, CELL * side / 3600)
     return [f"{side:g} {row} {column}" for row, column in found]
 
 
@@ -268,7 +273,7 @@ def _rows(
 ) -> Iterator[dict[str, str]]:
     """The table, a row at a time."""
     drop = settings.validate_settings.on_duplicate == "drop"
-    with finder() as found, closing(sqlite3.connect("")) as database:
+    with duplicate_finder() as found, closing(sqlite3.connect("")) as database:
         for number, (_, _, held) in enumerate(_held(datafile, contents)):
             if held["status"] != REJECTED:
                 found.add(number, _keys(held), [held["path"]])

@@ -27,9 +27,9 @@ from astromorph.errors import FitsImageError
 from astromorph.filelist.duplicates import (
     SAME_CONTENT,
     SAME_FILE,
-    Finder,
+    DuplicateFinder,
     Key,
-    finder,
+    duplicate_finder,
     mark_duplicate,
     match_radius,
     position_keys,
@@ -118,7 +118,7 @@ def validate(
     scales = Histogram("Pixel scale, arcsec", 4)
     with (
         atomic_write(catalogue) as temporary,
-        finder() as found,
+        duplicate_finder() as found,
         _pool(processes if total > SERIAL_BELOW else 1) as pool,
     ):
         with open(temporary, "w", newline="", encoding="utf-8") as file:
@@ -261,7 +261,7 @@ def _content_keys(paths: Sequence[str]) -> tuple[list[Key], int]:
 
 
 def _mark_duplicates(
-    catalogue: Path, found: Finder, summary: Summary, drop: bool
+    catalogue: Path, found: DuplicateFinder, summary: Summary, drop: bool
 ) -> None:
     """Write into the catalogue which rows repeat an earlier one."""
     matches = found.matches(_all_bytes)

@@ -16,13 +16,13 @@ from astromorph.errors import AstromorphError
 from astromorph.filelist import duplicates
 from astromorph.filelist.duplicates import (
     SAME_CONTENT,
-    SAME_PLACE,
-    arcsec_between,
-    cells,
-    finder,
+    SAME_POSITION,
+    duplicate_finder,
     position_keys,
+    separation_arcsec,
+    sky_cells,
     text_key,
-    vector,
+    unit_vector,
 )
 from astromorph.preprocessing.list_wide import find_reference
 from astromorph.settings.loading import parse
@@ -181,7 +181,7 @@ def test_rows_within_reach_always_share_a_cell(reach):
         dec = float(np.degrees(np.arcsin(RNG.uniform(-1, 1))))
         dec = float(RNG.choice([dec, 90 - reach / 3600 * RNG.random(), -89.999]))
         ra = float(RNG.choice([RNG.uniform(0, 360), 0.0, 359.9999]))
-        here = np.array(vector(ra, dec))
+        here = np.array(unit_vector(ra, dec))
         offset = RNG.normal(size=3)
         offset -= offset @ here * here
         offset *= np.radians(reach / 3600) * RNG.random() / np.linalg.norm(offset)
@@ -190,23 +190,26 @@ def test_rows_within_reach_always_share_a_cell(reach):
             float(np.degrees(np.arctan2(y, x)) % 360),
             float(np.degrees(np.arcsin(z))),
         )
-        assert arcsec_between(vector(ra, dec), vector(*other)) <= reach * 1.001
+        assert (
+            separation_arcsec(unit_vector(ra, dec), unit_vector(*other))
+            <= reach * 1.001
+        )
         keys = [
             {k[1] for k in position_keys(*p, "", reach)} for p in ((ra, dec), other)
         ]
         assert keys[0] & keys[1]
-        assert len(set(cells(ra, dec, reach / 3600, 8 * reach / 3600))) < 40
+        assert len(set(sky_cells(ra, dec, reach / 3600, 8 * reach / 3600))) < 40
 
 
 def test_the_strongest_and_earliest_match_is_named():
     """A row that is the same content and the same place is the same content."""
-    with finder() as found:
+    with duplicate_finder() as found:
         for row in range(4):
             keys = [text_key(SAME_CONTENT, "x" if row != 1 else "y")]
             found.add(row, keys + position_keys(10.0, 10.0, "", 5.0), [f"{row}.fits"])
         matches = list(found.matches())
     assert [(m.row, m.first, m.kind) for m in matches] == [
-        (1, 0, SAME_PLACE), (2, 0, SAME_CONTENT), (3, 0, SAME_CONTENT),
+        (1, 0, SAME_POSITION), (2, 0, SAME_CONTENT), (3, 0, SAME_CONTENT),
     ]  # fmt: skip
     assert duplicates.match_radius(None, None) == 1.0
 
@@ -346,7 +349,7 @@ def test_likely_copies_are_read_once_each():
         asked.append(tuple(paths))
         return None if paths[0] == "3" else paths[-1]
 
-    with finder() as found:
+    with duplicate_finder() as found:
         for row in range(6):
             key = text_key(SAME_CONTENT, "size and pieces")
             found.add(row, [key], [str(row), "b" if row in (1, 5) else str(row)])
@@ -358,7 +361,7 @@ def test_likely_copies_are_read_once_each():
 @pytest.mark.parametrize("start", np.linspace(0, 0.01, 7))
 def test_only_rows_that_are_kept_have_duplicates(start):
     """In a row of places, each within reach of the next alone, every second stays."""
-    with finder() as found:
+    with duplicate_finder() as found:
         for row in range(9):
             ra = 10 + start + row * 4 / 3600
             found.add(row, position_keys(ra, 0.0, "", 5.0), [f"{row}.fits"])

@@ -39,15 +39,15 @@ try:
     DATAFILE = loading.required_datafile(SETTINGS, CONFIG_FILE)
     # One reading of the list gives its shards and two digests: of all that it says,
     # and of that which decides the split.
-    CELLS = shards.CellsDigest(None, [entries.GROUP, entries.SPLIT])
+    CELLS = shards.ColumnDigests(None, [entries.GROUP_COLUMN, entries.SPLIT_COLUMN])
     SHARDS = {
         shard.name: shard
         for shard in shards.plan_shards(
-            CELLS.watch(entries.read_filelist(DATAFILE)),
+            CELLS.pass_through(entries.read_filelist(DATAFILE)),
             SETTINGS.preprocess_settings.shard_size,
         )
     }
-    CONTENT, GROUPS = CELLS.values(SHARDS.values())
+    CONTENT, GROUPS = CELLS.digests(SHARDS.values())
     # All their paths stand in one command, of which Linux takes 128 KiB.
     if len(SHARDS) > 2000:
         raise AstromorphError(
