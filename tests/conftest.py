@@ -10,9 +10,6 @@ from astromorph.settings.loading import parse
 from astromorph.settings.sections import Settings
 from astromorph.sky.simulate import simulate
 
-ROOT = Path(__file__).parents[1]
-SHARED = ROOT.parent / "shared" / "data"
-
 
 @pytest.fixture(scope="session")
 def settings() -> Settings:
@@ -34,13 +31,4 @@ def prepared(sky, settings, tmp_path_factory) -> Path:
     for name, rows in (("00000", (0, 16)), ("00001", (16, 28))):
         outputs = (folder / f"{name}.pt", folder / f"{name}.csv")
         preprocess(settings, sky, rows, *outputs)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def odd_fits() -> Path:
-    """Real FITS files with every oddity, where they are at hand."""
-    folder = SHARED / "odd-fits"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is not on this machine")
     return folder
