@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 
-from astromorph.catalogue.summary import reason_kind
+from astromorph.catalogue.summary import general_reason
 from astromorph.errors import FitsImageError
 from astromorph.fits import image as fits_image
 from astromorph.preprocessing.prepare import prepare
@@ -176,7 +176,7 @@ def read(path: Path, rules: DataSettings) -> str:
         _, image = fits_image.read_image([path], rules)
         prepare(image, PreprocessSettings())
     except FitsImageError as error:
-        return reason_kind(str(error))[:60]
+        return general_reason(str(error))[:60]
     return "an image"
 
 

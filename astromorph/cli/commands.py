@@ -8,9 +8,12 @@ import json
 import logging
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from astromorph.artefacts.run_files import RunFiles
 from astromorph.errors import AstromorphError
+from astromorph.filelist.shards import Shard
 from astromorph.settings.loading import load, parse, required_datafile
 from astromorph.settings.sections import Settings
 
@@ -31,7 +34,14 @@ def validate(options: argparse.Namespace) -> None:
     settings = _settings(options)
     datafile = required_datafile(settings, _source(options))
     cores = _cores(settings, options)
-    validate(settings, datafile, options.catalogue, options.page, cores)
+    validate(
+        datafile,
+        RunFiles(Path(options.catalogue).parent),
+        settings.data_settings,
+        settings.validate_settings,
+        settings.preprocess_settings,
+        cores,
+    )
 
 
 def preprocess(options: argparse.Namespace) -> None:
@@ -40,11 +50,11 @@ def preprocess(options: argparse.Namespace) -> None:
 
     settings = _settings(options)
     preprocess(
-        settings,
         required_datafile(settings, _source(options)),
-        tuple(options.rows),
-        options.tensors,
-        options.contents,
+        Shard(Path(options.tensors).stem, *options.rows),
+        RunFiles(Path(options.tensors).parents[1]),
+        settings.data_settings,
+        settings.preprocess_settings,
     )
 
 
@@ -54,7 +64,14 @@ def split(options: argparse.Namespace) -> None:
 
     settings = _settings(options)
     datafile = required_datafile(settings, _source(options))
-    split(settings, datafile, options.contents, options.output)
+    shards = tuple(Path(path).stem for path in options.contents)
+    split(
+        datafile,
+        RunFiles(Path(options.output).parent, shards),
+        settings.split_settings,
+        settings.validate_settings,
+        settings.seed,
+    )
 
 
 def train(options: argparse.Namespace) -> None:

@@ -228,7 +228,14 @@ def _prepare(
 ) -> tuple[Shard, ...]:
     """Validate the list, cache what is not cached yet, and split."""
     datafile = required_datafile(settings, source)
-    validate(settings, datafile, layout.catalogue, layout.validation_page, processes)
+    validate(
+        datafile,
+        layout,
+        settings.data_settings,
+        settings.validate_settings,
+        settings.preprocess_settings,
+        processes,
+    )
     size = settings.preprocess_settings.shard_size
     shards = plan_shards(read_filelist(datafile), size)
     keys = dict(zip(shards, _keys(settings, shards), strict=True))
@@ -246,17 +253,26 @@ def _prepare(
     else:
         for shard in waiting:
             _preprocess(settings, layout, shard, keys[shard])
-    contents = [layout.contents(s.name) for s in shards]
-    split(settings, datafile, contents, layout.split)
+    split(
+        datafile,
+        RunFiles(layout.results, tuple(shard.name for shard in shards)),
+        settings.split_settings,
+        settings.validate_settings,
+        settings.seed,
+    )
     return shards
 
 
 def _preprocess(settings: Settings, layout: RunFiles, shard: Shard, key: str) -> None:
     from astromorph.preprocessing.preprocess import preprocess
 
-    tensors, contents = layout.tensors(shard.name), layout.contents(shard.name)
-    rows = (shard.start, shard.stop)
-    preprocess(settings, str(settings.datafile), rows, tensors, contents)
+    preprocess(
+        str(settings.datafile),
+        shard,
+        layout,
+        settings.data_settings,
+        settings.preprocess_settings,
+    )
     with atomic_write(_key_file(layout, shard)) as temporary:
         temporary.write_text(json.dumps({"made_from": key}), encoding="utf-8")
 

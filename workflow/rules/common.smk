@@ -117,7 +117,7 @@ def native_side():
         return resources.NATIVE
     from astromorph.preprocessing import list_wide
 
-    return list_wide.native_side(SETTINGS, DATAFILE) or resources.NATIVE
+    return list_wide.native_side(DATAFILE, SETTINGS.data_settings) or resources.NATIVE
 
 
 def asked(step, cores=1):
