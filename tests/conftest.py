@@ -11,7 +11,6 @@ from astromorph.settings.sections import Settings
 from astromorph.sky.simulate import simulate
 
 ROOT = Path(__file__).parents[1]
-SHARED = ROOT.parent / "shared" / "data"
 
 
 @pytest.fixture(scope="session")
@@ -39,8 +38,9 @@ def prepared(sky, settings, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def odd_fits() -> Path:
-    """Real FITS files with every oddity, where they are at hand."""
-    folder = SHARED / "odd-fits"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is not on this machine")
-    return folder
+    """Real FITS files with every oddity, from `shared/data` in a folder further up."""
+    for parent in ROOT.parents:
+        folder = parent / "shared" / "data" / "odd-fits"
+        if folder.is_dir():
+            return folder
+    pytest.skip("shared/data/odd-fits is not beside the repository")
