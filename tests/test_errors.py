@@ -290,7 +290,8 @@ def test_errors_of_the_program_are_not_explained_away():
 
 def test_an_error_about_another_file_keeps_its_name(tmp_path):
     """What is read while something is written is not blamed on the latter."""
-    with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "out" / "a"):
+    absent = pytest.raises(FileNotFoundError, match="absent")
+    with absent, atomic_write(tmp_path / "out" / "a"):
         (tmp_path / "absent").read_text()
     broken = pytest.raises(WriteError, match="b: cannot be written")
     with broken, atomic_folder(tmp_path / "out" / "b"):

@@ -4,13 +4,15 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture(scope="session")
 def unusual_fits() -> Path:
-    """A folder of FITS files from archives with unusual properties, if it exists."""
-    folder = ROOT.parent / "shared" / "data" / "odd-fits"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is not on this machine")
-    return folder
+    """A folder of FITS files from archives with unusual properties, if it exists.
+
+    It is looked for in `shared/data` beside the repository and further up.
+    """
+    for parent in Path(__file__).parents[3:]:
+        folder = parent / "shared" / "data" / "odd-fits"
+        if folder.is_dir():
+            return folder
+    pytest.skip("shared/data/odd-fits is not beside the repository")

@@ -102,9 +102,11 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(tmp_path, cap
 def test_a_finished_training_is_not_done_again(tmp_path):
     """Its end is there; other settings or data have another folder."""
     whole = trained(Checkpoints(tmp_path, "a", 3, 0))
-    steps = whole.step
-    again = trained(Checkpoints(tmp_path, "a", 3, 0))
-    assert again.step == steps
+    again, steps = trainer(), []
+    assert Checkpoints(tmp_path, "a", 3, 0).restore(again)
+    again.train_model(images(), None, 3, 8, resume=True, after_step=steps.append)
+    assert steps == []
+    assert again.step == whole.step
     assert again.history == whole.history
     assert not Checkpoints(tmp_path, "b", 3, 0).restore(trainer())
 
@@ -307,5 +309,8 @@ def test_checkpoints_that_are_pickles_are_not_read(tmp_path, caplog):
     torch.save({"trainer": AstroMorphologyModel(1)}, folder / "step-000000001.pt")
     assert not Checkpoints(tmp_path, "a", 3, 0).restore(trainer())
     assert "could run any program" in caplog.text
-    with pytest.raises(AstromorphError):
-        raise Interrupted("so that it ends the command line with a message")
+
+
+def test_an_interruption_ends_the_command_line_with_a_message():
+    """It is an error of the package, which has no traceback there."""
+    assert issubclass(Interrupted, AstromorphError)

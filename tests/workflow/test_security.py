@@ -237,7 +237,9 @@ def test_every_tsv_has_a_line_per_row(hostile):
     with open(folder / "results/export/embeddings.csv", newline="") as table:
         images = sum(1 for _ in csv.reader(table)) - 1
     assert images >= 30
-    for path in (folder / "results/export").rglob("*.tsv"):
+    tables = sorted((folder / "results/export").rglob("*.tsv"))
+    assert {"metadata.tsv", "tensors.tsv"} <= {path.name for path in tables}
+    for path in tables:
         lines = path.read_text(encoding="utf-8").splitlines()
         assert {line.count("\t") for line in lines} == {lines[0].count("\t")}, path
         assert len(lines) - (path.name == "metadata.tsv") == images
@@ -305,6 +307,7 @@ def test_every_log_has_lines_that_begin_with_the_time(hostile):
 def test_names_of_results_are_ours(hostile):
     """No file of the results is named by what the list says."""
     folder, _ = hostile
+    assert (folder / "results" / "catalogue.csv").exists()
     for path in (folder / "results").rglob("*"):
         assert re.fullmatch(r"[\w.+-]+", path.name), path
 
