@@ -81,11 +81,10 @@ def train(
     nodes = settings.training_settings.nodes
     if devices * nodes > 1 and not distributed.is_started():
         part = canonical_json(part_of(settings, "train"))
-        named = {"--settings": part, "--split": split, "--history": history,
-                 "--trained-network-name": model, "--log-dir": log_dir,
+        named = {"--settings": part, "--results": Path(history).parents[1],
+                 "--shards": len(tensors), "--trained-network-name": model,
                  "--threads": threads}  # fmt: skip
         arguments = [str(word) for pair in named.items() for word in pair]
-        arguments += ["--tensors", *map(str, tensors)]
         distributed.launch(["astromorph", "train", *arguments], devices, nodes)
         return
     if threads:
