@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from astromorph.artefacts.model_file import MODEL_FORMAT
+from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.tensor_shard import load_values
 from astromorph.byol.byol import BYOL
 from astromorph.catalogue.split import split
@@ -184,8 +185,9 @@ def test_with_a_constant_pace_more_or_fewer_epochs_share_checkpoints(tmp_path):
 def run(prepared, sky, settings, tmp_path):
     """What starts a training of the command line in a folder of its own."""
     tensors = [str(prepared / f"0000{k}.pt") for k in range(2)]
-    tables = [prepared / f"0000{k}.csv" for k in range(2)]
-    split(settings, sky, tables, tmp_path / "split.csv")
+    (tmp_path / "tensors").symlink_to(prepared)
+    files = RunFiles.of_run(tmp_path, shards=2)
+    split(sky, files, settings.split_settings, settings.validate_settings, 0)
 
     def start(folder: str, **changes) -> subprocess.Popen[str]:
         place = tmp_path / folder
