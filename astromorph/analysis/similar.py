@@ -144,7 +144,9 @@ def _reference(
     if settings.preprocess_settings.stretch_scope == "image":
         return ListReference(channels)
     if datafile:
-        return find_reference(settings, datafile)
+        return find_reference(
+            datafile, settings.data_settings, settings.preprocess_settings
+        )
     if len(paths) > 1:
         raise AstromorphError(
             "all images of this run have one brightness scale, which is found from its "
@@ -152,7 +154,9 @@ def _reference(
         )
     rows = islice(artefacts.read_csv(run.catalogue), HEAD_ROWS)
     head = [Entry(row["image_id"], row["path"], row["path"]) for row in rows]
-    return make_reference(settings, head, run.catalogue)
+    return make_reference(
+        head, run.catalogue, settings.data_settings, settings.preprocess_settings
+    )
 
 
 def _prepared(

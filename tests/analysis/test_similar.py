@@ -21,6 +21,7 @@ from astromorph.cli import main as cli
 from astromorph.cli.pipeline import RunFiles, finished_run
 from astromorph.embedding.infer import infer
 from astromorph.errors import AstromorphError
+from astromorph.filelist.shards import Shard
 from astromorph.preprocessing.preprocess import preprocess
 from astromorph.settings.loading import parse
 from astromorph.settings.steps import part_of
@@ -39,12 +40,16 @@ def make(folder, changes, channels=1, listed=simulate):
     settings = parse(SETTINGS | changes, "test")
     datafile = listed(folder / "fits", 70, seed=4)
     layout = RunFiles(folder / "results")
-    validate(settings, datafile, layout.catalogue, layout.validation_page)
+    data, preprocessing = settings.data_settings, settings.preprocess_settings
+    validate(datafile, layout, data, settings.validate_settings, preprocessing)
     shards = {"00000": (0, 40), "00001": (40, 70)}
     for name, rows in shards.items():
-        outputs = layout.tensors(name), layout.contents(name)
-        preprocess(settings, datafile, rows, *outputs)
-    split(settings, datafile, [layout.contents(n) for n in shards], layout.split)
+        preprocess(datafile, Shard(name, *rows), layout, data, preprocessing)
+    layout = RunFiles.of_run(folder / "results", shards=2)
+    split(
+        datafile, layout, settings.split_settings, settings.validate_settings,
+        settings.seed,
+    )  # fmt: skip
     byol = seeded_byol(settings, channels)
     load_start_weights(byol, settings)
     told = part_of(settings, "train")
@@ -187,7 +192,8 @@ def test_images_of_any_form_find_themselves(tmp_path, changes, channels, listed)
     )
     assert asked[0] in rows[0]["path"]
     assert float(rows[0]["distance"]) < 1e-3 < float(rows[1]["distance"])
-    assert (tmp_path / "strip.png").stat().st_size > 0
+    with Image.open(tmp_path / "strip.png") as strip:
+        assert strip.width > 2 * strip.height  # the images beside each other
 
 
 def test_what_cannot_be_answered_has_a_reason(folder, tmp_path):

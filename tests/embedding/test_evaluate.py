@@ -8,6 +8,7 @@ import torch
 
 from astromorph.artefacts.embeddings import Embeddings, write_embeddings
 from astromorph.artefacts.model_file import ModelFile, save_model
+from astromorph.artefacts.run_files import RunFiles
 from astromorph.byol.build import initial_byol, load_model, seeded_byol
 from astromorph.catalogue.split import split
 from astromorph.embedding.evaluate import (
@@ -31,8 +32,9 @@ def run(prepared, sky, settings, tmp_path_factory):
     """A model (that was not trained), its embeddings, and what evaluates them."""
     folder = tmp_path_factory.mktemp("evaluate")
     tensors = [prepared / f"0000{k}.pt" for k in range(2)]
-    tables = [path.with_suffix(".csv") for path in tensors]
-    split(settings, sky, tables, folder / "split.csv")
+    (folder / "tensors").symlink_to(prepared)
+    files = RunFiles.of_run(folder, shards=2)
+    split(sky, files, settings.split_settings, settings.validate_settings, 0)
     chosen = parse(NETWORK, "test")
     byol = seeded_byol(chosen, 1)
     file = ModelFile(byol.state_dict(), part_of(chosen, "train"), 1, "{}", "0")
