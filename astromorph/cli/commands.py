@@ -8,8 +8,10 @@ import json
 import logging
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from astromorph.artefacts.run_files import RunFiles
 from astromorph.errors import AstromorphError
 from astromorph.settings.loading import load, parse, required_datafile
 from astromorph.settings.sections import Settings
@@ -89,9 +91,10 @@ def infer(options: argparse.Namespace) -> None:
     from astromorph.embedding.infer import infer
 
     _require(options, "trained_network_name", "output")
-    infer(
-        settings, options.trained_network_name, options.tensors, options.output, cores
-    )
+    output = Path(options.output)
+    model = Path(options.trained_network_name)
+    files = RunFiles(output.parents[1], (output.stem,), model)
+    infer(files, output.stem, settings.inference_settings, cores)
 
 
 def old_training(options: argparse.Namespace) -> None:
@@ -159,11 +162,15 @@ def evaluate(options: argparse.Namespace) -> None:
 
     settings = _settings(options)
     _require(options, "trained_network_name")
+    shards = tuple(Path(path).stem for path in options.embeddings)
+    model = Path(options.trained_network_name)
+    files = RunFiles(Path(options.output).parent, shards, model)
     evaluate(
-        settings, options.trained_network_name, options.tensors, options.embeddings,
-        (options.catalogue, options.split), options.output, options.page,
+        files,
+        settings.inference_settings,
+        settings.evaluation_settings,
         _cores(settings, options),
-    )  # fmt: skip
+    )
 
 
 def analyse(options: argparse.Namespace) -> None:
@@ -171,10 +178,10 @@ def analyse(options: argparse.Namespace) -> None:
     from astromorph.analysis.analyse import analyse
 
     settings = _settings(options)
-    analyse(
-        settings, options.catalogue, options.split, options.embeddings, options.output,
-        options.summary, options.page, _cores(settings, options),
-    )  # fmt: skip
+    shards = tuple(Path(path).stem for path in options.embeddings)
+    files = RunFiles(Path(options.output).parent, shards)
+    cores = _cores(settings, options)
+    analyse(files, settings.analysis_settings, settings.seed, cores)
 
 
 def similar(options: argparse.Namespace) -> None:
@@ -182,9 +189,9 @@ def similar(options: argparse.Namespace) -> None:
     from astromorph.analysis.similar import similar
     from astromorph.cli.pipeline import finished_run
 
-    run = finished_run(options.results, options.trained_network_name)
+    files = finished_run(options.results, options.trained_network_name)
     rows = similar(
-        run, options.to, options.top, options.output, options.table, options.datafile
+        files, options.to, options.top, options.output, options.table, options.datafile
     )
     for line in _aligned(rows):
         print(line)

@@ -9,9 +9,9 @@ import json
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.table_rows import Inputs
@@ -27,9 +27,6 @@ from astromorph.provenance import canonical_json, code_digest, digest
 from astromorph.settings.loading import required_datafile
 from astromorph.settings.sections import Settings
 from astromorph.settings.steps import needs_head, part_of
-
-if TYPE_CHECKING:
-    from astromorph.analysis.similar import Run
 
 LOG = logging.getLogger(__name__)
 
@@ -104,29 +101,13 @@ def run_infer(
     shards = _prepare(settings, layout, source, processes)
     tensors = [layout.tensors(s.name) for s in shards]
     embeddings = [layout.embeddings(s.name) for s in shards]
-    for shard, output in zip(tensors, embeddings, strict=True):
-        infer(settings, model, shard, output, processes)
-    if settings.evaluation_settings.images:
-        evaluate(
-            settings,
-            model,
-            tensors,
-            embeddings,
-            (layout.catalogue, layout.split),
-            layout.evaluation,
-            layout.evaluation.with_suffix(".html"),
-            processes,
-        )
-    analyse(
-        settings,
-        layout.catalogue,
-        layout.split,
-        embeddings,
-        layout.analysis,
-        layout.analysis.with_suffix(".json"),
-        layout.analysis.with_suffix(".html"),
-        processes,
-    )
+    inference, evaluation = settings.inference_settings, settings.evaluation_settings
+    files = RunFiles(Path(results), tuple(s.name for s in shards), model)
+    for name in files.shards:
+        infer(files, name, inference, processes)
+    if evaluation.images:
+        evaluate(files, inference, evaluation, processes)
+    analyse(files, settings.analysis_settings, settings.seed, processes)
     inputs = Inputs(layout.catalogue, layout.split, tuple(embeddings), layout.analysis)
     _tables(settings, layout, inputs)
     _pages(settings, layout, inputs, tensors, model, shards[-1].stop)
@@ -185,7 +166,7 @@ def _pages(
     write_settings_page(settings, model, layout.settings_page)
 
 
-def finished_run(results: str | Path, model: str | None = None) -> "Run":
+def finished_run(results: str | Path, model: str | None = None) -> RunFiles:
     """The files of a run that has an analysis.
 
     Parameters
@@ -200,27 +181,15 @@ def finished_run(results: str | Path, model: str | None = None) -> "Run":
     AstromorphError
         The run is not there, or not finished.
     """
-    from astromorph.analysis.similar import Run
-
-    layout = RunFiles(Path(results))
-    summary = layout.analysis.with_suffix(".json")
-    for path in (layout.catalogue, layout.split, layout.analysis, summary):
+    files = RunFiles(Path(results), named_model=Path(model) if model else None)
+    for path in (files.catalogue, files.split, files.analysis, files.analysis_summary):
         if not path.exists():
             raise AstromorphError(
                 f"{path}: no such file; name the folder of a finished run with "
                 "--results, or run `snakemake` or `astromorph infer` first"
             )
-    fates = read_csv(layout.split, SPLIT_COLUMNS)
-    shards = dict.fromkeys(fate["shard"] for fate in fates)
-    return Run(
-        layout.catalogue,
-        layout.split,
-        Path(model or layout.own_model),
-        layout.analysis,
-        summary,
-        tuple(layout.tensors(shard) for shard in shards),
-        tuple(layout.embeddings(shard) for shard in shards),
-    )
+    assignments = read_csv(files.split, SPLIT_COLUMNS)
+    return replace(files, shards=tuple(dict.fromkeys(a["shard"] for a in assignments)))
 
 
 def _prepare(
