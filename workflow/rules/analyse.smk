@@ -11,7 +11,7 @@ rule analyse:
             "results/analysis.html",
             caption="../report/analysis.rst",
             category="Analysis",
-            labels={"item": "Clusters, near-duplicates, outliers"},
+            labels={"item": "Clusters, duplicates and outliers"},
         ),
     log:
         "results/logs/analyse/analyse.log",

@@ -12,7 +12,7 @@ rule evaluate:
             "results/evaluation.html",
             caption="../report/evaluation.rst",
             category="Evaluation",
-            labels={"item": "How good the embedding is"},
+            labels={"item": "Embedding quality"},
         ),
     log:
         "results/logs/evaluate/evaluate.log",
