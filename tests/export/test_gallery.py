@@ -21,7 +21,6 @@ from astromorph.artefacts.tensor_shard import save_values
 from astromorph.catalogue.validate import validate
 from astromorph.errors import AstromorphError
 from astromorph.export.gallery import contact_sheet
-from astromorph.export.gallery.choice import MAX_CLUSTERS, Frame, Sheet, choose_sheets
 from astromorph.export.gallery.contact_sheet import (
     BAD,
     EMPTY,
@@ -33,15 +32,16 @@ from astromorph.export.gallery.contact_sheet import (
     printable,
     shorten_to_width,
 )
-from astromorph.export.gallery.fits_pictures import (
+from astromorph.export.gallery.gallery import export_gallery
+from astromorph.export.gallery.network_pictures import augmented_views, find_images
+from astromorph.export.gallery.pictures import (
     Picture,
     apply_stretch,
     fit_into_frame,
     picture_from_fits,
 )
-from astromorph.export.gallery.gallery import export_gallery
-from astromorph.export.gallery.network_pictures import augmented_views, find_images
 from astromorph.export.gallery.scale_bars import choose_scale_bar, prepared_pixel_scale
+from astromorph.export.gallery.sheets import MAX_CLUSTERS, Frame, Sheet, choose_sheets
 from astromorph.filelist.entries import read_filelist
 from astromorph.fits.image import read_image
 from astromorph.fits.pixels import Image

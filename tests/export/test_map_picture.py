@@ -16,7 +16,6 @@ from astromorph.artefacts.analysis_file import (
 from astromorph.artefacts.tables import CATALOGUE_COLUMNS
 from astromorph.errors import AstromorphError
 from astromorph.export.gallery.contact_sheet import TITLE
-from astromorph.export.gallery.fits_pictures import Picture
 from astromorph.export.gallery.map_contents import MAX_CLASSES, choose_maps
 from astromorph.export.gallery.map_picture import (
     FIELD,
@@ -27,6 +26,7 @@ from astromorph.export.gallery.map_picture import (
     marker_stamp,
     place_pictures,
 )
+from astromorph.export.gallery.pictures import Picture
 from astromorph.pages.palette import MARKERS
 
 

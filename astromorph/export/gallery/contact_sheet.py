@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from astromorph.artefacts.analysis_file import ODD, REPRESENTATIVE
 from astromorph.atomic import atomic_write
-from astromorph.export.gallery.choice import Sheet
-from astromorph.export.gallery.fits_pictures import Picture
+from astromorph.export.gallery.pictures import Picture
 from astromorph.export.gallery.scale_bars import choose_scale_bar
+from astromorph.export.gallery.sheets import Sheet
 
 SIDE, GAP, LINES, TITLE = 160, 12, 38, 40  # pixels
 DPI = 100

@@ -15,19 +15,7 @@ from astromorph.artefacts.model_file import read_model_file
 from astromorph.artefacts.tables import CATALOGUE_COLUMNS, GALLERY_COLUMNS
 from astromorph.atomic import atomic_folder
 from astromorph.errors import AstromorphError
-from astromorph.export.gallery.choice import (
-    MAX_CLUSTERS,
-    Frame,
-    Sheet,
-    choose_sheets,
-    random_key,
-)
 from astromorph.export.gallery.contact_sheet import SIDE, draw_sheet
-from astromorph.export.gallery.fits_pictures import (
-    Picture,
-    fit_into_frame,
-    picture_from_fits,
-)
 from astromorph.export.gallery.map_contents import choose_maps
 from astromorph.export.gallery.map_picture import draw_map
 from astromorph.export.gallery.network_pictures import (
@@ -35,7 +23,19 @@ from astromorph.export.gallery.network_pictures import (
     augmented_views,
     find_images,
 )
+from astromorph.export.gallery.pictures import (
+    Picture,
+    fit_into_frame,
+    picture_from_fits,
+)
 from astromorph.export.gallery.scale_bars import prepared_pixel_scale
+from astromorph.export.gallery.sheets import (
+    MAX_CLUSTERS,
+    Frame,
+    Sheet,
+    choose_sheets,
+    random_key,
+)
 from astromorph.filelist.entries import read_filelist
 from astromorph.pages.html import write_page
 from astromorph.progress import track

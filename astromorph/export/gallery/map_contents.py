@@ -20,7 +20,7 @@ from astromorph.artefacts.analysis_file import (
 )
 from astromorph.artefacts.tables import CATALOGUE_COLUMNS
 from astromorph.errors import AstromorphError
-from astromorph.export.gallery.choice import MAX_CLUSTERS, NO_CLUSTER, Frame, Sheet
+from astromorph.export.gallery.sheets import MAX_CLUSTERS, NO_CLUSTER, Frame, Sheet
 from astromorph.pages.palette import COLOURS, MARKERS
 
 MAX_CLASSES = len(COLOURS) * len(MARKERS)

@@ -21,7 +21,6 @@ from astromorph.export.gallery.contact_sheet import (
     TextWriter,
     paint_picture,
 )
-from astromorph.export.gallery.fits_pictures import Picture
 from astromorph.export.gallery.map_contents import (
     MAX_CLASSES,
     NONE,
@@ -29,6 +28,7 @@ from astromorph.export.gallery.map_contents import (
     MapExample,
     MapSheet,
 )
+from astromorph.export.gallery.pictures import Picture
 from astromorph.pages.palette import (
     COLOURS,
     MARKERS,
