@@ -27,6 +27,7 @@ import numpy as np
 
 from astromorph.artefacts import tables as artefacts
 from astromorph.artefacts.embeddings import Embeddings, write_embeddings
+from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.table_rows import Inputs
 from astromorph.artefacts.tables import CATALOGUE_COLUMNS, SPLIT_COLUMNS
 from astromorph.artefacts.tensor_file import SHARD_FORMAT, SHARD_VERSION, save_tensors
@@ -208,11 +209,16 @@ def step_map_files(folder: Path, cores: int) -> None:
 def step_gallery(folder: Path, cores: int) -> None:
     from astromorph.export.gallery.gallery import export_gallery
 
+    shards = tuple(path.stem for path in tensors_of(folder))
+    settings = Settings()
     export_gallery(
-        Settings(), folder / "none.csv", folder / "catalogue.csv",
-        folder / "analysis.parquet", tensors_of(folder), folder / "model.pt",
-        folder / "export" / "gallery",
-    )  # fmt: skip
+        RunFiles(folder, shards, folder / "model.pt"),
+        folder / "none.csv",
+        settings.data_settings,
+        settings.export_settings,
+        settings.evaluation_settings.label,
+        settings.seed,
+    )
 
 
 # In the order of a run: later ones read what earlier ones wrote.

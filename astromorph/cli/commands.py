@@ -8,8 +8,10 @@ import json
 import logging
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from astromorph.artefacts.run_files import RunFiles
 from astromorph.errors import AstromorphError
 from astromorph.settings.loading import load, parse, required_datafile
 from astromorph.settings.sections import Settings
@@ -258,18 +260,26 @@ def export_gallery(options: argparse.Namespace) -> None:
 
     settings = _settings(options)
     _require(options, "trained_network_name")
+    files = RunFiles(
+        Path(options.catalogue).parent,
+        tuple(Path(path).stem for path in options.tensors),
+        Path(options.trained_network_name),
+    )
     export_gallery(
-        settings, required_datafile(settings, _source(options)), options.catalogue,
-        options.analysis, options.tensors, options.trained_network_name,
-        options.output,
-    )  # fmt: skip
+        files,
+        required_datafile(settings, _source(options)),
+        settings.data_settings,
+        settings.export_settings,
+        settings.evaluation_settings.label,
+        settings.seed,
+    )
 
 
 def report_history(options: argparse.Namespace) -> None:
     """Draw the losses."""
     from astromorph.export.history_figure import plot_history
 
-    plot_history(options.history, options.output)
+    plot_history(RunFiles(Path(options.history).parents[1]))
 
 
 def report_settings(options: argparse.Namespace) -> None:
@@ -277,9 +287,9 @@ def report_settings(options: argparse.Namespace) -> None:
     from astromorph.export.settings_page import write_settings_page
 
     _require(options, "trained_network_name")
-    write_settings_page(
-        _settings(options), options.trained_network_name, options.output
-    )
+    model = Path(options.trained_network_name)
+    files = RunFiles(Path(options.output).parents[1], named_model=model)
+    write_settings_page(files, _settings(options))
 
 
 def export_map(options: argparse.Namespace) -> None:

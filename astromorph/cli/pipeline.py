@@ -72,7 +72,7 @@ def run_train(
         layout.scalars,
         processes,
     )
-    plot_history(layout.history, layout.history_figure)
+    plot_history(layout)
     return model
 
 
@@ -165,6 +165,7 @@ def _pages(
     from astromorph.export.settings_page import write_settings_page
     from astromorph.export.tensorboard import export_tensorboard
 
+    files = RunFiles(layout.results, tuple(path.stem for path in tensors), model)
     export_tensorboard(settings, inputs, tensors, layout.projector)
     tables = (inputs.catalogue, inputs.split, inputs.analysis)
     if settings.export_settings.map:
@@ -174,15 +175,14 @@ def _pages(
         export_map(settings, *tables, tensors, layout.map, pictures, verdict)
     if settings.export_settings.gallery:
         export_gallery(
-            settings,
+            files,
             str(settings.datafile),
-            inputs.catalogue,
-            inputs.analysis,
-            tensors,
-            model,
-            layout.gallery,
+            settings.data_settings,
+            settings.export_settings,
+            settings.evaluation_settings.label,
+            settings.seed,
         )
-    write_settings_page(settings, model, layout.settings_page)
+    write_settings_page(files, settings)
 
 
 def finished_run(results: str | Path, model: str | None = None) -> "Run":

@@ -1,14 +1,14 @@
-"""Which images stand on which contact sheet, from what the analysis says of them.
+"""Which images each contact sheet shows, chosen from the analysis.
 
-The analysis is read twice, some ten thousand rows at a time; what is kept depends on
-the number of sheets and of images on them, not on that of all images.
+The analysis is read in parts, at most twice. Memory depends on the number of sheets and
+of images on a sheet, not on the number of all images.
 """
 
 import hashlib
 import heapq
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,28 +19,28 @@ from astromorph.artefacts.analysis_file import (
     read_analysis_parts,
 )
 
-MAX_CLUSTERS = 24  # sheets of clusters; those of the largest
-MAX_PAGES = 4  # sheets of neighbours
-MIN_COLUMNS, MIN_ROW = 3, 4
-NEAREST_SHARE = 3  # a third of a cluster's sheet shows its middle
+MAX_CLUSTERS = 24  # clusters with a sheet of their own, the largest ones
+MAX_NEIGHBOUR_SHEETS = 4
+MIN_COLUMNS, MIN_NEIGHBOUR_COLUMNS = 3, 4
+REPRESENTATIVE_SHARE = 3  # a third of a cluster's sheet is near its representative
 NO_CLUSTER = -1
 PAIR, TRIPLE = 2, 3
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One place on a sheet.
+    """One position on a sheet.
 
     Attributes
     ----------
     image_id : str
-        Which image.
+        The image; empty for an empty position.
     note : str
-        What is said of it, a few words.
+        A few words below the picture.
     mark : str
-        "representative", "odd", or nothing.
+        "representative", "odd" or empty.
     view : int
-        0 is the image itself, 1 and 2 are views that training makes of it.
+        0 for the image itself, 1 and 2 for augmented views of it.
     """
 
     image_id: str
@@ -56,17 +56,18 @@ class Sheet:
     Attributes
     ----------
     name : str
-        Of its file, without the suffix.
+        Name of its file, without suffix.
     kind : str
-        ``clusters``, ``outliers``, ``neighbours``, ``duplicates`` or ``views``.
+        ``clusters``, ``outliers``, ``neighbours``, ``duplicates``, ``views`` or
+        ``map``.
     title : str
-        What stands on top.
+        Text above the frames.
     columns : int
         Frames in a row.
     frames : tuple of Frame
         Row by row.
-    group : int
-        How many frames belong together, side by side.
+    group_size : int
+        Number of adjacent frames that belong together.
     """
 
     name: str
@@ -74,248 +75,308 @@ class Sheet:
     title: str
     columns: int
     frames: tuple[Frame, ...]
-    group: int = 1
+    group_size: int = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
-    """What is kept of one image of the analysis."""
+class Candidate:
+    """What the sheets need to know of one image of the analysis."""
 
     image_id: str
     cluster: int
     role: str
-    score: float
-    rank: int
+    outlier_score: float
+    outlier_rank: int
     neighbours: tuple[tuple[str, float], ...]
 
 
-# What is kept in a heap: a number turned around, the id to break ties, the image.
-Ranked = tuple[int, str, Member]
-
-
-def choose_sheets(analysis: str | Path, number: int, seed: int) -> list[Sheet]:
-    """Say which images stand on which sheet.
+def choose_sheets(
+    analysis: str | Path, images_per_sheet: int, seed: int
+) -> list[Sheet]:
+    """Choose the images of all contact sheets.
 
     Parameters
     ----------
     analysis : path
-        What `analyse` wrote.
-    number : int
-        Images on a sheet.
+        File written by `analyse`.
+    images_per_sheet : int
+        Maximum number of frames on a sheet.
     seed : int
-        Of what is drawn by lot.
+        Seed of the random choices.
 
     Returns
     -------
     list of Sheet
-        A sheet for each of the `MAX_CLUSTERS` largest clusters and one for what is
-        in none; outliers; neighbours of examples, on at most `MAX_PAGES`;
-        near-duplicates; views. A sheet with nothing to show is left out.
+        A sheet for each of the `MAX_CLUSTERS` largest clusters and one for images in
+        no cluster; outliers; neighbours of examples, on at most
+        `MAX_NEIGHBOUR_SHEETS`; near-duplicates; augmented views. Sheets without a
+        frame are left out.
 
     Raises
     ------
     AstromorphError
-        There is no analysis in the file, or no image in it.
+        The file is missing or is not an analysis.
     """
-    found = _Found(number, seed)
+    candidates = _Candidates(images_per_sheet, seed)
     for part in read_analysis_parts(analysis):
-        found.take(part)
+        candidates.add(part)
     near = {
         image_id
-        for member in found.roles[REPRESENTATIVE].values()
-        for image_id, _ in member.neighbours
+        for candidate in candidates.representatives.values()
+        for image_id, _ in candidate.neighbours
     }
-    clusters = _clusters_of(near, analysis) if near else {}
-    sheets = [
-        _cluster_sheet(cluster, found, clusters)
-        for cluster in sorted(found.sizes, key=lambda c: (c == NO_CLUSTER, c))
+    clusters = _find_clusters(near, analysis) if near else {}
+    cluster_sheets = [
+        _cluster_sheet(cluster, candidates, clusters)
+        for cluster in sorted(candidates.sizes, key=lambda c: (c == NO_CLUSTER, c))
         if cluster < MAX_CLUSTERS
     ]
-    return [
-        sheet
-        for sheet in (
-            *sheets,
-            _outlier_sheet(found),
-            *_neighbour_sheets(found),
-            _duplicate_sheet(found),
-            _view_sheet(found),
-        )
-        if sheet.frames
-    ]
-
-
-def count_columns(number: int) -> int:
-    """Frames in a row: a sheet is about half as wide again as high."""
-    return max(MIN_COLUMNS, math.ceil(math.sqrt(1.5 * number)))
-
-
-@dataclass
-class _Found:
-    """What is kept while the analysis passes by."""
-
-    number: int
-    seed: int
-    total: int = 0
-    sizes: Counter[int] = field(default_factory=Counter)
-    roles: dict[str, dict[int, Member]] = field(
-        default_factory=lambda: {REPRESENTATIVE: {}, ODD: {}}
+    sheets = (
+        *cluster_sheets,
+        _outlier_sheet(candidates),
+        *_neighbour_sheets(candidates),
+        _duplicate_sheet(candidates),
+        _view_sheet(candidates),
     )
-    drawn: dict[int, list[Ranked]] = field(default_factory=dict)
-    examples: list[Ranked] = field(default_factory=list)
-    outliers: list[Ranked] = field(default_factory=list)
-    pairs: dict[tuple[str, str], float] = field(default_factory=dict)
-
-    def take(self, part: Analysis) -> None:
-        """Keep what the sheets need of some rows."""
-        for k, image_id in enumerate(part.image_ids):
-            cluster, rank = int(part.cluster[k]), int(part.outlier_rank[k])
-            member = Member(
-                image_id,
-                cluster,
-                part.roles[k],
-                float(part.outlier_score[k]),
-                rank,
-                tuple(
-                    zip(part.neighbours[k], part.distances[k].tolist(), strict=False)
-                ),
-            )
-            drawn = random_key(self.seed, image_id)
-            self.total += 1
-            self.sizes[cluster] += 1
-            if cluster < MAX_CLUSTERS:
-                if member.role in self.roles:
-                    self.roles[member.role][cluster] = member
-                _keep(self.drawn.setdefault(cluster, []), drawn, member, self.number)
-            _keep(self.examples, drawn, member, self.number)
-            _keep(self.outliers, rank, member, self.number)
-            self._keep_pairs(member, part.duplicates[k])
-
-    def members(self, cluster: int) -> list[str]:
-        """Ids of a cluster's images in the order of the lot, the first ones only."""
-        return [m.image_id for m in _smallest(self.drawn.get(cluster, []))]
-
-    def _keep_pairs(self, member: Member, duplicates: Sequence[str]) -> None:
-        apart = dict(member.neighbours)
-        for other in duplicates:
-            first, second = sorted((member.image_id, other))
-            if first != second:
-                known = self.pairs.get((first, second), math.inf)
-                self.pairs[first, second] = min(known, apart.get(other, math.inf))
-        if len(self.pairs) > 4 * self.number:
-            self.pairs = dict(self.nearest_pairs(2 * self.number))
-
-    def nearest_pairs(self, number: int) -> list[tuple[tuple[str, str], float]]:
-        """The pairs that are most alike, each with its distance."""
-        return heapq.nsmallest(number, self.pairs.items(), key=lambda p: (p[1], p[0]))
+    return [sheet for sheet in sheets if sheet.frames]
 
 
 def random_key(seed: int, image_id: str) -> int:
-    """A number by which an image is drawn; other images do not change it."""
-    found = hashlib.blake2b(f"{seed}\0{image_id}".encode(), digest_size=8).digest()
-    return int.from_bytes(found, "big")
+    """A random number of an image; random choices take the images with the smallest.
+
+    It depends on the seed and the id alone, so that adding images to the list changes
+    few choices.
+    """
+    key = hashlib.blake2b(f"{seed}\0{image_id}".encode(), digest_size=8).digest()
+    return int.from_bytes(key, "big")
 
 
-def _keep(heap: list[Ranked], number: int, member: Member, most: int) -> None:
-    """Keep the images with the smallest numbers; the largest goes first."""
-    item = (-number, member.image_id, member)
-    if len(heap) < most:
-        heapq.heappush(heap, item)
-    elif item[:2] > heap[0][:2]:
-        heapq.heapreplace(heap, item)
+class _SmallestKeys:
+    """The candidates with the smallest keys, at most a given number of them."""
+
+    def __init__(self, max_size: int) -> None:
+        self._max_size = max_size
+        # A heap with the largest key first, as keys are negated.
+        self._heap: list[tuple[int, str, Candidate]] = []
+
+    def add(self, key: int, candidate: Candidate) -> None:
+        item = (-key, candidate.image_id, candidate)
+        if len(self._heap) < self._max_size:
+            heapq.heappush(self._heap, item)
+        elif item[:2] > self._heap[0][:2]:
+            heapq.heapreplace(self._heap, item)
+
+    def sorted(self) -> list[Candidate]:
+        """The smallest key first; equal keys by id."""
+        items = sorted(self._heap, key=lambda item: (-item[0], item[1]))
+        return [candidate for *_, candidate in items]
 
 
-def _smallest(heap: Iterable[Ranked]) -> list[Member]:
-    return [member for *_, member in sorted(heap, key=lambda i: (-i[0], i[1]))]
+@dataclass
+class _Candidates:
+    """Images that may be on a sheet, collected while the analysis is read."""
+
+    images_per_sheet: int
+    seed: int
+    sizes: Counter[int] = field(default_factory=Counter)
+    representatives: dict[int, Candidate] = field(default_factory=dict)
+    least_typical: dict[int, Candidate] = field(default_factory=dict)
+    cluster_samples: dict[int, _SmallestKeys] = field(default_factory=dict)
+    pairs: dict[tuple[str, str], float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.sample = _SmallestKeys(self.images_per_sheet)
+        self.outliers = _SmallestKeys(self.images_per_sheet)
+
+    def add(self, part: Analysis) -> None:
+        """Update the collections with some rows of the analysis."""
+        for row, image_id in enumerate(part.image_ids):
+            candidate = Candidate(
+                image_id,
+                int(part.cluster[row]),
+                part.roles[row],
+                float(part.outlier_score[row]),
+                int(part.outlier_rank[row]),
+                # Zip ends with the ids: distances are padded to a common length.
+                tuple(
+                    zip(
+                        part.neighbours[row],
+                        part.distances[row].tolist(),
+                        strict=False,
+                    )
+                ),
+            )
+            key = random_key(self.seed, image_id)
+            self.sizes[candidate.cluster] += 1
+            self._add_to_cluster(candidate, key)
+            self.sample.add(key, candidate)
+            self.outliers.add(candidate.outlier_rank, candidate)
+            self._add_pairs(candidate, part.duplicates[row])
+
+    def sample_of_cluster(self, cluster: int) -> list[str]:
+        """Ids of images of a cluster chosen at random."""
+        return [c.image_id for c in self.cluster_samples[cluster].sorted()]
+
+    def closest_pairs(self, number: int) -> list[tuple[tuple[str, str], float]]:
+        """Near-duplicates, each pair with its distance, the closest first."""
+        return heapq.nsmallest(number, self.pairs.items(), key=lambda p: (p[1], p[0]))
+
+    def _add_to_cluster(self, candidate: Candidate, key: int) -> None:
+        cluster = candidate.cluster
+        if cluster >= MAX_CLUSTERS:
+            return
+        if candidate.role == REPRESENTATIVE:
+            self.representatives[cluster] = candidate
+        elif candidate.role == ODD:
+            self.least_typical[cluster] = candidate
+        if cluster not in self.cluster_samples:
+            self.cluster_samples[cluster] = _SmallestKeys(self.images_per_sheet)
+        self.cluster_samples[cluster].add(key, candidate)
+
+    def _add_pairs(self, candidate: Candidate, duplicates: Sequence[str]) -> None:
+        """Add near-duplicates; each of a pair may name the other."""
+        distances = dict(candidate.neighbours)
+        for other in duplicates:
+            first, second = sorted((candidate.image_id, other))
+            if first != second:
+                known = self.pairs.get((first, second), math.inf)
+                self.pairs[first, second] = min(known, distances.get(other, math.inf))
+        if len(self.pairs) > 4 * self.images_per_sheet:
+            self.pairs = dict(self.closest_pairs(2 * self.images_per_sheet))
 
 
-def _clusters_of(wanted: set[str], analysis: str | Path) -> dict[str, int]:
+def _find_clusters(image_ids: set[str], analysis: str | Path) -> dict[str, int]:
     """The clusters of some images."""
     return {
         image_id: int(cluster)
         for part in read_analysis_parts(analysis)
         for image_id, cluster in zip(part.image_ids, part.cluster, strict=True)
-        if image_id in wanted
+        if image_id in image_ids
     }
 
 
-def _cluster_sheet(cluster: int, found: _Found, clusters: dict[str, int]) -> Sheet:
-    """The middle of a cluster, some of it by lot, and its odd one."""
-    size, number = found.sizes[cluster], found.number
-    middle = found.roles[REPRESENTATIVE].get(cluster)
-    odd = found.roles[ODD].get(cluster)
-    frames: dict[str, Frame] = {}
-    if middle:
-        frames[middle.image_id] = Frame(middle.image_id, "the middle", REPRESENTATIVE)
-        near = [i for i, _ in middle.neighbours if clusters.get(i) == cluster]
-        for image_id in near[: max(1, number // NEAREST_SHARE) - 1]:
-            frames[image_id] = Frame(image_id, "near the middle")
+def _count_columns(frames: int) -> int:
+    """Columns of a sheet that is about 1.5 times as wide as high."""
+    return max(MIN_COLUMNS, math.ceil(math.sqrt(1.5 * frames)))
+
+
+def _round_up(columns: int, group_size: int) -> int:
+    """Columns for whole groups of frames."""
+    return -(-columns // group_size) * group_size
+
+
+def _cluster_sheet(
+    cluster: int, candidates: _Candidates, clusters: dict[str, int]
+) -> Sheet:
+    """The representative and images near it, a random sample, the least typical."""
+    max_frames = candidates.images_per_sheet
+    frames = _frames_near_representative(
+        candidates.representatives.get(cluster),
+        {i for i in clusters if clusters[i] == cluster},
+        max(1, max_frames // REPRESENTATIVE_SHARE),
+    )
     last = {}
-    if odd and not (middle and odd.image_id == middle.image_id):
+    if odd := candidates.least_typical.get(cluster):
         frames.pop(odd.image_id, None)
-        last[odd.image_id] = Frame(odd.image_id, "the odd one", ODD)
-    for image_id in found.members(cluster):
-        if len(frames) + len(last) >= number:
+        last[odd.image_id] = Frame(odd.image_id, "least typical", ODD)
+    for image_id in candidates.sample_of_cluster(cluster):
+        if len(frames) + len(last) >= max_frames:
             break
         if image_id not in last:
             frames.setdefault(image_id, Frame(image_id))
     shown = tuple(frames.values()) + tuple(last.values())
     name = "cluster_none" if cluster == NO_CLUSTER else f"cluster_{cluster:02d}"
-    what = "In no cluster" if cluster == NO_CLUSTER else f"Cluster {cluster}"
-    title = f"{what}: {len(shown)} of {size} {'image' if size == 1 else 'images'}"
-    return Sheet(name, "clusters", title, count_columns(number), shown)
+    heading = "No cluster" if cluster == NO_CLUSTER else f"Cluster {cluster}"
+    size = candidates.sizes[cluster]
+    title = f"{heading}: {len(shown)} of {size} {'image' if size == 1 else 'images'}"
+    return Sheet(name, "clusters", title, _count_columns(max_frames), shown)
 
 
-def _outlier_sheet(found: _Found) -> Sheet:
+def _frames_near_representative(
+    representative: Candidate | None, members: set[str], max_frames: int
+) -> dict[str, Frame]:
+    """The representative of a cluster and its nearest neighbours in that cluster."""
+    if representative is None:
+        return {}
+    first = representative.image_id
+    frames = {first: Frame(first, "representative", REPRESENTATIVE)}
+    near = [i for i, _ in representative.neighbours if i in members]
+    for image_id in near[: max_frames - 1]:
+        frames[image_id] = Frame(image_id, "near the representative")
+    return frames
+
+
+def _outlier_sheet(candidates: _Candidates) -> Sheet:
+    """Images with the highest outlier scores."""
     frames = tuple(
-        Frame(member.image_id, f"{member.rank}: score {member.score:.3g}")
-        for member in _smallest(found.outliers)
+        Frame(c.image_id, f"{c.outlier_rank}: score {c.outlier_score:.3g}")
+        for c in candidates.outliers.sorted()
     )
-    title = f"Outliers: the first {len(frames)} of {found.total}"
-    return Sheet("outliers", "outliers", title, count_columns(found.number), frames)
+    total = candidates.sizes.total()
+    title = f"Outliers: the {len(frames)} highest scores of {total} images"
+    columns = _count_columns(candidates.images_per_sheet)
+    return Sheet("outliers", "outliers", title, columns, frames)
 
 
-def _neighbour_sheets(found: _Found) -> Iterator[Sheet]:
-    """Rows of an example and what is nearest to it."""
-    width = max(MIN_ROW, count_columns(found.number))
-    rows = max(1, found.number // width)
-    representatives = found.roles[REPRESENTATIVE]
-    examples = [representatives[cluster] for cluster in sorted(representatives)]
-    known = {member.image_id for member in examples}
-    by_lot = [m for m in _smallest(found.examples) if m.image_id not in known]
-    examples += by_lot[: max(0, rows - len(examples))]
-    examples = [m for m in examples if m.neighbours][: rows * MAX_PAGES]
-    # Rows that begin with an example, as long as the longest list of neighbours.
-    width = min(width, 1 + max((len(m.neighbours) for m in examples), default=0))
+def _neighbour_sheets(candidates: _Candidates) -> Iterator[Sheet]:
+    """Rows of an example and its nearest neighbours."""
+    max_frames = candidates.images_per_sheet
+    columns = max(MIN_NEIGHBOUR_COLUMNS, _count_columns(max_frames))
+    rows = max(1, max_frames // columns)
+    examples = _neighbour_examples(candidates, rows)
+    # Not wider than the longest list of neighbours.
+    longest = max((len(e.neighbours) for e in examples), default=0)
+    columns = min(columns, 1 + longest)
     pages = [examples[k : k + rows] for k in range(0, len(examples), rows)]
     for page, members in enumerate(pages, start=1):
-        frames: list[Frame] = []
-        for member in members:
-            said = f"cluster {member.cluster}" if member.cluster >= 0 else "no cluster"
-            frames.append(Frame(member.image_id, said, REPRESENTATIVE))
-            near = [Frame(i, f"distance {d:.3g}") for i, d in member.neighbours]
-            near += [Frame("")] * width
-            frames += near[: width - 1]
+        frames = [f for member in members for f in _neighbour_row(member, columns)]
         title = "Examples and their nearest neighbours"
-        title += f", {page} of {len(pages)}" if len(pages) > 1 else ""
-        name = f"neighbours_{page}"
-        yield Sheet(name, "neighbours", title, width, tuple(frames), group=width)
+        title += f", sheet {page} of {len(pages)}" if len(pages) > 1 else ""
+        yield Sheet(
+            f"neighbours_{page}", "neighbours", title, columns, tuple(frames), columns
+        )
 
 
-def _duplicate_sheet(found: _Found) -> Sheet:
+def _neighbour_examples(candidates: _Candidates, rows: int) -> list[Candidate]:
+    """Representatives of clusters, and random images where there are too few."""
+    representatives = candidates.representatives
+    examples = [representatives[cluster] for cluster in sorted(representatives)]
+    known = {example.image_id for example in examples}
+    others = [c for c in candidates.sample.sorted() if c.image_id not in known]
+    examples += others[: max(0, rows - len(examples))]
+    return [e for e in examples if e.neighbours][: rows * MAX_NEIGHBOUR_SHEETS]
+
+
+def _neighbour_row(example: Candidate, columns: int) -> list[Frame]:
+    note = f"cluster {example.cluster}" if example.cluster >= 0 else "no cluster"
+    neighbours = [Frame(i, f"distance {d:.3g}") for i, d in example.neighbours]
+    neighbours += [Frame("")] * columns
+    return [Frame(example.image_id, note, REPRESENTATIVE), *neighbours[: columns - 1]]
+
+
+def _duplicate_sheet(candidates: _Candidates) -> Sheet:
+    """Pairs of near-duplicates."""
+    max_frames = candidates.images_per_sheet
     frames: list[Frame] = []
-    for (first, second), apart in found.nearest_pairs(max(1, found.number // PAIR)):
-        said = f"distance {apart:.3g}" if math.isfinite(apart) else "nearly the same"
-        frames += [Frame(first, said), Frame(second, said)]
-    columns = -(-count_columns(found.number) // PAIR) * PAIR
-    title = f"Near-duplicates: the nearest {len(frames) // PAIR} pairs"
+    for pair, distance in candidates.closest_pairs(max(1, max_frames // PAIR)):
+        # A near-duplicate that is not among the nearest neighbours has no distance.
+        known = math.isfinite(distance)
+        note = f"distance {distance:.3g}" if known else "near-duplicate"
+        frames += [Frame(image_id, note) for image_id in pair]
+    columns = _round_up(_count_columns(max_frames), PAIR)
+    number = len(frames) // PAIR
+    title = f"Near-duplicates: the {number} closest pairs"
+    title = "Near-duplicates: the closest pair" if number == 1 else title
     return Sheet("duplicates", "duplicates", title, columns, tuple(frames), PAIR)
 
 
-def _view_sheet(found: _Found) -> Sheet:
+def _view_sheet(candidates: _Candidates) -> Sheet:
+    """Random images, each with two augmented views."""
+    max_frames = candidates.images_per_sheet
     frames: list[Frame] = []
-    for member in _smallest(found.examples)[: max(1, found.number // TRIPLE)]:
-        frames.append(Frame(member.image_id, "as prepared", REPRESENTATIVE))
-        frames += [Frame(member.image_id, f"view {k}", view=k) for k in (1, 2)]
-    columns = -(-count_columns(found.number) // TRIPLE) * TRIPLE
-    title = "Pairs of views that training compares"
+    for candidate in candidates.sample.sorted()[: max(1, max_frames // TRIPLE)]:
+        frames.append(Frame(candidate.image_id, "prepared image", REPRESENTATIVE))
+        frames += [Frame(candidate.image_id, f"view {k}", view=k) for k in (1, 2)]
+    columns = _round_up(_count_columns(max_frames), TRIPLE)
+    title = "Augmented views that training compares"
     return Sheet("views", "views", title, columns, tuple(frames), TRIPLE)
