@@ -203,11 +203,16 @@ def step_map_files(folder: Path, cores: int) -> None:
 def step_gallery(folder: Path, cores: int) -> None:
     from astromorph.export.gallery.gallery import export_gallery
 
+    shards = tuple(path.stem for path in tensors_of(folder))
+    settings = Settings()
     export_gallery(
-        Settings(), folder / "none.csv", folder / "catalogue.csv",
-        folder / "analysis.parquet", tensors_of(folder), folder / "model.pt",
-        folder / "export" / "gallery",
-    )  # fmt: skip
+        RunFiles(folder, shards, folder / "model.pt"),
+        folder / "none.csv",
+        settings.data_settings,
+        settings.export_settings,
+        settings.evaluation_settings.label,
+        settings.seed,
+    )
 
 
 # In the order of a run: later ones read what earlier ones wrote.
