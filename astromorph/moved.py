@@ -1,9 +1,8 @@
-"""Names of earlier versions that live elsewhere now; each works and says so once."""
+"""To be removed with the shims in `byol` and `training` that use it."""
 
 import functools
-import importlib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 _TOLD: set[str] = set()
@@ -29,29 +28,6 @@ def told(old: str, new: str, depth: int = 3) -> None:
         DeprecationWarning,
         stacklevel=depth,
     )
-
-
-def moved(module: str, homes: Mapping[str, str], name: str) -> Any:
-    """What a name of an earlier version means now; says so once.
-
-    Parameters
-    ----------
-    module : str
-        Where the name was.
-    homes : mapping of str to str
-        For each such name the module where it is.
-    name : str
-        Which one.
-
-    Raises
-    ------
-    AttributeError
-        It is none of them.
-    """
-    if name not in homes:
-        raise AttributeError(f"module {module!r} has no attribute {name!r}")
-    told(f"{module}.{name}", f"{homes[name]}.{name}", 4)
-    return getattr(importlib.import_module(homes[name]), name)
 
 
 def old_attribute(owner: str, old: str, new: str) -> property:

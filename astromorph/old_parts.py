@@ -1,38 +1,8 @@
-"""Small parts that version 0.1 had and nothing here needs.
-
-They serve code that was written for it.
-"""
+"""To be removed with the shim in `byol.byol` that uses it."""
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
-
-
-class BaseDataset(Dataset[Tensor]):
-    """What a dataset of images was derived from.
-
-    Attributes
-    ----------
-    stacksize : int
-        How often an image is repeated.
-    """
-
-    def __init__(self, stacksize: int = 1) -> None:
-        self.stacksize = stacksize
-
-
-def make_4D(image: Tensor, stacksize: int = 1) -> Tensor:
-    """An image `(H, W)` as a batch `(1, stacksize, H, W)`."""
-    return image[None, None].repeat(1, stacksize, 1, 1)
-
-
-def augment_image(image: Tensor, stacksize: int = 1) -> Tensor:
-    """Four copies `(4, stacksize, H, W)`: as it is, turned, mirrored, both."""
-    one = make_4D(image, stacksize)
-    turned = one.rot90(2, (2, 3))
-    return torch.cat([one, turned, one.flip(3), turned.flip(3)])
 
 
 class OldEncoder(nn.Module):

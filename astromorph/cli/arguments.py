@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from astromorph import compat
 from astromorph.cli import commands
 
 Command = Callable[[argparse.Namespace], None]
@@ -38,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     _add_similar(steps)
     _add_export(steps)
     _add_report(steps)
-    _add_old(steps)
+    compat.add_commands(steps, run)
     return parser
 
 
@@ -303,38 +304,10 @@ def _add_export_map(forms: Any) -> None:
     )  # fmt: skip
 
 
-def _add_old(steps: Any) -> None:
-    """What version 0.1 had, and how to bring its models over."""
-    convert = _add(
-        steps,
-        "convert",
-        commands.convert,
-        "Make a model file of a model of version 0.1. Its own files are pickles and "
-        "are never read: where it was made, write its tensors with python -c "
-        '"import torch; '
-        "torch.save(torch.load('old.pt', weights_only=False).state_dict(), "
-        "'state.pt')\".",
-    )
-    convert.add_argument("state", metavar="STATE", help="the tensors, state.pt")
-    convert.add_argument("model", metavar="MODEL", help="the model file to write")
-    training = steps.add_parser("training")
-    training.add_argument("-c", "--configfile", "--config-file", required=True)
-    training.set_defaults(
-        command=commands.old_training, tensors=None, results="results", threads=0,
-        datafile=None, trained_network_name=None,
-    )  # fmt: skip
-    inference = steps.add_parser("inference")
-    inference.add_argument("-c", "--configfile", "--config-file")
-    inference.add_argument("-d", "--datafile")
-    inference.add_argument("-m", "--maskfile")
-    inference.add_argument("-n", "--trained_network_name", "--trained-network-name")
-    inference.set_defaults(
-        command=commands.old_inference,
-        tensors=None,
-        results="results",
-        threads=0,
-        settings="",
-    )
+def run(arguments: list[str]) -> None:
+    """Run one subcommand, given with its options."""
+    options = parser().parse_args(arguments)
+    options.command(options)
 
 
 def _add_datafile(step: Any) -> None:

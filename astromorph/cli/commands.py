@@ -94,65 +94,6 @@ def infer(options: argparse.Namespace) -> None:
     )
 
 
-def old_training(options: argparse.Namespace) -> None:
-    """`training` of version 0.1."""
-    LOG.warning("`astromorph training` is now `astromorph train`")
-    options.config_file = options.configfile
-    # There it never named the model that is written.
-    old = _old_defaults(options) | {"trained_network_name": None}
-    options.settings = json.dumps(old)
-    options.datafile = _list_from_here(options)
-    train(options)
-
-
-def old_inference(options: argparse.Namespace) -> None:
-    """`inference` of version 0.1."""
-    LOG.warning("`astromorph inference` is now `astromorph infer`")
-    if options.maskfile:
-        raise AstromorphError(
-            f"--maskfile {options.maskfile}: masks are not used, as they never were; "
-            "leave it out"
-        )
-    options.config_file = options.configfile
-    options.settings = json.dumps(_old_defaults(options))
-    options.datafile = _list_from_here(options)
-    infer(options)
-
-
-def _old_defaults(options: argparse.Namespace) -> dict[str, Any]:
-    """What version 0.1 did where its settings said nothing: hold a fifth out."""
-    values = load(options.config_file) if options.config_file else {}
-    if "split_settings" in values:
-        return {}
-    LOG.info("a fifth of the images is held out, as in version 0.1")
-    return {"split_settings": {"test_fraction": 0.2}}
-
-
-def _list_from_here(options: argparse.Namespace) -> str | None:
-    """The list with whole paths, where its own count from the working folder."""
-    from astromorph.atomic import atomic_write
-    from astromorph.filelist.entries import read_filelist
-
-    settings = _settings(options)
-    datafile = required_datafile(settings, _source(options))
-    entries = list(read_filelist(datafile))
-    if os.path.exists(entries[0].path) or not os.path.exists(entries[0].listed):
-        return datafile
-    found = os.path.join(options.results, "filelist.txt")
-    with atomic_write(found) as temporary:
-        lines = (f"{os.path.abspath(entry.listed)}\n" for entry in entries)
-        temporary.write_text("".join(lines), encoding="utf-8")
-    LOG.info("%s lists the files by their whole paths", found)
-    return found
-
-
-def convert(options: argparse.Namespace) -> None:
-    """Bring the weights of a model of version 0.1 over."""
-    from astromorph.convert import convert
-
-    convert(options.state, options.model)
-
-
 def evaluate(options: argparse.Namespace) -> None:
     """Hold the embedding against its references."""
     from astromorph.embedding.evaluate import evaluate
