@@ -39,7 +39,9 @@ def public() -> list[str]:
     for name in astromorph.__all__:
         thing = getattr(astromorph, name)
         if inspect.isclass(thing) or inspect.isfunction(thing):
-            names.append(f"{thing.__module__.removeprefix('astromorph.')}.{name}")
+            names.append(
+                f"{thing.__module__.removeprefix('astromorph.')}.{thing.__name__}"
+            )
     return sorted({*names, *FURTHER} - SHORT)
 
 
