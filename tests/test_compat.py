@@ -366,3 +366,9 @@ def test_version_0_1_is_mentioned_in_one_module():
         if pattern.search(path.read_text(encoding="utf-8"))
     }
     assert mentions == {"compat.py"}
+    importers = {
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        if re.search(r"\bcompat\b", path.read_text(encoding="utf-8"))
+    }
+    assert importers == {"__init__.py", "cli/arguments.py"}

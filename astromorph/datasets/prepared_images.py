@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from astromorph.artefacts.tables import STATISTICS
@@ -51,7 +52,7 @@ class PreparedImages:
     """
 
     images: Tensor | list[Tensor]
-    rows: "np.ndarray[tuple[int], np.dtype[np.int64]]"
+    rows: NDArray[np.int64]
     entries: list[Entry]
     reasons: dict[int, str]
     warnings: dict[int, str]

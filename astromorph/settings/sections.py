@@ -331,8 +331,8 @@ class AnalysisSettings(Section):
     whiten: Fraction = 0.5
     """Degree of whitening: each principal component of the embeddings is divided by
     this power of its standard deviation before distances are computed. 0 for no
-    whitening, 1 for unit variance. With 0.5 neighbours have the same label most
-    often (docs/analysis.md)."""
+    whitening, 1 for unit variance. With 0.5, neighbours have the same label most
+    often."""
 
     components: Annotated[int, Field(ge=2, le=512)] = 64
     """Maximum number of principal components. There are also no more than one for
