@@ -90,7 +90,7 @@ elif step == "board":
 taken = time.perf_counter() - start
 if step == "infer":  # the analysis is measured by benchmarks/results.py; here made up
     import numpy as np
-    from astromorph.artefacts.analysis_file import Analysis, write_analysis
+    from astromorph.artefacts.analysis_table import Analysis, write_analysis
     from astromorph.artefacts.tables import embedded_rows
     rows = embedded_rows("catalogue.csv", "split.csv", embeddings)
     ids = tuple(row["image_id"] for row, _ in rows)

@@ -15,7 +15,7 @@ from astromorph.analysis import clusters, neighbours
 from astromorph.analysis.layout_2d import FEWEST, layout_2d
 from astromorph.analysis.space import fit_space
 from astromorph.artefacts import tables as artefacts
-from astromorph.artefacts.analysis_file import (
+from astromorph.artefacts.analysis_table import (
     ODD,
     ORDINARY,
     REPRESENTATIVE,
@@ -76,7 +76,7 @@ def analyse(
     embeddings : sequence of path
         All shards, in the order of the list.
     output : path
-        Parquet to write: what `analysis_file.Analysis` holds.
+        Parquet to write: what `analysis_table.Analysis` holds.
     summary : path
         JSON to write: how it was found and how far to trust it.
     page : path

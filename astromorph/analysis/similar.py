@@ -17,7 +17,7 @@ from astromorph.analysis.neighbours import SAME, nearest_to_point
 from astromorph.analysis.space import fit_space
 from astromorph.analysis.strip import StripPanel, draw_strip
 from astromorph.artefacts import tables as artefacts
-from astromorph.artefacts.analysis_file import read_analysis
+from astromorph.artefacts.analysis_table import read_analysis
 from astromorph.artefacts.embeddings import read_embeddings
 from astromorph.artefacts.tensor_shard import TensorShard, read_shard
 from astromorph.byol.build import load_model

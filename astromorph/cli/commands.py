@@ -7,12 +7,17 @@ import argparse
 import json
 import logging
 import os
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from astromorph.artefacts.run_files import RunFiles
 from astromorph.errors import AstromorphError
+from astromorph.provenance import canonical_json
 from astromorph.settings.loading import load, parse, required_datafile
 from astromorph.settings.sections import Settings
+from astromorph.settings.steps import part_of
 
 LOG = logging.getLogger(__name__)
 
@@ -210,46 +215,49 @@ def export_csv(options: argparse.Namespace) -> None:
     """Write the table as CSV."""
     from astromorph.export.tables.csv import export_csv
 
-    export_csv(_settings(options), _inputs(options), options.output)
+    separator = _settings(options).export_settings.csv_separator
+    export_csv(_files(options), separator)
 
 
 def export_parquet(options: argparse.Namespace) -> None:
     """Write the table as Parquet."""
     from astromorph.export.tables.parquet import export_parquet
 
-    export_parquet(_settings(options), _inputs(options), options.output)
+    export_parquet(_files(options), _made_with(options))
 
 
 def export_fits(options: argparse.Namespace) -> None:
     """Write the table as FITS."""
     from astromorph.export.tables.fits import export_fits
 
-    export_fits(_settings(options), _inputs(options), options.output)
+    export_fits(_files(options), _made_with(options))
 
 
 def export_votable(options: argparse.Namespace) -> None:
     """Write the table as VOTable."""
     from astromorph.export.tables.votable import export_votable
 
-    export_votable(_settings(options), _inputs(options), options.output)
+    export_votable(_files(options), _made_with(options))
 
 
 def export_tensorboard(options: argparse.Namespace) -> None:
     """Write the folder of the projector."""
     from astromorph.export.tensorboard import export_tensorboard
 
-    export_tensorboard(
-        _settings(options), _inputs(options), options.tensors, options.output
-    )
+    thumbnail_size = _settings(options).export_settings.thumbnail_size
+    export_tensorboard(_files(options), thumbnail_size)
 
 
-def _inputs(options: argparse.Namespace) -> Any:
-    """The files that exports are made from."""
-    from astromorph.artefacts.table_rows import Inputs
+def _files(options: argparse.Namespace) -> RunFiles:
+    """The files of the run whose catalogue is named."""
+    shards = getattr(options, "embeddings", None) or options.tensors
+    results = Path(options.catalogue).parent
+    return RunFiles(results, tuple(Path(shard).stem for shard in shards))
 
-    return Inputs(
-        options.catalogue, options.split, tuple(options.embeddings), options.analysis
-    )
+
+def _made_with(options: argparse.Namespace) -> str:
+    """The settings that are written into tables."""
+    return canonical_json(part_of(_settings(options), "export_tables"))
 
 
 def export_gallery(options: argparse.Namespace) -> None:
@@ -286,10 +294,9 @@ def export_map(options: argparse.Namespace) -> None:
     """Write the map's page."""
     from astromorph.export.html_map.html_map import export_map
 
-    export_map(
-        _settings(options), options.catalogue, options.split, options.analysis,
-        options.tensors, options.output, options.pictures, options.evaluation,
-    )  # fmt: skip
+    side = _settings(options).export_settings.map_thumbnail_size
+    max_one_file = -1 if options.pictures else sys.maxsize
+    export_map(_files(options), side, max_one_file, options.evaluation is not None)
 
 
 def _settings(options: argparse.Namespace) -> Settings:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.table_rows import Inputs
 from astromorph.artefacts.tables import SPLIT_COLUMNS, read_csv
 from astromorph.atomic import atomic_write
 from astromorph.catalogue.split import split
@@ -127,12 +126,12 @@ def run_infer(
         layout.analysis.with_suffix(".html"),
         processes,
     )
-    inputs = Inputs(layout.catalogue, layout.split, tuple(embeddings), layout.analysis)
-    _tables(settings, layout, inputs)
-    _pages(settings, layout, inputs, tensors, model, shards[-1].stop)
+    files = RunFiles(layout.results, tuple(s.name for s in shards))
+    _tables(settings, files)
+    _pages(settings, files, tensors, model)
 
 
-def _tables(settings: Settings, layout: RunFiles, inputs: Inputs) -> None:
+def _tables(settings: Settings, files: RunFiles) -> None:
     """What other programs read."""
     from astromorph.export.tables.csv import export_csv
     from astromorph.export.tables.fits import export_fits
@@ -140,24 +139,17 @@ def _tables(settings: Settings, layout: RunFiles, inputs: Inputs) -> None:
     from astromorph.export.tables.votable import export_votable
 
     if settings.export_to_csv:
-        export_csv(settings, inputs, layout.table("csv"))
+        export_csv(files, settings.export_settings.csv_separator)
     writers = {
-        "parquet": (export_parquet, layout.table("parquet")),
-        "fits": (export_fits, layout.table("fits")),
-        "votable": (export_votable, layout.table("vot")),
-    }
+        "parquet": export_parquet, "fits": export_fits, "votable": export_votable,
+    }  # fmt: skip
+    made_with = canonical_json(part_of(settings, "export_tables"))
     for form in settings.export_settings.tables:
-        write, output = writers[form]
-        write(settings, inputs, output)
+        writers[form](files, made_with)
 
 
 def _pages(
-    settings: Settings,
-    layout: RunFiles,
-    inputs: Inputs,
-    tensors: list[Path],
-    model: Path,
-    images: int,
+    settings: Settings, files: RunFiles, tensors: list[Path], model: Path
 ) -> None:
     """What people look at."""
     from astromorph.export.gallery.gallery import export_gallery
@@ -165,24 +157,22 @@ def _pages(
     from astromorph.export.settings_page import write_settings_page
     from astromorph.export.tensorboard import export_tensorboard
 
-    export_tensorboard(settings, inputs, tensors, layout.projector)
-    tables = (inputs.catalogue, inputs.split, inputs.analysis)
-    if settings.export_settings.map:
-        one_file = images <= settings.export_settings.map_one_file
-        pictures = None if one_file else layout.map_pictures
-        verdict = layout.evaluation if settings.evaluation_settings.images else None
-        export_map(settings, *tables, tensors, layout.map, pictures, verdict)
-    if settings.export_settings.gallery:
+    rules = settings.export_settings
+    export_tensorboard(files, rules.thumbnail_size)
+    if rules.map:
+        verdict = bool(settings.evaluation_settings.images)
+        export_map(files, rules.map_thumbnail_size, rules.map_one_file, verdict)
+    if rules.gallery:
         export_gallery(
             settings,
             str(settings.datafile),
-            inputs.catalogue,
-            inputs.analysis,
+            files.catalogue,
+            files.analysis,
             tensors,
             model,
-            layout.gallery,
+            files.gallery,
         )
-    write_settings_page(settings, model, layout.settings_page)
+    write_settings_page(settings, model, files.settings_page)
 
 
 def finished_run(results: str | Path, model: str | None = None) -> "Run":

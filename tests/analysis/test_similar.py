@@ -91,7 +91,7 @@ def test_a_listed_image_finds_itself_first(folder, tmp_path, capsys, caplog):
 
 def test_neighbours_are_those_of_the_analysis(folder):
     """The same space: after itself come the neighbours that the table lists."""
-    from astromorph.artefacts.analysis_file import read_analysis
+    from astromorph.artefacts.analysis_table import read_analysis
 
     run = finished_run(folder / "results")
     analysis = read_analysis(run.analysis)

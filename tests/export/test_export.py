@@ -6,13 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from artefacts.test_analysis_file import analysis_of
+from artefacts.test_analysis_table import analysis_of
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from astromorph.artefacts import tables as artefacts
-from astromorph.artefacts.analysis_file import write_analysis
+from astromorph.artefacts.analysis_table import write_analysis
 from astromorph.artefacts.embeddings import Embeddings, write_embeddings
 from astromorph.artefacts.table_rows import Inputs
 from astromorph.artefacts.tables import (

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from astromorph.artefacts import tables as artefacts
-from astromorph.artefacts.analysis_file import Analysis, write_analysis
+from astromorph.artefacts.analysis_table import Analysis, write_analysis
 from astromorph.artefacts.tables import CATALOGUE_COLUMNS, SPLIT_COLUMNS
 from astromorph.artefacts.tensor_file import SHARD_FORMAT, SHARD_VERSION, save_tensors
 from astromorph.errors import AstromorphError

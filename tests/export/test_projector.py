@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from artefacts.test_analysis_file import analysis_of
+from artefacts.test_analysis_table import analysis_of
 from export.test_tables import NUMBER, write_inputs
 
 from astromorph.artefacts.tensor_file import SHARD_FORMAT, SHARD_VERSION, save_tensors

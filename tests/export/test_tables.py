@@ -6,7 +6,7 @@ import weakref
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from artefacts.test_analysis_file import analysis_of
+from artefacts.test_analysis_table import analysis_of
 from astropy.io import fits
 from astropy.io.votable import parse as parse_votable
 from astropy.io.votable.ucd import parse_ucd
@@ -14,9 +14,9 @@ from astropy.table import Table
 from hypothesis import given
 from hypothesis import strategies as st
 
-from astromorph.artefacts import analysis_file, table_rows
+from astromorph.artefacts import analysis_table, table_rows
 from astromorph.artefacts import tables as artefacts
-from astromorph.artefacts.analysis_file import write_analysis
+from astromorph.artefacts.analysis_table import write_analysis
 from astromorph.artefacts.cells import (
     Profile,
     cut_ids,
@@ -26,7 +26,7 @@ from astromorph.artefacts.cells import (
     numbers,
 )
 from astromorph.artefacts.embeddings import Embeddings, write_embeddings
-from astromorph.artefacts.table_columns import (
+from astromorph.artefacts.columns import (
     ANALYSED,
     DISTANCES,
     EMBEDDING,
@@ -97,7 +97,7 @@ def write_inputs(folder, listed, neighbours=3):
 @pytest.fixture
 def inputs(tmp_path, monkeypatch):
     """Such a run, read three rows at a time, so that blocks and shards differ."""
-    monkeypatch.setattr(analysis_file, "ROWS_AT_A_TIME", 3)
+    monkeypatch.setattr(analysis_table, "ROWS_AT_A_TIME", 3)
     return write_inputs(tmp_path / "run", LISTED)
 
 
@@ -218,7 +218,7 @@ def test_the_same_input_gives_the_same_bytes(inputs, tmp_path, form, monkeypatch
     for name in ("one", "other"):
         EXPORTS[form](Settings(), files, tmp_path / name)
         if form != "parquet":  # whose row groups are the blocks
-            monkeypatch.setattr(analysis_file, "ROWS_AT_A_TIME", 4)
+            monkeypatch.setattr(analysis_table, "ROWS_AT_A_TIME", 4)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
 
 
@@ -354,7 +354,7 @@ def test_a_fits_table_of_too_many_columns_is_refused(tmp_path):
 @pytest.mark.parametrize("form", EXPORTS)
 def test_memory_is_that_of_a_block(tmp_path, form, monkeypatch):
     """The block before it is gone when a block is made."""
-    monkeypatch.setattr(analysis_file, "ROWS_AT_A_TIME", 2)
+    monkeypatch.setattr(analysis_table, "ROWS_AT_A_TIME", 2)
     files, _ = write_inputs(tmp_path / "run", {})
     seen: list[weakref.ref] = []
     alive = []

@@ -15,6 +15,7 @@ rule export_map:
         catalogue="results/catalogue.csv",
         split="results/split.csv",
         analysis="results/analysis.parquet",
+        embeddings=every("results/embeddings/{shard}.parquet"),
         tensors=every("results/tensors/{shard}.pt"),
     output:
         **MAP_PICTURES,
