@@ -282,9 +282,9 @@ def typed_columns(table: "DataFrame", length: int) -> tuple[tuple[Column, ...], 
         if column.name in table
     ]
     if DISTANCES.name in table:
-        most = int(table[DISTANCES.name].list.len().max()) if len(table) else 0
-        if most:
-            analysed.insert(-1, replace(DISTANCES, length=most))
+        length_of_lists = int(list_lengths(table[DISTANCES.name]).max(initial=0))
+        if length_of_lists:
+            analysed.insert(-1, replace(DISTANCES, length=length_of_lists))
     columns = (*facts, *own, *analysed)
     typed = table.copy(deep=False)
     for column in columns:
@@ -451,11 +451,19 @@ def padded_lists(cells: "Series", length: int) -> NDArray[np.float32]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    lists = pa.array(cells)
-    lengths = pc.list_value_length(lists).to_numpy()
     vectors = np.full((len(cells), length), np.nan, np.float32)
-    vectors[np.arange(length) < lengths[:, None]] = pc.list_flatten(lists).to_numpy()
+    filled = np.arange(length) < list_lengths(cells)[:, None]
+    vectors[filled] = pc.list_flatten(pa.array(cells)).to_numpy()
     return vectors
+
+
+def list_lengths(cells: "Series") -> NDArray[np.int32]:
+    """The lengths `(N,)` of lists, 0 where there is none."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    lengths = pc.list_value_length(pa.array(cells)).fill_null(0)
+    return np.asarray(lengths.to_numpy())
 
 
 def encode_utf16(text: str) -> bytes:

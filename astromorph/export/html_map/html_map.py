@@ -23,6 +23,7 @@ from astromorph.artefacts.columns import (
     CATALOGUE_COLUMNS,
     DISTANCES,
     is_listed,
+    list_lengths,
     padded_lists,
     typed_columns,
 )
@@ -136,7 +137,7 @@ def _columns(table: pd.DataFrame) -> Iterator[PackedColumn]:
     for name in ("outlier_score", "outlier_rank"):
         yield pack_numbers(name, table[name].to_numpy())
     yield pack_categories(table["role"])
-    duplicates = table["duplicate_ids"].list.len().astype("str")
+    duplicates = pd.Series(list_lengths(table["duplicate_ids"]).astype(str))
     yield pack_categories(duplicates.rename("near_duplicates"))
     for name in (*CATALOGUE_COLUMNS, "subset"):
         yield pack_column(table[name], typed[name], listed=False)
@@ -173,7 +174,7 @@ def _relations(table: pd.DataFrame) -> tuple[dict[str, Any], int]:
     """Neighbours with distances and near-duplicates by row number; how many of them."""
     ids = pa.array(table["image_id"])
     near, lengths = _rows(table["neighbour_ids"], ids)
-    number = int(lengths.max())
+    number = int(lengths.max(initial=0))
     distances = padded_lists(table[DISTANCES.name], number)
     nearest = np.full(distances.shape, -1, np.int32)
     nearest[np.arange(number) < lengths[:, None]] = near
@@ -191,10 +192,9 @@ def _relations(table: pd.DataFrame) -> tuple[dict[str, Any], int]:
 
 def _rows(lists: pd.Series, ids: Any) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Row numbers of the ids in all lists, -1 where there is none; lengths of lists."""
-    array = pa.array(lists)
-    flat = pc.list_flatten(array).cast(ids.type)
+    flat = pc.list_flatten(pa.array(lists)).cast(ids.type)
     rows = pc.index_in(flat, value_set=ids).fill_null(-1)
-    return rows.to_numpy(), pc.list_value_length(array).to_numpy()
+    return rows.to_numpy(), list_lengths(lists)
 
 
 def _relative(path: Path, page: Path) -> str:
