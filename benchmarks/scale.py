@@ -59,8 +59,8 @@ def every(pattern):
 contents, tensors = every("tensors/{}.csv"), every("tensors/{}.pt")
 embeddings = every("embeddings/{}.parquet")
 if step in ("csv", "board"):
-    from astromorph.artefacts.table_rows import Inputs
-    inputs = Inputs("catalogue.csv", "split.csv", tuple(embeddings), "analysis.parquet")
+    from astromorph.artefacts.run_files import RunFiles
+    files = RunFiles.of_run(".", len(shards))
 start = time.perf_counter()
 if step == "plan":
     from astromorph.filelist.file_states import ShardStates
@@ -83,17 +83,17 @@ elif step == "infer":
         infer(rules, "model.pt", pt, output, 1)
 elif step == "csv":
     from astromorph.export.tables.csv import export_csv
-    export_csv(rules, inputs, "embeddings.csv")
+    export_csv(files, "comma")
 elif step == "board":
     from astromorph.export.tensorboard import export_tensorboard
-    export_tensorboard(rules, inputs, tensors, "board")
+    export_tensorboard(files, 48)
 taken = time.perf_counter() - start
 if step == "infer":  # the analysis is measured by benchmarks/results.py; here made up
     import numpy as np
     from astromorph.artefacts.analysis_table import Analysis, write_analysis
-    from astromorph.artefacts.tables import embedded_rows
-    rows = embedded_rows("catalogue.csv", "split.csv", embeddings)
-    ids = tuple(row["image_id"] for row, _ in rows)
+    from astromorph.artefacts.run_files import RunFiles
+    from astromorph.artefacts.tables import embedded_table
+    ids = tuple(embedded_table(RunFiles.of_run(".", len(shards)))["image_id"])
     n = len(ids)
     none, places = np.zeros(n, np.int32), np.zeros((n, 2), np.float32)
     write_analysis("analysis.parquet", Analysis(
