@@ -132,17 +132,8 @@ def run_files(folder: Path, images: int = 0) -> RunFiles:
 def step_analyse(folder: Path, cores: int) -> None:
     from astromorph.analysis.analyse import analyse
 
-    files = run_files(folder)
-    analyse(
-        Settings(),
-        files.catalogue,
-        files.split,
-        files.all_embeddings,
-        files.analysis,
-        files.analysis_summary,
-        files.analysis_page,
-        cores,
-    )
+    settings = Settings()
+    analyse(run_files(folder), settings.analysis_settings, settings.seed, cores)
 
 
 def step_csv(folder: Path, cores: int) -> None:

@@ -506,7 +506,7 @@ def test_the_old_command_holds_a_fifth_out(folder, tmp_path):
     """As it did; a file that says more about the split is obeyed."""
     from argparse import Namespace
 
-    from astromorph.cli.commands import _old_defaults
+    from astromorph.cli.old_commands import _old_defaults
 
     options = Namespace(config_file=str(folder / "basic.toml"))
     assert _old_defaults(options) == {"split_settings": {"test_fraction": 0.2}}

@@ -14,10 +14,12 @@ import pytest
 import torch
 
 from astromorph.artefacts.model_file import ModelFile, save_model
+from astromorph.artefacts.run_files import RunFiles
 from astromorph.atomic import atomic_folder, atomic_write, keep_previous
 from astromorph.byol.build import load_model, seeded_byol
 from astromorph.catalogue.split import split
 from astromorph.errors import WriteError, explain_error, explain_write_error
+from astromorph.filelist.shards import Shard
 from astromorph.preprocessing.preprocess import preprocess
 from astromorph.settings.loading import parse
 from astromorph.settings.steps import part_of
@@ -186,10 +188,13 @@ def test_an_input_that_vanished_is_named_and_may_come_back(prepared, model, tmp_
 
 def one_shard(folder: Path, sky: Path, size: int) -> Path:
     """All images of the sky as tensors, with their split beside them."""
-    rules, path = parse({"preprocess_settings": {"size": size}}, ""), folder / "l.pt"
-    preprocess(rules, sky, (0, 28), path, folder / "l.csv")
-    split(rules, sky, [folder / "l.csv"], folder / "split.csv")
-    return path
+    settings = parse({"preprocess_settings": {"size": size}}, "")
+    (folder / "tensors").symlink_to(folder)
+    files, shard = RunFiles(folder, ("l",)), Shard("l", 0, 28)
+    data, preprocessing = settings.data_settings, settings.preprocess_settings
+    preprocess(sky, shard, files, data, preprocessing)
+    split(sky, files, settings.split_settings, settings.validate_settings, 0)
+    return folder / "l.pt"
 
 
 @pytest.fixture(scope="module")
@@ -290,7 +295,8 @@ def test_errors_of_the_program_are_not_explained_away():
 
 def test_an_error_about_another_file_keeps_its_name(tmp_path):
     """What is read while something is written is not blamed on the latter."""
-    with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "out" / "a"):
+    absent = pytest.raises(FileNotFoundError, match="absent")
+    with absent, atomic_write(tmp_path / "out" / "a"):
         (tmp_path / "absent").read_text()
     broken = pytest.raises(WriteError, match="b: cannot be written")
     with broken, atomic_folder(tmp_path / "out" / "b"):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from astromorph.artefacts.columns import ROWS_AT_A_TIME
 from astromorph.atomic import atomic_write
 from astromorph.errors import AstromorphError
 
@@ -24,7 +25,6 @@ ANALYSIS_COLUMNS = (
     "neighbour_distances", "duplicate_ids",
 )  # fmt: skip
 ORDINARY, REPRESENTATIVE, ODD = "", "representative", "odd"
-ROWS_AT_A_TIME = 16_384
 REMEDY = "run `analyse` again"
 
 

@@ -78,7 +78,7 @@ SPLIT_COLUMNS = (
 )  # fmt: skip
 TRAIN, TEST, NONE = "train", "test", "none"
 HISTORY_COLUMNS = (
-    "epoch", "train_loss", "test_loss", "lesson_loss", "learning_rate",
+    "epoch", "train_loss", "test_loss", "auxiliary_loss", "learning_rate",
     "moving_average_decay", "effective_rank", "spread",
 )  # fmt: skip
 # The facts that precede the columns of the list in the CSV export.
@@ -375,7 +375,6 @@ def _typed(column: Column, cells: "Series", free: bool = False) -> Column:
 
 def _measured(column: Column, cells: "Series") -> Column:
     """The column with the lengths of its longest text."""
-    import pyarrow as pa
     import pyarrow.compute as pc
 
     if column.kind not in ("text", "ids"):
@@ -383,7 +382,7 @@ def _measured(column: Column, cells: "Series") -> Column:
     length = escaped_length = 0
     ascii = True
     for start in range(0, len(cells), ROWS_AT_A_TIME):
-        texts = pa.array(cells.iloc[start : start + ROWS_AT_A_TIME])
+        texts = arrow_array(cells.iloc[start : start + ROWS_AT_A_TIME])
         if column.kind == "ids":
             texts = pc.binary_join(texts, " ")
         simple = pc.match_substring_regex(texts, SIMPLE)
@@ -434,35 +433,40 @@ def text_widths(
     return widths
 
 
+def arrow_array(cells: "Series") -> Any:
+    """Cells of a column as one Arrow array; a column may consist of several."""
+    import pyarrow as pa
+
+    array = pa.array(cells, from_pandas=True)
+    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+
+
 def texts_of(cells: "Series") -> list[str]:
     """Cells of a column of kind `text` or `ids`; ids are joined by spaces."""
     import pandas as pd
-    import pyarrow as pa
     import pyarrow.compute as pc
 
     if isinstance(cells.dtype, pd.ArrowDtype):
-        joined: list[str] = pc.binary_join(pa.array(cells), " ").to_pylist()
+        joined: list[str] = pc.binary_join(arrow_array(cells), " ").to_pylist()
         return joined
     return list(cells)
 
 
 def padded_lists(cells: "Series", length: int) -> NDArray[np.float32]:
     """Lists of at most so many numbers as `(N, length)`; the rest is NaN."""
-    import pyarrow as pa
     import pyarrow.compute as pc
 
     vectors = np.full((len(cells), length), np.nan, np.float32)
     filled = np.arange(length) < list_lengths(cells)[:, None]
-    vectors[filled] = pc.list_flatten(pa.array(cells)).to_numpy()
+    vectors[filled] = pc.list_flatten(arrow_array(cells)).to_numpy()
     return vectors
 
 
 def list_lengths(cells: "Series") -> NDArray[np.int32]:
     """The lengths `(N,)` of lists, 0 where there is none."""
-    import pyarrow as pa
     import pyarrow.compute as pc
 
-    lengths = pc.list_value_length(pa.array(cells)).fill_null(0)
+    lengths = pc.list_value_length(arrow_array(cells)).fill_null(0)
     return np.asarray(lengths.to_numpy())
 
 

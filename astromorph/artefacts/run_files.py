@@ -95,6 +95,10 @@ class RunFiles:
         """The contents of every shard."""
         return tuple(self.contents(shard) for shard in self.shards)
 
+    def cache_record(self, shard: str) -> Path:
+        """JSON, of the command line: a digest of what the shard was prepared from."""
+        return self.results / "tensors" / f"{shard}.json"
+
     @property
     def split(self) -> Path:
         """CSV: whether each file is used for training, for testing, or not at all."""
@@ -192,3 +196,11 @@ class RunFiles:
     def settings_page(self) -> Path:
         """A page with all settings and versions."""
         return self.results / "report" / "settings.html"
+
+    def log(self, step: str, job: str | None = None) -> Path:
+        """What one job of a step of the workflow logged; by default its only job."""
+        return self.results / "logs" / step / f"{job or step}.log"
+
+    def benchmark(self, step: str, job: str | None = None) -> Path:
+        """TSV, of the workflow: time and memory that one job of a step took."""
+        return self.results / "benchmarks" / step / f"{job or step}.tsv"

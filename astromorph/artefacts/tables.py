@@ -36,6 +36,7 @@ from astromorph.artefacts.columns import (
     TEST,
     TRAIN,
     Status,
+    arrow_array,
     listed_names,
 )
 from astromorph.artefacts.embeddings import read_embeddings, read_image_ids
@@ -52,7 +53,7 @@ __all__ = [
     "GALLERY_COLUMNS", "HISTORY_COLUMNS", "NONE", "REJECTED", "SPLIT_COLUMNS",
     "STATISTICS", "TEST", "TRAIN", "Status", "csv_columns", "csv_line", "csv_lines",
     "embedded_table", "embedding_blocks", "list_columns", "listed_columns",
-    "read_csv", "read_table", "rows_with_embeddings", "run_table", "spreadsheet_safe",
+    "read_csv", "read_table", "run_table", "spreadsheet_safe",
     "undo_spreadsheet_safe", "vector_lines", "write_csv", "write_table",
 ]  # fmt: skip
 
@@ -409,7 +410,7 @@ def _shard_vectors(
         shard = read_embeddings(path)
         ids = pa.array(shard.image_ids, pa.large_string())
         rows = table["image_id"].iloc[done : done + len(ids)]
-        expected = pa.chunked_array([pa.array(rows)]).combine_chunks()
+        expected = arrow_array(rows)
         used = pc.is_in(ids, value_set=expected)
         number = pc.sum(used).as_py() or 0
         if not ids.filter(used).equals(expected[:number]):
@@ -433,7 +434,7 @@ def _embedded_rows(files: RunFiles, image_ids: "Series") -> NDArray[np.int64]:
     import pyarrow.compute as pc
 
     shards = [read_image_ids(path) for path in files.all_embeddings]
-    known = pa.array(image_ids)
+    known = arrow_array(image_ids)
     embedded = pa.chunked_array(shards, pa.string()).cast(pa.large_string())
     found = pc.index_in(embedded, value_set=known).fill_null(-1)
     rows: NDArray[np.int64] = found.to_numpy().astype(np.int64)
@@ -525,8 +526,8 @@ def _csv_cells(values: "Series", separator: str) -> Any:
             pa.large_string(),
         )
     if isinstance(values.dtype, pd.ArrowDtype):
-        return pc.binary_join(pa.array(values), " ").cast(pa.large_string())
-    texts = pa.array(values.astype("str").fillna(""), pa.large_string())
+        return pc.binary_join(arrow_array(values), " ").cast(pa.large_string())
+    texts = arrow_array(values.astype("str").fillna(""))
     risky = pc.match_substring_regex(texts, r"^['=+\-@\t\r]")
     if pc.any(risky).as_py():
         safe = [spreadsheet_safe(text) for text in texts.filter(risky).to_pylist()]
@@ -538,48 +539,3 @@ def _csv_cells(values: "Series", separator: str) -> Any:
         quoted = pc.binary_join_element_wise(mark, doubled, mark, nothing)
         texts = pc.if_else(special, quoted, texts)
     return texts
-
-
-def rows_with_embeddings(
-    catalogue: str | Path, split: str | Path, embeddings: Sequence[str | Path]
-) -> Iterator[tuple[dict[str, str], NDArray[np.float32]]]:
-    """Catalogue rows that have an embedding, each with its own, shard by shard.
-
-    What the split left out, such as duplicates, is passed over.
-
-    Parameters
-    ----------
-    catalogue, split : path
-        What `validate` and `split` wrote.
-    embeddings : sequence of path
-        All shards, in the order of the list.
-
-    Yields
-    ------
-    row : dict of str to str
-        Of the catalogue.
-    vector : ndarray, shape (D,), float32
-
-    Raises
-    ------
-    AstromorphError
-        An embedding belongs to no later row of the two tables.
-    """
-    rows = zip(
-        read_csv(catalogue, CATALOGUE_COLUMNS),
-        read_csv(split, SPLIT_COLUMNS),
-        strict=False,
-    )
-    for path in embeddings:
-        shard = read_embeddings(path)
-        for image_id, vector in zip(shard.image_ids, shard.vectors, strict=True):
-            row, fate = next(
-                ((r, s) for r, s in rows if r["image_id"] == image_id), (None, None)
-            )
-            if row is None or fate is None or fate["image_id"] != image_id:
-                raise AstromorphError(
-                    f"{path}: {image_id} is not in {catalogue} and {split}, or not in "
-                    "this order; run preprocess, split and infer again"
-                )
-            if fate["subset"] != NONE:
-                yield row, vector

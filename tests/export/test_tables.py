@@ -14,7 +14,7 @@ from finished_run import LENGTH, catalogue_rows, image_ids, random_analysis, wri
 from hypothesis import given
 from hypothesis import strategies as st
 
-from astromorph.artefacts import tables
+from astromorph.artefacts import analysis_table, tables
 from astromorph.artefacts.analysis_table import write_analysis
 from astromorph.artefacts.columns import (
     ANALYSED,
@@ -87,8 +87,10 @@ def write_listed(results, listed, neighbours=3):
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Such a run, read three rows at a time, so that blocks and shards differ."""
+    """Such a run, read a few rows at a time; blocks, shards and chunks differ."""
     monkeypatch.setattr(tables, "ROWS_AT_A_TIME", 3)
+    monkeypatch.setattr(tables, "MAX_ROW_BYTES", 500)
+    monkeypatch.setattr(analysis_table, "ROWS_AT_A_TIME", 2)
     return write_listed(tmp_path / "results", LISTED)
 
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.compute as pc
 from markupsafe import Markup
 from numpy.typing import NDArray
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from astromorph.artefacts.columns import (
     CATALOGUE_COLUMNS,
     DISTANCES,
+    arrow_array,
     is_listed,
     list_lengths,
     padded_lists,
@@ -172,7 +172,7 @@ def _first(columns: Sequence[PackedColumn]) -> str:
 
 def _relations(table: pd.DataFrame) -> tuple[dict[str, Any], int]:
     """Neighbours with distances and near-duplicates by row number; how many of them."""
-    ids = pa.array(table["image_id"])
+    ids = arrow_array(table["image_id"])
     near, lengths = _rows(table["neighbour_ids"], ids)
     number = int(lengths.max(initial=0))
     distances = padded_lists(table[DISTANCES.name], number)
@@ -192,7 +192,7 @@ def _relations(table: pd.DataFrame) -> tuple[dict[str, Any], int]:
 
 def _rows(lists: pd.Series, ids: Any) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Row numbers of the ids in all lists, -1 where there is none; lengths of lists."""
-    flat = pc.list_flatten(pa.array(lists)).cast(ids.type)
+    flat = pc.list_flatten(arrow_array(lists)).cast(ids.type)
     rows = pc.index_in(flat, value_set=ids).fill_null(-1)
     return rows.to_numpy(), list_lengths(lists)
 

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from astromorph.artefacts.columns import EMBEDDING, Column, typed_columns
+from astromorph.artefacts.columns import EMBEDDING, Column, arrow_array, typed_columns
 from astromorph.artefacts.embeddings import EMBEDDING_PREFIX, embedding_length
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.tables import embedding_blocks, run_table
@@ -85,12 +85,10 @@ def _schema(columns: Sequence[Column], made_with: str) -> Any:
 
 def _arrays(columns: Sequence[Column], rows: Any, schema: Any) -> list[Any]:
     """All columns but the embedding, one Arrow array each."""
-    import pyarrow as pa
-
     arrays = []
     for k, column in enumerate(columns):
         cells = rows[column.name]
         if column.kind == "text":
             cells = cells.where(cells != "")
-        arrays.append(pa.array(cells, from_pandas=True).cast(schema.field(k).type))
+        arrays.append(arrow_array(cells).cast(schema.field(k).type))
     return arrays
