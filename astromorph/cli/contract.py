@@ -155,81 +155,42 @@ def _run(files: RunFiles) -> Any:
     )  # fmt: skip
 
 
-def _inputs(files: RunFiles) -> Any:
-    from astromorph.artefacts import table_rows
-
-    record: Any = table_rows.Inputs  # type: ignore[attr-defined,unused-ignore]
-    return record(files.catalogue, files.split, files.all_embeddings, files.analysis)
-
-
 def export_csv(files: RunFiles, separator: Any) -> None:
-    from astromorph.export.tables import csv as module
+    from astromorph.export.tables.csv import export_csv as step
 
-    step: Any = module.export_csv
-    if _takes_files(step):
-        step(files, separator)
-        return
-    rules = ExportSettings(csv_separator=separator)
-    step(Settings(export_settings=rules), _inputs(files), files.table("csv"))
-
-
-def _export_typed(step: Any, files: RunFiles, ending: str, made_with: str) -> None:
-    import json
-
-    if _takes_files(step):
-        step(files, made_with)
-        return
-    settings = Settings.model_validate(json.loads(made_with))
-    step(settings, _inputs(files), files.table(ending))
+    step(files, separator)
 
 
 def export_parquet(files: RunFiles, made_with: str) -> None:
     from astromorph.export.tables.parquet import export_parquet as step
 
-    _export_typed(step, files, "parquet", made_with)
+    step(files, made_with)
 
 
 def export_fits(files: RunFiles, made_with: str) -> None:
     from astromorph.export.tables.fits import export_fits as step
 
-    _export_typed(step, files, "fits", made_with)
+    step(files, made_with)
 
 
 def export_votable(files: RunFiles, made_with: str) -> None:
     from astromorph.export.tables.votable import export_votable as step
 
-    _export_typed(step, files, "vot", made_with)
+    step(files, made_with)
 
 
 def export_tensorboard(files: RunFiles, thumbnail_size: int) -> None:
-    from astromorph.export import tensorboard as module
+    from astromorph.export.tensorboard import export_tensorboard as step
 
-    step: Any = module.export_tensorboard
-    if _takes_files(step):
-        step(files, thumbnail_size)
-        return
-    settings = Settings(export_settings=ExportSettings(thumbnail_size=thumbnail_size))
-    step(settings, _inputs(files), files.all_tensors, files.projector)
+    step(files, thumbnail_size)
 
 
 def export_map(
     files: RunFiles, thumbnail_size: int, max_one_file: int, with_evaluation: bool
 ) -> None:
-    from astromorph.artefacts.tables import read_csv
-    from astromorph.export.html_map import html_map as module
+    from astromorph.export.html_map.html_map import export_map as step
 
-    step: Any = module.export_map
-    if _takes_files(step):
-        step(files, thumbnail_size, max_one_file, with_evaluation)
-        return
-    listed = sum(1 for _ in read_csv(files.split))
-    rules = ExportSettings(map_thumbnail_size=thumbnail_size)
-    step(
-        Settings(export_settings=rules), files.catalogue, files.split, files.analysis,
-        files.all_tensors, files.map,
-        files.map_pictures if listed > max_one_file else None,
-        files.evaluation if with_evaluation else None,
-    )  # fmt: skip
+    step(files, thumbnail_size, max_one_file, with_evaluation)
 
 
 def export_gallery(

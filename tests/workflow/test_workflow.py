@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from astromorph.artefacts.table_columns import ANALYSED
+from astromorph.artefacts.columns import ANALYSED
 from astromorph.sky.simulate import simulate
 
 ROOT = Path(__file__).parents[2]

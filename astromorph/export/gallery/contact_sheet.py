@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from astromorph.artefacts.analysis_file import ODD, REPRESENTATIVE
+from astromorph.artefacts.analysis_table import ODD, REPRESENTATIVE
 from astromorph.export.gallery.drawing import (
     GRAY,
     SMALL_POINTS,
