@@ -1,4 +1,4 @@
-"""Formulas of the step number, and optimizers."""
+"""Schedules as functions of the step, and optimizers."""
 
 import math
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from astromorph.checks import check_integer, check_number
 
 
 def moving_average_decay(step: int, steps: int, start: float) -> float:
-    """Share of the target that is kept at a step.
+    """Decay of the target's moving average at a step.
 
     It rises from `start` to 1 along a cosine: tau = 1 - (1 - tau_0)
     (1 + cos(pi k / K)) / 2 (Grill et al. 2020, section 3.3).
@@ -22,7 +22,7 @@ def moving_average_decay(step: int, steps: int, start: float) -> float:
     step : int
         k, from 0 to K.
     steps : int
-        K, the number of steps of the whole training, at least 1.
+        K, the number of steps of the training, at least 1.
     start : float
         tau_0, from 0 to 1.
 
@@ -34,7 +34,7 @@ def moving_average_decay(step: int, steps: int, start: float) -> float:
     Raises
     ------
     ValueError
-        A number is out of its range.
+        A number is out of range.
 
     Examples
     --------
@@ -48,7 +48,7 @@ def moving_average_decay(step: int, steps: int, start: float) -> float:
 
 
 def warm_up_cosine(step: int, steps: int, warm_up: float = 0.1) -> float:
-    """Factor on the learning rate: it rises in a line, then falls along a cosine.
+    """Factor on the learning rate: it rises linearly, then falls along a cosine.
 
     Loshchilov & Hutter (2017), eq. 5, without restarts, after the warm-up of
     Goyal et al. (2017).
@@ -58,9 +58,9 @@ def warm_up_cosine(step: int, steps: int, warm_up: float = 0.1) -> float:
     step : int
         From 0 to `steps`.
     steps : int
-        Of the whole training, at least 1.
+        Number of steps of the training, at least 1.
     warm_up : float
-        Share of the steps in which it rises, from 0 to below 1; by default 0.1.
+        Fraction of the steps in which the factor rises, from 0 to below 1.
 
     Returns
     -------
@@ -70,7 +70,7 @@ def warm_up_cosine(step: int, steps: int, warm_up: float = 0.1) -> float:
     Raises
     ------
     ValueError
-        A number is out of its range.
+        A number is out of range.
 
     Examples
     --------
@@ -79,14 +79,14 @@ def warm_up_cosine(step: int, steps: int, warm_up: float = 0.1) -> float:
     """
     check_integer("steps", steps, 1)
     check_number("step", step, 0, steps)
-    rising = check_number("warm_up", warm_up, 0, below=1) * steps
-    if step < rising:
-        return (step + 1) / (rising + 1)
-    return 0.5 * (1 + math.cos(math.pi * (step - rising) / (steps - rising + 1)))
+    rise = check_number("warm_up", warm_up, 0, below=1) * steps
+    if step < rise:
+        return (step + 1) / (rise + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / (steps - rise + 1)))
 
 
 def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
-    """Two groups of parameters: weights decay, biases and norms do not.
+    """Two groups of parameters: weights, which decay, and biases and norms.
 
     Parameters
     ----------
@@ -96,8 +96,8 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        As every torch optimizer takes it. The first group has the optimizer's own
-        weight decay, the second none.
+        The argument of a torch optimizer. The first group has the optimizer's own
+        weight decay, the second has none.
 
     Examples
     --------
@@ -114,29 +114,29 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
 class LARS(torch.optim.Optimizer):
     """SGD with momentum and a learning rate per tensor (You, Gitman & Ginsburg 2017).
 
-    Each tensor's step is scaled by its norm over that of its gradient, so that
-    very large batches train. Groups without weight decay, here biases and norms,
-    are not scaled, as in BYOL.
+    The step of each tensor is scaled by the ratio of its norm to that of its gradient,
+    which allows very large batches. Groups without weight decay, here biases and
+    norms, are not scaled, as in BYOL.
 
     Parameters
     ----------
     params : iterable
-        As for every torch optimizer.
+        Parameters or parameter groups, as for every torch optimizer.
     lr : float
         Learning rate, above 0.
     momentum : float
-        From 0 to below 1; by default 0.9.
+        From 0 to below 1.
     weight_decay : float
-        At least 0; by default 0, with which nothing is scaled.
+        At least 0; with 0, no step is scaled.
     trust_coefficient : float
-        eta of the paper, above 0; by default 0.001.
+        eta of the paper, above 0.
     eps : float
-        Keeps the ratio of the norms finite; at least 0, by default 1e-8.
+        Keeps the ratio of the norms finite; at least 0.
 
     Raises
     ------
     ValueError
-        A number is out of its range.
+        A number is out of range.
 
     Examples
     --------
@@ -161,14 +161,17 @@ class LARS(torch.optim.Optimizer):
         check_number("trust_coefficient", trust_coefficient, above=0)
         check_number("eps", eps, 0)
         defaults = {
-            "lr": lr, "momentum": momentum, "weight_decay": weight_decay,
-            "trust_coefficient": trust_coefficient, "eps": eps,
-        }  # fmt: skip
+            "lr": lr,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "trust_coefficient": trust_coefficient,
+            "eps": eps,
+        }
         super().__init__(params, defaults)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """One update of all parameters that have a gradient."""
+        """Update all parameters that have a gradient."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -184,9 +187,8 @@ class LARS(torch.optim.Optimizer):
             return
         if decay > 0:
             norm, slope = parameter.norm(), change.norm()
-            ratio = group["trust_coefficient"] * norm / (
-                slope + decay * norm + group["eps"]
-            )  # fmt: skip
+            divisor = slope + decay * norm + group["eps"]
+            ratio = group["trust_coefficient"] * norm / divisor
             ratio = torch.where((norm > 0) & (slope > 0), ratio, torch.ones_like(ratio))
             change = (change + decay * parameter) * ratio
         state = self.state[parameter]
@@ -197,11 +199,13 @@ class LARS(torch.optim.Optimizer):
         parameter.add_(state["momentum_buffer"], alpha=-group["lr"])
 
 
-# Each takes parameters and `lr`. AdamW (Loshchilov & Hutter 2019) has torch's default
-# weight decay, LARS that of BYOL (Grill et al. 2020, section 3.3).
+# Their arguments are parameters and `lr`. AdamW (Loshchilov & Hutter 2019) has torch's
+# default weight decay, LARS that of BYOL (Grill et al. 2020, section 3.3).
 adamw = partial(torch.optim.AdamW, weight_decay=1e-2, fused=True)
 sgd = partial(torch.optim.SGD, momentum=0.9, weight_decay=1e-4)
 lars = partial(LARS, momentum=0.9, weight_decay=1e-6)
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "adamw": adamw, "sgd": sgd, "lars": lars,
-}  # fmt: skip
+    "adamw": adamw,
+    "sgd": sgd,
+    "lars": lars,
+}
