@@ -7,8 +7,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from astromorph.checks import check_integer, check_number
+from astromorph.checks import check_factory, check_integer, check_number
+
+StepSchedule = Callable[[int, int], float]  # of the step and the number of steps
+OPTIMIZER_EXAMPLE = (
+    "torch.optim.AdamW, or functools.partial(torch.optim.SGD, momentum=0.9)"
+)
+SCHEDULER_EXAMPLE = (
+    "lr_scheduler=torch.optim.lr_scheduler.ExponentialLR with "
+    'lr_scheduler_options={"gamma": 0.9}'
+)
 
 
 def moving_average_decay(step: int, steps: int, start: float) -> float:
@@ -197,6 +207,121 @@ class LARS(torch.optim.Optimizer):
         else:
             state["momentum_buffer"].mul_(group["momentum"]).add_(change)
         parameter.add_(state["momentum_buffer"], alpha=-group["lr"])
+
+
+class Schedule:
+    """Learning rate and decay of the moving average over a training.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        Its learning rates are set.
+    base_rates : list of float
+        Learning rate of each of its parameter groups, before the factor.
+    factor : callable, optional
+        ``factor(step, steps)`` multiplies the base rates at each step.
+    lr_scheduler : LRScheduler, optional
+        Changes the learning rate after each epoch.
+    start_decay : float
+        Decay at the first step; it rises to 1 at the last.
+    steps : int, optional
+        Steps of the whole training. Without it, neither changes by step.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        base_rates: list[float],
+        factor: StepSchedule | None,
+        lr_scheduler: LRScheduler | None,
+        start_decay: float,
+        steps: int | None,
+    ) -> None:
+        self.optimizer = optimizer
+        self.base_rates = base_rates
+        self.factor = factor
+        self.lr_scheduler = lr_scheduler
+        self.start_decay = start_decay
+        self.steps = steps
+
+    @property
+    def learning_rate(self) -> float:
+        """The present learning rate of the first parameter group."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def set_learning_rate(self, step: int) -> None:
+        """Set the learning rates of a step, counted from 0."""
+        if self.factor is None or self.steps is None:
+            return
+        factor = self.factor(step, self.steps)
+        groups = self.optimizer.param_groups
+        for group, rate in zip(groups, self.base_rates, strict=True):
+            group["lr"] = factor * rate
+
+    def decay(self, step: int) -> float:
+        """Decay of the moving average after a step, counted from 0."""
+        if self.steps is None:
+            return self.start_decay
+        return moving_average_decay(step, self.steps, self.start_decay)
+
+    def finish_epoch(self, loss: float) -> None:
+        """Let `lr_scheduler` set the learning rate of the next epoch.
+
+        Parameters
+        ----------
+        loss : float
+            What `ReduceLROnPlateau` watches.
+        """
+        if isinstance(self.lr_scheduler, ReduceLROnPlateau):
+            self.lr_scheduler.step(loss)
+        elif self.lr_scheduler is not None:
+            self.lr_scheduler.step()
+
+
+def make_optimizer(
+    model: nn.Module,
+    factory: Callable[..., torch.optim.Optimizer],
+    learning_rate: float,
+) -> torch.optim.Optimizer:
+    """The optimizer of a model, with two groups of parameters.
+
+    Raises
+    ------
+    ValueError
+        `factory` is an optimizer already, or `learning_rate` is out of range.
+    """
+    check_factory("optimizer", factory, torch.optim.Optimizer, OPTIMIZER_EXAMPLE)
+    rate = check_number("learning_rate", learning_rate, above=0)
+    return factory(parameter_groups(model), lr=rate)
+
+
+def make_scheduler(
+    optimizer: torch.optim.Optimizer,
+    factory: Callable[..., LRScheduler] | None,
+    options: dict[str, Any] | None,
+    schedule: StepSchedule | None,
+) -> tuple[LRScheduler | None, StepSchedule | None]:
+    """The scheduler by epoch and the schedule by step; at most one is not None.
+
+    Raises
+    ------
+    ValueError
+        `factory` is a scheduler already, or there is a schedule as well.
+    """
+    if factory is None:
+        if schedule is not None and not callable(schedule):
+            raise ValueError(
+                f"schedule: found {schedule!r}; allowed are a function of step and "
+                "steps, and None"
+            )
+        return None, schedule
+    check_factory("lr_scheduler", factory, LRScheduler, SCHEDULER_EXAMPLE)
+    if schedule is not None and schedule is not warm_up_cosine:
+        raise ValueError(
+            "schedule: found one besides an lr_scheduler; both set the learning rate: "
+            "give one of the two"
+        )
+    return factory(optimizer, **(options or {})), None
 
 
 # Their arguments are parameters and `lr`. AdamW (Loshchilov & Hutter 2019) has torch's
