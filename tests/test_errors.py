@@ -262,8 +262,8 @@ def test_training_resumes_exactly_after_a_gpu_failure(sky, model, tmp_path):
     assert "training continues from its last checkpoint" in line
     assert not (tmp_path / "lost" / "m.pt").exists()
     said = [astromorph(*command).stderr for command in commands]
-    assert re.search("goes on from .*: epoch 2", said[0]), said[0]
-    assert "goes on from" not in said[1]
+    assert re.search("resumes from .*: epoch 2", said[0]), said[0]
+    assert "resumes from" not in said[1]
     states = [load_model(tmp_path / name / "m.pt")[0] for name in ("lost", "whole")]
     for name, value in states[1].state_dict().items():
         assert torch.equal(states[0].state_dict()[name], value), name

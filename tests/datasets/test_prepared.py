@@ -29,6 +29,7 @@ from astromorph.errors import AstromorphError
 from astromorph.filelist.shards import Shard
 from astromorph.preprocessing.preprocess import preprocess
 from astromorph.settings.loading import parse
+from astromorph.settings.steps import train_step_settings
 from astromorph.sky.simulate import simulate
 
 
@@ -136,18 +137,18 @@ def test_start_weights_for_other_networks_are_refused():
         start_from_sky(NLayerResnet(1, "layer2", stem="small"))
 
 
-def test_lessons_join_a_training_in_python(datafile):
-    """Half of each batch; the seed alone decides what is drawn."""
+def test_an_auxiliary_task_is_used_from_python(datafile):
+    """The seed alone determines its images and the weights of its head."""
     images = prepared_images(datafile, {"data_settings": {"stacksize": 3}})
     byol = BYOL(AstroMorphologyModel(3), representation_size=16)
-    teacher = auxiliary_task_for(images, byol, number=20, seed=4)
+    task = auxiliary_task_for(images, byol, number=20, seed=4)
     again = auxiliary_task_for(images, byol, number=20, seed=4)
-    assert torch.equal(teacher.images.images, again.images.images)
-    assert torch.equal(teacher.head.weight, again.head.weight)
-    assert teacher.images[0].shape == (3, 64, 64)
-    trainer = ByolTrainer(byol, teacher=teacher, device="cpu")
+    assert torch.equal(task.images.images, again.images.images)
+    assert torch.equal(task.head.weight, again.head.weight)
+    assert task.images[0].shape == (3, 64, 64)
+    trainer = ByolTrainer(byol, auxiliary_task=task, device="cpu")
     history = trainer.train_model(images, epochs=1, batch_size=4)
-    assert history[0].lesson_loss > 0
+    assert history[0].auxiliary_loss > 0
     with pytest.raises(AstromorphError, match="number: found 0; give 1 or more"):
         auxiliary_task_for(images, byol, number=0)
 
@@ -156,14 +157,15 @@ def test_the_workflow_can_use_a_network_trained_in_python(datafile, tmp_path):
     """`infer` reads its model file; embeddings are the same."""
     settings = parse({"network_name": "amm"}, "test")
     images = prepared_images(datafile)
-    byol = build_byol(settings, in_channels=1)
+    rules = train_step_settings(settings)
+    byol = build_byol(rules, in_channels=1)
     ByolTrainer(byol, device="cpu").train_model(images, epochs=1, batch_size=4)
     file = tmp_path / "mine.pt"
     files = RunFiles.of_run(tmp_path, shards=1, named_model=file)
     rows = Shard("00000", 0, 9)
     save_model(
         file,
-        make_model_file(byol, settings, 1, images.tensor_settings, images.image_ids),
+        make_model_file(byol, rules, 1, images.tensor_settings, images.image_ids),
     )
     data, preprocessing = settings.data_settings, settings.preprocess_settings
     preprocess(datafile, rows, files, data, preprocessing)

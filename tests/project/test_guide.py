@@ -20,7 +20,7 @@ SAYS = {
     "own_metrics": "tensorboard --logdir runs",
     "own_network": "24 embeddings of length 64",
     "own_optimizer": "loss ",
-    "start_and_lessons": "lesson loss ",
+    "start_and_auxiliary_task": "auxiliary loss ",
     "workflow_model": "own.csv has 24 rows",
     "several_devices": "2 processes, loss ",
     "tutorial": "The oddest image is ",
