@@ -84,10 +84,13 @@ elif step == "split":
     from astromorph.catalogue.split import split
     split(datafile, files, rules.split_settings, rules.validate_settings, rules.seed)
 elif step == "infer":
+    from pathlib import Path
+    from astromorph.artefacts.run_files import RunFiles
     from astromorph.embedding.infer import infer
     start = time.perf_counter()
-    for pt, output in zip(tensors, embeddings):
-        infer(rules, "model.pt", pt, output, 1)
+    files = RunFiles(Path(), tuple(s.name for s in shards), Path("model.pt"))
+    for name in files.shards:
+        infer(files, name, rules.inference_settings, 1)
 elif step == "csv":
     from astromorph.export.tables.csv import export_csv
     export_csv(rules, inputs, "embeddings.csv")

@@ -158,16 +158,17 @@ def test_a_network_of_python_serves_the_workflow(datafile, tmp_path):
     images = prepared_images(datafile)
     byol = build_byol(settings, in_channels=1)
     ByolTrainer(byol, device="cpu").train_model(images, epochs=1, batch_size=4)
-    files, rows = RunFiles(tmp_path), Shard("00000", 0, 9)
-    file, shard = tmp_path / "mine.pt", files.tensors("00000")
+    file = tmp_path / "mine.pt"
+    files = RunFiles.of_run(tmp_path, shards=1, named_model=file)
+    rows = Shard("00000", 0, 9)
     save_model(
         file,
         make_model_file(byol, settings, 1, images.tensor_settings, images.image_ids),
     )
     data, preprocessing = settings.data_settings, settings.preprocess_settings
     preprocess(datafile, rows, files, data, preprocessing)
-    infer(settings, file, shard, tmp_path / "00000.parquet")
-    theirs = read_embeddings(tmp_path / "00000.parquet")
+    infer(files, "00000", settings.inference_settings)
+    theirs = read_embeddings(files.embeddings("00000"))
     network, made = load_model(file)
     assert not network.training
     assert json.loads(made.tensor_settings) == json.loads(images.tensor_settings)
