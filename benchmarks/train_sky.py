@@ -76,7 +76,7 @@ def learn(name: str, lessons: LabelledImages, samples: int, seed: int) -> Encode
     encoder = build_network(name, NetworkSettings(), in_channels=1)
     teacher = AuxiliaryTask(lessons, encoder.features)
     both = nn.ModuleList([encoder, teacher.head])
-    both.to(device, memory_format=torch.channels_last).train()
+    both.to(device).to(memory_format=torch.channels_last).train()
     optimizer = adamw(parameter_groups(both), lr=LEARNING_RATE)
     augment = SkyAugmentation(generator=generator)
     precision: Precision = choose_precision("auto", device)

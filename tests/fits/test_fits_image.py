@@ -550,7 +550,7 @@ def test_damaged_files_give_an_image_or_a_reason(seeds, tmp_path, data):
 
 def test_hdus_are_walked_as_astropy_walks_them(odd_fits):
     """Numbers, names and shapes of all HDUs of all files."""
-    assert len(odd_files(odd_fits)) > 50
+    assert len(odd_files(odd_fits)) >= 50
     for path in odd_files(odd_fits):
         if path.name in ("not_actually_fits.fits", "astropy_zerowidth.fits"):
             continue
