@@ -21,20 +21,21 @@ from astromorph import (
 from astromorph.artefacts.model_file import save_model
 from astromorph.byol.build import build_byol, make_model_file
 from astromorph.settings.loading import parse
+from astromorph.settings.sections import AugmentationSettings
 from astromorph.sky.simulate import simulate
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 datafile = simulate("fits", number=24, seed=0)  # or the name of your own list
 
 # 1. A network that the settings can name, trained with parts of your own; here no
-# view is turned. `build` makes it with the heads that the settings describe.
+# view is rotated. `build_byol` adds the heads that the settings describe.
 values = {"datafile": str(datafile), "network_name": "amm"}
 settings = parse(values, "settings")
 images = prepared_images(datafile, settings)
 torch.manual_seed(0)
 byol = build_byol(settings, in_channels=1)
-strengths = settings.augmentation_settings.model_copy(update={"rotation": 0.0})
-trainer = ByolTrainer(byol, augmentation_function=SkyAugmentation(strengths))
+augment = SkyAugmentation(AugmentationSettings(rotation=False))
+trainer = ByolTrainer(byol, augmentation_function=augment)
 trainer.train_model(images, epochs=2, batch_size=8)
 save_model(
     "mine.pt",

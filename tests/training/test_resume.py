@@ -203,6 +203,7 @@ def run(prepared, sky, settings, tmp_path):
     return start
 
 
+@pytest.mark.slow
 def test_killed_five_times_it_ends_with_the_same_model(run, tmp_path):
     """SIGKILL at random moments; bit for bit the same weights and history."""
     finished(run("whole", epochs=24))
@@ -242,6 +243,7 @@ def finished(process: subprocess.Popen[str]) -> str:
     return log
 
 
+@pytest.mark.slow
 def test_more_epochs_of_the_settings_go_on_where_the_pace_is_constant(run, tmp_path):
     """`epochs: 3` to 6: the first three stay, and the end is that of six at once."""
     pace = {"exponential_lr": True, "byol_settings": {"use_momentum": False}}
@@ -258,6 +260,7 @@ def test_more_epochs_of_the_settings_go_on_where_the_pace_is_constant(run, tmp_p
     assert "goes on from" not in log
 
 
+@pytest.mark.slow
 def test_checkpoints_belong_to_settings_and_data(run, prepared, tmp_path):
     """Others are never used; how often they are written, and how long, is no matter."""
     tensors = [prepared / f"0000{k}.pt" for k in range(2)]
@@ -288,6 +291,7 @@ def test_checkpoints_belong_to_settings_and_data(run, prepared, tmp_path):
     assert len({same, *others}) == 9
 
 
+@pytest.mark.slow
 def test_told_to_end_it_says_how_to_go_on(run, tmp_path):
     """SIGTERM: a checkpoint, exit code 1, no model."""
     process = run("told", epochs=2000)

@@ -251,6 +251,7 @@ def test_images_of_their_own_sizes_train_with_lessons():
     assert history[0].lesson_loss > 0
 
 
+@pytest.mark.slow
 def test_compiled_training_is_training():
     """`torch.compile` gives the same losses within rounding."""
     pytest.importorskip("torch._inductor")
