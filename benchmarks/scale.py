@@ -224,11 +224,13 @@ def dry_run(folder: Path, datafile: Path) -> tuple[tuple[float, float], int]:
     snakefile = str(ROOT / "Snakefile")
     command = [sys.executable, "-m", "snakemake", "-s", snakefile, "-n"]
     start = time.perf_counter()
-    with subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.PIPE, text=True
-    ) as run:
-        text = run.stdout.read()
+    with (
+        tempfile.TemporaryFile("w+") as output,
+        subprocess.Popen(command, cwd=folder, stdout=output) as run,
+    ):
         _, code, usage = os.wait4(run.pid, 0)
+        output.seek(0)
+        text = output.read()
     if code:
         raise SystemExit(text)
     lines = text.splitlines()

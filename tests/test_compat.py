@@ -341,6 +341,7 @@ def test_pickled_models_are_refused_with_a_way_out(tmp_path):
     assert not (tmp_path / "model.pt").exists()
 
 
+@pytest.mark.slow
 def test_errors_of_the_dataset_name_the_file_or_setting():
     """Unknown settings, files that do not exist, invalid indices."""
     with pytest.raises(

@@ -106,6 +106,7 @@ def model(settings, tmp_path_factory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_named_and_the_same_command_succeeds_later(disk, sky):
     """`preprocess` leaves no incomplete shard, and finishes when there is space."""
     folder = disk("full", "size=32k")
@@ -124,6 +125,7 @@ def test_a_full_disk_is_named_and_the_same_command_succeeds_later(disk, sky):
     assert (folder / "a.pt").exists()
 
 
+@pytest.mark.slow
 def test_a_read_only_disk_is_named(disk, prepared, model):
     """The message of `infer` names the file and its folder."""
     folder = disk("barred", "size=1m")
@@ -138,6 +140,7 @@ def test_a_read_only_disk_is_named(disk, prepared, model):
     assert astromorph(*command).returncode == 0
 
 
+@pytest.mark.slow
 def test_training_continues_if_a_checkpoint_cannot_be_written(
     disk, sky, prepared, tmp_path
 ):
@@ -165,6 +168,7 @@ def test_training_continues_if_a_checkpoint_cannot_be_written(
     load_model(folder / "model.pt")
 
 
+@pytest.mark.slow
 def test_a_model_file_on_a_full_disk_is_explained(disk, model):
     """The writer of torch hides the error of the disk; the message has it."""
     folder = disk("small", "size=64k")
@@ -174,6 +178,7 @@ def test_a_model_file_on_a_full_disk_is_explained(disk, model):
     assert not list(folder.iterdir())
 
 
+@pytest.mark.slow
 def test_a_missing_input_is_named_and_may_be_restored(prepared, model, tmp_path):
     """`infer` without its tensors; with them the same command succeeds."""
     tensors, output = tmp_path / "gone.pt", tmp_path / "e.parquet"
@@ -226,6 +231,7 @@ def arguments_for(
     return [step, "--settings", json.dumps(settings), *map(str, found)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "room"), [("preprocess", 40), ("infer", 500), ("train", 700)]
 )
@@ -247,6 +253,7 @@ def test_too_little_memory_is_explained_and_more_of_it_suffices(
     assert list(tmp_path.glob("*.p*"))
 
 
+@pytest.mark.slow
 def test_training_resumes_exactly_after_a_gpu_failure(sky, model, tmp_path):
     """The model equals that of a training without the failure in its fifth step."""
     tensors, commands = one_shard(tmp_path, sky, 32), []

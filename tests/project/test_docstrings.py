@@ -1,4 +1,4 @@
-"""Public docstrings are whole: every parameter, what comes back, nothing else."""
+"""Public docstrings are complete: every parameter, the return value, nothing else."""
 
 import importlib
 import inspect
@@ -46,8 +46,8 @@ def public() -> list[str]:
 
 
 @pytest.mark.parametrize("name", public())
-def test_docstrings_are_whole(name):
-    """By numpydoc's own validation."""
+def test_docstrings_are_complete(name):
+    """According to numpydoc's validation."""
     module, _, thing = name.rpartition(".")
     found = validate(f"astromorph.{module}.{thing}")
     wrong = [
