@@ -168,8 +168,7 @@ class PreprocessSettings(Section):
     shard_size: Positive | None = None
     """Images per shard, the unit of work of one job. Null lets shards grow with
     the row number, from 1024 to 16384, so that both a laptop and a cluster get
-    a sensible number of jobs and appended rows touch the last shard only. There may
-    be 2000 of them."""
+    a sensible number of jobs and appended rows touch the last shard only."""
 
 
 class SplitSettings(Section):
