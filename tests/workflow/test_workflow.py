@@ -517,7 +517,7 @@ def test_the_last_results_outlive_a_rerun_that_is_killed(copy, sources):
     assert done.returncode != 0
     assert "killed, most likely because memory ran out" in done.stderr
     assert (
-        "failed: infer: killed before it could say why (results/logs/infer/"
+        "failed: infer: killed before it could log a reason (results/logs/infer/"
         in done.stderr
     )
     left = [p.name for p in table.glob("*.parquet")]
