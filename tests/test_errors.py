@@ -108,30 +108,31 @@ def test_a_full_disk_is_named_and_the_same_command_finishes(disk, sky):
     """Preprocessing: no half a shard, one message; with room again it is done."""
     folder = disk("full", "size=32k")
     command = (
-        "preprocess", "-d", sky, "--rows", "0", "28",
-        "--tensors", folder / "a.pt", "--contents", folder / "a.csv",
+        "preprocess", "-d", sky, "--shard", "a", "--rows", "0", "28",
+        "--results", folder,
     )  # fmt: skip
+    tensors = folder / "tensors" / "a.pt"
     line = one_error(astromorph(*command))
-    assert f"{folder / 'a.pt'}: the disk is full" in line
+    assert f"{tensors}: the disk is full" in line
     assert "MB free" in line
-    assert not (folder / "a.pt").exists()
-    assert not list(folder.glob(".*.tmp"))
+    assert not tensors.exists()
+    assert not list(folder.rglob(".*.tmp"))
     resized(folder, "size=4m")
     done = astromorph(*command)
     assert done.returncode == 0, done.stderr
-    assert (folder / "a.pt").exists()
+    assert tensors.exists()
 
 
 def test_a_disk_that_is_read_only_is_named(disk, prepared, model):
     """Inference: the message names the file and its folder."""
     folder = disk("barred", "size=1m")
+    (folder / "tensors").symlink_to(prepared)
+    (folder / "embeddings").mkdir()
     resized(folder, "ro")
-    command = (
-        "infer", "-n", model, "--tensors", prepared / "00000.pt",
-        "--output", folder / "e.parquet",
-    )  # fmt: skip
+    command = ("infer", "-n", model, "--results", folder, "--shard", "00000")
     line = one_error(astromorph(*command))
-    assert f"{folder / 'e.parquet'}: no right to write here (Read-only" in line
+    output = folder / "embeddings" / "00000.parquet"
+    assert f"{output}: no right to write here (Read-only" in line
     resized(folder, "rw")
     assert astromorph(*command).returncode == 0
 
@@ -140,10 +141,9 @@ def test_a_training_outlives_a_checkpoint_that_cannot_be_written(
     disk, sky, prepared, tmp_path
 ):
     """The disk has room for a model, not for a checkpoint: warnings, and a model."""
-    contents = [prepared / f"{k:05d}.csv" for k in range(2)]
-    done = astromorph(
-        "split", "-d", sky, "--contents", *contents, "--output", tmp_path / "split.csv"
-    )
+    (tmp_path / "tensors").symlink_to(prepared)
+    run = ("--results", tmp_path, "--shards", "2")
+    done = astromorph("split", "-d", sky, *run)
     assert done.returncode == 0, done.stderr
     folder = disk("small", "size=3m")
     rules = {
@@ -152,11 +152,8 @@ def test_a_training_outlives_a_checkpoint_that_cannot_be_written(
         "training_settings": {"simulated_images": 0, "checkpoint_minutes": 1e-6},
     }  # fmt: skip
     done = astromorph(
-        "train", "--settings", json.dumps(rules), "--split", tmp_path / "split.csv",
-        "--tensors", *[prepared / f"{k:05d}.pt" for k in range(2)], "-n",
-        folder / "model.pt", "--history", tmp_path / "h.csv", "--log-dir",
-        tmp_path / "log",
-    )  # fmt: skip
+        "train", "--settings", json.dumps(rules), *run, "-n", folder / "model.pt"
+    )
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("no checkpoint: ") > 2
     assert "the disk is full" in done.stderr
@@ -174,10 +171,12 @@ def test_a_model_file_on_a_full_disk(disk, model):
 
 def test_an_input_that_vanished_is_named_and_may_come_back(prepared, model, tmp_path):
     """Inference without its tensors; with them the same command finishes."""
-    tensors, output = tmp_path / "gone.pt", tmp_path / "e.parquet"
-    command = ("infer", "-n", model, "--tensors", tensors, "--output", output)
-    assert "gone.pt: there is no such file" in one_error(astromorph(*command))
+    tensors = tmp_path / "tensors" / "00000.pt"
+    output = tmp_path / "embeddings" / "00000.parquet"
+    command = ("infer", "-n", model, "--results", tmp_path, "--shard", "00000")
+    assert "00000.pt: there is no such file" in one_error(astromorph(*command))
     assert not output.exists()
+    tensors.parent.mkdir()
     os.link(prepared / "00000.pt", tensors)
     done = astromorph(*command)
     assert done.returncode == 0, done.stderr
@@ -186,10 +185,11 @@ def test_an_input_that_vanished_is_named_and_may_come_back(prepared, model, tmp_
 
 def one_shard(folder: Path, sky: Path, size: int) -> Path:
     """All images of the sky as tensors, with their split beside them."""
-    rules, path = parse({"preprocess_settings": {"size": size}}, ""), folder / "l.pt"
-    preprocess(rules, sky, (0, 28), path, folder / "l.csv")
-    split(rules, sky, [folder / "l.csv"], folder / "split.csv")
-    return path
+    rules = parse({"preprocess_settings": {"size": size}}, "")
+    tensors, contents = folder / "tensors/00000.pt", folder / "tensors/00000.csv"
+    preprocess(rules, sky, (0, 28), tensors, contents)
+    split(rules, sky, [contents], folder / "split.csv")
+    return tensors
 
 
 @pytest.fixture(scope="module")
@@ -204,21 +204,28 @@ def arguments_of(
     """A command line whose results are in the folder."""
     if step == "preprocess":
         settings = {"preprocess_settings": {"size": 1024, "dtype": "float32"}}
-        found = ["-d", sky, "--rows", "0", "28", "--tensors", folder / "a.pt"]
-        found += ["--contents", folder / "a.csv"]
+        found = ["-d", sky, "--shard", "a", "--rows", "0", "28"]
     elif step == "infer":
         settings = {}
-        found = ["-n", model, "--tensors", tensors, "--output", folder / "e.parquet"]
+        (folder / "tensors").symlink_to(tensors.parent)
+        found = ["-n", model, "--shard", "00000"]
     else:
         settings = {
             "network_name": "amm", "epochs": 2, "batch_size": 8,
             "network_settings": {"weights": "random"},
             "training_settings": {"simulated_images": 0, "checkpoint_minutes": 1e-6},
         }  # fmt: skip
-        found = ["--tensors", tensors, "--split", tensors.parent / "split.csv"]
-        found += ["-n", folder / "m.pt", "--history", folder / "h.csv"]
-        found += ["--log-dir", folder / "log"]
+        (folder / "tensors").symlink_to(tensors.parent)
+        (folder / "split.csv").symlink_to(tensors.parents[1] / "split.csv")
+        found = ["--shards", "1", "-n", folder / "m.pt"]
+    found += ["--results", folder]
     return [step, "--settings", json.dumps(settings), *map(str, found)]
+
+
+def outputs_of(step: str, folder: Path) -> list[Path]:
+    """What the step wrote: tensors, embeddings or a model."""
+    names = {"preprocess": "tensors/*.pt", "infer": "embeddings/*.parquet"}
+    return list(folder.glob(names.get(step, "*.pt")))
 
 
 @pytest.mark.parametrize(
@@ -236,10 +243,10 @@ def test_memory_that_runs_out_is_said_and_more_of_it_finishes(
     line = one_error(done)
     assert "memory ran out" in line
     assert "`mem_mb`" in line
-    assert not list(tmp_path.glob("*.p*"))
+    assert not outputs_of(step, tmp_path)
     done = astromorph(*command)
     assert done.returncode == 0, done.stderr
-    assert list(tmp_path.glob("*.p*"))
+    assert outputs_of(step, tmp_path)
 
 
 def test_a_device_that_goes_away_costs_nothing(sky, model, tmp_path):

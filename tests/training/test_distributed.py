@@ -119,7 +119,6 @@ def test_a_process_that_dies_ends_the_run(tmp_path):
 @pytest.fixture
 def begin(prepared, sky, settings, tmp_path):
     """A split, and a function that begins to train on it with the command line."""
-    tensors = [str(prepared / f"0000{k}.pt") for k in range(2)]
     tables = [prepared / f"0000{k}.csv" for k in range(2)]
     split(settings, sky, tables, tmp_path / "split.csv")
 
@@ -129,14 +128,16 @@ def begin(prepared, sky, settings, tmp_path):
             "training_settings": {"simulated_images": 16, **values},
         }  # fmt: skip
         command = [sys.executable, "-m", "astromorph", "train", "--threads", "2"]
-        named = {"settings": json.dumps(chosen), "split": tmp_path / "split.csv",
-                 "trained-network-name": "model.pt", "history": "history.csv",
-                 "log-dir": "logs"}  # fmt: skip
+        results = folder / "results"
+        if not results.exists():
+            results.mkdir()
+            (results / "tensors").symlink_to(prepared)
+            (results / "split.csv").symlink_to(tmp_path / "split.csv")
+        named = {"settings": json.dumps(chosen), "results": "results", "shards": 2,
+                 "trained-network-name": "model.pt"}  # fmt: skip
         command += [f"--{name}={value}" for name, value in named.items()]
         with open(folder / "log", "a") as log:
-            return subprocess.Popen(
-                [*command, "--tensors", *tensors], cwd=folder, stderr=log, text=True
-            )
+            return subprocess.Popen(command, cwd=folder, stderr=log, text=True)
 
     return begin
 
@@ -163,9 +164,9 @@ def test_the_command_line_starts_the_processes(inputs, tmp_path):
     assert all(
         v.isfinite().all() for v in model["state"].values() if v.is_floating_point()
     )
-    with open(tmp_path / "history.csv", newline="") as file:
+    with open(tmp_path / "results/model/history.csv", newline="") as file:
         assert len(list(csv.DictReader(file))) == 2
-    assert list((tmp_path / "logs").iterdir())
+    assert list((tmp_path / "results/tensorboard/train").iterdir())
 
 
 def test_an_error_in_the_processes_is_the_run_s(inputs, tmp_path):
@@ -224,7 +225,9 @@ def test_two_processes_end_together_and_go_on(begin, tmp_path):
     process.send_signal(signal.SIGUSR1)
     ended(process, cut)
     assert begin(cut, 30, devices=2).wait(300) == 0
-    texts = [(folder / "history.csv").read_text() for folder in (whole, cut)]
+    texts = [
+        (folder / "results/model/history.csv").read_text() for folder in (whole, cut)
+    ]
     assert texts[0] == texts[1]
     models = [load_values(f / "model.pt", MODEL_FORMAT, 1, "") for f in (whole, cut)]
     for name, value in models[0]["state"].items():

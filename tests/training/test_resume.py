@@ -181,22 +181,21 @@ def test_with_a_constant_pace_more_or_fewer_epochs_share_checkpoints(tmp_path):
 @pytest.fixture
 def run(prepared, sky, settings, tmp_path):
     """What starts a training of the command line in a folder of its own."""
-    tensors = [str(prepared / f"0000{k}.pt") for k in range(2)]
     tables = [prepared / f"0000{k}.csv" for k in range(2)]
     split(settings, sky, tables, tmp_path / "split.csv")
 
     def start(folder: str, **changes) -> subprocess.Popen[str]:
         place = tmp_path / folder
-        place.mkdir(exist_ok=True)
+        results = place / "results"
+        if not results.exists():
+            results.mkdir(parents=True)
+            (results / "tensors").symlink_to(prepared)
+            (results / "split.csv").symlink_to(tmp_path / "split.csv")
         command = [sys.executable, "-m", "astromorph", "train", "--threads", "1"]
-        named = {"settings": json.dumps(SETTINGS | changes), "split": "../split.csv",
-                 "trained-network-name": "model.pt", "history": "history.csv",
-                 "log-dir": "logs"}  # fmt: skip
+        named = {"settings": json.dumps(SETTINGS | changes), "results": "results",
+                 "shards": 2, "trained-network-name": "model.pt"}  # fmt: skip
         command += [f"--{name}={value}" for name, value in named.items()]
-        return subprocess.Popen(
-            [*command, "--tensors", *tensors], cwd=place, stderr=subprocess.PIPE,
-            text=True,
-        )  # fmt: skip
+        return subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, text=True)
 
     return start
 
@@ -219,9 +218,12 @@ def test_killed_five_times_it_ends_with_the_same_model(run, tmp_path):
         assert process.returncode == -signal.SIGKILL
     assert "goes on from" in finished(run("killed", epochs=24))
     left = {path.name for path in (tmp_path / "killed").iterdir()}
-    assert left == {"model.pt", ".last", "history.csv", "logs", "checkpoints"}
+    assert left == {"model.pt", ".last", "results", "checkpoints"}
     assert_same_model(tmp_path / "whole", tmp_path / "killed")
-    texts = [(tmp_path / n / "history.csv").read_text() for n in ("whole", "killed")]
+    texts = [
+        (tmp_path / n / "results/model/history.csv").read_text()
+        for n in ("whole", "killed")
+    ]
     assert texts[0] == texts[1]
 
 
@@ -244,10 +246,12 @@ def test_more_epochs_of_the_settings_go_on_where_the_pace_is_constant(run, tmp_p
     """`epochs: 3` to 6: the first three stay, and the end is that of six at once."""
     pace = {"exponential_lr": True, "byol_settings": {"use_momentum": False}}
     finished(run("more", epochs=3, **pace))
-    first = (tmp_path / "more" / "history.csv").read_text()
+    first = (tmp_path / "more" / "results/model/history.csv").read_text()
     assert "goes on from" in finished(run("more", epochs=6, **pace))
     finished(run("at once", epochs=6, **pace))
-    assert (tmp_path / "more" / "history.csv").read_text().startswith(first)
+    assert (
+        (tmp_path / "more" / "results/model/history.csv").read_text().startswith(first)
+    )
     # Without momentum nothing learns from the target, whose pace is that of all epochs.
     assert_same_model(tmp_path / "more", tmp_path / "at once", without="target.")
     finished(run("cosine", epochs=2))
