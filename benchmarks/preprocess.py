@@ -1,11 +1,12 @@
-"""Files per second of validate and preprocess against a bare astropy read.
-
-All in one run on the same warm files, 128 by 128 pixels, float32. The parts take
-turns, and the ratio is that of the medians: other work on the machine slows all
-of them alike.
+"""Measure the speed of `validate` and `preprocess` against a bare read by astropy.
 
     python benchmarks/preprocess.py [--number 5000] [--rounds 5]
     python benchmarks/preprocess.py --memory 1000 10000 100000
+
+All in one run on the same warm files, 128 by 128 pixels, float32. The parts alternate,
+and the ratio is that of the medians, so that other work on the machine affects all of
+them alike. With `--memory` it prints the peak memory of one process for lists of each
+length, and its ratio to the shortest list.
 """
 
 import argparse
@@ -32,7 +33,8 @@ from astromorph.preprocessing.preprocess import preprocess
 from astromorph.settings.sections import Settings
 
 SIDE = 128
-SHORT = 1000  # files of the shorter list
+MAX_SHORT = 1000  # files of the shorter list, at most
+MAX_FILES = 1000  # that differ; longer lists name hard links to them
 CHILD = """
 import resource, sys, time
 from astromorph.settings.sections import Settings
@@ -129,8 +131,9 @@ def speed(folder: Path, number: int, rounds: int) -> None:
     datafile = make(folder, number)
     paths = [folder / f"{k}.fits" for k in range(number)]
     outputs = (folder / "c.csv", folder / "p.html")
+    few = min(MAX_SHORT, number // 2)
     short = folder / "short.txt"
-    short.write_text("".join(f"{k}.fits\n" for k in range(SHORT)))
+    short.write_text("".join(f"{k}.fits\n" for k in range(few)))
     lists = (short, datafile)
     times: dict[str, list[float]] = {}
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
@@ -138,9 +141,9 @@ def speed(folder: Path, number: int, rounds: int) -> None:
         works = {
             "bare read": lambda: seconds(bare, paths),
             "bare read, 2 processes": lambda: seconds(bare_two, paths, pool),
-            "validate": lambda: check(lists, outputs, 1) * number / (number - SHORT),
+            "validate": lambda: check(lists, outputs, 1) * number / (number - few),
             "validate, 2 processes": lambda: (
-                check(lists, outputs, 2) * number / (number - SHORT)
+                check(lists, outputs, 2) * number / (number - few)
             ),
             "preprocess": lambda: seconds(run_shard, datafile, (0, number), folder),
             "preprocess, 2 processes": lambda: seconds(
@@ -163,13 +166,15 @@ def speed(folder: Path, number: int, rounds: int) -> None:
 
 def memory(folder: Path, numbers: list[int]) -> None:
     """Print the peak memory of one process for lists of growing length."""
-    make(folder, 1000)
-    print("| files | step | peak MB | s |\n|---|---|---|---|")
+    files = min(MAX_FILES, max(numbers))
+    make(folder, files)
+    first: dict[str, float] = {}
+    print("| files | step | peak MB | ratio | s |\n|---|---|---|---|---|")
     for number in numbers:
-        for k in range(1000, number):
+        for k in range(files, number):
             link = folder / f"{k}.fits"
             if not link.exists():
-                os.link(folder / f"{k % 1000}.fits", link)
+                os.link(folder / f"{k % files}.fits", link)
         datafile = folder / "list.txt"
         datafile.write_text("".join(f"{k}.fits\n" for k in range(number)))
         for step in ("validate", "preprocess"):
@@ -179,13 +184,16 @@ def memory(folder: Path, numbers: list[int]) -> None:
                 capture_output=True, text=True, check=True,
             )  # fmt: skip
             peak, wall = done.stdout.split()
-            print(f"| {number} | {step} | {peak} | {wall} |", flush=True)
+            ratio = float(peak) / first.setdefault(step, float(peak))
+            print(f"| {number} | {step} | {peak} | {ratio:.2f} | {wall} |", flush=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--number", type=int, default=5000)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--number", type=int, default=5000, help="files, 8 or more")
+    parser.add_argument("--rounds", type=int, default=5, help="repetitions")
     parser.add_argument("--memory", type=int, nargs="+", metavar="FILES")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

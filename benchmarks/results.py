@@ -27,6 +27,7 @@ import numpy as np
 
 from astromorph.artefacts import tables as artefacts
 from astromorph.artefacts.embeddings import Embeddings, write_embeddings
+from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.table_rows import Inputs
 from astromorph.artefacts.tables import CATALOGUE_COLUMNS, SPLIT_COLUMNS
 from astromorph.artefacts.tensor_file import SHARD_FORMAT, SHARD_VERSION, save_tensors
@@ -130,16 +131,10 @@ def embeddings_of(folder: Path) -> list[Path]:
 def step_analyse(folder: Path, cores: int) -> None:
     from astromorph.analysis.analyse import analyse
 
-    analyse(
-        Settings(),
-        folder / "catalogue.csv",
-        folder / "split.csv",
-        embeddings_of(folder),
-        folder / "analysis.parquet",
-        folder / "analysis.json",
-        folder / "analysis.html",
-        cores,
-    )
+    shards = tuple(path.stem for path in embeddings_of(folder))
+    settings = Settings()
+    files = RunFiles(folder, shards)
+    analyse(files, settings.analysis_settings, settings.seed, cores)
 
 
 def inputs_of(folder: Path) -> Inputs:

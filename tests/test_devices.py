@@ -1,6 +1,8 @@
 """Where training runs, in which precision, and how batches get there."""
 
+import itertools
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -25,10 +27,18 @@ def test_the_precision_is_the_faster_one(monkeypatch):
         choose_precision("half", CPU)
 
 
-def test_measuring_draws_no_random_number():
-    """The seed of a run gives the same weights before and after it."""
+@pytest.mark.parametrize(
+    ("bfloat16_seconds", "faster"),
+    [(0.5, True), (0.79, True), (0.81, False), (2.0, False)],
+)
+def test_bfloat16_is_faster_where_the_clock_says_so(
+    monkeypatch, bfloat16_seconds, faster
+):
+    """Passes in float32 take a second; no random number is drawn on the way."""
+    clock = itertools.cycle([0.0, 1.0, 0.0, bfloat16_seconds])
+    monkeypatch.setattr(devices, "time", SimpleNamespace(perf_counter=clock.__next__))
     before = torch.random.get_rng_state()
-    assert devices._is_faster(CPU) in (True, False)
+    assert devices._is_faster(CPU) is faster
     assert torch.equal(torch.random.get_rng_state(), before)
 
 

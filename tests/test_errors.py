@@ -14,10 +14,12 @@ import pytest
 import torch
 
 from astromorph.artefacts.model_file import ModelFile, save_model
+from astromorph.artefacts.run_files import RunFiles
 from astromorph.atomic import atomic_folder, atomic_write, keep_previous
 from astromorph.byol.build import load_model, seeded_byol
 from astromorph.catalogue.split import split
 from astromorph.errors import WriteError, explain_error, explain_write_error
+from astromorph.filelist.shards import Shard
 from astromorph.preprocessing.preprocess import preprocess
 from astromorph.settings.loading import parse
 from astromorph.settings.steps import part_of
@@ -185,11 +187,11 @@ def test_an_input_that_vanished_is_named_and_may_come_back(prepared, model, tmp_
 
 def one_shard(folder: Path, sky: Path, size: int) -> Path:
     """All images of the sky as tensors, with their split beside them."""
-    rules = parse({"preprocess_settings": {"size": size}}, "")
-    tensors, contents = folder / "tensors/00000.pt", folder / "tensors/00000.csv"
-    preprocess(rules, sky, (0, 28), tensors, contents)
-    split(rules, sky, [contents], folder / "split.csv")
-    return tensors
+    settings = parse({"preprocess_settings": {"size": size}}, "")
+    files, data = RunFiles.of_run(folder, shards=1), settings.data_settings
+    preprocess(sky, Shard("00000", 0, 28), files, data, settings.preprocess_settings)
+    split(sky, files, settings.split_settings, settings.validate_settings, 0)
+    return files.tensors("00000")
 
 
 @pytest.fixture(scope="module")
@@ -297,7 +299,8 @@ def test_errors_of_the_program_are_not_explained_away():
 
 def test_an_error_about_another_file_keeps_its_name(tmp_path):
     """What is read while something is written is not blamed on the latter."""
-    with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "out" / "a"):
+    absent = pytest.raises(FileNotFoundError, match="absent")
+    with absent, atomic_write(tmp_path / "out" / "a"):
         (tmp_path / "absent").read_text()
     broken = pytest.raises(WriteError, match="b: cannot be written")
     with broken, atomic_folder(tmp_path / "out" / "b"):

@@ -66,7 +66,7 @@ SPLIT_COLUMNS = (
 )  # fmt: skip
 TRAIN, TEST, NONE = "train", "test", "none"
 HISTORY_COLUMNS = (
-    "epoch", "train_loss", "test_loss", "lesson_loss", "learning_rate",
+    "epoch", "train_loss", "test_loss", "auxiliary_loss", "learning_rate",
     "moving_average_decay", "effective_rank", "spread",
 )  # fmt: skip
 # The facts that stand before the embedding in the CSV export.

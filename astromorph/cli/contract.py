@@ -11,148 +11,15 @@ from typing import Any
 
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.settings.sections import (
-    AnalysisSettings,
     DataSettings,
     EvaluationSettings,
     ExportSettings,
-    InferenceSettings,
-    PreprocessSettings,
     Settings,
-    SplitSettings,
-    ValidateSettings,
 )
 
 
 def _takes_files(step: Callable[..., Any]) -> bool:
     return "files" in inspect.signature(step).parameters
-
-
-def validate(
-    datafile: str, files: RunFiles, data: DataSettings, rules: ValidateSettings,
-    preprocessing: PreprocessSettings, processes: int = 1,
-) -> None:  # fmt: skip
-    from astromorph.catalogue import validate as module
-
-    step: Any = module.validate
-    if _takes_files(step):
-        step(datafile, files, data, rules, preprocessing, processes)
-        return
-    settings = Settings(
-        data_settings=data, validate_settings=rules, preprocess_settings=preprocessing
-    )
-    step(settings, datafile, files.catalogue, files.validation_page, processes)
-
-
-def preprocess(
-    datafile: str, shard: Any, files: RunFiles, data: DataSettings,
-    preprocessing: PreprocessSettings,
-) -> None:  # fmt: skip
-    from astromorph.preprocessing import preprocess as module
-
-    step: Any = module.preprocess
-    if _takes_files(step):
-        step(datafile, shard, files, data, preprocessing)
-        return
-    settings = Settings(data_settings=data, preprocess_settings=preprocessing)
-    rows = (shard.start, shard.stop)
-    outputs = files.tensors(shard.name), files.contents(shard.name)
-    step(settings, datafile, rows, *outputs)
-
-
-def split(
-    datafile: str, files: RunFiles, rules: SplitSettings, validation: ValidateSettings,
-    seed: int,
-) -> None:  # fmt: skip
-    from astromorph.catalogue import split as module
-
-    step: Any = module.split
-    if _takes_files(step):
-        step(datafile, files, rules, validation, seed)
-        return
-    settings = Settings(split_settings=rules, validate_settings=validation, seed=seed)
-    step(settings, datafile, files.all_contents, files.split)
-
-
-def train(settings: Settings, files: RunFiles, threads: int = 0) -> None:
-    from astromorph.settings import steps as parts
-    from astromorph.training import train as module
-
-    step: Any = module.train
-    if _takes_files(step):
-        step(parts.train_step_settings(settings), files, threads)  # type: ignore[attr-defined,unused-ignore]
-        return
-    step(
-        settings, files.split, files.all_tensors, files.model, files.history,
-        files.scalars, threads,
-    )  # fmt: skip
-
-
-def infer(
-    files: RunFiles, shard: str, rules: InferenceSettings, threads: int = 0
-) -> None:
-    from astromorph.embedding import infer as module
-
-    step: Any = module.infer
-    if _takes_files(step):
-        step(files, shard, rules, threads)
-        return
-    settings = Settings(inference_settings=rules)
-    step(settings, files.model, files.tensors(shard), files.embeddings(shard), threads)
-
-
-def evaluate(
-    files: RunFiles, inference: InferenceSettings, rules: EvaluationSettings,
-    threads: int = 0,
-) -> None:  # fmt: skip
-    from astromorph.embedding import evaluate as module
-
-    step: Any = module.evaluate
-    if _takes_files(step):
-        step(files, inference, rules, threads)
-        return
-    step(
-        Settings(inference_settings=inference, evaluation_settings=rules), files.model,
-        files.all_tensors, files.all_embeddings, (files.catalogue, files.split),
-        files.evaluation, files.evaluation_page, threads,
-    )  # fmt: skip
-
-
-def analyse(
-    files: RunFiles, rules: AnalysisSettings, seed: int, threads: int = 0
-) -> None:
-    from astromorph.analysis import analyse as module
-
-    step: Any = module.analyse
-    if _takes_files(step):
-        step(files, rules, seed, threads)
-        return
-    step(
-        Settings(analysis_settings=rules, seed=seed), files.catalogue, files.split,
-        files.all_embeddings, files.analysis, files.analysis_summary,
-        files.analysis_page, threads,
-    )  # fmt: skip
-
-
-def similar(
-    files: RunFiles, paths: list[str], count: int, output: str | None,
-    table: str | None, datafile: str | None = None,
-) -> list[dict[str, str]]:  # fmt: skip
-    from astromorph.analysis import similar as module
-
-    step: Any = module.similar
-    if _takes_files(step):
-        return list(step(files, paths, count, output, table, datafile))
-    return list(step(_run(files), paths, count, output, table, datafile))
-
-
-def _run(files: RunFiles) -> Any:
-    from astromorph.analysis import similar as module
-
-    record: Any = module.Run  # type: ignore[attr-defined,unused-ignore]
-    return record(
-        files.catalogue, files.split, files.model, files.analysis,
-        files.analysis_summary, files.all_tensors, files.all_embeddings,
-    )  # fmt: skip
 
 
 def _inputs(files: RunFiles) -> Any:

@@ -80,11 +80,11 @@ def _list_from_here(options: argparse.Namespace) -> str | None:
     source = options.config_file or "command line"
     datafile = required_datafile(settings, source)
     entries = list(read_filelist(datafile))
-    if os.path.exists(entries[0].path) or not os.path.exists(entries[0].listed):
+    if os.path.exists(entries[0].path) or not os.path.exists(entries[0].listed_path):
         return datafile
     found = os.path.join(options.results, "filelist.txt")
     with atomic_write(found) as temporary:
-        lines = (f"{os.path.abspath(entry.listed)}\n" for entry in entries)
+        lines = (f"{os.path.abspath(entry.listed_path)}\n" for entry in entries)
         temporary.write_text("".join(lines), encoding="utf-8")
     LOG.info("%s lists the files by their absolute paths", found)
     return found

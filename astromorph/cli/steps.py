@@ -16,7 +16,7 @@ from astromorph.filelist.shards import Shard
 from astromorph.provenance import canonical_json
 from astromorph.settings.loading import required_datafile
 from astromorph.settings.sections import Settings
-from astromorph.settings.steps import part_of
+from astromorph.settings.steps import part_of, train_step_settings
 
 # The forms of the table of embeddings, and how their file names end.
 TABLE_ENDINGS = {"csv": "csv", "parquet": "parquet", "fits": "fits", "votable": "vot"}
@@ -63,7 +63,7 @@ class Job:
 
 
 def _validate(job: Job) -> None:
-    from astromorph.cli.contract import validate
+    from astromorph.catalogue.validate import validate
 
     settings = job.settings
     validate(
@@ -77,7 +77,7 @@ def _validate(job: Job) -> None:
 
 
 def _preprocess(job: Job) -> None:
-    from astromorph.cli.contract import preprocess
+    from astromorph.preprocessing.preprocess import preprocess
 
     settings = job.settings
     preprocess(
@@ -90,7 +90,7 @@ def _preprocess(job: Job) -> None:
 
 
 def _split(job: Job) -> None:
-    from astromorph.cli.contract import split
+    from astromorph.catalogue.split import split
 
     settings = job.settings
     split(
@@ -103,9 +103,9 @@ def _split(job: Job) -> None:
 
 
 def _train(job: Job) -> None:
-    from astromorph.cli.contract import train
+    from astromorph.training.train import train
 
-    train(job.settings, job.files, job.threads)
+    train(train_step_settings(job.settings), job.files, job.threads)
 
 
 def _report_history(job: Job) -> None:
@@ -115,13 +115,13 @@ def _report_history(job: Job) -> None:
 
 
 def _infer(job: Job) -> None:
-    from astromorph.cli.contract import infer
+    from astromorph.embedding.infer import infer
 
     infer(job.files, job.one_shard.name, job.settings.inference_settings, job.threads)
 
 
 def _evaluate(job: Job) -> None:
-    from astromorph.cli.contract import evaluate
+    from astromorph.embedding.evaluate import evaluate
 
     settings = job.settings
     evaluate(
@@ -133,7 +133,7 @@ def _evaluate(job: Job) -> None:
 
 
 def _analyse(job: Job) -> None:
-    from astromorph.cli.contract import analyse
+    from astromorph.analysis.analyse import analyse
 
     settings = job.settings
     analyse(job.files, settings.analysis_settings, settings.seed, job.threads)

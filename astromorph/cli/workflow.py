@@ -11,10 +11,10 @@ from astromorph.cli import resources
 from astromorph.cli.steps import STEPS, targets
 from astromorph.errors import AstromorphError
 from astromorph.filelist import file_states
-from astromorph.filelist.entries import GROUP, SPLIT, read_filelist
+from astromorph.filelist.entries import GROUP_COLUMN, SPLIT_COLUMN, read_filelist
 from astromorph.filelist.shards import (
     HEAD_ROWS,
-    CellsDigest,
+    ColumnDigests,
     Shard,
     head_digest,
     plan_shards,
@@ -201,10 +201,10 @@ def plan_workflow(config: Mapping[str, Any], cores: int | None) -> WorkflowPlan:
             "in it, rename the file"
         )
     # The list is read once for its shards and for both digests.
-    cells = CellsDigest(None, [GROUP, SPLIT])
-    entries = cells.watch(read_filelist(datafile))
+    columns = ColumnDigests(None, [GROUP_COLUMN, SPLIT_COLUMN])
+    entries = columns.pass_through(read_filelist(datafile))
     shards = plan_shards(entries, settings.preprocess_settings.shard_size)
-    list_digest, group_digest = cells.values(shards)
+    list_digest, group_digest = columns.digests(shards)
     head = ""
     if needs_head(settings):
         head = head_digest(read_filelist(datafile))
@@ -282,4 +282,5 @@ def _native_side(settings: Settings, datafile: str) -> int:
         return resources.DEFAULT_NATIVE_SIDE
     from astromorph.preprocessing import list_wide
 
-    return list_wide.native_side(settings, datafile) or resources.DEFAULT_NATIVE_SIDE
+    side = list_wide.native_side(datafile, settings.data_settings)
+    return side or resources.DEFAULT_NATIVE_SIDE

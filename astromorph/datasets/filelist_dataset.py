@@ -167,6 +167,10 @@ def _naming(paths: Sequence[str]) -> Iterator[None]:
 
 def _where(entry: Entry) -> tuple[str, ...]:
     """The files of a row; from the working folder where the list's has none."""
-    if not entry.more and not Path(entry.path).exists() and Path(entry.listed).exists():
-        return (entry.listed,)
+    if (
+        not entry.other_paths
+        and not Path(entry.path).exists()
+        and Path(entry.listed_path).exists()
+    ):
+        return (entry.listed_path,)
     return entry.paths

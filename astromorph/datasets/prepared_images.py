@@ -149,9 +149,9 @@ def prepared_images(
         entries, source = entries_from_paths(filelist), "the files"
     if not isinstance(settings, Settings):
         settings = parse(settings or {}, "settings")
-    reference = make_reference(
-        settings, list(itertools.islice(entries, HEAD_ROWS)), source
-    )
+    data, rules = settings.data_settings, settings.preprocess_settings
+    head = list(itertools.islice(entries, HEAD_ROWS))
+    reference = make_reference(head, source, data, rules)
     kept: list[Prepared] = []
     rows: list[int] = []
     reasons: dict[int, str] = {}
@@ -159,7 +159,7 @@ def prepared_images(
     images: list[Tensor] = []
     for row, entry in enumerate(track(entries, len(entries), "images read")):
         try:
-            _, prepared = prepare_entry(entry, settings, reference)
+            _, prepared = prepare_entry(entry, reference, data, rules)
         except FitsImageError as error:
             reasons[row] = str(error)
             continue

@@ -48,9 +48,9 @@ PANELS = (
         ),
     ),
     Panel(
-        "Lessons from simulated images",
+        "Auxiliary task on simulated images",
         "loss",
-        (Line("lesson_loss", "lessons", GREEN, "-", "^"),),
+        (Line("auxiliary_loss", "auxiliary loss", GREEN, "-", "^"),),
     ),
     Panel(
         "Effective rank: 1 is collapsed",

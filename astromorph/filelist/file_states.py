@@ -1,4 +1,4 @@
-"""Whether the files of a list are still those that results were made from."""
+"""Whether listed files have changed since results were computed from them."""
 
 import itertools
 import os
@@ -12,26 +12,29 @@ from astromorph.filelist.entries import read_paths
 from astromorph.filelist.shards import Shard
 from astromorph.provenance import digest
 
-# Files are looked at in turn where that is fast, and at once where the answer
-# comes over a network.
-CHUNK, THREADS, SLOW = 512, 16, 1e-4
+CHUNK = 512  # rows
+THREADS = 16
+# Seconds per row from which on threads are used: on a network file system they wait
+# together, on a local disk they would only cost time.
+SLOW = 1e-4
 
 
 def file_state(paths: Sequence[str]) -> str:
-    """Sizes and times of the files of a row; empty where one is none.
+    """Sizes and modification times of the files of a row.
 
-    A file that was replaced under its name differs in one of them.
+    Replacing a file changes at least one of them. The result is empty if a path is not
+    a regular file.
     """
-    found = []
+    states = []
     try:
         for path in paths:
             status = os.stat(path)
             if not stat.S_ISREG(status.st_mode):
                 return ""
-            found.append(f"{status.st_size} {status.st_mtime_ns}")
+            states.append(f"{status.st_size} {status.st_mtime_ns}")
     except (OSError, ValueError):
         return ""
-    return " ".join(found)
+    return " ".join(states)
 
 
 def file_states(paths: Iterable[Sequence[str]]) -> Iterator[str]:
@@ -45,12 +48,12 @@ def file_states(paths: Iterable[Sequence[str]]) -> Iterator[str]:
     Yields
     ------
     str
-        As `file_state` gives it.
+        The result of `file_state`.
     """
     rows = iter(paths)
-    begun = time.perf_counter()
+    start = time.perf_counter()
     first = [file_state(row) for row in itertools.islice(rows, CHUNK)]
-    slow = time.perf_counter() - begun > SLOW * max(len(first), 1)
+    slow = time.perf_counter() - start > SLOW * max(len(first), 1)
     yield from first
     if not slow:
         yield from map(file_state, rows)
@@ -61,46 +64,48 @@ def file_states(paths: Iterable[Sequence[str]]) -> Iterator[str]:
 
 
 class ShardStates:
-    """The state of each shard's files, looked at when it is asked for.
+    """Digests of the file states of each shard, computed on demand.
 
-    A job that needs one shard looks at the files of that one; who asks for a
-    second one gets all in one reading of the list.
+    The first request reads the files of one shard only, which is all that the job of
+    one shard needs. The second reads the files of all shards in one pass.
 
     Parameters
     ----------
     datafile : path
-        The list.
+        The file list.
     shards : sequence of Shard
-        How it is cut.
+        Its shards.
     """
 
     def __init__(self, datafile: str | Path, shards: Sequence[Shard]) -> None:
         self._datafile = datafile
         self._shards = shards
-        self._known: dict[str, str] = {}
+        self._digests: dict[str, str] = {}
 
     def of(self, name: str) -> str:
-        """16 hexadecimal digits; others where a file of the shard was replaced."""
-        if name not in self._known:
-            wanted = [s for s in self._shards if s.name == name]
-            self._look(self._shards if self._known else wanted)
-        return self._known[name]
+        """16 hexadecimal digits that change if a file of the shard is replaced."""
+        if name not in self._digests:
+            named = [shard for shard in self._shards if shard.name == name]
+            self._compute(self._shards if self._digests else named)
+        return self._digests[name]
 
     def all(self) -> str:
-        """The same for the whole list."""
-        if len(self._known) < len(self._shards):
-            self._look(self._shards)
-        return digest(self._known[shard.name] for shard in self._shards)
+        """16 hexadecimal digits that change if any listed file is replaced."""
+        if len(self._digests) < len(self._shards):
+            self._compute(self._shards)
+        return digest(self._digests[shard.name] for shard in self._shards)
 
-    def _look(self, shards: Sequence[Shard]) -> None:
+    def _compute(self, shards: Sequence[Shard]) -> None:
         paths = read_paths(self._datafile)
-        at = 0
+        next_row = 0
         for shard in shards:
-            rows = itertools.islice(paths, shard.start - at, shard.stop - at)
-            self._known[shard.name] = digest(file_states(rows))
-            at = shard.stop
+            rows = itertools.islice(
+                paths, shard.start - next_row, shard.stop - next_row
+            )
+            self._digests[shard.name] = digest(file_states(rows))
+            next_row = shard.stop
 
 
-def head_file_states(datafile: str | Path, number: int) -> str:
-    """16 hexadecimal digits from the files of the first rows of a list."""
-    return digest(file_states(itertools.islice(read_paths(datafile), number)))
+def head_file_states(datafile: str | Path, rows: int) -> str:
+    """16 hexadecimal digits, computed from the files of the first rows of a list."""
+    return digest(file_states(itertools.islice(read_paths(datafile), rows)))

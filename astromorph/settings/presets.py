@@ -3,6 +3,7 @@
 import math
 
 from astromorph.settings.sections import Settings
+from astromorph.settings.steps import TrainStepSettings
 
 FEW_IMAGES = 50_000  # up to which the simulated sky joins the training
 SIMULATED = 12_000
@@ -25,14 +26,14 @@ def preset_epochs(number: int) -> int:
     return max(1, min(MAX_EPOCHS, round(samples / number)))
 
 
-def simulated_images(settings: Settings, number: int) -> int:
+def simulated_images(settings: Settings | TrainStepSettings, number: int) -> int:
     """How many simulated images join a training.
 
     By default no more than it has places for: one for each image in each epoch.
 
     Parameters
     ----------
-    settings : Settings
+    settings : Settings or TrainStepSettings
         `training_settings.simulated_images`, where it is set, and `epochs`.
     number : int
         Training images.

@@ -194,9 +194,10 @@ class TrainingSettings(Section):
     cannot teach a network alone, and none for more; and of 12,000 no more than
     images times epochs, as each batch has as many simulated images as others."""
 
-    lesson_weight: Annotated[float, Field(ge=0)] = 2.0
-    """Weight of what the known shapes teach, against BYOL's own loss; 0 leaves
-    the simulated images as mere images."""
+    auxiliary_weight: Annotated[float, Field(ge=0)] = 2.0
+    """Weight of the auxiliary task, which predicts the kinds and shapes of the
+    simulated images, relative to BYOL's own loss. With 0 they are images like all
+    others."""
 
     optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
     """`lars` is for batches of thousands; for it and `sgd` a `learning_rate` of

@@ -1,8 +1,17 @@
 """Which settings each step depends on, and no others."""
 
+from dataclasses import dataclass
 from typing import Any
 
-from astromorph.settings.sections import PreprocessSettings, Settings
+from astromorph.settings.sections import (
+    AugmentationSettings,
+    ByolSettings,
+    NetworkSettings,
+    PreprocessSettings,
+    Section,
+    Settings,
+    TrainingSettings,
+)
 
 READING = ("data_settings.hdu", "data_settings.planes", "data_settings.max_pixels")
 
@@ -96,6 +105,54 @@ def part_of(settings: Settings, step: str) -> dict[str, Any]:
         else:
             part[name] = everything[name]
     return part
+
+
+@dataclass(frozen=True, slots=True)
+class TrainStepSettings:
+    """The settings that training depends on, those of ``PARTS["train"]``.
+
+    Each attribute is the setting of the same name; `stacksize` is
+    `data_settings.stacksize`.
+    """
+
+    seed: int
+    network_name: str
+    epochs: int | None
+    batch_size: int
+    learning_rate: float | None
+    exponential_lr: bool
+    gamma: float
+    network_settings: NetworkSettings
+    training_settings: TrainingSettings
+    byol_settings: ByolSettings
+    augmentation_settings: AugmentationSettings
+    stacksize: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested values, equal to ``part_of(settings, "train")``."""
+        values: dict[str, Any] = {}
+        for name in PARTS["train"]:
+            if name == "data_settings.stacksize":
+                values["data_settings"] = {"stacksize": self.stacksize}
+            else:
+                value = getattr(self, name)
+                is_section = isinstance(value, Section)
+                values[name] = value.model_dump(mode="json") if is_section else value
+        return values
+
+
+def train_step_settings(settings: Settings) -> TrainStepSettings:
+    """The settings that training depends on.
+
+    Parameters
+    ----------
+    settings : Settings
+        All settings of a run, or those that `parse` makes of a model file's.
+    """
+    return TrainStepSettings(
+        **{name: getattr(settings, name) for name in PARTS["train"] if "." not in name},
+        stacksize=settings.data_settings.stacksize,
+    )
 
 
 def fixed_channels(

@@ -1,8 +1,8 @@
 """A simulated sky: small images of known kinds, for samples, tests and training.
 
-The physics is simple, the variety is not: every shape, flux, size, angle,
-brightness profile, beam, noise and neighbour is drawn anew. Arrays are
-`(ny, nx)`, lengths are pixels, brightness is in units of the noise.
+The physics is simple, but the images vary widely: shape, flux, size, angle, brightness
+profile, beam, noise and neighbours of each are random. Arrays are `(ny, nx)`, lengths
+are in pixels, brightness is in units of the noise.
 """
 
 import math
@@ -11,21 +11,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from astromorph.sky.objects import FLAT, KINDS, SORTS, Canvas, gaussian
+from astromorph.sky.objects import FLAT_KINDS, KINDS, MORPHOLOGIES, Canvas, gaussian
 
 Plane = NDArray[np.float64]
 
-BEAM_TO_SIGMA = 1 / math.sqrt(8 * math.log(2))  # FWHM of a Gaussian
+BEAM_TO_SIGMA = 1 / math.sqrt(8 * math.log(2))  # from FWHM to standard deviation
 BEAMS = (1.5, 4.5)  # pixels
 SIGNALS = (8.0, 1500.0)  # peak over noise
-RADII = (0.06, 0.38)  # of an object over the shorter side
-NEIGHBOURED, WHITE, STRIPED = 0.3, 0.3, 0.25  # shares of images
+RADII = (0.06, 0.38)  # of an object, over the shorter side of the image
+# Shares of images with neighbours, with white noise and with stripes.
+WITH_NEIGHBOURS, WITH_WHITE_NOISE, WITH_STRIPES = 0.3, 0.3, 0.25
 MAX_NEIGHBOURS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Telescope:
-    """How an object is seen.
+    """The properties of an observation.
 
     Attributes
     ----------
@@ -34,8 +35,8 @@ class Telescope:
     signal : float
         Peak over noise.
     white : bool
-        The noise of neighbouring pixels is independent, as that of a CCD; else
-        it is as wide as the beam, as that of an interferometer.
+        Whether the noise of neighbouring pixels is independent, like that of a CCD;
+        otherwise it is correlated over the beam, like that of an interferometer.
     """
 
     beam: float
@@ -53,22 +54,22 @@ class Drawing:
         Brightness with noise of standard deviation 1.
     kind : str
         One of `KINDS`.
-    sort : str
-        One of `SORTS`, finer than `kind`.
+    morphology : str
+        One of `MORPHOLOGIES`, a subdivision of the kind.
     beam : float
         Full width at half maximum of the beam, in pixels.
-    clean : ndarray, shape (ny, nx), float64
-        The object alone, seen with the beam: no noise, no neighbours.
-    crowd : ndarray, shape (ny, nx), float64
+    source : ndarray, shape (ny, nx), float64
+        The object alone, convolved with the beam, without noise and neighbours.
+    noiseless : ndarray, shape (ny, nx), float64
         The object with its neighbours, without noise.
     """
 
     pixels: NDArray[np.float32]
     kind: str
-    sort: str
+    morphology: str
     beam: float
-    clean: Plane
-    crowd: Plane
+    source: Plane
+    noiseless: Plane
 
 
 def draw(
@@ -76,9 +77,9 @@ def draw(
     shape: tuple[int, int],
     rng: np.random.Generator,
     telescope: Telescope | None = None,
-    sort: str | None = None,
+    morphology: str | None = None,
 ) -> Drawing:
-    """Draw one object of a kind, seen by a telescope.
+    """Draw one object of a kind, observed by a telescope.
 
     Parameters
     ----------
@@ -87,54 +88,58 @@ def draw(
     shape : tuple of int
         ``(ny, nx)``, at least 8 each.
     rng : numpy.random.Generator
-        All randomness.
+        Source of all random numbers.
     telescope : Telescope, optional
         By default a random one.
-    sort : str, optional
-        One of the kind's; by default a random one.
+    morphology : str, optional
+        One of the morphologies of the kind; by default a random one.
 
     Returns
     -------
     Drawing
     """
-    sort = sort or str(rng.choice(KINDS[kind]))
-    seen = telescope or random_telescope(rng)
-    canvas = random_canvas(shape, rng, kind in FLAT)
-    clean = convolve_beam(SORTS[sort][1](canvas, rng), seen.beam)
-    crowd, peak = clean, float(clean.max())
+    morphology = morphology or str(rng.choice(KINDS[kind]))
+    telescope = telescope or random_telescope(rng)
+    beam, signal = telescope.beam, telescope.signal
+    canvas = random_canvas(shape, rng, inclined=kind in FLAT_KINDS)
+    _, paint = MORPHOLOGIES[morphology]
+    source = convolve_beam(paint(canvas, rng), beam)
+    noiseless, peak = source, float(source.max())
     if peak > 0:
-        clean = clean * (seen.signal / peak)
-        crowd = clean + convolve_beam(_neighbours(canvas, rng), seen.beam) * seen.signal
+        source = source * (signal / peak)
+        noiseless = source + convolve_beam(_neighbours(canvas, rng), beam) * signal
     noise = rng.standard_normal(shape)
-    noise = noise if seen.white else convolve_beam(noise, seen.beam)
+    noise = noise if telescope.white else convolve_beam(noise, beam)
     noise += _stripes(canvas, rng) * noise.std()
     noise /= noise.std()
-    pixels = (crowd + noise).astype(np.float32)
-    return Drawing(pixels, kind, sort, seen.beam, clean, crowd)
+    pixels = (noiseless + noise).astype(np.float32)
+    return Drawing(pixels, kind, morphology, beam, source, noiseless)
 
 
 def random_telescope(rng: np.random.Generator) -> Telescope:
     """A telescope with random properties."""
     low, high = np.log10(SIGNALS)
     return Telescope(
-        rng.uniform(*BEAMS), 10 ** rng.uniform(low, high), bool(rng.random() < WHITE)
+        rng.uniform(*BEAMS),
+        10 ** rng.uniform(low, high),
+        bool(rng.random() < WITH_WHITE_NOISE),
     )
 
 
 def random_canvas(
-    shape: tuple[int, int], rng: np.random.Generator, flat: bool
+    shape: tuple[int, int], rng: np.random.Generator, inclined: bool
 ) -> Canvas:
-    """A random place, size and angle; flat objects are tilted as well."""
+    """Coordinates for an object with random position, size, angle and inclination."""
     radius = min(shape) * math.exp(rng.uniform(*np.log(RADII)))
     offset = rng.normal(0, 0.04, 2) * min(shape)
-    tilt = rng.uniform(0.35, 1.0) if flat else 1.0
+    cos_inclination = rng.uniform(0.35, 1.0) if inclined else 1.0
     angle = rng.uniform(0, 2 * np.pi)
     y, x = np.indices(shape, dtype=np.float64)
     y = (y - (shape[0] - 1) / 2 - offset[0]) / radius
     x = (x - (shape[1] - 1) / 2 - offset[1]) / radius
-    turned_x = x * math.cos(angle) + y * math.sin(angle)
-    turned_y = (y * math.cos(angle) - x * math.sin(angle)) / tilt
-    return Canvas(turned_x, turned_y, 1 / radius)
+    along = x * math.cos(angle) + y * math.sin(angle)
+    across = (y * math.cos(angle) - x * math.sin(angle)) / cos_inclination
+    return Canvas(along, across, 1 / radius)
 
 
 def convolve_beam(plane: Plane, beam: float) -> Plane:
@@ -151,9 +156,9 @@ def convolve_beam(plane: Plane, beam: float) -> Plane:
 
 
 def _stripes(canvas: Canvas, rng: np.random.Generator) -> Plane:
-    """Waves across the image, as badly calibrated interferometers and CCDs leave."""
+    """Waves across the image, an artefact of imperfect calibration; mostly none."""
     plane = np.zeros_like(canvas.x)
-    if rng.random() >= STRIPED:
+    if rng.random() >= WITH_STRIPES:
         return plane
     for _ in range(rng.integers(1, 5)):
         angle, phase = rng.uniform(0, np.pi), rng.uniform(0, 2 * np.pi)
@@ -165,9 +170,9 @@ def _stripes(canvas: Canvas, rng: np.random.Generator) -> Plane:
 
 
 def _neighbours(canvas: Canvas, rng: np.random.Generator) -> Plane:
-    """Other, compact sources somewhere in the field; mostly none."""
+    """Compact sources at random positions in the field; mostly none."""
     plane = np.zeros_like(canvas.x)
-    if rng.random() >= NEIGHBOURED:
+    if rng.random() >= WITH_NEIGHBOURS:
         return plane
     for _ in range(rng.integers(1, MAX_NEIGHBOURS + 1)):
         row, column = (int(rng.integers(n)) for n in plane.shape)

@@ -20,11 +20,13 @@ from astromorph import (
 )
 from astromorph.artefacts.embeddings import read_embeddings
 from astromorph.artefacts.model_file import save_model
+from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.tensor_shard import read_shard
 from astromorph.byol.build import build_byol, make_model_file, seeded_byol
 from astromorph.byol.start_weights import load_start_weights
 from astromorph.embedding.infer import infer
 from astromorph.errors import AstromorphError
+from astromorph.filelist.shards import Shard
 from astromorph.preprocessing.preprocess import preprocess
 from astromorph.settings.loading import parse
 from astromorph.sky.simulate import simulate
@@ -55,9 +57,10 @@ def test_they_are_those_of_a_shard(rules, datafile, tmp_path):
     values = {"preprocess_settings": rules}
     found = prepared_images(datafile, values)
     settings = parse(values, "test")
-    path = tmp_path / "00000.pt"
-    preprocess(settings, datafile, (0, 9), path, tmp_path / "00000.csv")
-    shard = read_shard(path)
+    files, rows = RunFiles(tmp_path), Shard("00000", 0, 9)
+    data, preprocessing = settings.data_settings, settings.preprocess_settings
+    preprocess(datafile, rows, files, data, preprocessing)
+    shard = read_shard(files.tensors("00000"))
     for ours, theirs in zip(found.images, shard.each(), strict=True):
         assert ours.dtype == torch.float32
         assert torch.equal(ours, theirs.float())
@@ -155,14 +158,17 @@ def test_a_network_of_python_serves_the_workflow(datafile, tmp_path):
     images = prepared_images(datafile)
     byol = build_byol(settings, in_channels=1)
     ByolTrainer(byol, device="cpu").train_model(images, epochs=1, batch_size=4)
-    file, shard = tmp_path / "mine.pt", tmp_path / "00000.pt"
+    file = tmp_path / "mine.pt"
+    files = RunFiles.of_run(tmp_path, shards=1, named_model=file)
+    rows = Shard("00000", 0, 9)
     save_model(
         file,
         make_model_file(byol, settings, 1, images.tensor_settings, images.image_ids),
     )
-    preprocess(settings, datafile, (0, 9), shard, tmp_path / "00000.csv")
-    infer(settings, file, shard, tmp_path / "00000.parquet")
-    theirs = read_embeddings(tmp_path / "00000.parquet")
+    data, preprocessing = settings.data_settings, settings.preprocess_settings
+    preprocess(datafile, rows, files, data, preprocessing)
+    infer(files, "00000", settings.inference_settings)
+    theirs = read_embeddings(files.embeddings("00000"))
     network, made = load_model(file)
     assert not network.training
     assert json.loads(made.tensor_settings) == json.loads(images.tensor_settings)

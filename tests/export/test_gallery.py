@@ -16,6 +16,7 @@ from PIL import Image as Pillow
 from astromorph.artefacts import tables as artefacts
 from astromorph.artefacts.analysis_file import Analysis, write_analysis
 from astromorph.artefacts.model_file import MODEL_FORMAT, MODEL_VERSION
+from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.tables import CATALOGUE_COLUMNS, GALLERY_COLUMNS
 from astromorph.artefacts.tensor_shard import save_values
 from astromorph.catalogue.validate import validate
@@ -43,6 +44,7 @@ from astromorph.export.gallery.gallery import export_gallery
 from astromorph.export.gallery.network_pictures import augmented_views, find_images
 from astromorph.export.gallery.scale_bars import choose_scale_bar, prepared_pixel_scale
 from astromorph.filelist.entries import read_filelist
+from astromorph.filelist.shards import Shard
 from astromorph.fits.image import read_image
 from astromorph.fits.pixels import Image
 from astromorph.preprocessing.prepare import prepare
@@ -420,13 +422,16 @@ class Run:
 
     def __init__(self, folder: Path, sky: Path, settings: Settings) -> None:
         self.folder, self.sky, self.settings = folder, sky, settings
-        validate(settings, sky, folder / "catalogue.csv", folder / "page.html")
+        (folder / "tensors").symlink_to(folder)
+        files = RunFiles(folder)
+        data, preprocessing = settings.data_settings, settings.preprocess_settings
+        validate(sky, files, data, settings.validate_settings, preprocessing)
         self.tensors = []
         number = sum(1 for _ in read_filelist(sky))
         for k, start in enumerate(range(0, number, 16)):
             self.tensors.append(folder / f"{k:05d}.pt")
-            rows = (start, min(start + 16, number))
-            preprocess(settings, sky, rows, self.tensors[-1], folder / f"{k:05d}.csv")
+            shard = Shard(f"{k:05d}", start, min(start + 16, number))
+            preprocess(sky, shard, files, data, preprocessing)
         save_model(folder / "model.pt", {})
         self.ids = [entry.image_id for entry in read_filelist(sky)]
         self.analyse([k % 3 for k in range(number)])

@@ -254,6 +254,7 @@ def test_no_text_of_the_input_is_markup(exported):
     assert "<img src=x" not in text
     assert "better &lt;b&gt;by far&lt;/b&gt;" in text
     scripts = re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', text)
+    assert len(scripts) >= 3
     assert not any(set("<>&") & set(script) for script in scripts)
 
 

@@ -1,5 +1,7 @@
 """Settings: what is accepted, what is refused and how, what a step is told."""
 
+import dataclasses
+
 import pytest
 import yaml
 
@@ -7,7 +9,7 @@ from astromorph.errors import AstromorphError
 from astromorph.provenance import canonical_json
 from astromorph.settings.loading import load, parse
 from astromorph.settings.sections import Settings
-from astromorph.settings.steps import PARTS, part_of
+from astromorph.settings.steps import PARTS, part_of, train_step_settings
 
 
 @pytest.mark.parametrize(
@@ -96,3 +98,22 @@ def test_unreadable_files_say_why(tmp_path, name, text, message):
         (tmp_path / name).write_text(text)
     with pytest.raises(AstromorphError, match=message):
         load(tmp_path / name)
+
+
+def test_training_receives_exactly_its_own_settings():
+    """`TrainStepSettings` and `PARTS["train"]` name the same settings and values."""
+    settings = parse(
+        {
+            "epochs": 3,
+            "data_settings": {"stacksize": 3},
+            "augmentation_settings": {"scale": [0.5, 2]},
+        },
+        "x",
+    )
+    step_settings = train_step_settings(settings)
+    assert step_settings.to_dict() == part_of(settings, "train")
+    assert list(step_settings.to_dict()) == list(part_of(settings, "train"))
+    fields = {field.name for field in dataclasses.fields(step_settings)}
+    assert fields == {name.rpartition(".")[2] for name in PARTS["train"]}
+    again = parse(step_settings.to_dict(), "model.pt")
+    assert train_step_settings(again) == step_settings

@@ -16,6 +16,7 @@ from torch import nn
 
 from astromorph import distributed
 from astromorph.artefacts.model_file import MODEL_FORMAT
+from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.tensor_shard import load_values
 from astromorph.byol.byol import BYOL
 from astromorph.catalogue.split import split
@@ -119,8 +120,9 @@ def test_a_process_that_dies_ends_the_run(tmp_path):
 @pytest.fixture
 def begin(prepared, sky, settings, tmp_path):
     """A split, and a function that begins to train on it with the command line."""
-    tables = [prepared / f"0000{k}.csv" for k in range(2)]
-    split(settings, sky, tables, tmp_path / "split.csv")
+    (tmp_path / "tensors").symlink_to(prepared)
+    files = RunFiles.of_run(tmp_path, shards=2)
+    split(sky, files, settings.split_settings, settings.validate_settings, 0)
 
     def begin(folder: Path, epochs: int, **values) -> subprocess.Popen[str]:
         chosen = {

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from astromorph.artefacts.model_file import MODEL_FORMAT
+from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.tensor_shard import load_values
 from astromorph.byol.byol import BYOL
 from astromorph.catalogue.split import split
@@ -102,9 +103,11 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(tmp_path, cap
 def test_a_finished_training_is_not_done_again(tmp_path):
     """Its end is there; other settings or data have another folder."""
     whole = trained(Checkpoints(tmp_path, "a", 3, 0))
-    steps = whole.step
-    again = trained(Checkpoints(tmp_path, "a", 3, 0))
-    assert again.step == steps
+    again, steps = trainer(), []
+    assert Checkpoints(tmp_path, "a", 3, 0).restore(again)
+    again.train_model(images(), None, 3, 8, resume=True, after_step=steps.append)
+    assert steps == []
+    assert again.step == whole.step
     assert again.history == whole.history
     assert not Checkpoints(tmp_path, "b", 3, 0).restore(trainer())
 
@@ -181,8 +184,9 @@ def test_with_a_constant_pace_more_or_fewer_epochs_share_checkpoints(tmp_path):
 @pytest.fixture
 def run(prepared, sky, settings, tmp_path):
     """What starts a training of the command line in a folder of its own."""
-    tables = [prepared / f"0000{k}.csv" for k in range(2)]
-    split(settings, sky, tables, tmp_path / "split.csv")
+    (tmp_path / "tensors").symlink_to(prepared)
+    files = RunFiles.of_run(tmp_path, shards=2)
+    split(sky, files, settings.split_settings, settings.validate_settings, 0)
 
     def start(folder: str, **changes) -> subprocess.Popen[str]:
         place = tmp_path / folder
@@ -311,5 +315,8 @@ def test_checkpoints_that_are_pickles_are_not_read(tmp_path, caplog):
     torch.save({"trainer": AstroMorphologyModel(1)}, folder / "step-000000001.pt")
     assert not Checkpoints(tmp_path, "a", 3, 0).restore(trainer())
     assert "could run any program" in caplog.text
-    with pytest.raises(AstromorphError):
-        raise Interrupted("so that it ends the command line with a message")
+
+
+def test_an_interruption_ends_the_command_line_with_a_message():
+    """It is an error of the package, which has no traceback there."""
+    assert issubclass(Interrupted, AstromorphError)

@@ -11,7 +11,7 @@ rule analyse:
             files.analysis_page,
             caption="../report/analysis.rst",
             category="Analysis",
-            labels={"item": "Clusters, near-duplicates, outliers"},
+            labels={"item": "Clusters, duplicates and outliers"},
         ),
     log:
         files.log("analyse"),
