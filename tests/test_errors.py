@@ -111,31 +111,32 @@ def test_a_full_disk_is_named_and_the_same_command_succeeds_later(disk, sky):
     """`preprocess` leaves no incomplete shard, and finishes when there is space."""
     folder = disk("full", "size=32k")
     command = (
-        "preprocess", "-d", sky, "--rows", "0", "28",
-        "--tensors", folder / "a.pt", "--contents", folder / "a.csv",
+        "preprocess", "-d", sky, "--shard", "a", "--rows", "0", "28",
+        "--results", folder,
     )  # fmt: skip
+    tensors = folder / "tensors" / "a.pt"
     line = one_error(astromorph(*command))
-    assert f"{folder / 'a.pt'}: the disk is full" in line
+    assert f"{tensors}: the disk is full" in line
     assert "MB free" in line
-    assert not (folder / "a.pt").exists()
-    assert not list(folder.glob(".*.tmp"))
+    assert not tensors.exists()
+    assert not list(folder.rglob(".*.tmp"))
     remount(folder, "size=4m")
     done = astromorph(*command)
     assert done.returncode == 0, done.stderr
-    assert (folder / "a.pt").exists()
+    assert tensors.exists()
 
 
 @pytest.mark.slow
 def test_a_read_only_disk_is_named(disk, prepared, model):
     """The message of `infer` names the file and its folder."""
     folder = disk("barred", "size=1m")
+    (folder / "tensors").symlink_to(prepared)
+    (folder / "embeddings").mkdir()
     remount(folder, "ro")
-    command = (
-        "infer", "-n", model, "--tensors", prepared / "00000.pt",
-        "--output", folder / "e.parquet",
-    )  # fmt: skip
+    command = ("infer", "-n", model, "--results", folder, "--shard", "00000")
     line = one_error(astromorph(*command))
-    assert f"{folder / 'e.parquet'}: no permission to write here (Read-only" in line
+    output = folder / "embeddings" / "00000.parquet"
+    assert f"{output}: no permission to write here (Read-only" in line
     remount(folder, "rw")
     assert astromorph(*command).returncode == 0
 
@@ -145,10 +146,9 @@ def test_training_continues_if_a_checkpoint_cannot_be_written(
     disk, sky, prepared, tmp_path
 ):
     """The disk has space for a model, not for a checkpoint: warnings, and a model."""
-    contents = [prepared / f"{k:05d}.csv" for k in range(2)]
-    done = astromorph(
-        "split", "-d", sky, "--contents", *contents, "--output", tmp_path / "split.csv"
-    )
+    (tmp_path / "tensors").symlink_to(prepared)
+    run = ("--results", tmp_path, "--shards", "2")
+    done = astromorph("split", "-d", sky, *run)
     assert done.returncode == 0, done.stderr
     folder = disk("small", "size=3m")
     rules = {
@@ -157,11 +157,8 @@ def test_training_continues_if_a_checkpoint_cannot_be_written(
         "training_settings": {"simulated_images": 0, "checkpoint_minutes": 1e-6},
     }  # fmt: skip
     done = astromorph(
-        "train", "--settings", json.dumps(rules), "--split", tmp_path / "split.csv",
-        "--tensors", *[prepared / f"{k:05d}.pt" for k in range(2)], "-n",
-        folder / "model.pt", "--history", tmp_path / "h.csv", "--log-dir",
-        tmp_path / "log",
-    )  # fmt: skip
+        "train", "--settings", json.dumps(rules), *run, "-n", folder / "model.pt"
+    )
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("no checkpoint: ") > 2
     assert "the disk is full" in done.stderr
@@ -181,10 +178,12 @@ def test_a_model_file_on_a_full_disk_is_explained(disk, model):
 @pytest.mark.slow
 def test_a_missing_input_is_named_and_may_be_restored(prepared, model, tmp_path):
     """`infer` without its tensors; with them the same command succeeds."""
-    tensors, output = tmp_path / "gone.pt", tmp_path / "e.parquet"
-    command = ("infer", "-n", model, "--tensors", tensors, "--output", output)
-    assert "gone.pt: there is no such file" in one_error(astromorph(*command))
+    tensors = tmp_path / "tensors" / "00000.pt"
+    output = tmp_path / "embeddings" / "00000.parquet"
+    command = ("infer", "-n", model, "--results", tmp_path, "--shard", "00000")
+    assert "00000.pt: there is no such file" in one_error(astromorph(*command))
     assert not output.exists()
+    tensors.parent.mkdir()
     os.link(prepared / "00000.pt", tensors)
     done = astromorph(*command)
     assert done.returncode == 0, done.stderr
@@ -194,12 +193,10 @@ def test_a_missing_input_is_named_and_may_be_restored(prepared, model, tmp_path)
 def one_shard(folder: Path, sky: Path, size: int) -> Path:
     """All images of the sky as tensors, with their split beside them."""
     settings = parse({"preprocess_settings": {"size": size}}, "")
-    (folder / "tensors").symlink_to(folder)
-    files, shard = RunFiles(folder, ("l",)), Shard("l", 0, 28)
-    data, preprocessing = settings.data_settings, settings.preprocess_settings
-    preprocess(sky, shard, files, data, preprocessing)
+    files, data = RunFiles.of_run(folder, shards=1), settings.data_settings
+    preprocess(sky, Shard("00000", 0, 28), files, data, settings.preprocess_settings)
     split(sky, files, settings.split_settings, settings.validate_settings, 0)
-    return folder / "l.pt"
+    return files.tensors("00000")
 
 
 @pytest.fixture(scope="module")
@@ -214,21 +211,28 @@ def arguments_for(
     """A command line that writes to the folder."""
     if step == "preprocess":
         settings = {"preprocess_settings": {"size": 1024, "dtype": "float32"}}
-        found = ["-d", sky, "--rows", "0", "28", "--tensors", folder / "a.pt"]
-        found += ["--contents", folder / "a.csv"]
+        found = ["-d", sky, "--shard", "a", "--rows", "0", "28"]
     elif step == "infer":
         settings = {}
-        found = ["-n", model, "--tensors", tensors, "--output", folder / "e.parquet"]
+        (folder / "tensors").symlink_to(tensors.parent)
+        found = ["-n", model, "--shard", "00000"]
     else:
         settings = {
             "network_name": "amm", "epochs": 2, "batch_size": 8,
             "network_settings": {"weights": "random"},
             "training_settings": {"simulated_images": 0, "checkpoint_minutes": 1e-6},
         }  # fmt: skip
-        found = ["--tensors", tensors, "--split", tensors.parent / "split.csv"]
-        found += ["-n", folder / "m.pt", "--history", folder / "h.csv"]
-        found += ["--log-dir", folder / "log"]
+        (folder / "tensors").symlink_to(tensors.parent)
+        (folder / "split.csv").symlink_to(tensors.parents[1] / "split.csv")
+        found = ["--shards", "1", "-n", folder / "m.pt"]
+    found += ["--results", folder]
     return [step, "--settings", json.dumps(settings), *map(str, found)]
+
+
+def outputs_of(step: str, folder: Path) -> list[Path]:
+    """The tensors, embeddings or model that the step wrote."""
+    names = {"preprocess": "tensors/*.pt", "infer": "embeddings/*.parquet"}
+    return list(folder.glob(names.get(step, "*.pt")))
 
 
 @pytest.mark.slow
@@ -247,10 +251,10 @@ def test_too_little_memory_is_explained_and_more_of_it_suffices(
     line = one_error(done)
     assert "out of memory" in line
     assert "`mem_mb`" in line
-    assert not list(tmp_path.glob("*.p*"))
+    assert not outputs_of(step, tmp_path)
     done = astromorph(*command)
     assert done.returncode == 0, done.stderr
-    assert list(tmp_path.glob("*.p*"))
+    assert outputs_of(step, tmp_path)
 
 
 @pytest.mark.slow

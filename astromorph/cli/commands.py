@@ -63,7 +63,7 @@ def infer(options: argparse.Namespace) -> None:
 
 def similar(options: argparse.Namespace) -> None:
     """Print the images most similar to one image."""
-    from astromorph.cli.contract import similar
+    from astromorph.analysis.similar import similar
     from astromorph.cli.pipeline import finished_run
 
     rows = similar(

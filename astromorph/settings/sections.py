@@ -171,8 +171,7 @@ class PreprocessSettings(Section):
     shard_size: Positive | None = None
     """Images per shard, the unit of work of one job. Null lets the size grow with the
     row number, from 1024 to 16384: a laptop and a cluster get a sensible number of
-    jobs, and appended rows change the last shard only. At most 2000 shards are
-    allowed."""
+    jobs, and appended rows change the last shard only."""
 
 
 class SplitSettings(Section):
