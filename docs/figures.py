@@ -1,4 +1,4 @@
-"""Draw the figures of the guide: from the package's own code, no data needed."""
+"""Draw the figures of the guide with the code of the package; no data are needed."""
 
 import sys
 from collections.abc import Callable
@@ -25,19 +25,19 @@ mpl.rcParams |= {"font.size": 9, "axes.spines.top": False, "axes.spines.right": 
 
 
 def write_figures(folder: Path) -> None:
-    """Write those that are missing or older than this file."""
+    """Write the figures that are missing or older than this file."""
     folder.mkdir(exist_ok=True)
     for name, figure in FIGURES.items():
         path = folder / f"{name}.png"
         if path.exists() and path.stat().st_mtime > Path(__file__).stat().st_mtime:
             continue
-        part = path.with_suffix(".tmp")
-        figure().savefig(part, format="png", dpi=160, bbox_inches="tight")
-        part.replace(path)
+        temporary = path.with_suffix(".tmp")
+        figure().savefig(temporary, format="png", dpi=160, bbox_inches="tight")
+        temporary.replace(path)
 
 
 def method() -> Figure:
-    """What passes through which network, in the paper's symbols."""
+    """The networks of BYOL and their inputs, in the symbols of the paper."""
     figure = Figure(figsize=(8, 2.9))
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, 16), ylim=(0, 5.8))
     axes.axis("off")
@@ -70,15 +70,15 @@ def method() -> Figure:
 
 
 def views() -> Figure:
-    """Simulated objects, and what two networks are shown of them."""
+    """Simulated objects and augmented views of them."""
     kinds = [kind for kind in KINDS if kind != "none"]
     rng = np.random.default_rng(3)
     telescope = Telescope(2.5, 40.0)
     drawn = [draw(kind, (128, 128), rng, telescope).pixels for kind in kinds]
-    bad = np.zeros((128, 128), np.bool_)
+    mask = np.zeros((128, 128), np.bool_)
     rules = PreprocessSettings(size=64)
     images = torch.from_numpy(
-        np.stack([prepare(Image(one[None], bad), rules).pixels for one in drawn])
+        np.stack([prepare(Image(image[None], mask), rules).pixels for image in drawn])
     )
     augment = SkyAugmentation(
         AugmentationSettings(), generator=torch.Generator().manual_seed(5)
@@ -102,58 +102,60 @@ def views() -> Figure:
 
 
 def schedules() -> Figure:
-    """Learning rate and moving average over a training."""
+    """Learning rate and moving average decay in the course of training."""
     steps = 200
-    at = np.arange(steps)
+    step = np.arange(steps)
     figure = Figure(figsize=(8, 2.1))
     left, right = figure.subplots(1, 2)
-    left.plot(at / steps, [1e-3 * warm_up_cosine(k, steps) for k in at], color=BLUE)
-    left.set(xlabel="share of the training", ylabel="learning rate")
+    left.plot(step / steps, [1e-3 * warm_up_cosine(k, steps) for k in step], color=BLUE)
+    left.set(xlabel="fraction of training", ylabel="learning rate")
     for start, style in ((0.97, ":"), (0.99, "-"), (0.996, "--")):
-        decay = [moving_average_decay(k, steps, start) for k in at]
-        right.plot(at / steps, decay, style, color=ORANGE, label=f"from {start}")
-    right.set(xlabel="share of the training", ylabel=r"$\tau$")
+        decay = [moving_average_decay(k, steps, start) for k in step]
+        right.plot(step / steps, decay, style, color=ORANGE, label=f"from {start}")
+    right.set(xlabel="fraction of training", ylabel=r"$\tau$")
     right.legend(frameon=False)
     figure.tight_layout()
     return figure
 
 
 def evaluation() -> Figure:
-    """Three embeddings of one set with two classes, and what is measured."""
+    """Three embeddings of a data set with two classes, and their measures."""
     rng = np.random.default_rng(0)
     number = 300
     classes = np.repeat([0, 1], number // 2)
-    names = [str(one) for one in classes]
+    names = [str(label) for label in classes]
     groups = [str(k) for k in range(number)]
-    told = np.where(classes == 0, -1.0, 1.0) * 0.5 + rng.normal(0, 0.22, number)
+    separating = np.where(classes == 0, -1.0, 1.0) * 0.5 + rng.normal(0, 0.22, number)
     flux = rng.normal(0, 6, (number, 3))
     noise = rng.normal(0, 0.25, (number, 6))
     cases = {
-        "spread out": np.column_stack([rng.normal(0, 0.5, number), told, noise]),
-        "flux rules": np.column_stack([flux[:, 0], told, flux[:, 1:], noise]),
-        "collapsed": 3 + 1e-3 * (told[:, None] + rng.normal(0, 2, (number, 8))),
+        "spread out": np.column_stack([rng.normal(0, 0.5, number), separating, noise]),
+        "dominated by flux": np.column_stack(
+            [flux[:, 0], separating, flux[:, 1:], noise]
+        ),
+        "collapsed": 3 + 1e-3 * (separating[:, None] + rng.normal(0, 2, (number, 8))),
     }
     figure = Figure(figsize=(8, 3.3))
     for axes, (title, vectors) in zip(
         figure.subplots(1, 3), cases.items(), strict=True
     ):
         for kind, colour, marker in ((0, BLUE, "o"), (1, ORANGE, "^")):
-            of = vectors[classes == kind]
-            axes.plot(of[:, 0], of[:, 1], marker, color=colour, ms=3, alpha=0.6)
+            points = vectors[classes == kind]
+            axes.plot(points[:, 0], points[:, 1], marker, color=colour, ms=3, alpha=0.6)
         span = 15 if title != "spread out" else 2
         middle = 3 if title == "collapsed" else 0
         axes.set(
             xlim=(middle - span, middle + span), ylim=(middle - span, middle + span)
         )
         axes.set(xticks=[], yticks=[], title=title, aspect="equal")
-        plain = metrics.knn_score(vectors, names, groups).mean
-        white = metrics.knn_score(metrics.whiten(vectors), names, groups).mean
-        said = (
+        raw = metrics.knn_score(vectors, names, groups).mean
+        whitened = metrics.knn_score(metrics.whiten(vectors), names, groups).mean
+        measures = (
             f"effective rank {rank_me(vectors):.1f}\n"
             f"uniformity {metrics.uniformity(vectors):.2f}\n"
-            f"knn {plain:.2f}, whitened {white:.2f}"
+            f"kNN {raw:.2f}, whitened {whitened:.2f}"
         )
-        axes.set_xlabel(said)
+        axes.set_xlabel(measures)
         axes.spines[:].set_visible(True)
     figure.tight_layout()
     return figure

@@ -1,7 +1,7 @@
-"""Take the pictures of README and guide from a finished run on the simulated sky.
+"""Take the screenshots of README and guide from a finished run on the simulated sky.
 
-``make run``, then ``python docs/screenshots.py sample``. Chromium has to be there. A
-function per picture; `PICTURES` names their files.
+Run ``make run``, then ``python docs/screenshots.py sample``. Chromium is required. Each
+screenshot has a function; `SCREENSHOTS` lists them by file name.
 """
 
 import contextlib
@@ -17,23 +17,23 @@ from PIL import Image
 HERE = Path(__file__).parent
 SIZE = (1280, 860)  # pixels of the browser's window
 MAX_BYTES = 300_000
-GRAYS = (224, 112, 56, 28)  # in the palette; as many as fit into the bytes
+GRAYS = (224, 112, 56, 28)  # in the palette: the most that fit `MAX_BYTES`
 
 
 def write_screenshots(run: Path, folder: Path, names: list[str]) -> None:
-    """Take the pictures of a run, all or those that are named."""
+    """Take all screenshots of a run, or those with the given names."""
     folder.mkdir(exist_ok=True)
-    for name in names or PICTURES:
-        data = small(PICTURES[name](run.resolve()))
-        part = (folder / name).with_suffix(".tmp")
-        part.write_bytes(data)
-        part.replace(folder / f"{name}.png")
+    for name in names or SCREENSHOTS:
+        data = compress(SCREENSHOTS[name](run.resolve()))
+        temporary = (folder / name).with_suffix(".tmp")
+        temporary.write_bytes(data)
+        temporary.replace(folder / f"{name}.png")
         print(f"{folder / name}.png: {len(data) / 1000:.0f} kB")
 
 
-def report(run: Path) -> bytes:
-    """The report, a contact sheet opened; ``snakemake --report`` has made it."""
-    with browser() as page:
+def screenshot_report(run: Path) -> bytes:
+    """The report made by ``snakemake --report``, with an open contact sheet."""
+    with open_browser() as page:
         page.goto((run / "report.html").as_uri())
         page.get_by_text("Galleries", exact=True).first.click()
         page.wait_for_selector("tbody tr")
@@ -44,14 +44,14 @@ def report(run: Path) -> bytes:
         return bytes(page.screenshot())
 
 
-def gallery(run: Path) -> bytes:
-    """A contact sheet as it is: examples and their neighbours."""
+def read_gallery_sheet(run: Path) -> bytes:
+    """A contact sheet with examples and their neighbours."""
     return (run / "results" / "export" / "gallery" / "neighbours_1.png").read_bytes()
 
 
-def the_map(run: Path) -> bytes:
-    """The map coloured by label, one image open."""
-    with browser("--disable-3d-apis") as page:
+def screenshot_map(run: Path) -> bytes:
+    """The map coloured by label, with an open image."""
+    with open_browser("--disable-3d-apis") as page:
         page.goto((run / "results" / "export" / "map.html").as_uri())
         page.wait_for_selector("body[data-ready]")
         page.select_option("#colour", "label")
@@ -64,16 +64,16 @@ def the_map(run: Path) -> bytes:
         return bytes(page.screenshot())
 
 
-PICTURES: dict[str, Callable[[Path], bytes]] = {
-    "map": the_map,
-    "report": report,
-    "gallery": gallery,
+SCREENSHOTS: dict[str, Callable[[Path], bytes]] = {
+    "map": screenshot_map,
+    "report": screenshot_report,
+    "gallery": read_gallery_sheet,
 }
 
 
 @contextlib.contextmanager
-def browser(*options: str) -> Iterator[Any]:
-    """A page of Chromium."""
+def open_browser(*options: str) -> Iterator[Any]:
+    """A page in Chromium."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -84,18 +84,18 @@ def browser(*options: str) -> Iterator[Any]:
         chromium.close()
 
 
-def small(data: bytes) -> bytes:
-    """The PNG with its most frequent colours, and as many grays as its size allows."""
+def compress(data: bytes) -> bytes:
+    """Reduce a PNG to its most frequent colours and as many grays as fit."""
     with Image.open(io.BytesIO(data)) as picture:
-        whole = picture.convert("RGB")
-    counted = sorted(whole.getcolors(whole.width * whole.height), reverse=True)
-    coloured = [c for _, c in counted if max(c) - min(c) > 8][:32]
+        pixels = picture.convert("RGB")
+    counts = sorted(pixels.getcolors(pixels.width * pixels.height), reverse=True)
+    colours = [c for _, c in counts if max(c) - min(c) > 8][:32]
     for number in GRAYS:
         grays = [(round(255 * k / (number - 1)),) * 3 for k in range(number)]
         palette = Image.new("P", (1, 1))
-        palette.putpalette([part for colour in coloured + grays for part in colour])
+        palette.putpalette([part for colour in colours + grays for part in colour])
         buffer = io.BytesIO()
-        reduced = whole.quantize(palette=palette, dither=Image.Dither.NONE)
+        reduced = pixels.quantize(palette=palette, dither=Image.Dither.NONE)
         reduced.save(buffer, format="PNG", optimize=True)
         if buffer.tell() <= MAX_BYTES:
             break
