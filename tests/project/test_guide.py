@@ -155,7 +155,7 @@ def test_the_guide_builds_without_a_warning(tmp_path):
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "html" / "settings.html").read_text()
     assert "simulated_images" in page
-    assert "a whole number, at least 16, at most 1,024" in page
+    assert "an integer, at least 16, at most 1,024" in page
     for figure in ("method", "views", "schedules", "evaluation"):
         drawn = tmp_path / "html" / "_images" / f"{figure}.png"
         assert drawn.stat().st_size > 10_000
