@@ -22,7 +22,7 @@ from torch import Tensor
 from astromorph.artefacts import tables as artefacts
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.atomic import atomic_write
-from astromorph.byol.build import load_model
+from astromorph.byol.build import load_model, training_settings_of
 from astromorph.byol.collapse import rank_me, spread
 from astromorph.datasets.tensor_datasets import ImageSet, gather
 from astromorph.embedding import metrics
@@ -98,11 +98,11 @@ def evaluate(
     """
     if threads:
         torch.set_num_threads(threads)
-    sample = _sample(files, rules)
+    sample = _draw_sample(files, rules)
     byol, model = load_model(files.model)
-    stacksize = int(model.settings["data_settings"]["stacksize"])
+    stacksize = training_settings_of(model).stacksize
     images, statistics = _read_images(files.all_tensors, sample, stacksize)
-    nuisances = _nuisance_parameters(sample, statistics)
+    nuisances = _collect_nuisances(sample, statistics)
     subset = images.subset(range(min(len(images), MAX_PERTURBED)))
     noise = torch.from_numpy(nuisances["noise"][: len(subset)]).float()
     networks: dict[str, Any] = {}
@@ -112,8 +112,8 @@ def evaluate(
         else:
             vectors = embed(images, None)
         networks[name] = (
-            _unlabelled_measures(vectors, nuisances)
-            | _label_scores(vectors, sample)
+            _measure_without_labels(vectors, nuisances)
+            | _score_with_labels(vectors, sample)
             | measure_robustness(embed, subset, noise)
         )
         LOG.info("%s: %s", name, _describe(networks[name]))
@@ -126,11 +126,11 @@ def evaluate(
     write_page(files.evaluation_page, "evaluation.html", result=result)
 
 
-def _sample(files: RunFiles, rules: EvaluationSettings) -> list[SampledImage]:
+def _draw_sample(files: RunFiles, rules: EvaluationSettings) -> list[SampledImage]:
     """The images with the smallest ids, which is as good as a random choice."""
     sample = heapq.nsmallest(
         rules.images,
-        _embedded_images(files, rules.label),
+        _read_embedded_images(files, rules.label),
         key=lambda image: int(image.image_id, 16),
     )
     if len(sample) < 2:
@@ -141,7 +141,7 @@ def _sample(files: RunFiles, rules: EvaluationSettings) -> list[SampledImage]:
     return sample
 
 
-def _embedded_images(files: RunFiles, label_column: str) -> Iterator[SampledImage]:
+def _read_embedded_images(files: RunFiles, label_column: str) -> Iterator[SampledImage]:
     """Join catalogue, split and embeddings; leave out what the split excludes."""
     split = artefacts.read_csv(files.split, artefacts.SPLIT_COLUMNS)
     pairs = artefacts.rows_with_embeddings(
@@ -188,7 +188,7 @@ def _read_images(
     }
 
 
-def _nuisance_parameters(
+def _collect_nuisances(
     sample: Sequence[SampledImage], statistics: Mapping[str, Tensor]
 ) -> Parameters:
     """What the embedding should not depend on, `(N,)` each; known of every image."""
@@ -206,7 +206,7 @@ def _nuisance_parameters(
     return dict(sorted(parameters.items()))
 
 
-def _unlabelled_measures(vectors: Vectors, nuisances: Parameters) -> dict[str, Any]:
+def _measure_without_labels(vectors: Vectors, nuisances: Parameters) -> dict[str, Any]:
     """Measures of the embeddings that need no labels."""
     leading = metrics.principal_components(vectors, LEADING)
     return {
@@ -223,7 +223,9 @@ def _unlabelled_measures(vectors: Vectors, nuisances: Parameters) -> dict[str, A
     }
 
 
-def _label_scores(vectors: Vectors, sample: Sequence[SampledImage]) -> dict[str, Any]:
+def _score_with_labels(
+    vectors: Vectors, sample: Sequence[SampledImage]
+) -> dict[str, Any]:
     """Scores of classifiers; empty without two classes of five objects each."""
     groups_by_class: dict[str, set[str]] = defaultdict(set)
     for image in sample:
