@@ -163,7 +163,7 @@ def analyse_embeddings(
         pca=first_two,
         outlier_score=scores,
         outlier_rank=ranks,
-        roles=_roles(displayed),
+        roles=_assign_roles(displayed),
         neighbours=tuple(tuple(ids[k] for k in row) for row in indices.tolist()),
         distances=distances,
         duplicates=tuple(tuple(ids[k] for k in near) for near in duplicates),
@@ -187,7 +187,7 @@ def analyse_embeddings(
     return analysis, summary
 
 
-def _roles(clustering: Clustering) -> tuple[str, ...]:
+def _assign_roles(clustering: Clustering) -> tuple[str, ...]:
     """The role of each image in its cluster."""
     roles = [ORDINARY] * len(clustering.labels)
     for k in clustering.odd_members.values():

@@ -330,7 +330,7 @@ def _compare_with_refits(
     sample = sample_indices(len(points), MAX_SAMPLE, seed)
     if number == 0 or len(sample) < 4:
         return agreements, overlaps
-    halves = list(_random_halves(sample, seed))
+    halves = list(_draw_halves(sample, seed))
     for half in track(halves, len(halves), "refits"):
         original, refitted = labels[half], refit(points[half])
         agreements.append(float(adjusted_rand_score(original, refitted)))
@@ -339,7 +339,7 @@ def _compare_with_refits(
     return agreements, overlaps
 
 
-def _random_halves(sample: NDArray[np.int64], seed: int) -> Iterator[NDArray[np.int64]]:
+def _draw_halves(sample: NDArray[np.int64], seed: int) -> Iterator[NDArray[np.int64]]:
     generator = np.random.default_rng([seed, len(sample)])
     for _ in range(REFITS):
         yield np.sort(generator.choice(sample, len(sample) // 2, replace=False))

@@ -78,7 +78,7 @@ def _umap(
     # UMAP counts a point among its own neighbours.
     indices = np.hstack([own, indices]).astype(np.int32)
     distances = np.hstack([np.zeros_like(own, np.float32), distances])
-    initial = _initial_layout(components, seed)
+    initial = _make_initial_layout(components, seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"(umap|numba|pynndescent)\b")
         warnings.filterwarnings("ignore", "n_jobs value", UserWarning)
@@ -100,7 +100,7 @@ def _umap(
     return np.asarray(layout, np.float32)
 
 
-def _initial_layout(components: Points, seed: int) -> Points:
+def _make_initial_layout(components: Points, seed: int) -> Points:
     """The first two components at UMAP's scale; noise separates equal points."""
     size = np.abs(components).max() or 1.0
     noise = np.random.default_rng(seed).normal(scale=1e-4, size=components.shape)

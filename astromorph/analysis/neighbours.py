@@ -58,7 +58,7 @@ def nearest_neighbours(
     parts = _row_parts(len(points))
     # A point is among its own neighbours, hence one more.
     if len(points) > max_exact:
-        candidates = _nearest_by_descent(points, number + 1, seed)
+        candidates = _find_by_descent(points, number + 1, seed)
         for rows in parts:
             indices[rows] = _remove_self(candidates[rows], rows.start)
     else:
@@ -105,7 +105,7 @@ def near_duplicates(indices: Indices, distances: Points) -> list[list[int]]:
     if width == 0:
         return [[] for _ in range(number)]
     duplicates: list[dict[int, float]] = [{} for _ in range(number)]
-    limits = _duplicate_limits(distances)
+    limits = _compute_duplicate_limits(distances)
     rows, columns = np.nonzero(distances <= limits[:, None])
     for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
         other, distance = int(indices[row, column]), float(distances[row, column])
@@ -181,7 +181,7 @@ def outlier_scores(
     return scores, ranks
 
 
-def _duplicate_limits(distances: Points) -> NDArray[np.float64]:
+def _compute_duplicate_limits(distances: Points) -> NDArray[np.float64]:
     """Distance up to which another image is a near-duplicate of each image `(N,)`."""
     number, width = distances.shape
     if width < 3:
@@ -192,7 +192,7 @@ def _duplicate_limits(distances: Points) -> NDArray[np.float64]:
     return np.asarray(np.maximum(MAX_ROUNDING, limits))
 
 
-def _nearest_by_descent(points: Points, number: int, seed: int) -> Indices:
+def _find_by_descent(points: Points, number: int, seed: int) -> Indices:
     from pynndescent import NNDescent  # imports numba, which takes seconds
 
     index = NNDescent(points, n_neighbors=max(number, 15), random_state=seed, n_jobs=1)

@@ -20,7 +20,7 @@ from astromorph.artefacts.embeddings import read_embeddings
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.tensor_shard import TensorShard, read_shard
 from astromorph.atomic import atomic_write
-from astromorph.byol.build import load_model
+from astromorph.byol.build import load_model, training_settings_of
 from astromorph.datasets.tensor_datasets import CachedDataset, ImageSet, NativeDataset
 from astromorph.embedding.embed import embed
 from astromorph.errors import AstromorphError, FitsImageError
@@ -106,29 +106,29 @@ def similar(
     AstromorphError
         The image cannot be used, results are missing, or they do not belong together.
     """
-    shard = _first_shard(files)
+    shard = _find_first_shard(files)
     settings = parse(json.loads(shard.settings), str(files.all_tensors[0]))
-    reference = _list_reference(files, settings, paths, datafile, shard.channels)
+    reference = _find_reference(files, settings, paths, datafile, shard.channels)
     pixels = _prepare_image(paths, settings, reference)
     vector = _embed_like_run(files, shard, pixels)
     images = read_embedded_images(files)
-    rules = _analysis_settings(files.analysis_summary)
+    rules = _read_analysis_settings(files.analysis_summary)
     space = fit_space(images.vectors, rules.whiten, rules.components)
     indices, distances = nearest_to_point(
         space.project(vector)[0], space.project(images.vectors), count
     )
     image_ids = [images.image_ids[k] for k in indices.tolist()]
-    rows = _rows(files, image_ids, distances.tolist())
+    rows = _make_rows(files, image_ids, distances.tolist())
     _log_if_listed(paths, rows)
     if table is not None:
         artefacts.write_csv(table, list(rows[0]), rows)
     if output is not None:
         panels = [Panel(pixels, (Path(paths[0]).name, "the given image"))]
-        draw_panels(output, panels + _panels(files, rows))
+        draw_panels(output, panels + _read_panels(files, rows))
     return rows
 
 
-def _first_shard(files: RunFiles) -> TensorShard:
+def _find_first_shard(files: RunFiles) -> TensorShard:
     """The first shard that contains an image."""
     shards = (read_shard(path) for path in files.all_tensors)
     shard = next((shard for shard in shards if len(shard)), None)
@@ -137,7 +137,7 @@ def _first_shard(files: RunFiles) -> TensorShard:
     return shard
 
 
-def _list_reference(
+def _find_reference(
     files: RunFiles,
     settings: Settings,
     paths: Sequence[str],
@@ -185,15 +185,15 @@ def _embed_like_run(files: RunFiles, shard: TensorShard, pixels: Pixels) -> Vect
     No file records the symmetry: embedding the first image of the run again tells it.
     """
     byol, model = load_model(files.model)
-    stacksize = int(model.settings["data_settings"]["stacksize"])
+    stacksize = training_settings_of(model).stacksize
     if shard.channels * stacksize != model.in_channels:
         raise AstromorphError(
             f"{files.model}: this model takes images of {model.in_channels} channels, "
             f"those of {files.all_tensors[0]} have {shard.channels}; name the run's "
             "own model"
         )
-    first_image = _image_set(shard.each()[0].float(), stacksize)
-    image = _image_set(torch.from_numpy(pixels), stacksize)
+    first_image = _make_image_set(shard.each()[0].float(), stacksize)
+    image = _make_image_set(torch.from_numpy(pixels), stacksize)
     expected = _read_vector(files, shard.image_ids[0])
     tolerance = TOLERANCE * max(float(np.linalg.norm(expected)), 1e-6)
     for symmetry in ("d4", "none"):
@@ -208,7 +208,7 @@ def _embed_like_run(files: RunFiles, shard: TensorShard, pixels: Pixels) -> Vect
     )
 
 
-def _image_set(image: torch.Tensor, stacksize: int) -> ImageSet:
+def _make_image_set(image: torch.Tensor, stacksize: int) -> ImageSet:
     if image.shape[1] == image.shape[2]:
         return CachedDataset(image[None], stacksize)
     return NativeDataset([image], stacksize)
@@ -227,7 +227,7 @@ def _read_vector(files: RunFiles, image_id: str) -> Vectors:
     )
 
 
-def _analysis_settings(summary: Path) -> AnalysisSettings:
+def _read_analysis_settings(summary: Path) -> AnalysisSettings:
     try:
         values = json.loads(summary.read_text(encoding="utf-8"))["settings"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -238,7 +238,7 @@ def _analysis_settings(summary: Path) -> AnalysisSettings:
     return parse(values, str(summary)).analysis_settings
 
 
-def _rows(
+def _make_rows(
     files: RunFiles, image_ids: Sequence[str], distances: Sequence[float]
 ) -> Rows:
     """Join catalogue and analysis: a row for each of some images, in their order."""
@@ -283,7 +283,7 @@ def _log_if_listed(paths: Sequence[str], rows: Rows) -> None:
         LOG.info("%s has the same embedding as %s", paths[0], rows[0]["path"])
 
 
-def _panels(files: RunFiles, rows: Rows) -> list[Panel]:
+def _read_panels(files: RunFiles, rows: Rows) -> list[Panel]:
     image_ids = {row["image_id"] for row in rows}
     pixels: dict[str, Pixels] = {}
     for path in files.all_tensors:

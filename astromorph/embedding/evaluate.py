@@ -26,7 +26,7 @@ from astromorph.artefacts.tables import (
     read_table,
 )
 from astromorph.atomic import atomic_write
-from astromorph.byol.build import load_model
+from astromorph.byol.build import load_model, training_settings_of
 from astromorph.byol.collapse import rank_me, spread
 from astromorph.datasets.tensor_datasets import ImageSet, gather
 from astromorph.embedding import metrics
@@ -103,11 +103,11 @@ def evaluate(
     """
     if threads:
         torch.set_num_threads(threads)
-    sample = _sample(files, rules)
+    sample = _draw_sample(files, rules)
     byol, model = load_model(files.model)
-    stacksize = int(model.settings["data_settings"]["stacksize"])
+    stacksize = training_settings_of(model).stacksize
     images, statistics = _read_images(files.all_tensors, sample, stacksize)
-    nuisances = _nuisance_parameters(sample, statistics)
+    nuisances = _collect_nuisances(sample, statistics)
     subset = images.subset(range(min(len(images), MAX_PERTURBED)))
     noise = torch.from_numpy(nuisances["noise"][: len(subset)]).float()
     networks: dict[str, Any] = {}
@@ -117,8 +117,8 @@ def evaluate(
         else:
             vectors = embed(images, None)
         networks[name] = (
-            _unlabelled_measures(vectors, nuisances)
-            | _label_scores(vectors, sample)
+            _measure_without_labels(vectors, nuisances)
+            | _score_with_labels(vectors, sample)
             | measure_robustness(embed, subset, noise)
         )
         LOG.info("%s: %s", name, _describe(networks[name]))
@@ -131,7 +131,7 @@ def evaluate(
     write_page(files.evaluation_page, "evaluation.html", result=result)
 
 
-def _sample(files: RunFiles, rules: EvaluationSettings) -> list[SampledImage]:
+def _draw_sample(files: RunFiles, rules: EvaluationSettings) -> list[SampledImage]:
     """The images with the smallest ids, which is as good as a random choice."""
     table = embedded_table(files, NUISANCE_COLUMNS)
     sample = table.sort_values("image_id").head(rules.images)
@@ -199,7 +199,7 @@ def _read_images(
     }
 
 
-def _nuisance_parameters(
+def _collect_nuisances(
     sample: Sequence[SampledImage], statistics: Mapping[str, Tensor]
 ) -> Parameters:
     """What the embedding should not depend on, `(N,)` each; known of every image."""
@@ -217,7 +217,7 @@ def _nuisance_parameters(
     return dict(sorted(parameters.items()))
 
 
-def _unlabelled_measures(vectors: Vectors, nuisances: Parameters) -> dict[str, Any]:
+def _measure_without_labels(vectors: Vectors, nuisances: Parameters) -> dict[str, Any]:
     """Measures of the embeddings that need no labels."""
     leading = metrics.principal_components(vectors, LEADING)
     return {
@@ -234,7 +234,9 @@ def _unlabelled_measures(vectors: Vectors, nuisances: Parameters) -> dict[str, A
     }
 
 
-def _label_scores(vectors: Vectors, sample: Sequence[SampledImage]) -> dict[str, Any]:
+def _score_with_labels(
+    vectors: Vectors, sample: Sequence[SampledImage]
+) -> dict[str, Any]:
     """Scores of classifiers; empty without two classes of five objects each."""
     groups_by_class: dict[str, set[str]] = defaultdict(set)
     for image in sample:

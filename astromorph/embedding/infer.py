@@ -10,7 +10,7 @@ from astromorph.artefacts.model_file import ModelFile
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.tensor_shard import TensorShard, read_shard
 from astromorph.atomic import keep_previous
-from astromorph.byol.build import load_model
+from astromorph.byol.build import load_model, training_settings_of
 from astromorph.datasets.tensor_datasets import ImageSet, shard_image_set
 from astromorph.embedding.embed import embed
 from astromorph.errors import AstromorphError
@@ -59,7 +59,7 @@ def _images_for_model(
     tensors: TensorShard, model: ModelFile, files: RunFiles
 ) -> ImageSet | None:
     """The images of a shard, if it has any; checks that the model can embed them."""
-    images = shard_image_set(tensors, int(model.settings["data_settings"]["stacksize"]))
+    images = shard_image_set(tensors, training_settings_of(model).stacksize)
     if images is None:
         return None
     if images.channels != model.in_channels:

@@ -35,7 +35,7 @@ def give_verdict(networks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         scores = {name: m["knn_whitened"]["mean"] for name, m in networks.items()}
     else:
         measure = "retrieval"
-        description = "in retrieval of rotated, flipped and shifted images (no labels)"
+        description = "in retrieval of rotated, flipped and shifted images"
         scores = {
             name: float(np.mean([m["retrieval"][change] for change in GEOMETRIC]))
             for name, m in networks.items()

@@ -25,7 +25,7 @@ from astromorph.errors import AstromorphError
 from astromorph.filelist.shards import Shard
 from astromorph.preprocessing.preprocess import preprocess
 from astromorph.settings.loading import parse
-from astromorph.settings.steps import part_of
+from astromorph.settings.steps import train_step_settings
 from astromorph.sky.simulate import simulate
 
 pytestmark = pytest.mark.slow
@@ -44,17 +44,15 @@ def finish_run(folder, changes, channels=1, write_images=simulate):
     datafile = write_images(folder / "fits", 70, seed=4)
     files = RunFiles.of_run(folder / "results", shards=2)
     data, preprocessing = settings.data_settings, settings.preprocess_settings
-    validate(datafile, files, data, settings.validate_settings, preprocessing)
+    validation = settings.validate_settings
+    validate(datafile, files, data, validation, preprocessing)
     for shard, rows in zip(files.shards, [(0, 40), (40, 70)], strict=True):
         preprocess(datafile, Shard(shard, *rows), files, data, preprocessing)
-    split(
-        datafile, files, settings.split_settings, settings.validate_settings,
-        settings.seed,
-    )  # fmt: skip
-    byol = seeded_byol(settings, channels)
-    load_start_weights(byol, settings)
-    training = part_of(settings, "train")
-    model = ModelFile(byol.state_dict(), training, channels, "{}", "0")
+    split(datafile, files, settings.split_settings, validation, settings.seed)
+    training = train_step_settings(settings)
+    byol = seeded_byol(training, channels)
+    load_start_weights(byol, training)
+    model = ModelFile(byol.state_dict(), training.to_dict(), channels, "{}", "0")
     save_model(files.own_model, model)
     for shard in files.shards:
         infer(files, shard, settings.inference_settings)
@@ -200,9 +198,9 @@ def test_errors_say_what_is_wrong(folder, tmp_path):
     with pytest.raises(AstromorphError, match="it has 2 channels"):
         similar(files, [image, image], 2, None, None)
     shutil.copytree(folder / "results", tmp_path / "results")
-    settings = parse({"network_name": "amm", "seed": 9}, "test")
-    state = seeded_byol(settings, 1).state_dict()
-    model = ModelFile(state, part_of(settings, "train"), 1, "{}", "0")
+    training = train_step_settings(parse({"network_name": "amm", "seed": 9}, "test"))
+    state = seeded_byol(training, 1).state_dict()
+    model = ModelFile(state, training.to_dict(), 1, "{}", "0")
     save_model(tmp_path / "other.pt", model)
     other = finished_run(tmp_path / "results", str(tmp_path / "other.pt"))
     with pytest.raises(AstromorphError, match="are not from this model"):

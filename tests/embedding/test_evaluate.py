@@ -19,7 +19,7 @@ from astromorph.embedding.verdict import give_verdict
 from astromorph.errors import AstromorphError
 from astromorph.settings.loading import parse
 from astromorph.settings.sections import EvaluationSettings, InferenceSettings
-from astromorph.settings.steps import part_of
+from astromorph.settings.steps import train_step_settings
 
 SETTINGS = {"network_name": "amm", "seed": 3}
 INFERENCE = InferenceSettings()
@@ -32,9 +32,9 @@ def files(prepared, sky, settings, tmp_path_factory):
     files.catalogue.symlink_to(prepared / "catalogue.csv")
     (files.results / "tensors").symlink_to(prepared)
     split(sky, files, settings.split_settings, settings.validate_settings, 0)
-    chosen = parse(SETTINGS, "test")
-    state = seeded_byol(chosen, 1).state_dict()
-    model = ModelFile(state, part_of(chosen, "train"), 1, "{}", "0")
+    training = train_step_settings(parse(SETTINGS, "test"))
+    state = seeded_byol(training, 1).state_dict()
+    model = ModelFile(state, training.to_dict(), 1, "{}", "0")
     save_model(files.own_model, model)
     for shard in files.shards:
         infer(files, shard, INFERENCE)
