@@ -184,15 +184,14 @@ def step_map_files(folder: Path, cores: int) -> None:
 def step_gallery(folder: Path, cores: int) -> None:
     from astromorph.export.gallery.gallery import export_gallery
 
-    files = run_files(folder)
+    settings = Settings()
     export_gallery(
-        Settings(),
+        run_files(folder),
         folder / "none.csv",
-        files.catalogue,
-        files.analysis,
-        files.all_tensors,
-        files.model,
-        files.gallery,
+        settings.data_settings,
+        settings.export_settings,
+        settings.evaluation_settings.label,
+        settings.seed,
     )
 
 

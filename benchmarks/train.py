@@ -256,9 +256,9 @@ PREDECESSOR = """
 import sys, time, torch
 torch.set_num_threads(int(sys.argv[4]))
 from torch.utils.data import DataLoader
-from astromorph.byol.byol import ByolTrainer, MinMaxNorm
-from astromorph.datasets.tensor_datasets import FitsFilelistDataset
-from astromorph.models.names import DEFAULT_MODELS
+from astromorph.byol import ByolTrainer, MinMaxNorm
+from astromorph.datasets import FitsFilelistDataset
+from astromorph.models import DEFAULT_MODELS
 from torchvision import transforms as T
 augment = torch.nn.Sequential(
     T.RandomApply([T.ColorJitter(0.8, 0.8, 0.8, 0.2)], p=0.3), T.RandomGrayscale(p=0.2),

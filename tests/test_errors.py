@@ -1,4 +1,4 @@
-"""Full disks, missing rights, memory that runs out: one message, no lost work."""
+"""A full disk, missing permissions, too little memory: one message, no lost work."""
 
 import errno
 import json
@@ -34,11 +34,11 @@ from astromorph.models import encoders as networks
 from astromorph.preprocessing import preprocess as shards
 from astromorph.cli.main import main
 pages = int(open("/proc/self/statm").read().split()[0])
-most = pages * resource.getpagesize() + int(sys.argv[1]) * 2**20
-resource.setrlimit(resource.RLIMIT_AS, (most, most))
+limit = pages * resource.getpagesize() + int(sys.argv[1]) * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 main(sys.argv[2:])
 """
-# The fifth backward pass ends as on a GPU that fell off the bus.
+# The fifth backward pass raises what torch raises when a GPU fails.
 LOST = """
 import sys, torch
 from astromorph.cli.main import main
@@ -55,7 +55,7 @@ main(sys.argv[1:])
 
 @pytest.fixture
 def disk(tmp_path):
-    """Mounts a small disk of its own at a folder; unmounts them at the end."""
+    """Mounts a small disk at a new folder; all are unmounted at the end."""
     mounted: list[Path] = []
 
     def mount(name: str, options: str) -> Path:
@@ -67,7 +67,7 @@ def disk(tmp_path):
         except FileNotFoundError:
             pytest.skip("no `mount` on this machine")
         if done.returncode:
-            pytest.skip(f"no right to mount a small disk: {done.stderr.strip()}")
+            pytest.skip(f"no permission to mount a small disk: {done.stderr.strip()}")
         mounted.append(folder)
         return folder
 
@@ -76,7 +76,7 @@ def disk(tmp_path):
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def resized(folder: Path, options: str) -> None:
+def remount(folder: Path, options: str) -> None:
     command = ["mount", "-o", f"remount,{options}", str(folder)]
     subprocess.run(command, check=True)
 
@@ -87,7 +87,7 @@ def astromorph(*arguments: str | Path) -> subprocess.CompletedProcess:
 
 
 def one_error(done: subprocess.CompletedProcess) -> str:
-    """The only line that says ERROR; no traceback is there."""
+    """The only line with ERROR; there is no traceback."""
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     (line,) = [line for line in done.stderr.splitlines() if " ERROR " in line]
@@ -106,8 +106,8 @@ def model(settings, tmp_path_factory) -> Path:
     return path
 
 
-def test_a_full_disk_is_named_and_the_same_command_finishes(disk, sky):
-    """Preprocessing: no half a shard, one message; with room again it is done."""
+def test_a_full_disk_is_named_and_the_same_command_succeeds_later(disk, sky):
+    """`preprocess` leaves no incomplete shard, and finishes when there is space."""
     folder = disk("full", "size=32k")
     command = (
         "preprocess", "-d", sky, "--rows", "0", "28",
@@ -118,30 +118,30 @@ def test_a_full_disk_is_named_and_the_same_command_finishes(disk, sky):
     assert "MB free" in line
     assert not (folder / "a.pt").exists()
     assert not list(folder.glob(".*.tmp"))
-    resized(folder, "size=4m")
+    remount(folder, "size=4m")
     done = astromorph(*command)
     assert done.returncode == 0, done.stderr
     assert (folder / "a.pt").exists()
 
 
-def test_a_disk_that_is_read_only_is_named(disk, prepared, model):
-    """Inference: the message names the file and its folder."""
+def test_a_read_only_disk_is_named(disk, prepared, model):
+    """The message of `infer` names the file and its folder."""
     folder = disk("barred", "size=1m")
-    resized(folder, "ro")
+    remount(folder, "ro")
     command = (
         "infer", "-n", model, "--tensors", prepared / "00000.pt",
         "--output", folder / "e.parquet",
     )  # fmt: skip
     line = one_error(astromorph(*command))
-    assert f"{folder / 'e.parquet'}: no right to write here (Read-only" in line
-    resized(folder, "rw")
+    assert f"{folder / 'e.parquet'}: no permission to write here (Read-only" in line
+    remount(folder, "rw")
     assert astromorph(*command).returncode == 0
 
 
-def test_a_training_outlives_a_checkpoint_that_cannot_be_written(
+def test_training_continues_if_a_checkpoint_cannot_be_written(
     disk, sky, prepared, tmp_path
 ):
-    """The disk has room for a model, not for a checkpoint: warnings, and a model."""
+    """The disk has space for a model, not for a checkpoint: warnings, and a model."""
     contents = [prepared / f"{k:05d}.csv" for k in range(2)]
     done = astromorph(
         "split", "-d", sky, "--contents", *contents, "--output", tmp_path / "split.csv"
@@ -165,8 +165,8 @@ def test_a_training_outlives_a_checkpoint_that_cannot_be_written(
     load_model(folder / "model.pt")
 
 
-def test_a_model_file_on_a_full_disk(disk, model):
-    """Torch's writer hides what the disk said; the message does not."""
+def test_a_model_file_on_a_full_disk_is_explained(disk, model):
+    """The writer of torch hides the error of the disk; the message has it."""
     folder = disk("small", "size=64k")
     values = load_model(model)[1]
     with pytest.raises(WriteError, match=r"m\.pt: the disk is full"):
@@ -174,8 +174,8 @@ def test_a_model_file_on_a_full_disk(disk, model):
     assert not list(folder.iterdir())
 
 
-def test_an_input_that_vanished_is_named_and_may_come_back(prepared, model, tmp_path):
-    """Inference without its tensors; with them the same command finishes."""
+def test_a_missing_input_is_named_and_may_be_restored(prepared, model, tmp_path):
+    """`infer` without its tensors; with them the same command succeeds."""
     tensors, output = tmp_path / "gone.pt", tmp_path / "e.parquet"
     command = ("infer", "-n", model, "--tensors", tensors, "--output", output)
     assert "gone.pt: there is no such file" in one_error(astromorph(*command))
@@ -203,10 +203,10 @@ def large(sky, tmp_path_factory) -> Path:
     return one_shard(tmp_path_factory.mktemp("large"), sky, 512)
 
 
-def arguments_of(
+def arguments_for(
     step: str, folder: Path, sky: Path, tensors: Path, model: Path
 ) -> list[str]:
-    """A command line whose results are in the folder."""
+    """A command line that writes to the folder."""
     if step == "preprocess":
         settings = {"preprocess_settings": {"size": 1024, "dtype": "float32"}}
         found = ["-d", sky, "--rows", "0", "28", "--tensors", folder / "a.pt"]
@@ -229,17 +229,17 @@ def arguments_of(
 @pytest.mark.parametrize(
     ("step", "room"), [("preprocess", 40), ("infer", 500), ("train", 700)]
 )
-def test_memory_that_runs_out_is_said_and_more_of_it_finishes(
+def test_too_little_memory_is_explained_and_more_of_it_suffices(
     step, room, sky, large, model, tmp_path
 ):
-    """Both numpy's and torch's way of saying so end in one message."""
-    command = arguments_of(step, tmp_path, sky, large, model)
+    """The errors of numpy and torch lead to the same message."""
+    command = arguments_for(step, tmp_path, sky, large, model)
     done = subprocess.run(
         [sys.executable, "-c", LIMITED, str(room), *command],
         capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     line = one_error(done)
-    assert "memory ran out" in line
+    assert "out of memory" in line
     assert "`mem_mb`" in line
     assert not list(tmp_path.glob("*.p*"))
     done = astromorph(*command)
@@ -247,19 +247,19 @@ def test_memory_that_runs_out_is_said_and_more_of_it_finishes(
     assert list(tmp_path.glob("*.p*"))
 
 
-def test_a_device_that_goes_away_costs_nothing(sky, model, tmp_path):
-    """The fifth step meets what torch raises then; training ends as if it had not."""
+def test_training_resumes_exactly_after_a_gpu_failure(sky, model, tmp_path):
+    """The model equals that of a training without the failure in its fifth step."""
     tensors, commands = one_shard(tmp_path, sky, 32), []
     for name in ("lost", "whole"):
         (tmp_path / name).mkdir()
-        commands.append(arguments_of("train", tmp_path / name, sky, tensors, model))
+        commands.append(arguments_for("train", tmp_path / name, sky, tensors, model))
     done = subprocess.run(
         [sys.executable, "-c", LOST, *commands[0]],
         capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     line = one_error(done)
-    assert "the GPU failed or went away (CUDA error: unspecified launch f" in line
-    assert "training goes on from its last checkpoint" in line
+    assert "the GPU failed (CUDA error: unspecified launch f" in line
+    assert "training continues from its last checkpoint" in line
     assert not (tmp_path / "lost" / "m.pt").exists()
     said = [astromorph(*command).stderr for command in commands]
     assert re.search("goes on from .*: epoch 2", said[0]), said[0]
@@ -270,7 +270,7 @@ def test_a_device_that_goes_away_costs_nothing(sky, model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("error", "words"),
+    ("error", "remedy"),
     [
         (torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB"), "smaller `batch_s"),
         (RuntimeError("CUDA error: unspecified launch failure"), "nvidia-smi"),
@@ -280,15 +280,15 @@ def test_a_device_that_goes_away_costs_nothing(sky, model, tmp_path):
         (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
     ],
 )
-def test_errors_of_the_machine_have_a_remedy(error, words):
-    """Each says what to do."""
-    said = explain_error(error)
-    assert words in said
-    assert "run the same again" in said
+def test_errors_of_the_machine_are_explained_with_a_remedy(error, remedy):
+    """Each message says what to do."""
+    message = explain_error(error)
+    assert remedy in message
+    assert "run the same command again" in message
 
 
-def test_errors_of_the_program_are_not_explained_away():
-    """They keep their traceback."""
+def test_errors_of_the_program_are_not_explained():
+    """The command line prints their traceback."""
     assert explain_error(ValueError("a bug")) is None
     assert explain_error(OSError("a text alone")) is None
 
@@ -301,13 +301,13 @@ def test_an_error_about_another_file_keeps_its_name(tmp_path):
     broken = pytest.raises(WriteError, match="b: cannot be written")
     with broken, atomic_folder(tmp_path / "out" / "b"):
         raise OSError(errno.EIO, "Input/output error")
-    assert "share of it" in explain_write_error(
+    assert "your quota on it" in explain_write_error(
         tmp_path / "c", OSError(errno.EDQUOT, "Quota")
     )
 
 
-def test_the_last_good_file_has_a_second_name(tmp_path):
-    """Deleting the first one, as Snakemake does, leaves it; a new one replaces it."""
+def test_the_previous_file_has_a_second_name(tmp_path):
+    """It stays when Snakemake deletes the first name; a new file replaces it."""
     path = tmp_path / "a.pt"
     for text in ("one", "two"):
         with atomic_write(path) as temporary:

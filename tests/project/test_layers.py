@@ -35,7 +35,7 @@ FOLDERS = (
 LEVEL = {folder: level for level, (folder, _, _) in enumerate(FOLDERS)}
 # At the top of the package, but made of everything below: who is started, and what is
 # kept of version 0.1, which only the command line and `import astromorph` know of.
-ABOVE_ALL = {"__main__": "cli", "compat": "export", "convert": "export"}
+ABOVE_ALL = {"__main__": "cli", "compat": "export"}
 MAX_MODULES = 12  # in one folder
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path

@@ -24,7 +24,7 @@ from astropy.io import fits
 from astromorph.artefacts.tables import FORMULA_STARTS
 from astromorph.artefacts.tensor_shard import read_shard
 from astromorph.byol.build import load_model
-from astromorph.convert import convert
+from astromorph.compat import convert
 from astromorph.errors import AstromorphError, FitsImageError
 from astromorph.fits import file as fits_file
 from astromorph.fits.image import describe_image, read_image
