@@ -59,8 +59,8 @@ def every(pattern):
 contents, tensors = every("tensors/{}.csv"), every("tensors/{}.pt")
 embeddings = every("embeddings/{}.parquet")
 if step in ("csv", "board"):
-    from astromorph.artefacts.table_rows import Inputs
-    inputs = Inputs("catalogue.csv", "split.csv", tuple(embeddings), "analysis.parquet")
+    from astromorph.artefacts.run_files import RunFiles
+    files = RunFiles.of_run(".", len(shards))
 start = time.perf_counter()
 if step == "plan":
     from astromorph.filelist.file_states import ShardStates
@@ -86,14 +86,14 @@ elif step == "infer":
         infer(files, name, rules.inference_settings, 1)
 elif step == "csv":
     from astromorph.export.tables.csv import export_csv
-    export_csv(rules, inputs, "embeddings.csv")
+    export_csv(files, "comma")
 elif step == "board":
     from astromorph.export.tensorboard import export_tensorboard
-    export_tensorboard(rules, inputs, tensors, "board")
+    export_tensorboard(files, 48)
 taken = time.perf_counter() - start
 if step == "infer":  # the analysis is measured by benchmarks/results.py; here made up
     import numpy as np
-    from astromorph.artefacts.analysis_file import Analysis, write_analysis
+    from astromorph.artefacts.analysis_table import Analysis, write_analysis
     from astromorph.artefacts.embeddings import read_embeddings
     ids = tuple(k for path in embeddings for k in read_embeddings(path).image_ids)
     n = len(ids)

@@ -140,25 +140,25 @@ def _analyse(job: Job) -> None:
 
 
 def _export_csv(job: Job) -> None:
-    from astromorph.cli.contract import export_csv
+    from astromorph.export.tables.csv import export_csv
 
     export_csv(job.files, job.settings.export_settings.csv_separator)
 
 
 def _export_parquet(job: Job) -> None:
-    from astromorph.cli.contract import export_parquet
+    from astromorph.export.tables.parquet import export_parquet
 
     export_parquet(job.files, _made_with(job))
 
 
 def _export_fits(job: Job) -> None:
-    from astromorph.cli.contract import export_fits
+    from astromorph.export.tables.fits import export_fits
 
     export_fits(job.files, _made_with(job))
 
 
 def _export_votable(job: Job) -> None:
-    from astromorph.cli.contract import export_votable
+    from astromorph.export.tables.votable import export_votable
 
     export_votable(job.files, _made_with(job))
 
@@ -169,13 +169,13 @@ def _made_with(job: Job) -> str:
 
 
 def _export_tensorboard(job: Job) -> None:
-    from astromorph.cli.contract import export_tensorboard
+    from astromorph.export.tensorboard import export_tensorboard
 
     export_tensorboard(job.files, job.settings.export_settings.thumbnail_size)
 
 
 def _export_map(job: Job) -> None:
-    from astromorph.cli.contract import export_map
+    from astromorph.export.html_map.html_map import export_map
 
     rules = job.settings.export_settings
     export_map(

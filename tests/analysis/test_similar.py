@@ -11,7 +11,7 @@ from PIL import Image
 
 from astromorph.analysis.analyse import analyse
 from astromorph.analysis.similar import shorten, similar
-from astromorph.artefacts.analysis_file import read_analysis
+from astromorph.artefacts.analysis_table import read_analysis
 from astromorph.artefacts.model_file import ModelFile, save_model
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.byol.build import seeded_byol

@@ -14,7 +14,7 @@ from astropy.io import fits
 from PIL import Image as Pillow
 
 from astromorph.artefacts import tables as artefacts
-from astromorph.artefacts.analysis_file import Analysis, write_analysis
+from astromorph.artefacts.analysis_table import Analysis, write_analysis
 from astromorph.artefacts.model_file import MODEL_FORMAT, MODEL_VERSION
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.tables import CATALOGUE_COLUMNS, GALLERY_COLUMNS

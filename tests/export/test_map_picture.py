@@ -8,7 +8,7 @@ from export.test_gallery import names, points_on_a_line
 from PIL import Image
 
 from astromorph.artefacts import tables as artefacts
-from astromorph.artefacts.analysis_file import (
+from astromorph.artefacts.analysis_table import (
     Analysis,
     read_analysis_parts,
     write_analysis,

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from astromorph.artefacts import analysis_file
+from astromorph.artefacts import analysis_table
 from astromorph.artefacts import tables as artefacts
-from astromorph.artefacts.table_columns import ANALYSED
+from astromorph.artefacts.columns import ANALYSED
 from astromorph.cli.arguments import parser
 from astromorph.settings import loading
 from astromorph.settings.sections import Settings
@@ -26,7 +26,7 @@ COLUMNS = {
     "results/split.csv": artefacts.SPLIT_COLUMNS,
     "results/tensors/{shard}.csv": artefacts.CONTENTS_COLUMNS,
     "results/model/history.csv": artefacts.HISTORY_COLUMNS,
-    "results/analysis.parquet": analysis_file.ANALYSIS_COLUMNS,
+    "results/analysis.parquet": analysis_table.ANALYSIS_COLUMNS,
     "results/export/embeddings.csv": (
         *artefacts.EXPORT_COLUMNS,
         *(column.name for column in ANALYSED),

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from astromorph.artefacts.analysis_file import (
+from astromorph.artefacts.analysis_table import (
     ODD,
     REPRESENTATIVE,
     Analysis,

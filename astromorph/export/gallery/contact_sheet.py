@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from astromorph.artefacts.analysis_file import ODD, REPRESENTATIVE
+from astromorph.artefacts.analysis_table import ODD, REPRESENTATIVE
 from astromorph.atomic import atomic_write
 from astromorph.export.gallery.choice import Sheet
 from astromorph.export.gallery.fits_pictures import Picture

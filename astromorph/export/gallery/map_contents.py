@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astromorph.artefacts import tables as artefacts
-from astromorph.artefacts.analysis_file import (
+from astromorph.artefacts.analysis_table import (
     REPRESENTATIVE,
     Analysis,
     read_analysis_parts,
