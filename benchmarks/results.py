@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -185,14 +186,14 @@ def step_gallery(folder: Path, cores: int) -> None:
     from astromorph.export.gallery.gallery import export_gallery
 
     files = run_files(folder)
+    settings = Settings()
     export_gallery(
-        Settings(),
+        files,
         folder / "none.csv",
-        files.catalogue,
-        files.analysis,
-        files.all_tensors,
-        files.model,
-        files.gallery,
+        settings.data_settings,
+        settings.export_settings,
+        settings.evaluation_settings.label,
+        settings.seed,
     )
 
 
@@ -253,7 +254,7 @@ def seconds_to_open(page: Path) -> float | None:
     return taken
 
 
-def measured(step: str, folder: Path, cores: int) -> dict[str, float | None]:
+def measured(step: str, folder: Path, cores: int) -> dict[str, Any]:
     """What a step in its own process takes, its start included, and writes."""
     command = [sys.executable, __file__, "--step", step, "--folder", str(folder)]
     began = time.monotonic()
@@ -288,7 +289,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="keep the files here")
     options = parser.parse_args()
     if options.step == MAKE:
-        make(options.folder, *options.images, options.length, options.side)
+        make(options.folder, options.images[0], options.length, options.side)
         return
     if options.step:
         run_one(options.step, options.folder, options.cores)

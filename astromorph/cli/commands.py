@@ -78,13 +78,6 @@ def similar(options: argparse.Namespace) -> None:
         print(line)
 
 
-def convert(options: argparse.Namespace) -> None:
-    """Convert the weights of a model of version 0.1."""
-    from astromorph.convert import convert
-
-    convert(options.state, options.model)
-
-
 def read_job(options: argparse.Namespace) -> Job:
     """What the options of a subcommand ask for.
 

@@ -109,7 +109,7 @@ def _train(job: Job) -> None:
 
 
 def _report_history(job: Job) -> None:
-    from astromorph.cli.contract import plot_history
+    from astromorph.export.history_figure import plot_history
 
     plot_history(job.files)
 
@@ -184,7 +184,7 @@ def _export_map(job: Job) -> None:
 
 
 def _export_gallery(job: Job) -> None:
-    from astromorph.cli.contract import export_gallery
+    from astromorph.export.gallery.gallery import export_gallery
 
     settings = job.settings
     export_gallery(
@@ -198,7 +198,7 @@ def _export_gallery(job: Job) -> None:
 
 
 def _report_settings(job: Job) -> None:
-    from astromorph.cli.contract import write_settings_page
+    from astromorph.export.settings_page import write_settings_page
 
     write_settings_page(job.files, job.settings)
 

@@ -17,6 +17,8 @@ from finished_run import catalogue_rows, write_run
 from astromorph.export.tensorboard import export_tensorboard
 from astromorph.training.history import Epoch, scalar_writer
 
+pytestmark = pytest.mark.slow
+
 CHROMIUM = shutil.which("chromium")
 # Points are drawn by WebGL, which a machine without a screen does in software.
 OPTIONS = [
@@ -100,6 +102,7 @@ def test_runs_are_told_apart_by_name(board):
     }
 
 
+@pytest.mark.browser
 def test_the_projector_shows_points_thumbnails_and_facts(board, tmp_path):
     """In a real browser: all files load, nothing is asked of another machine.
 

@@ -19,6 +19,8 @@ from astropy.io import fits
 
 from astromorph.sky.simulate import simulate
 
+pytestmark = pytest.mark.slurm
+
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "munged")
 # What the README says.
@@ -267,8 +269,8 @@ def test_a_training_outlives_kill_cancel_and_time_limit(cluster, background, tra
     def trains_from(first: int) -> Callable[[], bool]:
         def so() -> bool:
             text = log.read_text() if log.exists() else ""
-            begun = re.search(r"goes on from .*: epoch (\d+)", text)
-            seen = re.findall(r"epoch (\d+) of", text.partition("goes on")[2] or text)
+            begun = re.search(r"resumes from .*: epoch (\d+)", text)
+            seen = re.findall(r"epoch (\d+) of", text.partition("resumes")[2] or text)
             behind = int(begun[1]) if begun else 0
             return behind >= first and bool(seen) and int(seen[-1]) > behind
 
