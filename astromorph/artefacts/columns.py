@@ -69,22 +69,53 @@ STATISTICS = (
 )
 # The contents of a shard: a row for each of its rows of the catalogue.
 CONTENTS_COLUMNS = (
-    "image_id", "path", "status", "reason", "position", "height", "width", "content",
-    "object", "ra_deg", "dec_deg", "band", "reach_arcsec", "field_arcsec", *STATISTICS,
-)  # fmt: skip
+    "image_id",
+    "path",
+    "status",
+    "reason",
+    "position",
+    "height",
+    "width",
+    "content",
+    "object",
+    "ra_deg",
+    "dec_deg",
+    "band",
+    "reach_arcsec",
+    "field_arcsec",
+    *STATISTICS,
+)
 # Whether each listed file is used for training, for testing, or not at all.
 SPLIT_COLUMNS = (
-    "image_id", "path", "status", "reason", "subset", "group", "shard", "position",
-)  # fmt: skip
+    "image_id",
+    "path",
+    "status",
+    "reason",
+    "subset",
+    "group",
+    "shard",
+    "position",
+)
 TRAIN, TEST, NONE = "train", "test", "none"
 HISTORY_COLUMNS = (
-    "epoch", "train_loss", "test_loss", "auxiliary_loss", "learning_rate",
-    "moving_average_decay", "effective_rank", "spread",
-)  # fmt: skip
+    "epoch",
+    "train_loss",
+    "test_loss",
+    "auxiliary_loss",
+    "learning_rate",
+    "moving_average_decay",
+    "effective_rank",
+    "spread",
+)
 # The facts that precede the columns of the list in the CSV export.
 EXPORT_COLUMNS = (
-    "image_id", "path", "object", "ra_deg", "dec_deg", "rest_frequency_hz",
-)  # fmt: skip
+    "image_id",
+    "path",
+    "object",
+    "ra_deg",
+    "dec_deg",
+    "rest_frequency_hz",
+)
 # The position of each image on the contact sheets.
 GALLERY_COLUMNS = ("sheet", "row", "column", "image_id", "object", "path", "note")
 
@@ -151,7 +182,7 @@ _FACTS = (
            "pos.eq.dec;meta.main", "deg"),
     Column("rest_frequency_hz", "float64", "rest frequency, RESTFRQ", "em.freq", "Hz"),
     Column("status", "text", "ok, or warning", "meta.code.status"),
-    Column("reason", "text", "what is odd about the file", "meta.note"),
+    Column("reason", "text", "warning about the file", "meta.note"),
     Column("hdu", "int64", "number of the HDU with the image, from 0",
            "meta.id.part"),
     Column("shape", "text", "axes as stored, slowest first", "meta.note"),
@@ -173,7 +204,7 @@ _FACTS = (
     Column("channels", "int64", "planes or files that are channels of the network",
            "meta.number"),
     Column("file_bytes", "int64", "size of the file or files", "", "byte"),
-    Column("subset", "text", "train, or test: held out of training",
+    Column("subset", "text", "train or test; test images are not trained on",
            "meta.code.class"),
 )  # fmt: skip
 ANALYSED = (
@@ -182,26 +213,26 @@ ANALYSED = (
     Column("cluster_kmeans", "int32", "cluster by k-means", "meta.code.class"),
     Column("cluster_hdbscan", "int32", "cluster by HDBSCAN, -1 is none",
            "meta.code.class"),
-    Column("x", "float32", "place on the map", "pos.cartesian.x"),
-    Column("y", "float32", "place on the map", "pos.cartesian.y"),
+    Column("x", "float32", "horizontal position on the map", "pos.cartesian.x"),
+    Column("y", "float32", "vertical position on the map", "pos.cartesian.y"),
     Column("pca_1", "float32", "first principal component of the embedding",
            "stat.param"),
     Column("pca_2", "float32", "second principal component of the embedding",
            "stat.param"),
-    Column("outlier_score", "float32", "how far from its like; larger is odder",
-           "stat.value"),
-    Column("outlier_rank", "int32", "1 is the oddest", "meta.number"),
-    Column("role", "text", "representative, or odd, of its cluster",
+    Column("outlier_score", "float32",
+           "distance from similar images; larger is more unusual", "stat.value"),
+    Column("outlier_rank", "int32", "1 is the most unusual image", "meta.number"),
+    Column("role", "text", "representative or odd member of its cluster",
            "meta.code.class"),
     Column("neighbour_ids", "ids", "the nearest images, nearest first",
            "meta.id.assoc"),
-    Column("duplicate_ids", "ids", "images that are nearly the same", "meta.id.assoc"),
+    Column("duplicate_ids", "ids", "near-duplicates", "meta.id.assoc"),
 )  # fmt: skip
 DISTANCES = Column(
-    "neighbour_distances", "vector", "how far neighbour_ids are", "stat.value"
+    "neighbour_distances", "vector", "distances of neighbour_ids", "stat.value"
 )
 EMBEDDING = Column(
-    "embedding", "vector", "what the network made of the image", "stat.param"
+    "embedding", "vector", "embedding of the image by the network", "stat.param"
 )
 FACTS = tuple(
     next(c for c in _FACTS if c.name == name)

@@ -102,13 +102,18 @@ def export_map(
         "analysed": ANALYSED,
         "layouts": not np.array_equal(places, components),
         "sheets": {
-            "side": layout.side, "cell": layout.cell, "across": layout.across,
+            "side": layout.side,
+            "cell": layout.cell,
+            "across": layout.across,
         },
         "pictures": None if in_page else _relative(files.map_pictures, files.map),
-        "colours": COLOURS, "markers": MARKERS, "none": NONE_COLOUR, "ramp": RAMP,
+        "colours": COLOURS,
+        "markers": MARKERS,
+        "none": NONE_COLOUR,
+        "ramp": RAMP,
         "folder": str(Path.cwd()),
         "neighbours": neighbours,
-    }  # fmt: skip
+    }
     text = render_template(
         "map.html",
         page=page,
@@ -206,8 +211,9 @@ def _read_verdict(evaluation: Path) -> dict[str, Any]:
     try:
         verdict = json.loads(evaluation.read_text(encoding="utf-8"))["verdict"]
         return {
-            "better": bool(verdict["better"]), "sentence": str(verdict["sentence"]),
-        }  # fmt: skip
+            "better": bool(verdict["better"]),
+            "sentence": str(verdict["sentence"]),
+        }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AstromorphError(
             f"{evaluation}: no evaluation can be read here ({error!r}); run `evaluate` "

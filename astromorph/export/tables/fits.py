@@ -131,7 +131,10 @@ def _header(
         header.set(f"TCOMM{k}", column.meaning, after=f"TFORM{k}")
         if column.ucd:
             header.set(f"TUCD{k}", column.ucd, after=f"TFORM{k}")
-    header["CREATOR"] = (f"astromorph {versions()['astromorph']}", "what wrote this")
+    header["CREATOR"] = (
+        f"astromorph {versions()['astromorph']}",
+        "program that wrote this",
+    )
     header["SETTINGS"] = made_with
     text: str = fits.PrimaryHDU().header.tostring() + header.tostring()
     return text.encode("ascii")

@@ -69,8 +69,10 @@ def _schema(columns: Sequence[Column], made_with: str) -> Any:
     fields = []
     for column in columns:
         notes = {
-            "description": column.meaning, "ucd": column.ucd, "unit": column.unit,
-        }  # fmt: skip
+            "description": column.meaning,
+            "ucd": column.ucd,
+            "unit": column.unit,
+        }
         notes = {key: value for key, value in notes.items() if value}
         if column.name == EMBEDDING.name:
             fields += [

@@ -113,7 +113,7 @@ def _frame(
     resource.infos.append(tree.Info(name="settings", value=made_with))
     resource.coordinate_systems.append(tree.CooSys(ID="icrs", system="ICRS"))
     element = tree.TableElement(file, name="embeddings", nrows=rows)
-    element.description = "Images, what they are, and where they lie among their like"
+    element.description = "Facts, analysis and embedding of each image"
     resource.tables.append(element)
     for k, column in enumerate(columns):
         element.fields.append(_field(file, column, widths, k))
