@@ -19,12 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.tables import (
-    csv_columns,
-    embedded_table,
-    embedding_blocks,
-    read_table,
-)
+from astromorph.artefacts.run_table import embedded_table, embedding_blocks
+from astromorph.artefacts.tables import csv_columns, read_table
 from astromorph.atomic import atomic_write
 from astromorph.byol.build import load_model, training_settings_of
 from astromorph.byol.collapse import rank_me, spread

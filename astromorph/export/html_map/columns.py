@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from astromorph.artefacts.columns import MAX_EXACT_INTEGER
+from astromorph.artefacts.column_types import MAX_EXACT_INTEGER
 
 Kind = Literal["category", "number", "text"]
 MISSING = {"", "nan"}

@@ -18,17 +18,16 @@ import pyarrow.compute as pc
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from astromorph.artefacts.columns import (
-    CATALOGUE_COLUMNS,
-    DISTANCES,
+from astromorph.artefacts.column_types import (
     arrow_array,
-    is_listed,
     list_lengths,
     padded_lists,
     typed_columns,
 )
+from astromorph.artefacts.columns import CATALOGUE_COLUMNS, DISTANCES, is_listed
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.tables import read_table, run_table
+from astromorph.artefacts.run_table import run_table
+from astromorph.artefacts.tables import read_table
 from astromorph.atomic import atomic_folder, atomic_write
 from astromorph.errors import AstromorphError
 from astromorph.export.html_map.columns import (

@@ -15,11 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from astromorph.artefacts.columns import (
-    Column,
+from astromorph.artefacts.column_types import (
     encode_utf16,
     escape_to_ascii,
-    is_listed,
     padded_lists,
     shorten,
     shorten_ids,
@@ -27,9 +25,10 @@ from astromorph.artefacts.columns import (
     texts_of,
     typed_columns,
 )
+from astromorph.artefacts.columns import Column, is_listed
 from astromorph.artefacts.embeddings import embedding_length
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.tables import embedding_blocks, run_table
+from astromorph.artefacts.run_table import embedding_blocks, run_table
 from astromorph.atomic import atomic_write
 from astromorph.provenance import versions
 
