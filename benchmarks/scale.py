@@ -65,7 +65,7 @@ if step in ("csv", "board"):
     files = RunFiles.of_run(".", len(shards))
 start = time.perf_counter()
 if step == "plan":
-    from astromorph.filelist.file_states import ShardStates
+    from astromorph.filelist.shards import ShardStates
     shards = list(plan_shards(read_filelist(datafile)))
     ShardStates(datafile, shards).all()
 elif step == "validate":

@@ -10,13 +10,15 @@ from astromorph.artefacts.run_files import RunFiles
 from astromorph.cli import resources
 from astromorph.cli.steps import STEPS, targets
 from astromorph.errors import AstromorphError
-from astromorph.filelist import file_states
 from astromorph.filelist.entries import GROUP_COLUMN, SPLIT_COLUMN, read_filelist
 from astromorph.filelist.shards import (
     HEAD_ROWS,
     ColumnDigests,
     Shard,
+    ShardStates,
+    file_state,
     head_digest,
+    head_file_states,
     plan_shards,
 )
 from astromorph.provenance import canonical_json, code_digest
@@ -75,7 +77,7 @@ class WorkflowPlan:
     list_digest: str
     group_digest: str
     head_digest: str
-    states: file_states.ShardStates
+    states: ShardStates
     cores: int
 
     @property
@@ -208,7 +210,7 @@ def plan_workflow(config: Mapping[str, Any], cores: int | None) -> WorkflowPlan:
     head = ""
     if needs_head(settings):
         head = head_digest(read_filelist(datafile))
-        head += file_states.head_file_states(datafile, HEAD_ROWS)
+        head += head_file_states(datafile, HEAD_ROWS)
     return WorkflowPlan(
         settings,
         datafile,
@@ -217,7 +219,7 @@ def plan_workflow(config: Mapping[str, Any], cores: int | None) -> WorkflowPlan:
         list_digest,
         group_digest,
         head,
-        file_states.ShardStates(datafile, shards),
+        ShardStates(datafile, shards),
         settings.core_limit or cores or CORES_OF_A_CLUSTER,
     )
 
@@ -249,7 +251,7 @@ def state_of_file(path: str | None) -> Function:
 
     A file that was replaced under its name counts as another one. Empty for None.
     """
-    return lambda wildcards: file_states.file_state([path]) if path else ""
+    return lambda wildcards: file_state([path]) if path else ""
 
 
 def metadata_is_lost(files: RunFiles) -> bool:

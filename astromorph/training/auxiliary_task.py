@@ -19,9 +19,9 @@ from astromorph.datasets.tensor_datasets import CachedDataset, ImageSet, NativeD
 from astromorph.errors import AstromorphError
 from astromorph.settings.presets import SIMULATED
 from astromorph.settings.sections import PreprocessSettings
-from astromorph.sky.objects import MORPHOLOGIES
-from astromorph.sky.shapes import MEASURES
+from astromorph.sky.draw import MORPHOLOGIES
 from astromorph.sky.training_set import (
+    MEASURES,
     Appearance,
     DrawingRules,
     LabelledImages,
