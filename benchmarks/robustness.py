@@ -59,16 +59,16 @@ def own_seeds(folder: Path) -> list[Path]:
         "CRPIX1": 24.0, "CRPIX2": 32.0, "CDELT1": -0.001, "CDELT2": 0.001,
         "OBJECT": "M 31", "BMAJ": 0.002, "RADESYS": "FK5", "EQUINOX": 1975.0,
     })  # fmt: skip
-    whole = np.nan_to_num(pixels).astype(np.int16)
+    ints = np.nan_to_num(pixels).astype(np.int16)
     hdus = {
         "plain": fits.PrimaryHDU(pixels, header),
-        "int": fits.PrimaryHDU(whole, header),
+        "int": fits.PrimaryHDU(ints, header),
         "cube": fits.PrimaryHDU(np.stack([pixels] * 3), header),
         "rice": fits.CompImageHDU(pixels, header, compression_type="RICE_1"),
         "gzip1": fits.CompImageHDU(pixels, header, compression_type="GZIP_1"),
-        "gzip2": fits.CompImageHDU(whole, header, compression_type="GZIP_2"),
-        "plio": fits.CompImageHDU(abs(whole), header, compression_type="PLIO_1"),
-        "hcompress": fits.CompImageHDU(whole, header, compression_type="HCOMPRESS_1"),
+        "gzip2": fits.CompImageHDU(ints, header, compression_type="GZIP_2"),
+        "plio": fits.CompImageHDU(abs(ints), header, compression_type="PLIO_1"),
+        "hcompress": fits.CompImageHDU(ints, header, compression_type="HCOMPRESS_1"),
         "extension": fits.ImageHDU(pixels, header),
     }
     for name, hdu in hdus.items():

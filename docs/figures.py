@@ -176,8 +176,8 @@ def _arrow(
 ) -> None:
     style = {"arrowstyle": "-|>", "color": GREY, "shrinkA": 0, "shrinkB": 0}
     axes.annotate("", end, start, arrowprops=style)
-    middle = [(a + b) / 2 + c for a, b, c in zip(start, end, offset, strict=True)]
-    axes.text(*middle, text, ha="center", va="center", color=GREY)
+    x, y = ((a + b) / 2 + c for a, b, c in zip(start, end, offset, strict=True))
+    axes.text(x, y, text, ha="center", va="center", color=GREY)
 
 
 FIGURES: dict[str, Callable[[], Figure]] = {

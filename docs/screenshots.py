@@ -10,10 +10,12 @@ import argparse
 import contextlib
 import io
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 HERE = Path(__file__).parent
@@ -89,15 +91,15 @@ def browser(*options: str) -> Iterator[Any]:
 def small(data: bytes) -> bytes:
     """The PNG with its most frequent colours, and as many grays as its size allows."""
     with Image.open(io.BytesIO(data)) as picture:
-        whole = picture.convert("RGB")
-    counted = sorted(whole.getcolors(whole.width * whole.height), reverse=True)
-    coloured = [c for _, c in counted if max(c) - min(c) > 8][:32]
+        rgb = picture.convert("RGB")
+    colours = Counter(map(tuple, np.asarray(rgb).reshape(-1, 3).tolist()))
+    coloured = [c for c, _ in colours.most_common() if max(c) - min(c) > 8][:32]
     for number in GRAYS:
         grays = [(round(255 * k / (number - 1)),) * 3 for k in range(number)]
         palette = Image.new("P", (1, 1))
         palette.putpalette([part for colour in coloured + grays for part in colour])
         buffer = io.BytesIO()
-        reduced = whole.quantize(palette=palette, dither=Image.Dither.NONE)
+        reduced = rgb.quantize(palette=palette, dither=Image.Dither.NONE)
         reduced.save(buffer, format="PNG", optimize=True)
         if buffer.tell() <= MAX_BYTES:
             break

@@ -12,6 +12,25 @@ from astromorph.settings.loading import parse
 from astromorph.settings.sections import Settings
 from astromorph.sky.simulate import simulate
 
+ROOT = Path(__file__).parents[1]
+# Started first, so that the workers of `make test` end at about the same time.
+LONGEST_MODULES = (
+    "workflow/test_workflow.py",
+    "workflow/test_slurm.py",
+    "benchmarks/test_scripts.py",
+    "project/test_guide.py",
+    "training/test_distributed.py",
+    "training/test_resume.py",
+    "export/test_map.py",
+    "test_compat.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the modules that take longest first; the order within them stays."""
+    rank = {ROOT / "tests" / name: k for k, name in enumerate(LONGEST_MODULES)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
+
 
 @pytest.fixture(scope="session")
 def settings() -> Settings:

@@ -72,8 +72,10 @@ def package(tmp_path, monkeypatch) -> Path:
 
 def forget() -> None:
     """Clear what is cached of the sources."""
-    provenance.imported_modules.cache_clear()
-    provenance._meaning.cache_clear()
+    for function in (
+        provenance.imported_modules, provenance._tree, provenance._contents
+    ):  # fmt: skip
+        function.cache_clear()
 
 
 def append(path: Path, text: str = "EDITED = 1") -> None:

@@ -15,8 +15,7 @@ from astromorph.analysis import neighbours
 from astromorph.analysis.clusters import Clustering, Clusterings, find_clusters
 from astromorph.analysis.layout_2d import MIN_UMAP, layout_2d
 from astromorph.analysis.space import Space, fit_space
-from astromorph.artefacts import tables as artefacts
-from astromorph.artefacts.analysis_file import (
+from astromorph.artefacts.analysis_table import (
     ODD,
     ORDINARY,
     REPRESENTATIVE,
@@ -24,6 +23,7 @@ from astromorph.artefacts.analysis_file import (
     write_analysis,
 )
 from astromorph.artefacts.run_files import RunFiles
+from astromorph.artefacts.tables import embedded_table, embedding_blocks
 from astromorph.atomic import atomic_write
 from astromorph.errors import AstromorphError
 from astromorph.pages.html import write_page
@@ -33,7 +33,6 @@ from astromorph.settings.sections import AnalysisSettings
 Vectors = NDArray[np.float32]
 
 LOG = logging.getLogger(__name__)
-ROWS_AT_A_TIME = 4096
 MAX_LISTED = 20  # outliers, and pairs of near-duplicates, on the page
 PACKAGES = ("scikit-learn", "umap-learn", "pynndescent", "scipy")
 
@@ -103,27 +102,16 @@ def read_embedded_images(files: RunFiles) -> EmbeddedImages:
     AstromorphError
         There is none, or the files do not belong together.
     """
-    image_ids, paths = [], []
-    parts: list[Vectors] = []
-    pending: list[Vectors] = []  # views, each of which keeps its shard in memory
-    rows = artefacts.rows_with_embeddings(
-        files.catalogue, files.split, files.all_embeddings
-    )
-    for row, vector in rows:
-        image_ids.append(row["image_id"])
-        paths.append(row["path"])
-        pending.append(vector)
-        if len(pending) == ROWS_AT_A_TIME:
-            parts.append(np.array(pending, np.float32))
-            pending.clear()
-    if not image_ids:
+    table = embedded_table(files, ["path"])
+    if table.empty:
         raise AstromorphError(
             f"{files.split}: no image has an embedding; correct the file list, then "
             "run again from `validate`"
         )
-    if pending:
-        parts.append(np.array(pending, np.float32))
-    return EmbeddedImages(tuple(image_ids), tuple(paths), np.concatenate(parts))
+    vectors = [vectors for _, vectors in embedding_blocks(files, table)]
+    return EmbeddedImages(
+        tuple(table["image_id"]), tuple(table["path"]), np.concatenate(vectors)
+    )
 
 
 def analyse_embeddings(

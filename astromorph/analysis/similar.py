@@ -15,7 +15,7 @@ from astromorph.analysis.analyse import read_embedded_images
 from astromorph.analysis.neighbours import MAX_ROUNDING, nearest_to_point
 from astromorph.analysis.space import fit_space
 from astromorph.artefacts import tables as artefacts
-from astromorph.artefacts.analysis_file import read_analysis
+from astromorph.artefacts.analysis_table import read_analysis
 from astromorph.artefacts.embeddings import read_embeddings
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.tensor_shard import TensorShard, read_shard

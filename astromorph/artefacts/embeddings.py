@@ -60,14 +60,30 @@ def read_embeddings(path: str | Path) -> Embeddings:
         table = pq.read_table(path, partitioning=None)
         image_ids = tuple(table.column("image_id").to_pylist())
     except (OSError, KeyError, pa.ArrowInvalid) as error:
-        raise AstromorphError(
-            f"{path}: no embeddings can be read here ({error}); run `infer` again"
-        ) from None
+        raise _unreadable(path, error) from None
     columns = table.drop_columns(["image_id"]).columns
     vectors = np.empty((len(image_ids), len(columns)), dtype=np.float32)
     for k, column in enumerate(columns):
         vectors[:, k] = column.to_numpy()
     return Embeddings(image_ids, vectors)
+
+
+def read_image_ids(path: str | Path) -> Any:
+    """The ids of a shard's embeddings, `(N,)`, as an Arrow array of text.
+
+    Raises
+    ------
+    AstromorphError
+        The file is missing or no such Parquet file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path, columns=["image_id"], partitioning=None)
+        return table.column("image_id").combine_chunks()
+    except (OSError, KeyError, pa.ArrowInvalid) as error:
+        raise _unreadable(path, error) from None
 
 
 def embedding_length(embeddings: Sequence[str | Path]) -> int:
@@ -76,3 +92,9 @@ def embedding_length(embeddings: Sequence[str | Path]) -> int:
 
     names = pq.read_schema(embeddings[0]).names
     return sum(name.startswith(EMBEDDING_PREFIX) for name in names)
+
+
+def _unreadable(path: str | Path, error: Exception) -> AstromorphError:
+    return AstromorphError(
+        f"{path}: no embeddings can be read here ({error}); run `infer` again"
+    )

@@ -135,8 +135,8 @@ def load_values(
         raise AstromorphError(
             f"{path}: this file holds pickled objects, which could run any program, "
             f"and is not read; only tensors and plain values are allowed; {remedy}. "
-            "(Of a model of version 0.1, `astromorph convert --help` says how to bring "
-            "its weights over)"
+            "(`astromorph convert --help` says how to bring over the weights of an old "
+            "model)"
         ) from None
     except (RuntimeError, OSError, ValueError, EOFError, KeyError) as error:
         if is_machine_error(error):

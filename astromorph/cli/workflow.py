@@ -167,7 +167,9 @@ class WorkflowPlan:
     @property
     def table_row_bytes(self) -> int:
         """Usual length of a row of the table of embeddings, as CSV."""
-        length = self.settings.byol_settings.representation_size or resources.FEATURES
+        length = (
+            self.settings.byol_settings.representation_size or resources.DEFAULT_LENGTH
+        )
         return 300 + 12 * length
 
 
@@ -277,7 +279,8 @@ def sheet_category(sheet: str) -> str:
 def _native_side(settings: Settings, datafile: str) -> int:
     """Side of images that keep their size, from the first headers of the list."""
     if settings.preprocess_settings.size != "native":
-        return resources.NATIVE
+        return resources.DEFAULT_NATIVE_SIDE
     from astromorph.preprocessing import list_wide
 
-    return list_wide.native_side(datafile, settings.data_settings) or resources.NATIVE
+    side = list_wide.native_side(datafile, settings.data_settings)
+    return side or resources.DEFAULT_NATIVE_SIDE

@@ -5,11 +5,10 @@ trained network, of the weights that its training began with where these were no
 random, of the same network with random weights, and principal components of the pixels.
 """
 
-import heapq
 import json
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from astromorph.artefacts import tables as artefacts
 from astromorph.artefacts.run_files import RunFiles
+from astromorph.artefacts.tables import (
+    csv_columns,
+    embedded_table,
+    embedding_blocks,
+    read_table,
+)
 from astromorph.atomic import atomic_write
 from astromorph.byol.build import load_model, training_settings_of
 from astromorph.byol.collapse import rank_me, spread
@@ -38,6 +42,7 @@ Parameters = dict[str, NDArray[np.float64]]
 
 LOG = logging.getLogger(__name__)
 MAX_PERTURBED = 256  # images that are embedded again under each perturbation
+NUISANCE_COLUMNS = ("width", "height", "beam_major_arcsec", "pixel_scale_arcsec")
 LEADING = 5  # principal components that are correlated with nuisance parameters
 
 
@@ -128,40 +133,46 @@ def evaluate(
 
 def _draw_sample(files: RunFiles, rules: EvaluationSettings) -> list[SampledImage]:
     """The images with the smallest ids, which is as good as a random choice."""
-    sample = heapq.nsmallest(
-        rules.images,
-        _read_embedded_images(files, rules.label),
-        key=lambda image: int(image.image_id, 16),
-    )
+    table = embedded_table(files, NUISANCE_COLUMNS)
+    sample = table.sort_values("image_id").head(rules.images)
     if len(sample) < 2:
         raise AstromorphError(
             f"{files.split}: {len(sample)} images have an embedding, at least 2 are "
             "needed to evaluate it"
         )
-    return sample
-
-
-def _read_embedded_images(files: RunFiles, label_column: str) -> Iterator[SampledImage]:
-    """Join catalogue, split and embeddings; leave out what the split excludes."""
-    split = artefacts.read_csv(files.split, artefacts.SPLIT_COLUMNS)
-    pairs = artefacts.rows_with_embeddings(
-        files.catalogue, files.split, files.all_embeddings
+    in_order = sample.sort_index()
+    blocks = [vectors for _, vectors in embedding_blocks(files, in_order)]
+    positions = in_order.index.get_indexer(sample.index)
+    sample[["shard", "position", "group"]] = read_table(
+        files.split, ["shard", "position", "group"]
     )
-    for row, vector in pairs:
-        assignment = next(s for s in split if s["image_id"] == row["image_id"])
-        nuisances = {"size in pixels": float(row["width"]) * float(row["height"])}
-        beam, pixel_scale = row["beam_major_arcsec"], row["pixel_scale_arcsec"]
-        if beam and pixel_scale:
-            nuisances["beam in pixels"] = float(beam) / float(pixel_scale)
-        yield SampledImage(
+    sample["label"] = ""
+    if rules.label in csv_columns(files.catalogue):
+        labels = read_table(files.catalogue, [rules.label])
+        sample["label"] = labels[rules.label]
+    return [
+        SampledImage(
             image_id=row["image_id"],
-            shard=assignment["shard"],
-            position=int(assignment["position"]),
-            label=row.get(label_column, ""),
-            group=assignment["group"] or row["image_id"],
-            nuisances=nuisances,
-            vector=vector.copy(),  # a view would keep its whole shard in memory
+            shard=row["shard"],
+            position=int(row["position"]),
+            label=row["label"],
+            group=row["group"] or row["image_id"],
+            nuisances=_catalogue_nuisances(row),
+            vector=vector,
         )
+        for row, vector in zip(
+            sample.to_dict("records"), np.concatenate(blocks)[positions], strict=True
+        )
+    ]
+
+
+def _catalogue_nuisances(row: Mapping[str, str]) -> dict[str, float]:
+    """Properties in the catalogue that the embedding should not depend on."""
+    nuisances = {"size in pixels": float(row["width"]) * float(row["height"])}
+    beam, pixel_scale = row["beam_major_arcsec"], row["pixel_scale_arcsec"]
+    if beam and pixel_scale:
+        nuisances["beam in pixels"] = float(beam) / float(pixel_scale)
+    return nuisances
 
 
 def _read_images(

@@ -30,7 +30,8 @@ DEGREES = {
     "rad": math.degrees(1),
 }
 MAX_SIP_ORDER = 9
-# Positions outside the WCS, most common first; degrees, or hours as text.
+# Keywords of positions outside the WCS, in order of preference; numbers are degrees,
+# texts of right ascensions are hours.
 POSITION_KEYWORDS = (
     ("RA", "DEC"), ("OBSRA", "OBSDEC"), ("RA_TARG", "DEC_TARG"), ("RA_OBJ", "DEC_OBJ"),
     ("OBJCTRA", "OBJCTDEC"), ("TARGRA", "TARGDEC"), ("RA_PNT", "DEC_PNT"),

@@ -151,7 +151,7 @@ class _TiledPlanes:
     Parameters
     ----------
     values : astropy section or ndarray
-        Decodes the slices that are taken of it.
+        Decodes the requested slices.
     hdu : Hdu
         The HDU of the tiles.
     axes : ImageAxes

@@ -264,8 +264,8 @@ def _find_large_cells(hdu: Any, column: str) -> list[tuple[int, int, int]]:
         raise FitsImageError("the file is damaged: a tile has a negative offset")
     item = ITEM_BYTES.get(hdu.columns[column].format.lstrip("1PQ")[:1], 1)
     large = np.flatnonzero(cells[:, 0] > SAFE_BYTES // item)
-    places = []
+    cells_in_file = []
     for row in large.tolist():
         number, offset = cells[row].tolist()
-        places.append((row, heap + offset, heap + offset + number * item))
-    return places
+        cells_in_file.append((row, heap + offset, heap + offset + number * item))
+    return cells_in_file

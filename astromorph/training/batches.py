@@ -1,5 +1,6 @@
 """The batches of a training: their order, their part on each process, their views."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
@@ -9,21 +10,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from astromorph import distributed
 from astromorph.byol.augment import SkyAugmentation
-from astromorph.byol.byol import Augmentation, make_view
+from astromorph.byol.byol import BYOL, Augmentation, make_view
+from astromorph.checks import check_instance, check_integer
 from astromorph.datasets.any_images import first_non_finite
 from astromorph.datasets.batching import MIN_BATCH
-from astromorph.datasets.tensor_datasets import CachedDataset, ImageSet, NativeDataset
+from astromorph.datasets.tensor_datasets import (
+    CachedDataset,
+    ImageSet,
+    NativeDataset,
+    to_image_set,
+)
 from astromorph.devices import fits_on_device, prefetch_to_device
 from astromorph.models.encoders import MinMaxNorm
 from astromorph.progress import track
-from astromorph.training.state import Progress
+from astromorph.training.state import Progress, TrainingState
 
 if TYPE_CHECKING:  # the simulated images need more packages than the loop
     from astromorph.training.auxiliary_task import AuxiliaryTask
 
+LOG = logging.getLogger(__name__)
 # What random numbers are for: each purpose has its own sequence.
 ORDER, SIMULATED_ORDER, VIEWS = 1, 2, 3
 TEST_SEED = 1_000_003  # the views of test images are the same in every epoch
@@ -166,6 +175,20 @@ class Views:
             self.augment.generator = generator
 
 
+def choose_augmentation(
+    byol: BYOL, given: Augmentation | None, default: Augmentation | None
+) -> Augmentation:
+    """The given augmentation, else BYOL's, the class's, or that of the sky."""
+    own = byol.augmentation_function
+    if given is not None and own is not None and own is not given:
+        raise ValueError(
+            "augmentation_function: the network is a BYOL that has one already; give "
+            "one of the two"
+        )
+    check_instance("augmentation_function", given)
+    return given or own or default or SkyAugmentation()
+
+
 class ShuffledCycle:
     """Indices in random order, each used once before any is used again.
 
@@ -206,6 +229,61 @@ def random_generator(seed: int, *purpose: int) -> torch.Generator:
     """Random numbers that follow from a seed and from what they are for."""
     words = np.random.SeedSequence([seed, *purpose]).generate_state(1)
     return torch.Generator().manual_seed(int(words[0]))
+
+
+def check_batch_size(batch_size: int, data: Any) -> int:
+    """Images per step, at least 2."""
+    size = check_integer("batch_size", batch_size, 1)
+    if size < MIN_BATCH:
+        LOG.warning("batch_size: found 1; BYOL compares images, so that 2 are used")
+        size = MIN_BATCH
+    loader_size = data.batch_size if isinstance(data, DataLoader) else None
+    if loader_size not in (None, 1, size):
+        LOG.warning(
+            "the loader's batches of %d are not used: a step takes %d images "
+            "(`batch_size`)",
+            *(loader_size, size),
+        )
+    return size
+
+
+def load_images(
+    data: Any, augment: Augmentation, state: TrainingState
+) -> ImageSet | None:
+    """A user's images, from 0 to 1 where the default augmentation needs that.
+
+    Parameters
+    ----------
+    data : Tensor, ndarray, Dataset, DataLoader, iterable or None
+        See `astromorph.datasets.tensor_datasets.to_image_set`.
+    augment : callable
+        Makes the views.
+    state : TrainingState
+        If the images have to be scaled and nothing normalises them, `MinMaxNorm` is
+        put before its network, with a warning.
+
+    Returns
+    -------
+    CachedDataset, MappedDataset, NativeDataset or None
+        None without images.
+    """
+    images = to_image_set(data)
+    if images is None or data is images:
+        return images
+    is_normalized = state.byol.normalization_function is not None
+    if not isinstance(augment, SkyAugmentation):
+        if not is_normalized:
+            check_finite(images.images)  # type: ignore[union-attr]
+        return images
+    if is_unit_range(images):
+        return images
+    if not is_normalized:
+        LOG.warning(
+            "the images are not from 0 to 1, as the default augmentation needs them; "
+            "`MinMaxNorm` is put before the network"
+        )
+        state.scale_images()
+    return scale_to_unit_range(images)
 
 
 def batch_indices(

@@ -1,16 +1,13 @@
-"""The training loop, and the loss that it minimises."""
+"""The training loop, and what it measures without learning."""
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from astromorph import distributed
 from astromorph.byol.byol import BYOL
-from astromorph.byol.optimise import moving_average_decay
+from astromorph.byol.optimise import Schedule
 from astromorph.datasets.tensor_datasets import ImageSet
 from astromorph.errors import AstromorphError
 from astromorph.models.encoders import explaining_channels
@@ -23,43 +20,23 @@ from astromorph.training.batches import (
 )
 from astromorph.training.state import TrainingState
 
-if TYPE_CHECKING:  # the simulated images need more packages than the loop
-    from astromorph.training.auxiliary_task import AuxiliaryTask
-
-Report = Callable[[int, float, float, float, float], float]
-
 
 def run_training_loop(
     objective: nn.Module,
     state: TrainingState,
     batches: TrainingBatches,
     views: Views,
-    schedule: "Schedule",
+    schedule: Schedule,
     epochs: int,
-    report: Report,
+    report: Callable[[int, float, float, float, float], float],
     after_step: Callable[[], None],
 ) -> None:
-    """Train until a number of epochs is reached, from wherever `state` is.
+    """Train until `state` has a number of epochs, from wherever it is.
 
-    Parameters
-    ----------
-    objective : nn.Module
-        An `Objective`, wrapped where several processes train together.
-    state : TrainingState
-        The networks, the optimizer and the progress; all of them are changed.
-    batches : TrainingBatches
-        The images in the order in which they are used.
-    views : Views
-        Two random views of each image.
-    schedule : Schedule
-        Learning rate and decay of the moving average at each step.
-    epochs : int
-        The number of epochs at the end.
-    report : callable
-        Called after each epoch with its number, both losses, the learning rate and
-        the decay; returns the loss that `ReduceLROnPlateau` watches.
-    after_step : callable
-        Called after each step, to write a checkpoint or to stop by an exception.
+    `objective` is an `Objective`, wrapped where several processes train together.
+    `report` receives the number of an epoch, both losses, learning rate and decay, and
+    returns the loss that `ReduceLROnPlateau` watches. `after_step` writes checkpoints,
+    or stops the training by an exception.
     """
     byol, optimizer, progress = state.byol, state.optimizer, state.progress
     while progress.epoch < epochs:
@@ -94,133 +71,6 @@ def run_training_loop(
         rate, decay = schedule.learning_rate, schedule.decay(progress.step)
         watched = report(progress.epoch, train_loss, auxiliary_loss, rate, decay)
         schedule.finish_epoch(watched)
-
-
-class Objective(nn.Module):
-    """The loss that is minimised: BYOL's, plus that of the auxiliary task.
-
-    One module, because processes that train together average the gradients of one
-    module's forward pass.
-
-    Parameters
-    ----------
-    byol : BYOL
-        Online and target network.
-    auxiliary_task : AuxiliaryTask, optional
-        What the encoder learns from simulated images.
-    auxiliary_weight : float
-        Weight of the auxiliary task's loss; BYOL's has the weight 1.
-    """
-
-    def __init__(
-        self,
-        byol: BYOL,
-        auxiliary_task: "AuxiliaryTask | None" = None,
-        auxiliary_weight: float = 0.0,
-    ) -> None:
-        super().__init__()
-        self.byol = byol
-        self.auxiliary_task = auxiliary_task
-        self.auxiliary_weight = auxiliary_weight
-
-    def forward(
-        self, view_1: Tensor, view_2: Tensor, simulated: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """The loss of two views of a batch.
-
-        Parameters
-        ----------
-        view_1, view_2 : Tensor, shape (N, C, H, W)
-            One view of each image; the last K images are simulated.
-        simulated : Tensor, shape (K,), int64, optional
-            Which simulated images these are.
-
-        Returns
-        -------
-        loss : Tensor, shape ()
-            The weighted sum of both losses.
-        losses : Tensor, shape (2,)
-            BYOL's loss and the auxiliary task's, without gradient; the second is 0
-            where there is none.
-        """
-        byol_loss, embeddings = self.byol.loss_and_embeddings(view_1, view_2)
-        if self.auxiliary_task is None or simulated is None:
-            return byol_loss, _detached(byol_loss, torch.zeros_like(byol_loss))
-        of_simulated = [part[-len(simulated) :] for part in embeddings.chunk(2)]
-        auxiliary_loss = self.auxiliary_task(
-            torch.cat(of_simulated), simulated.repeat(2)
-        )
-        loss = byol_loss + self.auxiliary_weight * auxiliary_loss
-        return loss, _detached(byol_loss, auxiliary_loss)
-
-
-class Schedule:
-    """Learning rate and decay of the moving average over a training.
-
-    Parameters
-    ----------
-    optimizer : torch.optim.Optimizer
-        Its learning rates are set.
-    base_rates : list of float
-        Learning rate of each of its parameter groups, before the factor.
-    factor : callable, optional
-        ``factor(step, steps)`` multiplies the base rates at each step.
-    lr_scheduler : LRScheduler, optional
-        Changes the learning rate after each epoch.
-    start_decay : float
-        Decay at the first step; it rises to 1 at the last.
-    steps : int, optional
-        Steps of the whole training. Without it, neither changes by step.
-    """
-
-    def __init__(
-        self,
-        optimizer: torch.optim.Optimizer,
-        base_rates: list[float],
-        factor: Callable[[int, int], float] | None,
-        lr_scheduler: LRScheduler | None,
-        start_decay: float,
-        steps: int | None,
-    ) -> None:
-        self.optimizer = optimizer
-        self.base_rates = base_rates
-        self.factor = factor
-        self.lr_scheduler = lr_scheduler
-        self.start_decay = start_decay
-        self.steps = steps
-
-    @property
-    def learning_rate(self) -> float:
-        """The present learning rate of the first parameter group."""
-        return float(self.optimizer.param_groups[0]["lr"])
-
-    def set_learning_rate(self, step: int) -> None:
-        """Set the learning rates of a step, counted from 0."""
-        if self.factor is None or self.steps is None:
-            return
-        factor = self.factor(step, self.steps)
-        groups = self.optimizer.param_groups
-        for group, rate in zip(groups, self.base_rates, strict=True):
-            group["lr"] = factor * rate
-
-    def decay(self, step: int) -> float:
-        """Decay of the moving average after a step, counted from 0."""
-        if self.steps is None:
-            return self.start_decay
-        return moving_average_decay(step, self.steps, self.start_decay)
-
-    def finish_epoch(self, loss: float) -> None:
-        """Let `lr_scheduler` set the learning rate of the next epoch.
-
-        Parameters
-        ----------
-        loss : float
-            What `ReduceLROnPlateau` watches.
-        """
-        if isinstance(self.lr_scheduler, ReduceLROnPlateau):
-            self.lr_scheduler.step(loss)
-        elif self.lr_scheduler is not None:
-            self.lr_scheduler.step()
 
 
 @torch.no_grad()
@@ -280,17 +130,6 @@ def compute_embeddings(byol: BYOL, images: ImageSet, batch_size: int) -> Tensor:
     return embeddings
 
 
-def wrap_objective(
-    objective: Objective, device: torch.device, compile: bool
-) -> nn.Module:
-    """An objective that processes train together, and that torch may compile."""
-    wrapped = distributed.wrap_for_training(objective, device)
-    if not compile:
-        return wrapped
-    compiled: nn.Module = torch.compile(wrapped)  # type: ignore[assignment]
-    return compiled
-
-
 def check_finite_loss(loss: float) -> None:
     """Stop a training that has diverged.
 
@@ -304,7 +143,3 @@ def check_finite_loss(loss: float) -> None:
             f"training: the loss is {loss}; set a smaller `learning_rate`, or look for "
             "images with extreme values: their largest and smallest pixels"
         )
-
-
-def _detached(byol_loss: Tensor, auxiliary_loss: Tensor) -> Tensor:
-    return torch.stack([byol_loss, auxiliary_loss]).detach()

@@ -9,18 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.data import DataLoader
 
 from astromorph import distributed
-from astromorph.byol.augment import SkyAugmentation
 from astromorph.byol.byol import BYOL, Augmentation
-from astromorph.byol.optimise import adamw, parameter_groups, warm_up_cosine
-from astromorph.checks import (
-    check_factory,
-    check_instance,
-    check_integer,
-    check_number,
+from astromorph.byol.optimise import (
+    Schedule,
+    StepSchedule,
+    adamw,
+    make_optimizer,
+    make_scheduler,
+    warm_up_cosine,
 )
+from astromorph.checks import check_integer, check_number
 from astromorph.datasets.any_images import to_batch
 from astromorph.datasets.batching import MIN_BATCH
 from astromorph.datasets.tensor_datasets import ImageSet, to_image_set
@@ -31,17 +31,22 @@ from astromorph.training.batches import (
     TrainingBatches,
     Views,
     cache_on_device,
+    check_batch_size,
     check_finite,
-    is_unit_range,
-    scale_to_unit_range,
+    choose_augmentation,
+    load_images,
 )
 from astromorph.training.history import Epoch, Reporter, measure_collapse
 from astromorph.training.loop import (
-    Objective,
-    Schedule,
     compute_embeddings,
     compute_mean_loss,
     run_training_loop,
+)
+from astromorph.training.objective import (
+    Objective,
+    agree_on_precision,
+    place_objective,
+    warn_of_separate_processes,
     wrap_objective,
 )
 from astromorph.training.state import Progress, TrainingState
@@ -54,11 +59,6 @@ LOG = logging.getLogger(__name__)
 MAX_WATCHED, MIN_WATCHED = 512, 64
 BATCH_SIZE = 128  # images per step
 EMBEDDING_BATCH_SIZE = 512  # images that `forward` embeds at a time
-OPTIMIZER = "torch.optim.AdamW, or functools.partial(torch.optim.SGD, momentum=0.9)"
-SCHEDULER = (
-    "lr_scheduler=torch.optim.lr_scheduler.ExponentialLR with "
-    'lr_scheduler_options={"gamma": 0.9}'
-)
 
 
 class ByolTrainer(nn.Module):
@@ -173,7 +173,7 @@ class ByolTrainer(nn.Module):
         lr_scheduler_options: dict[str, Any] | None = None,
         device: str = "auto",
         *,
-        schedule: Callable[[int, int], float] | None = warm_up_cosine,
+        schedule: StepSchedule | None = warm_up_cosine,
         precision: str = "auto",
         compile: bool = False,
         auxiliary_task: "AuxiliaryTask | None" = None,
@@ -192,21 +192,23 @@ class ByolTrainer(nn.Module):
         if not isinstance(network, BYOL):
             options["augmentation_function"] = augmentation_function
         byol = _make_byol(network, options)
-        _warn_of_separate_processes()
+        warn_of_separate_processes()
         self.device = choose_device(device)
-        objective = _place(Objective(byol, auxiliary_task, weight), self.device)
+        objective = place_objective(
+            Objective(byol, auxiliary_task, weight), self.device
+        )
         self.byol, self.auxiliary_task = objective.byol, objective.auxiliary_task
         kind = type(self)
-        self.augment = _choose_augmentation(
+        self.augment = choose_augmentation(
             byol, augmentation_function, kind.DEFAULT_AUGMENTATION_FUNCTION
         )
-        self.optimizer = _make_optimizer(
+        self.optimizer = make_optimizer(
             objective, optimizer or kind.DEFAULT_OPTIMIZER, learning_rate
         )
         # Not a submodule: it contains the submodules of this object.
         wrapped = wrap_objective(objective, self.device, compile)
         object.__setattr__(self, "_objective", wrapped)
-        self.lr_scheduler, self.schedule = _make_scheduler(
+        self.lr_scheduler, self.schedule = make_scheduler(
             self.optimizer, lr_scheduler, lr_scheduler_options, schedule
         )
         self._base_rates = [float(g["lr"]) for g in self.optimizer.param_groups]
@@ -216,7 +218,7 @@ class ByolTrainer(nn.Module):
             self.optimizer,
             self.lr_scheduler,
             self.device,
-            _agree_on_precision(choose_precision(precision, self.device)),
+            agree_on_precision(choose_precision(precision, self.device)),
         )
 
     @property
@@ -297,11 +299,11 @@ class ByolTrainer(nn.Module):
             number of channels, or a number is out of range.
         """
         epochs = check_integer("epochs", epochs, 1)
-        batch_size = _check_batch_size(batch_size, train_data)
+        batch_size = check_batch_size(batch_size, train_data)
         batches = self._make_batches(
             train_data, batch_size, MIN_BATCH * distributed.world_size()
         )
-        test_images = self._load(test_data)
+        test_images = self._load_images(test_data)
         if test_images is not None:
             test_images = cache_on_device(test_images, self.device)
         watched = _choose_watched(test_images, batches.images)
@@ -357,7 +359,7 @@ class ByolTrainer(nn.Module):
         float
             BYOL's loss, mean over the images, from 0 to 8.
         """
-        batch_size = _check_batch_size(batch_size, train_data)
+        batch_size = check_batch_size(batch_size, train_data)
         batches = self._make_batches(train_data, batch_size, MIN_BATCH)
         losses: list[float] = []
 
@@ -394,7 +396,7 @@ class ByolTrainer(nn.Module):
         float
             From 0 to 8.
         """
-        images = self._load(test_data)
+        images = self._load_images(test_data)
         batch_size = check_integer("batch_size", batch_size, 1)
         loss = self._mean_loss(images, batch_size)
         if loss is None:
@@ -427,7 +429,7 @@ class ByolTrainer(nn.Module):
         if isinstance(images, Tensor | np.ndarray):
             images = to_batch(images)
         if return_errors:
-            loss = self._mean_loss(self._load(images), BATCH_SIZE)
+            loss = self._mean_loss(self._load_images(images), BATCH_SIZE)
             if loss is None:
                 raise ValueError("images: found none; at least 1 is needed")
             return torch.tensor(loss)
@@ -492,29 +494,13 @@ class ByolTrainer(nn.Module):
         """
         self._state.load(path)
 
-    def _load(self, data: Any) -> ImageSet | None:
-        """The user's images, from 0 to 1 where the augmentation needs that."""
-        images = to_image_set(data)
-        if images is None or data is images:
-            return images
-        if not isinstance(self.augment, SkyAugmentation):
-            if self.byol.normalization_function is None:
-                check_finite(images.images)  # type: ignore[union-attr]
-            return images
-        if is_unit_range(images):
-            return images
-        if self.byol.normalization_function is None:
-            LOG.warning(
-                "the images are not from 0 to 1, as the default augmentation needs "
-                "them; `MinMaxNorm` is put before the network"
-            )
-            self._state.scale_images()
-        return scale_to_unit_range(images)
+    def _load_images(self, data: Any) -> ImageSet | None:
+        return load_images(data, self.augment, self._state)
 
     def _make_batches(
         self, data: Any, batch_size: int, min_images: int
     ) -> TrainingBatches:
-        images = self._load(data)
+        images = self._load_images(data)
         if images is None or len(images) < min_images:
             raise AstromorphError(
                 f"training: found {len(images) if images else 0} images; BYOL compares "
@@ -568,100 +554,8 @@ def _make_byol(network: nn.Module, options: dict[str, Any]) -> BYOL:
     return network
 
 
-def _place(objective: Objective, device: torch.device) -> Objective:
-    """Move the networks to the device, in the layout that suits it."""
-    objective = objective.to(device)
-    # Convolutions are faster where the channels of a pixel lie together in memory.
-    objective = objective.to(memory_format=torch.channels_last)
-    if distributed.world_size() > 1 and device.type == "cuda":
-        synced: Any = nn.SyncBatchNorm.convert_sync_batchnorm(objective)  # type: ignore[no-untyped-call]
-        objective = synced
-    return objective
-
-
-def _choose_augmentation(
-    byol: BYOL, given: Augmentation | None, default: Augmentation | None
-) -> Augmentation:
-    """The given augmentation, else BYOL's, the class's, or that of the sky."""
-    own = byol.augmentation_function
-    if given is not None and own is not None and own is not given:
-        raise ValueError(
-            "augmentation_function: the network is a BYOL that has one already; give "
-            "one of the two"
-        )
-    check_instance("augmentation_function", given)
-    return given or own or default or SkyAugmentation()
-
-
-def _make_optimizer(
-    objective: nn.Module,
-    factory: Callable[..., torch.optim.Optimizer],
-    learning_rate: float,
-) -> torch.optim.Optimizer:
-    check_factory("optimizer", factory, torch.optim.Optimizer, OPTIMIZER)
-    rate = check_number("learning_rate", learning_rate, above=0)
-    return factory(parameter_groups(objective), lr=rate)
-
-
-def _make_scheduler(
-    optimizer: torch.optim.Optimizer,
-    factory: Callable[..., LRScheduler] | None,
-    options: dict[str, Any] | None,
-    schedule: Callable[[int, int], float] | None,
-) -> tuple[LRScheduler | None, Callable[[int, int], float] | None]:
-    """The scheduler by epoch and the schedule by step, of which one is None."""
-    if factory is None:
-        if schedule is not None and not callable(schedule):
-            raise ValueError(
-                f"schedule: found {schedule!r}; allowed are a function of step and "
-                "steps, and None"
-            )
-        return None, schedule
-    check_factory("lr_scheduler", factory, LRScheduler, SCHEDULER)
-    if schedule is not None and schedule is not warm_up_cosine:
-        raise ValueError(
-            "schedule: found one beside an lr_scheduler; both set the learning rate: "
-            "give one of the two"
-        )
-    return factory(optimizer, **(options or {})), None
-
-
-def _agree_on_precision(precision: Precision) -> Precision:
-    """bfloat16 where all processes chose it, else float32."""
-    is_fast = distributed.all_agree(precision.dtype == torch.bfloat16)
-    return Precision(torch.bfloat16 if is_fast else torch.float32)
-
-
-def _warn_of_separate_processes() -> None:
-    """Log a warning if several processes were started that do not train together."""
-    number = distributed.unjoined_processes()
-    if number > 1:
-        LOG.warning(
-            "%d processes were started, but each trains by itself and writes the same "
-            "files; put the program into `with astromorph.distributed.process_group"
-            "(%d):`",
-            *(number, number),
-        )
-
-
 def _choose_watched(test_images: ImageSet | None, train_images: ImageSet) -> ImageSet:
     """The images whose embeddings are watched for a collapse."""
     is_enough = test_images is not None and len(test_images) >= MIN_WATCHED
     images = test_images if test_images is not None and is_enough else train_images
     return images.subset(range(min(len(images), MAX_WATCHED)))
-
-
-def _check_batch_size(batch_size: int, data: Any) -> int:
-    """Images per step, at least 2."""
-    size = check_integer("batch_size", batch_size, 1)
-    if size < MIN_BATCH:
-        LOG.warning("batch_size: found 1; BYOL compares images, so that 2 are used")
-        size = MIN_BATCH
-    loader_size = data.batch_size if isinstance(data, DataLoader) else None
-    if loader_size not in (None, 1, size):
-        LOG.warning(
-            "the loader's batches of %d are not used: a step takes %d images "
-            "(`batch_size`)",
-            *(loader_size, size),
-        )
-    return size

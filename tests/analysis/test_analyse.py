@@ -14,7 +14,7 @@ from astromorph.analysis.analyse import EmbeddedImages, analyse, analyse_embeddi
 from astromorph.analysis.layout_2d import layout_2d
 from astromorph.analysis.space import fit_space
 from astromorph.artefacts import tables as artefacts
-from astromorph.artefacts.analysis_file import read_analysis
+from astromorph.artefacts.analysis_table import read_analysis
 from astromorph.artefacts.embeddings import Embeddings, write_embeddings
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.tables import CATALOGUE_COLUMNS, SPLIT_COLUMNS

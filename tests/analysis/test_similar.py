@@ -11,7 +11,7 @@ from PIL import Image
 
 from astromorph.analysis.analyse import analyse
 from astromorph.analysis.similar import shorten, similar
-from astromorph.artefacts.analysis_file import read_analysis
+from astromorph.artefacts.analysis_table import read_analysis
 from astromorph.artefacts.model_file import ModelFile, save_model
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.byol.build import seeded_byol
@@ -27,6 +27,8 @@ from astromorph.preprocessing.preprocess import preprocess
 from astromorph.settings.loading import parse
 from astromorph.settings.steps import train_step_settings
 from astromorph.sky.simulate import simulate
+
+pytestmark = pytest.mark.slow
 
 SETTINGS = {
     "network_name": "amm",

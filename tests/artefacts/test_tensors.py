@@ -14,7 +14,7 @@ from torch.nn import functional
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.tensor_file import Joined, save_tensors
 from astromorph.artefacts.tensor_shard import load_values, read_shard, save_values
-from astromorph.byol.augment import SkyAugmentation, _grid, gaussian_blur
+from astromorph.byol.augment import SkyAugmentation, _sampling_grid, gaussian_blur
 from astromorph.catalogue.split import split
 from astromorph.datasets.batching import batches
 from astromorph.datasets.tensor_datasets import CachedDataset, read_subset
@@ -369,7 +369,7 @@ def test_the_places_of_pixels_are_torch_s(shape):
     """Sums in place of matrix products: the same affine grid."""
     matrices = torch.randn(5, 2, 3, generator=torch.Generator().manual_seed(0))
     expected = functional.affine_grid(matrices, [5, 1, *shape], align_corners=False)
-    torch.testing.assert_close(_grid(matrices, *shape), expected)
+    torch.testing.assert_close(_sampling_grid(matrices, *shape), expected)
 
 
 def test_repeated_channels_stay_the_same():

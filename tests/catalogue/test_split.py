@@ -368,5 +368,5 @@ def test_wide_and_tall_images_are_not_padded_to_squares():
     """The size of a batch includes padding."""
     shapes = [(1, 32, 1024)] * 9 + [(1, 1024, 32)] * 9
     data = NativeDataset([torch.zeros(shape) for shape in shapes])
-    for indices in data.batches(64, fewest=2):
+    for indices in data.batches(64, min_size=2):
         assert data.batch(indices)[0].numel() < 512 * 512

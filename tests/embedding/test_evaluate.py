@@ -47,6 +47,7 @@ def run(files, **rules):
     return json.loads(files.evaluation.read_text()), files.evaluation_page.read_text()
 
 
+@pytest.mark.slow
 def test_an_untrained_model_is_no_better_than_its_reference(files, caplog):
     """The reference has the same weights: every measure is equal."""
     result, page = run(files)
@@ -64,6 +65,7 @@ def test_an_untrained_model_is_no_better_than_its_reference(files, caplog):
     assert result["images"] == 28
 
 
+@pytest.mark.slow
 def test_the_untrained_reference_has_the_initial_weights(files):
     """Each weight, whatever random numbers were drawn before."""
     torch.rand(5)
@@ -75,6 +77,7 @@ def test_the_untrained_reference_has_the_initial_weights(files):
         assert torch.equal(trained, initial)
 
 
+@pytest.mark.slow
 def test_a_sample_is_reproducible_and_has_the_requested_size(files):
     """The same images and measures at every call."""
     first, _ = run(files, images=10)
@@ -83,6 +86,7 @@ def test_a_sample_is_reproducible_and_has_the_requested_size(files):
     assert first["images"] == 10
 
 
+@pytest.mark.slow
 def test_small_classes_have_no_scores(files):
     """Seven kinds with four images each are too few for five folds."""
     result, page = run(files)
@@ -92,6 +96,7 @@ def test_small_classes_have_no_scores(files):
     assert '<th class="number">sky</th>' in page
 
 
+@pytest.mark.slow
 def test_a_run_without_embeddings_is_an_error(files, tmp_path):
     """There is nothing to evaluate."""
     empty = RunFiles.of_run(tmp_path, shards=1, named_model=files.model)

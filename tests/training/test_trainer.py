@@ -1,4 +1,4 @@
-"""The training loop and what it promises."""
+"""The training loop."""
 
 import shutil
 
@@ -43,23 +43,25 @@ def test_one_seed_gives_one_model_bit_for_bit():
     assert first != third
 
 
-def test_every_image_is_seen_once_an_epoch_in_a_new_order():
+def test_every_image_is_used_once_per_epoch_in_a_new_order():
     """Also those of the last, incomplete batch; no epoch repeats an order."""
-    seen: list[torch.Tensor] = []
+    batches: list[torch.Tensor] = []
 
     def remember(batch: torch.Tensor) -> torch.Tensor:
-        seen.append(batch.flatten(1)[:, 0].clone())
+        batches.append(batch.flatten(1)[:, 0].clone())
         return batch
 
     data = images(21)
     made = trainer(augmentation_function=remember)
     made.train_model(data, None, epochs=2, batch_size=8)
-    orders = torch.cat(seen[::2]).chunk(2)
+    orders = torch.cat(batches[::2]).chunk(2)
     expected = data.flatten(1)[:, 0].sort().values
     for order in orders:
         torch.testing.assert_close(order.sort().values, expected)
     assert not torch.equal(*orders)
-    assert all(torch.equal(a, b) for a, b in zip(seen[::2], seen[1::2], strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(batches[::2], batches[1::2], strict=True)
+    )
 
 
 def test_the_loss_falls():
@@ -68,8 +70,8 @@ def test_the_loss_falls():
     assert history[-1].train_loss < 0.8 * history[0].train_loss
 
 
-def test_the_target_moves_after_every_step_and_stands_still_at_the_end():
-    """With a decay below 1 the target differs from where it began."""
+def test_the_target_follows_the_online_network():
+    """It changes with a decay below 1; the decay is 1 at the end of the training."""
     made = trainer(moving_average_decay=0.5)
     before = [p.clone() for p in made.byol.target.parameters()]
     history = made.train_model(images(), None, epochs=2, batch_size=10)
@@ -78,8 +80,8 @@ def test_the_target_moves_after_every_step_and_stands_still_at_the_end():
     assert history[-1].moving_average_decay == 1
 
 
-def test_batch_norm_is_in_train_mode_while_training_also_after_a_test():
-    """`test` and `forward` leave the model in training mode and change no buffer."""
+def test_evaluation_does_not_change_the_model():
+    """`test` and `forward` leave it in training mode and change no buffer."""
     made = trainer()
     made.train_model(images(), images(4), epochs=1, batch_size=10)
     buffers = {k: v.clone() for k, v in made.byol.named_buffers()}
@@ -91,16 +93,16 @@ def test_batch_norm_is_in_train_mode_while_training_also_after_a_test():
     assert made.test(CachedDataset(images(6)), 4) == first
 
 
-def test_training_changes_no_input():
-    """The images that were handed in are the same afterwards."""
+def test_training_does_not_change_its_input():
+    """The images are the same afterwards."""
     data = images()
-    kept = data.clone()
+    copy = data.clone()
     trainer().train_model(data, data, epochs=1, batch_size=8)
-    assert torch.equal(data, kept)
+    assert torch.equal(data, copy)
 
 
-def test_own_parts_are_used():
-    """Optimizer, scheduler and its options are those that were given."""
+def test_the_given_optimizer_and_scheduler_are_used():
+    """So are the options of the scheduler."""
     made = trainer(
         optimizer=torch.optim.SGD,
         learning_rate=0.1,
@@ -130,20 +132,20 @@ def test_the_learning_rate_follows_the_schedule():
     assert rates["default"][-1] < 0.1 * 0.01
 
 
-def test_a_collapse_is_announced_when_it_begins(caplog):
-    """Weights that are shrunk to nothing make all embeddings alike."""
+def test_a_warning_is_logged_when_the_embedding_collapses(caplog):
+    """Weights that shrink to 0 make all embeddings the same."""
     made = trainer()
     history = made.train_model(images(), None, epochs=1, batch_size=8)
     assert "collapses" not in caplog.text
     assert history[-1].effective_rank > 1
 
-    def forgetting(images: torch.Tensor) -> torch.Tensor:
+    def shrink_weights(images: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
             for parameter in made.byol.encoder.parameters():
                 parameter.mul_(1e-3)
         return images
 
-    made.augment = forgetting
+    made.augment = shrink_weights
     history = made.train_model(images(), None, epochs=2, batch_size=8)
     assert "epoch 1: the embedding collapses" in caplog.text
     assert history[-1].spread < 0.01
@@ -164,13 +166,13 @@ def test_scalars_are_written(tmp_path):
 
 
 def test_one_image_is_not_enough():
-    """BYOL compares images of a batch."""
+    """BYOL compares the images of a batch."""
     with pytest.raises(AstromorphError, match=r"found 1 images.*at least 2"):
         trainer().train_model(images(1), None, epochs=1)
 
 
-def test_a_diverging_loss_is_named():
-    """A loss that is not finite ends training with what to try."""
+def test_a_diverging_training_stops_with_a_remedy():
+    """The loss is not finite."""
     made = trainer(learning_rate=1e30)
     with pytest.raises(AstromorphError, match=r"the loss is nan.*learning_rate"):
         made.train_model(images(), None, epochs=3, batch_size=10)
@@ -185,55 +187,54 @@ def test_embeddings_do_not_depend_on_the_batch():
     torch.testing.assert_close(together[2:3], alone, rtol=1e-4, atol=1e-5)
 
 
-def lessons() -> AuxiliaryTask:
+def auxiliary_task() -> AuxiliaryTask:
     torch.manual_seed(0)
     return AuxiliaryTask(draw_labelled_images(DrawingRules(seed=0, size=32), 24), 128)
 
 
-def test_lessons_join_every_batch_and_are_seen_in_turn():
-    """Half of a batch is simulated; each simulated image comes once before again."""
-    seen: list[torch.Tensor] = []
+def test_half_of_each_batch_is_simulated():
+    """Each simulated image is used once before any is used again."""
+    batches: list[torch.Tensor] = []
 
     def remember(batch: torch.Tensor) -> torch.Tensor:
-        seen.append(batch.clone())
+        batches.append(batch.clone())
         return batch
 
-    teacher = lessons()
-    made = trainer(augmentation_function=remember, teacher=teacher)
+    task = auxiliary_task()
+    made = trainer(augmentation_function=remember, auxiliary_task=task)
     history = made.train_model(images(12), None, epochs=2, batch_size=6)
-    assert all(len(batch) == 12 for batch in seen)
-    known = torch.cat([batch[6:] for batch in seen[::2]]).flatten(1).sum(dim=1)
-    every = teacher.images.batch(torch.arange(24)).flatten(1).sum(dim=1)
+    assert all(len(batch) == 12 for batch in batches)
+    known = torch.cat([batch[6:] for batch in batches[::2]]).flatten(1).sum(dim=1)
+    every = task.images.batch(torch.arange(24)).flatten(1).sum(dim=1)
     torch.testing.assert_close(known.sort().values, every.sort().values)
-    assert all(epoch.lesson_loss > 0 for epoch in history)
-    assert history[1].lesson_loss != history[0].lesson_loss
+    assert all(epoch.auxiliary_loss > 0 for epoch in history)
+    assert history[1].auxiliary_loss != history[0].auxiliary_loss
 
 
-def test_lessons_teach():
-    """The head tells more and more of the simulated images."""
-    made = trainer(teacher=lessons(), augmentation_function=lambda images: images)
-    history = made.train_model(images(24), None, epochs=15, batch_size=12)
-    assert history[-1].lesson_loss < 0.7 * history[0].lesson_loss
-
-
-def test_lessons_of_no_weight_leave_byol_alone():
-    """The head then learns nothing and the loss is BYOL's own."""
-    teacher = lessons()
-    before = teacher.head.weight.clone()
+def test_the_auxiliary_loss_falls():
+    """The head predicts kinds and shapes better with every epoch."""
     made = trainer(
-        teacher=teacher, lesson_weight=0.0,
-        optimizer=torch.optim.SGD,
-    )  # fmt: skip
+        auxiliary_task=auxiliary_task(), augmentation_function=lambda images: images
+    )
+    history = made.train_model(images(24), None, epochs=15, batch_size=12)
+    assert history[-1].auxiliary_loss < 0.7 * history[0].auxiliary_loss
+
+
+def test_with_an_auxiliary_weight_of_0_the_head_learns_nothing():
+    """The loss is then BYOL's own."""
+    task = auxiliary_task()
+    before = task.head.weight.clone()
+    made = trainer(auxiliary_task=task, auxiliary_weight=0.0, optimizer=torch.optim.SGD)
     made.train_model(images(12), None, epochs=1, batch_size=6)
-    assert torch.equal(teacher.head.weight, before)
+    assert torch.equal(task.head.weight, before)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_one_seed_is_one_model_with_lessons_in_each_precision(precision):
-    """Bit for bit, and the weights stay float32."""
+def test_one_seed_gives_one_model_in_each_precision(precision):
+    """Bit for bit, also with an auxiliary task; the weights stay float32."""
     states = []
     for _ in range(2):
-        made = trainer(3, teacher=lessons(), precision=precision)
+        made = trainer(3, auxiliary_task=auxiliary_task(), precision=precision)
         made.train_model(images(), images(4), epochs=2, batch_size=8)
         states.append(made.byol.state_dict())
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
@@ -241,16 +242,17 @@ def test_one_seed_is_one_model_with_lessons_in_each_precision(precision):
     assert made.forward(images(2)).dtype == torch.float32
 
 
-def test_images_of_their_own_sizes_train_with_lessons():
-    """The simulated ones are brought to the size of each batch."""
+def test_simulated_images_are_resized_to_the_size_of_each_batch():
+    """Images of different sizes train with an auxiliary task."""
     data = NativeDataset(
         [image[:, : 24 + k % 3 * 8] for k, image in enumerate(images())]
     )
-    made = trainer(teacher=lessons())
+    made = trainer(auxiliary_task=auxiliary_task())
     history = made.train_model(data, None, epochs=1, batch_size=8)
-    assert history[0].lesson_loss > 0
+    assert history[0].auxiliary_loss > 0
 
 
+@pytest.mark.slow
 def test_compiled_training_is_training():
     """`torch.compile` gives the same losses within rounding."""
     pytest.importorskip("torch._inductor")
@@ -267,8 +269,8 @@ def test_compiled_training_is_training():
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
-def test_presets_follow_the_number_of_images():
-    """Small sets are seen often, large ones at least once."""
+def test_default_epochs_follow_from_the_number_of_images():
+    """Small sets are used often, large ones at least once."""
     epochs = [preset_epochs(n) for n in (2, 200, 1000, 10**4, 10**5, 10**7)]
     assert epochs == sorted(epochs, reverse=True)
     assert epochs[0] <= 300
@@ -279,39 +281,39 @@ def test_presets_follow_the_number_of_images():
 
 
 class Stop(Exception):
-    """What ends a training from outside."""
+    """Ends a training from outside."""
 
 
 @pytest.mark.parametrize("last", [1, 3, 4, 7])
-def test_a_training_that_was_interrupted_ends_the_same(last, tmp_path):
-    """Bit for bit, wherever it was: within an epoch, at its end, in the last one."""
+def test_an_interrupted_training_equals_an_uninterrupted_one(last, tmp_path):
+    """Bit for bit, whether within an epoch, at its end, or in the last epoch."""
     options = {
         "learning_rate": 0.01,
         "lr_scheduler": torch.optim.lr_scheduler.ExponentialLR,
         "lr_scheduler_options": {"gamma": 0.5},
         "seed": 4,
     }
-    whole = trainer(teacher=lessons(), **options)
-    history = whole.train_model(images(), images(4), epochs=2, batch_size=5)
+    uninterrupted = trainer(auxiliary_task=auxiliary_task(), **options)
+    history = uninterrupted.train_model(images(), images(4), epochs=2, batch_size=5)
 
     def stop(made: ByolTrainer) -> None:
         made.save(tmp_path / "state.pt")
         if made.step == last:
             raise Stop
 
-    broken = trainer(teacher=lessons(), **options)
+    interrupted = trainer(auxiliary_task=auxiliary_task(), **options)
     with pytest.raises(Stop):
-        broken.train_model(images(), images(4), 2, 5, after_step=stop)
-    again = trainer(teacher=lessons(), **options)
-    again.load(tmp_path / "state.pt")
-    assert again.step == last
-    assert history == again.train_model(images(), images(4), 2, 5, resume=True)
-    for name, value in whole.byol.state_dict().items():
-        assert torch.equal(again.byol.state_dict()[name], value), name
+        interrupted.train_model(images(), images(4), 2, 5, after_step=stop)
+    resumed = trainer(auxiliary_task=auxiliary_task(), **options)
+    resumed.load(tmp_path / "state.pt")
+    assert resumed.step == last
+    assert history == resumed.train_model(images(), images(4), 2, 5, resume=True)
+    for name, value in uninterrupted.byol.state_dict().items():
+        assert torch.equal(resumed.byol.state_dict()[name], value), name
 
 
-def test_a_second_training_begins_anew_from_the_weights_that_are_there():
-    """The schedule, the order and the history are those of a new training."""
+def test_a_second_training_starts_from_the_present_weights():
+    """Its schedule, order and history are those of a new training."""
     made = trainer()
     made.train_model(images(), None, epochs=1, batch_size=10)
     weights = [p.clone() for p in made.byol.encoder.parameters()]
@@ -322,7 +324,7 @@ def test_a_second_training_begins_anew_from_the_weights_that_are_there():
 
 
 def test_a_saved_state_of_another_network_is_refused(tmp_path):
-    """With the file and what does not fit."""
+    """The message names the file and what does not fit."""
     trainer().save(tmp_path / "state.pt")
     other = trainer(representation_size=16)
     with pytest.raises(AstromorphError, match=r"state\.pt: it does not fit this"):
@@ -332,7 +334,7 @@ def test_a_saved_state_of_another_network_is_refused(tmp_path):
         other.load(tmp_path / "state.pt")
 
 
-def test_everything_that_gives_images_is_taken():
+def test_images_of_all_forms_are_accepted():
     """Loaders, datasets with labels, lists, copies of an image, one axis less."""
     data = images(6)
     pairs = TensorDataset(data, torch.arange(6))
@@ -359,8 +361,8 @@ def test_everything_that_gives_images_is_taken():
         to_image_set([torch.rand(3)])
 
 
-def test_images_of_any_range_are_normalised_for_the_default_views(caplog):
-    """With a warning, for training and embedding alike; NaN does no harm."""
+def test_images_of_any_range_are_scaled_for_the_default_augmentation(caplog):
+    """With a warning, in training and embedding; NaN does no harm."""
     raw = 1000 * images(12) - 50
     raw[0, 0, :4] = torch.nan
     made = trainer()
@@ -372,16 +374,16 @@ def test_images_of_any_range_are_normalised_for_the_default_views(caplog):
     assert raw[1].max() > 500
 
 
-def test_options_are_not_given_twice():
-    """A BYOL has its layer and its sizes already."""
+def test_options_of_a_byol_are_refused():
+    """It has its layer and its sizes already."""
     byol = BYOL(AstroMorphologyModel(1))
     with pytest.raises(ValueError, match="representation_size: the network is a BYOL"):
         ByolTrainer(byol, representation_size=3)
     assert ByolTrainer(byol, device="cpu").byol is byol
 
 
-def test_the_loss_of_images_is_given_when_asked_for():
-    """Two views of each, in evaluation mode."""
+def test_forward_returns_the_loss_with_return_errors():
+    """Of two views of each image, in evaluation mode."""
     made = trainer()
     loss = made(images(5), return_errors=True)
     assert loss.shape == ()

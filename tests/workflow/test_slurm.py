@@ -19,6 +19,8 @@ from astropy.io import fits
 
 from astromorph.sky.simulate import simulate
 
+pytestmark = pytest.mark.slurm
+
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "munged")
 # What the README says.
@@ -30,12 +32,23 @@ import asyncio
 sleep = asyncio.sleep
 asyncio.sleep = lambda delay, *rest: sleep(min(delay, 2), *rest)
 """
-# Where there is a file `slow`, training takes half a second for each step.
-STEP = "after_step=checkpoints.after_step"
-SLOW_STEP = """after_step=lambda now: (
-                    __import__("time").sleep(0.5 * Path("slow").exists()),
-                    checkpoints.after_step(now),
-                )"""
+# Added to the end of byol.py in the clone: where there is a file `slow`, each training
+# step takes half a second longer, as `update_moving_average` is called once in it.
+SLOW_STEP = """
+
+import pathlib
+import time
+
+_update_moving_average = BYOL.update_moving_average
+
+
+def _update_slowly(self, decay=None):
+    time.sleep(0.5 if pathlib.Path("slow").exists() else 0)
+    _update_moving_average(self, decay)
+
+
+BYOL.update_moving_average = _update_slowly
+"""
 EPOCHS = 60
 PATIENCE = 600  # seconds, of a busy machine
 SETTINGS = {
@@ -167,7 +180,7 @@ def large_image(path: Path, side: int) -> None:
 
 @pytest.fixture(scope="module")
 def finished(cluster, tmp_path_factory) -> Path:
-    """A clone in which the workflow has met trouble and was finished."""
+    """A clone in which the workflow failed at first, and was finished."""
     folder = clone(tmp_path_factory.mktemp("cluster"), SETTINGS, 60)
     large_image(folder / "data" / "sky_000030.fits", 14_000)
     blocked = folder / "results" / "tensors" / "00002.csv"
@@ -181,7 +194,7 @@ def finished(cluster, tmp_path_factory) -> Path:
 
 
 def test_a_failing_shard_stops_no_other_and_is_named(finished):
-    """`keep-going`; the end says which job failed."""
+    """`keep-going`; the last lines name the job that failed."""
     said = (finished / "first.log").read_text()
     assert "exit 1" in said
     assert re.search(r"Error in rule preprocess", said), said
@@ -230,7 +243,7 @@ def test_two_tasks_on_two_machines_train_together(finished, cluster):
 
 @pytest.fixture
 def training(finished, tmp_path) -> Path:
-    """The finished run once more, to train anew, on GPUs, at leisure."""
+    """A copy of the finished run, to train again, on GPUs, slowly."""
 
     def linked_or_copied(old: str, new: str) -> None:
         (os.link if old.endswith(".fits") else shutil.copy2)(old, new)
@@ -239,10 +252,8 @@ def training(finished, tmp_path) -> Path:
     shutil.copytree(finished, folder, copy_function=linked_or_copied)
     settings = SETTINGS | {"epochs": EPOCHS}
     (folder / "config" / "config.yaml").write_text(yaml.safe_dump(settings))
-    code = folder / "astromorph" / "train.py"
-    before, found, after = code.read_text().partition(STEP)
-    assert found
-    code.write_text(before + SLOW_STEP + after)
+    with open(folder / "astromorph" / "byol" / "byol.py", "a") as module:
+        module.write(SLOW_STEP)
     profile = folder / "slurm" / "config.yaml"
     profile.write_text(on_gpus(profile.read_text()))
     (folder / "slow").touch()
@@ -258,8 +269,8 @@ def test_a_training_outlives_kill_cancel_and_time_limit(cluster, background, tra
     def trains_from(first: int) -> Callable[[], bool]:
         def so() -> bool:
             text = log.read_text() if log.exists() else ""
-            begun = re.search(r"goes on from .*: epoch (\d+)", text)
-            seen = re.findall(r"epoch (\d+) of", text.partition("goes on")[2] or text)
+            begun = re.search(r"resumes from .*: epoch (\d+)", text)
+            seen = re.findall(r"epoch (\d+) of", text.partition("resumes")[2] or text)
             behind = int(begun[1]) if begun else 0
             return behind >= first and bool(seen) and int(seen[-1]) > behind
 

@@ -7,6 +7,7 @@ rule export_map:
         catalogue=files.catalogue,
         split=files.split,
         analysis=files.analysis,
+        embeddings=files.all_embeddings,
         tensors=files.all_tensors,
     output:
         **({"folder": directory(files.map_pictures)} if RUN.has_map_folder else {}),

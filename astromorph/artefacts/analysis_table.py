@@ -7,13 +7,17 @@ of the list: the rows of `artefacts.embedded_rows`.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from astromorph.artefacts.columns import ROWS_AT_A_TIME
 from astromorph.atomic import atomic_write
 from astromorph.errors import AstromorphError
+
+if TYPE_CHECKING:  # steps that train import this module on machines without pandas
+    from pandas import DataFrame
 
 ANALYSIS_COLUMNS = (
     "image_id", "cluster", "cluster_kmeans", "cluster_hdbscan", "x", "y", "pca_1",
@@ -21,7 +25,6 @@ ANALYSIS_COLUMNS = (
     "neighbour_distances", "duplicate_ids",
 )  # fmt: skip
 ORDINARY, REPRESENTATIVE, ODD = "", "representative", "odd"
-ROWS_AT_A_TIME = 16_384
 REMEDY = "run `analyse` again"
 
 
@@ -121,9 +124,7 @@ def read_analysis_parts(path: str | Path) -> Iterator[Analysis]:
             for batch in file.iter_batches(ROWS_AT_A_TIME, columns=[*ANALYSIS_COLUMNS]):
                 yield _of(batch)
     except (OSError, KeyError, pa.ArrowInvalid) as error:
-        raise AstromorphError(
-            f"{path}: no analysis can be read here ({error}); {REMEDY}"
-        ) from None
+        raise _unreadable(path, error) from None
 
 
 def read_analysis(path: str | Path) -> Analysis:
@@ -135,6 +136,61 @@ def read_analysis(path: str | Path) -> Analysis:
         The file is missing or no such Parquet file.
     """
     return _joined(list(read_analysis_parts(path)), path)
+
+
+def read_analysis_columns(
+    path: str | Path, columns: Sequence[str] | None = None
+) -> "DataFrame":
+    """Read columns of it as a table.
+
+    Parameters
+    ----------
+    path : path
+        What `write_analysis` wrote.
+    columns : sequence of str, optional
+        Those of `ANALYSIS_COLUMNS` among them are read, and `image_id`; by default all.
+
+    Returns
+    -------
+    DataFrame
+        A row for each image; numbers are int32 and float32, ids and distances Arrow's
+        lists.
+
+    Raises
+    ------
+    AstromorphError
+        The file is missing or no such Parquet file, or has no rows.
+    """
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    wanted = [
+        name
+        for name in ANALYSIS_COLUMNS
+        if columns is None or name in columns or name == "image_id"
+    ]
+
+    def pandas_type(arrow: Any) -> Any:
+        return pd.ArrowDtype(arrow) if pa.types.is_list(arrow) else None
+
+    try:
+        table = pq.read_table(path, columns=wanted, partitioning=None)
+    except (OSError, KeyError, pa.ArrowInvalid) as error:
+        raise _unreadable(path, error) from None
+    if table.column_names != wanted:
+        raise _unreadable(path, "columns are missing")
+    if not table.num_rows:
+        raise _empty(path)
+    return table.to_pandas(types_mapper=pandas_type)
+
+
+def _unreadable(path: str | Path, reason: object) -> AstromorphError:
+    return AstromorphError(f"{path}: no analysis can be read here ({reason}); {REMEDY}")
+
+
+def _empty(path: str | Path) -> AstromorphError:
+    return AstromorphError(f"{path}: there is no image in it; {REMEDY}")
 
 
 def _of(batch: Any) -> Analysis:
@@ -164,7 +220,7 @@ def _of(batch: Any) -> Analysis:
 
 def _joined(parts: Sequence[Analysis], path: str | Path) -> Analysis:
     if not parts:
-        raise AstromorphError(f"{path}: there is no image in it; {REMEDY}")
+        raise _empty(path)
 
     def joined(name: str) -> Any:
         values = [getattr(part, name) for part in parts]

@@ -1,4 +1,4 @@
-"""What a job asks a cluster for grows with its work."""
+"""What a job requests of a cluster grows with its input."""
 
 import re
 import subprocess
@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from astromorph.cli.resources import (
-    LONGEST,
-    MAX_MB,
+    BASE_WITH_TORCH_MB,
+    MAX_IMAGES_MB,
     MAX_OTHER_MINUTES,
-    WITH_TORCH,
+    MAX_TRAINING_MINUTES,
     Resources,
     resources_for,
 )
@@ -33,24 +33,24 @@ STEPS = (
 
 @pytest.mark.parametrize("step", STEPS)
 def test_more_images_never_need_less(step):
-    """Memory and time rise, or stay where a limit holds them."""
+    """Memory and time increase up to their bounds."""
     settings = parse({}, "test")
     found = [resources_for(step, settings, 10**n) for n in range(8)]
     assert [n.mem_mb for n in found] == sorted(n.mem_mb for n in found)
-    longest = LONGEST if step == "train" else MAX_OTHER_MINUTES
-    assert all(n.at(4).minutes <= longest for n in found)
+    max_minutes = MAX_TRAINING_MINUTES if step == "train" else MAX_OTHER_MINUTES
+    assert all(n.at(4).minutes <= max_minutes for n in found)
     assert all(n.mem_mb % 100 == 0 for n in found)
 
 
 def test_memory_follows_the_tensors():
-    """A shard of larger images needs more; preprocessing holds two copies at most."""
+    """A shard of larger images needs more; preprocessing has two copies at most."""
     small, large = parse({}, "test"), parse({"preprocess_settings": {"size": 256}}, "t")
     for step in ("preprocess", "infer", "train"):
         less, more = (resources_for(step, rules, 4096) for rules in (small, large))
         tensors = 4096 * 256**2 * 2 / 1e6
         assert more.mem_mb - less.mem_mb > 0.9 * tensors
-    most = resources_for("train", large, 10**7).mem_mb
-    assert MAX_MB < most < 1.5 * MAX_MB
+    maximum = resources_for("train", large, 10**7).mem_mb
+    assert MAX_IMAGES_MB < maximum < 1.5 * MAX_IMAGES_MB
 
 
 def test_time_follows_the_samples_and_the_cores():
@@ -63,25 +63,25 @@ def test_time_follows_the_samples_and_the_cores():
 
 
 def test_a_later_attempt_gets_more():
-    """As many times as much, up to the longest job."""
-    first = Resources(1500, 600, LONGEST)
+    """The second twice as much, up to the maximum time."""
+    first = Resources(1500, 600, MAX_TRAINING_MINUTES)
     assert first.at(1) == first
-    assert first.at(2) == Resources(3000, 1200, LONGEST)
-    assert first.at(3) == Resources(4500, LONGEST, LONGEST)
+    assert first.at(2) == Resources(3000, 1200, MAX_TRAINING_MINUTES)
+    assert first.at(3) == Resources(4500, MAX_TRAINING_MINUTES, MAX_TRAINING_MINUTES)
 
 
 @pytest.mark.parametrize(("size", "images"), [(512, 16384), (1024, 8192)])
-def test_what_begins_anew_is_given_the_time_that_it_takes(size, images):
-    """Training goes on in its next attempt; a shard of large images does not."""
+def test_steps_without_checkpoints_request_the_time_that_they_take(size, images):
+    """Training continues in its next attempt; a shard of large images does not."""
     rules = parse({"preprocess_settings": {"size": size}}, "test")
     infer, train = (resources_for(step, rules, images) for step in ("infer", "train"))
-    assert infer.minutes > 1.5 * LONGEST
+    assert infer.minutes > 1.5 * MAX_TRAINING_MINUTES
     assert infer.at(2).minutes == 2 * infer.minutes
-    assert train.minutes == train.at(4).minutes == LONGEST
+    assert train.minutes == train.at(4).minutes == MAX_TRAINING_MINUTES
 
 
 def test_images_that_keep_their_size_need_what_that_size_needs():
-    """Tensors and time follow their side; in a batch large ones count as several."""
+    """Tensors and time follow their side; batches of large images are smaller."""
     native = parse({"preprocess_settings": {"size": "native"}}, "test")
     for side, images in ((128, 16384), (512, 4096), (1000, 4096)):
         fixed = parse({"preprocess_settings": {"size": min(side, 1024)}}, "test")
@@ -98,29 +98,31 @@ def test_images_that_keep_their_size_need_what_that_size_needs():
 
 
 def test_the_symmetry_costs_time_not_memory():
-    """Eight views are embedded one after the other."""
+    """Eight orientations are embedded one after the other."""
     one = parse({"inference_settings": {"symmetry": "none"}}, "test")
     eight = parse({}, "test")
-    alone, turned = (resources_for("infer", rules, 16384) for rules in (one, eight))
-    assert alone.mem_mb == turned.mem_mb > WITH_TORCH
-    assert turned.minutes > 4 * (alone.minutes - 10)
+    one_view, eight_views = (
+        resources_for("infer", rules, 16384) for rules in (one, eight)
+    )
+    assert one_view.mem_mb == eight_views.mem_mb > BASE_WITH_TORCH_MB
+    assert eight_views.minutes > 4 * (one_view.minutes - 10)
 
 
-def test_what_the_guide_sets_grows_and_a_number_does_not(tmp_path):
-    """Its profile, with a training that fails each time it is tried."""
+def test_requests_of_the_guide_grow_with_the_attempts(tmp_path):
+    """Its profile, with a training that fails at each attempt; plain numbers stay."""
     guide = (Path(__file__).parents[2] / "docs" / "slurm.md").read_text()
     (profile,) = re.findall(r"```yaml\n(set-resources:.*?)```", guide, re.S)
-    said = 'echo "{resources.mem_mb} {resources.runtime}" >> said; false'
+    command = 'echo "{resources.mem_mb} {resources.runtime}" >> requested; false'
     (tmp_path / "Snakefile").write_text(
-        f"rule train:\n    output: 'a'\n    shell: {said!r}\n"
+        f"rule train:\n    output: 'a'\n    shell: {command!r}\n"
     )
-    command = [sys.executable, "-m", "snakemake", "--profile=p", "--cores=1"]
+    snakemake = [sys.executable, "-m", "snakemake", "--profile=p", "--cores=1"]
     (tmp_path / "p").mkdir()
     plain = re.sub(r"attempt \* ", "", profile)
     for text, times in ((profile, (1, 2)), (plain, (1, 1))):
         (tmp_path / "p" / "config.yaml").write_text(f"retries: 1\n{text}")
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        done = subprocess.run(snakemake, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 1, done.stderr
-        wanted = [f"{64000 * k} {1440 * k}" for k in times]
-        assert (tmp_path / "said").read_text().splitlines() == wanted
-        (tmp_path / "said").unlink()
+        expected = [f"{64000 * k} {1440 * k}" for k in times]
+        assert (tmp_path / "requested").read_text().splitlines() == expected
+        (tmp_path / "requested").unlink()
