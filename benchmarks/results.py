@@ -185,10 +185,9 @@ def step_map_files(folder: Path, cores: int) -> None:
 def step_gallery(folder: Path, cores: int) -> None:
     from astromorph.export.gallery.gallery import export_gallery
 
-    files = run_files(folder)
     settings = Settings()
     export_gallery(
-        files,
+        run_files(folder),
         folder / "none.csv",
         settings.data_settings,
         settings.export_settings,

@@ -14,10 +14,14 @@ from numpy.typing import NDArray
 from astromorph.analysis.analyse import read_embedded_images
 from astromorph.analysis.neighbours import MAX_ROUNDING, nearest_to_point
 from astromorph.analysis.space import fit_space
-from astromorph.artefacts import tables as artefacts
-from astromorph.artefacts.analysis_table import read_analysis
 from astromorph.artefacts.embeddings import read_embeddings
 from astromorph.artefacts.run_files import RunFiles
+from astromorph.artefacts.tables import (
+    listed_columns,
+    read_csv,
+    run_table,
+    write_csv,
+)
 from astromorph.artefacts.tensor_shard import TensorShard, read_shard
 from astromorph.atomic import atomic_write
 from astromorph.byol.build import load_model, training_settings_of
@@ -121,7 +125,7 @@ def similar(
     rows = _make_rows(files, image_ids, distances.tolist())
     _log_if_listed(paths, rows)
     if table is not None:
-        artefacts.write_csv(table, list(rows[0]), rows)
+        write_csv(table, list(rows[0]), rows)
     if output is not None:
         panels = [Panel(pixels, (Path(paths[0]).name, "the given image"))]
         draw_panels(output, panels + _read_panels(files, rows))
@@ -156,7 +160,7 @@ def _find_reference(
             "all images of this run have one brightness scale, which is computed from "
             "its file list: name the list with --datafile"
         )
-    rows = islice(artefacts.read_csv(files.catalogue), HEAD_ROWS)
+    rows = islice(read_csv(files.catalogue), HEAD_ROWS)
     head = [Entry(row["image_id"], row["path"], row["path"]) for row in rows]
     return make_reference(
         head, files.catalogue, settings.data_settings, settings.preprocess_settings
@@ -241,30 +245,17 @@ def _read_analysis_settings(summary: Path) -> AnalysisSettings:
 def _make_rows(
     files: RunFiles, image_ids: Sequence[str], distances: Sequence[float]
 ) -> Rows:
-    """Join catalogue and analysis: a row for each of some images, in their order."""
-    analysis = read_analysis(files.analysis)
-    clusters = dict(zip(analysis.image_ids, analysis.cluster.tolist(), strict=True))
-    list_columns = artefacts.list_columns(files.catalogue)
-    catalogue = {
-        row["image_id"]: row
-        for row in artefacts.read_csv(files.catalogue, artefacts.CATALOGUE_COLUMNS)
-        if row["image_id"] in set(image_ids)
-    }
-    rows = []
-    for rank, (image_id, distance) in enumerate(
-        zip(image_ids, distances, strict=True), start=1
-    ):
-        facts = catalogue[image_id]
-        row = {
-            "rank": str(rank),
-            "distance": f"{distance:.4f}",
-            "image_id": image_id,
-            "path": facts["path"],
-            "object": facts["object"],
-            "cluster": str(clusters.get(image_id, "")),
-        }
-        rows.append(row | {name: facts[name] for name in list_columns})
-    return rows
+    """A row for each of some images, in their order, with facts and cluster."""
+    names = ["path", "object", "cluster", *listed_columns(files).values()]
+    table = run_table(files, names).set_index("image_id")
+    facts = table.loc[list(image_ids), names].to_dict("records")
+    return [
+        {"rank": str(rank), "distance": f"{distance:.4f}", "image_id": image_id}
+        | {name: str(cell) for name, cell in row.items()}
+        for rank, (image_id, distance, row) in enumerate(
+            zip(image_ids, distances, facts, strict=True), start=1
+        )
+    ]
 
 
 def _log_if_listed(paths: Sequence[str], rows: Rows) -> None:

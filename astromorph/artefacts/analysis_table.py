@@ -1,7 +1,7 @@
-"""What the analysis says of each image, as a file between `analyse` and the exports.
+"""The table of the analysis: Parquet between `analyse` and the exports.
 
-Parquet, a row per image that has an embedding and that the split kept, in the order
-of the list: the rows of `artefacts.embedded_rows`.
+A row for each image that has an embedding and that the split does not exclude, in the
+order of the list: the rows of `tables.embedded_table`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,32 +30,32 @@ REMEDY = "run `analyse` again"
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """What was found about N images.
+    """The results of the analysis of N images.
 
     Attributes
     ----------
     image_ids : tuple of str
         N ids, in the order of the list.
     cluster : ndarray, shape (N,), int32
-        From 0, the largest first; -1 is none.
+        Cluster of each image, from 0, the largest; -1 for none.
     kmeans, hdbscan : ndarray, shape (N,), int32
-        The same by each method; `cluster` is one of them.
+        Clusters of each method; `cluster` equals one of them.
     map : ndarray, shape (N, 2), float32
-        Places on the map.
+        Positions on the map.
     pca : ndarray, shape (N, 2), float32
         The first two principal components.
     outlier_score : ndarray, shape (N,), float32
-        How far an image lies from its like; larger is odder.
+        Distance of an image from similar ones; larger is more unusual.
     outlier_rank : ndarray, shape (N,), int32
-        1 is the oddest.
+        1 is the most unusual.
     roles : tuple of str
-        "representative" or "odd" for one image of each cluster, else empty.
+        "representative" or "odd" for one image of each cluster each, else empty.
     neighbours : tuple of tuple of str
         Ids of the nearest images, the nearest first.
     distances : ndarray, shape (N, K), float32
-        How far they are.
+        Their distances.
     duplicates : tuple of tuple of str
-        Ids of images that are nearly the same.
+        Ids of near-duplicates.
     """
 
     image_ids: tuple[str, ...]
@@ -76,7 +76,7 @@ class Analysis:
 
 
 def write_analysis(path: str | Path, analysis: Analysis) -> None:
-    """Write it, whole or not at all: `ANALYSIS_COLUMNS`."""
+    """Write an analysis atomically, with `ANALYSIS_COLUMNS`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -109,12 +109,12 @@ def write_analysis(path: str | Path, analysis: Analysis) -> None:
 
 
 def read_analysis_parts(path: str | Path) -> Iterator[Analysis]:
-    """Read what `write_analysis` wrote, some ten thousand rows at a time.
+    """Read an analysis, some ten thousand rows at a time.
 
     Raises
     ------
     AstromorphError
-        The file is missing or no such Parquet file.
+        The file is missing, or not a Parquet file of an analysis.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -128,12 +128,12 @@ def read_analysis_parts(path: str | Path) -> Iterator[Analysis]:
 
 
 def read_analysis(path: str | Path) -> Analysis:
-    """Read all of it.
+    """Read an analysis.
 
     Raises
     ------
     AstromorphError
-        The file is missing or no such Parquet file.
+        The file is missing, or not a Parquet file of an analysis.
     """
     return _joined(list(read_analysis_parts(path)), path)
 
@@ -141,12 +141,12 @@ def read_analysis(path: str | Path) -> Analysis:
 def read_analysis_columns(
     path: str | Path, columns: Sequence[str] | None = None
 ) -> "DataFrame":
-    """Read columns of it as a table.
+    """Read columns of an analysis as a table.
 
     Parameters
     ----------
     path : path
-        What `write_analysis` wrote.
+        The file that `write_analysis` wrote.
     columns : sequence of str, optional
         Those of `ANALYSIS_COLUMNS` among them are read, and `image_id`; by default all.
 

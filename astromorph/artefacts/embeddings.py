@@ -23,7 +23,7 @@ class Embeddings:
     image_ids : tuple of str
         N ids, in the order of the list.
     vectors : ndarray, shape (N, D), float32
-        One row per image.
+        A row for each image.
     """
 
     image_ids: tuple[str, ...]
@@ -46,12 +46,12 @@ def write_embeddings(path: str | Path, embeddings: Embeddings) -> None:
 
 
 def read_embeddings(path: str | Path) -> Embeddings:
-    """Read what `write_embeddings` wrote.
+    """Read one shard's embeddings.
 
     Raises
     ------
     AstromorphError
-        The file is missing or no such Parquet file.
+        The file is missing, or not a Parquet file of embeddings.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -74,7 +74,7 @@ def read_image_ids(path: str | Path) -> Any:
     Raises
     ------
     AstromorphError
-        The file is missing or no such Parquet file.
+        The file is missing, or not a Parquet file of embeddings.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -52,8 +52,8 @@ __all__ = [
     "CATALOGUE_COLUMNS", "CONTENTS_COLUMNS", "EXPORT_COLUMNS", "FORMULA_STARTS",
     "GALLERY_COLUMNS", "HISTORY_COLUMNS", "NONE", "REJECTED", "SPLIT_COLUMNS",
     "STATISTICS", "TEST", "TRAIN", "Status", "csv_columns", "csv_line", "csv_lines",
-    "embedded_table", "embedding_blocks", "list_columns", "listed_columns",
-    "read_csv", "read_table", "run_table", "spreadsheet_safe",
+    "embedded_table", "embedding_blocks", "find_in_catalogue", "list_columns",
+    "listed_columns", "read_csv", "read_table", "run_table", "spreadsheet_safe",
     "undo_spreadsheet_safe", "vector_lines", "write_csv", "write_table",
 ]  # fmt: skip
 
@@ -355,6 +355,46 @@ def run_table(files: RunFiles, columns: Sequence[str] | None = None) -> "DataFra
         )
     analysis.index = facts.index
     return pd.concat([facts, analysis.drop(columns="image_id")], axis=1)
+
+
+def find_in_catalogue(
+    files: RunFiles, image_ids: Sequence[str], columns: Sequence[str]
+) -> "DataFrame":
+    """Look up analysed images in the catalogue.
+
+    Parameters
+    ----------
+    files : RunFiles
+        The catalogue is read.
+    image_ids : sequence of str
+        N ids, in any order.
+    columns : sequence of str
+        Columns to read beside `image_id`, by their names in the catalogue.
+
+    Returns
+    -------
+    DataFrame
+        N rows of texts, in the order of the ids; the index is the row number in the
+        catalogue.
+
+    Raises
+    ------
+    AstromorphError
+        The catalogue is missing or damaged, or an image is not in it.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    table = read_table(files.catalogue, ["image_id", *columns])
+    ids = pa.array(image_ids, pa.large_string())
+    found = pc.index_in(ids, value_set=arrow_array(table["image_id"]))
+    if found.null_count:
+        missing = ids.filter(pc.is_null(found))[0]
+        raise AstromorphError(
+            f"{files.catalogue}: the image {missing} of {files.analysis} is not in it; "
+            "run validate and what follows again"
+        )
+    return table.iloc[found.to_numpy()]
 
 
 def embedding_blocks(

@@ -581,7 +581,7 @@ def test_a_click_shows_the_image_and_its_neighbours(map_page):
     assert image.locator(".title").evaluate("e => e.textContent") == NAMES[10]
     assert image.locator(".distance").all_inner_texts() == ["0.250", "0.500", "1.50"]
     assert image.locator(".strip button.same").count() == 1
-    assert "1 image nearly the same" in image.inner_text()
+    assert "1 near-duplicate (orange frame)" in image.inner_text()
     gray = page.wait_for_selector("#image .picture[data-drawn]").evaluate(
         "c => c.getContext('2d').getImageData(99, 99, 1, 1).data[0]"
     )

@@ -7,13 +7,13 @@ import pytest
 from export.test_gallery import make_ids, points_on_a_line
 from PIL import Image, ImageColor
 
-from astromorph.artefacts import tables as artefacts
 from astromorph.artefacts.analysis_table import (
     Analysis,
     read_analysis_parts,
     write_analysis,
 )
-from astromorph.artefacts.tables import CATALOGUE_COLUMNS
+from astromorph.artefacts.run_files import RunFiles
+from astromorph.artefacts.tables import CATALOGUE_COLUMNS, write_csv
 from astromorph.errors import AstromorphError
 from astromorph.export.gallery.contact_sheet import TITLE
 from astromorph.export.gallery.drawing import new_canvas
@@ -34,16 +34,17 @@ from astromorph.pages.palette import COLOURS, MARKERS
 
 
 def write_tables(folder, positions, clusters, labels=None, column="label"):
-    """Write an analysis and a catalogue of images at given positions."""
+    """The files of a run with images at given positions."""
+    files = RunFiles(folder)
     ids = make_ids(len(positions))
     analysis = replace(
         points_on_a_line(ids, list(clusters)), map=np.array(positions, np.float32)
     )
-    write_analysis(folder / "analysis.parquet", analysis)
+    write_analysis(files.analysis, analysis)
     texts = labels or [""] * len(ids)
     rows = [{"image_id": i, column: text} for i, text in zip(ids, texts, strict=True)]
-    artefacts.write_csv(folder / "catalogue.csv", (*CATALOGUE_COLUMNS, column), rows)
-    return folder / "analysis.parquet", folder / "catalogue.csv"
+    write_csv(files.catalogue, (*CATALOGUE_COLUMNS, column), rows)
+    return files
 
 
 def draw(path, contents, brightness=0.5):
@@ -67,8 +68,8 @@ def has_colour(pixels, colour):
 def test_points_have_the_position_and_the_colour_of_their_cluster(tmp_path):
     """Right is a larger x, up a larger y; both axes have one scale."""
     positions = [(0, 0), (0, 1), (4, 0), (4, 1)]
-    paths = write_tables(tmp_path, positions, [0, 0, 1, 1])
-    (contents,) = choose_maps(*paths, "label")
+    files = write_tables(tmp_path, positions, [0, 0, 1, 1])
+    (contents,) = choose_maps(files, "label")
     pixels = draw(tmp_path / "m.png", replace(contents, examples=()))
     rows, columns = np.nonzero(has_colour(pixels, COLOURS[0]))
     assert columns.max() < FIELD / 3
@@ -83,8 +84,8 @@ def test_labels_colour_a_second_map(tmp_path):
     """The most frequent label first; images without one are gray."""
     labels = ["b", "b", "a", "", "b", "a"]
     positions = [(k, k % 2) for k in range(6)]
-    paths = write_tables(tmp_path, positions, [0] * 6, labels, "kind")
-    by_cluster, by_label = choose_maps(*paths, "kind")
+    files = write_tables(tmp_path, positions, [0] * 6, labels, "kind")
+    by_cluster, by_label = choose_maps(files, "kind")
     assert (by_cluster.sheet.name, by_label.sheet.name) == ("map_clusters", "map_label")
     sizes = [(c.name, c.size) for c in by_label.classes]
     assert sizes == [("b", 3), ("a", 2), ("no kind", 1)]
@@ -95,18 +96,18 @@ def test_labels_colour_a_second_map(tmp_path):
 def test_without_labels_there_is_one_map(tmp_path, label):
     """No such column, no column at all, or a column without a value."""
     positions = [(0, 0), (1, 1)]
-    paths = write_tables(tmp_path, positions, [0, 0], ["b", "a"], "kind")
-    assert len(choose_maps(*paths, label)) == 1
-    paths = write_tables(tmp_path, positions, [0, 0], ["", ""], label or "label")
-    assert len(choose_maps(*paths, label)) == 1
+    files = write_tables(tmp_path, positions, [0, 0], ["b", "a"], "kind")
+    assert len(choose_maps(files, label)) == 1
+    files = write_tables(tmp_path, positions, [0, 0], ["", ""], label or "label")
+    assert len(choose_maps(files, label)) == 1
 
 
 def test_classes_without_a_colour_of_their_own_are_gray(tmp_path):
     """The sizes in the legend add up to the number of images."""
     labels = [f"kind {k % 40}" for k in range(200)]
     positions = [(k, k**2 % 7) for k in range(200)]
-    paths = write_tables(tmp_path, positions, [-1] * 200, labels)
-    by_cluster, by_label = choose_maps(*paths, "label")
+    files = write_tables(tmp_path, positions, [-1] * 200, labels)
+    by_cluster, by_label = choose_maps(files, "label")
     assert [c.name for c in by_cluster.classes] == ["no cluster"]
     assert len(by_label.classes) == MAX_CLASSES + 1
     assert by_label.classes[-1].name == "12 others"
@@ -145,8 +146,8 @@ def test_there_may_be_no_room_for_a_picture():
 def test_an_example_has_a_border_in_the_colour_of_its_class(tmp_path):
     """Both the picture and its border are drawn."""
     positions = [(k, (3 * k) % 5) for k in range(12)]
-    paths = write_tables(tmp_path, positions, [0] * 6 + [1] * 6)
-    (contents,) = choose_maps(*paths, "label")
+    files = write_tables(tmp_path, positions, [0] * 6 + [1] * 6)
+    (contents,) = choose_maps(files, "label")
     assert len(contents.examples) == len(contents.sheet.frames) == 2
     pixels = draw(tmp_path / "m.png", contents)
     assert (pixels == 128).all(axis=2).sum() > 2 * 0.8 * PICTURE**2
@@ -160,10 +161,10 @@ def test_overlapping_classes_are_seen_in_proportion(tmp_path):
     number = 20_000
     positions = rng.normal(size=(number, 2))
     clusters = np.repeat([0, 1], number // 2)
-    analysis, catalogue = write_tables(tmp_path, positions[:2], [0, 1])
-    first = next(read_analysis_parts(analysis))
-    write_analysis(analysis, repeat(first, number, positions, clusters))
-    (contents,) = choose_maps(analysis, catalogue, None)
+    files = write_tables(tmp_path, positions[:2], [0, 1])
+    first = next(read_analysis_parts(files.analysis))
+    write_analysis(files.analysis, repeat(first, number, positions, clusters))
+    (contents,) = choose_maps(files, None)
     pixels = draw(tmp_path / "m.png", replace(contents, examples=()))
     areas = [has_colour(pixels, colour).sum() for colour in COLOURS[:2]]
     assert areas[0] == pytest.approx(areas[1], rel=0.25)
@@ -185,13 +186,13 @@ def test_many_points_give_the_same_bytes_each_time(tmp_path):
     """40,000 points, which the analysis has in several parts."""
     rng = np.random.default_rng(0)
     number = 40_000
-    analysis, catalogue = write_tables(tmp_path, [(0, 0)], [0])
-    first = next(read_analysis_parts(analysis))
+    files = write_tables(tmp_path, [(0, 0)], [0])
+    first = next(read_analysis_parts(files.analysis))
     positions = rng.normal(size=(number, 2))
     write_analysis(
-        analysis, repeat(first, number, positions, rng.integers(-1, 9, number))
+        files.analysis, repeat(first, number, positions, rng.integers(-1, 9, number))
     )
-    (contents,) = choose_maps(analysis, catalogue, "none")
+    (contents,) = choose_maps(files, "none")
     pixels = draw(tmp_path / "a.png", contents)
     draw(tmp_path / "b.png", contents)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
@@ -200,7 +201,7 @@ def test_many_points_give_the_same_bytes_each_time(tmp_path):
 
 def test_a_single_point_is_drawn(tmp_path):
     """The map has no extent, and therefore no scale."""
-    (contents,) = choose_maps(*write_tables(tmp_path, [(7, 7)], [0]), "label")
+    (contents,) = choose_maps(write_tables(tmp_path, [(7, 7)], [0]), "label")
     assert has_colour(draw(tmp_path / "m.png", contents), COLOURS[0]).any()
 
 
@@ -233,9 +234,8 @@ def test_a_rim_is_outside_of_a_point(tmp_path):
 
 def test_a_catalogue_of_other_images_is_an_error(tmp_path):
     """The message names the file and the image."""
-    analysis, _ = write_tables(tmp_path, [(0, 0), (1, 1)], [0, 0], ["a", "b"])
-    catalogue = tmp_path / "other.csv"
+    files = write_tables(tmp_path, [(0, 0), (1, 1)], [0, 0], ["a", "b"])
     rows = [{"image_id": "f" * 16, "label": "a"}]
-    artefacts.write_csv(catalogue, (*CATALOGUE_COLUMNS, "label"), rows)
-    with pytest.raises(AstromorphError, match=r"other\.csv: the image 0+ of"):
-        choose_maps(analysis, catalogue, "label")
+    write_csv(files.catalogue, (*CATALOGUE_COLUMNS, "label"), rows)
+    with pytest.raises(AstromorphError, match=r"catalogue\.csv: the image 0+ of"):
+        choose_maps(files, "label")

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from astromorph.artefacts import tables as artefacts
+from astromorph.artefacts.columns import GALLERY_COLUMNS
 from astromorph.artefacts.model_file import read_model_file
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.tables import CATALOGUE_COLUMNS, GALLERY_COLUMNS
+from astromorph.artefacts.tables import find_in_catalogue, write_csv
 from astromorph.atomic import atomic_folder
 from astromorph.errors import AstromorphError
 from astromorph.export.gallery.contact_sheet import SIDE, draw_sheet
@@ -163,7 +163,7 @@ def export_gallery(
         The files do not belong together.
     """
     sheets = choose_sheets(files.analysis, rules.gallery_images, seed)
-    maps = choose_maps(files.analysis, files.catalogue, label)
+    maps = choose_maps(files, label)
     all_sheets = [*(contents.sheet for contents in maps), *sheets]
     image_ids = {f.image_id for s in all_sheets for f in s.frames if f.image_id}
     fits_paths = {}
@@ -172,7 +172,7 @@ def export_gallery(
     source = PictureSource(
         images=find_images(files.all_tensors, image_ids),
         fits_paths=fits_paths,
-        facts=_read_facts(files.catalogue, image_ids, files.analysis),
+        facts=_read_facts(files, image_ids),
         data=data,
         stretch=rules.gallery_stretch,
         training=parse(read_model_file(files.model).settings, str(files.model)),
@@ -191,7 +191,7 @@ def export_gallery(
             draw_sheet(path, sheet, source.pictures(sheet), names)
             gc.collect()  # figures and their pixels are in reference cycles
         rows = _table_rows(sheets, source.facts)
-        artefacts.write_csv(folder / "sheets.csv", GALLERY_COLUMNS, rows)
+        write_csv(folder / "sheets.csv", GALLERY_COLUMNS, rows)
         _write_index(folder / "index.html", all_sheets, source)
     LOG.info(
         "%s: %d sheets of %d images", files.gallery, len(all_sheets), len(image_ids)
@@ -207,21 +207,19 @@ def _read_fits_paths(
         for entry in read_filelist(datafile)
         if entry.image_id in image_ids
     }
-    _require_all(image_ids, paths, datafile, analysis)
+    if missing := sorted(image_ids - set(paths)):
+        raise AstromorphError(
+            f"{datafile}: the image {missing[0]} of {analysis} is not in it; run "
+            "validate and what follows again"
+        )
     return paths
 
 
-def _read_facts(
-    catalogue: Path, image_ids: set[str], analysis: Path
-) -> dict[str, ImageFacts]:
+def _read_facts(files: RunFiles, image_ids: set[str]) -> dict[str, ImageFacts]:
     """The catalogue's entries of some images."""
-    facts = {
-        row["image_id"]: _facts(row)
-        for row in artefacts.read_csv(catalogue, CATALOGUE_COLUMNS)
-        if row["image_id"] in image_ids
-    }
-    _require_all(image_ids, facts, catalogue, analysis)
-    return facts
+    columns = ("object", "path", "width", "height", "pixel_scale_arcsec")
+    table = find_in_catalogue(files, sorted(image_ids), columns)
+    return {row["image_id"]: _facts(row) for row in table.to_dict("records")}
 
 
 def _facts(row: Mapping[str, str]) -> ImageFacts:
@@ -233,20 +231,6 @@ def _facts(row: Mapping[str, str]) -> ImageFacts:
         height=int(row["height"] or 0),
         pixel_scale_arcsec=float(scale) if scale else None,
     )
-
-
-def _require_all(
-    image_ids: set[str],
-    available: Mapping[str, Any],
-    source: str | Path,
-    analysis: str | Path,
-) -> None:
-    """Raise an error if an image of the analysis is not available."""
-    if missing := sorted(image_ids - set(available)):
-        raise AstromorphError(
-            f"{source}: the image {missing[0]} of {analysis} is not in it; run "
-            "validate and what follows again"
-        )
 
 
 def _table_rows(

@@ -8,20 +8,20 @@ but takes three to four times as long at a million points.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from astromorph.artefacts import tables as artefacts
 from astromorph.artefacts.analysis_table import (
     REPRESENTATIVE,
     Analysis,
     read_analysis_parts,
 )
-from astromorph.artefacts.tables import CATALOGUE_COLUMNS
-from astromorph.errors import AstromorphError
+from astromorph.artefacts.run_files import RunFiles
+from astromorph.artefacts.tables import find_in_catalogue, list_columns
 from astromorph.export.gallery.contact_sheet import GAP, SIDE, TITLE
 from astromorph.export.gallery.drawing import TITLE_POINTS, Canvas, new_canvas
 from astromorph.export.gallery.pictures import Picture
@@ -126,15 +126,13 @@ class MapContents:
     examples: tuple[MapExample, ...]
 
 
-def choose_maps(
-    analysis: str | Path, catalogue: str | Path, label: str | None
-) -> list[MapContents]:
+def choose_maps(files: RunFiles, label: str | None) -> list[MapContents]:
     """Choose what the pictures of the map show.
 
     Parameters
     ----------
-    analysis, catalogue : path
-        Files written by `analyse` and `validate`.
+    files : RunFiles
+        `analysis` and `catalogue` are read.
     label : str or None
         A column that the file list may have.
 
@@ -148,54 +146,39 @@ def choose_maps(
     AstromorphError
         The files do not belong together.
     """
-    # A column of the file list that is called `cluster` is not that of the analysis.
-    if label == CLUSTER or label not in artefacts.list_columns(catalogue):
-        label = None
-    points = _read_points(analysis, catalogue, label)
+    points = _read_points(files.analysis)
     clusters, class_of_point = np.unique(points.clusters, return_inverse=True)
     names = ["" if c == NO_CLUSTER else str(c) for c in clusters.tolist()]
     maps = [_contents(points, "map_clusters", CLUSTER, names, class_of_point)]
-    if label is not None and any(points.label_numbers):
-        names = list(points.label_numbers)
-        numbers = np.array(points.labels)
-        maps.append(_contents(points, "map_label", label, names, numbers))
+    # A column of the file list that is called `cluster` is not that of the analysis.
+    if label == CLUSTER or label not in list_columns(files.catalogue):
+        return maps
+    labels = find_in_catalogue(files, points.image_ids, [label])[label]
+    numbers, names = pd.factorize(labels)
+    if any(names):
+        maps.append(_contents(points, "map_label", label, list(names), numbers))
     return maps
 
 
 @dataclass
 class _Points:
-    """The points of the map, as read from the tables."""
+    """The points of the map, as read from the analysis."""
 
+    image_ids: list[str]
     positions: NDArray[np.float32]
     clusters: NDArray[np.int32]
-    representatives: dict[int, tuple[str, int]] = field(default_factory=dict)
-    label_numbers: dict[str, int] = field(default_factory=dict)
-    labels: list[int] = field(default_factory=list)
+    representatives: dict[int, tuple[str, int]]
 
 
-def _read_points(
-    analysis: str | Path, catalogue: str | Path, label: str | None
-) -> _Points:
-    """Read positions and clusters, and the label of each point if there is one."""
+def _read_points(analysis: Path) -> _Points:
+    """Read positions and clusters, part by part."""
+    points = _Points([], np.empty((0, 2), np.float32), np.empty(0, np.int32), {})
     positions, clusters = [], []
-    points = _Points(np.empty((0, 2), np.float32), np.empty(0, np.int32))
-    rows = artefacts.read_csv(catalogue, CATALOGUE_COLUMNS)
-    number = 0
     for part in read_analysis_parts(analysis):
+        points.representatives |= _representatives(part, len(points.image_ids))
+        points.image_ids += part.image_ids
         positions.append(part.map)
         clusters.append(part.cluster)
-        points.representatives |= _representatives(part, number)
-        number += len(part)
-        for image_id in part.image_ids if label is not None else ():
-            row = next((row for row in rows if row["image_id"] == image_id), None)
-            if row is None:
-                raise AstromorphError(
-                    f"{catalogue}: the image {image_id} of {analysis} is not in it, or "
-                    "not in this order; run validate and what follows again"
-                )
-            text = row[str(label)] or ""
-            label_number = len(points.label_numbers)
-            points.labels.append(points.label_numbers.setdefault(text, label_number))
     points.positions = np.concatenate(positions)
     points.clusters = np.concatenate(clusters)
     return points
