@@ -142,7 +142,7 @@ def _draw_sample(files: RunFiles, rules: EvaluationSettings) -> list[SampledImag
         )
     in_order = sample.sort_index()
     blocks = [vectors for _, vectors in embedding_blocks(files, in_order)]
-    places = in_order.index.get_indexer(sample.index)
+    positions = in_order.index.get_indexer(sample.index)
     sample[["shard", "position", "group"]] = read_table(
         files.split, ["shard", "position", "group"]
     )
@@ -161,7 +161,7 @@ def _draw_sample(files: RunFiles, rules: EvaluationSettings) -> list[SampledImag
             vector=vector,
         )
         for row, vector in zip(
-            sample.to_dict("records"), np.concatenate(blocks)[places], strict=True
+            sample.to_dict("records"), np.concatenate(blocks)[positions], strict=True
         )
     ]
 
