@@ -27,7 +27,7 @@ from astromorph.artefacts.tables import (
 )
 from astromorph.artefacts.tensor_shard import read_shard
 from astromorph.atomic import atomic_folder
-from astromorph.pages.thumbnail import thumbnail
+from astromorph.pages.pictures import thumbnail
 
 LOG = logging.getLogger(__name__)
 MAX_POINTS = 100_000  # the projector reads no more rows of a table

@@ -30,7 +30,7 @@ from astromorph.sky.training_set import (
 )
 
 if TYPE_CHECKING:
-    from astromorph.datasets.prepared_images import PreparedImages
+    from astromorph.datasets.fits_images import PreparedImages
 
 LOG = logging.getLogger(__name__)
 SHAPE_WEIGHT = 2.0  # weight of the shape measures against the kinds

@@ -10,8 +10,7 @@ from astromorph.artefacts import tables as artefacts
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.tables import HISTORY_COLUMNS
 from astromorph.errors import AstromorphError
-from astromorph.export.history_figure import draw_history, plot_history
-from astromorph.export.settings_page import write_settings_page
+from astromorph.export.report import draw_history, plot_history, write_settings_page
 from astromorph.settings.loading import parse
 
 NUMBERS = [1.5, float("inf"), 0.5]

@@ -29,7 +29,7 @@ from bokeh.plotting import figure
 from bokeh.resources import Resources
 from numpy.typing import NDArray
 
-from astromorph.pages.palette import COLOURS, MARKERS, NONE_COLOUR, point_size
+from astromorph.pages.pictures import COLOURS, MARKERS, NONE_COLOUR, point_size
 
 if TYPE_CHECKING:
     from bokeh.plotting import figure as Figure
