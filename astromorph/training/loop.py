@@ -1,4 +1,4 @@
-"""The training loop, and what it measures without learning."""
+"""The training loop, the objective that it minimises, and the loss of test images."""
 
 import logging
 import math
