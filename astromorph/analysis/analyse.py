@@ -22,7 +22,7 @@ from astromorph.artefacts.analysis_table import (
     write_analysis,
 )
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.tables import embedded_table, embedding_blocks
+from astromorph.artefacts.run_table import embedded_table, embedding_blocks
 from astromorph.atomic import atomic_write
 from astromorph.errors import AstromorphError
 from astromorph.pages.html import write_page

@@ -16,12 +16,8 @@ from astromorph.analysis.neighbours import MAX_ROUNDING, nearest_to_point
 from astromorph.analysis.space import fit_space
 from astromorph.artefacts.embeddings import read_embeddings
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.tables import (
-    listed_columns,
-    read_csv,
-    run_table,
-    write_csv,
-)
+from astromorph.artefacts.run_table import listed_columns, run_table
+from astromorph.artefacts.tables import read_csv, write_csv
 from astromorph.artefacts.tensor_shard import TensorShard, read_shard
 from astromorph.atomic import atomic_write
 from astromorph.byol.build import load_model, training_settings_of

@@ -20,10 +20,21 @@ if TYPE_CHECKING:  # steps that train import this module on machines without pan
     from pandas import DataFrame
 
 ANALYSIS_COLUMNS = (
-    "image_id", "cluster", "cluster_kmeans", "cluster_hdbscan", "x", "y", "pca_1",
-    "pca_2", "outlier_score", "outlier_rank", "role", "neighbour_ids",
-    "neighbour_distances", "duplicate_ids",
-)  # fmt: skip
+    "image_id",
+    "cluster",
+    "cluster_kmeans",
+    "cluster_hdbscan",
+    "x",
+    "y",
+    "pca_1",
+    "pca_2",
+    "outlier_score",
+    "outlier_rank",
+    "role",
+    "neighbour_ids",
+    "neighbour_distances",
+    "duplicate_ids",
+)
 ORDINARY, REPRESENTATIVE, ODD = "", "representative", "odd"
 REMEDY = "run `analyse` again"
 

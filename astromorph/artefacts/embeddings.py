@@ -1,6 +1,6 @@
 """The embeddings of a shard, as Parquet."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from astromorph.atomic import atomic_write
 from astromorph.errors import AstromorphError
 
 EMBEDDING_PREFIX = "emb_"
+VECTORS_AT_A_TIME = 2048  # that are text at one time
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,32 @@ def embedding_length(embeddings: Sequence[str | Path]) -> int:
 
     names = pq.read_schema(embeddings[0]).names
     return sum(name.startswith(EMBEDDING_PREFIX) for name in names)
+
+
+def vector_lines(vectors: NDArray[np.float32], separator: str) -> Iterator[str]:
+    """The numbers of each row as text, in the fewest digits that give them again.
+
+    Parameters
+    ----------
+    vectors : ndarray, shape (N, D), float32
+        The rows.
+    separator : str
+        Between numbers.
+
+    Yields
+    ------
+    str
+        A row.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for start in range(0, len(vectors), VECTORS_AT_A_TIME):
+        part = vectors[start : start + VECTORS_AT_A_TIME]
+        texts = pa.array(part.ravel()).cast(pa.string())
+        ends = np.arange(0, part.size + 1, part.shape[1], dtype=np.int32)
+        rows = pa.ListArray.from_arrays(pa.array(ends), texts)
+        yield from pc.binary_join(rows, separator).to_pylist()
 
 
 def _unreadable(path: str | Path, error: Exception) -> AstromorphError:

@@ -154,12 +154,21 @@ def _pickled_tensor(
     if storage is None:
         raise TypeError(f"{dtype}: allowed are {', '.join(STORAGES)}")
     persistent = (
-        b"(" + _pickled("storage", arrays) + b"ctorch\n" + storage.encode() + b"\n"
-        + _pickled(str(len(arrays) - 1), arrays) + _pickled("cpu", arrays)
-        + _pickled(math.prod(shape), arrays) + b"tQ"
-    )  # fmt: skip
+        b"("
+        + _pickled("storage", arrays)
+        + b"ctorch\n"
+        + storage.encode()
+        + b"\n"
+        + _pickled(str(len(arrays) - 1), arrays)
+        + _pickled("cpu", arrays)
+        + _pickled(math.prod(shape), arrays)
+        + b"tQ"
+    )
     return (
-        b"ctorch._utils\n_rebuild_tensor_v2\n(" + persistent + _pickled(0, arrays)
-        + _pickled(shape, arrays) + _pickled(strides, arrays)
+        b"ctorch._utils\n_rebuild_tensor_v2\n("
+        + persistent
+        + _pickled(0, arrays)
+        + _pickled(shape, arrays)
+        + _pickled(strides, arrays)
         + b"\x89ccollections\nOrderedDict\n)RtR"
-    )  # fmt: skip
+    )

@@ -22,12 +22,8 @@ from torch.nn import functional
 
 from astromorph.artefacts.model_file import ModelFile
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.tables import (
-    csv_columns,
-    embedded_table,
-    embedding_blocks,
-    read_table,
-)
+from astromorph.artefacts.run_table import embedded_table, embedding_blocks
+from astromorph.artefacts.tables import csv_columns, read_table
 from astromorph.atomic import atomic_write
 from astromorph.byol.build import initial_byol, load_model, training_settings_of
 from astromorph.byol.byol import BYOL

@@ -18,13 +18,9 @@ from PIL import Image
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from astromorph.artefacts.columns import ANALYSED, EXPORT_COLUMNS
+from astromorph.artefacts.embeddings import vector_lines
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.tables import (
-    embedding_blocks,
-    listed_columns,
-    run_table,
-    vector_lines,
-)
+from astromorph.artefacts.run_table import embedding_blocks, listed_columns, run_table
 from astromorph.artefacts.tensor_shard import read_shard
 from astromorph.atomic import atomic_folder
 from astromorph.pages.pictures import thumbnail

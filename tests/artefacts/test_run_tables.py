@@ -1,4 +1,4 @@
-"""Tables between steps: reading, writing, and the one join."""
+"""Tables between steps, and their join."""
 
 import csv
 import io
@@ -11,26 +11,23 @@ from finished_run import catalogue_rows, image_ids, random_analysis, write_run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from astromorph.artefacts import tables
 from astromorph.artefacts.analysis_table import ANALYSIS_COLUMNS, write_analysis
 from astromorph.artefacts.columns import CATALOGUE_COLUMNS, SPLIT_COLUMNS
-from astromorph.artefacts.embeddings import Embeddings, write_embeddings
+from astromorph.artefacts.embeddings import Embeddings, vector_lines, write_embeddings
+from astromorph.artefacts.run_table import embedded_table, embedding_blocks, run_table
 from astromorph.artefacts.tables import (
     csv_line,
     csv_lines,
-    embedded_table,
-    embedding_blocks,
     read_csv,
     read_table,
-    run_table,
     spreadsheet_safe,
     undo_spreadsheet_safe,
-    vector_lines,
     write_csv,
     write_table,
 )
 from astromorph.errors import AstromorphError
 
+ROWS_AT_A_TIME = "astromorph.artefacts.run_table.ROWS_AT_A_TIME"
 # Characters that CSV and spreadsheets treat specially, and any that UTF-8 has.
 TEXTS = st.text(
     st.sampled_from("'=+-@\t\r\n,;\"\0 a1\\ü🌌\u2028")
@@ -195,7 +192,7 @@ def test_only_the_columns_asked_for_are_read(files):
 @pytest.mark.parametrize("rows_at_a_time", [1, 2, 3, 100])
 def test_blocks_hold_rows_with_their_embeddings(files, monkeypatch, rows_at_a_time):
     """Whatever the sizes of blocks and shards; also of a part of the rows."""
-    monkeypatch.setattr(tables, "ROWS_AT_A_TIME", rows_at_a_time)
+    monkeypatch.setattr(ROWS_AT_A_TIME, rows_at_a_time)
     vectors = {0: [0, 1], 1: [2, 3], 3: [4, 5], 5: [8, 9], 6: [10, 11]}
     table = run_table(files)
     for part in (table, table.iloc[[1, 2, 4]], table.iloc[[0]]):
@@ -208,7 +205,7 @@ def test_blocks_hold_rows_with_their_embeddings(files, monkeypatch, rows_at_a_ti
 
 def test_memory_is_that_of_a_block(files, monkeypatch):
     """The embeddings of a block are gone when the next one is made."""
-    monkeypatch.setattr(tables, "ROWS_AT_A_TIME", 1)
+    monkeypatch.setattr(ROWS_AT_A_TIME, 1)
     references: list[weakref.ref] = []
     alive = []
     for _, vectors in embedding_blocks(files, run_table(files)):

@@ -308,14 +308,14 @@ def browser(request):
 
 
 class Watched:
-    """A page of which all messages and requests are kept."""
+    """A page that records all messages and requests."""
 
     def __init__(self, browser, path, width=1300, height=850) -> None:
-        self.said, self.asked = [], []
+        self.messages, self.requests = [], []
         context = browser.new_context(viewport={"width": width, "height": height})
         self.page = context.new_page()
         self.page.on("console", self._hear)
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.on("pageerror", lambda error: self.messages.append(str(error)))
         context.route(re.compile(r"^(?!file:|data:|blob:)"), self._refuse)
         self.page.goto(f"{path.as_uri()}{browser.fragment}")
         self.page.wait_for_selector("body[data-ready]", timeout=30_000)
@@ -323,10 +323,10 @@ class Watched:
     def _hear(self, message) -> None:
         # Chromium's own remark on reading WebGL's picture in software.
         if message.type in ("error", "warning") and "GPU stall" not in message.text:
-            self.said.append(message.text)
+            self.messages.append(message.text)
 
     def _refuse(self, route) -> None:
-        self.asked.append(route.request.url)
+        self.requests.append(route.request.url)
         route.abort()
 
     def place(self, row: int) -> tuple[float, float]:
@@ -370,10 +370,10 @@ class Watched:
 
     def expect_list(self, rows: list[int]) -> None:
         """The list has these; a slow machine takes a moment."""
-        told = (
+        same = (
             "rows => JSON.stringify(astromorphMap.state.list) === JSON.stringify(rows)"
         )
-        self.page.wait_for_function(told, arg=rows, timeout=10_000)
+        self.page.wait_for_function(same, arg=rows, timeout=10_000)
 
     def tool(self, name: str) -> None:
         """Take a tool of Bokeh in hand, by its button."""
@@ -388,11 +388,11 @@ class Watched:
 
 @pytest.fixture
 def map_page(browser, exported):
-    """The page; at the end nothing was asked of a network and nothing complained."""
+    """The page; afterwards there were no requests to a network, and no complaints."""
     watched = Watched(browser, exported)
     yield watched
-    assert watched.said == []
-    assert watched.asked == []
+    assert watched.messages == []
+    assert watched.requests == []
     assert watched.page.evaluate("window.hacked") is None
     watched.page.context.close()
 
@@ -670,7 +670,7 @@ def test_a_narrow_window_is_readable(browser, exported):
     watched.page.mouse.click(*watched.place(12))
     watched.page.locator("#image").wait_for()
     assert watched.page.evaluate(width) <= 360
-    assert watched.said == []
+    assert watched.messages == []
     watched.page.context.close()
 
 
@@ -682,7 +682,7 @@ def test_pictures_beside_the_page_are_shown(browser, run, tmp_path):
     watched = Watched(browser, page)
     watched.page.mouse.move(*watched.place(13))
     watched.page.wait_for_selector("#card canvas[data-drawn]")
-    assert watched.said == []
+    assert watched.messages == []
     shutil.move(pictures, tmp_path / "gone")
     watched = Watched(browser, page)
     watched.page.mouse.move(*watched.place(13))

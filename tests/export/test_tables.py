@@ -16,14 +16,13 @@ from hypothesis import strategies as st
 
 from astromorph.artefacts import analysis_table, tables
 from astromorph.artefacts.analysis_table import write_analysis
+from astromorph.artefacts.column_types import escape_to_ascii, shorten_ids
 from astromorph.artefacts.columns import (
     ANALYSED,
     DISTANCES,
     EMBEDDING,
     FACTS,
-    escape_to_ascii,
     listed_names,
-    shorten_ids,
 )
 from astromorph.artefacts.tables import read_table
 from astromorph.errors import AstromorphError
@@ -34,6 +33,7 @@ from astromorph.export.tables.parquet import export_parquet
 from astromorph.export.tables.votable import export_votable
 from astromorph.export.tensorboard import export_tensorboard
 
+ROWS_AT_A_TIME = "astromorph.artefacts.run_table.ROWS_AT_A_TIME"
 NUMBER = 7
 # The list's columns; `X` has a name of ours.
 LISTED = {
@@ -88,7 +88,7 @@ def write_listed(results, listed, neighbours=3):
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """Such a run, read a few rows at a time; blocks, shards and chunks differ."""
-    monkeypatch.setattr(tables, "ROWS_AT_A_TIME", 3)
+    monkeypatch.setattr(ROWS_AT_A_TIME, 3)
     monkeypatch.setattr(tables, "MAX_ROW_BYTES", 500)
     monkeypatch.setattr(analysis_table, "ROWS_AT_A_TIME", 2)
     return write_listed(tmp_path / "results", LISTED)
@@ -213,7 +213,7 @@ def test_the_same_input_gives_the_same_bytes(run, form, monkeypatch):
         EXPORTS[form](files)
         contents.append(files.table(form).read_bytes())
         if form != "parquet":  # whose row groups are the blocks
-            monkeypatch.setattr(tables, "ROWS_AT_A_TIME", 4)
+            monkeypatch.setattr(ROWS_AT_A_TIME, 4)
     assert contents[0] == contents[1]
 
 

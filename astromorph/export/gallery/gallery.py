@@ -13,7 +13,8 @@ from typing import Any
 from astromorph.artefacts.columns import GALLERY_COLUMNS
 from astromorph.artefacts.model_file import read_model_file
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.tables import find_in_catalogue, write_csv
+from astromorph.artefacts.run_table import find_in_catalogue
+from astromorph.artefacts.tables import write_csv
 from astromorph.atomic import atomic_folder
 from astromorph.errors import AstromorphError
 from astromorph.export.gallery.contact_sheet import SIDE, draw_sheet

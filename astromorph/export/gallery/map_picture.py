@@ -21,7 +21,8 @@ from astromorph.artefacts.analysis_table import (
     read_analysis_parts,
 )
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.tables import find_in_catalogue, list_columns
+from astromorph.artefacts.run_table import find_in_catalogue
+from astromorph.artefacts.tables import list_columns
 from astromorph.export.gallery.contact_sheet import GAP, SIDE, TITLE
 from astromorph.export.gallery.drawing import TITLE_POINTS, Canvas, new_canvas
 from astromorph.export.gallery.pictures import Picture

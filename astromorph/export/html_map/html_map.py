@@ -18,17 +18,16 @@ import pyarrow.compute as pc
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from astromorph.artefacts.columns import (
-    CATALOGUE_COLUMNS,
-    DISTANCES,
+from astromorph.artefacts.column_types import (
     arrow_array,
-    is_listed,
     list_lengths,
     padded_lists,
     typed_columns,
 )
+from astromorph.artefacts.columns import CATALOGUE_COLUMNS, DISTANCES, is_listed
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.tables import read_table, run_table
+from astromorph.artefacts.run_table import run_table
+from astromorph.artefacts.tables import read_table
 from astromorph.atomic import atomic_folder, atomic_write
 from astromorph.errors import AstromorphError
 from astromorph.export.html_map.packing import (
@@ -103,13 +102,18 @@ def export_map(
         "analysed": ANALYSED,
         "layouts": not np.array_equal(places, components),
         "sheets": {
-            "side": layout.side, "cell": layout.cell, "across": layout.across,
+            "side": layout.side,
+            "cell": layout.cell,
+            "across": layout.across,
         },
         "pictures": None if in_page else _relative(files.map_pictures, files.map),
-        "colours": COLOURS, "markers": MARKERS, "none": NONE_COLOUR, "ramp": RAMP,
+        "colours": COLOURS,
+        "markers": MARKERS,
+        "none": NONE_COLOUR,
+        "ramp": RAMP,
         "folder": str(Path.cwd()),
         "neighbours": neighbours,
-    }  # fmt: skip
+    }
     text = render_template(
         "map.html",
         page=page,
@@ -207,8 +211,9 @@ def _read_verdict(evaluation: Path) -> dict[str, Any]:
     try:
         verdict = json.loads(evaluation.read_text(encoding="utf-8"))["verdict"]
         return {
-            "better": bool(verdict["better"]), "sentence": str(verdict["sentence"]),
-        }  # fmt: skip
+            "better": bool(verdict["better"]),
+            "sentence": str(verdict["sentence"]),
+        }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AstromorphError(
             f"{evaluation}: no evaluation can be read here ({error!r}); run `evaluate` "

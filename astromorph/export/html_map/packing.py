@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from astromorph.artefacts.columns import MAX_EXACT_INTEGER
+from astromorph.artefacts.column_types import MAX_EXACT_INTEGER
 from astromorph.artefacts.tensor_shard import TensorShard, read_shard
 from astromorph.errors import AstromorphError
 from astromorph.pages.pictures import thumbnail

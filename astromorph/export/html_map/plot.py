@@ -3,7 +3,7 @@
 No text of a header or a list is in it. The page's script finds the parts by name.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from bokeh.embed import json_item
@@ -31,9 +31,6 @@ from numpy.typing import NDArray
 
 from astromorph.pages.pictures import COLOURS, MARKERS, NONE_COLOUR, point_size
 
-if TYPE_CHECKING:
-    from bokeh.plotting import figure as Figure
-
 RAMP = Viridis256[:245]  # its yellow end is faint on white
 INK = "#1b1f24"
 
@@ -58,13 +55,15 @@ def make_plot(
     number = len(places)
     source = ColumnDataSource(
         {
-            "x": places[:, 0], "y": places[:, 1],
-            "pca_1": components[:, 0], "pca_2": components[:, 1],
+            "x": places[:, 0],
+            "y": places[:, 1],
+            "pca_1": components[:, 0],
+            "pca_2": components[:, 1],
             "value": np.zeros(number, np.float32),
         },
         name="points",
-    )  # fmt: skip
-    drawn = _figure()
+    )
+    plot = _figure()
     mapper = LinearColorMapper(
         palette=list(COLOURS), low=0, high=1, nan_color=NONE_COLOUR, name="mapper"
     )
@@ -75,21 +74,29 @@ def make_plot(
         for k in range(len(MARKERS))
     ]
     points = [
-        drawn.scatter(
-            "x", "y", source=source, marker=marker, size=size, line_color=None,
-            fill_color={"field": "value", "transform": mapper}, fill_alpha=0.85,
-            nonselection_fill_alpha=0.12, nonselection_line_color=None,
-            name=f"points-{k}", view=CDSView(filter=shown[k]),
+        plot.scatter(
+            "x",
+            "y",
+            source=source,
+            marker=marker,
+            size=size,
+            line_color=None,
+            fill_color={"field": "value", "transform": mapper},
+            fill_alpha=0.85,
+            nonselection_fill_alpha=0.12,
+            nonselection_line_color=None,
+            name=f"points-{k}",
+            view=CDSView(filter=shown[k]),
         )
         for k, marker in enumerate(MARKERS)
-    ]  # fmt: skip
-    _add_marks(drawn, size)
-    drawn.add_layout(
+    ]
+    _add_marks(plot, size)
+    plot.add_layout(
         ColorBar(color_mapper=mapper, width=12, padding=6, visible=False, name="bar"),
         "right",
     )
-    _add_tools(drawn, points)
-    return dict(json_item(drawn))
+    _add_tools(plot, points)
+    return dict(json_item(plot))
 
 
 def bokeh_script() -> str:
@@ -98,44 +105,57 @@ def bokeh_script() -> str:
     return "\n".join(resources.js_raw)
 
 
-def _figure() -> "Figure":
-    drawn = figure(
-        name="map", tools="", output_backend="webgl", sizing_mode="stretch_both",
-        x_range=Range1d(start=0, end=1), y_range=Range1d(start=0, end=1),
-        toolbar_location="above", min_border=0, outline_line_color="#d0d7de",
-    )  # fmt: skip
-    drawn.toolbar.logo = None
-    drawn.grid.visible = False
-    drawn.axis.visible = False
-    return drawn
+def _figure() -> figure:
+    plot = figure(
+        name="map",
+        tools="",
+        output_backend="webgl",
+        sizing_mode="stretch_both",
+        x_range=Range1d(start=0, end=1),
+        y_range=Range1d(start=0, end=1),
+        toolbar_location="above",
+        min_border=0,
+        outline_line_color="#d0d7de",
+    )
+    plot.toolbar.logo = None
+    plot.grid.visible = False
+    plot.axis.visible = False
+    return plot
 
 
-def _add_marks(drawn: "Figure", size: float) -> None:
-    """What is drawn over the points: what was found, an image and its neighbours."""
+def _add_marks(plot: figure, size: float) -> None:
+    """Marks over the points: results of a search, an image and its neighbours."""
     lines = ColumnDataSource({k: [] for k in ("x0", "y0", "x1", "y1")}, name="lines")
-    drawn.segment("x0", "y0", "x1", "y1", source=lines, color=INK, line_alpha=0.5)
+    plot.segment("x0", "y0", "x1", "y1", source=lines, color=INK, line_alpha=0.5)
     for name, grown, width in (("found", 6, 2), ("near", 5, 1.5), ("here", 11, 3)):
         source = ColumnDataSource({"x": [], "y": []}, name=name)
-        drawn.scatter(
-            "x", "y", source=source, size=size + grown, fill_color=None,
-            line_color=INK, line_width=width,
-        )  # fmt: skip
+        plot.scatter(
+            "x",
+            "y",
+            source=source,
+            size=size + grown,
+            fill_color=None,
+            line_color=INK,
+            line_width=width,
+        )
 
 
-def _add_tools(drawn: "Figure", points: list[Any]) -> None:
+def _add_tools(plot: figure, points: list[Any]) -> None:
     pan, wheel, lasso = PanTool(), WheelZoomTool(), LassoSelectTool(renderers=points)
     lasso.continuous = False
     hover = HoverTool(
-        renderers=points, tooltips=None,
+        renderers=points,
+        tooltips=None,
         callback=CustomJS(code="astromorphMap.hovered(cb_data)"),
-    )  # fmt: skip
+    )
     tap = TapTool(
-        renderers=points, behavior="inspect",
+        renderers=points,
+        behavior="inspect",
         callback=CustomJS(code="astromorphMap.tapped(cb_data)"),
-    )  # fmt: skip
+    )
     box = BoxSelectTool(renderers=points, continuous=False)
     zoom = BoxZoomTool(match_aspect=True)
-    drawn.add_tools(pan, lasso, box, zoom, wheel, SaveTool(filename="map"), tap, hover)
+    plot.add_tools(pan, lasso, box, zoom, wheel, SaveTool(filename="map"), tap, hover)
     hover.visible = tap.visible = False
-    drawn.toolbar.active_drag = pan
-    drawn.toolbar.active_scroll = wheel
+    plot.toolbar.active_drag = pan
+    plot.toolbar.active_scroll = wheel

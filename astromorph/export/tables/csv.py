@@ -3,16 +3,14 @@
 import logging
 
 from astromorph.artefacts.columns import ANALYSED, EXPORT_COLUMNS
-from astromorph.artefacts.embeddings import EMBEDDING_PREFIX, embedding_length
-from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.tables import (
-    csv_line,
-    csv_lines,
-    embedding_blocks,
-    listed_columns,
-    run_table,
+from astromorph.artefacts.embeddings import (
+    EMBEDDING_PREFIX,
+    embedding_length,
     vector_lines,
 )
+from astromorph.artefacts.run_files import RunFiles
+from astromorph.artefacts.run_table import embedding_blocks, listed_columns, run_table
+from astromorph.artefacts.tables import csv_line, csv_lines
 from astromorph.atomic import atomic_write
 
 LOG = logging.getLogger(__name__)

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from astromorph.artefacts.columns import (
-    Column,
+from astromorph.artefacts.column_types import (
     escape_to_ascii,
     padded_lists,
     shorten,
@@ -23,9 +22,10 @@ from astromorph.artefacts.columns import (
     texts_of,
     typed_columns,
 )
+from astromorph.artefacts.columns import Column
 from astromorph.artefacts.embeddings import embedding_length
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.tables import embedding_blocks, run_table
+from astromorph.artefacts.run_table import embedding_blocks, run_table
 from astromorph.atomic import atomic_write
 from astromorph.errors import AstromorphError
 from astromorph.provenance import versions
@@ -131,7 +131,10 @@ def _header(
         header.set(f"TCOMM{k}", column.meaning, after=f"TFORM{k}")
         if column.ucd:
             header.set(f"TUCD{k}", column.ucd, after=f"TFORM{k}")
-    header["CREATOR"] = (f"astromorph {versions()['astromorph']}", "what wrote this")
+    header["CREATOR"] = (
+        f"astromorph {versions()['astromorph']}",
+        "program that wrote this",
+    )
     header["SETTINGS"] = made_with
     text: str = fits.PrimaryHDU().header.tostring() + header.tostring()
     return text.encode("ascii")

@@ -4,10 +4,11 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from astromorph.artefacts.columns import EMBEDDING, Column, arrow_array, typed_columns
+from astromorph.artefacts.column_types import arrow_array, typed_columns
+from astromorph.artefacts.columns import EMBEDDING, Column
 from astromorph.artefacts.embeddings import EMBEDDING_PREFIX, embedding_length
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.tables import embedding_blocks, run_table
+from astromorph.artefacts.run_table import embedding_blocks, run_table
 from astromorph.atomic import atomic_write
 from astromorph.provenance import versions
 
@@ -69,8 +70,10 @@ def _schema(columns: Sequence[Column], made_with: str) -> Any:
     fields = []
     for column in columns:
         notes = {
-            "description": column.meaning, "ucd": column.ucd, "unit": column.unit,
-        }  # fmt: skip
+            "description": column.meaning,
+            "ucd": column.ucd,
+            "unit": column.unit,
+        }
         notes = {key: value for key, value in notes.items() if value}
         if column.name == EMBEDDING.name:
             fields += [

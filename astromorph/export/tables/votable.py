@@ -15,11 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from astromorph.artefacts.columns import (
-    Column,
+from astromorph.artefacts.column_types import (
     encode_utf16,
     escape_to_ascii,
-    is_listed,
     padded_lists,
     shorten,
     shorten_ids,
@@ -27,9 +25,10 @@ from astromorph.artefacts.columns import (
     texts_of,
     typed_columns,
 )
+from astromorph.artefacts.columns import Column, is_listed
 from astromorph.artefacts.embeddings import embedding_length
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.tables import embedding_blocks, run_table
+from astromorph.artefacts.run_table import embedding_blocks, run_table
 from astromorph.atomic import atomic_write
 from astromorph.provenance import versions
 
@@ -113,7 +112,7 @@ def _frame(
     resource.infos.append(tree.Info(name="settings", value=made_with))
     resource.coordinate_systems.append(tree.CooSys(ID="icrs", system="ICRS"))
     element = tree.TableElement(file, name="embeddings", nrows=rows)
-    element.description = "Images, what they are, and where they lie among their like"
+    element.description = "Facts, analysis and embedding of each image"
     resource.tables.append(element)
     for k, column in enumerate(columns):
         element.fields.append(_field(file, column, widths, k))
