@@ -1,16 +1,24 @@
 # make run: the whole workflow on a simulated sample. make test: all checks.
+# make quick: the tests that need neither minutes, nor Chromium, nor SLURM.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SAMPLE := sample
 SNAKEMAKE := $(BIN)/snakemake --directory $(SAMPLE) --configfile $(CURDIR)/config/sample.yaml
 LINT_RUN := .lint
+# Scripts are checked less strictly than the package.
+MYPY_SCRIPTS := --config-file= --cache-dir=.mypy_cache/scripts --check-untyped-defs \
+  --ignore-missing-imports
+# The order of the modules is that of tests/conftest.py: the longest first.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup run test lint docs clean
+.PHONY: help setup run quick test lint docs clean
 
 help:
 	@echo "make run    install into .venv, simulate a sample of FITS images, run the workflow"
-	@echo "make test   install into .venv, run linters, type checker and tests"
+	@echo "make quick  install into .venv, run the quick tests, about two minutes"
+	@echo "make lint   install into .venv, run linters and type checker"
+	@echo "make test   make lint, then all tests, about ten minutes"
 	@echo "make docs   build the guide, docs/_build/html/index.html"
 	@echo "make setup  install into .venv only"
 	@echo "make clean  remove .venv and sample"
@@ -49,9 +57,13 @@ lint: $(VENV)/installed-dev
 	$(BIN)/snakemake --lint --directory $(LINT_RUN) --configfile $(CURDIR)/config/config.yaml \
 	  --config datafile=filelist.txt
 	$(BIN)/mypy
+	$(BIN)/mypy $(MYPY_SCRIPTS) benchmarks docs
+
+quick: $(VENV)/installed-dev
+	$(PYTEST) -m "not slow and not browser and not slurm"
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST)
 
 docs: $(VENV)/installed-dev
 	$(BIN)/python -m sphinx -W -q -b html docs docs/_build/html

@@ -1,11 +1,12 @@
-"""Thousands of damaged FITS files: each must give an image or a reason.
-
-Seeds are small files of all kinds (written here, and real ones where they are
-given); each is cut, has bits flipped, header cards edited, deleted, repeated, or
-its sizes inflated. Worst time and memory are printed; a file that takes more
-than 1 s or 200 MB, or raises anything but a reason, ends the run with its name.
+"""Read thousands of damaged FITS files: each must give an image or a reason.
 
     python benchmarks/robustness.py --number 5000 [--seeds ../shared/data/odd-fits]
+
+Seeds are small files of all kinds, written here, and those of a folder that is given.
+Each is cut, has bits flipped, header cards edited, deleted or repeated, or its sizes
+inflated. The longest time and the largest memory are printed with their ratio to the
+limits of 1 s and 200 MB. A file that exceeds them, or raises anything but a reason,
+ends the run with its name.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 
-from astromorph.catalogue.summary import reason_kind
+from astromorph.catalogue.summary import general_reason
 from astromorph.errors import FitsImageError
 from astromorph.fits import image as fits_image
 from astromorph.preprocessing.prepare import prepare
@@ -49,7 +50,7 @@ VALUES = (
 
 
 def own_seeds(folder: Path) -> list[Path]:
-    """Small files of each kind."""
+    """Write a small file of each kind."""
     rng = np.random.default_rng(0)
     pixels = rng.normal(10, 3, (64, 48)).astype(np.float32)
     pixels[10:14] = np.nan
@@ -58,16 +59,16 @@ def own_seeds(folder: Path) -> list[Path]:
         "CRPIX1": 24.0, "CRPIX2": 32.0, "CDELT1": -0.001, "CDELT2": 0.001,
         "OBJECT": "M 31", "BMAJ": 0.002, "RADESYS": "FK5", "EQUINOX": 1975.0,
     })  # fmt: skip
-    whole = np.nan_to_num(pixels).astype(np.int16)
+    ints = np.nan_to_num(pixels).astype(np.int16)
     hdus = {
         "plain": fits.PrimaryHDU(pixels, header),
-        "int": fits.PrimaryHDU(whole, header),
+        "int": fits.PrimaryHDU(ints, header),
         "cube": fits.PrimaryHDU(np.stack([pixels] * 3), header),
         "rice": fits.CompImageHDU(pixels, header, compression_type="RICE_1"),
         "gzip1": fits.CompImageHDU(pixels, header, compression_type="GZIP_1"),
-        "gzip2": fits.CompImageHDU(whole, header, compression_type="GZIP_2"),
-        "plio": fits.CompImageHDU(abs(whole), header, compression_type="PLIO_1"),
-        "hcompress": fits.CompImageHDU(whole, header, compression_type="HCOMPRESS_1"),
+        "gzip2": fits.CompImageHDU(ints, header, compression_type="GZIP_2"),
+        "plio": fits.CompImageHDU(abs(ints), header, compression_type="PLIO_1"),
+        "hcompress": fits.CompImageHDU(ints, header, compression_type="HCOMPRESS_1"),
         "extension": fits.ImageHDU(pixels, header),
     }
     for name, hdu in hdus.items():
@@ -109,7 +110,7 @@ def flip_header(data: bytearray, rng: random.Random) -> None:
 
 
 def edit_card(data: bytearray, rng: random.Random) -> None:
-    """Another value for a keyword that matters, wherever it stands."""
+    """Change the value of one of the keywords that matter."""
     places = []
     for keyword in KEYWORDS:
         at = data.find(keyword)
@@ -123,7 +124,7 @@ def edit_card(data: bytearray, rng: random.Random) -> None:
 
 
 def inflate(data: bytearray, rng: random.Random) -> None:
-    """Larger sizes, also those that agree with each other."""
+    """Increase sizes, also several of them consistently."""
     length = b"%d" % rng.choice((1000, 5000, 10000, 16000, 10**6))
     for keyword in rng.choice((
         (b"NAXIS1  ",), (b"NAXIS2  ",), (b"NAXIS1  ", b"NAXIS2  "),
@@ -136,7 +137,7 @@ def inflate(data: bytearray, rng: random.Random) -> None:
 
 
 def move_card(data: bytearray, rng: random.Random) -> None:
-    """A card over another one: repeated, lost or out of order."""
+    """Write a card over another one, so that it is repeated, lost or out of order."""
     cards = min(len(data), 5760) // 80
     if cards > 1:
         one, other = rng.randrange(cards) * 80, rng.randrange(cards) * 80
@@ -144,7 +145,7 @@ def move_card(data: bytearray, rng: random.Random) -> None:
 
 
 def add_cards(data: bytearray, rng: random.Random) -> None:
-    """Thousands of cards of commentary."""
+    """Insert thousands of commentary cards."""
     at = data.find(b"END" + b" " * 77)
     if at >= 0:
         card = rng.choice((b"HISTORY x", b"COMMENT", b"CTYPE9  = 'A'", b"A_ORDER = 9"))
@@ -164,30 +165,32 @@ MUTATIONS = (
 
 
 def memory_mb() -> float:
-    """Memory of this process now."""
+    """Resident memory of this process."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * resource.getpagesize() / 2**20
 
 
 def read(path: Path, rules: DataSettings) -> str:
-    """What the program makes of a file: ok, or the reason."""
+    """The result for a file: an image, or the reason why there is none."""
     try:
         fits_image.describe_image([path], rules)
         _, image = fits_image.read_image([path], rules)
         prepare(image, PreprocessSettings())
     except FitsImageError as error:
-        return reason_kind(str(error))[:60]
+        return general_reason(str(error))[:60]
     return "an image"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--number", type=int, default=5000)
-    parser.add_argument("--seed", type=int, default=0)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--number", type=int, default=5000, help="damaged files")
+    parser.add_argument("--seed", type=int, default=0, help="of the random numbers")
     parser.add_argument("--seeds", type=Path, help="folder of further files to damage")
     options = parser.parse_args()
     warnings.simplefilter("error")
-    rng, found = random.Random(options.seed), collections.Counter[str]()
+    rng, results = random.Random(options.seed), collections.Counter[str]()
     slowest, largest = (0.0, ""), 0.0
     choices = [DataSettings(planes=p) for p in (None, "max", "channels")]
     with tempfile.TemporaryDirectory() as name:
@@ -205,31 +208,34 @@ def main() -> None:
             seed = rng.choice(sorted(contents))
             path = folder / f"{k}_{seed}"
             path.write_bytes(mutate(contents[seed], rng))
-            peak_reset()
+            reset_peak()
             start = time.perf_counter()
-            found[read(path, rng.choice(choices))] += 1
+            results[read(path, rng.choice(choices))] += 1
             seconds = time.perf_counter() - start
             megabytes = peak_mb() - before
             slowest = max(slowest, (seconds, seed))
             largest = max(largest, megabytes)
             if seconds > SECONDS or megabytes > MEGABYTES:
-                kept = Path(tempfile.gettempdir()) / path.name
-                kept.write_bytes(path.read_bytes())
-                sys.exit(f"{kept}: {seconds:.2f} s, {megabytes:.0f} MB")
+                copy = Path(tempfile.gettempdir()) / path.name
+                copy.write_bytes(path.read_bytes())
+                sys.exit(f"{copy}: {seconds:.2f} s, {megabytes:.0f} MB")
             path.unlink()
     print(f"{options.number} damaged files of {len(contents)} seeds")
-    print(f"slowest {slowest[0]:.3f} s ({slowest[1]}), largest {largest:.0f} MB")
-    for reason, count in found.most_common(25):
+    print(
+        f"slowest {slowest[0]:.3f} s ({slowest[1]}), {slowest[0] / SECONDS:.2f} of the "
+        f"limit; largest {largest:.0f} MB, {largest / MEGABYTES:.2f} of the limit"
+    )
+    for reason, count in results.most_common(25):
         print(f"{count:7d}  {reason}")
 
 
-def peak_reset() -> None:
-    """Begin a new maximum of the resident memory (Linux)."""
+def reset_peak() -> None:
+    """Reset the maximum of the resident memory (Linux)."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_mb() -> float:
-    """The largest resident memory since `peak_reset`."""
+    """The largest resident memory since `reset_peak`."""
     text = Path("/proc/self/status").read_text()
     return int(text.partition("VmHWM:")[2].split()[0]) / 1024
 

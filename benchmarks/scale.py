@@ -1,17 +1,17 @@
-"""Time and memory of each step from ten thousand to a million images.
+"""Measure time and memory of each step from ten thousand to a million images.
 
     python benchmarks/scale.py [--rows 10000 100000 1000000]
     python benchmarks/scale.py --train 100000
 
-The first simulates a thousand files of 16 by 16 pixels, lists each of them as often as
-it takes by hard links, and runs all steps but training, one process each. It prints
-seconds, the peak of memory, and the exponent by which the time grows from one number
-of rows to the next: 1 is twice as long for twice as many. `plan` is what each
-Snakemake does before it begins; `dry run` all of `snakemake -n`.
+The first simulates up to a thousand files of 16 by 16 pixels, repeats them in the list
+by hard links, and runs all steps except training, one process each. It prints seconds,
+peak memory, and the exponent by which the time grows from one number of rows to the
+next: 1 is twice as long for twice as many. `plan` is what every Snakemake process does
+before its first job; `dry run` is all of `snakemake -n`.
 
 The second trains for one epoch on simulated images of 64 by 64 pixels, once from
-memory and once from the mapped files, and holds the memory that is the process's own
-against the size of the images.
+memory and once from memory-mapped files, and prints the ratio of the private memory of
+the process to the size of the images.
 """
 
 import argparse
@@ -46,6 +46,7 @@ WAYS = ("memory", "mapped")  # how training has its images
 # Each step in a process of its own, over all shards one after the other.
 CHILD = """
 import json, sys, time
+from astromorph.artefacts.run_files import RunFiles
 from astromorph.filelist.entries import read_filelist
 from astromorph.filelist.shards import plan_shards
 from astromorph.settings.loading import parse
@@ -56,44 +57,52 @@ if step != "plan":
     shards = list(plan_shards(read_filelist(datafile)))
 def every(pattern):
     return [pattern.format(shard.name) for shard in shards]
-contents, tensors = every("tensors/{}.csv"), every("tensors/{}.pt")
+tensors = every("tensors/{}.pt")
+files = RunFiles.of_run(".", shards=len(shards))
 embeddings = every("embeddings/{}.parquet")
 if step in ("csv", "board"):
-    from astromorph.artefacts.table_rows import Inputs
-    inputs = Inputs("catalogue.csv", "split.csv", tuple(embeddings), "analysis.parquet")
+    from astromorph.artefacts.run_files import RunFiles
+    files = RunFiles.of_run(".", len(shards))
 start = time.perf_counter()
 if step == "plan":
-    from astromorph.filelist.file_states import ShardStates
+    from astromorph.filelist.shards import ShardStates
     shards = list(plan_shards(read_filelist(datafile)))
     ShardStates(datafile, shards).all()
 elif step == "validate":
     from astromorph.catalogue.validate import validate
-    validate(rules, datafile, "catalogue.csv", "page.html", 1)
+    validate(
+        datafile, files, rules.data_settings, rules.validate_settings,
+        rules.preprocess_settings,
+    )
 elif step == "preprocess":
     from astromorph.preprocessing.preprocess import preprocess
-    for shard, pt, csv in zip(shards, tensors, contents):
-        preprocess(rules, datafile, (shard.start, shard.stop), pt, csv)
+    for shard in shards:
+        preprocess(
+            datafile, shard, files, rules.data_settings, rules.preprocess_settings
+        )
 elif step == "split":
     from astromorph.catalogue.split import split
-    split(rules, datafile, contents, "split.csv")
+    split(datafile, files, rules.split_settings, rules.validate_settings, rules.seed)
 elif step == "infer":
+    from pathlib import Path
+    from astromorph.artefacts.run_files import RunFiles
     from astromorph.embedding.infer import infer
     start = time.perf_counter()
-    for pt, output in zip(tensors, embeddings):
-        infer(rules, "model.pt", pt, output, 1)
+    files = RunFiles(Path(), tuple(s.name for s in shards), Path("model.pt"))
+    for name in files.shards:
+        infer(files, name, rules.inference_settings, 1)
 elif step == "csv":
     from astromorph.export.tables.csv import export_csv
-    export_csv(rules, inputs, "embeddings.csv")
+    export_csv(files, "comma")
 elif step == "board":
     from astromorph.export.tensorboard import export_tensorboard
-    export_tensorboard(rules, inputs, tensors, "board")
+    export_tensorboard(files, 48)
 taken = time.perf_counter() - start
 if step == "infer":  # the analysis is measured by benchmarks/results.py; here made up
     import numpy as np
-    from astromorph.artefacts.analysis_file import Analysis, write_analysis
-    from astromorph.artefacts.tables import embedded_rows
-    rows = embedded_rows("catalogue.csv", "split.csv", embeddings)
-    ids = tuple(row["image_id"] for row, _ in rows)
+    from astromorph.artefacts.analysis_table import Analysis, write_analysis
+    from astromorph.artefacts.embeddings import read_embeddings
+    ids = tuple(k for path in embeddings for k in read_embeddings(path).image_ids)
     n = len(ids)
     none, places = np.zeros(n, np.int32), np.zeros((n, 2), np.float32)
     write_analysis("analysis.parquet", Analysis(
@@ -106,14 +115,14 @@ print(next(int(l.split()[1]) / 1024 for l in lines if l.startswith("VmHWM")), ta
 """
 MODEL = """
 import json, sys
-from astromorph.byol.build import fresh
+from astromorph.byol.build import seeded_byol
 from astromorph.artefacts.model_file import ModelFile, save_model
 from astromorph.provenance import canonical_json
 from astromorph.settings.loading import parse
 from astromorph.settings.steps import part_of
 rules = parse(json.loads(sys.argv[2]), "benchmark")
 made_with = canonical_json(part_of(rules, "preprocess"))
-state = fresh(rules, 1).state_dict()
+state = seeded_byol(rules, 1).state_dict()
 save_model(sys.argv[1], ModelFile(state, part_of(rules, "train"), 1, made_with, ""))
 """
 TRAIN = """
@@ -132,7 +141,8 @@ def look():
         peak[0] = max(peak[0], own())
         time.sleep(0.05)
 if sys.argv[1] == "mapped":
-    datasets.available = lambda: 0  # as in a job with little memory
+    assert callable(datasets.available_memory)  # or the next line has no effect
+    datasets.available_memory = lambda: 0  # as in a job with little memory
 rules = parse(json.loads(sys.argv[2]), "benchmark")
 before = own()
 threading.Thread(target=look, daemon=True).start()
@@ -145,9 +155,11 @@ print(peak[0] - before, time.perf_counter() - start)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, nargs="+", default=[10**4, 10**5, 10**6])
-    parser.add_argument("--train", type=int, metavar="IMAGES")
+    parser.add_argument("--train", type=int, metavar="IMAGES", help="100 or more")
     parser.add_argument("--ways", choices=WAYS, nargs="+", default=WAYS)
     parser.add_argument("--folder", type=Path, help="to work in; else a temporary one")
     options = parser.parse_args()
@@ -160,7 +172,7 @@ def main() -> None:
 
 def steps(folder: Path, sizes: list[int]) -> None:
     """All steps for each number of rows, then the table."""
-    originals = simulated_files(folder / "files", SIDE)
+    originals = simulated_files(folder / "files", SIDE, min(FILES, max(sizes)))
     table: dict[str, list[tuple[float, float]]] = {step: [] for step in STEPS}
     jobs = []
     for number in sizes:
@@ -212,11 +224,13 @@ def dry_run(folder: Path, datafile: Path) -> tuple[tuple[float, float], int]:
     snakefile = str(ROOT / "Snakefile")
     command = [sys.executable, "-m", "snakemake", "-s", snakefile, "-n"]
     start = time.perf_counter()
-    with subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.PIPE, text=True
-    ) as run:
-        text = run.stdout.read()
+    with (
+        tempfile.TemporaryFile("w+") as output,
+        subprocess.Popen(command, cwd=folder, stdout=output) as run,
+    ):
         _, code, usage = os.wait4(run.pid, 0)
+        output.seek(0)
+        text = output.read()
     if code:
         raise SystemExit(text)
     lines = text.splitlines()
@@ -224,14 +238,14 @@ def dry_run(folder: Path, datafile: Path) -> tuple[tuple[float, float], int]:
     return (usage.ru_maxrss / 1024, time.perf_counter() - start), int(jobs)
 
 
-def simulated_files(folder: Path, side: int) -> list[Path]:
-    """The files that all lists link to."""
+def simulated_files(folder: Path, side: int, number: int) -> list[Path]:
+    """Write the files that all lists link to."""
     from astropy.io import fits
 
     folder.mkdir()
     rng = np.random.default_rng(0)
     kinds = list(KINDS)
-    paths = [folder / f"{k}.fits" for k in range(FILES)]
+    paths = [folder / f"{k}.fits" for k in range(number)]
     for k, path in enumerate(paths):
         seen = Telescope(2.0, 30.0)
         pixels = draw(kinds[k % len(kinds)], (side, side), rng, seen).pixels
@@ -246,7 +260,7 @@ def linked_list(originals: list[Path], folder: Path, number: int) -> Path:
         place = folder / f"{k // 1000:04d}"
         if k % 1000 == 0:
             place.mkdir(parents=True)
-        os.link(originals[k % FILES], place / f"{k:07d}.fits")
+        os.link(originals[k % len(originals)], place / f"{k:07d}.fits")
         names.append(f"fits/{place.name}/{k:07d}.fits\n")
     datafile = folder.parent / "list.txt"
     datafile.write_text("".join(names))
@@ -265,8 +279,8 @@ def training(folder: Path, number: int, ways: Sequence[str]) -> None:
         "network_name": "amm", "epochs": 1, "batch_size": 256,
         "training_settings": {"simulated_images": 0, "precision": "float32"},
     }  # fmt: skip
-    originals = simulated_files(folder / "files", 64)
-    few = number // 50
+    originals = simulated_files(folder / "files", 64, min(FILES, number))
+    few = max(20, number // 50)
     for images in (few, number):
         work = folder / str(images)
         work.mkdir()
@@ -278,16 +292,18 @@ def training(folder: Path, number: int, ways: Sequence[str]) -> None:
     print(
         f"{number:,} images of 64 by 64, float16: {size:.0f} MB beyond {few:,} of them"
     )
-    least = 0.0
+    least = base = 0.0
     for images, way in ((few, "memory"), *((number, way) for way in ways)):
         tensors = [f"tensors/{s.name}.pt" for s in shards if s.start < images]
         memory, seconds = child(
             folder / str(images), TRAIN, way, json.dumps(settings), json.dumps(tensors)
         )
         least = least or memory
+        base = base or seconds
         print(
-            f"{images:>9,} from {way}: {seconds:.0f} s, {memory:.0f} MB of its own; "
-            f"{(memory - least) / size:.2f} of the images beyond {few:,}"
+            f"{images:>9,} from {way}: {seconds:.1f} s, {memory:.0f} MB of its own; "
+            f"{(memory - least) / size:.2f} of the images beyond {few:,}, "
+            f"{seconds / base:.1f} times the time"
         )
 
 

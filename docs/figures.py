@@ -1,6 +1,9 @@
-"""Draw the figures of the guide: from the package's own code, no data needed."""
+"""Draw the figures of the guide with the package's own code; no data are needed.
 
-import sys
+python docs/figures.py [FOLDER]
+"""
+
+import argparse
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,15 +21,15 @@ from astromorph.preprocessing.prepare import prepare
 from astromorph.settings.sections import AugmentationSettings, PreprocessSettings
 from astromorph.sky.draw import KINDS, Telescope, draw
 
-# Okabe & Ito (2008): told apart by all kinds of colour vision.
+# Okabe & Ito (2008): distinguishable with all kinds of colour vision.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
 HERE = Path(__file__).parent
 mpl.rcParams |= {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 
 
 def write_figures(folder: Path) -> None:
-    """Write those that are missing or older than this file."""
-    folder.mkdir(exist_ok=True)
+    """Write the figures that are missing or older than this file."""
+    folder.mkdir(parents=True, exist_ok=True)
     for name, figure in FIGURES.items():
         path = folder / f"{name}.png"
         if path.exists() and path.stat().st_mtime > Path(__file__).stat().st_mtime:
@@ -70,7 +73,7 @@ def method() -> Figure:
 
 
 def views() -> Figure:
-    """Simulated objects, and what two networks are shown of them."""
+    """Simulated objects and augmented views of them."""
     kinds = [kind for kind in KINDS if kind != "none"]
     rng = np.random.default_rng(3)
     telescope = Telescope(2.5, 40.0)
@@ -119,19 +122,19 @@ def schedules() -> Figure:
 
 
 def evaluation() -> Figure:
-    """Three embeddings of one set with two classes, and what is measured."""
+    """Three embeddings of a data set with two classes, and their measures."""
     rng = np.random.default_rng(0)
     number = 300
     classes = np.repeat([0, 1], number // 2)
     names = [str(one) for one in classes]
     groups = [str(k) for k in range(number)]
-    told = np.where(classes == 0, -1.0, 1.0) * 0.5 + rng.normal(0, 0.22, number)
+    signal = np.where(classes == 0, -1.0, 1.0) * 0.5 + rng.normal(0, 0.22, number)
     flux = rng.normal(0, 6, (number, 3))
     noise = rng.normal(0, 0.25, (number, 6))
     cases = {
-        "spread out": np.column_stack([rng.normal(0, 0.5, number), told, noise]),
-        "flux rules": np.column_stack([flux[:, 0], told, flux[:, 1:], noise]),
-        "collapsed": 3 + 1e-3 * (told[:, None] + rng.normal(0, 2, (number, 8))),
+        "spread out": np.column_stack([rng.normal(0, 0.5, number), signal, noise]),
+        "dominated by flux": np.column_stack([flux[:, 0], signal, flux[:, 1:], noise]),
+        "collapsed": 3 + 1e-3 * (signal[:, None] + rng.normal(0, 2, (number, 8))),
     }
     figure = Figure(figsize=(8, 3.3))
     for axes, (title, vectors) in zip(
@@ -148,12 +151,12 @@ def evaluation() -> Figure:
         axes.set(xticks=[], yticks=[], title=title, aspect="equal")
         plain = metrics.knn_score(vectors, names, groups).mean
         white = metrics.knn_score(metrics.whiten(vectors), names, groups).mean
-        said = (
+        caption = (
             f"effective rank {rank_me(vectors):.1f}\n"
             f"uniformity {metrics.uniformity(vectors):.2f}\n"
             f"knn {plain:.2f}, whitened {white:.2f}"
         )
-        axes.set_xlabel(said)
+        axes.set_xlabel(caption)
         axes.spines[:].set_visible(True)
     figure.tight_layout()
     return figure
@@ -173,8 +176,8 @@ def _arrow(
 ) -> None:
     style = {"arrowstyle": "-|>", "color": GREY, "shrinkA": 0, "shrinkB": 0}
     axes.annotate("", end, start, arrowprops=style)
-    middle = [(a + b) / 2 + c for a, b, c in zip(start, end, offset, strict=True)]
-    axes.text(*middle, text, ha="center", va="center", color=GREY)
+    x, y = ((a + b) / 2 + c for a, b, c in zip(start, end, offset, strict=True))
+    axes.text(x, y, text, ha="center", va="center", color=GREY)
 
 
 FIGURES: dict[str, Callable[[], Figure]] = {
@@ -185,4 +188,9 @@ FIGURES: dict[str, Callable[[], Figure]] = {
 }
 
 if __name__ == "__main__":
-    write_figures(Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "figures")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "folder", type=Path, nargs="?", default=HERE / "figures",
+        help="where the PNG files are written, by default docs/figures",
+    )  # fmt: skip
+    write_figures(parser.parse_args().folder)

@@ -1,17 +1,21 @@
 """Take the pictures of README and guide from a finished run on the simulated sky.
 
-``make run``, then ``python docs/screenshots.py sample``. Chromium has to be there. A
-function per picture; `PICTURES` names their files.
+    make run
+    python docs/screenshots.py sample
+
+Chromium must be installed. `PICTURES` lists the pictures and their functions.
 """
 
+import argparse
 import contextlib
 import io
 import shutil
-import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 HERE = Path(__file__).parent
@@ -22,7 +26,7 @@ GRAYS = (224, 112, 56, 28)  # in the palette; as many as fit into the bytes
 
 def write_screenshots(run: Path, folder: Path, names: list[str]) -> None:
     """Take the pictures of a run, all or those that are named."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for name in names or PICTURES:
         data = small(PICTURES[name](run.resolve()))
         part = (folder / name).with_suffix(".tmp")
@@ -32,7 +36,7 @@ def write_screenshots(run: Path, folder: Path, names: list[str]) -> None:
 
 
 def report(run: Path) -> bytes:
-    """The report, a contact sheet opened; ``snakemake --report`` has made it."""
+    """The report, made by ``snakemake --report``, with a contact sheet opened."""
     with browser() as page:
         page.goto((run / "report.html").as_uri())
         page.get_by_text("Galleries", exact=True).first.click()
@@ -45,7 +49,7 @@ def report(run: Path) -> bytes:
 
 
 def gallery(run: Path) -> bytes:
-    """A contact sheet as it is: examples and their neighbours."""
+    """A contact sheet: examples and their neighbours."""
     return (run / "results" / "export" / "gallery" / "neighbours_1.png").read_bytes()
 
 
@@ -87,15 +91,15 @@ def browser(*options: str) -> Iterator[Any]:
 def small(data: bytes) -> bytes:
     """The PNG with its most frequent colours, and as many grays as its size allows."""
     with Image.open(io.BytesIO(data)) as picture:
-        whole = picture.convert("RGB")
-    counted = sorted(whole.getcolors(whole.width * whole.height), reverse=True)
-    coloured = [c for _, c in counted if max(c) - min(c) > 8][:32]
+        rgb = picture.convert("RGB")
+    colours = Counter(map(tuple, np.asarray(rgb).reshape(-1, 3).tolist()))
+    coloured = [c for c, _ in colours.most_common() if max(c) - min(c) > 8][:32]
     for number in GRAYS:
         grays = [(round(255 * k / (number - 1)),) * 3 for k in range(number)]
         palette = Image.new("P", (1, 1))
         palette.putpalette([part for colour in coloured + grays for part in colour])
         buffer = io.BytesIO()
-        reduced = whole.quantize(palette=palette, dither=Image.Dither.NONE)
+        reduced = rgb.quantize(palette=palette, dither=Image.Dither.NONE)
         reduced.save(buffer, format="PNG", optimize=True)
         if buffer.tell() <= MAX_BYTES:
             break
@@ -103,4 +107,16 @@ def small(data: bytes) -> bytes:
 
 
 if __name__ == "__main__":
-    write_screenshots(Path(sys.argv[1]), HERE / "images", sys.argv[2:])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("run", type=Path, help="folder of a run with its report.html")
+    parser.add_argument(
+        "names", nargs="*", help=f"some of {', '.join(PICTURES)}; by default all"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=HERE / "images",
+        help="where the PNG files are written, by default docs/images",
+    )  # fmt: skip
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(PICTURES):
+        parser.error(f"found {sorted(unknown)}; pictures are {list(PICTURES)}")
+    write_screenshots(options.run, options.output, options.names)

@@ -1,5 +1,9 @@
-"""Write the reference of all settings from the model that checks them."""
+"""Write the reference of all settings from the model that checks them.
 
+python docs/settings_page.py [FILE]
+"""
+
+import argparse
 import json
 import re
 from pathlib import Path
@@ -105,4 +109,9 @@ def in_words(schema: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    write_settings_page(Path(__file__).parent / "settings.md")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "file", type=Path, nargs="?", default=Path(__file__).parent / "settings.md",
+        help="the page to write, by default docs/settings.md",
+    )  # fmt: skip
+    write_settings_page(parser.parse_args().file)

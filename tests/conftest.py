@@ -1,22 +1,40 @@
-"""What several tests share."""
+"""Fixtures that several folders of tests use."""
 
 from pathlib import Path
 
 import pytest
 
+from astromorph.artefacts.run_files import RunFiles
 from astromorph.catalogue.validate import validate
+from astromorph.filelist.shards import Shard
 from astromorph.preprocessing.preprocess import preprocess
 from astromorph.settings.loading import parse
 from astromorph.settings.sections import Settings
 from astromorph.sky.simulate import simulate
 
 ROOT = Path(__file__).parents[1]
-SHARED = ROOT.parent / "shared" / "data"
+# Started first, so that the workers of `make test` end at about the same time.
+LONGEST_MODULES = (
+    "workflow/test_workflow.py",
+    "workflow/test_slurm.py",
+    "benchmarks/test_scripts.py",
+    "project/test_guide.py",
+    "training/test_distributed.py",
+    "training/test_resume.py",
+    "export/test_map.py",
+    "test_compat.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the modules that take longest first; the order within them stays."""
+    rank = {ROOT / "tests" / name: k for k, name in enumerate(LONGEST_MODULES)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
 @pytest.fixture(scope="session")
 def settings() -> Settings:
-    """Small images, small shards."""
+    """Settings with small images and small shards."""
     return parse({"preprocess_settings": {"size": 32, "shard_size": 16}}, "test")
 
 
@@ -28,19 +46,16 @@ def sky(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def prepared(sky, settings, tmp_path_factory) -> Path:
-    """A folder with catalogue.csv, validation.html and two shards of the sky."""
+    """The results of `validate` and `preprocess` for `sky`, with two shards.
+
+    Tensors and contents are in the folder itself; as the files of a run they are
+    `RunFiles.of_run(prepared, shards=2)`.
+    """
     folder = tmp_path_factory.mktemp("prepared")
-    validate(settings, sky, folder / "catalogue.csv", folder / "validation.html")
-    for name, rows in (("00000", (0, 16)), ("00001", (16, 28))):
-        outputs = (folder / f"{name}.pt", folder / f"{name}.csv")
-        preprocess(settings, sky, rows, *outputs)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def odd_fits() -> Path:
-    """Real FITS files with every oddity, where they are at hand."""
-    folder = SHARED / "odd-fits"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is not on this machine")
+    (folder / "tensors").symlink_to(folder)
+    files = RunFiles.of_run(folder, shards=2)
+    data, preprocessing = settings.data_settings, settings.preprocess_settings
+    validate(sky, files, data, settings.validate_settings, preprocessing)
+    for shard in (Shard("00000", 0, 16), Shard("00001", 16, 28)):
+        preprocess(sky, shard, files, data, preprocessing)
     return folder

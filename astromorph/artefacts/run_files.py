@@ -3,6 +3,17 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+# The steps that write the tables between steps.
+WRITERS = {"catalogue.csv": "validate", "split.csv": "split", "history.csv": "train"}
+
+
+def step_that_writes(table: str | Path) -> str:
+    """The step that writes a CSV of a run, as messages name it."""
+    table = Path(table)
+    writer = "preprocess" if table.parent.name == "tensors" else ""
+    step = WRITERS.get(table.name, writer)
+    return f"`{step}`" if step else "the step that writes it"
+
 
 @dataclass(frozen=True, slots=True)
 class RunFiles:

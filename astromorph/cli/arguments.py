@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from astromorph import compat
 from astromorph.cli import commands
-from astromorph.cli.old_commands import add_old_commands
 
 Command = Callable[[argparse.Namespace], None]
 
@@ -39,8 +39,7 @@ def parser() -> argparse.ArgumentParser:
     _add_similar(steps)
     _add_export(steps)
     _add_report(steps)
-    _add_convert(steps)
-    add_old_commands(steps)
+    compat.add_commands(steps, run)
     return parser
 
 
@@ -255,21 +254,6 @@ def _add_report(steps: Any) -> None:
     _add_model(page, "model file to read")
 
 
-def _add_convert(steps: Any) -> None:
-    convert = _add(
-        steps,
-        "convert",
-        commands.convert,
-        "Convert a model of version 0.1 to a model file. Files of version 0.1 are "
-        "pickles, which are never read: write the tensors with that version's own "
-        'installation, python -c "import torch; '
-        "torch.save(torch.load('old.pt', weights_only=False).state_dict(), "
-        "'state.pt')\".",
-    )
-    convert.add_argument("state", metavar="STATE", help="the tensors, state.pt")
-    convert.add_argument("model", metavar="MODEL", help="model file to write")
-
-
 def _add_results(step: Any) -> None:
     step.add_argument(
         "--results",
@@ -277,6 +261,12 @@ def _add_results(step: Any) -> None:
         metavar="DIR",
         help="folder of all files of the run (%(default)s)",
     )
+
+
+def run(arguments: list[str]) -> None:
+    """Run one subcommand, given with its options."""
+    options = parser().parse_args(arguments)
+    options.command(options)
 
 
 def _add_datafile(step: Any) -> None:

@@ -63,7 +63,7 @@ def infer(options: argparse.Namespace) -> None:
 
 def similar(options: argparse.Namespace) -> None:
     """Print the images most similar to one image."""
-    from astromorph.cli.contract import similar
+    from astromorph.analysis.similar import similar
     from astromorph.cli.pipeline import finished_run
 
     rows = similar(
@@ -76,13 +76,6 @@ def similar(options: argparse.Namespace) -> None:
     )
     for line in _aligned(rows):
         print(line)
-
-
-def convert(options: argparse.Namespace) -> None:
-    """Convert the weights of a model of version 0.1."""
-    from astromorph.convert import convert
-
-    convert(options.state, options.model)
 
 
 def read_job(options: argparse.Namespace) -> Job:

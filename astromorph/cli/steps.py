@@ -16,7 +16,7 @@ from astromorph.filelist.shards import Shard
 from astromorph.provenance import canonical_json
 from astromorph.settings.loading import required_datafile
 from astromorph.settings.sections import Settings
-from astromorph.settings.steps import part_of
+from astromorph.settings.steps import part_of, train_step_settings
 
 # The forms of the table of embeddings, and how their file names end.
 TABLE_ENDINGS = {"csv": "csv", "parquet": "parquet", "fits": "fits", "votable": "vot"}
@@ -63,7 +63,7 @@ class Job:
 
 
 def _validate(job: Job) -> None:
-    from astromorph.cli.contract import validate
+    from astromorph.catalogue.validate import validate
 
     settings = job.settings
     validate(
@@ -77,7 +77,7 @@ def _validate(job: Job) -> None:
 
 
 def _preprocess(job: Job) -> None:
-    from astromorph.cli.contract import preprocess
+    from astromorph.preprocessing.preprocess import preprocess
 
     settings = job.settings
     preprocess(
@@ -90,7 +90,7 @@ def _preprocess(job: Job) -> None:
 
 
 def _split(job: Job) -> None:
-    from astromorph.cli.contract import split
+    from astromorph.catalogue.split import split
 
     settings = job.settings
     split(
@@ -103,25 +103,25 @@ def _split(job: Job) -> None:
 
 
 def _train(job: Job) -> None:
-    from astromorph.cli.contract import train
+    from astromorph.training.train import train
 
-    train(job.settings, job.files, job.threads)
+    train(train_step_settings(job.settings), job.files, job.threads)
 
 
 def _report_history(job: Job) -> None:
-    from astromorph.cli.contract import plot_history
+    from astromorph.export.report import plot_history
 
     plot_history(job.files)
 
 
 def _infer(job: Job) -> None:
-    from astromorph.cli.contract import infer
+    from astromorph.embedding.infer import infer
 
     infer(job.files, job.one_shard.name, job.settings.inference_settings, job.threads)
 
 
 def _evaluate(job: Job) -> None:
-    from astromorph.cli.contract import evaluate
+    from astromorph.embedding.evaluate import evaluate
 
     settings = job.settings
     evaluate(
@@ -133,32 +133,32 @@ def _evaluate(job: Job) -> None:
 
 
 def _analyse(job: Job) -> None:
-    from astromorph.cli.contract import analyse
+    from astromorph.analysis.analyse import analyse
 
     settings = job.settings
     analyse(job.files, settings.analysis_settings, settings.seed, job.threads)
 
 
 def _export_csv(job: Job) -> None:
-    from astromorph.cli.contract import export_csv
+    from astromorph.export.tables.csv import export_csv
 
     export_csv(job.files, job.settings.export_settings.csv_separator)
 
 
 def _export_parquet(job: Job) -> None:
-    from astromorph.cli.contract import export_parquet
+    from astromorph.export.tables.parquet import export_parquet
 
     export_parquet(job.files, _made_with(job))
 
 
 def _export_fits(job: Job) -> None:
-    from astromorph.cli.contract import export_fits
+    from astromorph.export.tables.fits import export_fits
 
     export_fits(job.files, _made_with(job))
 
 
 def _export_votable(job: Job) -> None:
-    from astromorph.cli.contract import export_votable
+    from astromorph.export.tables.votable import export_votable
 
     export_votable(job.files, _made_with(job))
 
@@ -169,13 +169,13 @@ def _made_with(job: Job) -> str:
 
 
 def _export_tensorboard(job: Job) -> None:
-    from astromorph.cli.contract import export_tensorboard
+    from astromorph.export.tensorboard import export_tensorboard
 
     export_tensorboard(job.files, job.settings.export_settings.thumbnail_size)
 
 
 def _export_map(job: Job) -> None:
-    from astromorph.cli.contract import export_map
+    from astromorph.export.html_map.html_map import export_map
 
     rules = job.settings.export_settings
     export_map(
@@ -184,7 +184,7 @@ def _export_map(job: Job) -> None:
 
 
 def _export_gallery(job: Job) -> None:
-    from astromorph.cli.contract import export_gallery
+    from astromorph.export.gallery.gallery import export_gallery
 
     settings = job.settings
     export_gallery(
@@ -198,7 +198,7 @@ def _export_gallery(job: Job) -> None:
 
 
 def _report_settings(job: Job) -> None:
-    from astromorph.cli.contract import write_settings_page
+    from astromorph.export.report import write_settings_page
 
     write_settings_page(job.files, job.settings)
 
@@ -276,7 +276,7 @@ STEPS = {
             lambda files: [files.own_model], "train", "train", _trains,
         ),
         Step(
-            "report_history", _report_history, "export.history_figure",
+            "report_history", _report_history, "export.report",
             lambda files: [files.history_figure], "", "export", _trains,
         ),
         Step(
@@ -313,7 +313,7 @@ STEPS = {
             lambda settings: settings.export_settings.gallery,
         ),
         Step(
-            "report_settings", _report_settings, "export.settings_page",
+            "report_settings", _report_settings, "export.report",
             lambda files: [files.settings_page], "report_settings", "report",
         ),
     )

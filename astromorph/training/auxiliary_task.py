@@ -19,9 +19,9 @@ from astromorph.datasets.tensor_datasets import CachedDataset, ImageSet, NativeD
 from astromorph.errors import AstromorphError
 from astromorph.settings.presets import SIMULATED
 from astromorph.settings.sections import PreprocessSettings
-from astromorph.sky.objects import SORTS
-from astromorph.sky.shapes import MEASURES
+from astromorph.sky.draw import MORPHOLOGIES
 from astromorph.sky.training_set import (
+    MEASURES,
     Appearance,
     DrawingRules,
     LabelledImages,
@@ -30,7 +30,7 @@ from astromorph.sky.training_set import (
 )
 
 if TYPE_CHECKING:
-    from astromorph.datasets.prepared_images import PreparedImages
+    from astromorph.datasets.fits_images import PreparedImages
 
 LOG = logging.getLogger(__name__)
 SHAPE_WEIGHT = 2.0  # weight of the shape measures against the kinds
@@ -71,12 +71,12 @@ class AuxiliaryTask(nn.Module):
     ) -> None:
         super().__init__()
         self.images = CachedDataset(torch.from_numpy(labelled_images.images), stacksize)
-        self.kinds = torch.from_numpy(labelled_images.sorts)
+        self.kinds = torch.from_numpy(labelled_images.morphologies)
         shapes = torch.from_numpy(labelled_images.shapes)
         self.shapes = shapes.clamp(-MAX_DEVIATION, MAX_DEVIATION)
         share = float(_has_shape(self.shapes).float().mean())
         self.share_with_shape = max(share, 1 / len(self.images))
-        self.head = nn.Linear(representation_size, len(SORTS) + len(MEASURES))
+        self.head = nn.Linear(representation_size, len(MORPHOLOGIES) + len(MEASURES))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -101,10 +101,11 @@ class AuxiliaryTask(nn.Module):
         predictions = self.head(embeddings).float()
         kinds = self.kinds[indices].to(predictions.device)
         shapes = self.shapes[indices].to(predictions.device)
-        kind_loss = functional.cross_entropy(predictions[:, : len(SORTS)], kinds)
+        kind_loss = functional.cross_entropy(predictions[:, : len(MORPHOLOGIES)], kinds)
         has_shape = _has_shape(shapes).to(predictions.dtype)[:, None]
         shape_loss = functional.smooth_l1_loss(
-            predictions[:, len(SORTS) :] * has_shape, shapes.nan_to_num(0) * has_shape
+            predictions[:, len(MORPHOLOGIES) :] * has_shape,
+            shapes.nan_to_num(0) * has_shape,
         )
         # The share in all images, not in these: the losses of parts of a batch on
         # several processes then have the batch's loss as their mean.
@@ -155,8 +156,8 @@ def build_auxiliary_task(
         seed=seed,
         size=simulated_side(images),
         channels=images.channels // stacksize,
-        rules=rules,
-        like=appearance_of(images, statistics),
+        preprocessing=rules,
+        appearance=appearance_of(images, statistics),
     )
     LOG.info("drawing %d simulated images for the auxiliary task", number)
     labelled_images = draw_labelled_images(drawing_rules, number, processes)

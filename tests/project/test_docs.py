@@ -1,4 +1,4 @@
-"""What the documents say is what the program does."""
+"""The documents agree with the program: settings, commands, files and columns."""
 
 import re
 import shlex
@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from astromorph.artefacts import analysis_file
+from astromorph.artefacts import analysis_table
 from astromorph.artefacts import tables as artefacts
-from astromorph.artefacts.table_columns import ANALYSED
+from astromorph.artefacts.columns import ANALYSED
 from astromorph.cli.arguments import parser
 from astromorph.settings import loading
 from astromorph.settings.sections import Settings
@@ -26,7 +26,7 @@ COLUMNS = {
     "results/split.csv": artefacts.SPLIT_COLUMNS,
     "results/tensors/{shard}.csv": artefacts.CONTENTS_COLUMNS,
     "results/model/history.csv": artefacts.HISTORY_COLUMNS,
-    "results/analysis.parquet": analysis_file.ANALYSIS_COLUMNS,
+    "results/analysis.parquet": analysis_table.ANALYSIS_COLUMNS,
     "results/export/embeddings.csv": (
         *artefacts.EXPORT_COLUMNS,
         *(column.name for column in ANALYSED),
@@ -43,7 +43,7 @@ def blocks(document: Path, language: str) -> list[str]:
 
 
 def table_rows(document: Path) -> list[tuple[str, list[str]]]:
-    """Each table row with the heading above it; heads and rulers left out."""
+    """Cells of each table row and the heading above it; no header rows."""
     heading, found, in_table = "", [], False
     for line in document.read_text().splitlines():
         if line.startswith("#"):
@@ -59,7 +59,7 @@ def table_rows(document: Path) -> list[tuple[str, list[str]]]:
 
 
 def documented_defaults() -> dict[str, Any]:
-    """Setting to default, as config/README.md has them."""
+    """Default of each setting according to config/README.md."""
     found = {}
     for heading, (name, default, *_) in table_rows(CONFIG_README):
         section = "" if heading == "General" else f"{heading}."
@@ -68,7 +68,7 @@ def documented_defaults() -> dict[str, Any]:
 
 
 def true_defaults() -> dict[str, Any]:
-    """Setting to default, as the program has them; sections left out."""
+    """Default of each setting in the program, without the sections."""
     everything = Settings().model_dump(mode="json")
     found = {}
     for name in loading.setting_names():
@@ -79,8 +79,8 @@ def true_defaults() -> dict[str, Any]:
     return found
 
 
-def said_commands(program: str) -> list[list[str]]:
-    """Commands of a program in the bash blocks and lines of the documents."""
+def shown_commands(program: str) -> list[list[str]]:
+    """Arguments of each command of a program in the bash blocks of the documents."""
     lines = [
         line.split("#")[0].strip()
         for document in DOCUMENTS
@@ -97,7 +97,7 @@ def test_each_setting_is_documented_with_its_true_default():
 
 @pytest.mark.parametrize("name", ["config.yaml", "sample.yaml"])
 def test_each_configuration_is_valid(name):
-    """The configurations that come with the project hold known settings only."""
+    """The configurations of the project contain known settings only."""
     path = ROOT / "config" / name
     parsed = loading.parse(loading.load(path), name)
     assert loading.required_datafile(parsed, name)
@@ -114,7 +114,7 @@ def test_settings_examples_are_valid(document):
         loading.parse(values, document.name)
 
 
-def test_both_forms_of_the_example_mean_the_same():
+def test_both_forms_of_the_example_are_equal():
     """The YAML and the TOML example of config/README.md give equal settings."""
     (toml,), (plain,) = blocks(CONFIG_README, "toml"), blocks(CONFIG_README, "yaml")
     assert tomllib.loads(toml) == yaml.safe_load(plain)
@@ -132,13 +132,13 @@ def test_the_defaults_in_the_readme_are_true():
         words = {"none": None, "of the network": None, "0.6 to 1.6": [0.6, 1.6]}
         plain = default.strip("`")
         quoted = default.startswith("`")
-        said = plain if quoted else words.get(plain, yaml.safe_load(plain))
-        assert said == value, name
+        shown = plain if quoted else words.get(plain, yaml.safe_load(plain))
+        assert shown == value, name
 
 
 @pytest.mark.parametrize("block", blocks(README, "python"), ids=["trainer", "own loop"])
 def test_python_examples_run(block, tmp_path, monkeypatch):
-    """The README's Python runs as it stands and ends with an embedding per image."""
+    """The README's Python runs unchanged and ends with an embedding per image."""
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"__name__": "example"}
     exec(compile(block, str(README), "exec"), names)
@@ -146,17 +146,17 @@ def test_python_examples_run(block, tmp_path, monkeypatch):
     assert names["embeddings"].isfinite().all()
 
 
-def test_commands_are_understood():
+def test_commands_are_valid():
     """The command line knows each `astromorph` command that a document shows."""
-    commands = said_commands("astromorph")
+    commands = shown_commands("astromorph")
     assert len(commands) >= 2
     for arguments in commands:
         parser().parse_args(arguments)
 
 
 def test_overrides_are_valid():
-    """Each `--config` that a document shows holds settings."""
-    shown = [c for c in said_commands("snakemake") if "--config" in c]
+    """Each `--config` that a document shows names valid settings."""
+    shown = [c for c in shown_commands("snakemake") if "--config" in c]
     assert len(shown) >= 2
     for arguments in shown:
         name, _, value = arguments[arguments.index("--config") + 1].partition("=")
@@ -166,15 +166,15 @@ def test_overrides_are_valid():
 def test_make_targets_exist():
     """The Makefile has each target that the README names."""
     makefile = (ROOT / "Makefile").read_text()
-    targets = {arguments[0] for arguments in said_commands("make")}
-    assert targets == {"run", "setup", "test"}
+    targets = {arguments[0] for arguments in shown_commands("make")}
+    assert targets >= {"run", "setup", "test"}
     for target in targets:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
 
 
-def test_result_files_are_those_of_the_rules():
-    """The rules write each file of the README's table of results."""
-    rules = "".join(p.read_text() for p in (ROOT / "workflow" / "rules").glob("*.smk"))
+def test_result_files_are_those_of_a_run():
+    """docs/files.md, which lists all files, has each of the README's table."""
+    listed = FILES.read_text().replace("{ending}", "").replace("{job}", "")
     rows = [
         cells[0].strip("`")
         for heading, cells in table_rows(README)
@@ -182,7 +182,8 @@ def test_result_files_are_those_of_the_rules():
     ]
     assert len(rows) > 5
     for name in rows:
-        assert f'"{name}"' in rules or f'"{name}/' in rules, name
+        stem = re.sub(r"embeddings\.\w+$", "embeddings.", name)
+        assert f"`{stem}`" in listed or f"`{stem}/" in listed, name
 
 
 @pytest.mark.parametrize("table", COLUMNS)
@@ -195,8 +196,10 @@ def test_columns_are_documented(table):
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_links_lead_somewhere(document):
-    """Files that a document links to exist."""
-    for target in re.findall(r"\]\(([^)]+)\)", document.read_text()):
-        if not target.startswith("https://"):
-            assert (document.parent / target).exists(), target
+def test_linked_files_exist(document):
+    """Every relative link of a document leads to a file; anchors are Sphinx's part."""
+    targets = re.findall(r"\]\(([^)\s]+)\)", document.read_text())
+    assert targets
+    for target in targets:
+        if not target.startswith(("https://", "#")):
+            assert (document.parent / target.partition("#")[0]).exists(), target

@@ -1,4 +1,4 @@
-"""The guide: it builds without a warning, and its programs run."""
+"""The guide: it builds without a warning, its programs run and have right types."""
 
 import os
 import re
@@ -6,38 +6,110 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from astropy.table import Table
+
+from astromorph.artefacts.model_file import save_model
+from astromorph.byol.build import build_byol, make_model_file
+from astromorph.settings.loading import parse
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+PAGES = sorted(page for page in DOCS.rglob("*.md") if "_build" not in page.parts)
 PROGRAMS = sorted((DOCS / "examples").glob("*.py"))
-SAYS = {
-    "checkpoints": "goes on after epoch 2",
-    "images": "median pixel, as the workflow: ",
-    "notebook": "0.0000  ",
-    "own_augmentation": "loss ",
-    "own_loss": "loss ",
-    "own_metrics": "tensorboard --logdir runs",
-    "own_network": "24 embeddings of length 64",
-    "own_optimizer": "loss ",
-    "start_and_auxiliary_task": "auxiliary loss ",
-    "workflow_model": "own.csv has 24 rows",
-    "several_devices": "2 processes, loss ",
-    "tutorial": "The oddest image is ",
+# Regular expressions of a line that each program prints at or near its end.
+OUTPUT = {
+    "checkpoints": r"goes on after epoch 2",
+    "images": r"median pixel, as the workflow: 0\.\d\d to 0\.\d\d",
+    "notebook": r"0\.0000  \S+\.fits  \w+",
+    "own_augmentation": r"loss \d\.\d+",
+    "own_loss": r"loss \d\.\d+",
+    "own_metrics": r"tensorboard --logdir runs",
+    "own_network": r"24 embeddings of length 64",
+    "own_optimizer": r"loss \d\.\d+",
+    "start_and_auxiliary_task": r"auxiliary loss \d\.\d+",
+    "workflow_model": r"own\.csv has 24 rows",
+    "several_devices": r"2 processes, loss \d\.\d+",
+    "tutorial": r"The oddest image is \S+\.fits",
 }
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCKS = [
+    pytest.param(match[1], id=f"{page.stem}-{k}")
+    for page in PAGES
+    for k, match in enumerate(BLOCK.finditer(page.read_text()))
+]
 
 
 def test_every_program_is_run_and_shown():
-    """None is forgotten here, or in a page."""
-    assert {program.stem for program in PROGRAMS} == set(SAYS)
-    pages = "".join(page.read_text() for page in DOCS.rglob("*.md"))
+    """Each has its expected output here and is shown in a page."""
+    assert {program.stem for program in PROGRAMS} == set(OUTPUT)
+    pages = "".join(page.read_text() for page in PAGES)
     for program in PROGRAMS:
         assert f"examples/{program.name}" in pages
 
 
+def check_types(*paths: Path) -> subprocess.CompletedProcess[str]:
+    """Run mypy on programs, as `make lint` does on all scripts and with its cache."""
+    command = [sys.executable, "-m", "mypy", "--config-file=", "--check-untyped-defs"]
+    command += ["--ignore-missing-imports", "--cache-dir=.mypy_cache/scripts"]
+    return subprocess.run(
+        [*command, *map(str, paths)], cwd=ROOT, capture_output=True, text=True
+    )
+
+
+@pytest.mark.slow
+def test_programs_and_blocks_have_right_types(tmp_path):
+    """By mypy, which finds the wrong type of a setting in a program of this test."""
+    blocks = []
+    for k, block in enumerate(BLOCKS):
+        blocks.append(tmp_path / f"block_{k}.py")
+        blocks[-1].write_text(block.values[0])
+    done = check_types(*PROGRAMS, *blocks)
+    assert done.returncode == 0, done.stdout
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text(
+        "from astromorph.settings.sections import AugmentationSettings\n"
+        "AugmentationSettings(rotation=0.5)\n"
+    )
+    done = check_types(wrong)
+    assert done.returncode == 1
+    assert 'Argument "rotation"' in done.stdout
+
+
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)
-def test_programs_run_as_they_stand(program, tmp_path):
-    """In an empty folder; what they print is what they say."""
+def test_programs_set_no_setting_without_a_check(program):
+    """`model_copy` and `model_construct` of pydantic accept values of any type."""
+    assert not re.search(r"\.model_(copy|construct)\(", program.read_text())
+
+
+def test_pages_have_blocks_and_programs():
+    """The parametrised tests of this module have something to run."""
+    assert len(BLOCKS) >= 2
+    assert len(PROGRAMS) >= 12
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_python_blocks_of_the_pages_run(block, tmp_path, monkeypatch):
+    """In a folder with a table and with a model of the names that they use."""
+    monkeypatch.chdir(tmp_path)
+    export = tmp_path / "results" / "export"
+    model = tmp_path / "runs" / "layer2-seed1" / "results" / "model" / "model.pt"
+    for folder in (export, model.parent):
+        folder.mkdir(parents=True)
+    table = Table({"embedding": np.ones((3, 4), np.float32)})
+    table.write(export / "embeddings.fits")
+    table.write(export / "embeddings.vot", format="votable")
+    settings = parse({"network_name": "amm"}, "test")
+    byol = build_byol(settings, in_channels=1)
+    save_model(model, make_model_file(byol, settings, 1, "{}", ["0"]))
+    exec(compile(block, "block of a page", "exec"), {"__name__": "block"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)
+def test_programs_run(program, tmp_path):
+    """Unchanged, in an empty folder; each prints what is expected of it."""
     command = [sys.executable, str(program)]
     if program.stem == "several_devices":
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -47,11 +119,11 @@ def test_programs_run_as_they_stand(program, tmp_path):
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert SAYS[program.stem] in done.stdout
+    assert re.search(rf"^.*{OUTPUT[program.stem]}", done.stdout, re.MULTILINE)
 
 
-def test_the_tutorials_program_takes_a_run_without_labels(tmp_path):
-    """What the tutorial's own steps leave behind: a plain list, a table."""
+def test_the_tutorial_reads_a_run_without_labels(tmp_path):
+    """A table without the column `label`, as a plain text list gives."""
     folder = tmp_path / "results"
     (folder / "export").mkdir(parents=True)
     (folder / "evaluation.json").write_text('{"verdict": {"sentence": "fine"}}')
@@ -60,11 +132,12 @@ def test_the_tutorials_program_takes_a_run_without_labels(tmp_path):
     command = [sys.executable, str(DOCS / "examples" / "tutorial.py"), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "The oddest image is" in done.stdout
+    assert re.search(r"The oddest image is [abc]\.fits", done.stdout)
+    assert "label" not in done.stdout
 
 
-def test_the_reference_names_everything_public():
-    """What `astromorph` offers is explained where people look for it."""
+def test_the_reference_lists_every_public_name():
+    """docs/api.md has each name of `astromorph.__all__`."""
     import astromorph
 
     page = (DOCS / "api.md").read_text()
@@ -72,8 +145,9 @@ def test_the_reference_names_everything_public():
     assert not missing
 
 
+@pytest.mark.slow
 def test_the_guide_builds_without_a_warning(tmp_path):
-    """Every link, every name, every program that is shown."""
+    """With all links and figures; its pages load no script or style from elsewhere."""
     command = [sys.executable, "-m", "sphinx", "-W", "-q", "-b", "html"]
     done = subprocess.run(
         [*command, "-d", str(tmp_path / "trees"), str(DOCS), str(tmp_path / "html")],
@@ -82,7 +156,7 @@ def test_the_guide_builds_without_a_warning(tmp_path):
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "html" / "settings.html").read_text()
     assert "simulated_images" in page
-    assert "a whole number, at least 16, at most 1,024" in page
+    assert "an integer, at least 16, at most 1,024" in page
     for figure in ("method", "views", "schedules", "evaluation"):
         drawn = tmp_path / "html" / "_images" / f"{figure}.png"
         assert drawn.stat().st_size > 10_000
@@ -91,6 +165,28 @@ def test_the_guide_builds_without_a_warning(tmp_path):
         assert name in reference
     method = (tmp_path / "html" / "training.html").read_text()
     assert method.count('<math display="block"') == 3
-    for page in (tmp_path / "html").rglob("*.html"):
-        text = page.read_text()
-        assert not re.search(r"(src|href)=\"(https?:)?//[^\"]*\\.(js|css)", text), page
+    pages = list((tmp_path / "html").rglob("*.html"))
+    assert len(pages) > len(PAGES)
+    for page in pages:
+        assert not loaded_from_elsewhere(page.read_text()), page
+
+
+def loaded_from_elsewhere(page: str) -> list[str]:
+    """Addresses of scripts and styles on other machines that an HTML page loads."""
+    pattern = r"<(?:script|link)\b[^>]*\b(?:src|href)=[\"']((?:https?:)?//[^\"']+)"
+    return [
+        address
+        for address in re.findall(pattern, page)
+        if re.search(r"\.(js|css)\b", address)
+    ]
+
+
+def test_scripts_from_elsewhere_are_recognised():
+    """With either quote, without a protocol, with a version behind the name."""
+    page = """
+    <script src="https://example.org/a.js"></script>
+    <link rel="stylesheet" href='//example.org/b.css?v=1'>
+    <script src="_static/own.js"></script> <a href="https://example.org/c.js">c</a>
+    """
+    found = loaded_from_elsewhere(page)
+    assert found == ["https://example.org/a.js", "//example.org/b.css?v=1"]

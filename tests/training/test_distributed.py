@@ -25,6 +25,8 @@ from astromorph.sky.training_set import DrawingRules, draw_labelled_images
 from astromorph.training.auxiliary_task import AuxiliaryTask
 from astromorph.training.trainer import ByolTrainer
 
+pytestmark = pytest.mark.slow
+
 # The program of each process that torchrun starts.
 PROGRAM = """
 import sys

@@ -207,6 +207,7 @@ def finish(process: subprocess.Popen[str], folder: Path) -> str:
     return log
 
 
+@pytest.mark.slow
 def test_a_training_killed_five_times_ends_with_the_same_model(start, tmp_path):
     """By SIGKILL at random moments; weights and history are the same bit for bit."""
     runs = [RunFiles(tmp_path / name / "results") for name in ("whole", "killed")]
@@ -240,6 +241,7 @@ def assert_same_model(one: RunFiles, other: RunFiles, without: str = "none") -> 
             assert torch.equal(models[1]["state"][name], value), name
 
 
+@pytest.mark.slow
 def test_a_training_with_a_fixed_pace_is_continued_with_more_epochs(start, tmp_path):
     """`epochs: 3`, then 6: the result is that of six at once."""
     pace = {"exponential_lr": True, "byol_settings": {"use_momentum": False}}
@@ -259,6 +261,7 @@ def test_a_training_with_a_fixed_pace_is_continued_with_more_epochs(start, tmp_p
     assert "resumes from" not in log
 
 
+@pytest.mark.slow
 def test_checkpoints_belong_to_settings_and_data(split_run, tmp_path):
     """How often they are written, and the number of epochs, do not matter."""
     data = [
@@ -293,6 +296,7 @@ def test_checkpoints_belong_to_settings_and_data(split_run, tmp_path):
     assert len({same, *others}) == 9
 
 
+@pytest.mark.slow
 def test_an_interrupted_step_says_how_to_resume(start, tmp_path):
     """SIGTERM: a checkpoint, exit code 1, no model."""
     process = start("run", epochs=2000)

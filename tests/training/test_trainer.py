@@ -254,6 +254,7 @@ def test_simulated_images_are_resized_to_the_size_of_each_batch():
     assert history[0].auxiliary_loss > 0
 
 
+@pytest.mark.slow
 def test_compiled_training_is_training():
     """`torch.compile` gives the same losses within rounding."""
     pytest.importorskip("torch._inductor")

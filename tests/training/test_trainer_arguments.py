@@ -128,7 +128,7 @@ def test_the_generator_of_a_given_augmentation_is_not_used():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"representation_size": 0}, "representation_size: found 0; allowed are whole"),
+        ({"representation_size": 0}, "representation_size: found 0; allowed are int"),
         ({"representation_size": -3}, "representation_size: found -3"),
         ({"representation_size": "64"}, "representation_size: found '64'"),
         ({"representation_size": 64.0}, "representation_size: found 64.0"),
@@ -170,7 +170,7 @@ def test_the_class_of_a_network_is_refused():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epochs": 0}, "epochs: found 0; allowed are whole numbers of at least 1"),
+        ({"epochs": 0}, "epochs: found 0; allowed are integers of at least 1"),
         ({"epochs": -1}, "epochs: found -1"),
         ({"batch_size": 0}, "batch_size: found 0"),
         ({"batch_size": -1}, "batch_size: found -1"),

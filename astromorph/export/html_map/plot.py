@@ -29,7 +29,7 @@ from bokeh.plotting import figure
 from bokeh.resources import Resources
 from numpy.typing import NDArray
 
-from astromorph.pages.palette import COLOURS, MARKERS, NONE_COLOUR, point_size
+from astromorph.pages.pictures import COLOURS, MARKERS, NONE_COLOUR, point_size
 
 if TYPE_CHECKING:
     from bokeh.plotting import figure as Figure
@@ -92,7 +92,7 @@ def make_plot(
     return dict(json_item(drawn))
 
 
-def script() -> str:
+def bokeh_script() -> str:
     """Bokeh's own scripts, for a page that works without a network."""
     resources = Resources(mode="inline", components=["bokeh", "bokeh-gl"])
     return "\n".join(resources.js_raw)

@@ -1,0 +1,274 @@
+"""Columns and thumbnails, packed for a browser that unpacks them on demand."""
+
+import base64
+import io
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+from astromorph.artefacts.columns import MAX_EXACT_INTEGER
+from astromorph.artefacts.tensor_shard import TensorShard, read_shard
+from astromorph.errors import AstromorphError
+from astromorph.pages.pictures import thumbnail
+from astromorph.progress import track
+
+Kind = Literal["category", "number", "text"]
+MISSING = {"", "nan"}
+MAX_NUMBERS = 12  # integers of at most this many values are categories
+MAX_WORDS = (
+    24  # texts of at most this many words are categories, for any number of rows
+)
+ACROSS = 16  # pictures in a row of a sheet: one sheet is quick to unpack
+JPEG_BLOCK = 8  # pixels
+JPEG_QUALITY = 85
+# Statistics of the pixels that the map shows, of those that shards store.
+SHOWN_STATISTICS = ("background", "noise", "minimum", "maximum", "valid_fraction")
+
+
+@dataclass(frozen=True, slots=True)
+class PackedColumn:
+    """One column of N rows.
+
+    Attributes
+    ----------
+    name : str
+        As in the other tables.
+    kind : str
+        `category` and `number` can colour the map, `text` is only shown.
+    listed : bool
+        Whether it came from the file list.
+    numbers : ndarray, shape (N,), float32 or float64, or None
+        NaN where there is none.
+    words : tuple of str
+        Without `numbers`: every word once, in the order of its first row.
+    codes : ndarray, shape (N,), unsigned integer
+        Without `numbers`: the index of each row's word.
+    """
+
+    name: str
+    kind: Kind
+    listed: bool
+    numbers: NDArray[Any] | None
+    words: tuple[str, ...] = ()
+    codes: NDArray[Any] | None = None
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes in the page."""
+        arrays = [a.nbytes for a in (self.numbers, self.codes) if a is not None]
+        return sum(arrays) * 4 // 3 + sum(len(word) + 3 for word in self.words)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether all cells are empty."""
+        if self.numbers is not None:
+            return bool(np.isnan(self.numbers).all())
+        return set(self.words) <= MISSING
+
+    def description(self) -> dict[str, Any]:
+        """Name and kind, for `json`."""
+        return {"name": self.name, "kind": self.kind, "listed": self.listed}
+
+    def data(self) -> dict[str, Any]:
+        """The cells, for `json`."""
+        if self.numbers is not None:
+            return {"numbers": pack_array(self.numbers)}
+        all_differ = len(self.words) == len(
+            self.codes if self.codes is not None else ()
+        )
+        codes = None if all_differ or self.codes is None else pack_array(self.codes)
+        return {"words": self.words, "codes": codes}
+
+
+def pack_column(cells: "pd.Series", typed: "pd.Series", listed: bool) -> PackedColumn:
+    """Pack a column that has a type.
+
+    Parameters
+    ----------
+    cells : Series of str, shape (N,)
+        The cells as text.
+    typed : Series, shape (N,)
+        The same cells as `artefacts.columns.typed_columns` has them.
+    listed : bool
+        Whether the column came from the file list.
+
+    Returns
+    -------
+    PackedColumn
+        Numbers where they are; but a category where they are few integers, and words
+        where a number of JavaScript, which is a float64, would lose digits.
+    """
+    if not pd.api.types.is_numeric_dtype(typed.dtype):
+        return pack_words(cells, listed)
+    distinct = typed[~cells.duplicated()]
+    numbers = distinct.dropna()
+    if (numbers.abs() > MAX_EXACT_INTEGER).any() and typed.dtype == "Int64":
+        return pack_words(cells, listed)
+    if len(distinct) <= MAX_NUMBERS and (numbers % 1 == 0).all():
+        return pack_categories(cells, listed)
+    return pack_numbers(str(cells.name), typed.to_numpy(float, na_value=np.nan), listed)
+
+
+def pack_words(cells: "pd.Series", listed: bool = False) -> PackedColumn:
+    """Pack texts: a category where half of the rows repeat a word, or words are few."""
+    column = pack_categories(cells, listed)
+    if len(column.words) <= max(MAX_WORDS, len(cells) // 2):
+        return column
+    return replace(column, kind="text")
+
+
+def pack_categories(cells: "pd.Series", listed: bool = False) -> PackedColumn:
+    """Pack texts as a category, whatever they look like."""
+    codes, words = pd.factorize(cells)
+    return PackedColumn(
+        name=str(cells.name),
+        kind="category",
+        listed=listed,
+        numbers=None,
+        words=tuple(words),
+        codes=_smallest(codes, len(words)),
+    )
+
+
+def pack_numbers(
+    name: str, numbers: NDArray[Any], listed: bool = False
+) -> PackedColumn:
+    """Pack numbers, as float32 where that keeps all of them exactly."""
+    short = numbers.astype(np.float32)
+    exact = np.array_equal(short.astype(numbers.dtype), numbers, equal_nan=True)
+    return PackedColumn(
+        name, "number", listed, short if exact else numbers.astype(np.float64)
+    )
+
+
+def pack_array(values: NDArray[Any]) -> dict[str, str]:
+    """An array as JSON can hold it: its type's name, and base64, little-endian."""
+    data = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
+    return {
+        "type": values.dtype.name,
+        "base64": base64.b64encode(data.tobytes()).decode(),
+    }
+
+
+def _smallest(codes: NDArray[Any], words: int) -> NDArray[Any]:
+    """Codes in the smallest type that numbers so many words."""
+    types = (np.uint8, np.uint16, np.uint32)
+    return codes.astype(next(t for t in types if words <= np.iinfo(t).max + 1))
+
+
+@dataclass(frozen=True, slots=True)
+class SheetLayout:
+    """How thumbnails are laid out on several sheets.
+
+    Attributes
+    ----------
+    side : int
+        Of a thumbnail, in pixels.
+    cell : int
+        From one thumbnail to the next, in pixels: complete blocks of JPEG, so that none
+        bleeds into its neighbour.
+    across : int
+        Thumbnails in a row, and rows on a sheet.
+    """
+
+    side: int
+    cell: int
+    across: int = ACROSS
+
+    @classmethod
+    def for_side(cls, side: int) -> "SheetLayout":
+        """The layout for thumbnails of some side."""
+        return cls(side, -(-side // JPEG_BLOCK) * JPEG_BLOCK)
+
+    def draw(self, pictures: Iterable[NDArray[np.uint8]]) -> Iterator[bytes]:
+        """Draw the sheets one after the other, as JPEG files.
+
+        Parameters
+        ----------
+        pictures : iterable of ndarray, shape (S, S), uint8
+            The thumbnails, in order, row by row.
+
+        Yields
+        ------
+        bytes
+            The last sheet has only as many rows as it needs.
+        """
+        number = self.across**2
+        remaining = iter(pictures)
+        while batch := list(itertools.islice(remaining, number)):
+            rows = -(-len(batch) // self.across)
+            sheet = np.zeros((rows * self.cell, self.across * self.cell), np.uint8)
+            for k, picture in enumerate(batch):
+                top, left = (self.cell * part for part in divmod(k, self.across))
+                sheet[top : top + self.side, left : left + self.side] = picture
+            buffer = io.BytesIO()
+            Image.fromarray(sheet).save(buffer, "JPEG", quality=JPEG_QUALITY)
+            yield buffer.getvalue()
+
+
+class ShardPictures:
+    """Thumbnails and pixel statistics of some images, read from the shards.
+
+    Parameters
+    ----------
+    tensors : sequence of path
+        All shards, in the order of the list.
+    image_ids : sequence of str
+        N ids, in the same order.
+
+    Attributes
+    ----------
+    statistics : dict of str to list of float
+        `SHOWN_STATISTICS` of each image, once all thumbnails are drawn; NaN where a
+        shard has none.
+    """
+
+    def __init__(self, tensors: Sequence[str | Path], image_ids: Sequence[str]) -> None:
+        self._tensors = tensors
+        self._image_ids = image_ids
+        self.statistics: dict[str, list[float]] = {n: [] for n in SHOWN_STATISTICS}
+
+    def thumbnails(self, side: int) -> Iterator[NDArray[np.uint8]]:
+        """Draw the thumbnail `(side, side)` of each image, in order.
+
+        Raises
+        ------
+        AstromorphError
+            An image is in none of the shards, or they are in another order.
+        """
+        drawn, number = 0, len(self._image_ids)
+        for pixels, statistics in track(self._read(), number, "pictures of the map"):
+            for name, values in self.statistics.items():
+                values.append(statistics[name])
+            yield thumbnail(pixels, side)
+            drawn += 1
+        if drawn < number:
+            raise AstromorphError(
+                f"{self._tensors[-1]}: {self._image_ids[drawn]}, which was analysed, "
+                "is in none of the tensors, or not in this order; run preprocess, "
+                "infer and analyse again"
+            )
+
+    def _read(self) -> Iterator[tuple[NDArray[np.float32], dict[str, float]]]:
+        remaining = iter(self._image_ids)
+        image_id = next(remaining, None)
+        for path in self._tensors:
+            shard = read_shard(path)
+            statistics = _statistics(shard)
+            for k, image in enumerate(shard.each()):
+                if shard.image_ids[k] == image_id:
+                    pixels = image.float().numpy()
+                    yield pixels, {n: values[k] for n, values in statistics.items()}
+                    image_id = next(remaining, None)
+
+
+def _statistics(shard: TensorShard) -> dict[str, list[float]]:
+    stored, absent = shard.statistics, [float("nan")] * len(shard)
+    return {n: stored[n].tolist() if n in stored else absent for n in SHOWN_STATISTICS}

@@ -1,0 +1,321 @@
+"""What only the report shows: settings, and a figure of the training history."""
+
+import json
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from astromorph.artefacts.model_file import ModelFile, read_model_file
+from astromorph.artefacts.run_files import RunFiles
+from astromorph.artefacts.tables import HISTORY_COLUMNS, read_csv
+from astromorph.atomic import atomic_write
+from astromorph.errors import AstromorphError
+from astromorph.pages.html import write_page
+from astromorph.provenance import canonical_json, versions
+from astromorph.settings.loading import parse
+from astromorph.settings.sections import Section, Settings
+from astromorph.settings.steps import PARTS, part_of
+
+LOG = logging.getLogger(__name__)
+# They change where and how a run works, and none of its results.
+LEFT_OUT = frozenset({"trained_network_name", "core_limit", "export_to_csv"})
+# Okabe & Ito (2008); line styles and markers differ too.
+BLUE, ORANGE, GREEN, GRAY = "#0072b2", "#d55e00", "#009e73", "#57606a"
+MAX_EPOCHS_WITH_MARKERS = 40
+DPI, WIDTH, ROW_HEIGHT = 110, 9.0, 2.9  # lengths in inches
+Columns = Mapping[str, Sequence[float]]
+
+
+@dataclass(frozen=True, slots=True)
+class SettingRow:
+    """A setting as a row of the page.
+
+    Attributes
+    ----------
+    name : str
+        Name without its section.
+    value, default : str
+        As in YAML.
+    is_changed : bool
+        Whether the value differs from the default.
+    description : str
+        What the setting does.
+    """
+
+    name: str
+    value: str
+    default: str
+    is_changed: bool
+    description: str
+
+
+def write_settings_page(files: RunFiles, settings: Settings) -> None:
+    """Write the page.
+
+    Parameters
+    ----------
+    files : RunFiles
+        `model` is read without unpickling; `settings_page` is written.
+    settings : Settings
+        Settings of the run. Those that training depends on are replaced by the
+        model's.
+
+    Raises
+    ------
+    AstromorphError
+        The model file cannot be read.
+    """
+    model = read_model_file(files.model)
+    sections = dict(list_settings(_effective_settings(settings, model)))
+    changed = [
+        (section, row)
+        for section, rows in sections.items()
+        for row in rows
+        if row.is_changed
+    ]
+    preprocessing = canonical_json(part_of(settings, "preprocess"))
+    write_page(
+        files.settings_page,
+        "settings.html",
+        sections=sections,
+        changed=changed,
+        training=[name for name in PARTS["train"] if name != "seed"],
+        model=model,
+        versions=[(n, model.versions.get(n, ""), v) for n, v in versions().items()],
+        differences=_differences(model.tensor_settings, preprocessing),
+    )
+    LOG.info("%s: settings and versions", files.settings_page)
+
+
+def list_settings(settings: Settings) -> Iterator[tuple[str, list[SettingRow]]]:
+    """List every setting that can change a result, by section.
+
+    Parameters
+    ----------
+    settings : Settings
+        All settings.
+
+    Yields
+    ------
+    section : str
+        Name of the section; ``general`` for settings outside of sections.
+    rows : list of SettingRow
+    """
+    names = type(settings).model_fields
+    defaults = Settings()
+    general = [n for n in names if not isinstance(getattr(settings, n), Section)]
+    yield (
+        "general",
+        [_row(settings, defaults, name) for name in general if name not in LEFT_OUT],
+    )
+    for name in names:
+        section = getattr(settings, name)
+        if isinstance(section, Section):
+            keys = type(section).model_fields
+            yield name, [_row(section, getattr(defaults, name), key) for key in keys]
+
+
+def _row(section: Section, defaults: Section, name: str) -> SettingRow:
+    value, default = getattr(section, name), getattr(defaults, name)
+    description = type(section).model_fields[name].description or ""
+    return SettingRow(
+        name,
+        _as_yaml(value),
+        _as_yaml(default),
+        value != default,
+        " ".join(description.split()),
+    )
+
+
+def _as_yaml(value: Any) -> str:
+    """A value as in a settings file, strings without quotes."""
+    if isinstance(value, str):
+        return value
+    plain = list(value) if isinstance(value, tuple) else value
+    return json.dumps(plain, ensure_ascii=False)
+
+
+def _effective_settings(settings: Settings, model: ModelFile) -> Settings:
+    """The settings that the results depend on: those of training are the model's."""
+    values = settings.model_dump(mode="json")
+    for name, value in model.settings.items():
+        if isinstance(value, dict):
+            values[name] = {**values[name], **value}
+        elif name != "seed":
+            values[name] = value
+    return parse(values, "settings and model file")
+
+
+def _differences(of_training: str, of_run: str) -> list[tuple[str, str, str]]:
+    """Preprocessing settings in which training images differ from those of the run."""
+    training, run = (
+        {
+            f"{section}.{key}": value
+            for section, values in json.loads(text).items()
+            for key, value in values.items()
+        }
+        for text in (of_training, of_run)
+    )
+    return [
+        (name, _as_yaml(training.get(name)), _as_yaml(run.get(name)))
+        for name in sorted({*training, *run})
+        if training.get(name) != run.get(name)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A column of the history and how it is drawn."""
+
+    column: str
+    label: str
+    colour: str = BLUE
+    line_style: str = "-"
+    marker: str = "o"
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """Axes with one or more curves."""
+
+    title: str
+    y_label: str
+    curves: tuple[Curve, ...]
+
+
+PANELS = (
+    Panel(
+        "BYOL loss",
+        "loss (0 to 8)",
+        (
+            Curve("train_loss", "training images"),
+            Curve("test_loss", "test images", ORANGE, "--", "s"),
+        ),
+    ),
+    Panel(
+        "Auxiliary task: labelled simulated images",
+        "loss",
+        (Curve("auxiliary_loss", "auxiliary loss", GREEN, marker="^"),),
+    ),
+    Panel(
+        "Effective rank (1: collapsed)",
+        "number of dimensions",
+        (Curve("effective_rank", "effective rank"),),
+    ),
+    Panel(
+        "Spread (0: collapsed, 1: uniform)",
+        "spread",
+        (Curve("spread", "spread"),),
+    ),
+    Panel(
+        "Learning rate",
+        "learning rate",
+        (Curve("learning_rate", "learning rate", GRAY),),
+    ),
+)
+
+
+def plot_history(files: RunFiles) -> None:
+    """Draw the history of a training.
+
+    Parameters
+    ----------
+    files : RunFiles
+        `history` is read, `history_figure` is written. A panel without a number is
+        left out.
+
+    Raises
+    ------
+    AstromorphError
+        The history is missing, lacks a column, or has no epoch.
+    """
+    rows = list(read_csv(files.history, HISTORY_COLUMNS))
+    if not rows:
+        raise AstromorphError(f"{files.history}: it has no epoch; run `train` again")
+    columns = {
+        name: [float(row[name]) if row[name] else math.nan for row in rows]
+        for name in HISTORY_COLUMNS
+    }
+    from matplotlib import style
+
+    with style.context("default"):
+        figure = draw_history(columns)
+        with atomic_write(files.history_figure) as temporary:
+            figure.savefig(
+                temporary, format="png", dpi=DPI, metadata={"Software": None}
+            )
+    LOG.info("%s: %d epochs", files.history_figure, len(rows))
+
+
+def draw_history(columns: Columns) -> Any:
+    """Draw the figure.
+
+    Parameters
+    ----------
+    columns : dict of str to sequence of float
+        Columns of the history; NaN where there is no number.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    from matplotlib.figure import Figure
+
+    panels = [
+        panel
+        for panel in PANELS
+        if any(_has_numbers(columns[curve.column]) for curve in panel.curves)
+    ]
+    rows = -(-len(panels) // 2)
+    figure = Figure(figsize=(WIDTH, ROW_HEIGHT * rows), layout="constrained")
+    grid = figure.subplots(rows, 2, squeeze=False).ravel()
+    for axes, panel in zip(grid, panels, strict=False):
+        _draw_panel(axes, panel, columns)
+    for axes in grid[len(panels) :]:
+        axes.axis("off")
+    return figure
+
+
+def _draw_panel(axes: Any, panel: Panel, columns: Columns) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    epochs = columns["epoch"]
+    with_markers = len(epochs) <= MAX_EPOCHS_WITH_MARKERS
+    for curve in panel.curves:
+        if _has_numbers(columns[curve.column]):
+            axes.plot(
+                epochs,
+                columns[curve.column],
+                color=curve.colour,
+                linestyle=curve.line_style,
+                marker=curve.marker if with_markers else "",
+                markersize=4,
+                label=curve.label,
+            )
+    axes.set_title(panel.title, loc="left", fontsize=10)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(panel.y_label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#e3e7eb", linewidth=0.7)
+    axes.ticklabel_format(axis="y", scilimits=(-3, 4))
+    axes.set_ylim(0, _upper_limit(panel, columns))
+    if len(panel.curves) > 1:
+        axes.legend(frameon=False)
+
+
+def _upper_limit(panel: Panel, columns: Columns) -> float:
+    """End of the y axis, which ignores infinite values of a diverged training."""
+    highest = max(
+        value
+        for curve in panel.curves
+        for value in columns[curve.column]
+        if math.isfinite(value)
+    )
+    return 1.08 * highest if highest > 0 else 1
+
+
+def _has_numbers(values: Sequence[float]) -> bool:
+    return any(math.isfinite(value) for value in values)
