@@ -11,8 +11,6 @@ import torch
 from astromorph.cli import main as cli
 from astromorph.sky.simulate import simulate
 
-pytestmark = pytest.mark.slow
-
 STEPS = [
     ["simulate"],
     ["validate"],
