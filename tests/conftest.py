@@ -11,34 +11,22 @@ from astromorph.settings.sections import Settings
 from astromorph.sky.simulate import simulate
 
 ROOT = Path(__file__).parents[1]
-# Modules that take longest, in the order in which `make test` starts them, so that its
-# workers end at about the same time; and the marker that their tests have.
-MARKED_MODULES = {
-    "workflow/test_workflow.py": "slow",
-    "workflow/test_slurm.py": "slurm",
-    "benchmarks/test_scripts.py": "",  # marked one by one, as those of the guide
-    "project/test_guide.py": "",
-    "training/test_distributed.py": "slow",
-    "training/test_resume.py": "slow",
-    "test_errors.py": "slow",
-    "cli/test_cli.py": "slow",
-    "analysis/test_similar.py": "slow",
-    "embedding/test_evaluate.py": "slow",
-    "export/test_projector.py": "slow",
-}
-# Fixtures that make a test slow, or that start Chromium.
-MARKED_FIXTURES = {"hostile": "slow", "map_page": "browser", "browser": "browser"}
+# Started first, so that the workers of `make test` end at about the same time.
+LONGEST_MODULES = (
+    "workflow/test_workflow.py",
+    "workflow/test_slurm.py",
+    "benchmarks/test_scripts.py",
+    "project/test_guide.py",
+    "training/test_distributed.py",
+    "training/test_resume.py",
+    "export/test_map.py",
+    "test_compat.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Add the markers of modules and fixtures; start the longest modules first."""
-    rank = {ROOT / "tests" / name: k for k, name in enumerate(MARKED_MODULES)}
-    markers = {ROOT / "tests" / name: m for name, m in MARKED_MODULES.items() if m}
-    for item in items:
-        if item.path in markers:
-            item.add_marker(markers[item.path])
-        for fixture in set(getattr(item, "fixturenames", ())) & set(MARKED_FIXTURES):
-            item.add_marker(MARKED_FIXTURES[fixture])
+    """Put the modules that take longest first; the order within them stays."""
+    rank = {ROOT / "tests" / name: k for k, name in enumerate(LONGEST_MODULES)}
     items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 

@@ -333,6 +333,7 @@ def told(match: str):
     return pytest.warns(DeprecationWarning, match=match)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", moved.OLD_MODULES)
 def test_modules_that_are_gone_can_be_imported(module):
     """Each name of each module is what it is now, and says where; as a program would.

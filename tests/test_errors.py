@@ -104,6 +104,7 @@ def model(settings, tmp_path_factory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_named_and_the_same_command_finishes(disk, sky):
     """Preprocessing: no half a shard, one message; with room again it is done."""
     folder = disk("full", "size=32k")
@@ -122,6 +123,7 @@ def test_a_full_disk_is_named_and_the_same_command_finishes(disk, sky):
     assert (folder / "a.pt").exists()
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_read_only_is_named(disk, prepared, model):
     """Inference: the message names the file and its folder."""
     folder = disk("barred", "size=1m")
@@ -136,6 +138,7 @@ def test_a_disk_that_is_read_only_is_named(disk, prepared, model):
     assert astromorph(*command).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_training_outlives_a_checkpoint_that_cannot_be_written(
     disk, sky, prepared, tmp_path
 ):
@@ -163,6 +166,7 @@ def test_a_training_outlives_a_checkpoint_that_cannot_be_written(
     load_model(folder / "model.pt")
 
 
+@pytest.mark.slow
 def test_a_model_file_on_a_full_disk(disk, model):
     """Torch's writer hides what the disk said; the message does not."""
     folder = disk("small", "size=64k")
@@ -172,6 +176,7 @@ def test_a_model_file_on_a_full_disk(disk, model):
     assert not list(folder.iterdir())
 
 
+@pytest.mark.slow
 def test_an_input_that_vanished_is_named_and_may_come_back(prepared, model, tmp_path):
     """Inference without its tensors; with them the same command finishes."""
     tensors, output = tmp_path / "gone.pt", tmp_path / "e.parquet"
@@ -221,6 +226,7 @@ def arguments_of(
     return [step, "--settings", json.dumps(settings), *map(str, found)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "room"), [("preprocess", 40), ("infer", 500), ("train", 700)]
 )
@@ -242,6 +248,7 @@ def test_memory_that_runs_out_is_said_and_more_of_it_finishes(
     assert list(tmp_path.glob("*.p*"))
 
 
+@pytest.mark.slow
 def test_a_device_that_goes_away_costs_nothing(sky, model, tmp_path):
     """The fifth step meets what torch raises then; training ends as if it had not."""
     tensors, commands = one_shard(tmp_path, sky, 32), []
@@ -290,7 +297,8 @@ def test_errors_of_the_program_are_not_explained_away():
 
 def test_an_error_about_another_file_keeps_its_name(tmp_path):
     """What is read while something is written is not blamed on the latter."""
-    with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "out" / "a"):
+    absent = pytest.raises(FileNotFoundError, match="absent")
+    with absent, atomic_write(tmp_path / "out" / "a"):
         (tmp_path / "absent").read_text()
     broken = pytest.raises(WriteError, match="b: cannot be written")
     with broken, atomic_folder(tmp_path / "out" / "b"):

@@ -26,6 +26,8 @@ from astromorph.settings.loading import parse
 from astromorph.settings.steps import part_of
 from astromorph.sky.simulate import simulate
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {
     "network_name": "amm",
     "preprocess_settings": {"size": 32, "shard_size": 40},

@@ -11,6 +11,8 @@ import torch
 from astromorph.cli import main as cli
 from astromorph.sky.simulate import simulate
 
+pytestmark = pytest.mark.slow
+
 STEPS = [
     ["simulate"],
     ["validate"],

@@ -54,6 +54,7 @@ def run(prepared, sky, settings, tmp_path_factory):
     return go
 
 
+@pytest.mark.slow
 def test_a_model_that_was_not_trained_is_no_better_than_untrained(run, caplog):
     """The reference is the same initialisation: every measure is equal."""
     result, page = run()
@@ -69,6 +70,7 @@ def test_a_model_that_was_not_trained_is_no_better_than_untrained(run, caplog):
     assert result["images"] == 28
 
 
+@pytest.mark.slow
 def test_the_untrained_reference_is_where_training_began(run):
     """Weight by weight, whatever was drawn before."""
     torch.rand(5)
@@ -80,6 +82,7 @@ def test_the_untrained_reference_is_where_training_began(run):
         assert torch.equal(one, other)
 
 
+@pytest.mark.slow
 def test_a_subset_is_always_the_same_and_of_the_size_asked_for(run):
     """By the ids, not by the order of the list."""
     first, _ = run(evaluation_settings={"images": 10})
@@ -88,6 +91,7 @@ def test_a_subset_is_always_the_same_and_of_the_size_asked_for(run):
     assert first["images"] == 10
 
 
+@pytest.mark.slow
 def test_labels_give_scores_where_there_are_enough(run, prepared, tmp_path):
     """Seven kinds of four images are too few for five folds: no scores."""
     result, page = run()
@@ -97,6 +101,7 @@ def test_labels_give_scores_where_there_are_enough(run, prepared, tmp_path):
     assert '<th class="number">sky</th>' in page
 
 
+@pytest.mark.slow
 def test_too_few_images_are_an_error(run, prepared, tmp_path):
     """Nothing embedded, nothing to evaluate."""
     empty = tmp_path / "a.parquet"

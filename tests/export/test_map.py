@@ -397,6 +397,7 @@ def map_page(browser, exported):
     watched.page.context.close()
 
 
+@pytest.mark.browser
 def test_points_are_drawn(map_page):
     """One for each image, and where they are there is colour."""
     assert map_page.shown() == list(range(NUMBER))
@@ -409,6 +410,7 @@ def test_points_are_drawn(map_page):
     assert "better <b>by far</b>" in map_page.page.inner_text("header")
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("row", [0, 1, 7, 20, 47])
 def test_hover_shows_picture_and_facts_of_this_image(map_page, row):
     """The picture's gray and the name are those of the point below the pointer."""
@@ -426,6 +428,7 @@ def test_hover_shows_picture_and_facts_of_this_image(map_page, row):
     card.wait_for(state="hidden")
 
 
+@pytest.mark.browser
 def test_colours_follow_the_column(map_page):
     """Categories get colours by number, then markers; numbers a colour bar."""
     bar = "astromorphMap.models().bar.visible"
@@ -446,6 +449,7 @@ def test_colours_follow_the_column(map_page):
     assert sum(used) == NUMBER
 
 
+@pytest.mark.browser
 def test_the_legend_filters_with_counts(map_page):
     """A box hides its images; none, all, and a second column's filter too."""
     page = map_page.page
@@ -470,6 +474,7 @@ def test_the_legend_filters_with_counts(map_page):
     assert map_page.shown() == list(range(NUMBER))
 
 
+@pytest.mark.browser
 def test_numbers_are_filtered_by_range(map_page):
     """From and to; images without a number are hidden with them."""
     map_page.colour("<i>redshift</i>")
@@ -481,6 +486,7 @@ def test_numbers_are_filtered_by_range(map_page):
     assert map_page.shown() == [k for k in range(20, 32) if k % 5]
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize(
     ("query", "rows"),
     [
@@ -523,6 +529,7 @@ def saved(page, words: str, folder):
     return path
 
 
+@pytest.mark.browser
 def test_a_lasso_makes_a_list_that_is_saved(map_page, tmp_path):
     """As a table without formulas, and as a list that astromorph reads."""
     page = map_page.page
@@ -549,6 +556,7 @@ def test_a_lasso_makes_a_list_that_is_saved(map_page, tmp_path):
     ]
 
 
+@pytest.mark.browser
 def test_a_box_selects_and_shift_adds(map_page):
     """Only what is shown; the list can be cleared."""
     page = map_page.page
@@ -567,6 +575,7 @@ def test_a_box_selects_and_shift_adds(map_page):
     map_page.expect_list([])
 
 
+@pytest.mark.browser
 def test_a_click_shows_the_image_and_its_neighbours(map_page):
     """Facts, distances, links by position that nothing follows before a click."""
     page = map_page.page
@@ -596,6 +605,7 @@ def test_a_click_shows_the_image_and_its_neighbours(map_page):
     map_page.expect_list([10, 11, 12, 13])
 
 
+@pytest.mark.browser
 def test_all_of_it_works_by_keyboard(map_page):
     """Tab reaches the map, arrows move and step, Enter opens, Escape closes."""
     page = map_page.page
@@ -624,6 +634,7 @@ def test_all_of_it_works_by_keyboard(map_page):
     assert page.evaluate("document.activeElement.id") == "plot"
 
 
+@pytest.mark.browser
 def test_principal_components_instead_of_the_map(map_page):
     """The points move; what lies under the pointer moves with them."""
     before = map_page.place(9)
@@ -636,6 +647,7 @@ def test_principal_components_instead_of_the_map(map_page):
     assert before != map_page.place(9)
 
 
+@pytest.mark.browser
 def test_pictures_take_the_place_of_points(map_page):
     """One in each part of the map; pointing and clicking then mean them."""
     page = map_page.page
@@ -649,6 +661,7 @@ def test_pictures_take_the_place_of_points(map_page):
     assert page.locator("#pictures").is_hidden()
 
 
+@pytest.mark.browser
 def test_a_narrow_window_is_readable(browser, exported):
     """Nothing is cut off at the side."""
     watched = Watched(browser, exported, 360, 700)
@@ -661,6 +674,7 @@ def test_a_narrow_window_is_readable(browser, exported):
     watched.page.context.close()
 
 
+@pytest.mark.browser
 def test_pictures_beside_the_page_are_shown(browser, run, tmp_path):
     """And where the folder is missing, the page says so and goes on."""
     page = export(run, tmp_path / "map.html", pictures=tmp_path / "map #files")

@@ -21,6 +21,8 @@ from astromorph.export.tensorboard import export_tensorboard
 from astromorph.settings.sections import Settings
 from astromorph.training.history import Epoch, scalar_writer
 
+pytestmark = pytest.mark.slow
+
 CHROMIUM = shutil.which("chromium")
 # Points are drawn by WebGL, which a machine without a screen does in software.
 OPTIONS = [
@@ -114,6 +116,7 @@ def test_runs_are_told_apart_by_name(board):
     }
 
 
+@pytest.mark.browser
 def test_the_projector_shows_points_thumbnails_and_facts(board, tmp_path):
     """In a real browser: all files load, nothing is asked of another machine.
 

@@ -25,6 +25,8 @@ from astromorph.sky.training_set import DrawingRules, draw_labelled_images
 from astromorph.training.auxiliary_task import AuxiliaryTask
 from astromorph.training.trainer import ByolTrainer
 
+pytestmark = pytest.mark.slow
+
 # A process of its own as one of those that torchrun starts.
 PROGRAM = """
 import sys

@@ -102,9 +102,11 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(tmp_path, cap
 def test_a_finished_training_is_not_done_again(tmp_path):
     """Its end is there; other settings or data have another folder."""
     whole = trained(Checkpoints(tmp_path, "a", 3, 0))
-    steps = whole.step
-    again = trained(Checkpoints(tmp_path, "a", 3, 0))
-    assert again.step == steps
+    again, steps = trainer(), []
+    assert Checkpoints(tmp_path, "a", 3, 0).restore(again)
+    again.train_model(images(), None, 3, 8, resume=True, after_step=steps.append)
+    assert steps == []
+    assert again.step == whole.step
     assert again.history == whole.history
     assert not Checkpoints(tmp_path, "b", 3, 0).restore(trainer())
 
@@ -201,6 +203,7 @@ def run(prepared, sky, settings, tmp_path):
     return start
 
 
+@pytest.mark.slow
 def test_killed_five_times_it_ends_with_the_same_model(run, tmp_path):
     """SIGKILL at random moments; bit for bit the same weights and history."""
     finished(run("whole", epochs=24))
@@ -240,6 +243,7 @@ def finished(process: subprocess.Popen[str]) -> str:
     return log
 
 
+@pytest.mark.slow
 def test_more_epochs_of_the_settings_go_on_where_the_pace_is_constant(run, tmp_path):
     """`epochs: 3` to 6: the first three stay, and the end is that of six at once."""
     pace = {"exponential_lr": True, "byol_settings": {"use_momentum": False}}
@@ -256,6 +260,7 @@ def test_more_epochs_of_the_settings_go_on_where_the_pace_is_constant(run, tmp_p
     assert "goes on from" not in log
 
 
+@pytest.mark.slow
 def test_checkpoints_belong_to_settings_and_data(run, prepared, tmp_path):
     """Others are never used; how often they are written, and how long, is no matter."""
     tensors = [prepared / f"0000{k}.pt" for k in range(2)]
@@ -286,6 +291,7 @@ def test_checkpoints_belong_to_settings_and_data(run, prepared, tmp_path):
     assert len({same, *others}) == 9
 
 
+@pytest.mark.slow
 def test_told_to_end_it_says_how_to_go_on(run, tmp_path):
     """SIGTERM: a checkpoint, exit code 1, no model."""
     process = run("told", epochs=2000)
@@ -307,5 +313,8 @@ def test_checkpoints_that_are_pickles_are_not_read(tmp_path, caplog):
     torch.save({"trainer": AstroMorphologyModel(1)}, folder / "step-000000001.pt")
     assert not Checkpoints(tmp_path, "a", 3, 0).restore(trainer())
     assert "could run any program" in caplog.text
-    with pytest.raises(AstromorphError):
-        raise Interrupted("so that it ends the command line with a message")
+
+
+def test_an_interruption_ends_the_command_line_with_a_message():
+    """It is an error of the package, which has no traceback there."""
+    assert issubclass(Interrupted, AstromorphError)

@@ -199,6 +199,7 @@ def hostile(tmp_path_factory) -> Iterator[tuple[Path, int]]:
     yield folder, number
 
 
+@pytest.mark.slow
 def test_names_and_settings_start_no_program_and_write_nowhere_else(hostile):
     """Two runs with such names; nothing but the results is new."""
     folder, _ = hostile
@@ -215,6 +216,7 @@ def test_names_and_settings_start_no_program_and_write_nowhere_else(hostile):
     assert not list(folder.parent.rglob("slipped*"))
 
 
+@pytest.mark.slow
 def test_every_table_has_its_rows_and_no_formula(hostile):
     """CSV: one record for each row of the list, no cell that a spreadsheet runs."""
     folder, number = hostile
@@ -231,6 +233,7 @@ def test_every_table_has_its_rows_and_no_formula(hostile):
             assert len(rows) == number + 1
 
 
+@pytest.mark.slow
 def test_every_tsv_has_a_line_per_row(hostile):
     """Tabs and whatever ends a line are not in the cells."""
     folder, _ = hostile
@@ -276,6 +279,7 @@ class Harm(HTMLParser):
             self.texts.append(data)
 
 
+@pytest.mark.slow
 def test_every_page_shows_markup_as_text(hostile):
     """HTML: no tag, attribute or script comes from a name or a header."""
     folder, _ = hostile
@@ -290,6 +294,7 @@ def test_every_page_shows_markup_as_text(hostile):
     assert "alert(666)" in shown  # it is there, to be read
 
 
+@pytest.mark.slow
 def test_every_log_has_lines_that_begin_with_the_time(hostile):
     """No name can end a line, move the cursor or forge a record."""
     folder, _ = hostile
@@ -304,6 +309,7 @@ def test_every_log_has_lines_that_begin_with_the_time(hostile):
             assert own, (path, line)
 
 
+@pytest.mark.slow
 def test_names_of_results_are_ours(hostile):
     """No file of the results is named by what the list says."""
     folder, _ = hostile

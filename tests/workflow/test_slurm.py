@@ -19,6 +19,8 @@ from astropy.io import fits
 
 from astromorph.sky.simulate import simulate
 
+pytestmark = pytest.mark.slurm
+
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "munged")
 # What the README says.

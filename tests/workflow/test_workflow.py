@@ -21,6 +21,8 @@ import yaml
 from astromorph.artefacts.table_columns import ANALYSED
 from astromorph.sky.simulate import simulate
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 BASE = {
     "datafile": "fits/filelist.csv",
@@ -619,6 +621,7 @@ def test_large_tables_stay_out_of_the_report(run, sources):
     assert {"split.csv", "validation.html", "outliers.png"} <= names
 
 
+@pytest.mark.browser
 def test_the_report_opens_in_a_browser(run):
     """Every item is listed and opens, nothing fails, nothing leaves the machine."""
     snakemake(run, "--report", "report.html")
@@ -654,6 +657,7 @@ def opens(page, link) -> None:
         assert len(body.inner_text()) > 200
 
 
+@pytest.mark.browser
 def test_the_gallery_page_shows_all_sheets(run):
     """By double click, without a server: every picture loads."""
     folder = run / "results" / "export" / "gallery"
