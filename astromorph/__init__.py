@@ -1,59 +1,87 @@
-"""From FITS images without labels to embeddings in which like lies with like.
+"""Embeddings of FITS images without labels: similar objects lie close together.
 
-The public names load on use, so that importing the package costs nothing.
+Public names load when they are first used, so that ``import astromorph`` is fast.
+Editors and type checkers read the imports below; the program reads `_MODULES`.
 """
 
 import importlib
-import importlib.metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-_HOMES = {
-    "BYOL": "byol.byol",
-    "cosine_loss": "byol.byol",
-    "ByolTrainer": "training.trainer",
-    "MinMaxNorm": "models.encoders",
-    "CachedDataset": "datasets.tensor_datasets",
-    "MappedDataset": "datasets.tensor_datasets",
-    "NativeDataset": "datasets.tensor_datasets",
-    "FitsFilelistDataset": "datasets.filelist_dataset",
-    "SizeBucketSampler": "datasets.batching",
-    "collate_images": "datasets.batching",
-    "split_images": "datasets.batching",
-    "LARS": "byol.optimise",
-    "moving_average_decay": "byol.optimise",
-    "warm_up_cosine": "byol.optimise",
-    "SkyAugmentation": "byol.augment",
-    "NLayerResnet": "models.encoders",
+if TYPE_CHECKING:
+    from astromorph.byol.augment import SkyAugmentation as SkyAugmentation
+    from astromorph.byol.build import load_model as load_model
+    from astromorph.byol.byol import BYOL as BYOL
+    from astromorph.byol.byol import cosine_loss as cosine_loss
+    from astromorph.byol.optimise import LARS as LARS
+    from astromorph.byol.optimise import moving_average_decay as moving_average_decay
+    from astromorph.byol.optimise import warm_up_cosine as warm_up_cosine
+    from astromorph.byol.start_weights import start_from_sky as start_from_sky
+    from astromorph.compat import FilelistDataset as FilelistDataset
+    from astromorph.datasets.batching import SizeBucketSampler as SizeBucketSampler
+    from astromorph.datasets.batching import collate_images as collate_images
+    from astromorph.datasets.batching import split_images as split_images
+    from astromorph.datasets.filelist_dataset import (
+        FitsFilelistDataset as FitsFilelistDataset,
+    )
+    from astromorph.datasets.prepared_images import PreparedImages as PreparedImages
+    from astromorph.datasets.prepared_images import prepared_images as prepared_images
+    from astromorph.datasets.tensor_datasets import CachedDataset as CachedDataset
+    from astromorph.datasets.tensor_datasets import MappedDataset as MappedDataset
+    from astromorph.datasets.tensor_datasets import NativeDataset as NativeDataset
+    from astromorph.embedding.embed import embed_images as embed_images
+    from astromorph.errors import AstromorphError as AstromorphError
+    from astromorph.models.encoders import AstroMorphologyModel as AstroMorphologyModel
+    from astromorph.models.encoders import MinMaxNorm as MinMaxNorm
+    from astromorph.models.encoders import NLayerResnet as NLayerResnet
+    from astromorph.settings.sections import Settings as Settings
+    from astromorph.training.auxiliary_task import (
+        auxiliary_task_for as auxiliary_task_for,
+    )
+    from astromorph.training.trainer import ByolTrainer as ByolTrainer
+
+    __version__: str
+
+_MODULES = {
     "AstroMorphologyModel": "models.encoders",
-    "PreparedImages": "datasets.prepared_images",
-    "prepared_images": "datasets.prepared_images",
-    "start_from_sky": "byol.start_weights",
-    "auxiliary_task_for": "training.auxiliary_task",
-    "load_model": "byol.build",
-    "embed_images": "embedding.embed",
     "AstromorphError": "errors",
+    "BYOL": "byol.byol",
+    "ByolTrainer": "training.trainer",
+    "CachedDataset": "datasets.tensor_datasets",
+    "FilelistDataset": "compat",
+    "FitsFilelistDataset": "datasets.filelist_dataset",
+    "LARS": "byol.optimise",
+    "MappedDataset": "datasets.tensor_datasets",
+    "MinMaxNorm": "models.encoders",
+    "NLayerResnet": "models.encoders",
+    "NativeDataset": "datasets.tensor_datasets",
+    "PreparedImages": "datasets.prepared_images",
     "Settings": "settings.sections",
+    "SizeBucketSampler": "datasets.batching",
+    "SkyAugmentation": "byol.augment",
+    "auxiliary_task_for": "training.auxiliary_task",
+    "collate_images": "datasets.batching",
+    "cosine_loss": "byol.byol",
+    "embed_images": "embedding.embed",
+    "load_model": "byol.build",
+    "moving_average_decay": "byol.optimise",
+    "prepared_images": "datasets.prepared_images",
+    "split_images": "datasets.batching",
+    "start_from_sky": "byol.start_weights",
+    "warm_up_cosine": "byol.optimise",
 }
-__all__ = sorted([*_HOMES, "__version__"])
+__all__ = sorted([*_MODULES, "__version__"])
 
+if not TYPE_CHECKING:  # a type checker would take any name to be there
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        return importlib.metadata.version("astromorph")
-    if name in _HOMES:
-        module = importlib.import_module(f"astromorph.{_HOMES[name]}")
-        return getattr(module, name)
-    if name == "astromorph":
-        from astromorph.moved import told
+    def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            from importlib.metadata import version  # slower than all else here
 
-        told("astromorph.astromorph", "astromorph.cli.main.main")
-        return _command
-    raise AttributeError(f"module 'astromorph' has no attribute {name!r}")
-
-
-def _command(args: list[str] | None = None, prog_name: str = "astromorph") -> None:
-    """The command line, as version 0.1 called it."""
-    importlib.import_module("astromorph.cli.main").main(args)
+            return version("astromorph")
+        if name in _MODULES:
+            module = importlib.import_module(f"astromorph.{_MODULES[name]}")
+            return getattr(module, name)
+        raise AttributeError(f"module 'astromorph' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

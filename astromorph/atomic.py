@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all."""
+"""Atomic writes: a file or folder is complete, or it is not there."""
 
 import contextlib
 import glob
@@ -10,28 +10,26 @@ from pathlib import Path
 
 from astromorph.errors import WriteError, explaining_write_errors
 
-pass
-
 
 @contextlib.contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Write a file whole or not at all.
+    """Write a file so that it is never there incomplete.
 
     Parameters
     ----------
     path : path
-        The file's final name. Missing folders are made.
+        Final name of the file. Missing folders are created.
 
     Yields
     ------
     Path
-        A temporary name beside it, renamed when the block ends well and
-        removed when it does not.
+        A temporary name in the same folder. The file is renamed when the block ends,
+        and removed when it raises.
 
     Raises
     ------
     WriteError
-        The disk is full, or may not be written to.
+        The disk is full or cannot be written.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -46,70 +44,70 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 def sync_to_disk(path: str | Path) -> None:
-    """Wait until a file would outlive a loss of power."""
+    """Wait until a file is on the disk and would survive a power failure."""
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
 
 
 def remove_leftovers(path: str | Path) -> None:
-    """Remove what processes that were killed left of a `atomic_folder`.
+    """Remove temporary folders of `atomic_folder` that killed processes left behind.
 
     Parameters
     ----------
     path : path
-        The folder's final name. No other process may be writing it.
+        Final name of the folder. No other process may be writing it.
     """
     path = Path(path)
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        if left.is_dir() and {p.name for p in left.iterdir()} <= {"new", "old"}:
-            shutil.rmtree(left, ignore_errors=True)
+    for folder in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        if folder.is_dir() and {p.name for p in folder.iterdir()} <= {"new", "old"}:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def keep_previous(path: str | Path) -> None:
     """Give a finished file a second name, ``.last/NAME`` in its folder.
 
-    Snakemake deletes what a step will write before the step begins. Under its
-    second name the last good file stays until its successor is there, whatever
-    becomes of that step. It takes no space: both names are one file.
+    Snakemake deletes the outputs of a step before the step starts. Under its second
+    name the file stays until the next one is complete, even if that step fails. Both
+    names are hard links to one file, so that it takes no space.
 
     Parameters
     ----------
     path : path
-        The file. Where the file system has no such links, nothing happens.
+        The file. On a file system without hard links, nothing happens.
     """
     path = Path(path)
-    last = path.parent / ".last" / path.name
-    with contextlib.suppress(OSError, WriteError), atomic_write(last) as temporary:
+    previous = path.parent / ".last" / path.name
+    with contextlib.suppress(OSError, WriteError), atomic_write(previous) as temporary:
         os.link(path, temporary)
 
 
 @contextlib.contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Write a folder whole or not at all; what it held before is gone then.
+    """Write a folder so that it is never there incomplete; replace an old one.
 
     Parameters
     ----------
     path : path
-        The folder's final name.
+        Final name of the folder.
 
     Yields
     ------
     Path
-        An empty temporary folder beside it.
+        An empty temporary folder in the same parent folder.
 
     Raises
     ------
     WriteError
-        The disk is full, or may not be written to.
+        The disk is full or cannot be written.
     """
     path = Path(path)
     with contextlib.ExitStack() as stack:
         stack.enter_context(explaining_write_errors(path, path.parent))
         path.parent.mkdir(parents=True, exist_ok=True)
-        made = stack.enter_context(
+        parent = stack.enter_context(
             tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent)
         )
-        temporary, old = Path(made) / "new", Path(made) / "old"
+        temporary, old = Path(parent) / "new", Path(parent) / "old"
         temporary.mkdir()
         yield temporary
         if path.exists():

@@ -1,23 +1,25 @@
-"""Checks of what a program hands in: what was found, and what is allowed."""
+"""Checks of arguments; errors say what was found and what is allowed."""
 
 import math
 import numbers
 from typing import Any
 
 
-def check_integer(name: str, value: Any, least: int, most: int | None = None) -> int:
-    """A whole number in a range.
+def check_integer(
+    name: str, value: Any, minimum: int, maximum: int | None = None
+) -> int:
+    """Check an integer and its range.
 
     Parameters
     ----------
     name : str
-        What it is, for the message.
+        Name of the argument, for the message.
     value : int
-        What was found; whole numbers of numpy count, True and 64.0 do not.
-    least : int
-        The smallest that is allowed.
-    most : int, optional
-        The largest that is allowed.
+        The argument. Integers of numpy are accepted, True and 64.0 are not.
+    minimum : int
+        Smallest allowed value.
+    maximum : int, optional
+        Largest allowed value.
 
     Returns
     -------
@@ -26,42 +28,45 @@ def check_integer(name: str, value: Any, least: int, most: int | None = None) ->
     Raises
     ------
     ValueError
-        It is none.
+        It is not an integer in this range.
 
     Examples
     --------
-    >>> whole("epochs", 0, 1)
+    >>> check_integer("epochs", 0, 1)
     Traceback (most recent call last):
-    ValueError: epochs: found 0; allowed are whole numbers of at least 1
+    ValueError: epochs: found 0; allowed are integers of at least 1
     """
-    right = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if right and value >= least and (most is None or value <= most):
+    is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if is_integer and value >= minimum and (maximum is None or value <= maximum):
         return int(value)
-    allowed = f"of at least {least}" if most is None else f"from {least} to {most}"
-    raise ValueError(f"{name}: found {value!r}; allowed are whole numbers {allowed}")
+    if maximum is None:
+        allowed = f"of at least {minimum}"
+    else:
+        allowed = f"from {minimum} to {maximum}"
+    raise ValueError(f"{name}: found {value!r}; allowed are integers {allowed}")
 
 
 def check_number(
     name: str,
     value: Any,
-    least: float = -math.inf,
-    most: float = math.inf,
+    minimum: float = -math.inf,
+    maximum: float = math.inf,
     *,
     above: float = -math.inf,
     below: float = math.inf,
 ) -> float:
-    """A number in a range.
+    """Check a real number and its range.
 
     Parameters
     ----------
     name : str
-        What it is, for the message.
+        Name of the argument, for the message.
     value : float
-        What was found.
-    least, most : float
-        The smallest and the largest that are allowed.
+        The argument.
+    minimum, maximum : float
+        Smallest and largest allowed value.
     above, below : float
-        The same, themselves not allowed.
+        Bounds that are not allowed themselves.
 
     Returns
     -------
@@ -70,71 +75,76 @@ def check_number(
     Raises
     ------
     ValueError
-        It is none.
+        It is not a number in this range.
 
     Examples
     --------
-    >>> real("momentum", 1, 0, below=1)
+    >>> check_number("momentum", 1, 0, below=1)
     Traceback (most recent call last):
     ValueError: momentum: found 1; allowed are numbers of at least 0, below 1
     """
-    right = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if right and least <= value <= most and above < value < below:
+    is_real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if is_real and minimum <= value <= maximum and above < value < below:
         return float(value)
-    bounds = {"of at least": least, "above": above, "at most": most, "below": below}
-    told = [
+    bounds = {
+        "of at least": minimum,
+        "above": above,
+        "at most": maximum,
+        "below": below,
+    }
+    allowed = ", ".join(
         f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound)
-    ]
+    )
     raise ValueError(
-        f"{name}: found {value!r}; allowed are numbers {', '.join(told) or '(finite)'}"
+        f"{name}: found {value!r}; allowed are numbers {allowed or '(finite)'}"
     )
 
 
-def check_factory(name: str, given: Any, kind: type, example: str) -> None:
-    """Refuse an object where a class, or what makes the object, is wanted.
+def check_factory(name: str, value: Any, kind: type, example: str) -> None:
+    """Check that an argument is a class or a function that makes an object.
 
     Parameters
     ----------
     name : str
-        What it is, for the message.
-    given : callable
-        What was found.
+        Name of the argument, for the message.
+    value : callable
+        The argument.
     kind : type
-        What objects are instances of.
+        The class of the objects that it makes.
     example : str
-        How it is given.
+        A correct argument, for the message.
 
     Raises
     ------
     ValueError
-        It is such an object already, or cannot be called.
+        It is such an object, or cannot be called.
     """
-    if isinstance(given, kind) or not callable(given):
-        found = type(given).__name__
-        article = "an" if found[0] in "AEIOUaeiou" else "a"
+    if isinstance(value, kind) or not callable(value):
+        class_name = type(value).__name__
+        article = "an" if class_name[0] in "AEIOUaeiou" else "a"
         raise ValueError(
-            f"{name}: found {article} {found} object; give the class, or a function "
-            f"that makes one, such as {example}"
+            f"{name}: found {article} {class_name} object; give the class, or a "
+            f"function that makes one, such as {example}"
         )
 
 
-def check_instance(name: str, given: Any) -> None:
-    """Refuse a class where an object of it is wanted.
+def check_instance(name: str, value: Any) -> None:
+    """Check that an argument is an object, not its class.
 
     Parameters
     ----------
     name : str
-        What it is, for the message.
-    given : object
-        What was found.
+        Name of the argument, for the message.
+    value : object
+        The argument.
 
     Raises
     ------
     ValueError
         It is a class.
     """
-    if isinstance(given, type):
+    if isinstance(value, type):
         raise ValueError(
-            f"{name}: found the class {given.__name__}; give an object of it, such as "
-            f"{given.__name__}()"
+            f"{name}: found the class {value.__name__}; give an object of it, such as "
+            f"{value.__name__}()"
         )

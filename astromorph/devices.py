@@ -1,4 +1,4 @@
-"""Where training runs, in which precision, and how batches get there."""
+"""Device, precision and memory, and the transfer of batches to the device."""
 
 import json
 import logging
@@ -17,18 +17,18 @@ from torch import Tensor, nn
 from astromorph.atomic import atomic_write
 from astromorph.errors import WriteError
 
-GROUPS = Path("/sys/fs/cgroup")
-OF_PROCESS = Path("/proc/self/cgroup")
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
+GROUP_OF_PROCESS = Path("/proc/self/cgroup")
 LOG = logging.getLogger(__name__)
-GOES = 12
-AHEAD = 2  # batches that are made while the device works
-WORTH_IT = 1.25  # times as fast bfloat16 has to be
-SHARE_OF_DEVICE = 0.4  # of its free memory that images may fill
+REPETITIONS = 12  # of the convolution that is timed
+PREFETCH = 2  # batches that are prepared while the device works
+MIN_SPEEDUP = 1.25  # from which bfloat16 is used
+MAX_DEVICE_FRACTION = 0.4  # of the free memory of a GPU that images may fill
 
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """How a network computes in training.
+    """The precision of training.
 
     Attributes
     ----------
@@ -39,19 +39,19 @@ class Precision:
     dtype: torch.dtype = torch.float32
 
     def autocast(self, device: torch.device) -> torch.autocast:
-        """The context in which the network runs."""
+        """The context in which the network has this precision."""
         return torch.autocast(
             device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16
         )
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The device of a name; ``"auto"`` takes CUDA, else MPS, else the CPU.
+    """Choose a device by name; ``"auto"`` means CUDA, else MPS, else the CPU.
 
     Raises
     ------
     ValueError
-        There is no such device here.
+        This machine has no such device.
 
     Examples
     --------
@@ -62,53 +62,53 @@ def choose_device(name: str = "auto") -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda", torch.cuda.current_device())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    here = ["cpu"]
+    available = ["cpu"]
     if torch.cuda.is_available():
-        here += ["cuda", *(f"cuda:{k}" for k in range(torch.cuda.device_count()))]
+        available += ["cuda", *(f"cuda:{k}" for k in range(torch.cuda.device_count()))]
     if torch.backends.mps.is_available():
-        here += ["mps", "mps:0"]
-    if str(name) not in here:
+        available += ["mps", "mps:0"]
+    if str(name) not in available:
         raise ValueError(
             f"device: found {str(name)!r}; allowed on this machine are auto, "
-            f"{', '.join(here)}"
+            f"{', '.join(available)}"
         )
     return torch.device(name)
 
 
 def choose_precision(name: str, device: torch.device) -> Precision:
-    """The precision of a name.
+    """Choose a precision by name.
 
     Parameters
     ----------
     name : {'auto', 'float32', 'bfloat16'}
-        `auto` takes bfloat16 where it is faster on this machine.
+        `auto` means bfloat16 if it is faster on this machine.
     device : torch.device
-        Where the network is.
+        Device of the network.
 
     Raises
     ------
     ValueError
-        The name is none of the three.
+        There is no precision of this name.
     """
     if name not in ("auto", "float32", "bfloat16"):
         raise ValueError(
             f"precision: found {name!r}; allowed are auto, float32, bfloat16"
         )
-    fast = name == "bfloat16" or (name == "auto" and bfloat16_is_faster(device))
-    return Precision(torch.bfloat16 if fast else torch.float32)
+    half = name == "bfloat16" or (name == "auto" and bfloat16_is_faster(device))
+    return Precision(torch.bfloat16 if half else torch.float32)
 
 
 def bfloat16_is_faster(device: torch.device) -> bool:
-    """Whether bfloat16 is clearly faster here, by a convolution in both.
+    """Whether a convolution is clearly faster in bfloat16 on this machine.
 
-    It is measured once on a machine and then remembered in the user's cache folder,
-    so that what else the machine does cannot change a result from one run to the
-    next.
+    It is measured once for each machine and saved in the user's cache folder: a
+    busy machine could otherwise change the precision, and with it the result, from
+    one run to the next.
 
     Parameters
     ----------
     device : torch.device
-        Where the network is.
+        Device of the network.
 
     Returns
     -------
@@ -116,34 +116,34 @@ def bfloat16_is_faster(device: torch.device) -> bool:
     """
     if device.type == "mps":
         return False
-    memory = _memory()
-    known = _remembered(memory)
-    machine = f"{_name(device)}, torch {torch.__version__}"
-    if not isinstance(known.get(machine), bool):
-        known[machine] = _is_faster(device)
+    cache = _cache_file()
+    results = _read_cache(cache)
+    machine = f"{_device_name(device)}, torch {torch.__version__}"
+    if not isinstance(results.get(machine), bool):
+        results[machine] = _measure_bfloat16(device)
         try:
-            with atomic_write(memory) as temporary:
-                temporary.write_text(json.dumps(known, indent=1), encoding="utf-8")
+            with atomic_write(cache) as temporary:
+                temporary.write_text(json.dumps(results, indent=1), encoding="utf-8")
         except WriteError as error:
             LOG.info("%s", error)
-    return bool(known[machine])
+    return bool(results[machine])
 
 
-def _memory() -> Path:
-    """Where it is remembered: as the XDG base directory specification has it."""
+def _cache_file() -> Path:
+    """The file of the results, by the XDG base directory specification."""
     folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(folder) / "astromorph" / "bfloat16.json"
 
 
-def _remembered(memory: Path) -> dict[str, Any]:
+def _read_cache(cache: Path) -> dict[str, Any]:
     try:
-        found = json.loads(memory.read_text(encoding="utf-8"))
+        results = json.loads(cache.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return results if isinstance(results, dict) else {}
 
 
-def _name(device: torch.device) -> str:
+def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
@@ -155,14 +155,15 @@ def _name(device: torch.device) -> str:
     return platform.processor() or platform.machine()
 
 
-def _is_faster(device: torch.device) -> bool:
+def _measure_bfloat16(device: torch.device) -> bool:
+    """Time one convolution in float32 and bfloat16; draws no random number of a run."""
     with torch.random.fork_rng(devices=[]):
         images = torch.rand(16, 64, 32, 32, device=device)
         filters = nn.Conv2d(64, 64, 3, padding=1).to(device)
     images = images.contiguous(memory_format=torch.channels_last)
     filters = filters.to(memory_format=torch.channels_last)
 
-    def once(enabled: bool) -> float:
+    def seconds(enabled: bool) -> float:
         start = time.perf_counter()
         with torch.autocast(device.type, torch.bfloat16, enabled=enabled):
             filters(images).float().sum().backward()
@@ -170,34 +171,34 @@ def _is_faster(device: torch.device) -> bool:
             torch.cuda.synchronize(device)
         return time.perf_counter() - start
 
-    # In turns, so that a busy moment hits both.
-    pairs = [(once(False), once(True)) for _ in range(GOES)]
-    slow, fast = (min(times) for times in zip(*pairs, strict=True))
-    faster: bool = slow > WORTH_IT * fast
-    return faster
+    # Alternating, so that a busy moment affects both.
+    times = [(seconds(False), seconds(True)) for _ in range(REPETITIONS)]
+    float32, bfloat16 = (min(column) for column in zip(*times, strict=True))
+    is_faster: bool = float32 > MIN_SPEEDUP * bfloat16
+    return is_faster
 
 
 def fits_on_device(images: Tensor, device: torch.device) -> bool:
-    """Whether all images can stay in the memory of a GPU."""
+    """Whether all images fit in the memory of a GPU, beside the network."""
     if device.type != "cuda":
         return False
     free, _ = torch.cuda.mem_get_info(device)
-    return images.nbytes < SHARE_OF_DEVICE * free
+    return images.nbytes < MAX_DEVICE_FRACTION * free
 
 
 def prefetch_to_device(
     batch: Callable[[Tensor], Tensor], parts: Iterable[Tensor], device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches on the device, the next ones made while one is used.
+    """Yield batches on the device, and prepare the next ones meanwhile.
 
     Parameters
     ----------
     batch : callable
-        Indices to images.
+        Maps indices to images.
     parts : iterable of Tensor
-        Indices of each batch, on the CPU.
+        The indices of each batch, on the CPU.
     device : torch.device
-        Where images go.
+        Device of the images that are yielded.
 
     Yields
     ------
@@ -209,7 +210,7 @@ def prefetch_to_device(
             yield indices, batch(indices)
         return
 
-    def made(indices: Tensor) -> tuple[Tensor, Tensor]:
+    def load(indices: Tensor) -> tuple[Tensor, Tensor]:
         images = batch(indices)
         if images.device.type == "cpu" and device.type == "cuda":
             images = images.pin_memory()
@@ -218,8 +219,8 @@ def prefetch_to_device(
     with ThreadPoolExecutor(1) as pool:
         waiting = []
         for indices in parts:
-            waiting.append(pool.submit(made, indices))
-            if len(waiting) > AHEAD:
+            waiting.append(pool.submit(load, indices))
+            if len(waiting) > PREFETCH:
                 chosen, images = waiting.pop(0).result()
                 yield chosen, images.to(device, non_blocking=True)
         for future in waiting:
@@ -228,10 +229,10 @@ def prefetch_to_device(
 
 
 def available_memory() -> int:
-    """Bytes that are free for this process.
+    """Bytes of memory that this process can still use.
 
-    The least of what the machine has and of what the control groups, by which
-    SLURM and containers hold a job to its share, leave.
+    The minimum over the machine and the control groups, with which SLURM and
+    containers limit a job.
 
     Returns
     -------
@@ -241,27 +242,27 @@ def available_memory() -> int:
     import psutil
 
     free = int(psutil.virtual_memory().available)
-    return max(0, min([free, *_left_by_groups()]))
+    return max(0, min([free, *_free_in_groups()]))
 
 
-def _left_by_groups() -> list[int]:
-    """Bytes that each enclosing group leaves; nothing without control groups."""
+def _free_in_groups() -> list[int]:
+    """Free bytes of each enclosing control group; empty without control groups."""
     try:
-        lines = OF_PROCESS.read_text(encoding="ascii").splitlines()
+        lines = GROUP_OF_PROCESS.read_text(encoding="ascii").splitlines()
     except OSError:
         return []
-    own = [line.removeprefix("0::") for line in lines if line.startswith("0::")]
-    if not own:
+    groups = [line.removeprefix("0::") for line in lines if line.startswith("0::")]
+    if not groups:
         return []
-    folder = GROUPS / own[0].lstrip("/")
-    left = []
-    for place in (folder, *folder.parents):
-        if not place.is_relative_to(GROUPS):
+    folder = CONTROL_GROUPS / groups[0].lstrip("/")
+    free = []
+    for group in (folder, *folder.parents):
+        if not group.is_relative_to(CONTROL_GROUPS):
             break
         try:
-            most = (place / "memory.max").read_text(encoding="ascii").strip()
-            used = (place / "memory.current").read_text(encoding="ascii").strip()
-            left.append(int(most) - int(used))
-        except (OSError, ValueError):  # no limit here is the word "max"
+            limit = (group / "memory.max").read_text(encoding="ascii").strip()
+            used = (group / "memory.current").read_text(encoding="ascii").strip()
+            free.append(int(limit) - int(used))
+        except (OSError, ValueError):  # a group without limit says "max"
             continue
-    return left
+    return free

@@ -1,7 +1,7 @@
-"""Several processes that train one network: torch.distributed behind few names.
+"""Training by several processes: the parts of torch.distributed that are used.
 
-`torchrun` or `srun` starts the processes; each has a rank, from 0. Alone, a
-process is rank 0 of 1 and nothing here does anything.
+`torchrun` or `srun` starts the processes; each has a rank, from 0. A single process
+is rank 0 of a world of size 1, in which these functions return their argument.
 """
 
 import os
@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -18,24 +18,26 @@ from torch import Tensor, distributed, nn
 
 from astromorph.errors import AstromorphError
 
-# What a job gets before its time is up: SLURM sends the first, or both.
+# Sent to a job before its time limit: SLURM sends the first, or both.
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-PORTS = range(29_500, 32_500)  # of jobs on one machine each takes its own
-HOW = "`training_settings.devices` times `nodes`"
+PORTS = range(29_500, 32_500)  # jobs on one machine use different ones
 
 
 def rank() -> int:
-    """The number of this process; 0 writes."""
+    """Rank of this process; rank 0 writes files."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def world_size() -> int:
-    """How many processes train together."""
+    """Number of processes that train together."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def unjoined_processes() -> int:
-    """How many processes were started together, where this one has not joined them."""
+    """Number of processes that were started together, if this one has not joined.
+
+    It is 1 after `process_group` has joined them, and for a single process.
+    """
     if distributed.is_initialized():
         return 1
     return int(
@@ -44,20 +46,21 @@ def unjoined_processes() -> int:
 
 
 def local_part(indices: Tensor) -> Tensor:
-    """The part of a batch, known to all processes, that falls to this one."""
+    """The part of a batch, `(B,)` on all processes, that this process computes."""
     return indices[rank() :: world_size()]
 
 
-def loss_weight(here: int, everywhere: int) -> float:
-    """Factor on the mean loss of a part, so that the parts' mean is the whole's.
+def loss_weight(local_size: int, batch_size: int) -> float:
+    """Factor of the mean loss of a local part.
 
-    Gradients are averaged over the processes, parts may differ by one image.
+    Gradients are averaged over the processes, and parts may differ by one image. With
+    this factor the average is the gradient of the mean loss of the batch.
     """
-    return here * world_size() / everywhere
+    return local_size * world_size() / batch_size
 
 
 def all_reduce_sum(value: Tensor) -> Tensor:
-    """The sum over all processes."""
+    """The sum of a tensor over all processes."""
     if world_size() > 1:
         value = value.clone()
         distributed.all_reduce(value)
@@ -65,7 +68,7 @@ def all_reduce_sum(value: Tensor) -> Tensor:
 
 
 def all_gather(value: Tensor) -> Tensor:
-    """Those of all processes, stacked in the order of their ranks."""
+    """The tensors of all processes, stacked in the order of their ranks."""
     if world_size() == 1:
         return value[None]
     parts = [torch.empty_like(value) for _ in range(world_size())]
@@ -74,114 +77,117 @@ def all_gather(value: Tensor) -> Tensor:
 
 
 def all_agree(value: bool) -> bool:
-    """What all processes say: True where each of them does."""
+    """Whether the value is True on all processes."""
     return not all_reduce_max(int(not value))
 
 
 def all_reduce_max(value: int) -> int:
-    """The largest that any process says; all of them must ask."""
+    """The maximum over all processes, each of which must call this."""
     if world_size() > 1:
-        said = _shared(value)
-        distributed.all_reduce(said, distributed.ReduceOp.MAX)
-        value = int(said)
+        tensor = _to_tensor(value)
+        distributed.all_reduce(tensor, distributed.ReduceOp.MAX)
+        value = int(tensor)
     return value
 
 
 def broadcast(value: int) -> int:
-    """What the first process says; all of them must ask."""
+    """The value of rank 0, on all processes, each of which must call this."""
     if world_size() > 1:
-        said = _shared(value)
-        distributed.broadcast(said, src=0)
-        value = int(said)
+        tensor = _to_tensor(value)
+        distributed.broadcast(tensor, src=0)
+        value = int(tensor)
     return value
 
 
 def barrier() -> None:
-    """Go on when all processes are here."""
+    """Wait until all processes have called this."""
     if world_size() > 1:
         distributed.barrier()
 
 
-def _shared(value: int) -> Tensor:
-    """A number as a tensor that processes can exchange."""
+def _to_tensor(value: int) -> Tensor:
+    """A tensor on the device that the backend communicates from."""
     device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
     return torch.tensor(value, device=device)
 
 
 @contextmanager
-def handling_signals(heed: Callable[[int], None]) -> Iterator[None]:
-    """Do something at a signal that means the end; only a main thread can.
+def handling_signals(handler: Callable[[int], None]) -> Iterator[None]:
+    """Handle `SIGNALS` in the block; does nothing outside the main thread.
 
     Parameters
     ----------
-    heed : callable
-        Takes the signal's number.
+    handler : callable
+        Is called with the number of the signal.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield  # Python allows handlers in the main thread only
         return
-    before = {
-        number: signal.signal(number, lambda got, _: heed(got)) for number in SIGNALS
+    previous = {
+        number: signal.signal(number, lambda received, _: handler(received))
+        for number in SIGNALS
     }
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, old_handler in previous.items():
+            signal.signal(number, old_handler)
 
 
-def wrap_for_training(learner: nn.Module, device: torch.device) -> nn.Module:
-    """A module whose gradients are averaged over the processes.
+def wrap_for_training(module: nn.Module, device: torch.device) -> nn.Module:
+    """Wrap a module so that its gradients are averaged over the processes.
 
-    Batch norm sees the whole batch on GPUs; on CPUs each process's part.
+    Batch norm has to be synchronised before, which torch can do on GPUs only; on CPUs
+    it sees the local part of a batch.
     """
     if world_size() == 1:
-        return learner
+        return module
     devices = [device] if device.type == "cuda" else None
     with warnings.catch_warnings():
-        # Its successor is not in torch 2.11.
+        # The option that replaces it is not in torch 2.11.
         warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)
-        # Buffers are each process's own: rank 0 writes the model.
+        # Each process has its own buffers; rank 0 writes the model.
         return nn.parallel.DistributedDataParallel(
-            learner, device_ids=devices, broadcast_buffers=False
+            module, device_ids=devices, broadcast_buffers=False
         )
 
 
-def threads_per_process(given: int) -> int:
-    """Threads of this process, where those of a machine share `given`."""
-    return max(1, given // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+def threads_per_process(threads: int) -> int:
+    """Threads of this process, if the processes of a machine share `threads`."""
+    return max(1, threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 @contextmanager
-def process_group(wanted: int) -> Iterator[None]:
-    """Join the processes that torchrun or srun has started; leave them at the end.
+def process_group(size: int) -> Iterator[None]:
+    """Join the processes that torchrun or srun has started, for the block.
 
     Parameters
     ----------
-    wanted : int
-        Processes that the settings ask for; with 1, nothing is joined.
+    size : int
+        Number of processes by the settings. With 1, nothing is joined.
 
     Raises
     ------
     AstromorphError
-        Another number was started.
+        Another number of processes was started.
     """
-    if wanted == 1:
+    if size == 1:
         yield
         return
     if "RANK" not in os.environ:
-        _ranks_of_slurm()
-    found = int(os.environ["WORLD_SIZE"])
-    if found != wanted:
+        _set_ranks_from_slurm()
+    started = int(os.environ["WORLD_SIZE"])
+    if started != size:
         raise AstromorphError(
-            f"{HOW} is {wanted}, but {found} processes were started; make both the same"
+            f"`training_settings.devices` times `nodes` is {size}, but {started} "
+            "processes were started; make both numbers equal"
         )
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield
-        distributed.barrier()  # gloo fails now and then where one leaves early
+        distributed.barrier()  # gloo sometimes fails if a process leaves early
     finally:
         distributed.destroy_process_group()
 
@@ -192,58 +198,55 @@ def is_started() -> bool:
 
 
 def launch(arguments: Sequence[str], devices: int, nodes: int) -> None:
-    """Let torchrun start processes on this machine, and wait for them.
+    """Start processes on this machine with torchrun, and wait for them.
 
-    A process that dies ends the others.
+    If one of them fails, torchrun stops the others.
 
     Parameters
     ----------
     arguments : sequence of str
-        Of ``python -m``.
+        Arguments of ``python -m``.
     devices : int
-        Processes to start.
+        Number of processes.
     nodes : int
-        Must be 1: other machines are srun's.
+        Must be 1; processes on several machines are started with srun.
 
     Raises
     ------
     AstromorphError
-        A process has failed, or there are several nodes.
+        A process has failed, or `nodes` is above 1.
     """
     if nodes > 1:
         raise AstromorphError(
-            f"`training_settings.nodes` is {nodes}, but srun has started one process "
-            "here; run the step with srun, a task for each device"
+            f"`training_settings.nodes` is {nodes}, but this process was not started "
+            "by srun as one of several; run the step with srun, one task per device"
         )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += [f"--nproc-per-node={devices}", "-m", *arguments]
-    # Else torchrun says at length that it sets this.
+    # torchrun would set it too, with a long warning.
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
     with (
         subprocess.Popen(command, env=environment) as process,
-        handling_signals(lambda _: process.terminate()),  # all that torchrun passes on
+        handling_signals(lambda _: process.terminate()),  # torchrun passes on SIGTERM
     ):
         failed = process.wait()
     if failed:
         raise AstromorphError(
-            f"one of {devices} processes that trained together has failed, which ended "
-            "the others; its error stands above"
+            f"one of {devices} processes that train together has failed, and the "
+            "others were stopped; its error is above"
         )
 
 
-def _port(given: Mapping[str, str]) -> int:
-    """A port that all tasks of a job agree on."""
-    return PORTS[int(given.get("SLURM_JOB_ID", "0")) % len(PORTS)]
-
-
-def _ranks_of_slurm() -> None:
-    """Tell torch what srun knows."""
-    given = os.environ
-    first = given.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1")
+def _set_ranks_from_slurm() -> None:
+    """Set the variables that torch.distributed reads to the values of srun."""
+    environment = os.environ
+    first_node = environment.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1")
+    # The same port for all tasks of a job.
+    port = PORTS[int(environment.get("SLURM_JOB_ID", "0")) % len(PORTS)]
     os.environ |= {
-        "RANK": given["SLURM_PROCID"],
-        "WORLD_SIZE": given["SLURM_STEP_NUM_TASKS"],
-        "LOCAL_RANK": given.get("SLURM_LOCALID", "0"),
-        "MASTER_ADDR": given.get("MASTER_ADDR", first),
-        "MASTER_PORT": given.get("MASTER_PORT", str(_port(given))),
+        "RANK": environment["SLURM_PROCID"],
+        "WORLD_SIZE": environment["SLURM_STEP_NUM_TASKS"],
+        "LOCAL_RANK": environment.get("SLURM_LOCALID", "0"),
+        "MASTER_ADDR": environment.get("MASTER_ADDR", first_node),
+        "MASTER_PORT": environment.get("MASTER_PORT", str(port)),
     }

@@ -1,7 +1,7 @@
-"""The errors that a user is meant to read, and what went wrong with the machine.
+"""Errors for the user, and explanations of errors of the machine.
 
-Full disks, missing rights, memory that ran out, devices that went away: no fault of
-the program, and nothing that a traceback explains.
+A full disk, missing permissions, too little memory and a failed GPU are not bugs of
+the program, and a traceback would not explain them.
 """
 
 import errno
@@ -11,140 +11,151 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-AGAIN = "then run the same again: what is complete is kept"
-FULL = (errno.ENOSPC, errno.EDQUOT)
-BARRED = (errno.EACCES, errno.EPERM, errno.EROFS)
-GONE = (errno.ENOENT, errno.ESTALE, errno.ENOTDIR)
-NO_MEMORY = ("allocate memory", "bad alloc", "bad_alloc")
+RERUN = "then run the same command again: finished results are used again"
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
+MISSING = (errno.ENOENT, errno.ESTALE, errno.ENOTDIR)
+OUT_OF_MEMORY = ("allocate memory", "bad alloc", "bad_alloc")  # in messages of torch
 
 
 class AstromorphError(Exception):
-    """Something that the user can put right.
+    """An error that the user can correct.
 
-    The message names the file or the setting, what was found, what is allowed
-    and what to do. The command line prints it without a traceback.
+    The message names the file or setting, what was found, what is allowed and what
+    to do. The command line prints it without a traceback.
     """
 
 
 class FitsImageError(AstromorphError):
-    """A file from which no image can be taken; the message is the reason."""
+    """A file does not contain a usable image; the message is the reason."""
 
 
 class WriteError(AstromorphError):
-    """A file could not be written; the message says why."""
+    """A file cannot be written; the message says why."""
 
 
 @contextmanager
 def explaining_write_errors(path: str | Path, folder: str | Path) -> Iterator[None]:
-    """Name the file that is being written where the disk refuses it.
+    """Turn errors of the disk into a `WriteError` that names the file.
 
     Parameters
     ----------
     path : path
-        The name that the user knows.
+        The final name of the file, which the user knows.
     folder : path
-        Where it is written, under whatever name at first.
+        The folder in which it is written, perhaps under a temporary name.
 
     Raises
     ------
     WriteError
-        In place of an OSError about the folder, what lies in it, a folder on the way
-        to it, or about no file.
+        In place of an OSError that names the folder, a parent folder, anything in the
+        folder, or no file. Errors about other files are not changed.
     """
     try:
         yield
     except OSError as error:
-        named = error.filename
-        if named is None or _concerns(str(named), str(folder)):
+        name = error.filename
+        if name is None or _is_related(str(name), str(folder)):
             raise WriteError(explain_write_error(path, error)) from error
         raise
 
 
-def _concerns(named: str, folder: str) -> bool:
-    return os.path.commonpath([os.path.abspath(named), os.path.abspath(folder)]) in (
-        os.path.abspath(named),
-        os.path.abspath(folder),
-    )
+def _is_related(path: str, folder: str) -> bool:
+    """Whether one path contains the other."""
+    path, folder = os.path.abspath(path), os.path.abspath(folder)
+    return os.path.commonpath([path, folder]) in (path, folder)
 
 
 def explain_write_error(path: str | Path, error: OSError) -> str:
-    """Why a file cannot be written, and what to do."""
-    folder = _existing(Path(path))
-    if error.errno in FULL:
+    """Explain why a file cannot be written, and what to do."""
+    folder = _existing_parent(Path(path))
+    if error.errno in DISK_FULL:
         return (
-            f"{path}: the disk is full, or your share of it ({_free(folder)}); free "
-            f"some, {AGAIN}"
+            f"{path}: the disk is full, or your quota on it ({_disk_usage(folder)}); "
+            f"free some space, {RERUN}"
         )
-    if error.errno in BARRED:
+    if error.errno in NO_PERMISSION:
         return (
-            f"{path}: no right to write here ({os.strerror(error.errno)}); change the "
-            f"rights of {folder}, or work in another folder, {AGAIN}"
+            f"{path}: no permission to write here ({os.strerror(error.errno)}); change "
+            f"the permissions of {folder}, or work in another folder, {RERUN}"
         )
     reason = os.strerror(error.errno) if error.errno else error
-    return f"{path}: cannot be written ({reason}); mend that, {AGAIN}"
+    return f"{path}: cannot be written ({reason}); correct the cause, {RERUN}"
 
 
 def explain_error(error: BaseException) -> str | None:
-    """Words for an error of the machine; None for any other.
+    """Explain an error of the machine; None for any other error.
 
     Parameters
     ----------
     error : BaseException
-        What ended a step.
+        The error that stopped a step.
+
+    Returns
+    -------
+    str or None
+        What happened and what to do.
     """
     if isinstance(error, OSError) and error.errno not in (None, errno.ENOMEM):
-        return _of_file(error)
-    return is_machine_error(error)
+        return _explain_file_error(error)
+    return _explain_machine_error(error)
 
 
-def is_machine_error(error: BaseException) -> str | None:
-    """The same for memory and devices alone, which no file can be blamed for."""
-    kind, said = type(error).__name__, " ".join(str(error).split())
-    if kind == "OutOfMemoryError":
+def is_machine_error(error: BaseException) -> bool:
+    """Whether memory or a device failed, so that no file is to blame."""
+    return _explain_machine_error(error) is not None
+
+
+def _explain_machine_error(error: BaseException) -> str | None:
+    class_name, message = type(error).__name__, " ".join(str(error).split())
+    if class_name == "OutOfMemoryError":
         return (
-            f"the memory of the GPU ran out ({said[:200]}); set smaller `batch_size`, "
-            f"`inference_settings.batch_size` or `preprocess_settings.size`, {AGAIN}"
+            f"the GPU is out of memory ({message[:200]}); set a smaller `batch_size`, "
+            f"`inference_settings.batch_size` or `preprocess_settings.size`, {RERUN}"
         )
-    if kind == "AcceleratorError" or "CUDA error" in said or "NCCL" in said:
+    if class_name == "AcceleratorError" or "CUDA error" in message or "NCCL" in message:
         return (
-            f"the GPU failed or went away ({said[:200]}); look at it with nvidia-smi, "
-            f"{AGAIN}; training goes on from its last checkpoint"
+            f"the GPU failed ({message[:200]}); check it with nvidia-smi, {RERUN}; "
+            "training continues from its last checkpoint"
         )
-    if isinstance(error, MemoryError) or any(text in said for text in NO_MEMORY):
+    if isinstance(error, MemoryError) or any(text in message for text in OUT_OF_MEMORY):
         return (
-            f"memory ran out ({said[:200] or 'no more is to be had'}); set a smaller "
+            f"out of memory ({message[:200] or 'no details'}); set a smaller "
             "`batch_size`, `preprocess_settings.size` or `shard_size`, or give the job "
-            f"more (`mem_mb`), {AGAIN}"
+            f"more memory (`mem_mb`), {RERUN}"
         )
-    if kind == "BrokenProcessPool":
+    if class_name == "BrokenProcessPool":
         return (
-            "one of the processes was killed, most likely because memory ran out; use "
-            "fewer (`core_limit`), or give the job more memory (`mem_mb`), " + AGAIN
+            "a process was killed, most likely because memory ran out; use fewer "
+            f"processes (`core_limit`), or give the job more memory (`mem_mb`), {RERUN}"
         )
     return None
 
 
-def _of_file(error: OSError) -> str | None:
+def _explain_file_error(error: OSError) -> str | None:
     if error.filename is None:
-        return (
-            None if error.errno not in FULL else explain_write_error(os.getcwd(), error)
-        )
+        if error.errno in DISK_FULL:
+            return explain_write_error(os.getcwd(), error)
+        return None
     name = os.fsdecode(error.filename)
-    if error.errno in GONE:
+    if error.errno in MISSING:
         return (
-            f"{name}: no such file, or not any more; bring it back, or take it out of "
-            f"the list, {AGAIN}"
+            f"{name}: no such file; restore it, or remove it from the file list, "
+            f"{RERUN}"
         )
-    if error.errno in FULL:
+    if error.errno in DISK_FULL:
         return explain_write_error(name, error)
-    return f"{name}: cannot be read or written ({error.strerror}); mend that, {AGAIN}"
+    return (
+        f"{name}: cannot be read or written ({error.strerror}); correct the cause, "
+        f"{RERUN}"
+    )
 
 
-def _existing(path: Path) -> Path:
+def _existing_parent(path: Path) -> Path:
     return next((p for p in path.absolute().parents if p.is_dir()), Path("/"))
 
 
-def _free(folder: Path) -> str:
+def _disk_usage(folder: Path) -> str:
     try:
         usage = shutil.disk_usage(folder)
     except OSError:

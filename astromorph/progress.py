@@ -1,4 +1,4 @@
-"""Progress of long work: a bar in a terminal, plain lines in a log file."""
+"""Progress of long loops: a bar in a terminal, lines in a log file."""
 
 import logging
 import sys
@@ -12,16 +12,16 @@ SECONDS_BETWEEN_LINES = 20.0
 
 
 def track(items: Iterable[Item], total: int, what: str) -> Iterator[Item]:
-    """Pass `items` through and show how far the work is.
+    """Yield items and report the progress.
 
     Parameters
     ----------
     items : iterable
-        What is worked on, one at a time.
+        The items of the loop.
     total : int
-        How many there will be.
+        Their number.
     what : str
-        What they are, in the plural: ``"files"``.
+        Their name in the plural, such as ``"files"``.
 
     Yields
     ------
@@ -33,11 +33,11 @@ def track(items: Iterable[Item], total: int, what: str) -> Iterator[Item]:
 
         yield from tqdm(items, total=total, desc=what, leave=False, file=sys.stderr)
         return
-    start = last = time.monotonic()
+    start = last_line = time.monotonic()
     for done, item in enumerate(items):
         now = time.monotonic()
-        if now - last >= SECONDS_BETWEEN_LINES:
+        if now - last_line >= SECONDS_BETWEEN_LINES:
             rate = done / (now - start)
             LOG.info("%s: %d of %d, %.1f per second", what, done, total, rate)
-            last = now
+            last_line = now
         yield item

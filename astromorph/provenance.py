@@ -1,8 +1,8 @@
-"""What a result was made from: canonical settings, digests, versions.
+"""What a result depends on: canonical settings, digests of code, versions.
 
 Snakemake remembers the parameters of a rule as an unordered set of values. One
 canonical string per rule is therefore the only form in which it notices that
-two settings have changed places.
+two settings have swapped their values.
 """
 
 import ast
@@ -16,22 +16,26 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).parent
-# Their effect reaches a step as the values in its settings string, or not at all.
+# Modules and folders that affect a step by the values in its settings, or not at all.
 UNTRACKED = (
-    "cli", "errors", "progress",
-    "settings.loading", "settings.sections", "settings.steps",
-)  # fmt: skip
-PAGES = (".html", ".js")
+    "cli",
+    "errors",
+    "progress",
+    "settings.loading",
+    "settings.sections",
+    "settings.steps",
+)
+TEMPLATE_SUFFIXES = (".html", ".js")
 RECORDED_PACKAGES = ("astromorph", "torch", "torchvision", "astropy", "numpy")
 
 
 def canonical_json(value: Any) -> str:
-    """One string per meaning: sorted keys, nulls dropped, no spaces.
+    """Equal strings for equal values: sorted keys, no nulls, no spaces.
 
     Parameters
     ----------
     value : dict, list, str, int, float, bool or None
-        Plain values, nested at will.
+        Plain values, nested to any depth.
 
     Returns
     -------
@@ -52,9 +56,9 @@ def _without_nulls(value: Any) -> Any:
 
 
 def digest(parts: Iterable[str], length: int = 16) -> str:
-    """Hexadecimal SHA-256 of strings, cut to `length` characters.
+    """Hexadecimal SHA-256 of strings, truncated to `length` characters.
 
-    The lengths of the parts enter it, so that ``["ab", "c"]`` and
+    The lengths of the parts are included, so that ``["ab", "c"]`` and
     ``["a", "bc"]`` differ.
     """
     sha = hashlib.sha256()
@@ -65,11 +69,11 @@ def digest(parts: Iterable[str], length: int = 16) -> str:
 
 
 def code_digest(*modules: str) -> str:
-    """Digest of what modules of this package do, with all that they import.
+    """Digest of modules of this package and of all modules that they import.
 
-    Syntax trees without docstrings are compared: a comment or another layout
-    changes nothing, a real edit does, also one of a page's template. `UNTRACKED`
-    modules and folders do not count, nor do imports for type checkers alone.
+    It is made from syntax trees without docstrings: comments, docstrings and layout
+    do not change it, every other edit does, including that of a template that a
+    module names. `UNTRACKED` modules do not count, nor do imports for type checkers.
 
     Parameters
     ----------
@@ -88,7 +92,7 @@ def code_digest(*modules: str) -> str:
         if module not in seen and not _is_untracked(module):
             seen.add(module)
             waiting.extend(imported_modules(module))
-    return digest(f"{m}={_meaning(m)}" for m in sorted(seen))
+    return digest(f"{m}={_contents(m)}" for m in sorted(seen))
 
 
 def _is_untracked(module: str) -> bool:
@@ -124,7 +128,7 @@ def imported_modules(module: str) -> frozenset[str]:
 
 
 def _executed(tree: ast.AST) -> Iterator[ast.AST]:
-    """All nodes of a module but those that only type checkers see."""
+    """All nodes of a module except those that only type checkers read."""
     waiting = [tree]
     while waiting:
         node = waiting.pop()
@@ -144,24 +148,28 @@ def _path(module: str) -> Path:
     return PACKAGE.joinpath(*module.split(".")).with_suffix(".py")
 
 
-def _tree(module: str) -> ast.Module:
-    path = _path(module)
-    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-
-
 @functools.cache
-def _meaning(module: str) -> str:
-    tree = _tree(module)
+def _tree(module: str) -> ast.Module:
+    """The syntax tree of a module, without docstrings."""
+    path = _path(module)
+    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     for node in ast.walk(tree):
         documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
         if isinstance(node, documented) and ast.get_docstring(node) is not None:
             del node.body[0]
-    # Pages are made by templates, which modules name.
-    pages = [_template(name) for name in sorted(_texts(tree)) if name.endswith(PAGES)]
-    return ast.dump(tree) + "".join(pages)
+    return tree
 
 
-def _texts(tree: ast.Module) -> set[str]:
+@functools.cache
+def _contents(module: str) -> str:
+    """The syntax tree of a module as text, and the templates that it names."""
+    tree = _tree(module)
+    names = sorted(_string_constants(tree))
+    templates = [_template(n) for n in names if n.endswith(TEMPLATE_SUFFIXES)]
+    return ast.dump(tree) + "".join(templates)
+
+
+def _string_constants(tree: ast.Module) -> set[str]:
     constants = (n.value for n in ast.walk(tree) if isinstance(n, ast.Constant))
     return {value for value in constants if isinstance(value, str)}
 
@@ -172,7 +180,7 @@ def _template(name: str) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that shape a result."""
+    """Versions of Python and of the packages that affect results."""
     found = {"python": sys.version.split()[0]}
     for name in RECORDED_PACKAGES:
         try:

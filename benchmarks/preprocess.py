@@ -26,38 +26,44 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 from astropy.io import fits
 
+from astromorph.artefacts.run_files import RunFiles
 from astromorph.catalogue.validate import validate
+from astromorph.filelist.shards import Shard
 from astromorph.fits.facts import ImageFacts
 from astromorph.fits.image import write_image
 from astromorph.preprocessing.preprocess import preprocess
 from astromorph.settings.sections import Settings
 
+SETTINGS = Settings()
 SIDE = 128
 MAX_SHORT = 1000  # files of the shorter list, at most
 MAX_FILES = 1000  # that differ; longer lists name hard links to them
 CHILD = """
 import resource, sys, time
+from astromorph.artefacts.run_files import RunFiles
 from astromorph.settings.sections import Settings
-from pathlib import Path
-step, datafile, stop, folder = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
+step, datafile, folder = sys.argv[1:]
+settings, files = Settings(), RunFiles.of_run(folder)
+data = settings.data_settings
 start = time.perf_counter()
 if step == "validate":
     from astromorph.catalogue.validate import validate
-    validate(Settings(), datafile, f"{folder}/c.csv", f"{folder}/p.html", 1)
+    validate(
+        datafile, files, data, settings.validate_settings, settings.preprocess_settings
+    )
 else:
     from astromorph.filelist.entries import read_filelist
     from astromorph.filelist.shards import plan_shards
     from astromorph.preprocessing.preprocess import preprocess
     for shard in plan_shards(read_filelist(datafile)):
-        out = f"{folder}/a.pt", f"{folder}/a.csv"
-        preprocess(Settings(), datafile, (shard.start, shard.stop), *out)
+        preprocess(datafile, shard, files, data, settings.preprocess_settings)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(f"{peak:.0f} {time.perf_counter() - start:.1f}")
 """
 
 
-def make(folder: Path, number: int) -> Path:
-    """Files with a sky, a source, and the header of a radio image; their list."""
+def write_files(folder: Path, number: int) -> Path:
+    """Write images of a source with the header of a radio image, and their list."""
     rng = np.random.default_rng(0)
     y, x = np.indices((SIDE, SIDE))
     for k in range(number):
@@ -76,98 +82,110 @@ def make(folder: Path, number: int) -> Path:
     return datafile
 
 
-def bare(paths: list[Path]) -> None:
-    """What anyone would write: open, take header and pixels."""
+def read_bare(paths: list[Path]) -> None:
+    """Open each file with astropy and read its header and pixels."""
     for path in paths:
         with fits.open(path, memmap=False) as file:
             file[0].header["NAXIS1"], file[0].data.sum()
 
 
 def seconds(work, *arguments) -> float:
-    """Wall time of one call."""
+    """Wall time of one call in seconds."""
     start = time.perf_counter()
     work(*arguments)
     return time.perf_counter() - start
 
 
-def run_shard(datafile: Path, rows: tuple[int, int], folder: Path) -> None:
-    name = folder / f"{rows[0]}"
-    preprocess(Settings(), datafile, rows, f"{name}.pt", f"{name}.csv")
+def run_validate(datafile: Path, files: RunFiles, processes: int) -> None:
+    """Validate a list with the default settings."""
+    data, rules = SETTINGS.data_settings, SETTINGS.validate_settings
+    preprocessing = SETTINGS.preprocess_settings
+    validate(datafile, files, data, rules, preprocessing, processes)
 
 
-def two(datafile: Path, number: int, folder: Path, pool) -> None:
-    """Preprocess in two processes, each half of the list."""
+def run_preprocess(datafile: Path, rows: tuple[int, int], folder: Path) -> None:
+    """Preprocess some rows of a list with the default settings."""
+    data, preprocessing = SETTINGS.data_settings, SETTINGS.preprocess_settings
+    shard = Shard(f"{rows[0]:05d}", *rows)
+    preprocess(datafile, shard, RunFiles(folder), data, preprocessing)
+
+
+def preprocess_in_two(datafile: Path, number: int, folder: Path, pool) -> None:
+    """Preprocess a list in two processes, half of it in each."""
     half = number // 2
     jobs = [
-        pool.submit(run_shard, datafile, rows, folder)
+        pool.submit(run_preprocess, datafile, rows, folder)
         for rows in ((0, half), (half, number))
     ]
     for job in jobs:
         job.result()
 
 
-def bare_two(paths: list[Path], pool) -> None:
-    """The bare read in two processes: what this machine's cores can give."""
-    for job in [pool.submit(bare, paths[k::2]) for k in range(2)]:
+def read_bare_in_two(paths: list[Path], pool) -> None:
+    """Read the files with astropy in two processes, as the limit of this machine."""
+    for job in [pool.submit(read_bare, paths[k::2]) for k in range(2)]:
         job.result()
 
 
-def check(
-    lists: tuple[Path, Path], outputs: tuple[Path, Path], processes: int
+def validate_seconds(
+    lists: tuple[Path, Path], files: RunFiles, processes: int
 ) -> float:
-    """Seconds to validate the longer list beyond those for the shorter one.
+    """Seconds to validate the longer list minus those for the shorter one.
 
-    The difference leaves out what is paid once: starting processes, the sample.
+    The difference excludes constant costs, such as starting processes and the sample.
     """
     short, long = (
-        seconds(validate, Settings(), datafile, *outputs, processes)
-        for datafile in lists
+        seconds(run_validate, datafile, files, processes) for datafile in lists
     )
     return long - short
 
 
 def speed(folder: Path, number: int, rounds: int) -> None:
     """Print the ratios."""
-    datafile = make(folder, number)
+    datafile = write_files(folder, number)
     paths = [folder / f"{k}.fits" for k in range(number)]
-    outputs = (folder / "c.csv", folder / "p.html")
-    few = min(MAX_SHORT, number // 2)
+    files = RunFiles(folder)
+    n_short = min(MAX_SHORT, number // 2)
     short = folder / "short.txt"
-    short.write_text("".join(f"{k}.fits\n" for k in range(few)))
+    short.write_text("".join(f"{k}.fits\n" for k in range(n_short)))
     lists = (short, datafile)
     times: dict[str, list[float]] = {}
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        two(datafile, 8, folder, pool)  # both have imported what they need
+        preprocess_in_two(datafile, 8, folder, pool)  # imports the modules in both
         works = {
-            "bare read": lambda: seconds(bare, paths),
-            "bare read, 2 processes": lambda: seconds(bare_two, paths, pool),
-            "validate": lambda: check(lists, outputs, 1) * number / (number - few),
-            "validate, 2 processes": lambda: (
-                check(lists, outputs, 2) * number / (number - few)
+            "bare read": lambda: seconds(read_bare, paths),
+            "bare read, 2 processes": lambda: seconds(read_bare_in_two, paths, pool),
+            "validate": lambda: (
+                validate_seconds(lists, files, 1) * number / (number - n_short)
             ),
-            "preprocess": lambda: seconds(run_shard, datafile, (0, number), folder),
+            "validate, 2 processes": lambda: (
+                validate_seconds(lists, files, 2) * number / (number - n_short)
+            ),
+            "preprocess": lambda: seconds(
+                run_preprocess, datafile, (0, number), folder
+            ),
             "preprocess, 2 processes": lambda: seconds(
-                two, datafile, number, folder, pool
+                preprocess_in_two, datafile, number, folder, pool
             ),
         }
         for _ in range(rounds + 1):
             for name, work in works.items():
                 times.setdefault(name, []).append(work())
-    middle = {name: statistics.median(found[1:]) for name, found in times.items()}
+    medians = {name: statistics.median(values[1:]) for name, values in times.items()}
     print(f"{number} files, median of {rounds} rounds")
     print("| step | files/s | time over bare read | over one process |")
     print("|---|---|---|---|")
-    for name, found in middle.items():
-        one = middle[name.partition(",")[0]]
-        over = f"{one / found:.2f} times faster" if "," in name else ""
-        ratio = found / middle["bare read"]
-        print(f"| {name} | {number / found:.0f} | {ratio:.2f} | {over} |")
+    for name, median in medians.items():
+        one = medians[name.partition(",")[0]]
+        speed_up = f"{one / median:.2f} times faster" if "," in name else ""
+        ratio = median / medians["bare read"]
+        print(f"| {name} | {number / median:.0f} | {ratio:.2f} | {speed_up} |")
 
 
 def memory(folder: Path, numbers: list[int]) -> None:
     """Print the peak memory of one process for lists of growing length."""
     files = min(MAX_FILES, max(numbers))
-    make(folder, files)
+    write_files(folder, files)
     first: dict[str, float] = {}
     print("| files | step | peak MB | ratio | s |\n|---|---|---|---|---|")
     for number in numbers:
@@ -178,7 +196,7 @@ def memory(folder: Path, numbers: list[int]) -> None:
         datafile = folder / "list.txt"
         datafile.write_text("".join(f"{k}.fits\n" for k in range(number)))
         for step in ("validate", "preprocess"):
-            command = [sys.executable, "-c", CHILD, step, datafile, number, folder]
+            command = [sys.executable, "-c", CHILD, step, datafile, folder]
             done = subprocess.run(
                 [str(part) for part in command],
                 capture_output=True, text=True, check=True,

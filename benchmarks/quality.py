@@ -1,12 +1,12 @@
-"""How good the embedding is: whole runs with several seeds, in one table.
+"""Embedding quality: complete runs with several seeds, in one table.
 
     python benchmarks/quality.py radio --images FOLDER     # radio galaxies with labels
     python benchmarks/quality.py sky --number 1000         # the simulated sky
 
-Each run is `astromorph train` and `astromorph infer`, as a user's. Its figures are
-those of `evaluation.json`: balanced accuracy in five grouped folds. `--recipe` names
-the recipes of `RECIPES` to run, `--label practice` looks at the uncertain radio
-galaxies, on which choices are made; those that are reported are the confident ones.
+Each run is `astromorph train` and `astromorph infer`, as a user runs them. The figures
+are those of `evaluation.json`: balanced accuracy in five grouped folds. `--recipe`
+selects recipes of `RECIPES`. `--label practice` evaluates the uncertain radio galaxies,
+which are used to make choices; reported figures are of the confident ones.
 """
 
 import argparse

@@ -26,12 +26,11 @@ from typing import Any
 
 import numpy as np
 
-from astromorph.artefacts import tables as artefacts
+from astromorph.artefacts.columns import CATALOGUE_COLUMNS, SPLIT_COLUMNS
 from astromorph.artefacts.embeddings import Embeddings, write_embeddings
-from astromorph.artefacts.table_rows import Inputs
-from astromorph.artefacts.tables import CATALOGUE_COLUMNS, SPLIT_COLUMNS
+from astromorph.artefacts.run_files import RunFiles
+from astromorph.artefacts.tables import write_csv
 from astromorph.artefacts.tensor_file import SHARD_FORMAT, SHARD_VERSION, save_tensors
-from astromorph.settings.loading import parse
 from astromorph.settings.sections import Settings
 from astromorph.settings.steps import part_of
 
@@ -43,6 +42,7 @@ READY = "body[data-ready]"  # how the map says so
 
 def make(folder: Path, images: int, length: int, side: int) -> None:
     """Catalogue, split and embeddings of images that do not exist."""
+    files = run_files(folder, images)
     draw = np.random.default_rng(0)
     centres = 2 * draw.standard_normal((KINDS, LATENT))
     axes = draw.standard_normal((LATENT, length)) * np.linspace(1, 0.2, LATENT)[:, None]
@@ -53,14 +53,14 @@ def make(folder: Path, images: int, length: int, side: int) -> None:
         latent = centres[kinds[rows]] + draw.standard_normal((len(ids[rows]), LATENT))
         vectors = latent @ axes + 0.3 * draw.standard_normal((len(latent), length))
         write_embeddings(
-            folder / "embeddings" / f"{shard:05d}.parquet",
+            files.embeddings(f"{shard:05d}"),
             Embeddings(tuple(ids[rows]), vectors.astype(np.float32)),
         )
-    make_tensors(folder, ids, side)
-    make_model(folder / "model.pt")
+    make_tensors(files, ids, side)
+    make_model(files.model)
     facts = {"status": "ok", "width": "64", "height": "64", "file_bytes": "20000"}
-    artefacts.write_csv(
-        folder / "catalogue.csv",
+    write_csv(
+        files.catalogue,
         (*CATALOGUE_COLUMNS, "label"),
         (
             facts
@@ -75,8 +75,8 @@ def make(folder: Path, images: int, length: int, side: int) -> None:
             for k in range(images)
         ),
     )
-    artefacts.write_csv(
-        folder / "split.csv",
+    write_csv(
+        files.split,
         SPLIT_COLUMNS,
         (
             {
@@ -92,7 +92,7 @@ def make(folder: Path, images: int, length: int, side: int) -> None:
     )
 
 
-def make_tensors(folder: Path, ids: list[str], side: int) -> None:
+def make_tensors(files: RunFiles, ids: list[str], side: int) -> None:
     """Shards of images of a bright spot on noise; the same ones again and again."""
     draw = np.random.default_rng(1)
     number = min(PICTURES, len(ids))
@@ -103,7 +103,7 @@ def make_tensors(folder: Path, ids: list[str], side: int) -> None:
     np.minimum(pixels, 1, out=pixels)
     for shard, start in enumerate(range(0, len(ids), ROWS_OF_A_SHARD)):
         some = ids[start : start + ROWS_OF_A_SHARD]
-        held = {
+        values = {
             "format": SHARD_FORMAT, "format_version": SHARD_VERSION, "channels": 1,
             "images": pixels[np.arange(len(some)) % number], "image_ids": some,
             "shapes": np.full((len(some), 2), side, np.int32),
@@ -111,7 +111,7 @@ def make_tensors(folder: Path, ids: list[str], side: int) -> None:
             "valid": np.full(len(some) * side**2 // 8, 255, np.uint8),
             "statistics": {"noise": draw.random(len(some), np.float32)},
         }  # fmt: skip
-        save_tensors(folder / "tensors" / f"{shard:05d}.pt", held)
+        save_tensors(files.tensors(f"{shard:05d}"), values)
 
 
 def make_model(path: Path) -> None:
@@ -124,96 +124,76 @@ def make_model(path: Path) -> None:
     save_model(path, file)
 
 
-def embeddings_of(folder: Path) -> list[Path]:
-    return sorted((folder / "embeddings").glob("*.parquet"))
+def run_files(folder: Path, images: int = 0) -> RunFiles:
+    """The files of a run of so many images, or of the one that is there."""
+    shards = -(-images // ROWS_OF_A_SHARD) or len(list(folder.glob("embeddings/*.p*")))
+    return RunFiles.of_run(folder, shards)
 
 
 def step_analyse(folder: Path, cores: int) -> None:
     from astromorph.analysis.analyse import analyse
 
-    analyse(
-        Settings(),
-        folder / "catalogue.csv",
-        folder / "split.csv",
-        embeddings_of(folder),
-        folder / "analysis.parquet",
-        folder / "analysis.json",
-        folder / "analysis.html",
-        cores,
-    )
-
-
-def inputs_of(folder: Path) -> Inputs:
-    tables = folder / "catalogue.csv", folder / "split.csv"
-    return Inputs(*tables, tuple(embeddings_of(folder)), folder / "analysis.parquet")
+    settings = Settings()
+    analyse(run_files(folder), settings.analysis_settings, settings.seed, cores)
 
 
 def step_csv(folder: Path, cores: int) -> None:
     from astromorph.export.tables.csv import export_csv
 
-    export_csv(Settings(), inputs_of(folder), folder / "export" / "embeddings.csv")
+    export_csv(run_files(folder), "comma")
 
 
 def step_parquet(folder: Path, cores: int) -> None:
     from astromorph.export.tables.parquet import export_parquet
 
-    output = folder / "export" / "embeddings.parquet"
-    export_parquet(Settings(), inputs_of(folder), output)
+    export_parquet(run_files(folder), "{}")
 
 
 def step_fits(folder: Path, cores: int) -> None:
     from astromorph.export.tables.fits import export_fits
 
-    export_fits(Settings(), inputs_of(folder), folder / "export" / "embeddings.fits")
+    export_fits(run_files(folder), "{}")
 
 
 def step_votable(folder: Path, cores: int) -> None:
     from astromorph.export.tables.votable import export_votable
 
-    export_votable(Settings(), inputs_of(folder), folder / "export" / "embeddings.vot")
-
-
-def tensors_of(folder: Path) -> list[Path]:
-    return sorted((folder / "tensors").glob("*.pt"))
+    export_votable(run_files(folder), "{}")
 
 
 def step_tensorboard(folder: Path, cores: int) -> None:
     from astromorph.export.tensorboard import export_tensorboard
 
-    board = folder / "export" / "tensorboard"
-    export_tensorboard(Settings(), inputs_of(folder), tensors_of(folder), board)
+    export_tensorboard(run_files(folder), Settings().export_settings.thumbnail_size)
 
 
 def step_map(folder: Path, cores: int) -> None:
     """In one file, however many images there are."""
     from astromorph.export.html_map.html_map import export_map
 
-    most = {"export_settings": {"map_one_file": 10**9}}
-    found = inputs_of(folder)
-    export_map(
-        parse(most, "benchmark"), found.catalogue, found.split, found.analysis,
-        tensors_of(folder), folder / "export" / "map.html",
-    )  # fmt: skip
+    side = Settings().export_settings.map_thumbnail_size
+    export_map(run_files(folder), side, max_one_file=10**9, with_evaluation=False)
 
 
 def step_map_files(folder: Path, cores: int) -> None:
     from astromorph.export.html_map.html_map import export_map
 
-    found, output = inputs_of(folder), folder / "export" / "map_beside"
-    export_map(
-        Settings(), found.catalogue, found.split, found.analysis, tensors_of(folder),
-        output / "map.html", pictures=output / "map_files",
-    )  # fmt: skip
+    side = Settings().export_settings.map_thumbnail_size
+    export_map(run_files(folder), side, max_one_file=0, with_evaluation=False)
 
 
 def step_gallery(folder: Path, cores: int) -> None:
     from astromorph.export.gallery.gallery import export_gallery
 
+    settings = Settings()
     export_gallery(
-        Settings(), folder / "none.csv", folder / "catalogue.csv",
-        folder / "analysis.parquet", tensors_of(folder), folder / "model.pt",
-        folder / "export" / "gallery",
-    )  # fmt: skip
+        run_files(folder),
+        folder / "none.csv",
+        settings.data_settings,
+        settings.export_settings,
+        settings.evaluation_settings.label,
+        settings.seed,
+    )
 
 
 # In the order of a run: later ones read what earlier ones wrote.
@@ -238,10 +218,10 @@ OUTPUTS = {
     "votable": "export/embeddings.vot",
     "tensorboard": "export/tensorboard",
     "map": "export/map.html",
-    "map and files": "export/map_beside",
+    "map and files": "export/map_files",
     "gallery": "export/gallery",
 }
-PAGES = {"map": "export/map.html", "map and files": "export/map_beside/map.html"}
+PAGES = {"map": "export/map.html", "map and files": "export/map.html"}
 
 
 def megabytes(path: Path) -> float:

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 
-from astromorph.catalogue.summary import reason_kind
+from astromorph.catalogue.summary import general_reason
 from astromorph.errors import FitsImageError
 from astromorph.fits import image as fits_image
 from astromorph.preprocessing.prepare import prepare
@@ -59,16 +59,16 @@ def own_seeds(folder: Path) -> list[Path]:
         "CRPIX1": 24.0, "CRPIX2": 32.0, "CDELT1": -0.001, "CDELT2": 0.001,
         "OBJECT": "M 31", "BMAJ": 0.002, "RADESYS": "FK5", "EQUINOX": 1975.0,
     })  # fmt: skip
-    whole = np.nan_to_num(pixels).astype(np.int16)
+    ints = np.nan_to_num(pixels).astype(np.int16)
     hdus = {
         "plain": fits.PrimaryHDU(pixels, header),
-        "int": fits.PrimaryHDU(whole, header),
+        "int": fits.PrimaryHDU(ints, header),
         "cube": fits.PrimaryHDU(np.stack([pixels] * 3), header),
         "rice": fits.CompImageHDU(pixels, header, compression_type="RICE_1"),
         "gzip1": fits.CompImageHDU(pixels, header, compression_type="GZIP_1"),
-        "gzip2": fits.CompImageHDU(whole, header, compression_type="GZIP_2"),
-        "plio": fits.CompImageHDU(abs(whole), header, compression_type="PLIO_1"),
-        "hcompress": fits.CompImageHDU(whole, header, compression_type="HCOMPRESS_1"),
+        "gzip2": fits.CompImageHDU(ints, header, compression_type="GZIP_2"),
+        "plio": fits.CompImageHDU(abs(ints), header, compression_type="PLIO_1"),
+        "hcompress": fits.CompImageHDU(ints, header, compression_type="HCOMPRESS_1"),
         "extension": fits.ImageHDU(pixels, header),
     }
     for name, hdu in hdus.items():
@@ -177,7 +177,7 @@ def read(path: Path, rules: DataSettings) -> str:
         _, image = fits_image.read_image([path], rules)
         prepare(image, PreprocessSettings())
     except FitsImageError as error:
-        return reason_kind(str(error))[:60]
+        return general_reason(str(error))[:60]
     return "an image"
 
 

@@ -46,6 +46,7 @@ WAYS = ("memory", "mapped")  # how training has its images
 # Each step in a process of its own, over all shards one after the other.
 CHILD = """
 import json, sys, time
+from astromorph.artefacts.run_files import RunFiles
 from astromorph.filelist.entries import read_filelist
 from astromorph.filelist.shards import plan_shards
 from astromorph.settings.loading import parse
@@ -56,41 +57,50 @@ if step != "plan":
     shards = list(plan_shards(read_filelist(datafile)))
 def every(pattern):
     return [pattern.format(shard.name) for shard in shards]
-contents, tensors = every("tensors/{}.csv"), every("tensors/{}.pt")
+tensors = every("tensors/{}.pt")
+files = RunFiles.of_run(".", shards=len(shards))
 embeddings = every("embeddings/{}.parquet")
 if step in ("csv", "board"):
-    from astromorph.artefacts.table_rows import Inputs
-    inputs = Inputs("catalogue.csv", "split.csv", tuple(embeddings), "analysis.parquet")
+    from astromorph.artefacts.run_files import RunFiles
+    files = RunFiles.of_run(".", len(shards))
 start = time.perf_counter()
 if step == "plan":
-    from astromorph.filelist.file_states import ShardStates
+    from astromorph.filelist.shards import ShardStates
     shards = list(plan_shards(read_filelist(datafile)))
     ShardStates(datafile, shards).all()
 elif step == "validate":
     from astromorph.catalogue.validate import validate
-    validate(rules, datafile, "catalogue.csv", "page.html", 1)
+    validate(
+        datafile, files, rules.data_settings, rules.validate_settings,
+        rules.preprocess_settings,
+    )
 elif step == "preprocess":
     from astromorph.preprocessing.preprocess import preprocess
-    for shard, pt, csv in zip(shards, tensors, contents):
-        preprocess(rules, datafile, (shard.start, shard.stop), pt, csv)
+    for shard in shards:
+        preprocess(
+            datafile, shard, files, rules.data_settings, rules.preprocess_settings
+        )
 elif step == "split":
     from astromorph.catalogue.split import split
-    split(rules, datafile, contents, "split.csv")
+    split(datafile, files, rules.split_settings, rules.validate_settings, rules.seed)
 elif step == "infer":
+    from pathlib import Path
+    from astromorph.artefacts.run_files import RunFiles
     from astromorph.embedding.infer import infer
     start = time.perf_counter()
-    for pt, output in zip(tensors, embeddings):
-        infer(rules, "model.pt", pt, output, 1)
+    files = RunFiles(Path(), tuple(s.name for s in shards), Path("model.pt"))
+    for name in files.shards:
+        infer(files, name, rules.inference_settings, 1)
 elif step == "csv":
     from astromorph.export.tables.csv import export_csv
-    export_csv(rules, inputs, "embeddings.csv")
+    export_csv(files, "comma")
 elif step == "board":
     from astromorph.export.tensorboard import export_tensorboard
-    export_tensorboard(rules, inputs, tensors, "board")
+    export_tensorboard(files, 48)
 taken = time.perf_counter() - start
 if step == "infer":  # the analysis is measured by benchmarks/results.py; here made up
     import numpy as np
-    from astromorph.artefacts.analysis_file import Analysis, write_analysis
+    from astromorph.artefacts.analysis_table import Analysis, write_analysis
     from astromorph.artefacts.embeddings import read_embeddings
     ids = tuple(k for path in embeddings for k in read_embeddings(path).image_ids)
     n = len(ids)

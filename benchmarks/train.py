@@ -124,11 +124,10 @@ def ours(given: argparse.Namespace) -> Contender:
     trainer = ByolTrainer(
         byol(given), augmentation_function=augment, precision=given.precision
     )
-    kept = trainer._kept(data)
 
     def go() -> float:
         start = time.perf_counter()
-        trainer.train_epoch(kept, given.batch, 10**6)  # ends with a wait for the GPU
+        trainer.train_epoch(data, given.batch, 10**6)  # ends with a wait for the GPU
         return len(data) / (time.perf_counter() - start)
 
     return go
@@ -255,10 +254,11 @@ def lightlys(given: argparse.Namespace, device: torch.device) -> Contender:
 PREDECESSOR = """
 import sys, time, torch
 torch.set_num_threads(int(sys.argv[4]))
+from importlib.metadata import version
 from torch.utils.data import DataLoader
-from astromorph.byol.byol import ByolTrainer, MinMaxNorm
-from astromorph.datasets.tensor_datasets import FitsFilelistDataset
-from astromorph.models.names import DEFAULT_MODELS
+from astromorph.byol import ByolTrainer, MinMaxNorm
+from astromorph.datasets import FitsFilelistDataset
+from astromorph.models import DEFAULT_MODELS
 from torchvision import transforms as T
 augment = torch.nn.Sequential(
     T.RandomApply([T.ColorJitter(0.8, 0.8, 0.8, 0.2)], p=0.3), T.RandomGrayscale(p=0.2),
@@ -271,7 +271,7 @@ trainer = ByolTrainer(DEFAULT_MODELS[name](**options), hidden_layer="avgpool",
     representation_size=256)
 data = FitsFilelistDataset(sys.argv[1], stacksize=3)
 loader = DataLoader(data, batch_size=1, shuffle=True, pin_memory=True)
-print("ready", flush=True)
+print("ready", version("astromorph"), flush=True)
 for line in sys.stdin:
     start = time.perf_counter()
     trainer.train_epoch(loader, batch_size=int(sys.argv[3]))
@@ -280,7 +280,10 @@ for line in sys.stdin:
 
 
 def predecessors(given: argparse.Namespace) -> Contender:
-    """Version 0.1.2 in an environment and a process of its own."""
+    """Version 0.1.2 in an environment and a process of its own.
+
+    An image counts once, although it trains on four copies of each.
+    """
     from astropy.io import fits
 
     python = given.predecessor / "bin" / "python"
@@ -298,15 +301,17 @@ def predecessors(given: argparse.Namespace) -> Contender:
     (folder / "list.txt").write_text("".join(f"{name}\n" for name in names))
     (folder / "run.py").write_text(PREDECESSOR)
     threads = str(torch.get_num_threads())
+    # Isolated (-I): with PYTHONPATH set, this package would be imported in its place,
+    # whose version 0.1 names once made it run, as fast as ours.
     process = subprocess.Popen(
-        [python, "run.py", "list.txt", given.layer, str(given.batch), threads],
+        [python, "-I", "run.py", "list.txt", given.layer, str(given.batch), threads],
         cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
     assert process.stdin
     assert process.stdout
     sender, answers = process.stdin, process.stdout
-    if answers.readline().strip() != "ready":
+    if answers.readline().split() != ["ready", "0.1.2"]:
         sys.exit(f"astromorph 0.1.2 does not start: {python} {folder / 'run.py'}")
 
     def go() -> float:
@@ -325,7 +330,7 @@ def views() -> SimpleNamespace:
         return SimpleNamespace(**AugmentationSettings().model_dump())
     import astromorph
 
-    text = (Path(astromorph.__file__).parent / "settings.py").read_text()
+    text = (Path(astromorph.__file__).parent / "settings" / "sections.py").read_text()
     for node in ast.parse(text).body:
         if isinstance(node, ast.ClassDef) and node.name == "AugmentationSettings":
             return SimpleNamespace(
@@ -336,7 +341,7 @@ def views() -> SimpleNamespace:
                     and isinstance(line.target, ast.Name)
                 }
             )  # fmt: skip
-    raise LookupError("settings.py has no AugmentationSettings")
+    raise LookupError("sections.py has no AugmentationSettings")
 
 
 def named(device: torch.device) -> str:

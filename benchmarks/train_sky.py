@@ -2,11 +2,11 @@
 
     python benchmarks/train_sky.py
 
-draws images of every sort that `astromorph.sky.objects` knows, seen by every
-telescope there may be, and lets each network tell the sort and the measures of the
-shape from a view of the image. What it writes, `astromorph/sky_weights/*.pt`, is
-what `network_settings.weights: sky` starts from. No image of the real sky, and no
-weights from elsewhere, have a part in it.
+draws images of every kind in `astromorph.sky.draw`, as many different telescopes
+would see them, and trains each network to predict the kind and the shape measures from
+a view of the image. It writes the files `astromorph/byol/sky_weights/*.pt`, the start
+weights of `network_settings.weights: sky`. No observed image and no weights from
+elsewhere are used.
 """
 
 import argparse
@@ -45,11 +45,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=sky_file("amm").parent)
     given = parser.parse_args()
     start = time.perf_counter()
-    draft = DrawingRules(seed=given.seed, size=SIZE)
-    lessons = draw_labelled_images(draft, given.images, given.processes)
-    print(f"{len(lessons)} images drawn in {time.perf_counter() - start:.0f} s")
+    rules = DrawingRules(seed=given.seed, size=SIZE)
+    images = draw_labelled_images(rules, given.images, given.processes)
+    print(f"{len(images)} images drawn in {time.perf_counter() - start:.0f} s")
     for name in given.networks:
-        encoder = learn(name, lessons, given.samples, given.seed)
+        encoder = train_encoder(name, images, given.samples, given.seed)
         values = {
             "format": WEIGHTS_FORMAT,
             "format_version": WEIGHTS_VERSION,
@@ -57,57 +57,60 @@ def main() -> None:
             "images": given.images,
             "samples": given.samples,
             "seed": given.seed,
-            "state": {
-                key: packed(value) for key, value in encoder.state_dict().items()
-            },
+            "state": {key: halve(value) for key, value in encoder.state_dict().items()},
         }
         given.output.mkdir(parents=True, exist_ok=True)
         with atomic_write(given.output / f"{name}.pt") as temporary:
             torch.save(values, temporary)
         digest = hashlib.sha256((given.output / f"{name}.pt").read_bytes()).hexdigest()
-        print(f"wrote {given.output / name}.pt; `WITH_SKY` needs {digest[:16]}")
+        print(f"wrote {given.output / name}.pt; `SKY_DIGESTS` needs {digest[:16]}")
 
 
-def learn(name: str, lessons: LabelledImages, samples: int, seed: int) -> Encoder:
-    """Train one network to tell what the images show."""
+def train_encoder(
+    name: str, images: LabelledImages, samples: int, seed: int
+) -> Encoder:
+    """Train one network on the auxiliary task alone."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     device = choose_device()
     encoder = build_network(name, NetworkSettings(), in_channels=1)
-    teacher = AuxiliaryTask(lessons, encoder.features)
-    both = nn.ModuleList([encoder, teacher.head])
-    both.to(device).to(memory_format=torch.channels_last).train()
-    optimizer = adamw(parameter_groups(both), lr=LEARNING_RATE)
+    task = AuxiliaryTask(images, encoder.features)
+    networks = nn.ModuleList([encoder, task.head])
+    networks.to(device, memory_format=torch.channels_last).train()
+    optimizer = adamw(parameter_groups(networks), lr=LEARNING_RATE)
     augment = SkyAugmentation(generator=generator)
     precision: Precision = choose_precision("auto", device)
     steps, order = samples // BATCH, torch.empty(0, dtype=torch.int64)
-    told, start = 0.0, time.perf_counter()
+    interval = max(1, steps // LINES)
+    loss_sum, start = 0.0, time.perf_counter()
     for step in range(steps):
         if len(order) < BATCH:
-            more = torch.randperm(len(teacher), generator=generator)
+            more = torch.randperm(len(task), generator=generator)
             order = torch.cat([order, more])
         chosen, order = order[:BATCH], order[BATCH:]
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * warm_up_cosine(step, steps)
-        view = augment(teacher.images.batch(chosen).to(device))
+        view = augment(task.images.batch(chosen).to(device))
         view = view.contiguous(memory_format=torch.channels_last)
         with precision.autocast(device):
-            loss = teacher(encoder(view), chosen)
+            loss = task(encoder(view), chosen)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        told += float(loss.detach())
-        every = max(1, steps // LINES)
-        if (step + 1) % every == 0:
+        loss_sum += float(loss.detach())
+        if (step + 1) % interval == 0:
             speed = BATCH * (step + 1) / (time.perf_counter() - start)
-            print(f"{name}: step {step + 1} of {steps}, loss {told / every:.3f}, "
-                  f"{speed:.0f} images/s", flush=True)  # fmt: skip
-            told = 0.0
+            print(
+                f"{name}: step {step + 1} of {steps}, loss {loss_sum / interval:.3f}, "
+                f"{speed:.0f} images/s",
+                flush=True,
+            )
+            loss_sum = 0.0
     return encoder.cpu().eval()
 
 
-def packed(value: Tensor) -> Tensor:
-    """Half the bytes of weights; counters as they are."""
+def halve(value: Tensor) -> Tensor:
+    """Weights in half precision; counters do not change."""
     return value.half() if value.is_floating_point() else value
 
 

@@ -73,7 +73,7 @@ def method() -> Figure:
 
 
 def views() -> Figure:
-    """Simulated objects, and the views that the networks receive of them."""
+    """Simulated objects and augmented views of them."""
     kinds = [kind for kind in KINDS if kind != "none"]
     rng = np.random.default_rng(3)
     telescope = Telescope(2.5, 40.0)
@@ -122,7 +122,7 @@ def schedules() -> Figure:
 
 
 def evaluation() -> Figure:
-    """Three embeddings of one set with two classes, and their measures."""
+    """Three embeddings of a data set with two classes, and their measures."""
     rng = np.random.default_rng(0)
     number = 300
     classes = np.repeat([0, 1], number // 2)
@@ -133,7 +133,7 @@ def evaluation() -> Figure:
     noise = rng.normal(0, 0.25, (number, 6))
     cases = {
         "spread out": np.column_stack([rng.normal(0, 0.5, number), signal, noise]),
-        "flux rules": np.column_stack([flux[:, 0], signal, flux[:, 1:], noise]),
+        "dominated by flux": np.column_stack([flux[:, 0], signal, flux[:, 1:], noise]),
         "collapsed": 3 + 1e-3 * (signal[:, None] + rng.normal(0, 2, (number, 8))),
     }
     figure = Figure(figsize=(8, 3.3))

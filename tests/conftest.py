@@ -1,10 +1,12 @@
-"""What several tests share."""
+"""Fixtures that several folders of tests use."""
 
 from pathlib import Path
 
 import pytest
 
+from astromorph.artefacts.run_files import RunFiles
 from astromorph.catalogue.validate import validate
+from astromorph.filelist.shards import Shard
 from astromorph.preprocessing.preprocess import preprocess
 from astromorph.settings.loading import parse
 from astromorph.settings.sections import Settings
@@ -32,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def settings() -> Settings:
-    """Small images, small shards."""
+    """Settings with small images and small shards."""
     return parse({"preprocess_settings": {"size": 32, "shard_size": 16}}, "test")
 
 
@@ -44,20 +46,16 @@ def sky(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def prepared(sky, settings, tmp_path_factory) -> Path:
-    """A folder with catalogue.csv, validation.html and two shards of the sky."""
+    """The results of `validate` and `preprocess` for `sky`, with two shards.
+
+    Tensors and contents are in the folder itself; as the files of a run they are
+    `RunFiles.of_run(prepared, shards=2)`.
+    """
     folder = tmp_path_factory.mktemp("prepared")
-    validate(settings, sky, folder / "catalogue.csv", folder / "validation.html")
-    for name, rows in (("00000", (0, 16)), ("00001", (16, 28))):
-        outputs = (folder / f"{name}.pt", folder / f"{name}.csv")
-        preprocess(settings, sky, rows, *outputs)
+    (folder / "tensors").symlink_to(folder)
+    files = RunFiles.of_run(folder, shards=2)
+    data, preprocessing = settings.data_settings, settings.preprocess_settings
+    validate(sky, files, data, settings.validate_settings, preprocessing)
+    for shard in (Shard("00000", 0, 16), Shard("00001", 16, 28)):
+        preprocess(sky, shard, files, data, preprocessing)
     return folder
-
-
-@pytest.fixture(scope="session")
-def odd_fits() -> Path:
-    """Real FITS files with every oddity, from `shared/data` in a folder further up."""
-    for parent in ROOT.parents:
-        folder = parent / "shared" / "data" / "odd-fits"
-        if folder.is_dir():
-            return folder
-    pytest.skip("shared/data/odd-fits is not beside the repository")

@@ -1,8 +1,14 @@
-"""Code, settings files and commands of version 0.1 go on working."""
+"""Programs, settings files and commands of version 0.1, as its guide documents them.
 
+The user guide and the README of that version show these forms; nothing else of it is
+kept.
+"""
+
+import argparse
+import json
+import re
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +22,22 @@ from torchvision.models import resnet18
 
 import astromorph
 from astromorph import (
+    BYOL,
     AstroMorphologyModel,
     ByolTrainer,
+    FilelistDataset,
     FitsFilelistDataset,
     MinMaxNorm,
-    moved,
+    NLayerResnet,
 )
 from astromorph.byol.build import load_model
-from astromorph.convert import convert
+from astromorph.cli.arguments import parser
+from astromorph.compat import convert, infer_arguments, train_arguments
 from astromorph.errors import AstromorphError
-from astromorph.models.names import DEFAULT_MODELS, NLayerResnet
+from astromorph.settings.loading import load, parse
 
-FILES = {
+PACKAGE = Path(astromorph.__file__).parent
+SETTINGS_FILES = {
     "basic": """
         datafile = "data/inputfiles.txt"
         epochs = 1
@@ -64,9 +74,9 @@ FILES = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """FITS files of two sizes, one of them constant, one with NaN, and a list."""
-    made = tmp_path_factory.mktemp("old")
-    (made / "data").mkdir()
+    """FITS files of two sizes, one of them constant, one with NaN, and a file list."""
+    folder = tmp_path_factory.mktemp("old")
+    (folder / "data").mkdir()
     rng = np.random.default_rng(0)
     names = []
     for k in range(8):
@@ -78,25 +88,26 @@ def folder(tmp_path_factory) -> Path:
             image[:5] = np.nan
         header = fits.Header({"OBJECT": f"source {k}"} if k else {"OBJECT": " "})
         names.append(f"data/{k}.fits")
-        fits.writeto(made / names[-1], image, header)
-    # As they were then, from the working folder.
-    (made / "data" / "inputfiles.txt").write_text("".join(f"{n}\n" for n in names))
-    for name, text in FILES.items():
+        fits.writeto(folder / names[-1], image, header)
+    # Paths relative to the working directory, not to the folder of the list.
+    (folder / "data" / "inputfiles.txt").write_text("".join(f"{n}\n" for n in names))
+    for name, text in SETTINGS_FILES.items():
         lines = [line.strip() for line in text.splitlines()]
-        (made / f"{name}.toml").write_text("\n".join(lines))
-    return made
+        (folder / f"{name}.toml").write_text("\n".join(lines))
+    return folder
 
 
 @pytest.fixture
 def here(folder, monkeypatch) -> Path:
-    """The working folder is that of the files."""
+    """The folder, as the working directory."""
     monkeypatch.chdir(folder)
     return folder
 
 
-def test_files_are_a_dataset(here):
-    """Four different copies, repeated channels, no NaN; names and keywords."""
-    data = FitsFilelistDataset("data/inputfiles.txt", stacksize=3)
+def test_a_file_list_is_a_dataset(here):
+    """Four different copies of each image, finite pixels, file names and keywords."""
+    assert FilelistDataset is FitsFilelistDataset
+    data = FilelistDataset("data/inputfiles.txt", stacksize=3)
     assert len(data) == 8
     assert data.filenames == [f"data/{k}.fits" for k in range(8)]
     for k in range(8):
@@ -120,28 +131,28 @@ def test_files_are_a_dataset(here):
 
 
 def loaders(stacksize: int = 1) -> list[DataLoader]:
-    data = FitsFilelistDataset("data/inputfiles.txt", stacksize=stacksize)
+    data = FilelistDataset("data/inputfiles.txt", stacksize=stacksize)
     parts = random_split(data, [6, 2], torch.Generator().manual_seed(42))
     return [DataLoader(p, batch_size=1, shuffle=True) for p in parts]
 
 
-def test_the_readme_s_example_runs(here):
-    """Word for word, with loaders of its own dataset."""
+def test_the_example_of_the_readme_runs(here):
+    """Word for word, with loaders of `FilelistDataset`."""
     train_data, test_data = loaders()
     model = ByolTrainer(AstroMorphologyModel(), representation_size=128)
     model.train_model(train_data=train_data, test_data=test_data, epochs=2)
     assert len(model.history) == 2
     model.eval()
-    for image in FitsFilelistDataset("data/inputfiles.txt").get_all_items():
-        kept = image.clone()
+    for image in FilelistDataset("data/inputfiles.txt").get_all_items():
+        copy = image.clone()
         embedding = model(image)
         assert embedding.shape == (1, 128)
         assert embedding.isfinite().all()
-        assert torch.equal(image, kept)
+        assert torch.equal(image, copy)
 
 
-def test_all_options_of_the_trainer_are_understood(here, tmp_path):
-    """As its pipeline called it; the model is in training mode after a test."""
+def test_the_trainer_takes_all_documented_options(here, tmp_path):
+    """Network, augmentation, optimizer, scheduler, normalisation, log, model file."""
     train_data, test_data = loaders(stacksize=3)
     augmentation = nn.Sequential(
         transforms.RandomApply([transforms.ColorJitter(0.8, 0.8, 0.8, 0.2)], p=0.3),
@@ -150,8 +161,8 @@ def test_all_options_of_the_trainer_are_understood(here, tmp_path):
         transforms.RandomRotation(degrees=(0, 360)),
         transforms.RandomApply([transforms.GaussianBlur((3, 3), (1.0, 2.0))], p=0.2),
     )
-    learner = ByolTrainer(
-        network=DEFAULT_MODELS["n_layer_resnet"](**{"last_layer": "layer1"}),
+    trainer = ByolTrainer(
+        network=NLayerResnet(last_layer="layer1"),
         hidden_layer="avgpool",
         augmentation_function=augmentation,
         representation_size=64,
@@ -165,21 +176,20 @@ def test_all_options_of_the_trainer_are_understood(here, tmp_path):
         learning_rate=1e-4,
         normalization_function=MinMaxNorm(),
     )
-    learner.train_model(
+    trainer.train_model(
         train_data=train_data, test_data=test_data, epochs=2,
         log_dir=str(tmp_path / "runs"), save_file=str(tmp_path / "a.pt"), batch_size=4,
     )  # fmt: skip
     assert (tmp_path / "a.pt").exists()
     assert list((tmp_path / "runs").iterdir())
-    loss = learner.test(test_data)
-    assert 0 <= loss <= 8
-    assert learner.byol.training
-    assert [epoch.learning_rate for epoch in learner.history] == [1e-4, 5e-5]
+    assert isinstance(trainer.optimizer, torch.optim.Adam)
+    assert 0 <= trainer.test(test_data) <= 8
+    assert [epoch.learning_rate for epoch in trainer.history] == [1e-4, 5e-5]
 
 
 def test_an_own_loop_runs(here):
-    """`BYOL` with images in, a loss out, and the target moved after each step."""
-    byol = astromorph.BYOL(
+    """`BYOL` returns the loss of images and updates its target after each step."""
+    byol = BYOL(
         NLayerResnet(last_layer="layer1"), representation_size=64,
         hidden_layer="avgpool", normalization_function=MinMaxNorm(),
         augmentation_function=transforms.RandomRotation((0, 360)),
@@ -197,52 +207,23 @@ def test_an_own_loop_runs(here):
     assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
-@pytest.mark.parametrize(
-    ("module", "name"),
-    [("astromorph.byol.byol", "ByolTrainer"), ("astromorph.byol.byol", "MinMaxNorm"),
-     ("astromorph.datasets.tensor_datasets", "FitsFilelistDataset"),
-     ("astromorph.settings.sections", "TrainingSettings"),
-     ("astromorph.settings.sections", "InferenceSettings")],
-)  # fmt: skip
-def test_names_that_moved_work_and_say_so_once(module, name):
-    """A DeprecationWarning that names the new place."""
-    home = sys.modules.get(module) or __import__(module, fromlist=[name])
-    moved._TOLD.clear()
-    with pytest.warns(DeprecationWarning, match=rf"{module}\.{name} is now astromorph"):
-        found = getattr(home, name)
-    assert found.__name__ == name
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert getattr(home, name) is found
-    with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
-        home.Nothing  # noqa: B018
+@pytest.mark.parametrize("name", [*SETTINGS_FILES])
+def test_its_settings_files_are_read(name, folder):
+    """Each key of the guide is a setting and has its value."""
+    values = load(folder / f"{name}.toml")
+    parsed = parse(values, name).model_dump()
+    for key, value in values.items():
+        if isinstance(value, dict):
+            assert parsed[key].items() >= value.items()
+        else:
+            assert parsed[key] == value
 
 
-def test_settings_have_their_old_fields(here):
-    """Plain dictionaries, defaults as they were, files that must exist."""
-    from astromorph.old_settings import InferenceSettings, TrainingSettings
-
-    made = TrainingSettings(
-        datafile="data/inputfiles.txt", network_name="amm",
-        byol_settings={"representation_size": 128},
-    )  # fmt: skip
-    assert (made.epochs, made.learning_rate, made.batch_size) == (10, 5e-6, 16)
-    ByolTrainer(
-        DEFAULT_MODELS[made.network_name](**made.network_settings),
-        learning_rate=made.learning_rate, **made.byol_settings,
-    )  # fmt: skip
-    with pytest.raises(ValueError, match="does not point to a file"):
-        TrainingSettings(datafile="nothing.txt", network_name="amm")
-    with pytest.raises(ValueError, match="does not point to a file"):
-        InferenceSettings(datafile="data/inputfiles.txt", trained_network_name="no.pt")
-
-
-@pytest.mark.parametrize("name", [*FILES])
-def test_its_commands_run_its_settings_files(name, folder, tmp_path):
-    """`training -c` makes a model, `inference -c -n` embeds with it."""
+def test_its_commands_run_its_settings_file(folder, tmp_path):
+    """`training -c` trains a model, `inference -c -n` embeds with it."""
     command = [sys.executable, "-m", "astromorph"]
-    # The simulated images would be most of the time here.
-    text = (folder / f"{name}.toml").read_text()
+    # The simulated images would take most of the time.
+    text = (folder / "all.toml").read_text()
     quick = tmp_path / "quick.toml"
     quick.write_text(f"{text}\n[training_settings]\nsimulated_images = 16\n"
                      "[preprocess_settings]\nsize = 32\n")  # fmt: skip
@@ -256,23 +237,52 @@ def test_its_commands_run_its_settings_files(name, folder, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert (folder / "results" / "export" / "embeddings.csv").exists()
-    done = subprocess.run(
-        [*command, "inference", "-c", str(quick), "-m", "mask.fits"], **options
+
+
+def test_training_becomes_train(here):
+    """A fifth is the test set; the model of the settings file is not overwritten."""
+    arguments = train_arguments(argparse.Namespace(configfile="all.toml"))
+    options = parser().parse_args(arguments)
+    assert (options.config_file, options.datafile) == (
+        "all.toml", "results/filelist.txt",
+    )  # fmt: skip
+    settings = parse({**load("all.toml"), **json.loads(options.settings)}, "x")
+    assert settings.trained_network_name is None
+    assert settings.split_settings.test_fraction == 0.2
+    lines = Path("results/filelist.txt").read_text().splitlines()
+    assert lines == [str(here / "data" / f"{k}.fits") for k in range(8)]
+
+
+def test_inference_becomes_infer(here):
+    """With each of its options, and the split of a settings file that names one."""
+    options = parser().parse_args(
+        infer_arguments(
+            parser().parse_args(
+                ["inference", "-n", "a.pt", "-d", "data/inputfiles.txt"]
+            )
+        )
     )
-    assert done.returncode == 1
-    assert "--maskfile mask.fits: masks are not used" in done.stderr
+    assert (options.config_file, options.trained_network_name) == (None, "a.pt")
+    assert options.datafile == "results/filelist.txt"
+    Path("own.toml").write_text("[split_settings]\ntest_fraction = 0.3\n")
+    namespace = parser().parse_args(["inference", "-c", "own.toml"])
+    options = parser().parse_args(infer_arguments(namespace))
+    assert (options.settings, options.datafile) == ("{}", None)
+    namespace = parser().parse_args(["inference", "-c", "own.toml", "-m", "mask.fits"])
+    with pytest.raises(AstromorphError, match=r"--maskfile mask\.fits: masks are not"):
+        infer_arguments(namespace)
 
 
 def old_state(last: int = 2) -> dict[str, torch.Tensor]:
-    """What `ByolTrainer.state_dict` gave, around a ResNet-18 up to a layer."""
+    """The `state_dict` of a `ByolTrainer` around ResNet-18 up to a layer."""
     torch.manual_seed(5)
     size = {1: 64, 2: 128}[last]
     state = {}
     for half in ("online", "target"):
         network = resnet18(weights=None)
-        lost = [f"layer{k}" for k in range(last + 1, 5)] + ["fc"]
+        unused = [f"layer{k}" for k in range(last + 1, 5)] + ["fc"]
         for name, value in network.state_dict().items():
-            if name.split(".")[0] not in lost:
+            if name.split(".")[0] not in unused:
                 state[f"byol.{half}_encoder.network.{name}"] = value
         state[f"byol.{half}_encoder.network.fc.weight"] = torch.rand(64, size)
         state[f"byol.{half}_encoder.network.fc.bias"] = torch.rand(64)
@@ -289,13 +299,13 @@ def old_state(last: int = 2) -> dict[str, torch.Tensor]:
     return state
 
 
-def test_weights_are_brought_over(tmp_path):
-    """The model file gives the embeddings of the network that it was made of."""
+def test_weights_are_converted(tmp_path):
+    """The model file gives the embeddings of the original network."""
     state = old_state()
     torch.save(state, tmp_path / "state.pt")
     convert(tmp_path / "state.pt", tmp_path / "model.pt")
-    byol, made = load_model(tmp_path / "model.pt")
-    assert made.in_channels == 3
+    byol, file = load_model(tmp_path / "model.pt")
+    assert file.in_channels == 3
     assert (byol.representation_size, byol.projection_size) == (128, 20)
     network = resnet18(weights=None).eval()
     prefix = "byol.online_encoder.network."
@@ -310,11 +320,11 @@ def test_weights_are_brought_over(tmp_path):
 
 
 def test_pickled_models_are_refused_with_a_way_out(tmp_path):
-    """Neither converted nor used; the message says what to do."""
+    """They are neither converted nor used; the message says what to do."""
     torch.save(nn.Linear(2, 2), tmp_path / "old.pt")
     with pytest.raises(AstromorphError, match="astromorph convert --help"):
         load_model(tmp_path / "old.pt")
-    with pytest.raises(AstromorphError, match="no plain file of tensors"):
+    with pytest.raises(AstromorphError, match="not a plain file of tensors"):
         convert(tmp_path / "old.pt", tmp_path / "model.pt")
     torch.save({"a": torch.ones(2)}, tmp_path / "other.pt")
     with pytest.raises(AstromorphError, match="not those of a ByolTrainer around"):
@@ -322,178 +332,23 @@ def test_pickled_models_are_refused_with_a_way_out(tmp_path):
     state = old_state()
     del state["byol.online_predictor.model.0.bias"]
     torch.save(state, tmp_path / "half.pt")
-    with pytest.raises(AstromorphError, match="do not make a whole model"):
+    with pytest.raises(AstromorphError, match="not a complete model"):
         convert(tmp_path / "half.pt", tmp_path / "model.pt")
+    del state["byol.online_encoder.projector.model.0.weight"]
+    torch.save(state, tmp_path / "less.pt")
+    with pytest.raises(AstromorphError, match="not those of a ByolTrainer around"):
+        convert(tmp_path / "less.pt", tmp_path / "model.pt")
     assert not (tmp_path / "model.pt").exists()
 
 
-def told(match: str):
-    """A context in which an old name must say what it is now."""
-    moved._TOLD.clear()
-    return pytest.warns(DeprecationWarning, match=match)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("module", moved.OLD_MODULES)
-def test_modules_that_are_gone_can_be_imported(module):
-    """Each name of each module is what it is now, and says where; as a program would.
-
-    In a process of its own, so that nothing has been imported before.
-    """
-    names = ", ".join(moved.OLD_MODULES[module])
-    program = f"""
-import warnings
-with warnings.catch_warnings(record=True) as seen:
-    warnings.simplefilter("always")
-    from {module} import {names}
-    import {module} as old, {module}
-    assert {module} is old
-assert [w.category for w in seen] == [DeprecationWarning] * {len(names.split(", "))}
-assert all("{module}." in str(w.message) for w in seen), [str(w.message) for w in seen]
-try:
-    old.Nothing
-except AttributeError as error:
-    assert "no attribute 'Nothing'" in str(error)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-
-
-def test_its_small_parts_are_there():
-    """`make_4D`, `augment_image` with four copies that are four, `BaseDataset`."""
-    from astromorph.datasets.tensor_datasets import helpers
-
-    with told(r"helpers\.augment_image is now astromorph\.old_parts"):
-        augment_image = helpers.augment_image
-    with told(r"helpers\.make_4D is now astromorph\.old_parts"):
-        make_4D = helpers.make_4D
-    image = torch.rand(5, 6)
-    assert make_4D(image, stacksize=3).shape == (1, 3, 5, 6)
-    copies = augment_image(image)
-    assert copies.shape == (4, 1, 5, 6)
-    assert len({tuple(copy.flatten().tolist()) for copy in copies}) == 4
-
-
-def test_the_command_line_is_called_as_it_was(capsys):
-    """`from astromorph import astromorph`."""
-    with told("astromorph.astromorph is now astromorph.cli.main.main"):
-        from astromorph import astromorph as command
-    with pytest.raises(SystemExit):
-        command(["--help"], prog_name="astromorph")
-    assert "train" in capsys.readouterr().out
-
-
-def test_arguments_stand_where_they_stood(here, tmp_path):
-    """The fourth of `train_model` was a writer; writers are taken and not used."""
-    images = torch.rand(6, 1, 32, 32)
-    made = ByolTrainer(AstroMorphologyModel(), device="cpu")
-    with told(r"`writer`, is now `batch_size`"):
-        made.train_model(
-            images, images, 1, None, str(tmp_path / "runs"), tmp_path / "a.pt"
-        )
-    assert (tmp_path / "a.pt").exists()
-    assert list((tmp_path / "runs").iterdir())
-    with told(r"train_model\(writer=\) is now `log_dir=`"):
-        made.train_model(images, images, epochs=1, writer=None)
-    with told(r"train_epoch\(summary_writer=\) is now `log_dir=`"):
-        loss = made.train_epoch(images, batch_size=3, summary_writer=None)
-    with told(r"the result's \.item\(\) is now the result itself"):
-        assert loss.item() == loss
-    with pytest.raises(TypeError, match="unexpected keyword argument 'write'"):
-        made.train_model(images, images, epochs=1, write=None)
-
-
-def test_views_may_come_as_tuples():
-    """The first counts, in the trainer and in an own loop."""
-    images = torch.rand(4, 1, 32, 32)
-    made = ByolTrainer(
-        AstroMorphologyModel(), device="cpu", augmentation_function=lambda x: (x, 1)
-    )
-    with told("a tuple from augmentation_function is now its first element alone"):
-        made.train_model(images, epochs=1)
-    with told("a tuple"):
-        made.byol(images, return_errors=True)
-
-
-def test_attributes_are_found_under_their_old_names():
-    """The networks, what the trainer was made with, the device."""
-    images = torch.rand(4, 1, 32, 32)
-    made = ByolTrainer(AstroMorphologyModel(), device="cpu")
-    byol = made.byol.eval()
-    with told("BYOL.online_encoder is now BYOL.encoder and"):
-        encoder = byol.online_encoder
-    projection, embedding = encoder(images)
-    assert torch.equal(embedding, byol.encoder(images))
-    assert torch.equal(projection, byol.projector(embedding))
-    assert torch.equal(encoder(images, return_projection=False), embedding)
-    with told("BYOL.target_encoder is now BYOL.target"):
-        assert torch.equal(byol.target_encoder(images)[0], byol.target(images))
-    with told("BYOL.online_predictor is now BYOL.predictor"):
-        assert byol.online_predictor is byol.predictor
-    with told("ByolTrainer.augmentation_function is now ByolTrainer.augment"):
-        assert made.augmentation_function is made.augment
-    with told("ByolTrainer.normalization_function is now ByolTrainer.byol"):
-        assert made.normalization_function is None
-    with told("ByolTrainer.to_device is now the argument `device`"):
-        made.to_device("cpu")
-    with told("NLayerResnet.embedding_dim is now NLayerResnet.features"):
-        assert NLayerResnet("layer2").embedding_dim == 128
-    with told("FileSettings is now astromorph.old_settings.FileSettings"):
-        assert astromorph.settings.sections.FileSettings.__name__ == "FileSettings"
-
-
-def test_a_subclass_sets_its_defaults():
-    """`DEFAULT_OPTIMIZER` and `DEFAULT_AUGMENTATION_FUNCTION`, as they were."""
-    seen = []
-
-    class Mine(ByolTrainer):
-        """With another optimizer and other views."""
-
-        DEFAULT_OPTIMIZER = torch.optim.SGD
-
-        def DEFAULT_AUGMENTATION_FUNCTION(images):
-            seen.append(len(images))
-            return images
-
-    made = Mine(AstroMorphologyModel(), device="cpu")
-    made.train_model(torch.rand(4, 1, 32, 32), epochs=1)
-    assert isinstance(made.optimizer, torch.optim.SGD)
-    assert seen
-
-
-def test_layers_are_found_under_their_old_names():
-    """Those of both networks that had a name; a keyword that did nothing is told."""
-    images = torch.rand(2, 3, 64, 64)
-    network = NLayerResnet("layer3")
-    with told("the layer layer2 of NLayerResnet is now body.layer2"):
-        byol = astromorph.BYOL(network, hidden_layer="layer2")
-    found = byol.eval()(images)
-    torch.testing.assert_close(found, network.body[:6](images).flatten(1))
-    with told(r"AstroMorphologyModel\.__init__\(last_layer=\) is now nothing"):
-        light = DEFAULT_MODELS["amm"](last_layer="layer1")
-    with told("the layer layer1 of AstroMorphologyModel is now body.3"):
-        astromorph.BYOL(light, hidden_layer="layer1")
-    with pytest.raises(TypeError, match="unexpected keyword"):
-        AstroMorphologyModel(last_layr="layer1")
-
-
-def test_pixels_of_a_file_are_read_as_they_were(here):
-    """`read_fits_data`: one plane, float32."""
-    data = FitsFilelistDataset(["data/3.fits"])
-    with told("FitsFilelistDataset.read_fits_data is now"):
-        pixels = data.read_fits_data("data/3.fits")
-    assert torch.equal(pixels, data[0][0, 0])
-
-
-def test_trouble_with_its_files_is_named():
-    """Unknown settings, files that are not there, what is no index."""
+def test_errors_of_the_dataset_name_the_file_or_setting():
+    """Unknown settings, files that do not exist, invalid indices."""
     with pytest.raises(
         AstromorphError, match=r"FitsFilelistDataset: `data_settings.siz"
     ):
-        FitsFilelistDataset(["a.fits"], size=32)
-    data = FitsFilelistDataset(["none.fits"])
+        FilelistDataset(["a.fits"], size=32)
+    data = FilelistDataset(["none.fits"])
     for use in (lambda: data[0], lambda: data.get_object_property("OBJECT")):
         with pytest.raises(AstromorphError, match=r"none\.fits: .*no such file"):
             use()
@@ -503,14 +358,18 @@ def test_trouble_with_its_files_is_named():
         data[0:3]
 
 
-def test_the_old_command_holds_a_fifth_out(folder, tmp_path):
-    """As it did; a file that says more about the split is obeyed."""
-    from argparse import Namespace
-
-    from astromorph.cli.commands import _old_defaults
-
-    options = Namespace(config_file=str(folder / "basic.toml"))
-    assert _old_defaults(options) == {"split_settings": {"test_fraction": 0.2}}
-    own = tmp_path / "own.toml"
-    own.write_text("[split_settings]\ntest_fraction = 0.3\n")
-    assert _old_defaults(Namespace(config_file=str(own))) == {}
+def test_version_0_1_is_mentioned_in_one_module():
+    """The rest of the package can be read without knowing it."""
+    pattern = re.compile(r"version 0\.1|0\.1\.2|predecessor", re.IGNORECASE)
+    mentions = {
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        if pattern.search(path.read_text(encoding="utf-8"))
+    }
+    assert mentions == {"compat.py"}
+    importers = {
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        if re.search(r"\bcompat\b", path.read_text(encoding="utf-8"))
+    }
+    assert importers == {"__init__.py", "cli/arguments.py"}

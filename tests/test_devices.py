@@ -1,8 +1,7 @@
-"""Where training runs, in which precision, and how batches get there."""
+"""Device, precision and memory, and the transfer of batches to the device."""
 
 import itertools
 import json
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,11 +13,11 @@ from astromorph.devices import choose_precision, fits_on_device, prefetch_to_dev
 CPU = torch.device("cpu")
 
 
-def test_the_precision_is_the_faster_one(monkeypatch):
-    """`auto` measures; the others are obeyed."""
-    for pays, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+def test_auto_precision_is_the_faster_one(monkeypatch):
+    """Other names are used without a measurement."""
+    for faster, dtype in ((True, torch.bfloat16), (False, torch.float32)):
         monkeypatch.setattr(
-            devices, "bfloat16_is_faster", lambda device, pays=pays: pays
+            devices, "bfloat16_is_faster", lambda device, faster=faster: faster
         )
         assert choose_precision("auto", CPU).dtype == dtype
         assert choose_precision("float32", CPU).dtype == torch.float32
@@ -28,50 +27,49 @@ def test_the_precision_is_the_faster_one(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("bfloat16_seconds", "faster"),
-    [(0.5, True), (0.79, True), (0.81, False), (2.0, False)],
+    ("float32", "bfloat16", "faster"),
+    [(1.3, 1.0, True), (1.2, 1.0, False), (1.0, 2.0, False)],
 )
-def test_bfloat16_is_faster_where_the_clock_says_so(
-    monkeypatch, bfloat16_seconds, faster
-):
-    """Passes in float32 take a second; no random number is drawn on the way."""
-    clock = itertools.cycle([0.0, 1.0, 0.0, bfloat16_seconds])
-    monkeypatch.setattr(devices, "time", SimpleNamespace(perf_counter=clock.__next__))
+def test_the_fastest_repetitions_are_compared(monkeypatch, float32, bfloat16, faster):
+    """bfloat16 has to be 1.25 times as fast; no random number is drawn."""
+    durations = itertools.cycle([float32, bfloat16, 9 * float32, 5 * bfloat16])
+    # Each repetition reads the clock twice.
+    times = (t for seconds in durations for t in (0.0, seconds))
+    monkeypatch.setattr(devices.time, "perf_counter", lambda: next(times))
     before = torch.random.get_rng_state()
-    assert devices._is_faster(CPU) is faster
+    assert devices._measure_bfloat16(CPU) is faster
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_what_was_measured_is_remembered(tmp_path, monkeypatch):
-    """A busy machine gives the same result; damaged or no memory does no harm."""
+def test_the_measurement_is_cached(tmp_path, monkeypatch):
+    """It is not repeated; a damaged file or a folder without access does no harm."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    memory = tmp_path / "astromorph" / "bfloat16.json"
-    for said in (True, False):
-        memory.unlink(missing_ok=True)
-        monkeypatch.setattr(devices, "_is_faster", lambda device, said=said: said)
-        assert devices.bfloat16_is_faster(CPU) is said
-        monkeypatch.setattr(devices, "_is_faster", lambda device, said=said: not said)
-        assert devices.bfloat16_is_faster(CPU) is said
-    (name,) = json.loads(memory.read_text())
+    cache = tmp_path / "astromorph" / "bfloat16.json"
+    for result in (True, False):
+        cache.unlink(missing_ok=True)
+        for later in (result, not result):
+            monkeypatch.setattr(devices, "_measure_bfloat16", lambda _, r=later: r)
+            assert devices.bfloat16_is_faster(CPU) is result
+    (name,) = json.loads(cache.read_text())
     assert f"torch {torch.__version__}" in name
-    memory.write_text("half a fi")
+    cache.write_text("half a fi")
     assert devices.bfloat16_is_faster(CPU) is True
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
     assert devices.bfloat16_is_faster(CPU) is True
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
-def test_batches_come_in_order(device):
-    """On the CPU at once, elsewhere made ahead by a thread."""
+def test_batches_are_yielded_in_order(device):
+    """Directly on the CPU, prepared by a thread for other devices."""
     parts = [torch.tensor([k, k + 1]) for k in range(0, 20, 2)]
-    made = prefetch_to_device(lambda k: k.float(), parts, torch.device(device))
-    found = list(made)
-    assert [k.tolist() for k, _ in found] == [part.tolist() for part in parts]
-    assert all(images.device.type == device for _, images in found)
+    load = torch.Tensor.float
+    batches = list(prefetch_to_device(load, parts, torch.device(device)))
+    assert [k.tolist() for k, _ in batches] == [part.tolist() for part in parts]
+    assert all(images.device.type == device for _, images in batches)
 
 
-def test_an_error_while_making_a_batch_arrives():
-    """It is not lost in the thread."""
+def test_an_error_in_the_thread_is_raised():
+    """The caller gets the error of loading a batch."""
 
     def broken(indices):
         raise OSError("disk gone")
@@ -81,39 +79,39 @@ def test_an_error_while_making_a_batch_arrives():
     assert not fits_on_device(torch.ones(2), CPU)
 
 
-def test_images_stay_in_their_files_where_memory_is_small(prepared):
-    """Batches are the same as from memory, in any order."""
+def test_images_stay_in_their_files_if_memory_is_too_small(prepared):
+    """Batches are the same as from memory, in any order of indices."""
     tensors = [prepared / f"0000{k}.pt" for k in range(2)]
     positions = {"00000": [3, 1, 15], "00001": [0, 11]}
-    whole, ids, _ = gather(tensors, positions, 3)
-    mapped, same, _ = gather(tensors, positions, 3, most_bytes=0)
-    assert isinstance(whole, CachedDataset)
+    cached, ids, _ = gather(tensors, positions, 3)
+    mapped, mapped_ids, _ = gather(tensors, positions, 3, max_bytes=0)
+    assert isinstance(cached, CachedDataset)
     assert isinstance(mapped, MappedDataset)
-    assert ids == same
-    assert (len(mapped), mapped.channels) == (len(whole), whole.channels) == (5, 3)
+    assert ids == mapped_ids
+    assert (len(mapped), mapped.channels) == (len(cached), cached.channels) == (5, 3)
     for order in ([0, 1, 2, 3, 4], [4, 0, 3, 3, 1], [2]):
         chosen = torch.tensor(order)
-        assert torch.equal(mapped.batch(chosen), whole.batch(chosen))
-    assert torch.equal(mapped[3], whole[3])
+        assert torch.equal(mapped.batch(chosen), cached.batch(chosen))
+    assert torch.equal(mapped[3], cached[3])
     part = mapped.subset([4, 2])
-    assert torch.equal(part.batch(torch.tensor([1])), whole.batch(torch.tensor([2])))
-    assert [len(k) for k in mapped.batches(3)] == [len(k) for k in whole.batches(3)]
+    assert torch.equal(part.batch(torch.tensor([1])), cached.batch(torch.tensor([2])))
+    assert [len(k) for k in mapped.batches(3)] == [len(k) for k in cached.batches(3)]
 
 
-def test_memory_is_what_machine_and_job_leave(tmp_path, monkeypatch):
-    """Control groups count, also those further up; a missing limit does not."""
+def test_available_memory_is_limited_by_control_groups(tmp_path, monkeypatch):
+    """Also by those further up; a group without limit is ignored."""
     free = devices.available_memory()
     assert 1e8 < free < 1e14
     group = tmp_path / "slurm" / "job"
     group.mkdir(parents=True)
-    for folder, most in ((group, "max"), (group.parent, "5000")):
-        (folder / "memory.max").write_text(f"{most}\n")
+    for folder, limit in ((group, "max"), (group.parent, "5000")):
+        (folder / "memory.max").write_text(f"{limit}\n")
         (folder / "memory.current").write_text("2000\n")
     (tmp_path / "own").write_text("0::/slurm/job\n")
-    monkeypatch.setattr(devices, "GROUPS", tmp_path)
-    monkeypatch.setattr(devices, "OF_PROCESS", tmp_path / "own")
+    monkeypatch.setattr(devices, "CONTROL_GROUPS", tmp_path)
+    monkeypatch.setattr(devices, "GROUP_OF_PROCESS", tmp_path / "own")
     assert devices.available_memory() == 3000
     (group.parent / "memory.current").write_text("6000\n")
     assert devices.available_memory() == 0
-    monkeypatch.setattr(devices, "OF_PROCESS", tmp_path / "none")
+    monkeypatch.setattr(devices, "GROUP_OF_PROCESS", tmp_path / "none")
     assert devices.available_memory() > 1e8

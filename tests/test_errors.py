@@ -1,4 +1,4 @@
-"""Full disks, missing rights, memory that runs out: one message, no lost work."""
+"""A full disk, missing permissions, too little memory: one message, no lost work."""
 
 import errno
 import json
@@ -14,10 +14,12 @@ import pytest
 import torch
 
 from astromorph.artefacts.model_file import ModelFile, save_model
+from astromorph.artefacts.run_files import RunFiles
 from astromorph.atomic import atomic_folder, atomic_write, keep_previous
 from astromorph.byol.build import load_model, seeded_byol
 from astromorph.catalogue.split import split
 from astromorph.errors import WriteError, explain_error, explain_write_error
+from astromorph.filelist.shards import Shard
 from astromorph.preprocessing.preprocess import preprocess
 from astromorph.settings.loading import parse
 from astromorph.settings.steps import part_of
@@ -32,11 +34,11 @@ from astromorph.models import encoders as networks
 from astromorph.preprocessing import preprocess as shards
 from astromorph.cli.main import main
 pages = int(open("/proc/self/statm").read().split()[0])
-most = pages * resource.getpagesize() + int(sys.argv[1]) * 2**20
-resource.setrlimit(resource.RLIMIT_AS, (most, most))
+limit = pages * resource.getpagesize() + int(sys.argv[1]) * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 main(sys.argv[2:])
 """
-# The fifth backward pass ends as on a GPU that fell off the bus.
+# The fifth backward pass raises what torch raises when a GPU fails.
 LOST = """
 import sys, torch
 from astromorph.cli.main import main
@@ -53,7 +55,7 @@ main(sys.argv[1:])
 
 @pytest.fixture
 def disk(tmp_path):
-    """Mounts a small disk of its own at a folder; unmounts them at the end."""
+    """Mounts a small disk at a new folder; all are unmounted at the end."""
     mounted: list[Path] = []
 
     def mount(name: str, options: str) -> Path:
@@ -65,7 +67,7 @@ def disk(tmp_path):
         except FileNotFoundError:
             pytest.skip("no `mount` on this machine")
         if done.returncode:
-            pytest.skip(f"no right to mount a small disk: {done.stderr.strip()}")
+            pytest.skip(f"no permission to mount a small disk: {done.stderr.strip()}")
         mounted.append(folder)
         return folder
 
@@ -74,7 +76,7 @@ def disk(tmp_path):
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def resized(folder: Path, options: str) -> None:
+def remount(folder: Path, options: str) -> None:
     command = ["mount", "-o", f"remount,{options}", str(folder)]
     subprocess.run(command, check=True)
 
@@ -85,7 +87,7 @@ def astromorph(*arguments: str | Path) -> subprocess.CompletedProcess:
 
 
 def one_error(done: subprocess.CompletedProcess) -> str:
-    """The only line that says ERROR; no traceback is there."""
+    """The only line with ERROR; there is no traceback."""
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     (line,) = [line for line in done.stderr.splitlines() if " ERROR " in line]
@@ -105,48 +107,48 @@ def model(settings, tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_named_and_the_same_command_finishes(disk, sky):
-    """Preprocessing: no half a shard, one message; with room again it is done."""
+def test_a_full_disk_is_named_and_the_same_command_succeeds_later(disk, sky):
+    """`preprocess` leaves no incomplete shard, and finishes when there is space."""
     folder = disk("full", "size=32k")
     command = (
-        "preprocess", "-d", sky, "--rows", "0", "28",
-        "--tensors", folder / "a.pt", "--contents", folder / "a.csv",
+        "preprocess", "-d", sky, "--shard", "a", "--rows", "0", "28",
+        "--results", folder,
     )  # fmt: skip
+    tensors = folder / "tensors" / "a.pt"
     line = one_error(astromorph(*command))
-    assert f"{folder / 'a.pt'}: the disk is full" in line
+    assert f"{tensors}: the disk is full" in line
     assert "MB free" in line
-    assert not (folder / "a.pt").exists()
-    assert not list(folder.glob(".*.tmp"))
-    resized(folder, "size=4m")
+    assert not tensors.exists()
+    assert not list(folder.rglob(".*.tmp"))
+    remount(folder, "size=4m")
     done = astromorph(*command)
     assert done.returncode == 0, done.stderr
-    assert (folder / "a.pt").exists()
+    assert tensors.exists()
 
 
 @pytest.mark.slow
-def test_a_disk_that_is_read_only_is_named(disk, prepared, model):
-    """Inference: the message names the file and its folder."""
+def test_a_read_only_disk_is_named(disk, prepared, model):
+    """The message of `infer` names the file and its folder."""
     folder = disk("barred", "size=1m")
-    resized(folder, "ro")
-    command = (
-        "infer", "-n", model, "--tensors", prepared / "00000.pt",
-        "--output", folder / "e.parquet",
-    )  # fmt: skip
+    (folder / "tensors").symlink_to(prepared)
+    (folder / "embeddings").mkdir()
+    remount(folder, "ro")
+    command = ("infer", "-n", model, "--results", folder, "--shard", "00000")
     line = one_error(astromorph(*command))
-    assert f"{folder / 'e.parquet'}: no right to write here (Read-only" in line
-    resized(folder, "rw")
+    output = folder / "embeddings" / "00000.parquet"
+    assert f"{output}: no permission to write here (Read-only" in line
+    remount(folder, "rw")
     assert astromorph(*command).returncode == 0
 
 
 @pytest.mark.slow
-def test_a_training_outlives_a_checkpoint_that_cannot_be_written(
+def test_training_continues_if_a_checkpoint_cannot_be_written(
     disk, sky, prepared, tmp_path
 ):
-    """The disk has room for a model, not for a checkpoint: warnings, and a model."""
-    contents = [prepared / f"{k:05d}.csv" for k in range(2)]
-    done = astromorph(
-        "split", "-d", sky, "--contents", *contents, "--output", tmp_path / "split.csv"
-    )
+    """The disk has space for a model, not for a checkpoint: warnings, and a model."""
+    (tmp_path / "tensors").symlink_to(prepared)
+    run = ("--results", tmp_path, "--shards", "2")
+    done = astromorph("split", "-d", sky, *run)
     assert done.returncode == 0, done.stderr
     folder = disk("small", "size=3m")
     rules = {
@@ -155,11 +157,8 @@ def test_a_training_outlives_a_checkpoint_that_cannot_be_written(
         "training_settings": {"simulated_images": 0, "checkpoint_minutes": 1e-6},
     }  # fmt: skip
     done = astromorph(
-        "train", "--settings", json.dumps(rules), "--split", tmp_path / "split.csv",
-        "--tensors", *[prepared / f"{k:05d}.pt" for k in range(2)], "-n",
-        folder / "model.pt", "--history", tmp_path / "h.csv", "--log-dir",
-        tmp_path / "log",
-    )  # fmt: skip
+        "train", "--settings", json.dumps(rules), *run, "-n", folder / "model.pt"
+    )
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("no checkpoint: ") > 2
     assert "the disk is full" in done.stderr
@@ -167,8 +166,8 @@ def test_a_training_outlives_a_checkpoint_that_cannot_be_written(
 
 
 @pytest.mark.slow
-def test_a_model_file_on_a_full_disk(disk, model):
-    """Torch's writer hides what the disk said; the message does not."""
+def test_a_model_file_on_a_full_disk_is_explained(disk, model):
+    """The writer of torch hides the error of the disk; the message has it."""
     folder = disk("small", "size=64k")
     values = load_model(model)[1]
     with pytest.raises(WriteError, match=r"m\.pt: the disk is full"):
@@ -177,12 +176,14 @@ def test_a_model_file_on_a_full_disk(disk, model):
 
 
 @pytest.mark.slow
-def test_an_input_that_vanished_is_named_and_may_come_back(prepared, model, tmp_path):
-    """Inference without its tensors; with them the same command finishes."""
-    tensors, output = tmp_path / "gone.pt", tmp_path / "e.parquet"
-    command = ("infer", "-n", model, "--tensors", tensors, "--output", output)
-    assert "gone.pt: there is no such file" in one_error(astromorph(*command))
+def test_a_missing_input_is_named_and_may_be_restored(prepared, model, tmp_path):
+    """`infer` without its tensors; with them the same command succeeds."""
+    tensors = tmp_path / "tensors" / "00000.pt"
+    output = tmp_path / "embeddings" / "00000.parquet"
+    command = ("infer", "-n", model, "--results", tmp_path, "--shard", "00000")
+    assert "00000.pt: there is no such file" in one_error(astromorph(*command))
     assert not output.exists()
+    tensors.parent.mkdir()
     os.link(prepared / "00000.pt", tensors)
     done = astromorph(*command)
     assert done.returncode == 0, done.stderr
@@ -191,10 +192,11 @@ def test_an_input_that_vanished_is_named_and_may_come_back(prepared, model, tmp_
 
 def one_shard(folder: Path, sky: Path, size: int) -> Path:
     """All images of the sky as tensors, with their split beside them."""
-    rules, path = parse({"preprocess_settings": {"size": size}}, ""), folder / "l.pt"
-    preprocess(rules, sky, (0, 28), path, folder / "l.csv")
-    split(rules, sky, [folder / "l.csv"], folder / "split.csv")
-    return path
+    settings = parse({"preprocess_settings": {"size": size}}, "")
+    files, data = RunFiles.of_run(folder, shards=1), settings.data_settings
+    preprocess(sky, Shard("00000", 0, 28), files, data, settings.preprocess_settings)
+    split(sky, files, settings.split_settings, settings.validate_settings, 0)
+    return files.tensors("00000")
 
 
 @pytest.fixture(scope="module")
@@ -203,76 +205,83 @@ def large(sky, tmp_path_factory) -> Path:
     return one_shard(tmp_path_factory.mktemp("large"), sky, 512)
 
 
-def arguments_of(
+def arguments_for(
     step: str, folder: Path, sky: Path, tensors: Path, model: Path
 ) -> list[str]:
-    """A command line whose results are in the folder."""
+    """A command line that writes to the folder."""
     if step == "preprocess":
         settings = {"preprocess_settings": {"size": 1024, "dtype": "float32"}}
-        found = ["-d", sky, "--rows", "0", "28", "--tensors", folder / "a.pt"]
-        found += ["--contents", folder / "a.csv"]
+        found = ["-d", sky, "--shard", "a", "--rows", "0", "28"]
     elif step == "infer":
         settings = {}
-        found = ["-n", model, "--tensors", tensors, "--output", folder / "e.parquet"]
+        (folder / "tensors").symlink_to(tensors.parent)
+        found = ["-n", model, "--shard", "00000"]
     else:
         settings = {
             "network_name": "amm", "epochs": 2, "batch_size": 8,
             "network_settings": {"weights": "random"},
             "training_settings": {"simulated_images": 0, "checkpoint_minutes": 1e-6},
         }  # fmt: skip
-        found = ["--tensors", tensors, "--split", tensors.parent / "split.csv"]
-        found += ["-n", folder / "m.pt", "--history", folder / "h.csv"]
-        found += ["--log-dir", folder / "log"]
+        (folder / "tensors").symlink_to(tensors.parent)
+        (folder / "split.csv").symlink_to(tensors.parents[1] / "split.csv")
+        found = ["--shards", "1", "-n", folder / "m.pt"]
+    found += ["--results", folder]
     return [step, "--settings", json.dumps(settings), *map(str, found)]
+
+
+def outputs_of(step: str, folder: Path) -> list[Path]:
+    """The tensors, embeddings or model that the step wrote."""
+    names = {"preprocess": "tensors/*.pt", "infer": "embeddings/*.parquet"}
+    return list(folder.glob(names.get(step, "*.pt")))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "room"), [("preprocess", 40), ("infer", 500), ("train", 700)]
 )
-def test_memory_that_runs_out_is_said_and_more_of_it_finishes(
+def test_too_little_memory_is_explained_and_more_of_it_suffices(
     step, room, sky, large, model, tmp_path
 ):
-    """Both numpy's and torch's way of saying so end in one message."""
-    command = arguments_of(step, tmp_path, sky, large, model)
+    """The errors of numpy and torch lead to the same message."""
+    command = arguments_for(step, tmp_path, sky, large, model)
     done = subprocess.run(
         [sys.executable, "-c", LIMITED, str(room), *command],
         capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     line = one_error(done)
-    assert "memory ran out" in line
+    assert "out of memory" in line
     assert "`mem_mb`" in line
-    assert not list(tmp_path.glob("*.p*"))
+    assert not outputs_of(step, tmp_path)
     done = astromorph(*command)
     assert done.returncode == 0, done.stderr
-    assert list(tmp_path.glob("*.p*"))
+    assert outputs_of(step, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_device_that_goes_away_costs_nothing(sky, model, tmp_path):
-    """The fifth step meets what torch raises then; training ends as if it had not."""
+def test_training_resumes_exactly_after_a_gpu_failure(sky, model, tmp_path):
+    """The model equals that of a training without the failure in its fifth step."""
     tensors, commands = one_shard(tmp_path, sky, 32), []
     for name in ("lost", "whole"):
         (tmp_path / name).mkdir()
-        commands.append(arguments_of("train", tmp_path / name, sky, tensors, model))
+        commands.append(arguments_for("train", tmp_path / name, sky, tensors, model))
     done = subprocess.run(
         [sys.executable, "-c", LOST, *commands[0]],
         capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     line = one_error(done)
-    assert "the GPU failed or went away (CUDA error: unspecified launch f" in line
-    assert "training goes on from its last checkpoint" in line
+    assert "the GPU failed (CUDA error: unspecified launch f" in line
+    assert "training continues from its last checkpoint" in line
     assert not (tmp_path / "lost" / "m.pt").exists()
     said = [astromorph(*command).stderr for command in commands]
-    assert re.search("goes on from .*: epoch 2", said[0]), said[0]
-    assert "goes on from" not in said[1]
+    assert re.search("resumes from .*: epoch 2", said[0]), said[0]
+    assert "resumes from" not in said[1]
     states = [load_model(tmp_path / name / "m.pt")[0] for name in ("lost", "whole")]
     for name, value in states[1].state_dict().items():
         assert torch.equal(states[0].state_dict()[name], value), name
 
 
 @pytest.mark.parametrize(
-    ("error", "words"),
+    ("error", "remedy"),
     [
         (torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB"), "smaller `batch_s"),
         (RuntimeError("CUDA error: unspecified launch failure"), "nvidia-smi"),
@@ -282,15 +291,15 @@ def test_a_device_that_goes_away_costs_nothing(sky, model, tmp_path):
         (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
     ],
 )
-def test_errors_of_the_machine_have_a_remedy(error, words):
-    """Each says what to do."""
-    said = explain_error(error)
-    assert words in said
-    assert "run the same again" in said
+def test_errors_of_the_machine_are_explained_with_a_remedy(error, remedy):
+    """Each message says what to do."""
+    message = explain_error(error)
+    assert remedy in message
+    assert "run the same command again" in message
 
 
-def test_errors_of_the_program_are_not_explained_away():
-    """They keep their traceback."""
+def test_errors_of_the_program_are_not_explained():
+    """The command line prints their traceback."""
     assert explain_error(ValueError("a bug")) is None
     assert explain_error(OSError("a text alone")) is None
 
@@ -303,13 +312,13 @@ def test_an_error_about_another_file_keeps_its_name(tmp_path):
     broken = pytest.raises(WriteError, match="b: cannot be written")
     with broken, atomic_folder(tmp_path / "out" / "b"):
         raise OSError(errno.EIO, "Input/output error")
-    assert "share of it" in explain_write_error(
+    assert "your quota on it" in explain_write_error(
         tmp_path / "c", OSError(errno.EDQUOT, "Quota")
     )
 
 
-def test_the_last_good_file_has_a_second_name(tmp_path):
-    """Deleting the first one, as Snakemake does, leaves it; a new one replaces it."""
+def test_the_previous_file_has_a_second_name(tmp_path):
+    """It stays when Snakemake deletes the first name; a new file replaces it."""
     path = tmp_path / "a.pt"
     for text in ("one", "two"):
         with atomic_write(path) as temporary:

@@ -1,13 +1,47 @@
 """Digests: equal for equal meaning, different for anything else."""
 
+import ast
 import shutil
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from astromorph import provenance
+from astromorph.cli.steps import STEPS
 from astromorph.provenance import canonical_json, code_digest, digest
+
+EXPORTS = {name for name in STEPS if name.startswith("export_")}
+REPORTS = {name for name in STEPS if name.startswith("report_")}
+READING = {"validate", "preprocess", "export_gallery"}
+EMBEDDING = {"train", "infer", "evaluate"}
+# The steps whose digest changes where any module of a folder is edited.
+FOLDERS = {
+    "": set(STEPS),
+    "settings": {"train"},  # of the settings themselves, the values count
+    "artefacts": set(STEPS),
+    "filelist": READING | {"split"},
+    "fits": READING,  # and not train
+    "pages": {
+        "validate", "train", "evaluate", "analyse", "export_tensorboard", "export_map",
+        "export_gallery", "report_settings",
+    },
+    "preprocessing": READING | {"train"},
+    "catalogue": {"validate", "split"},
+    "sky": {"train"},
+    "models": EMBEDDING,
+    "datasets": EMBEDDING,
+    "byol": EMBEDDING | {"export_gallery"},
+    "training": {"train"},
+    "embedding": {"infer", "evaluate"},
+    "analysis": {"analyse"},
+    "export": EXPORTS | REPORTS,
+    "cli": set(),
+}  # fmt: skip
+DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+# The record of an image, which is all that simulated images share with FITS files.
+SHARED_RECORDS = {"fits": {"pixels.py"}}
 
 
 def test_canonical_json_has_one_form():
@@ -19,16 +53,17 @@ def test_canonical_json_has_one_form():
 
 
 @given(st.lists(st.text()), st.lists(st.text()))
-def test_digests_keep_the_parts_apart(a, b):
-    """Only equal lists have equal digests: ["ab"] is not ["a", "b"]."""
+def test_only_equal_lists_have_equal_digests(a, b):
+    """The parts are kept apart: ["ab"] is not ["a", "b"]."""
     assert (digest(a) == digest(b)) == (a == b)
 
 
 @pytest.fixture
-def package(tmp_path, monkeypatch):
+def package(tmp_path, monkeypatch) -> Path:
     """A copy of the package whose modules may be edited."""
     copy = tmp_path / "astromorph"
-    shutil.copytree(provenance.PACKAGE, copy)
+    ignored = shutil.ignore_patterns("__pycache__", "*.pt")
+    shutil.copytree(provenance.PACKAGE, copy, ignore=ignored)
     monkeypatch.setattr(provenance, "PACKAGE", copy)
     forget()
     yield copy
@@ -36,70 +71,115 @@ def package(tmp_path, monkeypatch):
 
 
 def forget() -> None:
-    provenance.imported_modules.cache_clear()
-    provenance._meaning.cache_clear()
+    """Clear what is cached of the sources."""
+    for function in (
+        provenance.imported_modules, provenance._tree, provenance._contents
+    ):  # fmt: skip
+        function.cache_clear()
 
 
-def edit(package, module, old, new) -> None:
-    path = package / f"{module}.py"
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
-    forget()
+def append(path: Path, text: str = "EDITED = 1") -> None:
+    """Add a statement, by default one that counts, to the end of a source file."""
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(f"\n\n{text}\n")
 
 
 def digests() -> dict[str, str]:
-    steps = ("validate", "shards", "split", "train", "infer", "export_csv")
-    return {step: code_digest(step) for step in steps}
+    """The code digest of each step."""
+    return {name: code_digest(step.code) for name, step in STEPS.items()}
 
 
-def changed(before) -> set[str]:
-    after = digests()
-    return {step for step in after if before[step] != after[step]}
+@pytest.fixture(scope="module")
+def original() -> dict[str, str]:
+    """The digests of the package itself, which are those of a copy."""
+    return digests()
 
 
-def test_comments_and_docstrings_do_not_count(package):
-    """A comment, another layout, another docstring: the same digest."""
-    before = digests()
-    edit(package, "byol", "import torch\n", "import torch  # the library\n\n\n")
-    edit(package, "byol", '"""Online and target', '"""Both networks, online and target')
-    assert changed(before) == set()
+def changed(before: dict[str, str]) -> set[str]:
+    """The steps whose digests differ from those before."""
+    forget()
+    return {name for name, value in digests().items() if before[name] != value}
+
+
+def test_every_folder_is_in_the_table():
+    """A new folder is given a row."""
+    folders = {path.parent.name for path in provenance.PACKAGE.glob("*/__init__.py")}
+    assert folders | {""} == set(FOLDERS)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_an_edit_changes_the_digests_of_the_steps_that_use_it(
+    package, original, folder
+):
+    """Imports are followed through the package, from folder to folder."""
+    pattern = "**/*.py" if folder else "*.py"
+    for path in (package / folder).glob(pattern):
+        if path.name not in SHARED_RECORDS.get(folder, ()):
+            append(path)
+    assert changed(original) == FOLDERS[folder]
 
 
 @pytest.mark.parametrize(
-    ("module", "old", "new", "steps"),
+    ("module", "steps"),
     [
-        ("byol", "return 2 * self", "return 3 * self", {"train", "infer"}),
-        ("export_csv", "written += len", "written += 2 * len", {"export_csv"}),
-        (
-            "preprocess",
-            "SOFTENING = 3.0",
-            "SOFTENING = 4.0",
-            {"validate", "shards", "train"},
-        ),
-        ("settings", "= 128", "= 129", set()),
-        ("cli", "sys.exit(1)", "sys.exit(3)", set()),
+        ("byol/byol.py", EMBEDDING),
+        ("fits/image.py", READING),
+        ("export/tables/csv.py", {"export_csv"}),
+        ("export/html_map/html_map.py", {"export_map"}),
+        ("settings/sections.py", set()),
+        ("cli/main.py", set()),
     ],
 )
-def test_an_edit_counts_for_the_steps_that_use_it(package, module, old, new, steps):
-    """Imports are followed; settings reach a step by value, not by code."""
-    before = digests()
-    edit(package, module, old, new)
-    assert changed(before) == steps
+def test_an_edit_of_one_module_changes_few_digests(package, original, module, steps):
+    """Settings reach a step by their values; the command line changes no result."""
+    append(package / module)
+    assert changed(original) == steps
 
 
-def test_a_template_is_part_of_the_module_that_names_it(package):
-    """An edit of a page makes the page anew, and no other."""
-    before = digests() | {"export_map": code_digest("export_map")}
-    path = package / "templates" / "map.js"
-    path.write_text(path.read_text() + "\n// more\n")
+def test_comments_docstrings_and_layout_do_not_count(package, original):
+    """Every module is written anew without comments, with other docstrings."""
+    for path in package.rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
+                node.body[0] = ast.Expr(ast.Constant("Another docstring."))
+        path.write_text(ast.unparse(tree), encoding="utf-8")
+    assert changed(original) == set()
+
+
+def test_imports_for_type_checkers_alone_do_not_count(package):
+    """A module that is imported under `if TYPE_CHECKING:` changes no digest."""
+    used = package / "byol" / "used.py"
+    used.write_text("VALUE = 1\n", encoding="utf-8")
+    guarded = "    from astromorph.byol import used"
+    append(package / "byol" / "byol.py", f"if TYPE_CHECKING:\n{guarded}")
     forget()
-    assert changed(before) == set()
-    assert code_digest("export_map") != before["export_map"]
-
-
-def test_fits_image_is_below_everything_that_reads(package):
-    """An edit in the reader reaches validate, preprocess and split."""
     before = digests()
-    edit(package, "fits_image", "reasons[:3]", "reasons[:4]")
-    assert {"validate", "shards"} <= changed(before)
+    append(used)
+    assert changed(before) == set()
+    append(package / "byol" / "byol.py", f"if not TYPE_CHECKING:\n{guarded}")
+    forget()
+    before = digests()
+    append(used)
+    assert changed(before) == EMBEDDING
+
+
+def test_a_template_belongs_to_the_module_that_names_it(package, original):
+    """An edit of the map's script changes the map, and no other step."""
+    append(package / "pages" / "templates" / "map.js", "// more")
+    assert changed(original) == {"export_map"}
+
+
+def test_training_does_not_depend_on_reading_or_on_exports():
+    """Its inputs are tensors: of the reader it uses the record of an image alone."""
+    needed, waiting = set(), ["training.train"]
+    while waiting:
+        module = waiting.pop()
+        if module not in needed:
+            needed.add(module)
+            waiting += provenance.imported_modules(module)
+    folders = {module.split(".")[0] for module in needed}
+    assert not folders & {"filelist", "catalogue", "analysis", "export", "cli"}
+    assert {module for module in needed if module.startswith("fits.")} == {
+        "fits.pixels"
+    }

@@ -1,1 +1,1 @@
-"""The step `analyse`: clusters, neighbours, outliers and a 2-D layout."""
+"""The step `analyse` and the command `similar`."""

@@ -1,51 +1,50 @@
-"""The step `analyse`: clusters, map, neighbours, near-duplicates and outliers."""
+"""The step `analyse`: clusters, layout, neighbours, near-duplicates and outliers."""
 
 import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
-from astromorph.analysis import clusters, neighbours
-from astromorph.analysis.layout_2d import FEWEST, layout_2d
-from astromorph.analysis.space import fit_space
-from astromorph.artefacts import tables as artefacts
-from astromorph.artefacts.analysis_file import (
+from astromorph.analysis import neighbours
+from astromorph.analysis.clusters import Clustering, Clusterings, find_clusters
+from astromorph.analysis.layout_2d import MIN_UMAP, layout_2d
+from astromorph.analysis.space import Space, fit_space
+from astromorph.artefacts.analysis_table import (
     ODD,
     ORDINARY,
     REPRESENTATIVE,
     Analysis,
     write_analysis,
 )
+from astromorph.artefacts.run_files import RunFiles
+from astromorph.artefacts.tables import embedded_table, embedding_blocks
 from astromorph.atomic import atomic_write
 from astromorph.errors import AstromorphError
 from astromorph.pages.html import write_page
 from astromorph.provenance import versions
-from astromorph.settings.sections import AnalysisSettings, Settings
-from astromorph.settings.steps import part_of
+from astromorph.settings.sections import AnalysisSettings
 
 Vectors = NDArray[np.float32]
 
 LOG = logging.getLogger(__name__)
-KMEANS, HDBSCAN = "kmeans", "hdbscan"
-ROWS_AT_A_TIME = 4096
-SHOWN = 20  # outliers and near-duplicates on the page
+MAX_LISTED = 20  # outliers, and pairs of near-duplicates, on the page
 PACKAGES = ("scikit-learn", "umap-learn", "pynndescent", "scipy")
 
 
 @dataclass(frozen=True, slots=True)
-class Embedded:
+class EmbeddedImages:
     """The images that are analysed.
 
     Attributes
     ----------
     image_ids, paths : tuple of str
-        N of each, in the order of the list.
+        N ids and paths, in the order of the file list.
     vectors : ndarray, shape (N, D), float32
         Their embeddings.
     """
@@ -56,288 +55,241 @@ class Embedded:
 
 
 def analyse(
-    settings: Settings,
-    catalogue: str | Path,
-    split: str | Path,
-    embeddings: Sequence[str | Path],
-    output: str | Path,
-    summary: str | Path,
-    page: str | Path,
-    threads: int = 0,
+    files: RunFiles, rules: AnalysisSettings, seed: int, threads: int = 0
 ) -> None:
-    """Find out what lies together and what lies apart.
+    """Find clusters, neighbours, near-duplicates and outliers among the embeddings.
 
     Parameters
     ----------
-    settings : Settings
-        `seed` and `analysis_settings` are used.
-    catalogue, split : path
-        What `validate` and `split` wrote.
-    embeddings : sequence of path
-        All shards, in the order of the list.
-    output : path
-        Parquet to write: what `analysis_file.Analysis` holds.
-    summary : path
-        JSON to write: how it was found and how far to trust it.
-    page : path
-        HTML to write: the same to look at.
+    files : RunFiles
+        `catalogue`, `split` and `all_embeddings` are read; `analysis` (Parquet: a row
+        per image), `analysis_summary` (JSON: numbers, settings and versions) and
+        `analysis_page` are written.
+    rules : AnalysisSettings
+        All of it is used.
+    seed : int
+        Of all random choices.
     threads : int
-        Cores that look for neighbours; 0 for all. All else takes one, so that the
-        result does not depend on their number.
+        CPU threads that search neighbours; 0 for all cores. Everything else runs on
+        one, so that the result does not depend on their number.
 
     Raises
     ------
     AstromorphError
-        The files do not belong together, or no image is left.
+        The files do not belong together, or there is no embedding.
     """
-    from threadpoolctl import threadpool_limits
-
-    embedded = read_embedded(catalogue, split, embeddings)
+    images = read_embedded_images(files)
     with threadpool_limits(1):
-        analysis, result = analyse_embeddings(embedded, settings, threads)
-    result["settings"] = part_of(settings, "analyse")
-    result["versions"] = versions() | {name: version(name) for name in PACKAGES}
-    write_analysis(output, analysis)
-    with atomic_write(summary) as temporary:
-        temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
-    paths = dict(zip(embedded.image_ids, embedded.paths, strict=True))
-    write_page(page, "analysis.html", result=result, paths=paths)
-    _say(result)
+        analysis, summary = analyse_embeddings(images, rules, seed, threads)
+    summary["settings"] = {
+        "seed": seed,
+        "analysis_settings": rules.model_dump(mode="json"),
+    }
+    summary["versions"] = versions() | {name: version(name) for name in PACKAGES}
+    write_analysis(files.analysis, analysis)
+    with atomic_write(files.analysis_summary) as temporary:
+        temporary.write_text(json.dumps(summary, indent=1), encoding="utf-8")
+    paths = dict(zip(images.image_ids, images.paths, strict=True))
+    write_page(files.analysis_page, "analysis.html", result=summary, paths=paths)
+    _log_summary(summary)
 
 
-def read_embedded(
-    catalogue: str | Path, split: str | Path, embeddings: Sequence[str | Path]
-) -> Embedded:
-    """Read all embeddings that the split kept.
+def read_embedded_images(files: RunFiles) -> EmbeddedImages:
+    """Read the embeddings of all images that the split does not exclude.
 
     Raises
     ------
     AstromorphError
         There is none, or the files do not belong together.
     """
-    image_ids, paths = [], []
-    parts: list[Vectors] = []
-    waiting: list[Vectors] = []  # views that keep their whole shard in memory
-    for row, vector in artefacts.rows_with_embeddings(catalogue, split, embeddings):
-        image_ids.append(row["image_id"])
-        paths.append(row["path"])
-        waiting.append(vector)
-        if len(waiting) == ROWS_AT_A_TIME:
-            parts.append(np.array(waiting, np.float32))
-            waiting.clear()
-    if not image_ids:
+    table = embedded_table(files, ["path"])
+    if table.empty:
         raise AstromorphError(
-            f"{split}: no image is left that has an embedding; correct the list, then "
+            f"{files.split}: no image has an embedding; correct the file list, then "
             "run again from `validate`"
         )
-    if waiting:
-        parts.append(np.array(waiting, np.float32))
-    return Embedded(tuple(image_ids), tuple(paths), np.concatenate(parts))
+    vectors = [vectors for _, vectors in embedding_blocks(files, table)]
+    return EmbeddedImages(
+        tuple(table["image_id"]), tuple(table["path"]), np.concatenate(vectors)
+    )
 
 
 def analyse_embeddings(
-    embedded: Embedded, settings: Settings, threads: int = 0
+    images: EmbeddedImages, rules: AnalysisSettings, seed: int, threads: int = 0
 ) -> tuple[Analysis, dict[str, Any]]:
-    """What `analyse` finds, and how.
+    """Analyse embeddings, without reading or writing files.
 
     Parameters
     ----------
-    embedded : Embedded
-        At least one image.
-    settings : Settings
-        `seed` and `analysis_settings` are used.
+    images : EmbeddedImages
+        At least one.
+    rules : AnalysisSettings
+        All of it is used.
+    seed : int
+        Of all random choices.
     threads : int
-        Cores that look for neighbours; 0 for all.
+        CPU threads that search neighbours; 0 for all cores.
 
     Returns
     -------
     analysis : Analysis
-    result : dict
-        Plain values: what `results/analysis.json` says.
+        A row for each image.
+    summary : dict
+        Plain values: `results/analysis.json` without settings and versions.
     """
-    rules, seed = settings.analysis_settings, settings.seed
-    space = fit_space(embedded.vectors, rules.whiten, rules.components)
-    points = space.place(embedded.vectors)
-    components = space.components(embedded.vectors)
-    plane = np.zeros((len(points), 2), np.float32)
-    plane[:, : components.shape[1]] = components[:, :2]
+    ids = images.image_ids
+    space = fit_space(images.vectors, rules.whiten, rules.components)
+    points = space.project(images.vectors)
+    components = space.components(images.vectors)
     LOG.info("%d images in %d components", *points.shape)
     indices, distances = neighbours.nearest_neighbours(
         points, rules.neighbours, seed, threads
     )
-    near = neighbours.near_duplicates(indices, distances)
+    duplicates = neighbours.near_duplicates(indices, distances)
     scores, ranks = neighbours.outlier_scores(components, indices)
-    places = plane
+    first_two = np.zeros((len(ids), 2), np.float32)
+    first_two[:, : components.shape[1]] = components[:, :2]
+    layout = first_two
     if rules.map == "umap":
-        places = layout_2d(points, plane, rules, seed, threads)
-    labels, found = _clustered(points, rules, seed)
-    chosen = labels[rules.cluster_by]
-    middle, odd = clusters.member_roles(points, chosen)
-    ids = embedded.image_ids
+        layout = layout_2d(points, first_two, rules, seed, threads)
+    clusterings = find_clusters(points, rules, seed)
+    displayed = clusterings.by_method[rules.cluster_by]
     analysis = Analysis(
         image_ids=ids,
-        cluster=chosen,
-        kmeans=labels[KMEANS],
-        hdbscan=labels[HDBSCAN],
-        map=places,
-        pca=plane,
+        cluster=displayed.labels,
+        kmeans=clusterings.by_method["kmeans"].labels,
+        hdbscan=clusterings.by_method["hdbscan"].labels,
+        map=layout,
+        pca=first_two,
         outlier_score=scores,
         outlier_rank=ranks,
-        roles=_roles(len(ids), middle, odd),
+        roles=_assign_roles(displayed),
         neighbours=tuple(tuple(ids[k] for k in row) for row in indices.tolist()),
         distances=distances,
-        duplicates=tuple(tuple(ids[k] for k in row) for row in near),
+        duplicates=tuple(tuple(ids[k] for k in near) for near in duplicates),
     )
-    for name, method in found["methods"].items():
-        _name_members(method["clusters"], points, labels[name], ids)
-    return analysis, {
+    summary = {
         "images": len(ids),
-        "length": embedded.vectors.shape[1],
-        "components": points.shape[1],
-        "distance": "cosine" if space.angular else "Euclidean",
-        "explained_variance": [round(float(x), 6) for x in space.explained],
-        **found,
-        **_pairs(ids, near, indices, distances),
+        "embedding_length": images.vectors.shape[1],
+        **_describe_space(space),
+        **_describe_clusterings(clusterings, rules, ids),
+        **_describe_duplicates(duplicates, indices, distances, ids),
         "intrinsic_dimension": neighbours.intrinsic_dimension(distances)
         if distances.shape[1] > 1
         else None,
-        "exact_neighbours": len(ids) <= neighbours.EXACT_UP_TO,
-        "map": _map_said(rules, len(ids)),
+        "exact_neighbours": len(ids) <= neighbours.MAX_EXACT,
+        "map": _describe_map(rules, len(ids)),
         "outliers": [
             {"image_id": ids[k], "score": float(scores[k])}
-            for k in np.argsort(ranks)[:SHOWN].tolist()
+            for k in np.argsort(ranks)[:MAX_LISTED].tolist()
         ],
     }
+    return analysis, summary
 
 
-def smallest_cluster(rules: AnalysisSettings, number: int) -> int:
-    """How many images HDBSCAN calls a cluster."""
-    return rules.min_cluster_size or int(np.clip(number // 100, 5, 100))
+def _assign_roles(clustering: Clustering) -> tuple[str, ...]:
+    """The role of each image in its cluster."""
+    roles = [ORDINARY] * len(clustering.labels)
+    for k in clustering.odd_members.values():
+        roles[k] = ODD
+    for k in clustering.representatives.values():
+        roles[k] = REPRESENTATIVE
+    return tuple(roles)
 
 
-def _name_members(
-    found: Sequence[dict[str, Any]],
-    points: Vectors,
-    labels: NDArray[np.int32],
-    ids: Sequence[str],
-) -> None:
-    """Note of each cluster its representative and its odd member."""
-    middle, odd = clusters.member_roles(points, labels)
-    for k, cluster in enumerate(found):
-        cluster["representative"] = ids[middle[k]]
-        cluster["odd"] = ids[odd[k]] if k in odd else None
-
-
-def _clustered(
-    points: Vectors, rules: AnalysisSettings, seed: int
-) -> tuple[dict[str, NDArray[np.int32]], dict[str, Any]]:
-    """Labels by method, and what is known of them."""
-    by_number: dict[int, float] = {}
-    number = rules.clusters
-    if number is None:
-        by_number = clusters.choose_number(points, rules.max_clusters, seed)
-        number = max(by_number, key=lambda k: by_number[k]) if by_number else 1
-    smallest = smallest_cluster(rules, len(points))
-    share = smallest / len(points)
-    labels = {
-        KMEANS: clusters.kmeans(points, number, seed),
-        HDBSCAN: clusters.hdbscan(points, smallest, seed),
+def _describe_space(space: Space) -> dict[str, Any]:
+    return {
+        "components": space.axes.shape[1],
+        "distance": "cosine" if space.angular else "Euclidean",
+        "explained_variance": [round(float(share), 6) for share in space.explained],
     }
 
-    def again(part: Vectors) -> NDArray[np.int32]:
-        return clusters.kmeans(part, number, seed)
 
-    def crowds_again(part: Vectors) -> NDArray[np.int32]:
-        return clusters.hdbscan(part, max(2, round(share * len(part))), seed)
-
-    refits = {KMEANS: again, HDBSCAN: crowds_again}
-    methods = {
-        name: _said(
-            labels[name], clusters.measure_trust(points, labels[name], refit, seed)
-        )
-        for name, refit in refits.items()
-    }
-    return labels, {
+def _describe_clusterings(
+    clusterings: Clusterings, rules: AnalysisSettings, ids: Sequence[str]
+) -> dict[str, Any]:
+    silhouettes = clusterings.silhouette_by_number
+    return {
         "cluster_by": rules.cluster_by,
         "clusters_chosen_by": "setting" if rules.clusters else "mean silhouette",
-        "silhouette_by_clusters": {str(k): v for k, v in by_number.items()},
-        "min_cluster_size": smallest,
-        "methods": methods,
+        "silhouette_by_clusters": {str(k): value for k, value in silhouettes.items()},
+        "min_cluster_size": clusterings.min_cluster_size,
+        "methods": {
+            name: _describe_clustering(clustering, ids)
+            for name, clustering in clusterings.by_method.items()
+        },
     }
 
 
-def _said(labels: NDArray[np.int32], trust: clusters.Trust) -> dict[str, Any]:
-    each = zip(trust.silhouettes, trust.stabilities, strict=True)
+def _describe_clustering(clustering: Clustering, ids: Sequence[str]) -> dict[str, Any]:
+    quality, odd_members = clustering.quality, clustering.odd_members
     return {
-        "number": int(labels.max()) + 1,
-        "in_none": int(np.count_nonzero(labels < 0)),
-        "silhouette": trust.silhouette,
-        "stability": trust.stability,
+        "number": len(clustering.sizes),
+        "unclustered": int(np.count_nonzero(clustering.labels < 0)),
+        "silhouette": quality.silhouette,
+        "stability": quality.stability,
         "clusters": [
             {
-                "size": int(np.count_nonzero(labels == k)),
-                "silhouette": silhouette,
-                "stability": stability,
+                "size": size,
+                "silhouette": quality.silhouettes[k],
+                "stability": quality.stabilities[k],
+                "representative": ids[clustering.representatives[k]],
+                "odd": ids[odd_members[k]] if k in odd_members else None,
             }
-            for k, (silhouette, stability) in enumerate(each)
+            for k, size in enumerate(clustering.sizes)
         ],
     }
 
 
-def _roles(number: int, middle: dict[int, int], odd: dict[int, int]) -> tuple[str, ...]:
-    found = [ORDINARY] * number
-    for k in odd.values():
-        found[k] = ODD
-    for k in middle.values():
-        found[k] = REPRESENTATIVE
-    return tuple(found)
-
-
-def _pairs(
-    ids: Sequence[str],
-    near: Sequence[Sequence[int]],
+def _describe_duplicates(
+    duplicates: Sequence[Sequence[int]],
     indices: NDArray[np.int64],
     distances: Vectors,
+    ids: Sequence[str],
 ) -> dict[str, Any]:
-    """How many near-duplicates there are, and the closest pairs."""
+    """Numbers of near-duplicates, and the closest pairs."""
     known = {
         (k, int(other)): float(distance)
-        for k, some in enumerate(near)
-        if some
+        for k, near in enumerate(duplicates)
+        if near
         for other, distance in zip(indices[k], distances[k], strict=True)
     }
+    # The other image may be among the neighbours of only one of the two.
     pairs = [
         (known.get((k, other), known.get((other, k), 0.0)), k, other)
-        for k, some in enumerate(near)
-        for other in some
+        for k, near in enumerate(duplicates)
+        for other in near
         if k < other
     ]
     return {
-        "near_duplicates": sum(bool(some) for some in near),
+        "near_duplicates": sum(bool(near) for near in duplicates),
         "near_duplicate_pairs": len(pairs),
         "closest_pairs": [
             {"image_ids": [ids[k], ids[other]], "distance": distance}
-            for distance, k, other in sorted(pairs)[:SHOWN]
+            for distance, k, other in sorted(pairs)[:MAX_LISTED]
         ],
     }
 
 
-def _map_said(rules: AnalysisSettings, number: int) -> dict[str, Any]:
-    if rules.map == "pca" or number < FEWEST:
-        return {"by": "pca"}
-    return {"by": "umap", "laid_out": min(number, rules.map_sample)}
+def _describe_map(rules: AnalysisSettings, images: int) -> dict[str, Any]:
+    if rules.map == "pca" or images < MIN_UMAP:
+        return {"method": "pca"}
+    return {"method": "umap", "fitted_images": min(images, rules.map_sample)}
 
 
-def _say(result: dict[str, Any]) -> None:
-    for name, method in result["methods"].items():
+def _log_summary(summary: dict[str, Any]) -> None:
+    for name, method in summary["methods"].items():
         silhouette, stability = method["silhouette"], method["stability"]
         LOG.info(
-            "%s: %d clusters, %d images in none, silhouette %s, stability %s",
-            name, method["number"], method["in_none"],
+            "%s: %d clusters, %d images in no cluster, silhouette %s, stability %s",
+            name,
+            method["number"],
+            method["unclustered"],
             "-" if silhouette is None else f"{silhouette:.3f}",
             "-" if stability is None else f"{stability:.3f}",
-        )  # fmt: skip
+        )
     LOG.info(
-        "%d images have a near-duplicate; the oddest is %s",
-        result["near_duplicates"], result["outliers"][0]["image_id"],
-    )  # fmt: skip
+        "%d images have a near-duplicate; the first outlier is %s",
+        summary["near_duplicates"],
+        summary["outliers"][0]["image_id"],
+    )

@@ -1,43 +1,50 @@
-"""Groups of images: k-means, HDBSCAN, and how far to trust them.
+"""Clusters of images by k-means and HDBSCAN, and their quality.
 
 Points `(N, K)`, float32; rows are images.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.cluster import HDBSCAN, KMeans
+from sklearn.metrics import adjusted_rand_score, silhouette_samples
+from sklearn.neighbors import NearestNeighbors
 
 from astromorph.progress import track
+from astromorph.settings.sections import AnalysisSettings
 
 Points = NDArray[np.float32]
 Labels = NDArray[np.int32]
-Grouping = Callable[[Points], Labels]
+ClusteringMethod = Callable[[Points], Labels]
 
-SAMPLE = 10_000  # images on which the number of clusters and stability are found
-SILHOUETTES = 4_000  # images of which silhouettes are taken; time grows as the square
-STARTS = 4  # of k-means, of which the best counts
+BY_KMEANS, BY_HDBSCAN = "kmeans", "hdbscan"
+MAX_SAMPLE = 10_000  # images used to choose the number of clusters and for stability
+MAX_SILHOUETTES = 4_000  # images with a silhouette; time grows as the square
+KMEANS_STARTS = 4
 REFITS = 10
-LEADING = 8  # components in which HDBSCAN looks for crowds
-CROWDED = 40_000  # images that HDBSCAN looks at; its time grows as the square
+HDBSCAN_COMPONENTS = 8
+MAX_HDBSCAN = 40_000  # images clustered by HDBSCAN; its time grows as the square
 
 
 @dataclass(frozen=True, slots=True)
-class Trust:
-    """How well a grouping is founded.
+class ClusterQuality:
+    """How well a clustering describes the data.
 
     Attributes
     ----------
     silhouette : float or None
-        Mean, from -1 to 1; None where there are no two clusters.
+        Mean silhouette, from -1 to 1; None with fewer than two clusters.
     silhouettes : tuple of float or None
-        Mean by cluster.
+        Mean silhouette of each cluster.
     stability : float or None
-        Mean adjusted Rand index of refits to random halves, 1 where all agree.
+        Mean adjusted Rand index with refits to random halves; 1 if all agree.
     stabilities : tuple of float or None
-        By cluster, the mean Jaccard index of its nearest in each refit.
+        For each cluster, its mean Jaccard index with the most similar cluster of each
+        refit.
     """
 
     silhouette: float | None
@@ -46,230 +53,313 @@ class Trust:
     stabilities: tuple[float | None, ...]
 
 
-def kmeans(points: Points, number: int, seed: int) -> "Labels":
-    """Labels of k-means, the largest cluster 0.
+@dataclass(frozen=True, slots=True)
+class Clustering:
+    """The clusters of N images by one method.
+
+    Attributes
+    ----------
+    labels : ndarray, shape (N,), int32
+        From 0, the largest cluster first; -1 in no cluster.
+    quality : ClusterQuality
+        Silhouettes and stability.
+    representatives, odd_members : dict of int to int
+        Cluster to image: nearest to its centre, and farthest from it.
+    """
+
+    labels: Labels
+    quality: ClusterQuality
+    representatives: dict[int, int]
+    odd_members: dict[int, int]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Number of images in each cluster."""
+        return [int(n) for n in np.bincount(self.labels[self.labels >= 0])]
+
+
+@dataclass(frozen=True, slots=True)
+class Clusterings:
+    """The clusters by both methods, and how their parameters were chosen.
+
+    Attributes
+    ----------
+    by_method : dict of str to Clustering
+        `BY_KMEANS` and `BY_HDBSCAN`.
+    silhouette_by_number : dict of int to float
+        Mean silhouette of k-means by number of clusters; empty if the number is set.
+    min_cluster_size : int
+        Of HDBSCAN.
+    """
+
+    by_method: dict[str, Clustering]
+    silhouette_by_number: dict[int, float]
+    min_cluster_size: int
+
+
+def find_clusters(points: Points, rules: AnalysisSettings, seed: int) -> Clusterings:
+    """Cluster points by k-means and by HDBSCAN.
+
+    Parameters
+    ----------
+    points : ndarray, shape (N, K), float32
+        At least one.
+    rules : AnalysisSettings
+        `clusters`, `max_clusters` and `min_cluster_size` are used.
+    seed : int
+        Of the starts of k-means and of all samples.
+
+    Returns
+    -------
+    Clusterings
+    """
+    scores: dict[int, float] = {}
+    number = rules.clusters
+    if number is None:
+        scores = score_numbers(points, rules.max_clusters, seed)
+        number = max(scores, key=scores.__getitem__, default=1)
+    min_size = rules.min_cluster_size or int(np.clip(len(points) // 100, 5, 100))
+    min_share = min_size / len(points)
+
+    def hdbscan_of_part(part: Points) -> Labels:
+        return hdbscan(part, max(2, round(min_share * len(part))), seed)
+
+    labels = {
+        BY_KMEANS: kmeans(points, number, seed),
+        BY_HDBSCAN: hdbscan(points, min_size, seed),
+    }
+    refits: dict[str, ClusteringMethod] = {
+        BY_KMEANS: partial(kmeans, number=number, seed=seed),
+        BY_HDBSCAN: hdbscan_of_part,
+    }
+    by_method = {
+        name: Clustering(
+            labels[name],
+            measure_quality(points, labels[name], refits[name], seed),
+            *find_exemplars(points, labels[name]),
+        )
+        for name in labels
+    }
+    return Clusterings(by_method, scores, min_size)
+
+
+def kmeans(points: Points, number: int, seed: int) -> Labels:
+    """Cluster points by k-means, the best of four starts.
 
     Parameters
     ----------
     points : ndarray, shape (N, K), float32
         At least one.
     number : int
-        Clusters; fewer are made where there are fewer different points.
+        Number of clusters; fewer if there are fewer distinct points.
     seed : int
         Of the starts.
 
     Returns
     -------
     ndarray, shape (N,), int32
+        From 0, the largest cluster first.
     """
-    from sklearn.cluster import KMeans
-
-    number = min(number, _different(points, number))
+    number = min(number, _count_distinct(points, number))
     if number == 1:
         return np.zeros(len(points), np.int32)
-    fit = KMeans(number, n_init=STARTS, random_state=seed).fit(points)
-    return by_size(fit.labels_)
+    fit = KMeans(number, n_init=KMEANS_STARTS, random_state=seed).fit(points)
+    return sort_by_size(fit.labels_)
 
 
-def choose_number(points: Points, most: int, seed: int) -> dict[int, float]:
-    """Mean silhouette of k-means by number of clusters; the largest is the best.
+def score_numbers(points: Points, max_number: int, seed: int) -> dict[int, float]:
+    """Mean silhouette of k-means by number of clusters.
 
-    Numbers run from 2 to `most`, and no farther than the root of N: smaller groups
-    than that are chance. Of more than 10,000 points a sample is looked at.
+    Numbers run from 2 to `max_number`, but not beyond the root of N: smaller clusters
+    than that arise by chance. Of more than 10,000 points a sample is used.
 
     Returns
     -------
     dict of int to float
-        Empty where there are too few points for two clusters.
+        Empty if there are too few points for two clusters.
     """
-    sample = points[sample_indices(len(points), SAMPLE, seed)]
-    last = min(most, int(np.sqrt(len(points))), _different(sample, most + 1) - 1)
+    sample = points[sample_indices(len(points), MAX_SAMPLE, seed)]
+    distinct = _count_distinct(sample, max_number + 1)
+    last = min(max_number, int(np.sqrt(len(points))), distinct - 1)
     numbers = range(2, last + 1)
-    found: dict[int, float] = {}
+    scores: dict[int, float] = {}
     for number in track(numbers, len(numbers), "numbers of clusters"):
         labels = kmeans(sample, number, seed)
         mean, _ = silhouettes(sample, labels, seed)
         if mean is not None:
-            found[number] = mean
-    return found
+            scores[number] = mean
+    return scores
 
 
-def hdbscan(points: Points, smallest: int, seed: int) -> "Labels":
-    """Labels of HDBSCAN (Campello et al. 2015), the largest 0, -1 in no cluster.
+def hdbscan(points: Points, min_size: int, seed: int) -> Labels:
+    """Cluster points by HDBSCAN (Campello et al. 2015).
 
-    It looks for crowds in the leading eight components: in more dimensions all
-    points are about as far from each other, and most of them fall out. Of more than
-    40,000 points a sample is clustered, and each of the others goes with the nearest
-    of it.
+    Only the leading eight components are used: with more, distances become similar and
+    most points are in no cluster. Of more than 40,000 points a sample is clustered, and
+    each of the others is assigned to the cluster of the nearest point in the sample.
 
     Parameters
     ----------
     points : ndarray, shape (N, K), float32
         At least one.
-    smallest : int
-        Images that make a cluster.
+    min_size : int
+        Number of images of the smallest cluster.
     seed : int
         Of the sample.
 
     Returns
     -------
     ndarray, shape (N,), int32
+        From 0, the largest cluster first; -1 in no cluster.
     """
-    from sklearn.cluster import HDBSCAN
-    from sklearn.neighbors import NearestNeighbors
-
-    if len(points) < 2 * smallest or _different(points, 2) < 2:
+    if len(points) < 2 * min_size or _count_distinct(points, 2) < 2:
         return np.full(len(points), -1, np.int32)
-    leading = np.ascontiguousarray(points[:, :LEADING], np.float64)
-    sample = sample_indices(len(points), CROWDED, seed)
-    enough = max(2, round(smallest * len(sample) / len(points)))
-    fit = HDBSCAN(min_cluster_size=enough, algorithm="kd_tree", copy=True)
+    leading = np.ascontiguousarray(points[:, :HDBSCAN_COMPONENTS], np.float64)
+    sample = sample_indices(len(points), MAX_HDBSCAN, seed)
+    min_size_in_sample = max(2, round(min_size * len(sample) / len(points)))
+    fit = HDBSCAN(min_cluster_size=min_size_in_sample, algorithm="kd_tree", copy=True)
     labels = fit.fit_predict(leading[sample])
     if len(sample) < len(points):
         finder = NearestNeighbors(n_neighbors=1, algorithm="kd_tree")
         nearest = finder.fit(leading[sample]).kneighbors(leading, return_distance=False)
         labels = labels[nearest[:, 0]]
-    return by_size(labels)
+    return sort_by_size(labels)
 
 
-def by_size(labels: NDArray[Any]) -> "Labels":
-    """The same clusters, the largest 0; of equal ones the one with the first image.
+def sort_by_size(labels: NDArray[Any]) -> Labels:
+    """Renumber clusters by size, the largest 0; ties go to the one that occurs first.
 
-    -1 stays.
+    -1, no cluster, stays.
     """
     names, first, counts = np.unique(labels, return_index=True, return_counts=True)
-    kept = names >= 0
-    order = np.lexsort((first[kept], -counts[kept]))
-    renamed = {int(name): k for k, name in enumerate(names[kept][order])}
-    return np.array([renamed.get(int(label), -1) for label in labels], np.int32)
+    is_cluster = names >= 0
+    order = np.lexsort((first[is_cluster], -counts[is_cluster]))
+    new = {int(name): k for k, name in enumerate(names[is_cluster][order])}
+    return np.array([new.get(int(label), -1) for label in labels], np.int32)
 
 
-def measure_trust(
-    points: Points, labels: "Labels", again: "Grouping", seed: int
-) -> Trust:
+def measure_quality(
+    points: Points, labels: Labels, refit: ClusteringMethod, seed: int
+) -> ClusterQuality:
     """Silhouettes (Rousseeuw 1987) and stability under resampling (Hennig 2007).
 
     Parameters
     ----------
     points : ndarray, shape (N, K), float32
-        Of more than some thousands a sample is looked at.
+        Of more than some thousands a sample is used.
     labels : ndarray, shape (N,), int32
         Clusters, from 0; -1 in none.
-    again : callable
-        Points to labels: what made them.
+    refit : callable
+        The method that produced the labels: points to labels.
     seed : int
-        Of samples and halves.
+        Of the samples.
 
     Returns
     -------
-    Trust
+    ClusterQuality
     """
-    number = int(labels.max()) + 1
-    mean, each = silhouettes(points, labels, seed)
-    agreements, by_cluster = _refitted(points, labels, again, seed)
-    stability = float(np.mean(agreements)) if agreements else None
-    return Trust(
-        mean,
-        tuple(each[k] for k in range(number)),
-        stability,
-        tuple(
-            float(np.mean(by_cluster[k])) if by_cluster[k] else None
-            for k in range(number)
-        ),
+    silhouette, by_cluster = silhouettes(points, labels, seed)
+    agreements, overlaps = _compare_with_refits(points, labels, refit, seed)
+    return ClusterQuality(
+        silhouette,
+        tuple(by_cluster),
+        float(np.mean(agreements)) if agreements else None,
+        tuple(float(np.mean(values)) if values else None for values in overlaps),
     )
 
 
 def silhouettes(
-    points: Points, labels: "Labels", seed: int
+    points: Points, labels: Labels, seed: int
 ) -> tuple[float | None, list[float | None]]:
-    """Mean silhouette of all clustered points and by cluster; None where there is none.
+    """Mean silhouette of all clustered points, and of each cluster.
 
-    Of more than 4,000 points a sample is looked at.
+    Of more than 4,000 points a sample is used. None where it is not defined: with fewer
+    than two clusters, or for a cluster outside the sample.
     """
-    from sklearn.metrics import silhouette_samples
-
-    number = int(labels.max(initial=-1)) + 1
-    each: list[float | None] = [None] * number
+    by_cluster: list[float | None] = [None] * _count_clusters(labels)
     clustered = np.flatnonzero(labels >= 0)
-    chosen = clustered[sample_indices(len(clustered), SILHOUETTES, seed)]
-    here = labels[chosen]
-    if not 2 <= len(np.unique(here)) < len(here):
-        return None, each
-    values = silhouette_samples(points[chosen], here)
-    for k in np.unique(here).tolist():
-        each[k] = float(values[here == k].mean())
-    return float(values.mean()), each
+    sample = clustered[sample_indices(len(clustered), MAX_SILHOUETTES, seed)]
+    sampled = labels[sample]
+    clusters = np.unique(sampled)
+    if not 2 <= len(clusters) < len(sampled):
+        return None, by_cluster
+    values = silhouette_samples(points[sample], sampled)
+    for k in clusters.tolist():
+        by_cluster[k] = float(values[sampled == k].mean())
+    return float(values.mean()), by_cluster
 
 
-def member_roles(
-    points: Points, labels: "Labels"
+def find_exemplars(
+    points: Points, labels: Labels
 ) -> tuple[dict[int, int], dict[int, int]]:
-    """Of each cluster the image nearest to its centre, and the one farthest from it.
+    """The image nearest to the centre of each cluster, and the one farthest from it.
 
     Returns
     -------
-    representatives, odd : dict of int to int
-        Cluster to image. A cluster of one image has no odd one.
+    representatives, odd_members : dict of int to int
+        Cluster to image. A cluster of one image has no odd member.
     """
-    representatives, odd = {}, {}
-    for k in range(int(labels.max(initial=-1)) + 1):
+    representatives, odd_members = {}, {}
+    for k in range(_count_clusters(labels)):
         members = np.flatnonzero(labels == k)
         centre = points[members].mean(axis=0, dtype=np.float64)
-        distance = np.linalg.norm(points[members] - centre, axis=1)
-        nearest = int(distance.argmin())
+        distances = np.linalg.norm(points[members] - centre, axis=1)
+        nearest = int(distances.argmin())
         representatives[k] = int(members[nearest])
         if len(members) > 1:
-            distance[nearest] = -1
-            odd[k] = int(members[distance.argmax()])
-    return representatives, odd
+            distances[nearest] = -1
+            odd_members[k] = int(members[distances.argmax()])
+    return representatives, odd_members
 
 
-def sample_indices(number: int, most: int, seed: int) -> NDArray[np.int64]:
-    """Which of `number` are in a sample of at most `most`, in order."""
-    if number <= most:
+def sample_indices(number: int, max_number: int, seed: int) -> NDArray[np.int64]:
+    """Indices of a random sample of at most `max_number` of `number`, in order."""
+    if number <= max_number:
         return np.arange(number)
-    generator = np.random.default_rng([seed, number, most])
-    return np.sort(generator.choice(number, most, replace=False))
+    generator = np.random.default_rng([seed, number, max_number])
+    return np.sort(generator.choice(number, max_number, replace=False))
 
 
-def _refitted(
-    points: Points, labels: "Labels", again: "Grouping", seed: int
+def _compare_with_refits(
+    points: Points, labels: Labels, refit: ClusteringMethod, seed: int
 ) -> tuple[list[float], list[list[float]]]:
-    """Agreement with each refit to a half, and of each cluster with its nearest."""
-    from sklearn.metrics import adjusted_rand_score
-
-    number = int(labels.max(initial=-1)) + 1
+    """Adjusted Rand index with each refit; Jaccard indices by cluster."""
+    number = _count_clusters(labels)
     agreements: list[float] = []
-    by_cluster: list[list[float]] = [[] for _ in range(number)]
-    sample = sample_indices(len(points), SAMPLE, seed)
+    overlaps: list[list[float]] = [[] for _ in range(number)]
+    sample = sample_indices(len(points), MAX_SAMPLE, seed)
     if number == 0 or len(sample) < 4:
-        return agreements, by_cluster
-    halves = list(_halves(sample, seed))
+        return agreements, overlaps
+    halves = list(_draw_halves(sample, seed))
     for half in track(halves, len(halves), "refits"):
-        here, other = labels[half], again(points[half])
-        agreements.append(float(adjusted_rand_score(here, other)))
-        for k in np.unique(here[here >= 0]).tolist():
-            by_cluster[k].append(_jaccard(here == k, other))
-    return agreements, by_cluster
+        original, refitted = labels[half], refit(points[half])
+        agreements.append(float(adjusted_rand_score(original, refitted)))
+        for k in np.unique(original[original >= 0]).tolist():
+            overlaps[k].append(_max_jaccard(original == k, refitted))
+    return agreements, overlaps
 
 
-def _halves(sample: NDArray[np.int64], seed: int) -> Iterator[NDArray[np.int64]]:
+def _draw_halves(sample: NDArray[np.int64], seed: int) -> Iterator[NDArray[np.int64]]:
     generator = np.random.default_rng([seed, len(sample)])
     for _ in range(REFITS):
         yield np.sort(generator.choice(sample, len(sample) // 2, replace=False))
 
 
-def _jaccard(members: NDArray[np.bool_], other: "Labels") -> float:
-    """Of the cluster of `other` that is most like `members`: shared over all."""
+def _max_jaccard(members: NDArray[np.bool_], labels: Labels) -> float:
+    """Jaccard index of some images with the most similar cluster."""
     best = 0.0
-    for k in range(int(other.max(initial=-1)) + 1):
-        theirs = other == k
-        shared = np.count_nonzero(members & theirs)
-        best = max(best, shared / np.count_nonzero(members | theirs))
+    for k in range(_count_clusters(labels)):
+        others = labels == k
+        intersection = np.count_nonzero(members & others)
+        best = max(best, intersection / np.count_nonzero(members | others))
     return best
 
 
-def _different(points: Points, most: int) -> int:
-    """How many different points there are, as far as it is known that `most` are."""
-    few = len(np.unique(points[: 4 * most], axis=0))
-    return few if few >= most else len(np.unique(points, axis=0))
+def _count_clusters(labels: Labels) -> int:
+    return int(labels.max(initial=-1)) + 1
+
+
+def _count_distinct(points: Points, enough: int) -> int:
+    """Number of distinct points; may stop counting at `enough`."""
+    first = len(np.unique(points[: 4 * enough], axis=0))
+    return first if first >= enough else len(np.unique(points, axis=0))

@@ -1,20 +1,22 @@
-"""The nearest images of each, near-duplicates among them, and what has none near.
+"""Nearest neighbours of each image, near-duplicates among them, and outlier scores.
 
 Points `(N, K)`, float32; rows are images.
 """
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.neighbors import NearestNeighbors
+from threadpoolctl import threadpool_limits
 
 from astromorph.progress import track
 
 Points = NDArray[np.float32]
-Places = NDArray[np.int64]
+Indices = NDArray[np.int64]
 
-EXACT_UP_TO = 100_000  # images; beyond, neighbours are found by descent
+MAX_EXACT = 100_000  # images; for more, neighbours are approximate
 ROWS_AT_A_TIME = 4096
-BY_CHANCE = 1.0  # pairs that a set without near-duplicates may be said to have
-SAME = 1e-4  # distance below which two images are equal but for rounding
+CHANCE_PAIRS = 1.0  # near-duplicate pairs that a set without any has by chance
+MAX_ROUNDING = 1e-4  # distance up to which two images are equal but for rounding
 
 
 def nearest_neighbours(
@@ -22,11 +24,11 @@ def nearest_neighbours(
     number: int,
     seed: int,
     threads: int = 0,
-    exact_up_to: int = EXACT_UP_TO,
-) -> "tuple[Places, Points]":
-    """The nearest other points of each, the nearest first.
+    max_exact: int = MAX_EXACT,
+) -> tuple[Indices, Points]:
+    """The nearest other points of each point, the nearest first.
 
-    Exact up to 100,000 points; beyond, by nearest-neighbour descent (Dong et al.
+    Exact for up to 100,000 points; for more, by nearest-neighbour descent (Dong et al.
     2011), which misses few.
 
     Parameters
@@ -34,13 +36,13 @@ def nearest_neighbours(
     points : ndarray, shape (N, K), float32
         One for each image.
     number : int
-        How many are wanted; there are N - 1 at most.
+        Number of neighbours; M is this number or N - 1.
     seed : int
         Of the descent.
     threads : int
-        Cores that look; 0 for all.
-    exact_up_to : int
-        Most points for which every pair is looked at.
+        CPU threads; 0 for all cores.
+    max_exact : int
+        Number of points up to which all pairs are compared.
 
     Returns
     -------
@@ -49,173 +51,178 @@ def nearest_neighbours(
     distances : ndarray, shape (N, M), float32
         0 for equal points.
     """
-    wanted = min(number, len(points) - 1)
-    if wanted < 1:
+    number = min(number, len(points) - 1)
+    if number < 1:
         return np.empty((len(points), 0), np.int64), np.empty((len(points), 0), "f4")
-    indices = np.empty((len(points), wanted), np.int64)
-    if len(points) > exact_up_to:
-        found = _by_descent(points, wanted + 1, seed)
-        for rows in _parts(len(points)):
-            indices[rows] = _without_itself(found[rows], rows.start)
+    indices = np.empty((len(points), number), np.int64)
+    parts = _row_parts(len(points))
+    # A point is among its own neighbours, hence one more.
+    if len(points) > max_exact:
+        candidates = _find_by_descent(points, number + 1, seed)
+        for rows in parts:
+            indices[rows] = _remove_self(candidates[rows], rows.start)
     else:
-        from sklearn.neighbors import NearestNeighbors
-        from threadpoolctl import threadpool_limits
-
-        finder = NearestNeighbors(n_neighbors=wanted + 1, algorithm="brute").fit(points)
-        parts = _parts(len(points))
+        finder = NearestNeighbors(n_neighbors=number + 1, algorithm="brute").fit(points)
         with threadpool_limits(threads or None, user_api="openmp"):
             for rows in track(parts, len(parts), f"parts of {ROWS_AT_A_TIME} images"):
-                found = finder.kneighbors(points[rows], return_distance=False)
-                indices[rows] = _without_itself(found, rows.start)
-    return _measured(points, indices)
+                candidates = finder.kneighbors(points[rows], return_distance=False)
+                indices[rows] = _remove_self(candidates, rows.start)
+    return _sort_by_distance(points, indices)
 
 
 def nearest_to_point(
     point: Points, points: Points, number: int
-) -> "tuple[Places, Points]":
-    """The nearest points `(M,)` to one `(K,)`, and their distances `(M,)`."""
+) -> tuple[Indices, Points]:
+    """Indices of the points nearest to one `(K,)`, and their distances, `(M,)` each."""
     distances = np.linalg.norm(points - point, axis=1)
     order = np.argsort(distances, kind="stable")[:number]
     return order, distances[order]
 
 
-def near_duplicates(indices: "Places", distances: Points) -> "list[list[int]]":
-    """For each image those that are closer to it than chance explains.
+def near_duplicates(indices: Indices, distances: Points) -> list[list[int]]:
+    """For each image those that are nearer to it than chance explains.
 
-    Around a point in a space of m dimensions that is evenly filled nearby, the share
-    of the volume up to the n-th neighbour that lies within a nearer one, u = (d /
-    d_n)^m, is smaller than that by chance with probability 1 - (1 - u)^(n - 1). m is
-    the data's own (Facco et al. 2017, from the two nearest). A pair counts where this
-    probability, seen from both sides, is so small that all N images together
-    would give one such pair. The rule asks for no scale and adapts to crowded and
-    empty places.
+    In a space of m dimensions with constant density around a point, the volume within
+    distance d over that within the distance of the n-th neighbour is u = (d / d_n)^m;
+    by chance, the nearest of the n - 1 others has a smaller one with probability
+    1 - (1 - u)^(n - 1). m is estimated from the data (Facco et al. 2017). A pair counts
+    if, seen from both images, this probability is so small that all N images together
+    would have one such pair. There is no scale to choose, and dense and sparse regions
+    are treated alike.
 
     Parameters
     ----------
     indices, distances : ndarray, shape (N, M)
-        As `nearest_neighbours` gives them.
+        What `nearest_neighbours` returns.
 
     Returns
     -------
     list of list of int
         N lists, nearest first; if a is in b's, b is in a's. Images at distance 0 are
-        duplicates whatever lies around them.
+        always duplicates.
     """
     number, width = indices.shape
-    found: list[dict[int, float]] = [{} for _ in range(number)]
     if width == 0:
         return [[] for _ in range(number)]
-    limits = duplicate_limits(distances)
+    duplicates: list[dict[int, float]] = [{} for _ in range(number)]
+    limits = _compute_duplicate_limits(distances)
     rows, columns = np.nonzero(distances <= limits[:, None])
     for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
         other, distance = int(indices[row, column]), float(distances[row, column])
         if distance <= limits[other]:
-            found[row][other] = found[other][row] = distance
-    return [sorted(near, key=lambda k, near=near: (near[k], k)) for near in found]  # type: ignore[misc]
-
-
-def duplicate_limits(distances: Points) -> NDArray[np.float64]:
-    """How close to each image another must be to be its near-duplicate `(N,)`."""
-    number, width = distances.shape
-    if width < 3:
-        return np.full(number, SAME)
-    dimension = intrinsic_dimension(distances)
-    share = 1 - (1 - BY_CHANCE / number) ** (1 / (width - 1))
-    return np.asarray(np.maximum(SAME, distances[:, -1] * share ** (1 / dimension)))
+            duplicates[row][other] = duplicates[other][row] = distance
+    return [
+        [other for _, other in sorted((d, other) for other, d in near.items())]
+        for near in duplicates
+    ]
 
 
 def intrinsic_dimension(distances: Points) -> float:
-    """Dimension of the data, from how much farther the second neighbour is.
+    """Intrinsic dimension of the data from the two nearest neighbours of each point.
 
-    Facco et al. (2017): the maximum-likelihood estimate, of the nine tenths with the
-    smallest ratios, as they advise.
+    The maximum-likelihood estimate of Facco et al. (2017), from the nine tenths with
+    the smallest ratios of the two distances, as they advise.
 
     Parameters
     ----------
     distances : ndarray, shape (N, M), float
-        To the nearest, M at least 2.
+        Distances to the nearest neighbours, M at least 2.
 
     Returns
     -------
     float
         At least 1.
     """
-    one, two = np.asarray(distances[:, :2], np.float64).T
-    apart = one > SAME
-    if np.count_nonzero(apart) < 2:
+    first, second = np.asarray(distances[:, :2], np.float64).T
+    distinct = first > MAX_ROUNDING
+    if np.count_nonzero(distinct) < 2:
         return 1.0
-    ratios = np.sort(np.log(two[apart] / one[apart]))
-    kept = max(1, int(0.9 * len(ratios)))
-    # Of a sample cut off at its upper end: the cut ones are as long as the longest.
-    total = float(ratios[:kept].sum() + (len(ratios) - kept) * ratios[kept - 1])
-    return max(1.0, kept / total) if total > 0 else 1.0
+    log_ratios = np.sort(np.log(second[distinct] / first[distinct]))
+    number = max(1, int(0.9 * len(log_ratios)))
+    # The likelihood of a censored sample: the others are at least as large.
+    censored = (len(log_ratios) - number) * log_ratios[number - 1]
+    total = float(log_ratios[:number].sum() + censored)
+    return max(1.0, number / total) if total > 0 else 1.0
 
 
 def outlier_scores(
-    components: Points, indices: "Places"
+    components: Points, indices: Indices
 ) -> tuple[Points, NDArray[np.int32]]:
-    """How far each image lies from its like, and its rank, 1 the farthest.
+    """Mean distance of each image to its nearest neighbours, and its rank.
 
-    The mean distance to its nearest images (Angiulli & Pizzuti 2002), over the median
-    of all. The nearest are those by cosine; the distances are not, because what has
-    no like mostly lies farther from the mean too. Planted oddities come out on top so,
-    which they do less by cosine alone or by the local outlier factor
-    (docs/analysis.md).
+    As in Angiulli & Pizzuti (2002), over the median of all images. Neighbours are
+    nearest by cosine, but their distances are Euclidean, because unusual images are
+    mostly farther from the mean as well. Planted outliers get higher ranks in this way
+    than by cosine alone or by the local outlier factor (docs/analysis.md).
 
     Parameters
     ----------
     components : ndarray, shape (N, K), float32
-        Not of length 1.
+        Principal components, not scaled to length 1.
     indices : ndarray, shape (N, M), int64
-        Their nearest.
+        Nearest neighbours.
 
     Returns
     -------
     scores : ndarray, shape (N,), float32
-        1 is usual; 0 where there are no others.
+        1 is typical; 0 if there are no neighbours.
     ranks : ndarray, shape (N,), int32
-        From 1; of equal scores the first image has the first rank.
+        From 1, the largest score; ties are in the order of the images.
     """
     scores = np.zeros(len(indices), np.float32)
     if indices.shape[1]:
-        for rows in _parts(len(indices)):
-            difference = components[indices[rows]] - components[rows, None]
-            scores[rows] = np.linalg.norm(difference, axis=2).mean(axis=1)
-        usual = float(np.median(scores))
-        scores /= np.float32(usual or 1)
+        for rows in _row_parts(len(indices)):
+            differences = components[indices[rows]] - components[rows, None]
+            scores[rows] = np.linalg.norm(differences, axis=2).mean(axis=1)
+        median = float(np.median(scores))
+        scores /= np.float32(median or 1)
     ranks = np.empty(len(scores), np.int32)
     ranks[np.argsort(-scores, kind="stable")] = np.arange(1, len(scores) + 1)
     return scores, ranks
 
 
-def _by_descent(points: Points, number: int, seed: int) -> "Places":
-    from pynndescent import NNDescent
+def _compute_duplicate_limits(distances: Points) -> NDArray[np.float64]:
+    """Distance up to which another image is a near-duplicate of each image `(N,)`."""
+    number, width = distances.shape
+    if width < 3:
+        return np.full(number, MAX_ROUNDING)
+    dimension = intrinsic_dimension(distances)
+    share = 1 - (1 - CHANCE_PAIRS / number) ** (1 / (width - 1))
+    limits = distances[:, -1] * share ** (1 / dimension)
+    return np.asarray(np.maximum(MAX_ROUNDING, limits))
+
+
+def _find_by_descent(points: Points, number: int, seed: int) -> Indices:
+    from pynndescent import NNDescent  # imports numba, which takes seconds
 
     index = NNDescent(points, n_neighbors=max(number, 15), random_state=seed, n_jobs=1)
-    found, _ = index.neighbor_graph
-    return np.asarray(found[:, :number], np.int64)
+    indices, _ = index.neighbor_graph
+    return np.asarray(indices[:, :number], np.int64)
 
 
-def _without_itself(found: "Places", start: int) -> "Places":
-    """Rows without their own number, or without their last where it is not there."""
-    own = found == np.arange(start, start + len(found))[:, None]
+def _remove_self(candidates: Indices, start: int) -> Indices:
+    """Remove from each row its own number, or the last one if it is not there.
+
+    It is not there if more points than there are candidates are equal to it.
+    """
+    own = candidates == np.arange(start, start + len(candidates))[:, None]
     own[~own.any(axis=1), -1] = True
-    return np.asarray(found[~own].reshape(len(found), -1), np.int64)
+    return np.asarray(candidates[~own].reshape(len(candidates), -1), np.int64)
 
 
-def _measured(points: Points, indices: "Places") -> "tuple[Places, Points]":
-    """Distances without the rounding of squares, and the order that they give."""
+def _sort_by_distance(points: Points, indices: Indices) -> tuple[Indices, Points]:
+    """Distances by subtraction, without the rounding errors of the dot product."""
     distances = np.empty(indices.shape, np.float32)
-    for rows in _parts(len(points)):
-        chosen = indices[rows]
-        difference = points[chosen] - points[rows, None]
-        distance = np.linalg.norm(difference, axis=2)
-        order = np.lexsort((chosen, distance), axis=1)
-        indices[rows] = np.take_along_axis(chosen, order, axis=1)
-        distances[rows] = np.take_along_axis(distance, order, axis=1)
+    for rows in _row_parts(len(points)):
+        neighbours = indices[rows]
+        differences = points[neighbours] - points[rows, None]
+        lengths = np.linalg.norm(differences, axis=2)
+        order = np.lexsort((neighbours, lengths), axis=1)
+        indices[rows] = np.take_along_axis(neighbours, order, axis=1)
+        distances[rows] = np.take_along_axis(lengths, order, axis=1)
     return indices, distances
 
 
-def _parts(number: int) -> list[slice]:
+def _row_parts(number: int) -> list[slice]:
     starts = range(0, number, ROWS_AT_A_TIME)
     return [slice(start, min(start + ROWS_AT_A_TIME, number)) for start in starts]

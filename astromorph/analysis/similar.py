@@ -1,4 +1,4 @@
-"""The command `similar`: the images of a run that are most like any FITS image."""
+"""The command `similar`: the images of a run most similar to any FITS image."""
 
 import json
 import logging
@@ -6,27 +6,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from astromorph.analysis.analyse import read_embedded
-from astromorph.analysis.neighbours import SAME, nearest_to_point
+from astromorph.analysis.analyse import read_embedded_images
+from astromorph.analysis.neighbours import MAX_ROUNDING, nearest_to_point
 from astromorph.analysis.space import fit_space
-from astromorph.analysis.strip import StripPanel, draw_strip
-from astromorph.artefacts import tables as artefacts
-from astromorph.artefacts.analysis_file import read_analysis
 from astromorph.artefacts.embeddings import read_embeddings
+from astromorph.artefacts.run_files import RunFiles
+from astromorph.artefacts.tables import (
+    listed_columns,
+    read_csv,
+    run_table,
+    write_csv,
+)
 from astromorph.artefacts.tensor_shard import TensorShard, read_shard
-from astromorph.byol.build import load_model
+from astromorph.atomic import atomic_write
+from astromorph.byol.build import load_model, training_settings_of
 from astromorph.datasets.tensor_datasets import CachedDataset, ImageSet, NativeDataset
 from astromorph.embedding.embed import embed
 from astromorph.errors import AstromorphError, FitsImageError
 from astromorph.filelist.entries import Entry
 from astromorph.filelist.shards import HEAD_ROWS
 from astromorph.fits import image as fits_image
+from astromorph.pages.thumbnail import thumbnail
 from astromorph.preprocessing.list_wide import (
     ListReference,
     check_channels,
@@ -35,107 +40,110 @@ from astromorph.preprocessing.list_wide import (
 )
 from astromorph.preprocessing.prepare import prepare
 from astromorph.settings.loading import parse
-from astromorph.settings.sections import InferenceSettings, Settings
+from astromorph.settings.sections import AnalysisSettings, InferenceSettings, Settings
 
 Vectors = NDArray[np.float32]
+Pixels = NDArray[np.float32]
+Rows = list[dict[str, str]]
 
 LOG = logging.getLogger(__name__)
-ALIKE = 1e-3  # of an embedding's length, by which machines and batches differ
-FACTS = ("rank", "distance", "image_id", "path", "object", "cluster")
+TOLERANCE = 1e-3  # of an embedding's length; other machines and batches differ less
+PANELS_PER_ROW = 7
+THUMBNAIL_SIDE = 192  # pixels
+MAX_LETTERS = 24  # of a line below a panel
+PANEL_INCHES, DOTS_PER_INCH = 1.9, 120
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """The files of a finished run.
+class Panel:
+    """A picture of one image, and the lines below it.
 
     Attributes
     ----------
-    catalogue, split, model, analysis, summary : Path
-        What the steps wrote.
-    tensors, embeddings : tuple of Path
-        All shards, in order.
+    pixels : ndarray, shape (C, H, W), float32
+        From 0 to 1.
+    lines : tuple of str
+        Shortened in the middle if they are too long.
     """
 
-    catalogue: Path
-    split: Path
-    model: Path
-    analysis: Path
-    summary: Path
-    tensors: tuple[Path, ...]
-    embeddings: tuple[Path, ...]
+    pixels: Pixels
+    lines: tuple[str, ...]
 
 
 def similar(
-    run: Run,
+    files: RunFiles,
     paths: Sequence[str],
-    top: int,
+    count: int,
     output: str | Path | None,
     table: str | Path | None,
     datafile: str | None = None,
-) -> list[dict[str, str]]:
-    """Find the images of a run that are most like one image.
+) -> Rows:
+    """Find the images of a run that are most similar to one image.
 
-    It is read, prepared and embedded as those of the run were, and its distances are
-    taken in the space of `analyse`.
+    The image is read, prepared and embedded as those of the run were, and its distances
+    are measured in the space of `analyse`.
 
     Parameters
     ----------
-    run : Run
+    files : RunFiles
         A finished run.
     paths : sequence of str
-        The FITS file, or one per channel. It need not be in the list.
-    top : int
-        How many are wanted.
+        The FITS file, or one per channel. It need not be in the file list.
+    count : int
+        How many images to find, at least 1.
     output : path or None
-        PNG to write: the image, then those like it.
+        PNG to write: the image, then those similar to it.
     table : path or None
-        CSV to write: what is returned.
+        CSV to write: the returned rows.
     datafile : str, optional
-        The file list, for a run of several files per image in which all have one
-        brightness scale; else the catalogue serves.
+        The file list; needed if the run has several files per image and one brightness
+        scale for all of them. Otherwise the catalogue serves.
 
     Returns
     -------
     list of dict of str to str
-        A row for each, the nearest first: `FACTS` and the list's own columns.
+        A row for each image, the nearest first: `rank`, `distance`, `image_id`, `path`,
+        `object`, `cluster` and the columns of the file list.
 
     Raises
     ------
     AstromorphError
         The image cannot be used, results are missing, or they do not belong together.
     """
-    first = _first_shard(run)
-    settings = parse(json.loads(first.settings), str(run.tensors[0]))
-    reference = _reference(settings, run, paths, datafile, first.channels)
-    pixels = _prepared(paths, settings, reference)
-    vector = _embedded(run, first, pixels)
-    embedded = read_embedded(run.catalogue, run.split, run.embeddings)
-    rules = _analysis_settings(run.summary).analysis_settings
-    space = fit_space(embedded.vectors, rules.whiten, rules.components)
-    points = space.place(embedded.vectors)
-    indices, distances = nearest_to_point(space.place(vector)[0], points, top)
-    found = [embedded.image_ids[k] for k in indices.tolist()]
-    rows = _rows(run, found, distances.tolist())
-    _say_itself(paths, rows)
+    shard = _find_first_shard(files)
+    settings = parse(json.loads(shard.settings), str(files.all_tensors[0]))
+    reference = _find_reference(files, settings, paths, datafile, shard.channels)
+    pixels = _prepare_image(paths, settings, reference)
+    vector = _embed_like_run(files, shard, pixels)
+    images = read_embedded_images(files)
+    rules = _read_analysis_settings(files.analysis_summary)
+    space = fit_space(images.vectors, rules.whiten, rules.components)
+    indices, distances = nearest_to_point(
+        space.project(vector)[0], space.project(images.vectors), count
+    )
+    image_ids = [images.image_ids[k] for k in indices.tolist()]
+    rows = _make_rows(files, image_ids, distances.tolist())
+    _log_if_listed(paths, rows)
     if table is not None:
-        artefacts.write_csv(table, list(rows[0]), rows)
+        write_csv(table, list(rows[0]), rows)
     if output is not None:
-        _draw(output, paths, pixels, run, rows)
+        panels = [Panel(pixels, (Path(paths[0]).name, "the given image"))]
+        draw_panels(output, panels + _read_panels(files, rows))
     return rows
 
 
-def _first_shard(run: Run) -> TensorShard:
-    """The first shard that holds an image."""
-    shards = (read_shard(path) for path in run.tensors)
-    first = next((shard for shard in shards if len(shard)), None)
-    if first is None:
-        raise AstromorphError(f"{run.split}: no image is left that has an embedding")
-    return first
+def _find_first_shard(files: RunFiles) -> TensorShard:
+    """The first shard that contains an image."""
+    shards = (read_shard(path) for path in files.all_tensors)
+    shard = next((shard for shard in shards if len(shard)), None)
+    if shard is None:
+        raise AstromorphError(f"{files.split}: no image has an embedding")
+    return shard
 
 
-def _reference(
+def _find_reference(
+    files: RunFiles,
     settings: Settings,
-    run: Run,
     paths: Sequence[str],
     datafile: str | None,
     channels: int,
@@ -144,21 +152,25 @@ def _reference(
     if settings.preprocess_settings.stretch_scope == "image":
         return ListReference(channels)
     if datafile:
-        return find_reference(settings, datafile)
+        return find_reference(
+            datafile, settings.data_settings, settings.preprocess_settings
+        )
     if len(paths) > 1:
         raise AstromorphError(
-            "all images of this run have one brightness scale, which is found from its "
-            "file list: name the list with --datafile"
+            "all images of this run have one brightness scale, which is computed from "
+            "its file list: name the list with --datafile"
         )
-    rows = islice(artefacts.read_csv(run.catalogue), HEAD_ROWS)
+    rows = islice(read_csv(files.catalogue), HEAD_ROWS)
     head = [Entry(row["image_id"], row["path"], row["path"]) for row in rows]
-    return make_reference(settings, head, run.catalogue)
+    return make_reference(
+        head, files.catalogue, settings.data_settings, settings.preprocess_settings
+    )
 
 
-def _prepared(
+def _prepare_image(
     paths: Sequence[str], settings: Settings, reference: ListReference
-) -> Vectors:
-    """The image `(C, H, W)` as a shard of the run would hold it."""
+) -> Pixels:
+    """The image `(C, H, W)` as it would be in a shard of the run."""
     rules = settings.preprocess_settings
     try:
         facts, image = fits_image.read_image(paths, settings.data_settings)
@@ -171,125 +183,154 @@ def _prepared(
     return prepared.pixels.astype(rules.dtype).astype(np.float32)
 
 
-def _embedded(run: Run, first: TensorShard, pixels: Vectors) -> Vectors:
-    """The embedding `(1, D)`, found as those of the run were.
+def _embed_like_run(files: RunFiles, shard: TensorShard, pixels: Pixels) -> Vectors:
+    """The embedding `(1, D)`, with the symmetry that the run was embedded with.
 
-    Whether they are averages over flips and turns is seen by embedding the run's first
-    image again.
+    No file records the symmetry: embedding the first image of the run again tells it.
     """
-    byol, made = load_model(run.model)
-    stacksize = int(made.settings["data_settings"]["stacksize"])
-    if first.channels * stacksize != made.in_channels:
+    byol, model = load_model(files.model)
+    stacksize = training_settings_of(model).stacksize
+    if shard.channels * stacksize != model.in_channels:
         raise AstromorphError(
-            f"{run.model}: this model takes images of {made.in_channels} channels, "
-            f"those of {run.tensors[0]} have {first.channels}; name the run's own model"
+            f"{files.model}: this model takes images of {model.in_channels} channels, "
+            f"those of {files.all_tensors[0]} have {shard.channels}; name the run's "
+            "own model"
         )
-    known = _known_vector(run, first.image_ids[0])
-    size = max(float(np.linalg.norm(known)), 1e-6)
+    first_image = _make_image_set(shard.each()[0].float(), stacksize)
+    image = _make_image_set(torch.from_numpy(pixels), stacksize)
+    expected = _read_vector(files, shard.image_ids[0])
+    tolerance = TOLERANCE * max(float(np.linalg.norm(expected)), 1e-6)
     for symmetry in ("d4", "none"):
         rules = InferenceSettings(symmetry=symmetry)
-        again = embed(byol, _set_of(first.each()[0].float(), stacksize), rules)[0]
-        if np.linalg.norm(again - known) <= ALIKE * size:
-            return embed(byol, _set_of(torch.from_numpy(pixels), stacksize), rules)
+        vector = embed(byol, first_image, rules)[0]
+        if np.linalg.norm(vector - expected) <= tolerance:
+            return embed(byol, image, rules)
     raise AstromorphError(
-        f"{run.model}: this model did not make the embeddings in "
-        f"{run.embeddings[0].parent}; name the one that did with "
+        f"{files.model}: the embeddings in {files.all_embeddings[0].parent} are not "
+        "from this model; name the one that they are from with "
         "--trained-network-name, or run `infer` again"
     )
 
 
-def _set_of(image: torch.Tensor, stacksize: int) -> ImageSet:
+def _make_image_set(image: torch.Tensor, stacksize: int) -> ImageSet:
     if image.shape[1] == image.shape[2]:
         return CachedDataset(image[None], stacksize)
     return NativeDataset([image], stacksize)
 
 
-def _known_vector(run: Run, image_id: str) -> Vectors:
-    """The embedding that `infer` wrote of an image."""
-    for path in run.embeddings:
-        shard = read_embeddings(path)
-        if image_id in shard.image_ids:
-            vector: Vectors = shard.vectors[shard.image_ids.index(image_id)]
-            return vector
+def _read_vector(files: RunFiles, image_id: str) -> Vectors:
+    """The embedding `(D,)` of an image of the run."""
+    for path in files.all_embeddings:
+        embeddings = read_embeddings(path)
+        if image_id in embeddings.image_ids:
+            row: Vectors = embeddings.vectors[embeddings.image_ids.index(image_id)]
+            return row
     raise AstromorphError(
-        f"{run.embeddings[0].parent}: there is no embedding of {image_id}; run `infer` "
-        "again"
+        f"{files.all_embeddings[0].parent}: there is no embedding of {image_id}; run "
+        "`infer` again"
     )
 
 
-def _analysis_settings(summary: Path) -> Settings:
+def _read_analysis_settings(summary: Path) -> AnalysisSettings:
     try:
         values = json.loads(summary.read_text(encoding="utf-8"))["settings"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AstromorphError(
-            f"{summary}: the settings of the analysis cannot be read here ({error}); "
-            "run `analyse` first"
+            f"{summary}: the settings of the analysis cannot be read ({error}); run "
+            "`analyse` first"
         ) from None
-    return parse(values, str(summary))
+    return parse(values, str(summary)).analysis_settings
 
 
-def _rows(
-    run: Run, found: Sequence[str], distances: Sequence[float]
-) -> list[dict[str, str]]:
-    """The rows of the answer, in its order."""
-    analysis = read_analysis(run.analysis)
-    cluster = dict(zip(analysis.image_ids, analysis.cluster.tolist(), strict=True))
-    further = artefacts.list_columns(run.catalogue)
-    facts = {
-        row["image_id"]: row
-        for row in artefacts.read_csv(run.catalogue, artefacts.CATALOGUE_COLUMNS)
-        if row["image_id"] in set(found)
-    }
-    rows = []
-    for rank, (image_id, distance) in enumerate(
-        zip(found, distances, strict=True), start=1
-    ):
-        row = facts[image_id]
-        rows.append(
-            {
-                "rank": str(rank),
-                "distance": f"{distance:.4f}",
-                "image_id": image_id,
-                "path": row["path"],
-                "object": row["object"],
-                "cluster": str(cluster.get(image_id, "")),
-            }
-            | {name: row[name] for name in further}
+def _make_rows(
+    files: RunFiles, image_ids: Sequence[str], distances: Sequence[float]
+) -> Rows:
+    """A row for each of some images, in their order, with facts and cluster."""
+    names = ["path", "object", "cluster", *listed_columns(files).values()]
+    table = run_table(files, names).set_index("image_id")
+    facts = table.loc[list(image_ids), names].to_dict("records")
+    return [
+        {"rank": str(rank), "distance": f"{distance:.4f}", "image_id": image_id}
+        | {name: str(cell) for name, cell in row.items()}
+        for rank, (image_id, distance, row) in enumerate(
+            zip(image_ids, distances, facts, strict=True), start=1
         )
-    return rows
+    ]
 
 
-def _say_itself(paths: Sequence[str], rows: Sequence[dict[str, str]]) -> None:
-    own = Path(paths[0]).resolve()
+def _log_if_listed(paths: Sequence[str], rows: Rows) -> None:
+    """Log whether the image is one of the run."""
+    path = Path(paths[0]).resolve()
     for row in rows:
-        if Path(row["path"]).resolve() == own:
+        if Path(row["path"]).resolve() == path:
             LOG.info(
-                "%s is in the list itself, as %s, at distance %s",
-                paths[0], row["image_id"], row["distance"],
-            )  # fmt: skip
+                "%s is in the file list, as %s, at distance %s",
+                paths[0],
+                row["image_id"],
+                row["distance"],
+            )
             return
-    if float(rows[0]["distance"]) <= SAME:
-        LOG.info("%s has the embedding of %s", paths[0], rows[0]["path"])
+    if float(rows[0]["distance"]) <= MAX_ROUNDING:
+        LOG.info("%s has the same embedding as %s", paths[0], rows[0]["path"])
 
 
-def _draw(
-    output: str | Path,
-    paths: Sequence[str],
-    pixels: Vectors,
-    run: Run,
-    rows: Sequence[dict[str, str]],
-) -> None:
-    wanted = {row["image_id"] for row in rows}
-    images: dict[str, Any] = {}
-    for path in run.tensors:
+def _read_panels(files: RunFiles, rows: Rows) -> list[Panel]:
+    image_ids = {row["image_id"] for row in rows}
+    pixels: dict[str, Pixels] = {}
+    for path in files.all_tensors:
         shard = read_shard(path)
-        if wanted.isdisjoint(shard.image_ids):
+        if image_ids.isdisjoint(shard.image_ids):
             continue
         for image_id, image in zip(shard.image_ids, shard.each(), strict=True):
-            if image_id in wanted:
-                images[image_id] = image.float().numpy()
-    panels = [StripPanel(pixels, (Path(paths[0]).name, "the image asked for"))]
-    for row in rows:
-        name, distance = Path(row["path"]).name, row["distance"]
-        panels.append(StripPanel(images[row["image_id"]], (name, f"{distance}")))
-    draw_strip(output, panels)
+            if image_id in image_ids:
+                pixels[image_id] = image.float().numpy()
+    return [
+        Panel(pixels[row["image_id"]], (Path(row["path"]).name, row["distance"]))
+        for row in rows
+    ]
+
+
+def draw_panels(path: str | Path, panels: Sequence[Panel]) -> None:
+    """Write panels side by side as PNG, the first one framed in colour.
+
+    Parameters
+    ----------
+    path : path
+        The file to write.
+    panels : sequence of Panel
+        At least one; more than seven continue in another row.
+    """
+    from matplotlib.figure import Figure
+
+    columns = min(PANELS_PER_ROW, len(panels))
+    rows = -(-len(panels) // columns)
+    height = 1.0 + 0.13 * max(len(panel.lines) for panel in panels)
+    figure = Figure(
+        figsize=(PANEL_INCHES * columns, PANEL_INCHES * rows * height),
+        layout="constrained",
+    )
+    all_axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in all_axes:
+        axes.set_axis_off()
+    for number, (axes, panel) in enumerate(zip(all_axes, panels, strict=False)):
+        axes.imshow(
+            thumbnail(panel.pixels, THUMBNAIL_SIDE), cmap="gray", vmin=0, vmax=255
+        )
+        axes.set_axis_on()
+        axes.set(xticks=[], yticks=[])
+        for edge in axes.spines.values():
+            edge.set(color="#d55e00" if number == 0 else "#d8dee4")
+            edge.set_linewidth(3 if number == 0 else 1)
+        text = "\n".join(map(shorten, panel.lines))
+        axes.set_xlabel(text, fontsize=8, parse_math=False)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH)
+
+
+def shorten(text: str) -> str:
+    """Cut the middle of a long line, since the ends of names tell files apart."""
+    printable = "".join(c if c.isprintable() else "?" for c in text)
+    if len(printable) <= MAX_LETTERS:
+        return printable
+    letters = MAX_LETTERS - 1
+    return f"{printable[: letters // 3]}…{printable[-(letters - letters // 3) :]}"

@@ -1,7 +1,7 @@
-"""The space in which all distances between embeddings are taken.
+"""The space in which distances between embeddings are measured.
 
-Principal components of the embeddings, their variances evened in part, and of each
-image the direction from the mean alone.
+Principal components of the embeddings, scaled by a power of their standard deviation;
+each image is its direction from the mean.
 """
 
 from collections.abc import Iterator
@@ -12,32 +12,32 @@ from numpy.typing import NDArray
 
 Vectors = NDArray[np.float32]
 
-TINY = 1e-6  # what float32 embeddings of equal images differ by
+ROUNDING = 1e-6  # relative difference between float32 embeddings of equal images
 ROWS_AT_A_TIME = 8192
 ROWS_PER_COMPONENT = 4
 MIN_COMPONENTS = 8
-MIN_ANGULAR = 3  # in fewer dimensions a direction says too little
+MIN_ANGULAR = 3  # dimensions; with fewer, directions say too little
 
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Where an embedding lies among the others.
+    """A linear map from embeddings to the space of the analysis.
 
     Attributes
     ----------
     mean : ndarray, shape (D,), float64
-        Of the embeddings.
+        Mean of the embeddings.
     axes : ndarray, shape (D, K), float64
-        Principal components, scaled.
-    least : float
-        Lengths below this are as good as none.
+        Principal axes, scaled.
+    min_length : float
+        Shorter vectors are not scaled to length 1: they differ by rounding alone.
     explained : ndarray, shape (K,), float64
-        Share of the variance that each component has.
+        Share of the variance in each component.
     """
 
     mean: NDArray[np.float64]
     axes: NDArray[np.float64]
-    least: float
+    min_length: float
     explained: NDArray[np.float64]
 
     @property
@@ -45,12 +45,11 @@ class Space:
         """Whether points have length 1."""
         return int(self.axes.shape[1]) >= MIN_ANGULAR
 
-    def place(self, vectors: Vectors) -> Vectors:
-        """Points of embeddings, also of others than the space was made from.
+    def project(self, vectors: Vectors) -> Vectors:
+        """Points of embeddings, which need not be those that the space is fitted to.
 
-        Euclidean distances between them run from 0 to 2: 1.41 is unrelated, 2
-        opposite. In spaces of one or two dimensions points have any length, and
-        distances are those of the components.
+        Euclidean distances between points run from 0 to 2: 1.41 is unrelated, 2 is
+        opposite. In spaces of one or two dimensions points are the components.
 
         Parameters
         ----------
@@ -61,76 +60,81 @@ class Space:
         -------
         ndarray, shape (N, K), float32
         """
-        return self._projected(vectors, self.angular)
+        return self._project(vectors, to_unit_length=self.angular)
 
     def components(self, vectors: Vectors) -> Vectors:
-        """The same `(N, K)` with their own lengths: how far from the mean."""
-        return self._projected(vectors, False)
+        """Scaled principal components of embeddings, `(N, K)`, float32."""
+        return self._project(vectors, to_unit_length=False)
 
-    def _projected(self, vectors: Vectors, directions: bool) -> Vectors:
+    def _project(self, vectors: Vectors, *, to_unit_length: bool) -> Vectors:
         points = np.empty((len(vectors), self.axes.shape[1]), np.float32)
-        for rows in _parts(len(vectors)):
-            found = (np.asarray(vectors[rows], np.float64) - self.mean) @ self.axes
-            if directions:
-                length = np.linalg.norm(found, axis=1, keepdims=True)
-                found /= np.maximum(length, self.least)
-            points[rows] = found
+        for rows in _row_parts(len(vectors)):
+            part = (np.asarray(vectors[rows], np.float64) - self.mean) @ self.axes
+            if to_unit_length:
+                length = np.linalg.norm(part, axis=1, keepdims=True)
+                part /= np.maximum(length, self.min_length)
+            points[rows] = part
         return points
 
 
 def fit_space(vectors: Vectors, whiten: float, components: int) -> Space:
-    """Find the space of some embeddings.
+    """Fit the space to embeddings.
 
-    Distances are by cosine, about the mean: an image twice as bright is in the same
-    direction, farther out. On radio galaxies and on the simulated sky the twelve
-    nearest are of an image's own kind more often by cosine than by Euclidean
-    distance, whatever the network; and most often where the standard deviation of
-    each component is evened half way (`whiten` 0.5), for trained and untrained
-    networks alike. docs/analysis.md has the figures.
+    Distances are by cosine about the mean: a brighter image of the same object lies in
+    the same direction, but farther out. For radio galaxies and the simulated sky, the
+    twelve nearest images are of the same kind more often by cosine than by Euclidean
+    distance, and most often at `whiten` 0.5, for trained and untrained networks alike;
+    docs/analysis.md has the figures.
 
     Parameters
     ----------
     vectors : ndarray, shape (N, D), float32
         Embeddings, at least one.
     whiten : float
-        Power of each component's standard deviation by which it is divided: 0
-        leaves them, 1 gives all the same variance.
+        Each component is divided by this power of its standard deviation: 0 leaves
+        them unchanged, 1 gives all the same variance.
     components : int
-        Most that are kept; no more than one for every four images, but eight where
-        there are as many. Those without variance are left out.
+        Maximum number of components. There is at most one for every four images, but
+        at least eight where there are as many; those without variance are left out.
 
     Returns
     -------
     Space
     """
     mean: NDArray[np.float64] = np.asarray(vectors.mean(axis=0, dtype=np.float64))
-    deviations, axes = _principal(vectors, mean)
+    deviations, axes = _principal_axes(vectors, mean)
     total = float((deviations**2).sum())
     size = float(np.sqrt(np.mean(mean**2) * len(mean)))
-    if not len(deviations) or deviations[0] <= TINY * size or total == 0:
+    if not len(deviations) or deviations[0] <= ROUNDING * size or total == 0:
         return Space(mean, np.zeros((len(mean), 1)), 1.0, np.zeros(1))
-    most = min(components, max(MIN_COMPONENTS, len(vectors) // ROWS_PER_COMPONENT))
-    kept = min(most, int(np.count_nonzero(deviations > TINY * deviations[0])))
-    scale = deviations[:kept] ** -whiten
-    typical = float(np.sqrt(((deviations[:kept] * scale) ** 2).sum()))
-    return Space(
-        mean, axes[:, :kept] * scale, TINY * typical, deviations[:kept] ** 2 / total
-    )
+    number = min(components, max(MIN_COMPONENTS, len(vectors) // ROWS_PER_COMPONENT))
+    significant = np.count_nonzero(deviations > ROUNDING * deviations[0])
+    number = min(number, int(significant))
+    scale = deviations[:number] ** -whiten
+    typical_length = float(np.sqrt(((deviations[:number] * scale) ** 2).sum()))
+    explained = deviations[:number] ** 2 / total
+    return Space(mean, axes[:, :number] * scale, ROUNDING * typical_length, explained)
 
 
-def _principal(
+def _principal_axes(
     vectors: Vectors, mean: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Standard deviations, the largest first, and axes `(D, K)` with fixed signs."""
+    """Standard deviations, the largest first, and axes `(D, K)` with fixed signs.
+
+    scikit-learn's PCA does not serve here. For 100,000 float32 embeddings of length 512
+    (205 MB) its solver "full" took twice as long and another 593 MB; the errors of
+    "covariance_eigh", which sums up in float32, reached 70 %, because the mean is large
+    compared with the variance; `IncrementalPCA` took four times as long.
+    """
     number, length = vectors.shape
     if number <= length:
         centred = np.asarray(vectors, np.float64) - mean
-        _, singular, rows = np.linalg.svd(centred, full_matrices=False)
-        deviations, axes = singular / np.sqrt(number), rows.T
+        _, singular_values, rows = np.linalg.svd(centred, full_matrices=False)
+        deviations, axes = singular_values / np.sqrt(number), rows.T
     else:
-        # A second copy in double precision of a large set would cost memory.
+        # Summed up by parts: a copy in double precision would not fit into memory.
         covariance = np.zeros((length, length))
-        for part in _parts(number):
+        for part in _row_parts(number):
             centred = np.asarray(vectors[part], np.float64) - mean
             covariance += centred.T @ centred
         variances, columns = np.linalg.eigh(covariance / number)
@@ -141,6 +145,6 @@ def _principal(
     return deviations, axes * signs
 
 
-def _parts(number: int) -> Iterator[slice]:
+def _row_parts(number: int) -> Iterator[slice]:
     for start in range(0, number, ROWS_AT_A_TIME):
         yield slice(start, start + ROWS_AT_A_TIME)

@@ -23,7 +23,7 @@ class Embeddings:
     image_ids : tuple of str
         N ids, in the order of the list.
     vectors : ndarray, shape (N, D), float32
-        One row per image.
+        A row for each image.
     """
 
     image_ids: tuple[str, ...]
@@ -46,12 +46,12 @@ def write_embeddings(path: str | Path, embeddings: Embeddings) -> None:
 
 
 def read_embeddings(path: str | Path) -> Embeddings:
-    """Read what `write_embeddings` wrote.
+    """Read one shard's embeddings.
 
     Raises
     ------
     AstromorphError
-        The file is missing or no such Parquet file.
+        The file is missing, or not a Parquet file of embeddings.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -60,14 +60,30 @@ def read_embeddings(path: str | Path) -> Embeddings:
         table = pq.read_table(path, partitioning=None)
         image_ids = tuple(table.column("image_id").to_pylist())
     except (OSError, KeyError, pa.ArrowInvalid) as error:
-        raise AstromorphError(
-            f"{path}: no embeddings can be read here ({error}); run `infer` again"
-        ) from None
+        raise _unreadable(path, error) from None
     columns = table.drop_columns(["image_id"]).columns
     vectors = np.empty((len(image_ids), len(columns)), dtype=np.float32)
     for k, column in enumerate(columns):
         vectors[:, k] = column.to_numpy()
     return Embeddings(image_ids, vectors)
+
+
+def read_image_ids(path: str | Path) -> Any:
+    """The ids of a shard's embeddings, `(N,)`, as an Arrow array of text.
+
+    Raises
+    ------
+    AstromorphError
+        The file is missing, or not a Parquet file of embeddings.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path, columns=["image_id"], partitioning=None)
+        return table.column("image_id").combine_chunks()
+    except (OSError, KeyError, pa.ArrowInvalid) as error:
+        raise _unreadable(path, error) from None
 
 
 def embedding_length(embeddings: Sequence[str | Path]) -> int:
@@ -76,3 +92,9 @@ def embedding_length(embeddings: Sequence[str | Path]) -> int:
 
     names = pq.read_schema(embeddings[0]).names
     return sum(name.startswith(EMBEDDING_PREFIX) for name in names)
+
+
+def _unreadable(path: str | Path, error: Exception) -> AstromorphError:
+    return AstromorphError(
+        f"{path}: no embeddings can be read here ({error}); run `infer` again"
+    )

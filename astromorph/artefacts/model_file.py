@@ -1,4 +1,4 @@
-"""The model file: tensors and plain values, enough to embed images without more."""
+"""The model file: tensors and plain values, all that is needed to embed images."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,17 +10,13 @@ from astromorph.artefacts.tensor_shard import load_values, save_values
 from astromorph.provenance import versions
 
 MODEL_FORMAT = "astromorph-model"
-
-
 MODEL_VERSION = 1
-
-
 REMEDY = "train a model with this version, or name another model file"
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """What a model file holds.
+    """The contents of a model file.
 
     Attributes
     ----------
@@ -31,11 +27,11 @@ class ModelFile:
     in_channels : int
         Channels of the images that the network takes, `stacksize` included.
     tensor_settings : str
-        The canonical settings that the training images were made with.
+        Canonical settings that the training images were prepared with.
     data_digest : str
-        Of the ids of the training images.
+        Digest of the ids of the training images.
     versions : dict of str to str
-        Of Python and the packages.
+        Versions of Python and of packages.
     """
 
     state: dict[str, Tensor]
@@ -47,7 +43,7 @@ class ModelFile:
 
 
 def save_model(path: str | Path, model: ModelFile) -> None:
-    """Write a model file, whole or not at all."""
+    """Write a model file atomically."""
     save_values(
         path,
         {
@@ -70,7 +66,7 @@ def read_model_file(path: str | Path) -> ModelFile:
     Parameters
     ----------
     path : path
-        What `train` wrote, `results/model/model.pt`.
+        The file that `train` wrote, such as `results/model/model.pt`.
 
     Returns
     -------

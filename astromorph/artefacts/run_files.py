@@ -3,6 +3,17 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+# The steps that write the tables between steps.
+WRITERS = {"catalogue.csv": "validate", "split.csv": "split", "history.csv": "train"}
+
+
+def step_that_writes(table: str | Path) -> str:
+    """The step that writes a CSV of a run, as messages name it."""
+    table = Path(table)
+    writer = "preprocess" if table.parent.name == "tensors" else ""
+    step = WRITERS.get(table.name, writer)
+    return f"`{step}`" if step else "the step that writes it"
+
 
 @dataclass(frozen=True, slots=True)
 class RunFiles:
@@ -83,6 +94,10 @@ class RunFiles:
     def all_contents(self) -> tuple[Path, ...]:
         """The contents of every shard."""
         return tuple(self.contents(shard) for shard in self.shards)
+
+    def cache_record(self, shard: str) -> Path:
+        """JSON, of the command line: a digest of what the shard was prepared from."""
+        return self.results / "tensors" / f"{shard}.json"
 
     @property
     def split(self) -> Path:
@@ -181,3 +196,11 @@ class RunFiles:
     def settings_page(self) -> Path:
         """A page with all settings and versions."""
         return self.results / "report" / "settings.html"
+
+    def log(self, step: str, job: str | None = None) -> Path:
+        """What one job of a step of the workflow logged; by default its only job."""
+        return self.results / "logs" / step / f"{job or step}.log"
+
+    def benchmark(self, step: str, job: str | None = None) -> Path:
+        """TSV, of the workflow: time and memory that one job of a step took."""
+        return self.results / "benchmarks" / step / f"{job or step}.tsv"

@@ -19,7 +19,7 @@ from astromorph.artefacts.tensor_file import SHARD_FORMAT, SHARD_VERSION
 from astromorph.atomic import atomic_write, sync_to_disk
 from astromorph.errors import AstromorphError, is_machine_error
 
-ALMOST_NONE = 2**20  # bytes that a disk may have left when it is called full
+MIN_FREE_BYTES = 2**20  # on a disk with less, errors of writing mean that it is full
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +29,15 @@ class TensorShard:
     Attributes
     ----------
     images : Tensor, shape (N, C, H, W) or (P,), float16 or float32
-        From 0 to 1. Bad files are left out. Where sizes differ, the pixels of
+        From 0 to 1, without rejected files. Where sizes differ, the pixels of
         all images one after the other.
     shapes : Tensor, shape (N, 2), int32
         Height and width of each image.
     channels : int
         C.
     valid : Tensor, shape (B,), uint8
-        A bit per pixel of each image, 1 where something was observed; each
-        image begins a byte. `unpack_valid` reads it.
+        A bit for each pixel of each image, 1 where it is valid; each image begins
+        at a byte. `unpack_valid` reads it.
     image_ids : tuple of str
         N ids.
     rows : Tensor, shape (N,), int64
@@ -45,7 +45,7 @@ class TensorShard:
     statistics : dict of str to Tensor, shape (N,), float32
         See `astromorph.preprocessing.prepare.Prepared`.
     settings : str
-        The canonical settings that the images were made with.
+        Canonical settings that the images were prepared with.
     """
 
     images: Tensor
@@ -61,7 +61,7 @@ class TensorShard:
         return len(self.image_ids)
 
     def each(self) -> list[Tensor]:
-        """The N images `(C, H, W)`, as views of what is mapped."""
+        """The N images `(C, H, W)`, as views of the mapped file."""
         if self.images.ndim == 4:
             return list(self.images)
         sizes = (self.shapes.prod(dim=1) * self.channels).tolist()
@@ -72,7 +72,7 @@ class TensorShard:
         ]
 
     def unpack_valid(self) -> list[Tensor]:
-        """For each image `(H, W)`, bool: True where something was observed."""
+        """For each image `(H, W)`, bool: True where a pixel is valid."""
         shapes = self.shapes.tolist()
         parts = torch.split(self.valid, [-(-h * w // 8) for h, w in shapes])
         bits = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8)
@@ -83,7 +83,7 @@ class TensorShard:
 
 
 def save_values(path: str | Path, values: dict[str, Any]) -> None:
-    """Write tensors and plain values to a ``.pt`` file, whole or not at all.
+    """Write tensors and plain values to a ``.pt`` file atomically.
 
     Raises
     ------
@@ -94,10 +94,10 @@ def save_values(path: str | Path, values: dict[str, Any]) -> None:
         try:
             torch.save(values, temporary)
             sync_to_disk(temporary)
-        except RuntimeError as error:  # torch's writer does not say what the disk said
+        except RuntimeError as error:  # torch's writer hides the error of the disk
             if "inline_container" not in str(error):
                 raise
-            full = shutil.disk_usage(temporary.parent).free < ALMOST_NONE
+            full = shutil.disk_usage(temporary.parent).free < MIN_FREE_BYTES
             number = errno.ENOSPC if full else errno.EIO
             raise OSError(number, os.strerror(number)) from error
 
@@ -112,11 +112,11 @@ def load_values(
     path : path
         The file.
     kind : str
-        What its entry `format` must be.
+        Expected entry `format`.
     version : int
-        What its entry `format_version` must be.
+        Expected entry `format_version`.
     remedy : str
-        What the user can do where the file is not one of these.
+        What the user can do if the file is not one of these.
 
     Returns
     -------
@@ -125,7 +125,7 @@ def load_values(
     Raises
     ------
     AstromorphError
-        The file is missing, damaged, pickled, of another kind or version.
+        The file is missing, damaged, pickled, or of another kind or version.
     """
     try:
         values = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -135,8 +135,8 @@ def load_values(
         raise AstromorphError(
             f"{path}: this file holds pickled objects, which could run any program, "
             f"and is not read; only tensors and plain values are allowed; {remedy}. "
-            "(Of a model of version 0.1, `astromorph convert --help` says how to bring "
-            "its weights over)"
+            "(`astromorph convert --help` says how to bring over the weights of an old "
+            "model)"
         ) from None
     except (RuntimeError, OSError, ValueError, EOFError, KeyError) as error:
         if is_machine_error(error):
@@ -159,12 +159,12 @@ def load_values(
 
 
 def read_shard(path: str | Path) -> TensorShard:
-    """Map one shard into memory; pixels are read when they are used.
+    """Map one shard into memory; pixels are read on use.
 
     Raises
     ------
     AstromorphError
-        The file is no tensor shard of this version.
+        The file is not a tensor shard of this version.
     """
     values = load_values(
         path, SHARD_FORMAT, SHARD_VERSION, "remove it and run preprocess again"

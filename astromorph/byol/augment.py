@@ -1,7 +1,7 @@
-"""Views: what two pictures of one object may differ in.
+"""The default augmentation: random views of astronomical images.
 
-All images of a batch are resampled at once, each with its own random draw, on
-the device where they are.
+All images of a batch are resampled at once on their device, each with its own random
+numbers.
 """
 
 import math
@@ -14,26 +14,26 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from astromorph.settings.sections import AugmentationSettings
 
-MAX_BOX = 1 / 3  # side of what is erased over that of the image
-SLACK = 1e-3  # beyond 0 and 1, by rounding and resampling
-MIN_SIDE = 32  # pixels from which on some of them tell the median
+MAX_BOX = 1 / 3  # side of an erased box, as a fraction of that of the image
+TOLERANCE = 1e-3  # beyond 0 and 1, from rounding and resampling
+MIN_SIDE = 32  # pixels, from which a quarter of the pixels is enough for the median
 
 
 class SkyAugmentation:
     """Flip, rotation, scale and shift in one resampling; brightness, blur, noise.
 
-    Beyond the image's edge its mirror image is seen, never a filled corner.
+    Beyond its edge the image is mirrored; there are no filled corners.
 
     Parameters
     ----------
     settings : AugmentationSettings, optional
-        How strong each change is; by default as in the workflow.
+        Strength of each change. The default is that of the workflow.
     generator : torch.Generator, optional
-        All randomness, on the CPU; by default torch's own. Only the pixels' noise
-        is drawn where the images are.
+        Source of all random numbers, on the CPU. The default is torch's own. Only the
+        noise of the pixels is drawn on the device of the images.
     stacksize : int
-        How often a single channel stands in the images: a view is made of one
-        and repeated, so that the copies stay copies. At least 1, the default.
+        How often a single channel is repeated in the images, at least 1: a view is
+        made of one channel and repeated, so that all channels stay the same.
 
     Examples
     --------
@@ -42,7 +42,7 @@ class SkyAugmentation:
     >>> augment(torch.rand(4, 1, 32, 32)).shape
     torch.Size([4, 1, 32, 32])
 
-    Weaker views, so that angular size and flux count:
+    Weaker views, so that the embedding depends on angular size and flux:
 
     >>> from astromorph.settings.sections import AugmentationSettings
     >>> strengths = AugmentationSettings(scale=(0.9, 1.1), contrast=0.1, gamma=0.1)
@@ -62,7 +62,7 @@ class SkyAugmentation:
         self.settings = settings
         self.generator = generator
         self.stacksize = stacksize
-        self._looked = False
+        self._is_range_checked = False
 
     def __call__(self, images: Tensor) -> Tensor:
         """One view of each image.
@@ -70,7 +70,7 @@ class SkyAugmentation:
         Parameters
         ----------
         images : Tensor, shape (N, C, H, W), float32
-            From 0 to 1; left as they are.
+            From 0 to 1; they are not changed.
 
         Returns
         -------
@@ -80,8 +80,8 @@ class SkyAugmentation:
         Raises
         ------
         ValueError
-            The images have another shape or type, there are none, or their pixels
-            go beyond 0 and 1.
+            There are no images, they have another shape or type, or pixels are below
+            0 or above 1.
         """
         self._check(images)
         if self.stacksize > 1:
@@ -92,20 +92,20 @@ class SkyAugmentation:
         if images.ndim != 4 or images.numel() == 0:
             raise ValueError(
                 f"images: found the shape {tuple(images.shape)}; allowed is "
-                "(N, C, H, W), of at least one image; of a single one (1, C, H, W)"
+                "(N, C, H, W), with (1, C, H, W) for a single image"
             )
         if not images.is_floating_point():
             raise ValueError(
                 f"images: found {images.dtype}; allowed are floats from 0 to 1"
             )
-        if self._looked and images.device.type != "cpu":
-            return  # a GPU would have to be waited for
-        self._looked = True
-        low, high = (float(edge) for edge in images.aminmax())
-        if low < -SLACK or high > 1 + SLACK:
+        if self._is_range_checked and images.device.type != "cpu":
+            return  # reading a value of a GPU would wait for all of its work
+        self._is_range_checked = True
+        low, high = (float(bound) for bound in images.aminmax())
+        if low < -TOLERANCE or high > 1 + TOLERANCE:
             raise ValueError(
-                f"images: found pixels from {low:g} to {high:g}; allowed is 0 to 1, "
-                "where MinMaxNorm()(images) brings them"
+                f"images: found pixels from {low:g} to {high:g}; allowed is 0 to 1; "
+                "scale them with MinMaxNorm()(images)"
             )
 
     def _view(self, images: Tensor) -> Tensor:
@@ -113,28 +113,28 @@ class SkyAugmentation:
         matrices = self._matrices(len(images), height / width).to(images)
         views = functional.grid_sample(
             images,
-            _grid(matrices, height, width),
+            _sampling_grid(matrices, height, width),
             mode="bilinear",
             padding_mode="reflection",
             align_corners=False,
         ).clamp_(0, 1)
         views = views ** self._exponents(len(images)).to(images)
-        views = self._brightness(gaussian_blur(views, self._blurs(len(images))))
-        views = self._erased(views)
+        views = gaussian_blur(views, self._blur_widths(len(images)))
+        views = self._erase(self._change_brightness(views))
         if self.settings.noise:
-            views = views + self._missing_noise(views) * self._normal(views)
+            views = views + self._added_noise(views) * self._normal(views)
         return views.clamp_(0, 1)
 
     def _matrices(self, number: int, aspect: float) -> Tensor:
-        """Affine maps `(N, 2, 3)` from the view's coordinates to the image's.
+        """Affine maps `(N, 2, 3)` from the coordinates of a view to those of the image.
 
-        Coordinates run from -1 to 1 along both axes, so that on an image that
-        is not square a rotation needs the aspect, height over width.
+        Coordinates run from -1 to 1 along both axes. In an image that is not square, a
+        rotation therefore needs the aspect, height over width.
         """
         s = self.settings
-        smallest, largest = (math.log(scale) for scale in s.scale)
+        low, high = (math.log(scale) for scale in s.scale)
         angle = 2 * math.pi * self._uniform(number) * s.rotation
-        scale = torch.exp(-(smallest + (largest - smallest) * self._uniform(number)))
+        scale = torch.exp(-(low + (high - low) * self._uniform(number)))
         mirror = 1 - 2 * (self._uniform(number) < 0.5 * s.flip).float()
         shift = s.shift * (2 * self._uniform(number, 2) - 1) * 2
         cos, sin = scale * angle.cos(), scale * angle.sin()
@@ -146,56 +146,57 @@ class SkyAugmentation:
 
     def _exponents(self, number: int) -> Tensor:
         """Log-uniform exponents `(N, 1, 1, 1)` around 1."""
-        spread = self.settings.gamma
-        return torch.exp(spread * (2 * self._uniform(number, 1, 1, 1) - 1))
+        strength = self.settings.gamma
+        return torch.exp(strength * (2 * self._uniform(number, 1, 1, 1) - 1))
 
-    def _brightness(self, views: Tensor) -> Tensor:
-        """Fainter or brighter, darker or lighter, each by its own draw."""
+    def _change_brightness(self, views: Tensor) -> Tensor:
+        """Change contrast, gain of each channel and offset of each view."""
         s, number = self.settings, len(views)
-        spread = 2 * self._uniform(number, 1, 1, 1).to(views) - 1
-        factor = torch.exp(s.contrast * spread)
+        contrast = 2 * self._uniform(number, 1, 1, 1).to(views) - 1
+        factor = torch.exp(s.contrast * contrast)
         if views.shape[1] > 1:
-            colours = 2 * self._uniform(number, views.shape[1], 1, 1).to(views) - 1
-            factor = factor * torch.exp(s.channel_gain * colours)
+            gain = 2 * self._uniform(number, views.shape[1], 1, 1).to(views) - 1
+            factor = factor * torch.exp(s.channel_gain * gain)
         offset = s.brightness * (2 * self._uniform(number, 1, 1, 1).to(views) - 1)
-        level = _level(views)
+        level = _median(views)
         return level + factor * (views - level) + offset
 
-    def _missing_noise(self, views: Tensor) -> Tensor:
-        """What takes the noise of a view to a level that is drawn, `(N, C, 1, 1)`.
+    def _added_noise(self, views: Tensor) -> Tensor:
+        """Standard deviations `(N, C, 1, 1)` that bring views to a random noise level.
 
-        Variances add: the square root of their difference, 0 where the view has
-        more noise already. Its own is 1.48 times the median absolute deviation.
+        Variances add up: the result is the square root of their difference, and 0
+        where a view has more noise already. The noise of a view is 1.48 times its
+        median absolute deviation.
         """
-        wanted = self.settings.noise * self._uniform(len(views), 1, 1, 1).to(views)
-        own = 1.4826 * _level((views - _level(views)).abs())
-        return (wanted.square() - own.square()).clamp(min=0).sqrt()
+        target = self.settings.noise * self._uniform(len(views), 1, 1, 1).to(views)
+        own = 1.4826 * _median((views - _median(views)).abs())
+        return (target.square() - own.square()).clamp(min=0).sqrt()
 
-    def _erased(self, views: Tensor) -> Tensor:
-        """Some of the views with a box of background."""
-        share, number = self.settings.erasing, len(views)
-        if not share:
+    def _erase(self, views: Tensor) -> Tensor:
+        """Fill a box in some of the views with background."""
+        probability, number = self.settings.erasing, len(views)
+        if not probability:
             return views
         drawn = self._uniform(number, 5).to(views)
-        inside = drawn[:, 4, None, None] < share
+        inside = drawn[:, 4, None, None] < probability
         for k, axis in enumerate((1, 2)):
             length = views.shape[axis + 1]
-            wide = (drawn[:, k] * MAX_BOX * length)[:, None]
-            first = (drawn[:, k + 2] * length)[:, None] - wide / 2
-            place = torch.arange(length, device=views.device)[None]
-            within = (place >= first) & (place <= first + wide)
+            width = (drawn[:, k] * MAX_BOX * length)[:, None]
+            start = (drawn[:, k + 2] * length)[:, None] - width / 2
+            positions = torch.arange(length, device=views.device)[None]
+            within = (positions >= start) & (positions <= start + width)
             inside = inside & within.unsqueeze(3 - axis)
-        return torch.where(inside[:, None], _level(views), views)
+        return torch.where(inside[:, None], _median(views), views)
 
-    def _blurs(self, number: int) -> Tensor:
-        """Widths of blurring beams `(N,)`, standard deviations in pixels."""
+    def _blur_widths(self, number: int) -> Tensor:
+        """Standard deviations `(N,)` of Gaussian beams, in pixels."""
         return self.settings.blur * self._uniform(number)
 
     def _uniform(self, *shape: int) -> Tensor:
         return torch.rand(*shape, generator=self.generator)
 
     def _normal(self, like: Tensor) -> Tensor:
-        """Noise for each pixel, drawn where the images are."""
+        """Normal random numbers for each pixel, drawn on the device of the images."""
         generator = self.generator
         if like.device.type != "cpu":
             seed = torch.randint(2**62, (), generator=self.generator)
@@ -203,60 +204,61 @@ class SkyAugmentation:
         return torch.randn(like.shape, generator=generator, device=like.device)
 
 
-def _grid(matrices: Tensor, height: int, width: int) -> Tensor:
-    """Where each pixel of a view comes from, `(N, H, W, 2)`.
+def _sampling_grid(matrices: Tensor, height: int, width: int) -> Tensor:
+    """Coordinates `(N, H, W, 2)` in the image of each pixel of a view.
 
-    What `torch.nn.functional.affine_grid` gives, by sums in place of products of
-    small matrices, which takes a third of the time.
+    The same as `torch.nn.functional.affine_grid`, in a third of the time: it adds,
+    where that multiplies many small matrices.
     """
     x = (2 * torch.arange(width, device=matrices.device) + 1) / width - 1
     y = (2 * torch.arange(height, device=matrices.device) + 1) / height - 1
-    places = matrices.new_empty(len(matrices), height, width, 2)
+    grid = matrices.new_empty(len(matrices), height, width, 2)
     for k in range(2):
-        across, down, offset = matrices[:, k, :, None, None].unbind(dim=1)
-        torch.add(across * x, down * y[:, None] + offset, out=places[..., k])
-    return places
+        from_x, from_y, offset = matrices[:, k, :, None, None].unbind(dim=1)
+        torch.add(from_x * x, from_y * y[:, None] + offset, out=grid[..., k])
+    return grid
 
 
-def _level(views: Tensor) -> Tensor:
-    """The median `(N, C, 1, 1)` of every fourth pixel, which is close enough."""
-    some = views[:, :, ::2, ::2] if min(views.shape[2:]) >= MIN_SIDE else views
-    return some.flatten(2).median(dim=2).values[..., None, None]
+def _median(views: Tensor) -> Tensor:
+    """The approximate median `(N, C, 1, 1)`, from every fourth pixel."""
+    sample = views[:, :, ::2, ::2] if min(views.shape[2:]) >= MIN_SIDE else views
+    return sample.flatten(2).median(dim=2).values[..., None, None]
 
 
 def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """Convolve each image with a Gaussian beam of its own.
+    """Convolve each image with its own Gaussian beam.
+
+    Beyond its edge an image is mirrored, so that its sum hardly changes.
 
     Parameters
     ----------
     images : Tensor, shape (N, C, H, W), float32
-        Left as they are.
+        The images; they are not changed.
     sigma : Tensor, shape (N,)
-        Standard deviations in pixels, at least 0, which leaves an image; three
-        times as much must be less than H and W.
+        Standard deviations in pixels, at least 0, which does not change an image;
+        three times the largest must be less than H and W.
 
     Returns
     -------
     Tensor, shape (N, C, H, W), float32
-        Beyond the edge the image is mirrored, so that the sum hardly changes.
 
     Examples
     --------
     >>> point = torch.zeros(1, 1, 9, 9)
     >>> point[0, 0, 4, 4] = 1.0
-    >>> found = gaussian_blur(point, torch.tensor([1.0]))
-    >>> round(float(found.max()), 3), round(float(found.sum()), 3)
+    >>> blurred = gaussian_blur(point, torch.tensor([1.0]))
+    >>> round(float(blurred.max()), 3), round(float(blurred.sum()), 3)
     (0.159, 1.0)
     """
     if float(sigma.max()) <= 0:
         return images
     reach = max(1, math.ceil(3 * float(sigma.max())))
-    taps = torch.arange(-reach, reach + 1.0)
+    offsets = torch.arange(-reach, reach + 1.0)
     widths = sigma.clamp(min=1e-3)[:, None]
-    lines = torch.exp(-0.5 * (taps / widths) ** 2)
-    lines = (lines / lines.sum(dim=1, keepdim=True)).to(images)
+    profiles = torch.exp(-0.5 * (offsets / widths) ** 2)
+    profiles = (profiles / profiles.sum(dim=1, keepdim=True)).to(images)
     number, channels, height, width = images.shape
-    kernels = lines.repeat_interleave(channels, dim=0)
+    kernels = profiles.repeat_interleave(channels, dim=0)
     flat = images.reshape(1, number * channels, height, width)
     flat = functional.pad(flat, (reach, reach, reach, reach), mode="reflect")
     groups = number * channels

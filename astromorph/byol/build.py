@@ -1,4 +1,4 @@
-"""BYOL networks from settings, and from model files."""
+"""BYOL networks from settings and from model files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,61 +11,91 @@ from astromorph.errors import AstromorphError, is_machine_error
 from astromorph.models.encoders import build_network
 from astromorph.provenance import digest
 from astromorph.settings.loading import parse
-from astromorph.settings.sections import Settings
-from astromorph.settings.steps import part_of
+from astromorph.settings.steps import TrainStepSettings, train_step_settings
 
 
-def build_byol(settings: Settings, in_channels: int) -> BYOL:
-    """The model that the settings describe, with fresh random weights."""
+def build_byol(settings: TrainStepSettings, in_channels: int) -> BYOL:
+    """The networks that the settings describe, with random weights.
+
+    Parameters
+    ----------
+    settings : TrainStepSettings
+        `network_name`, `network_settings` and `byol_settings` are used.
+    in_channels : int
+        Channels of the images, `stacksize` included.
+
+    Returns
+    -------
+    BYOL
+    """
     network = build_network(
         settings.network_name, settings.network_settings, in_channels
     )
-    byol = settings.byol_settings
+    rules = settings.byol_settings
     return BYOL(
         network,
-        representation_size=byol.representation_size,
-        projection_size=byol.projection_size,
-        projection_hidden_size=byol.projection_hidden_size,
-        use_momentum=byol.use_momentum,
-        moving_average_decay=byol.moving_average_decay,
+        representation_size=rules.representation_size,
+        projection_size=rules.projection_size,
+        projection_hidden_size=rules.projection_hidden_size,
+        use_momentum=rules.use_momentum,
+        moving_average_decay=rules.moving_average_decay,
     )
 
 
-def initial_byol(model: ModelFile) -> BYOL:
-    """The network of a model file with the weights that its training began with.
-
-    In evaluation mode. `train` draws them in the same way.
-    """
-    settings = parse(model.settings, "model file")
-    return seeded_byol(settings, model.in_channels).eval()
-
-
-def seeded_byol(settings: Settings, in_channels: int) -> BYOL:
-    """The model that the settings describe, its weights drawn from their seed."""
+def seeded_byol(settings: TrainStepSettings, in_channels: int) -> BYOL:
+    """The same as `build_byol`, with weights that follow from `settings.seed`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         return build_byol(settings, in_channels)
 
 
+def initial_byol(model: ModelFile) -> BYOL:
+    """The networks of a model file with the random weights of its seed.
+
+    In evaluation mode. Training draws the same weights.
+    """
+    return seeded_byol(training_settings_of(model), model.in_channels).eval()
+
+
+def training_settings_of(
+    model: ModelFile, source: str = "model file"
+) -> TrainStepSettings:
+    """The settings that a model was trained with.
+
+    Parameters
+    ----------
+    model : ModelFile
+        The model.
+    source : str
+        Its file, for error messages.
+
+    Raises
+    ------
+    AstromorphError
+        A setting is not known here, or its value is not allowed.
+    """
+    return train_step_settings(parse(model.settings, source))
+
+
 def make_model_file(
     byol: BYOL,
-    settings: Settings,
+    settings: TrainStepSettings,
     in_channels: int,
     tensor_settings: str,
     image_ids: Sequence[str],
 ) -> ModelFile:
-    """What a model file holds of a network that was trained.
+    """The content of a model file, for `save_model`.
 
     Parameters
     ----------
     byol : BYOL
-        The network, such as `build_byol` makes it from the settings.
-    settings : Settings
-        Those that describe it; the part of training is kept.
+        The trained networks, built by `build_byol` from `settings`.
+    settings : TrainStepSettings
+        The settings that they were trained with, which the file records.
     in_channels : int
         Channels of the images, `stacksize` included.
     tensor_settings : str
-        How the images were made; see
+        How the images were prepared; see
         `astromorph.datasets.prepared_images.PreparedImages`.
     image_ids : sequence of str
         Ids of the training images.
@@ -80,7 +110,7 @@ def make_model_file(
     }
     return ModelFile(
         state=state,
-        settings=part_of(settings, "train"),
+        settings=settings.to_dict(),
         in_channels=in_channels,
         tensor_settings=tensor_settings,
         data_digest=digest(image_ids),
@@ -88,33 +118,34 @@ def make_model_file(
 
 
 def load_model(path: str | Path) -> tuple[BYOL, ModelFile]:
-    """Read a model file and build its network, in evaluation mode.
+    """Read a model file and build its networks, in evaluation mode.
 
     Parameters
     ----------
     path : path
-        What the workflow or `astromorph train` wrote, `results/model/model.pt`.
+        A file that the workflow or `astromorph train` wrote, by default
+        ``results/model/model.pt``.
 
     Returns
     -------
     byol : BYOL
-        On the CPU; ``byol(images)`` gives embeddings `(N, D)`, ``byol.encoder`` is
+        On the CPU; ``byol(images)`` returns embeddings `(N, D)`, ``byol.encoder`` is
         the network alone.
     model : ModelFile
-        What else the file holds: settings, channels, versions.
+        The other content of the file: settings, channels, versions.
 
     Raises
     ------
     AstromorphError
-        The file is missing, damaged, pickled, of another format version, or
-        its weights do not fit the network that its settings describe.
+        The file is missing, damaged, pickled, of another format version, or its
+        weights do not fit the network that its settings describe.
     """
     model = read_model_file(path)
     try:
-        byol = build_byol(parse(model.settings, str(path)), model.in_channels)
+        byol = build_byol(training_settings_of(model, str(path)), model.in_channels)
         byol.load_state_dict(model.state)
     except (AstromorphError, RuntimeError, ValueError) as error:
-        if is_machine_error(error):  # memory or device, not the file
+        if is_machine_error(error):  # memory or device: the file is not at fault
             raise
         reason = " ".join(str(error).split())[:300]
         written_by = model.versions["astromorph"]

@@ -1,27 +1,26 @@
-"""BYOL, "Bootstrap your own latent" (Grill et al. 2020).
+"""BYOL, "Bootstrap your own latent" (Grill et al. 2020, arXiv:2006.07733).
 
-A network learns to predict, from one view of an image, what its own slow
-average makes of another view. The symbols are the paper's: the online network
-is encoder f, projector g and predictor q with weights theta; the target is f and
+A network learns to predict, from one view of an image, what a slow average of itself
+makes of another view. The symbols are the paper's: the online network is the encoder
+f, the projector g and the predictor q with weights theta; the target network is f and
 g with weights xi.
 """
 
 from collections.abc import Callable
 from copy import deepcopy
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from astromorph.byol.augment import SkyAugmentation
 from astromorph.checks import check_instance, check_integer, check_number
 from astromorph.models.encoders import explaining_channels
 from astromorph.models.hidden_layer import count_features, make_encoder
-from astromorph.moved import old_attribute, told
-from astromorph.old_parts import OldEncoder
 
 MAX_DEFAULT_PROJECTION = 256
 Loss = Callable[[Tensor, Tensor], Tensor]
+Augmentation = Callable[[Tensor], Tensor]
 
 
 def cosine_loss(prediction: Tensor, target: Tensor) -> Tensor:
@@ -30,7 +29,7 @@ def cosine_loss(prediction: Tensor, target: Tensor) -> Tensor:
     Parameters
     ----------
     prediction, target : Tensor, shape (N, P)
-        Of any length but 0.
+        Vectors of any length except 0.
 
     Returns
     -------
@@ -48,68 +47,68 @@ def cosine_loss(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 class BYOL(nn.Module):
-    """Online and target networks, and the loss between them.
+    """Online and target network, and the loss between them.
 
     A plain module: it writes nothing, logs nothing and stays on the device where it
-    is put. In a loop of your own, call `update_moving_average` after each step of
+    is put. In your own training loop, call `update_moving_average` after each step of
     the optimizer.
 
     Parameters
     ----------
     network : nn.Module
-        Turns images `(N, C, H, W)` into something; what is used of it, the encoder
-        f, is chosen by `hidden_layer`.
+        A network for images `(N, C, H, W)`; `hidden_layer` chooses the part of it that
+        becomes the encoder f.
     representation_size : int, optional
-        Length D of an embedding, at least 1; where it differs from the number F of the
-        encoder's features, a linear layer maps them. By default F.
+        Length D of an embedding, at least 1. Where it differs from the number F of
+        features of the encoder, a linear layer is added. The default is F.
     hidden_layer : int or str, optional
-        The layer whose output, flattened, is the features: the number of a child of
-        `network`, counted as in a list, or the name of a layer at any depth. By
-        default the last output, or, where the network ends in a classifier (a
-        child named `fc`, `classifier`, `head` or `heads`), what enters its last
-        linear layer.
+        The layer whose flattened output is the features: the number of a child of
+        `network`, as in a list, or the name of a layer at any depth. The default is
+        the output of `network`; if `network` ends in a classifier (a child named
+        `fc`, `classifier`, `head` or `heads`), it is the input of the last linear
+        layer.
     augmentation_function : callable, optional
-        Images to one view of each, for ``forward(images, return_errors=True)``. By
-        default `SkyAugmentation`.
+        Images to one view of each image, for ``forward(images, return_errors=True)``.
+        The default is `SkyAugmentation`.
     normalization_function : callable, optional
-        Applied to all images and views before the network sees them, such as
-        `MinMaxNorm`.
+        Applied to all images and views before the network, such as `MinMaxNorm`.
     use_momentum : bool
-        False shares the weights between online and target network, behind a
-        stop-gradient (SimSiam, Chen & He 2021).
+        False shares the weights of online and target network, with a stop-gradient
+        (SimSiam, Chen & He 2021).
     projection_size : int, optional
-        Length P of the vectors that are compared, at least 1. By default half of
+        Length P of the vectors that are compared, at least 1. The default is half of
         `representation_size`, at most 256.
     projection_hidden_size : int, optional
-        Hidden width of projector and predictor, at least 1. By default twice
+        Hidden width of projector and predictor, at least 1. The default is twice
         `representation_size`.
     loss_fn : callable
-        Predictions and targets `(N, P)` to losses `(N,)` or their mean.
+        Predictions and targets `(N, P)` to losses `(N,)` or to their mean.
     moving_average_decay : float
-        tau where `update_moving_average` is told no other, from 0 to 1.
+        Default decay tau of `update_moving_average`, from 0 to 1.
     features : int, optional
-        F, at least 1, where it is known. By default the network is tried with two
-        images.
+        The number F of features, at least 1. By default it is measured with two
+        images of zeros.
     image_shape : tuple of int, optional
-        ``(C, H, W)`` of the images that it is tried with. By default the channels
-        of its first convolution, and 64 by 64 pixels.
+        Shape ``(C, H, W)`` of those images. The default is the number of channels of
+        the first convolution, and 64 by 64 pixels.
 
     Attributes
     ----------
     encoder, projector, predictor : nn.Module
         f, g and q, the online network.
     target : nn.Sequential
-        f and g with the slow weights.
+        f and g with the weights xi.
     representation_size, projection_size, projection_hidden_size : int
-        As above.
+        D, P and the hidden width.
     features : int
         F.
 
     Raises
     ------
     ValueError
-        There is no such layer (the message lists them), the network cannot be
-        tried, a class stands for an object, or a number is out of its range.
+        The layer does not exist (the message lists those that do), the network fails
+        on images of zeros, a class was given instead of an object, or a number is out
+        of range.
 
     Examples
     --------
@@ -119,7 +118,7 @@ class BYOL(nn.Module):
     >>> byol(torch.rand(2, 1, 40, 40)).shape
     torch.Size([2, 32])
 
-    A network of torchvision up to a layer:
+    A torchvision network up to a layer:
 
     >>> from torchvision.models import resnet18
     >>> byol = BYOL(resnet18(), hidden_layer="layer2")
@@ -132,7 +131,7 @@ class BYOL(nn.Module):
         network: nn.Module,
         representation_size: int | None = None,
         hidden_layer: int | str | None = None,
-        augmentation_function: Callable[[Tensor], Tensor] | None = None,
+        augmentation_function: Augmentation | None = None,
         normalization_function: Callable[[Tensor], Tensor] | None = None,
         use_momentum: bool = True,
         projection_size: int | None = None,
@@ -144,21 +143,20 @@ class BYOL(nn.Module):
         image_shape: tuple[int, int, int] | None = None,
     ) -> None:
         super().__init__()
-        for name, part in {
-            "network": network,
-            "augmentation_function": augmentation_function,
-            "normalization_function": normalization_function,
-            "loss_fn": loss_fn,
-        }.items():
-            check_instance(name, part)
+        check_instance("network", network)
+        check_instance("augmentation_function", augmentation_function)
+        check_instance("normalization_function", normalization_function)
+        check_instance("loss_fn", loss_fn)
         encoder = make_encoder(network, hidden_layer)
         if features is None:
             features = count_features(encoder, image_shape)
         features = check_integer("features", features, 1)
-        size = _size("representation_size", representation_size, features)
+        size = _size_or_default("representation_size", representation_size, features)
         half = max(1, min(size // 2, MAX_DEFAULT_PROJECTION))
-        projection = _size("projection_size", projection_size, half)
-        hidden = _size("projection_hidden_size", projection_hidden_size, 2 * size)
+        projection = _size_or_default("projection_size", projection_size, half)
+        hidden = _size_or_default(
+            "projection_hidden_size", projection_hidden_size, 2 * size
+        )
         decay = check_number("moving_average_decay", moving_average_decay, 0, 1)
         if size != features:
             encoder = nn.Sequential(encoder, nn.Linear(features, size))
@@ -183,9 +181,10 @@ class BYOL(nn.Module):
         Parameters
         ----------
         images : Tensor, shape (N, C, H, W), float32
-            Left as they are.
+            The images; they are not changed.
         return_errors : bool
-            Give the loss: `augmentation_function` makes two views of each image.
+            Return the loss of two views of each image, made by
+            `augmentation_function`.
 
         Returns
         -------
@@ -195,25 +194,19 @@ class BYOL(nn.Module):
         Raises
         ------
         ValueError
-            The images have another number of channels than the network takes.
+            The network takes another number of channels.
         """
         if return_errors:
-            augment = self.augmentation_function or _of_the_sky()
+            augment = self.augmentation_function or SkyAugmentation()
             return self.loss(make_view(augment, images), make_view(augment, images))
-        # A copy, as the network may change its input.
-        seen = self.normalised(images.clone())
+        # A copy, because the network may change its input.
+        normalized = self.normalize(images.clone())
         with explaining_channels(
             self.encoder, images.shape[1] if images.ndim == 4 else None
         ):
-            embedding: Tensor = self.encoder(seen)
-        self._check(embedding)
+            embedding: Tensor = self.encoder(normalized)
+        self._check_embeddings(embedding)
         return embedding
-
-    def normalised(self, images: Tensor) -> Tensor:
-        """Images `(N, C, H, W)` as the network sees them."""
-        if self.normalization_function is None:
-            return images
-        return self.normalization_function(images)
 
     def loss(self, view_1: Tensor, view_2: Tensor) -> Tensor:
         """The symmetric loss of two views of the same images.
@@ -221,61 +214,82 @@ class BYOL(nn.Module):
         Parameters
         ----------
         view_1, view_2 : Tensor, shape (N, C, H, W)
-            In training N must be at least 2.
+            One view of each image. In training mode N must be at least 2.
 
         Returns
         -------
         Tensor, shape ()
-            From 0 to 8: `cosine_loss` of both orders of the views, summed, mean
-            over the batch.
+            From 0 to 8: `cosine_loss` for both orders of the views, summed, mean over
+            the batch.
 
         Raises
         ------
         ValueError
-            The views are no two batches of the same shape.
+            The views are not two batches of the same shape, or the network takes
+            another number of channels.
         """
         if view_1.shape != view_2.shape or view_1.ndim != 4:
             raise ValueError(
                 f"views: found the shapes {tuple(view_1.shape)} and "
                 f"{tuple(view_2.shape)}; both must be (N, C, H, W)"
             )
-        views = self.normalised(torch.cat([view_1, view_2]))
         with explaining_channels(self.encoder, view_1.shape[1]):
-            return self.compare(self.encoder(views.clone()), views)
+            loss, _ = self.loss_and_embeddings(view_1, view_2)
+        return loss
 
-    def compare(self, embeddings: Tensor, views: Tensor) -> Tensor:
-        """The same loss, where the embeddings of the views are known.
+    def loss_and_embeddings(
+        self, view_1: Tensor, view_2: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The loss, and the embeddings that it was computed from.
+
+        A further loss on the embeddings, such as that of an auxiliary task, then
+        needs no second forward pass of the encoder.
 
         Parameters
         ----------
-        embeddings : Tensor, shape (2 N, D)
-            What the encoder makes of the views.
-        views : Tensor, shape (2 N, C, H, W)
-            One view of each image, then the other of each, normalised.
+        view_1, view_2 : Tensor, shape (N, C, H, W)
+            One view of each image.
 
         Returns
         -------
-        Tensor, shape ()
+        loss : Tensor, shape ()
+            See `loss`.
+        embeddings : Tensor, shape (2 N, D)
+            Those of `view_1`, then those of `view_2`.
         """
-        self._check(embeddings)
-        prediction = self.predictor(self.projector(embeddings)).float()
+        # Both views go through the networks as one batch: one pass is faster than two.
+        views = self.normalize(torch.cat([view_1, view_2]))
+        embeddings = self.encoder(views.clone())  # it may change its input
+        self._check_embeddings(embeddings)
+        predictions = self.predictor(self.projector(embeddings)).float()
+        # The stop-gradient: only the online network learns from the loss.
         with torch.no_grad():
-            projection = self._target(views).float()
-        of_view_1, of_view_2 = projection.chunk(2)
-        others = torch.cat([of_view_2, of_view_1])
-        return 2 * self.loss_fn(prediction, others).mean()
+            projections = self._project_target(views).float()
+        # The prediction from each view is compared with the target of the other view.
+        target_1, target_2 = projections.chunk(2)
+        targets = torch.cat([target_2, target_1])
+        # The mean over both views is half of the sum of the two orders.
+        return 2 * self.loss_fn(predictions, targets).mean(), embeddings
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Apply `normalization_function` to images `(N, C, H, W)`, if there is one."""
+        if self.normalization_function is None:
+            return images
+        return self.normalization_function(images)
 
     @torch.no_grad()
     def update_moving_average(self, decay: float | None = None) -> None:
         """Move the target towards the online network: xi = tau xi + (1 - tau) theta.
 
+        Batch norm's running statistics are not averaged: those of the target come
+        from its own forward passes.
+
         Parameters
         ----------
         decay : float, optional
-            tau, from 0 to 1, such as `moving_average_decay` of
-            `astromorph.byol.optimise` gives at each step; by default the
-            `moving_average_decay` of this object. Running statistics of batch norm
-            are the target's own, from its own forward passes, and are not averaged.
+            tau, from 0 to 1, such as that of
+            `astromorph.byol.optimise.moving_average_decay` at each step. The default
+            is the attribute `moving_average_decay`.
         """
         decay = self.moving_average_decay if decay is None else decay
         check_number("decay", decay, 0, 1)
@@ -284,47 +298,33 @@ class BYOL(nn.Module):
         theta: list[Tensor] = list(online.parameters())
         torch._foreach_lerp_(xi, theta, 1 - decay)
 
-    def _check(self, embeddings: Tensor) -> None:
-        """Refuse a network that gives something else than it was said to."""
+    def _project_target(self, views: Tensor) -> Tensor:
+        if self.use_momentum:
+            projections: Tensor = self.target(views)
+        else:
+            projections = self.projector(self.encoder(views))
+        return projections
+
+    def _check_embeddings(self, embeddings: Tensor) -> None:
+        """Raise an error if the network does not return `(N, D)`."""
         if embeddings.ndim != 2 or embeddings.shape[1] != self.representation_size:
             raise ValueError(
-                f"network: it gives embeddings of the shape {tuple(embeddings.shape)}, "
-                f"but {self.features} `features` were named or found for images of "
-                "another size; leave `features` out, name `image_shape`, or a "
-                "`hidden_layer` whose output has one size for all images"
+                f"network: found embeddings of the shape {tuple(embeddings.shape)}, "
+                f"but {self.features} `features` were given, or measured with images "
+                "of another size; leave `features` out, or give `image_shape`, or a "
+                "`hidden_layer` whose output has the same size for all images"
             )
 
-    online_predictor = old_attribute("BYOL", "online_predictor", "predictor")
 
-    @property
-    def online_encoder(self) -> nn.Module:
-        """As version 0.1 called `encoder` and `projector`, in one."""
-        told("BYOL.online_encoder", "BYOL.encoder and BYOL.projector")
-        return OldEncoder(self.encoder, self.projector)
-
-    @property
-    def target_encoder(self) -> nn.Module:
-        """As version 0.1 called `target`, the encoder before its projector."""
-        told("BYOL.target_encoder", "BYOL.target")
-        return OldEncoder(self.target[0], self.target[1])
-
-    def _target(self, images: Tensor) -> Tensor:
-        if self.use_momentum:
-            projection: Tensor = self.target(images)
-        else:
-            projection = self.projector(self.encoder(images))
-        return projection
-
-
-def make_view(augment: Callable[[Tensor], Any], images: Tensor) -> Tensor:
-    """A view of each image, which is left as it is.
+def make_view(augment: Augmentation, images: Tensor) -> Tensor:
+    """One view of each image.
 
     Parameters
     ----------
     augment : callable
         Images `(N, C, H, W)` to views of the same number.
     images : Tensor, shape (N, C, H, W)
-        Any.
+        The images; they are not changed.
 
     Returns
     -------
@@ -333,12 +333,9 @@ def make_view(augment: Callable[[Tensor], Any], images: Tensor) -> Tensor:
     Raises
     ------
     ValueError
-        What it gives is something else.
+        `augment` returns something else.
     """
     view = augment(images.clone())
-    if isinstance(view, tuple) and view:
-        told("a tuple from augmentation_function", "its first element alone", 4)
-        view = view[0]
     if not isinstance(view, Tensor) or view.ndim != 4 or len(view) != len(images):
         shape = tuple(view.shape) if isinstance(view, Tensor) else ""
         raise ValueError(
@@ -349,21 +346,15 @@ def make_view(augment: Callable[[Tensor], Any], images: Tensor) -> Tensor:
     return view
 
 
-def _of_the_sky() -> Callable[[Tensor], Tensor]:
-    from astromorph.byol.augment import SkyAugmentation
-
-    return SkyAugmentation()
-
-
-def _size(name: str, given: int | None, default: int) -> int:
-    return default if given is None else check_integer(name, given, 1)
-
-
-def mlp_head(inside: int, hidden: int, outside: int) -> nn.Sequential:
-    """Projector and predictor: Linear, BatchNorm, ReLU, Linear."""
+def mlp_head(in_features: int, hidden: int, out_features: int) -> nn.Sequential:
+    """Projector or predictor: Linear, BatchNorm, ReLU, Linear."""
     return nn.Sequential(
-        nn.Linear(inside, hidden),
+        nn.Linear(in_features, hidden),
         nn.BatchNorm1d(hidden),
         nn.ReLU(inplace=True),
-        nn.Linear(hidden, outside),
+        nn.Linear(hidden, out_features),
     )
+
+
+def _size_or_default(name: str, size: int | None, default: int) -> int:
+    return default if size is None else check_integer(name, size, 1)

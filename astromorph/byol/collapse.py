@@ -1,4 +1,4 @@
-"""Signs of a collapsed embedding: all images at one place, or along one line."""
+"""Measures of a collapse: the embeddings of all images become the same."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +8,7 @@ TINY = 1e-7
 
 
 def rank_me(vectors: Vectors) -> float:
-    """Effective rank: exponential of the entropy of the singular values.
+    """Effective rank: the exponential of the entropy of the singular values.
 
     Garrido et al. (2023), eq. 1.
 
@@ -33,7 +33,7 @@ def rank_me(vectors: Vectors) -> float:
 
 
 def spread(vectors: Vectors) -> float:
-    """Standard deviation of normalised vectors, times the root of D.
+    """Standard deviation of unit vectors, times the square root of D.
 
     Chen & He (2021), fig. 2.
 
@@ -45,7 +45,7 @@ def spread(vectors: Vectors) -> float:
     Returns
     -------
     float
-        1 where they point everywhere alike, 0 where all are the same.
+        1 if the directions are evenly distributed, 0 if all are the same.
 
     Examples
     --------
@@ -57,7 +57,7 @@ def spread(vectors: Vectors) -> float:
 
 
 def unit_vectors(vectors: Vectors) -> NDArray[np.float64]:
-    """Vectors of length 1; a vector of zeros stays one.
+    """Vectors scaled to the length 1; a vector of zeros does not change.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def unit_vectors(vectors: Vectors) -> NDArray[np.float64]:
 
     Examples
     --------
-    >>> normalised(np.array([[3.0, 4.0], [0.0, 0.0]]))
+    >>> unit_vectors(np.array([[3.0, 4.0], [0.0, 0.0]]))
     array([[0.6, 0.8],
            [0. , 0. ]])
     """

@@ -1,4 +1,4 @@
-"""Formulas of the step number, and optimizers."""
+"""Schedules as functions of the step, and optimizers."""
 
 import math
 from collections.abc import Callable
@@ -7,12 +7,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from astromorph.checks import check_integer, check_number
+from astromorph.checks import check_factory, check_integer, check_number
+
+StepSchedule = Callable[[int, int], float]  # of the step and the number of steps
+OPTIMIZER_EXAMPLE = (
+    "torch.optim.AdamW, or functools.partial(torch.optim.SGD, momentum=0.9)"
+)
+SCHEDULER_EXAMPLE = (
+    "lr_scheduler=torch.optim.lr_scheduler.ExponentialLR with "
+    'lr_scheduler_options={"gamma": 0.9}'
+)
 
 
 def moving_average_decay(step: int, steps: int, start: float) -> float:
-    """Share of the target that is kept at a step.
+    """Decay of the target's moving average at a step.
 
     It rises from `start` to 1 along a cosine: tau = 1 - (1 - tau_0)
     (1 + cos(pi k / K)) / 2 (Grill et al. 2020, section 3.3).
@@ -22,7 +32,7 @@ def moving_average_decay(step: int, steps: int, start: float) -> float:
     step : int
         k, from 0 to K.
     steps : int
-        K, the number of steps of the whole training, at least 1.
+        K, the number of steps of the training, at least 1.
     start : float
         tau_0, from 0 to 1.
 
@@ -34,7 +44,7 @@ def moving_average_decay(step: int, steps: int, start: float) -> float:
     Raises
     ------
     ValueError
-        A number is out of its range.
+        A number is out of range.
 
     Examples
     --------
@@ -48,7 +58,7 @@ def moving_average_decay(step: int, steps: int, start: float) -> float:
 
 
 def warm_up_cosine(step: int, steps: int, warm_up: float = 0.1) -> float:
-    """Factor on the learning rate: it rises in a line, then falls along a cosine.
+    """Factor on the learning rate: it rises linearly, then falls along a cosine.
 
     Loshchilov & Hutter (2017), eq. 5, without restarts, after the warm-up of
     Goyal et al. (2017).
@@ -58,9 +68,9 @@ def warm_up_cosine(step: int, steps: int, warm_up: float = 0.1) -> float:
     step : int
         From 0 to `steps`.
     steps : int
-        Of the whole training, at least 1.
+        Number of steps of the training, at least 1.
     warm_up : float
-        Share of the steps in which it rises, from 0 to below 1; by default 0.1.
+        Fraction of the steps in which the factor rises, from 0 to below 1.
 
     Returns
     -------
@@ -70,7 +80,7 @@ def warm_up_cosine(step: int, steps: int, warm_up: float = 0.1) -> float:
     Raises
     ------
     ValueError
-        A number is out of its range.
+        A number is out of range.
 
     Examples
     --------
@@ -79,14 +89,14 @@ def warm_up_cosine(step: int, steps: int, warm_up: float = 0.1) -> float:
     """
     check_integer("steps", steps, 1)
     check_number("step", step, 0, steps)
-    rising = check_number("warm_up", warm_up, 0, below=1) * steps
-    if step < rising:
-        return (step + 1) / (rising + 1)
-    return 0.5 * (1 + math.cos(math.pi * (step - rising) / (steps - rising + 1)))
+    rise = check_number("warm_up", warm_up, 0, below=1) * steps
+    if step < rise:
+        return (step + 1) / (rise + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / (steps - rise + 1)))
 
 
 def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
-    """Two groups of parameters: weights decay, biases and norms do not.
+    """Two groups of parameters: weights, which decay, and biases and norms.
 
     Parameters
     ----------
@@ -96,8 +106,8 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        As every torch optimizer takes it. The first group has the optimizer's own
-        weight decay, the second none.
+        The argument of a torch optimizer. The first group has the optimizer's own
+        weight decay, the second has none.
 
     Examples
     --------
@@ -114,29 +124,29 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
 class LARS(torch.optim.Optimizer):
     """SGD with momentum and a learning rate per tensor (You, Gitman & Ginsburg 2017).
 
-    Each tensor's step is scaled by its norm over that of its gradient, so that
-    very large batches train. Groups without weight decay, here biases and norms,
-    are not scaled, as in BYOL.
+    The step of each tensor is scaled by the ratio of its norm to that of its gradient,
+    which allows very large batches. Groups without weight decay, here biases and
+    norms, are not scaled, as in BYOL.
 
     Parameters
     ----------
     params : iterable
-        As for every torch optimizer.
+        Parameters or parameter groups, as for every torch optimizer.
     lr : float
         Learning rate, above 0.
     momentum : float
-        From 0 to below 1; by default 0.9.
+        From 0 to below 1.
     weight_decay : float
-        At least 0; by default 0, with which nothing is scaled.
+        At least 0; with 0, no step is scaled.
     trust_coefficient : float
-        eta of the paper, above 0; by default 0.001.
+        eta of the paper, above 0.
     eps : float
-        Keeps the ratio of the norms finite; at least 0, by default 1e-8.
+        Keeps the ratio of the norms finite; at least 0.
 
     Raises
     ------
     ValueError
-        A number is out of its range.
+        A number is out of range.
 
     Examples
     --------
@@ -161,14 +171,17 @@ class LARS(torch.optim.Optimizer):
         check_number("trust_coefficient", trust_coefficient, above=0)
         check_number("eps", eps, 0)
         defaults = {
-            "lr": lr, "momentum": momentum, "weight_decay": weight_decay,
-            "trust_coefficient": trust_coefficient, "eps": eps,
-        }  # fmt: skip
+            "lr": lr,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "trust_coefficient": trust_coefficient,
+            "eps": eps,
+        }
         super().__init__(params, defaults)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """One update of all parameters that have a gradient."""
+        """Update all parameters that have a gradient."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -184,9 +197,8 @@ class LARS(torch.optim.Optimizer):
             return
         if decay > 0:
             norm, slope = parameter.norm(), change.norm()
-            ratio = group["trust_coefficient"] * norm / (
-                slope + decay * norm + group["eps"]
-            )  # fmt: skip
+            divisor = slope + decay * norm + group["eps"]
+            ratio = group["trust_coefficient"] * norm / divisor
             ratio = torch.where((norm > 0) & (slope > 0), ratio, torch.ones_like(ratio))
             change = (change + decay * parameter) * ratio
         state = self.state[parameter]
@@ -197,11 +209,128 @@ class LARS(torch.optim.Optimizer):
         parameter.add_(state["momentum_buffer"], alpha=-group["lr"])
 
 
-# Each takes parameters and `lr`. AdamW (Loshchilov & Hutter 2019) has torch's default
-# weight decay, LARS that of BYOL (Grill et al. 2020, section 3.3).
+class Schedule:
+    """Learning rate and decay of the moving average over a training.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        Its learning rates are set.
+    base_rates : list of float
+        Learning rate of each of its parameter groups, before the factor.
+    factor : callable, optional
+        ``factor(step, steps)`` multiplies the base rates at each step.
+    lr_scheduler : LRScheduler, optional
+        Changes the learning rate after each epoch.
+    start_decay : float
+        Decay at the first step; it rises to 1 at the last.
+    steps : int, optional
+        Steps of the whole training. Without it, neither changes by step.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        base_rates: list[float],
+        factor: StepSchedule | None,
+        lr_scheduler: LRScheduler | None,
+        start_decay: float,
+        steps: int | None,
+    ) -> None:
+        self.optimizer = optimizer
+        self.base_rates = base_rates
+        self.factor = factor
+        self.lr_scheduler = lr_scheduler
+        self.start_decay = start_decay
+        self.steps = steps
+
+    @property
+    def learning_rate(self) -> float:
+        """The present learning rate of the first parameter group."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def set_learning_rate(self, step: int) -> None:
+        """Set the learning rates of a step, counted from 0."""
+        if self.factor is None or self.steps is None:
+            return
+        factor = self.factor(step, self.steps)
+        groups = self.optimizer.param_groups
+        for group, rate in zip(groups, self.base_rates, strict=True):
+            group["lr"] = factor * rate
+
+    def decay(self, step: int) -> float:
+        """Decay of the moving average after a step, counted from 0."""
+        if self.steps is None:
+            return self.start_decay
+        return moving_average_decay(step, self.steps, self.start_decay)
+
+    def finish_epoch(self, loss: float) -> None:
+        """Let `lr_scheduler` set the learning rate of the next epoch.
+
+        Parameters
+        ----------
+        loss : float
+            What `ReduceLROnPlateau` watches.
+        """
+        if isinstance(self.lr_scheduler, ReduceLROnPlateau):
+            self.lr_scheduler.step(loss)
+        elif self.lr_scheduler is not None:
+            self.lr_scheduler.step()
+
+
+def make_optimizer(
+    model: nn.Module,
+    factory: Callable[..., torch.optim.Optimizer],
+    learning_rate: float,
+) -> torch.optim.Optimizer:
+    """The optimizer of a model, with two groups of parameters.
+
+    Raises
+    ------
+    ValueError
+        `factory` is an optimizer already, or `learning_rate` is out of range.
+    """
+    check_factory("optimizer", factory, torch.optim.Optimizer, OPTIMIZER_EXAMPLE)
+    rate = check_number("learning_rate", learning_rate, above=0)
+    return factory(parameter_groups(model), lr=rate)
+
+
+def make_scheduler(
+    optimizer: torch.optim.Optimizer,
+    factory: Callable[..., LRScheduler] | None,
+    options: dict[str, Any] | None,
+    schedule: StepSchedule | None,
+) -> tuple[LRScheduler | None, StepSchedule | None]:
+    """The scheduler by epoch and the schedule by step; at most one is not None.
+
+    Raises
+    ------
+    ValueError
+        `factory` is a scheduler already, or there is a schedule as well.
+    """
+    if factory is None:
+        if schedule is not None and not callable(schedule):
+            raise ValueError(
+                f"schedule: found {schedule!r}; allowed are a function of step and "
+                "steps, and None"
+            )
+        return None, schedule
+    check_factory("lr_scheduler", factory, LRScheduler, SCHEDULER_EXAMPLE)
+    if schedule is not None and schedule is not warm_up_cosine:
+        raise ValueError(
+            "schedule: found one besides an lr_scheduler; both set the learning rate: "
+            "give one of the two"
+        )
+    return factory(optimizer, **(options or {})), None
+
+
+# Their arguments are parameters and `lr`. AdamW (Loshchilov & Hutter 2019) has torch's
+# default weight decay, LARS that of BYOL (Grill et al. 2020, section 3.3).
 adamw = partial(torch.optim.AdamW, weight_decay=1e-2, fused=True)
 sgd = partial(torch.optim.SGD, momentum=0.9, weight_decay=1e-4)
 lars = partial(LARS, momentum=0.9, weight_decay=1e-6)
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "adamw": adamw, "sgd": sgd, "lars": lars,
-}  # fmt: skip
+    "adamw": adamw,
+    "sgd": sgd,
+    "lars": lars,
+}

@@ -1,4 +1,4 @@
-"""What training starts from: random weights, the simulated sky's, or a file's."""
+"""The weights that training starts from: random, the simulated sky's, or a file's."""
 
 import hashlib
 import logging
@@ -10,20 +10,19 @@ from torch import Tensor, nn
 
 from astromorph.artefacts.model_file import ModelFile
 from astromorph.artefacts.tensor_shard import load_values
-from astromorph.byol.build import seeded_byol
+from astromorph.byol.build import seeded_byol, training_settings_of
 from astromorph.byol.byol import BYOL
 from astromorph.errors import AstromorphError
 from astromorph.models.encoders import AstroMorphologyModel, NLayerResnet
-from astromorph.settings.loading import parse
-from astromorph.settings.sections import Settings
+from astromorph.settings.steps import TrainStepSettings
 
 LOG = logging.getLogger(__name__)
 RANDOM, SKY, TORCHVISION = "random", "sky", "torchvision"
 WEIGHTS_FORMAT, WEIGHTS_VERSION = "astromorph-weights", 1
-# Of the files that come with the package. Steps depend on the text of this module,
-# so that other weights make training run again.
-WITH_SKY = {"n_layer_resnet": "901ccc96b045e998", "amm": "0e00a9ea0f07d207"}
-OF_SKY: dict[type[nn.Module], str] = {
+# Digests of the weights that come with the package. Steps depend on the text of this
+# module, so that other weights make training run again.
+SKY_DIGESTS = {"n_layer_resnet": "901ccc96b045e998", "amm": "0e00a9ea0f07d207"}
+SKY_NETWORKS: dict[type[nn.Module], str] = {
     NLayerResnet: "n_layer_resnet",
     AstroMorphologyModel: "amm",
 }
@@ -31,61 +30,62 @@ SETTING = "`network_settings.weights`"
 REMEDY = f"set {SETTING} to random, sky, torchvision or another file"
 
 
-def start_weights_source(settings: Settings) -> str:
-    """What the settings start from: `random`, `sky`, `torchvision` or a file.
+def start_weights_source(settings: TrainStepSettings) -> str:
+    """Where the start weights come from: `random`, `sky`, `torchvision` or a file.
 
     Parameters
     ----------
-    settings : Settings
+    settings : TrainStepSettings
         `network_name` and `network_settings` are used.
+
+    Returns
+    -------
+    str
     """
     rules = settings.network_settings
     if rules.weights is not None:
         return rules.weights
-    fits = settings.network_name in WITH_SKY and rules.stem == "standard"
+    fits = settings.network_name in SKY_DIGESTS and rules.stem == "standard"
     return SKY if fits else RANDOM
 
 
-def load_start_weights(byol: BYOL, settings: Settings) -> None:
-    """Give online and target network the weights that the settings name.
+def load_start_weights(byol: BYOL, settings: TrainStepSettings) -> None:
+    """Load the start weights of the settings into online and target network.
 
     Parameters
     ----------
     byol : BYOL
-        Freshly made; its encoder changes.
-    settings : Settings
+        A new network of these settings; its encoders change.
+    settings : TrainStepSettings
         `network_name` and `network_settings` are used.
 
     Raises
     ------
     AstromorphError
-        The weights are missing, or fit another network.
+        The weights are missing, or belong to another network.
     """
     source = start_weights_source(settings)
     if source == RANDOM:
         return
-    state = _state(source, settings)
+    state = _read_state(source, settings.network_name)
     for encoder in (byol.encoder, byol.target[0]):
-        network = encoder[0] if isinstance(encoder, nn.Sequential) else encoder
-        fresh = _load(network, state, source)
-    LOG.info(
-        "training starts from the weights `%s`%s",
-        source, f"; random are {', '.join(fresh)}" if fresh else "",
-    )  # fmt: skip
+        random_layers = _load_matching(_without_head(encoder), state, source)
+    remark = f"; random are {', '.join(random_layers)}" if random_layers else ""
+    LOG.info("training starts from the weights `%s`%s", source, remark)
 
 
 def start_from_sky(network: nn.Module) -> None:
-    """Give a network the weights that it learned from the simulated sky.
+    """Load weights that were trained on the simulated sky.
 
-    What training starts from by default in the workflow. From given weights a
-    smaller learning rate does, 0.0003 in place of 0.001.
+    The workflow's training starts from them by default. Use a smaller learning rate
+    with them, 0.0003 instead of 0.001.
 
     Parameters
     ----------
     network : NLayerResnet, AstroMorphologyModel or BYOL
-        Changed in place, as by its `load_state_dict`; of a BYOL around one of the
-        two, online and target network are. Any number of channels; `layer4` of
-        `NLayerResnet` keeps its random weights.
+        Changed in place, as by `load_state_dict`; in a BYOL around one of the two,
+        online and target network change. Any number of channels is allowed; `layer4`
+        of `NLayerResnet` keeps its random weights.
 
     Raises
     ------
@@ -103,38 +103,38 @@ def start_from_sky(network: nn.Module) -> None:
     else:
         encoders = [network]
     for encoder in encoders:
-        inner = encoder[0] if isinstance(encoder, nn.Sequential) else encoder
-        name = OF_SKY.get(type(inner))
+        inner = _without_head(encoder)
+        name = SKY_NETWORKS.get(type(inner))
         if name is None:
             raise AstromorphError(
                 f"start_from_sky: found {type(inner).__name__}; there are weights for "
-                f"{' and '.join(kind.__name__ for kind in OF_SKY)}"
+                f"{' and '.join(kind.__name__ for kind in SKY_NETWORKS)}"
             )
-        _load(inner, _sky_state(name), SKY)
+        _load_matching(inner, _read_sky_state(name), SKY)
 
 
 def start_network(model: ModelFile) -> tuple[str, BYOL] | None:
-    """The network as training found it, where it began with given weights.
+    """The networks before training, where it did not start from random weights.
 
     Parameters
     ----------
     model : ModelFile
-        What training made.
+        The trained model.
 
     Returns
     -------
     source : str
-        `sky`, `torchvision` or `start`.
+        `sky`, `torchvision`, or `start` for a file.
     byol : BYOL
-        In evaluation mode. None in place of both where training began with random
+        In evaluation mode. Instead of both, None where training started from random
         weights.
 
     Raises
     ------
     AstromorphError
-        The weights are no longer where they were.
+        The start weights are no longer available.
     """
-    settings = parse(model.settings, "model file")
+    settings = training_settings_of(model)
     source = start_weights_source(settings)
     if source == RANDOM:
         return None
@@ -144,30 +144,36 @@ def start_network(model: ModelFile) -> tuple[str, BYOL] | None:
 
 
 def sky_file(network_name: str) -> Path:
-    """Where the weights of a network that come with the package lie."""
+    """The file of the package with a network's weights from the simulated sky."""
     folder = resources.files("astromorph.byol") / "sky_weights"
     return Path(str(folder)) / f"{network_name}.pt"
 
 
-def _state(source: str, settings: Settings) -> dict[str, Tensor]:
-    name = settings.network_name
+def _without_head(encoder: nn.Module) -> nn.Module:
+    """The network alone, without the linear layer of `representation_size`."""
+    network: nn.Module = encoder[0] if isinstance(encoder, nn.Sequential) else encoder
+    return network
+
+
+def _read_state(source: str, network_name: str) -> dict[str, Tensor]:
+    """The named tensors of a source of weights."""
     if source == SKY:
-        if name not in WITH_SKY:
+        if network_name not in SKY_DIGESTS:
             raise AstromorphError(
-                f"{SETTING} is sky, which there is for {' and '.join(WITH_SKY)}, not "
-                f"for {name}; {REMEDY}"
+                f"{SETTING} is sky, which there is for {' and '.join(SKY_DIGESTS)}, "
+                f"not for {network_name}; {REMEDY}"
             )
-        return _sky_state(name)
+        return _read_sky_state(network_name)
     if source == TORCHVISION:
-        return _of_torchvision(name)
-    return _of_file(source)
+        return _read_torchvision_state(network_name)
+    return _read_file_state(source)
 
 
-def _sky_state(name: str) -> dict[str, Tensor]:
+def _read_sky_state(name: str) -> dict[str, Tensor]:
     """The weights that come with the package."""
     file = sky_file(name)
     values = load_values(file, WEIGHTS_FORMAT, WEIGHTS_VERSION, REMEDY)
-    if hashlib.sha256(file.read_bytes()).hexdigest()[:16] != WITH_SKY[name]:
+    if hashlib.sha256(file.read_bytes()).hexdigest()[:16] != SKY_DIGESTS[name]:
         raise AstromorphError(
             f"{file}: this is not the file that came with the package; install "
             f"astromorph again, or {REMEDY}"
@@ -175,13 +181,14 @@ def _sky_state(name: str) -> dict[str, Tensor]:
     return dict(values["state"])
 
 
-def _of_torchvision(name: str) -> dict[str, Tensor]:
+def _read_torchvision_state(name: str) -> dict[str, Tensor]:
+    """The weights of torchvision, which downloads them unless they are there."""
     from torchvision.models import get_model_weights
 
     if name == "amm":
         raise AstromorphError(f"torchvision has no weights for amm; {REMEDY}")
-    known = "resnet18" if name == "n_layer_resnet" else name
-    weights = get_model_weights(known).DEFAULT
+    is_resnet = name == "n_layer_resnet"
+    weights = get_model_weights("resnet18" if is_resnet else name).DEFAULT
     try:
         state = weights.get_state_dict(
             progress=False, check_hash=True, weights_only=True
@@ -190,15 +197,15 @@ def _of_torchvision(name: str) -> dict[str, Tensor]:
         file = weights.url.rpartition("/")[2]
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         raise AstromorphError(
-            f"{SETTING} is torchvision, but its weights cannot be fetched from here "
+            f"{SETTING} is torchvision, but its weights cannot be downloaded "
             f"({error}); put the file {file} into {folder}, or {REMEDY}"
         ) from None
-    prefix = "" if name == "n_layer_resnet" else "body."
+    prefix = "" if is_resnet else "body."
     return {f"{prefix}{key}": value for key, value in state.items()}
 
 
-def _of_file(path: str) -> dict[str, Tensor]:
-    """The encoder of a model of ours, or a plain file of named tensors."""
+def _read_file_state(path: str) -> dict[str, Tensor]:
+    """The encoder of a model file, or the tensors of a plain file."""
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -210,49 +217,51 @@ def _of_file(path: str) -> dict[str, Tensor]:
         ) from None
     state = values.get("state", values) if isinstance(values, dict) else {}
     tensors = {k: v for k, v in dict(state).items() if isinstance(v, Tensor)}
-    ours = {
+    encoder = {
         key.removeprefix("encoder."): value
         for key, value in tensors.items()
         if key.startswith("encoder.")
     }
-    return ours or tensors
+    return encoder or tensors
 
 
-def _load(network: nn.Module, state: dict[str, Tensor], source: str) -> list[str]:
-    """Copy what fits by name; the layers that keep their random weights."""
+def _load_matching(
+    network: nn.Module, state: dict[str, Tensor], source: str
+) -> list[str]:
+    """Load the tensors whose names match; return the layers that stay random."""
     own = network.state_dict()
     if source in (SKY, TORCHVISION) or not any(key in own for key in state):
-        # A bare ResNet's names lie one level deeper in ours.
+        # The names of a plain ResNet are one level deeper in this package's networks.
         state = state | {f"body.{key}": value for key, value in state.items()}
-    fitting: dict[str, Tensor] = {}
+    matching: dict[str, Tensor] = {}
     for key, value in state.items():
         if key in own:
-            value = _channels(value.float(), own[key])
+            value = _fit_channels(value.float(), own[key])
             if value.shape != own[key].shape:
                 raise AstromorphError(
                     f"{source}: `{key}` has the shape {tuple(value.shape)}, this "
                     f"network's has {tuple(own[key].shape)}; the weights belong to "
                     f"another network; {REMEDY}"
                 )
-            fitting[key] = value.to(own[key].dtype)
-    if not fitting:
+            matching[key] = value.to(own[key].dtype)
+    if not matching:
         raise AstromorphError(
             f"{source}: none of its tensors has the name of one of this network; "
             f"{REMEDY}"
         )
-    network.load_state_dict(fitting, strict=False)
-    missing = {key for key, _ in network.named_parameters()} - set(fitting)
+    network.load_state_dict(matching, strict=False)
+    missing = {key for key, _ in network.named_parameters()} - set(matching)
     return sorted({".".join(key.split(".")[:2]) for key in missing})
 
 
-def _channels(value: Tensor, own: Tensor) -> Tensor:
+def _fit_channels(value: Tensor, own: Tensor) -> Tensor:
     """Filters of the first layer for another number of channels: the mean of all."""
     if value.ndim != 4 or value.shape[:1] + value.shape[2:] != (
         own.shape[:1] + own.shape[2:]
     ):
         return value
-    number = own.shape[1]
-    if value.shape[1] == number or value.shape[1] not in (1, 3):
+    channels = own.shape[1]
+    if value.shape[1] == channels or value.shape[1] not in (1, 3):
         return value
     total = value.sum(dim=1, keepdim=True)
-    return total.expand(-1, number, -1, -1) / number
+    return total.expand(-1, channels, -1, -1) / channels

@@ -1,1 +1,1 @@
-"""The steps `validate` and `split`: what each file is, and what it is used for."""
+"""The steps `validate` and `split`: what each file contains and its use."""

@@ -1,15 +1,17 @@
-"""The step `split`: which images train, which only measure the loss."""
+"""The step `split`: which images are used for training and which for testing."""
 
 import hashlib
 import heapq
 import logging
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 from astromorph.artefacts import tables as artefacts
+from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.tables import CONTENTS_COLUMNS, NONE, REJECTED, TEST, TRAIN
 from astromorph.atomic import atomic_write
 from astromorph.catalogue.summary import MIN_IMAGES, Summary, stop_if_bad
@@ -17,96 +19,53 @@ from astromorph.errors import AstromorphError
 from astromorph.filelist.duplicates import (
     SAME_CONTENT,
     Key,
-    arcsec_between,
-    cells,
-    finder,
+    Match,
+    duplicate_finder,
     mark_duplicate,
     position_keys,
+    separation_arcsec,
+    sky_cells,
     text_key,
-    vector,
+    unit_vector,
 )
-from astromorph.filelist.entries import GROUP, Entry, read_filelist, requested_subset
-from astromorph.settings.sections import Settings, SplitSettings
+from astromorph.filelist.entries import (
+    GROUP_COLUMN,
+    Entry,
+    read_filelist,
+    requested_subset,
+)
+from astromorph.settings.sections import SplitSettings, ValidateSettings
 
 LOG = logging.getLogger(__name__)
+LARGE_GROUP = 0.2  # share of the images from which on a group causes a warning
 RADIUS_WITHOUT_SCALE = 1.0  # arcsec
-MAX_RADIUS = 5 * 3600.0  # arcsec; all-sky images are not one object
-# Rows of one OBJECT from which on it is taken for the name of a survey or field.
-MAX_OBJECT_SHARE = 50
-CELL = 4.0  # side of a cell of the sky over the radius
-LARGE_GROUP = 0.2  # share of the images from which on a group is worth a warning
+MAX_RADIUS = 5 * 3600.0  # arcsec; images of the whole sky do not show one object
+# An OBJECT of so many rows is considered the name of a survey or field.
+MAX_ROWS_PER_OBJECT = 50
+CELL_FACTOR = 4.0  # side of a sky cell over the radius
 
 
-def split(
-    settings: Settings,
-    datafile: str | Path,
-    contents: Sequence[str | Path],
-    output: str | Path,
-) -> None:
-    """Give each usable image to the training or to the test set.
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A position on the sky and the radius within which images form a group."""
 
-    Images of one object go to the same side; which one, a hash of the seed and
-    of its name, or of the `image_id` of its first row, decides. One object is:
-    what has the same `group` where the list has that column; else what has the
-    same OBJECT, or lies within the radius of an earlier image. Rows that are
-    appended move none of the old ones. A column `split` of the list is obeyed.
+    ra_deg: float
+    dec_deg: float
+    radius_arcsec: float
 
-    Parameters
-    ----------
-    settings : Settings
-        `seed`, `split_settings` and `validate_settings` are used.
-    datafile : path
-        The file list.
-    contents : sequence of path
-        For each shard, in order, the table of what it really holds; the file's
-        stem is the shard's name.
-    output : path
-        CSV to write: a row per row of the list, with `subset` train, test or
-        none, and the reason for none.
-
-    Raises
-    ------
-    AstromorphError
-        Too few images are left, a cell of the column `split` is not known, or
-        the tables do not belong together.
-    """
-    summary, counts = Summary(str(datafile)), Counter[str]()
-    rows = summary.watch(_rows(settings, datafile, contents))
-    with atomic_write(output) as temporary:
-        artefacts.write_csv(temporary, artefacts.SPLIT_COLUMNS, _counted(rows, counts))
-        stop_if_bad(summary, settings.validate_settings)
-        if counts[TRAIN] < MIN_IMAGES:
-            LOG.warning(
-                "only %d of %d images fell to the training set; all of them train, "
-                "none are held out", counts[TRAIN], summary.usable,
-            )  # fmt: skip
-            counts[TRAIN], counts[TEST] = counts[TRAIN] + counts[TEST], 0
-            artefacts.write_csv(
-                temporary,
-                artefacts.SPLIT_COLUMNS,
-                _all_train(artefacts.read_csv(temporary)),
-            )
-    LOG.info(
-        "%d images train, %d are held out, %d are not used",
-        counts[TRAIN], counts[TEST], counts[NONE],
-    )  # fmt: skip
-    for line in list(summary.lines())[1:]:
-        LOG.info("%s", line)
-
-
-def random_fraction(seed: int, key: str) -> float:
-    """A number from 0 to 1 that depends on the seed and the key alone."""
-    number = hashlib.sha256(f"{seed}\0{key}".encode()).digest()[:8]
-    return int.from_bytes(number, "big") / 2**64
+    @property
+    def vector(self) -> tuple[float, float, float]:
+        """The unit vector."""
+        return unit_vector(self.ra_deg, self.dec_deg)
 
 
 class Groups:
-    """Which rows show one object; each row looks at the earlier ones only.
+    """Assigns rows to groups; each assignment depends on earlier rows only.
 
     Parameters
     ----------
     database : sqlite3.Connection
-        Empty; holds what is known of earlier rows.
+        An empty database, which stores the earlier rows.
     rules : SplitSettings
         The radius.
     """
@@ -114,241 +73,347 @@ class Groups:
     def __init__(self, database: sqlite3.Connection, rules: SplitSettings) -> None:
         self._database = database
         self._radius = rules.group_radius_arcsec
-        self._sides: set[float] = set()
-        database.execute("CREATE TABLE named (name PRIMARY KEY, key, rows)")
-        database.execute("CREATE TABLE near (cell, x, y, z, radius, key)")
-        database.execute("CREATE INDEX cells ON near (cell)")
+        self._cell_sides: set[float] = set()
+        database.execute("CREATE TABLE objects (name PRIMARY KEY, key, rows)")
+        database.execute("CREATE TABLE positions (cell, x, y, z, radius, key)")
+        database.execute("CREATE INDEX cells ON positions (cell)")
         database.execute("CREATE TABLE groups (key PRIMARY KEY, rows, subset)")
         database.execute("CREATE TABLE keys (row INTEGER PRIMARY KEY, key)")
 
-    def key_of(
-        self, row: int, entry: Entry, held: dict[str, str], twin: int | None = None
+    def assign(
+        self,
+        row: int,
+        entry: Entry,
+        contents: dict[str, str],
+        duplicate_of: int | None = None,
     ) -> str:
-        """What the rows of one object, and no others, have in common.
-
-        A name where there is one, so that it does not depend on other rows; the
-        `image_id` of its first row where only the position tells.
+        """Find the group of a row.
 
         Parameters
         ----------
         row : int
-            Number of the row; they come in order.
+            Number of the row; rows are assigned in order.
         entry : Entry
-            The row of the list.
-        held : dict of str to str
-            The same row of the shard's table.
-        twin : int, optional
-            Number of the earlier row that shows the same image.
+            The row of the file list.
+        contents : dict of str to str
+            The same row in the contents of the shard.
+        duplicate_of : int, optional
+            Number of the earlier row with the same image.
+
+        Returns
+        -------
+        str
+            The key of the group: its name if it has one, so that the key does not
+            depend on other rows; or else the `image_id` of its first row.
         """
-        if entry.columns.get(GROUP):
-            key = f"group {entry.columns[GROUP]}"
+        if entry.columns.get(GROUP_COLUMN):
+            key = f"group {entry.columns[GROUP_COLUMN]}"
         else:
-            key = self._found(entry, held, twin)
+            key = self._find_group(entry, contents, duplicate_of)
         self._database.execute("INSERT INTO keys VALUES (?, ?)", (row, key))
         return key
 
-    def _found(self, entry: Entry, held: dict[str, str], twin: int | None) -> str:
-        place, radius = None, self._radius_of(held)
-        if held["ra_deg"] and held["dec_deg"] and radius > 0:
-            place = float(held["ra_deg"]), float(held["dec_deg"])
-        name, key = f"object {held['object']}", self._key_of_row(twin)
-        number = self._rows_named(name) if held["object"] else MAX_OBJECT_SHARE
-        if key is None and 0 < number < MAX_OBJECT_SHARE:
-            key = self._key_named(name)
-        if key is None and place:
-            key = self._nearest(place, radius)
-        if key is None:
-            key = name if number == 0 else entry.image_id
-        if held["object"]:
-            self._count(name, key)
-        if place:
-            self._add(place, radius, key)
-        return key
-
-    def subset_of(self, key: str, otherwise: str) -> str:
-        """The side of a group; its first row decides it."""
-        found = self._database.execute(
+    def subset(self, key: str, default: str) -> str:
+        """The side of a group, which its first row sets to `default`."""
+        result = self._database.execute(
             "INSERT INTO groups VALUES (?, 1, ?) ON CONFLICT (key) DO UPDATE "
             "SET rows = rows + 1 RETURNING subset",
-            (key, otherwise),
+            (key, default),
         )
-        return str(found.fetchone()[0])
+        return str(result.fetchone()[0])
 
     def largest(self) -> tuple[str, int]:
-        """The group with most rows, by its key, and how many it has."""
-        found = self._database.execute(
+        """Key and number of rows of the largest group."""
+        result = self._database.execute(
             "SELECT key, rows FROM groups ORDER BY rows DESC LIMIT 1"
         ).fetchone()
-        return (str(found[0]), int(found[1])) if found else ("", 0)
+        return (str(result[0]), int(result[1])) if result else ("", 0)
 
-    def _radius_of(self, held: dict[str, str]) -> float:
-        if self._radius is not None:
-            return self._radius
-        half = float(held["field_arcsec"] or 0) / 2
-        return min(half or RADIUS_WITHOUT_SCALE, MAX_RADIUS)
+    def _find_group(
+        self, entry: Entry, contents: dict[str, str], duplicate_of: int | None
+    ) -> str:
+        position = self._position(contents)
+        has_name = bool(contents["object"])
+        name, key = f"object {contents['object']}", self._key_of_row(duplicate_of)
+        rows = self._count_rows(name) if has_name else MAX_ROWS_PER_OBJECT
+        if key is None and 0 < rows < MAX_ROWS_PER_OBJECT:
+            key = self._key_of_object(name)
+        if key is None and position:
+            key = self._key_near(position)
+        if key is None:
+            key = name if rows == 0 else entry.image_id
+        if has_name:
+            self._add_object(name, key)
+        if position:
+            self._add_position(position, key)
+        return key
 
-    def _rows_named(self, name: str) -> int:
-        """How many earlier rows have this OBJECT; told when they become too many."""
-        found = self._database.execute(
-            "SELECT rows FROM named WHERE name = ?", (name,)
+    def _position(self, contents: dict[str, str]) -> Position | None:
+        """The position of an image; None without one or with a radius of 0."""
+        radius = self._radius
+        if radius is None:
+            half_field = float(contents["field_arcsec"] or 0) / 2
+            radius = min(half_field or RADIUS_WITHOUT_SCALE, MAX_RADIUS)
+        if not (contents["ra_deg"] and contents["dec_deg"] and radius > 0):
+            return None
+        return Position(float(contents["ra_deg"]), float(contents["dec_deg"]), radius)
+
+    def _count_rows(self, name: str) -> int:
+        """Number of earlier rows with this OBJECT; logs once if there are too many."""
+        result = self._database.execute(
+            "SELECT rows FROM objects WHERE name = ?", (name,)
         ).fetchone()
-        number = int(found[0]) if found else 0
-        if number == MAX_OBJECT_SHARE:
+        rows = int(result[0]) if result else 0
+        if rows == MAX_ROWS_PER_OBJECT:
             LOG.warning(
-                "%s: more than %d images have this name; it is taken for a field or a "
-                "survey, and further ones are grouped by position alone",
-                name, MAX_OBJECT_SHARE,
-            )  # fmt: skip
-        return number
+                "%s: more than %d images have this name; it is considered the name of "
+                "a field or survey, and further images are grouped by position alone",
+                name,
+                MAX_ROWS_PER_OBJECT,
+            )
+        return rows
 
     def _key_of_row(self, row: int | None) -> str | None:
-        found = self._database.execute("SELECT key FROM keys WHERE row = ?", (row,))
-        key = found.fetchone()
+        result = self._database.execute("SELECT key FROM keys WHERE row = ?", (row,))
+        key = result.fetchone()
         return str(key[0]) if key else None
 
-    def _key_named(self, name: str) -> str:
-        found = self._database.execute(
-            "SELECT key FROM named WHERE name = ?", (name,)
-        ).fetchone()
-        return str(found[0])
+    def _key_of_object(self, name: str) -> str:
+        result = self._database.execute(
+            "SELECT key FROM objects WHERE name = ?", (name,)
+        )
+        return str(result.fetchone()[0])
 
-    def _count(self, name: str, key: str) -> None:
+    def _add_object(self, name: str, key: str) -> None:
         self._database.execute(
-            "INSERT INTO named VALUES (?, ?, 1) ON CONFLICT (name) DO UPDATE "
+            "INSERT INTO objects VALUES (?, ?, 1) ON CONFLICT (name) DO UPDATE "
             "SET rows = rows + 1",
             (name, key),
         )
 
-    def _nearest(self, place: tuple[float, float], radius: float) -> str | None:
-        """The key of the earliest row within the radius of a place."""
-        here = vector(*place)
-        touched = [
+    def _key_near(self, position: Position) -> str | None:
+        """The key of the earliest row within the radius."""
+        vector, radius = position.vector, position.radius_arcsec
+        cells = [
             cell
-            for side in sorted(self._sides)
-            for cell in _cells(place, min(radius, side), side)
+            for side in sorted(self._cell_sides)
+            for cell in _cell_names(position, min(radius, side), side)
         ]
-        # Each cell's rows come in order, and no more of them than are looked at.
+        # The rows of each cell are read in order and only as far as necessary.
         earliest = heapq.merge(
             *(
                 self._database.execute(
-                    "SELECT rowid, x, y, z, radius, key FROM near WHERE cell = ? "
+                    "SELECT rowid, x, y, z, radius, key FROM positions WHERE cell = ? "
                     "ORDER BY rowid",
                     (cell,),
                 )
-                for cell in touched
+                for cell in cells
             )
         )
-        for _, x, y, z, other, key in earliest:
-            if arcsec_between(here, (x, y, z)) <= min(radius, other):
+        for _, x, y, z, other_radius, key in earliest:
+            if separation_arcsec(vector, (x, y, z)) <= min(radius, other_radius):
                 return str(key)
         return None
 
-    def _add(self, place: tuple[float, float], radius: float, key: str) -> None:
-        side = 1.0
+    def _add_position(self, position: Position, key: str) -> None:
+        radius, side = position.radius_arcsec, 1.0
         while side < radius:
             side *= 4
-        self._sides.add(side)
+        self._cell_sides.add(side)
         self._database.executemany(
-            "INSERT INTO near VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO positions VALUES (?, ?, ?, ?, ?, ?)",
             [
-                (cell, *vector(*place), radius, key)
-                for cell in _cells(place, radius, side)
+                (cell, *position.vector, radius, key)
+                for cell in _cell_names(position, radius, side)
             ],
         )
 
 
-def _cells(place: tuple[float, float], reach: float, side: float) -> list[str]:
-    """Names of the cells, `CELL` times `side` wide, within reach of a place."""
-    found = cells(*place, reach / 3600, CELL * side / 3600)
-    return [f"{side:g} {row} {column}" for row, column in found]
+def _cell_names(position: Position, radius_arcsec: float, side: float) -> list[str]:
+    """Names of the cells, `CELL_FACTOR` times `side` wide, within a radius."""
+    cells = sky_cells(
+        position.ra_deg,
+        position.dec_deg,
+        radius_arcsec / 3600,
+        CELL_FACTOR * side / 3600,
+    )
+    return [f"{side:g} {row} {column}" for row, column in cells]
 
 
-def _rows(
-    settings: Settings, datafile: str | Path, contents: Sequence[str | Path]
+def split(
+    datafile: str | Path,
+    files: RunFiles,
+    rules: SplitSettings,
+    validation: ValidateSettings,
+    seed: int,
+) -> None:
+    """Assign each usable image to the training set or the test set.
+
+    All images of one object are on the same side, which is determined by a hash of the
+    seed and of the name of the group, or of the `image_id` of its first row. Images
+    show one object if they have the same `group`, where the list has this column, or
+    else if they have the same OBJECT or are within the radius of an earlier image.
+    Appended rows do not change the side of earlier ones. A column `split` of the list
+    takes precedence.
+
+    Parameters
+    ----------
+    datafile : path
+        The file list.
+    files : RunFiles
+        Reads `all_contents`, the usable images of each shard, and writes `split`, a CSV
+        with a row for each row of the list: `subset` is train, test or none, and
+        `reason` says why it is none.
+    rules : SplitSettings
+        Fraction of the test set and radius of groups.
+    validation : ValidateSettings
+        What happens to bad files and duplicates.
+    seed : int
+        Seed of the assignment.
+
+    Raises
+    ------
+    AstromorphError
+        Too few images remain, a cell of the column `split` is invalid, or the contents
+        do not belong to the list.
+    """
+    summary, counts = Summary(str(datafile)), Counter[str]()
+    drop = validation.on_duplicate == "drop"
+    rows = _assign_rows(datafile, files, rules, drop, seed)
+    rows = _count_subsets(summary.pass_through(rows), counts)
+    with atomic_write(files.split) as temporary:
+        artefacts.write_csv(temporary, artefacts.SPLIT_COLUMNS, rows)
+        stop_if_bad(summary, validation)
+        if counts[TRAIN] < MIN_IMAGES:
+            LOG.warning(
+                "only %d of %d images were assigned to the training set; all images "
+                "are used for training and none for testing",
+                counts[TRAIN],
+                summary.usable,
+            )
+            counts[TRAIN], counts[TEST] = counts[TRAIN] + counts[TEST], 0
+            rows = _move_to_training(artefacts.read_csv(temporary))
+            artefacts.write_csv(temporary, artefacts.SPLIT_COLUMNS, rows)
+    LOG.info(
+        "%d images for training, %d for testing, %d not used",
+        counts[TRAIN],
+        counts[TEST],
+        counts[NONE],
+    )
+    for line in list(summary.lines())[1:]:
+        LOG.info("%s", line)
+
+
+def random_fraction(seed: int, key: str) -> float:
+    """A number from 0 to 1 that depends only on the seed and the key."""
+    number = hashlib.sha256(f"{seed}\0{key}".encode()).digest()[:8]
+    return int.from_bytes(number, "big") / 2**64
+
+
+def _assign_rows(
+    datafile: str | Path, files: RunFiles, rules: SplitSettings, drop: bool, seed: int
 ) -> Iterator[dict[str, str]]:
-    """The table, a row at a time."""
-    drop = settings.validate_settings.on_duplicate == "drop"
-    with finder() as found, closing(sqlite3.connect("")) as database:
-        for number, (_, _, held) in enumerate(_held(datafile, contents)):
-            if held["status"] != REJECTED:
-                found.add(number, _keys(held), [held["path"]])
-        matches = found.matches()
-        match = next(matches, None)
-        groups, used = Groups(database, settings.split_settings), 0
-        for number, (shard, entry, held) in enumerate(_held(datafile, contents)):
-            fate = {"status": held["status"], "reason": held["reason"]}
-            twin = None
-            if match is not None and match.row == number:
-                fate = mark_duplicate(held["reason"], match, drop)
-                twin = match.first if match.kind == SAME_CONTENT else None
-                match = next(matches, None)
+    """The rows of the split, one at a time."""
+    with duplicate_finder() as duplicates, closing(sqlite3.connect("")) as database:
+        for number, (_, _, contents) in enumerate(_read_rows(datafile, files)):
+            if contents["status"] != REJECTED:
+                duplicates.add(number, _duplicate_keys(contents), [contents["path"]])
+        groups, usable = Groups(database, rules), 0
+        rows = _with_matches(_read_rows(datafile, files), duplicates.matches())
+        for number, ((shard, entry, contents), match) in enumerate(rows):
+            state = {"status": contents["status"], "reason": contents["reason"]}
+            duplicate_of = None
+            if match is not None:
+                state = mark_duplicate(contents["reason"], match, drop)
+                duplicate_of = match.first if match.kind == SAME_CONTENT else None
             subset, group = NONE, ""
-            if fate["status"] != REJECTED:
-                key = groups.key_of(number, entry, held, twin)
-                subset, group = _subset(settings, groups, entry, key)
-                used += 1
+            if state["status"] != REJECTED:
+                key = groups.assign(number, entry, contents, duplicate_of)
+                subset, group = _choose_subset(entry, groups, key, rules, seed)
+                usable += 1
             yield {
-                "image_id": held["image_id"],
-                "path": held["path"],
-                **fate,
+                "image_id": contents["image_id"],
+                "path": contents["path"],
+                **state,
                 "subset": subset,
                 "group": group,
                 "shard": shard,
-                "position": held["position"],
+                "position": contents["position"],
             }
-        key, rows = groups.largest()
-        if rows > max(1, LARGE_GROUP * used):
-            LOG.warning(
-                "%d of %d images count as one object (%s) and are on one "
-                "side of the split; a column `group` in the list, or "
-                "`split_settings.group_radius_arcsec`, says it better",
-                rows, used, key,
-            )  # fmt: skip
+        _warn_of_large_group(groups, usable)
 
 
-def _keys(held: dict[str, str]) -> list[Key]:
-    keys = [text_key(SAME_CONTENT, held["content"])] if held["content"] else []
-    if held["ra_deg"] and held["dec_deg"]:
-        place = float(held["ra_deg"]), float(held["dec_deg"])
-        keys += position_keys(*place, held["band"], float(held["reach_arcsec"]))
+def _choose_subset(
+    entry: Entry, groups: Groups, key: str, rules: SplitSettings, seed: int
+) -> tuple[str, str]:
+    """The side of an image, and the key of its group."""
+    requested = requested_subset(entry)
+    if requested == NONE:
+        return NONE, ""
+    random = TEST if random_fraction(seed, key) < rules.test_fraction else TRAIN
+    subset = groups.subset(key, requested or random)
+    return requested or subset, key
+
+
+def _warn_of_large_group(groups: Groups, usable: int) -> None:
+    key, rows = groups.largest()
+    if rows > max(1, LARGE_GROUP * usable):
+        LOG.warning(
+            "%d of %d images count as one object (%s) and are on one side of the "
+            "split; if they show several, add a column `group` to the list, or set "
+            "`split_settings.group_radius_arcsec`",
+            rows,
+            usable,
+            key,
+        )
+
+
+def _duplicate_keys(contents: dict[str, str]) -> list[Key]:
+    """Keys by which duplicates of an image are found."""
+    keys = []
+    if contents["content"]:
+        keys.append(text_key(SAME_CONTENT, contents["content"]))
+    if contents["ra_deg"] and contents["dec_deg"]:
+        position = float(contents["ra_deg"]), float(contents["dec_deg"])
+        radius = float(contents["reach_arcsec"])
+        keys += position_keys(*position, contents["band"], radius)
     return keys
 
 
-def _subset(
-    settings: Settings, groups: Groups, entry: Entry, key: str
-) -> tuple[str, str]:
-    """The side of an image, and the key of its group."""
-    asked = requested_subset(entry)
-    if asked == NONE:
-        return NONE, ""
-    number = random_fraction(settings.seed, key)
-    drawn = TEST if number < settings.split_settings.test_fraction else TRAIN
-    side = groups.subset_of(key, asked or drawn)
-    return asked or side, key
-
-
-def _held(
-    datafile: str | Path, contents: Iterable[str | Path]
+def _read_rows(
+    datafile: str | Path, files: RunFiles
 ) -> Iterator[tuple[str, Entry, dict[str, str]]]:
-    """Shard, row of the list and row of the shard's table, for each row."""
+    """Shard, row of the list and row of the contents, for each row."""
     entries = read_filelist(datafile)
-    for table in contents:
-        shard = Path(table).stem
-        for held in artefacts.read_csv(table, CONTENTS_COLUMNS):
+    for shard in files.shards:
+        for contents in artefacts.read_csv(files.contents(shard), CONTENTS_COLUMNS):
             entry = next(entries, None)
-            if entry is None or entry.image_id != held["image_id"]:
+            if entry is None or entry.image_id != contents["image_id"]:
                 raise AstromorphError(
                     f"{datafile} and the tensors of shard {shard} do not list the same "
                     "images; run preprocess again"
                 )
-            yield shard, entry, held
+            yield shard, entry, contents
     if next(entries, None) is not None:
         raise AstromorphError(
             f"{datafile} lists more images than there are tensors; run preprocess again"
         )
 
 
-def _counted(
+def _with_matches(
+    rows: Iterable[tuple[str, Entry, dict[str, str]]], matches: Iterator[Match]
+) -> Iterator[tuple[tuple[str, Entry, dict[str, str]], Match | None]]:
+    """Each row with the match that marks it as a duplicate, if there is one."""
+    match = next(matches, None)
+    for number, row in enumerate(rows):
+        if match is not None and match.row == number:
+            yield row, match
+            match = next(matches, None)
+        else:
+            yield row, None
+
+
+def _count_subsets(
     rows: Iterable[dict[str, str]], counts: Counter[str]
 ) -> Iterator[dict[str, str]]:
     for row in rows:
@@ -356,6 +421,6 @@ def _counted(
         yield row
 
 
-def _all_train(rows: Iterable[dict[str, str]]) -> Iterator[dict[str, str]]:
+def _move_to_training(rows: Iterable[dict[str, str]]) -> Iterator[dict[str, str]]:
     for row in rows:
         yield row if row["subset"] == NONE else row | {"subset": TRAIN}

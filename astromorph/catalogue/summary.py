@@ -1,4 +1,4 @@
-"""Counts of what passed by, and the decision that a list is too bad to go on."""
+"""Counts of good and bad files, and the decision whether a run continues."""
 
 import math
 import re
@@ -11,10 +11,10 @@ from astromorph.errors import AstromorphError
 from astromorph.filelist.duplicates import DROPPED, DUPLICATE
 from astromorph.settings.sections import ValidateSettings
 
-EXAMPLES = 3
-REASONS_SHOWN = 8
+MAX_EXAMPLES = 3  # paths for each reason
+MAX_LISTED_REASONS = 8
 MIN_IMAGES = 2
-MAX_KINDS = 200
+MAX_REASONS = 200  # counted separately
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +24,11 @@ class Bar:
     Attributes
     ----------
     label : str
-        Where the bin begins.
+        Lower edge of the bin.
     count : int
-        How many values are in it.
+        Number of values in it.
     share : float
-        Its height, where the highest is 1.
+        Its count over the highest count.
     """
 
     label: str
@@ -42,12 +42,11 @@ class Histogram:
     Parameters
     ----------
     name : str
-        What is counted, with its unit.
+        The quantity, with its unit.
     per_unit : float
         Bins per factor of 10 (logarithmic), or per 1 (linear).
     logarithmic : bool
-        Which axis; values that are not positive are left out of a logarithmic
-        one.
+        Whether the axis is logarithmic; values that are not positive are ignored then.
     """
 
     def __init__(self, name: str, per_unit: float, logarithmic: bool = True) -> None:
@@ -57,7 +56,7 @@ class Histogram:
         self._bins: Counter[int] = Counter()
 
     def add(self, value: float | None) -> None:
-        """Count a value."""
+        """Count a value; None and values that are not finite are ignored."""
         if value is None or not math.isfinite(value):
             return
         if self._logarithmic:
@@ -68,7 +67,7 @@ class Histogram:
 
     @property
     def bars(self) -> list[Bar]:
-        """All bins from the first to the last, empty ones included."""
+        """All bins from the first to the last, including empty ones."""
         if not self._bins:
             return []
         highest = max(self._bins.values())
@@ -88,75 +87,81 @@ class Summary:
     Parameters
     ----------
     source : str
-        What was checked; begins every message.
+        The file list, which begins every message.
     """
 
     def __init__(self, source: str) -> None:
         self.source = source
         self.statuses: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
-        self.examples: dict[str, list[str]] = {}
-        self.status_of: dict[str, str] = {}
-        self.dropped = 0
+        self._examples: dict[str, list[str]] = {}
+        self._statuses_by_reason: dict[str, str] = {}
+        self._dropped = 0
 
     @property
     def total(self) -> int:
-        """Rows."""
+        """Number of rows."""
         return self.statuses.total()
 
     @property
     def usable(self) -> int:
-        """Rows that were not rejected."""
+        """Number of rows that are not rejected."""
         return self.total - self.statuses[REJECTED]
 
     @property
     def bad(self) -> int:
-        """Rows that cannot be used; duplicates that were left out are not bad."""
-        return self.statuses[REJECTED] - self.dropped
+        """Number of rejected rows, without the duplicates that were left out."""
+        return self.statuses[REJECTED] - self._dropped
 
     def add(self, status: str, reason: str, path: str) -> None:
         """Count a row."""
         self.statuses[status] += 1
-        self.dropped += reason.startswith(DROPPED)
+        self._dropped += reason.startswith(DROPPED)
         if reason:
-            kind = reason_kind(reason)
-            if kind not in self.reasons and len(self.reasons) >= MAX_KINDS:
-                kind = "another reason"
-            self.reasons[kind] += 1
-            self.status_of[kind] = status
-            examples = self.examples.setdefault(kind, [])
-            if len(examples) < EXAMPLES:
+            general = general_reason(reason)
+            if general not in self.reasons and len(self.reasons) >= MAX_REASONS:
+                general = "another reason"
+            self.reasons[general] += 1
+            self._statuses_by_reason[general] = status
+            examples = self._examples.setdefault(general, [])
+            if len(examples) < MAX_EXAMPLES:
                 examples.append(path)
 
-    def watch(self, rows: Iterable[dict[str, str]]) -> Iterator[dict[str, str]]:
-        """Count rows of a table with `status`, `reason` and `path`, unchanged."""
+    def pass_through(self, rows: Iterable[dict[str, str]]) -> Iterator[dict[str, str]]:
+        """Count rows with `status`, `reason` and `path`, and yield them unchanged."""
         for row in rows:
             self.add(row["status"], row["reason"], row["path"])
             yield row
 
-    def worst(self) -> Iterator[tuple[str, int, str, list[str]]]:
-        """Reason, count, status and examples, rejections first, most frequent first."""
+    def ranked_reasons(self) -> Iterator[tuple[str, int, str, list[str]]]:
+        """Reason, count, status and examples; rejections and frequent ones first."""
         order = sorted(
             self.reasons.items(),
-            key=lambda item: (self.status_of[item[0]] != REJECTED, -item[1]),
+            key=lambda item: (self._statuses_by_reason[item[0]] != REJECTED, -item[1]),
         )
-        for kind, count in order:
-            yield kind, count, self.status_of[kind], self.examples[kind]
+        for reason, count in order:
+            yield (
+                reason,
+                count,
+                self._statuses_by_reason[reason],
+                self._examples[reason],
+            )
 
     def lines(self) -> Iterator[str]:
         """The summary as at most ten lines of text."""
         counts = ", ".join(f"{n} {status}" for status, n in self.statuses.items())
         yield f"{self.source}: {self.total} files: {counts}"
-        worst = list(self.worst())
-        for kind, count, _, examples in worst[:REASONS_SHOWN]:
-            yield f"  {count} times: {kind}; such as {examples[0]}"
-        if len(worst) > REASONS_SHOWN:
-            rest = sum(count for _, count, _, _ in worst[REASONS_SHOWN:])
-            yield f"  {rest} times: {len(worst) - REASONS_SHOWN} other reasons"
+        reasons = list(self.ranked_reasons())
+        for reason, count, _, examples in reasons[:MAX_LISTED_REASONS]:
+            yield f"  {count} times: {reason}; such as {examples[0]}"
+        others = reasons[MAX_LISTED_REASONS:]
+        if others:
+            count = sum(count for _, count, _, _ in others)
+            yield f"  {count} times: {len(others)} other reasons"
 
 
-def reason_kind(reason: str) -> str:
-    """A reason without the numbers and details that differ from file to file."""
+def general_reason(reason: str) -> str:
+    """A reason without the numbers and details that differ between files."""
     if reason.startswith(DUPLICATE):
         reason = reason.partition(" as ")[0] + " as another"
     reason = re.sub(r"^file \d+ of \d+ \(.*?\): ", "one of its files: ", reason)
@@ -166,19 +171,19 @@ def reason_kind(reason: str) -> str:
 
 
 def stop_if_bad(summary: Summary, rules: ValidateSettings) -> None:
-    """End the run where too few files can be used.
+    """Raise an error if too few files can be used.
 
     Parameters
     ----------
     summary : Summary
         All rows.
     rules : ValidateSettings
-        How many bad ones are too many.
+        The limits.
 
     Raises
     ------
     AstromorphError
-        With the worst reasons, how often each occurs, and three examples.
+        With the most frequent reasons, their counts and three examples each.
     """
     total, bad = summary.total, summary.bad
     if bad and rules.on_bad == "fail":
@@ -195,10 +200,10 @@ def stop_if_bad(summary: Summary, rules: ValidateSettings) -> None:
         f"{summary.source}: {bad} of {total} listed files cannot be used; {why}. "
         "Correct the list or the settings, or allow more"
         if bad
-        else f"{summary.source}: {summary.usable} of {total} listed files are left; "
+        else f"{summary.source}: {summary.usable} of {total} listed files remain; "
         f"{why}. The list is too short"
     ]
-    rejected = [row for row in summary.worst() if row[2] == REJECTED]
-    for kind, count, _, examples in rejected[:REASONS_SHOWN]:
-        lines.append(f"  {count} times: {kind}; such as {', '.join(examples)}")
+    rejected = [row for row in summary.ranked_reasons() if row[2] == REJECTED]
+    for reason, count, _, examples in rejected[:MAX_LISTED_REASONS]:
+        lines.append(f"  {count} times: {reason}; such as {', '.join(examples)}")
     raise AstromorphError("\n".join(lines))

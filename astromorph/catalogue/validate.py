@@ -1,4 +1,4 @@
-"""The step `validate`: what each listed file is, or why it cannot be used."""
+"""The step `validate`: what each listed file contains, or why it cannot be used."""
 
 import contextlib
 import hashlib
@@ -6,7 +6,7 @@ import itertools
 import logging
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -15,21 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from astromorph.artefacts import tables as artefacts
+from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.tables import CATALOGUE_COLUMNS, REJECTED
 from astromorph.atomic import atomic_write
 from astromorph.catalogue.summary import Histogram, Summary, stop_if_bad
 from astromorph.catalogue.validation_page import (
-    Sample,
-    take_sample,
+    RowSample,
+    inspect_sample,
     write_validation_page,
 )
 from astromorph.errors import FitsImageError
 from astromorph.filelist.duplicates import (
     SAME_CONTENT,
     SAME_FILE,
-    Finder,
+    DuplicateFinder,
     Key,
-    finder,
+    duplicate_finder,
     mark_duplicate,
     match_radius,
     position_keys,
@@ -49,21 +50,26 @@ from astromorph.preprocessing.list_wide import (
     find_reference,
 )
 from astromorph.progress import track
-from astromorph.settings.sections import Settings
+from astromorph.settings.sections import (
+    DataSettings,
+    PreprocessSettings,
+    ValidateSettings,
+)
 
 LOG = logging.getLogger(__name__)
-CHUNK = 128  # rows that a process is given at a time
-IN_FLIGHT = 32  # chunks that are waited for: memory stays constant
-SERIAL_BELOW = 500  # rows that one process reads before others have started
-SAMPLED = 144  # images whose pixels are looked at
-MAX_SAMPLED = 2**24  # pixels
-PIECES, PIECE = 5, 2048  # of a file, that tell whether its content is known
-HEADER_COLUMN = "header_"
+CHUNK = 128  # rows that are sent to a process at a time
+MAX_PENDING_CHUNKS = 32  # keeps the memory for results constant
+SERIAL_BELOW = 500  # rows that one process reads in the start-up time of others
+SAMPLE_SIZE = 144  # images whose pixels are read
+MAX_SAMPLED_PIXELS = 2**24  # of one image
+# Two files of equal size can have the same content only if these parts agree.
+COMPARED_PARTS, PART_BYTES = 5, 2048
+HEADER_PREFIX = "header_"
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """What the main process needs to know of a row that another has read."""
+    """A row of the catalogue, as a worker process returns it."""
 
     text: str
     status: str
@@ -78,28 +84,48 @@ class _Row:
     keys: list[Key]
 
 
+class _Statistics:
+    """Counts, histograms and a sample of the rows, in constant memory."""
+
+    def __init__(self, datafile: str | Path) -> None:
+        self.summary = Summary(str(datafile))
+        self.sample = RowSample(SAMPLE_SIZE)
+        self.sizes = Histogram("Longer side, pixels", 10)
+        self.scales = Histogram("Pixel scale, arcsec", 4)
+
+    def add(self, number: int, row: _Row) -> None:
+        self.summary.add(row.status, row.reason, row.path)
+        self.sizes.add(max(row.width, row.height) or None)
+        self.scales.add(row.pixel_scale_arcsec)
+        if row.status != REJECTED and row.pixels <= MAX_SAMPLED_PIXELS:
+            self.sample.add(row.image_id, number)
+
+
 def validate(
-    settings: Settings,
     datafile: str | Path,
-    catalogue: str | Path,
-    page: str | Path,
+    files: RunFiles,
+    data: DataSettings,
+    rules: ValidateSettings,
+    preprocessing: PreprocessSettings,
     processes: int = 1,
 ) -> None:
     """Read the header of every listed file and write the catalogue.
 
     Parameters
     ----------
-    settings : Settings
-        `data_settings`, `validate_settings` and, for the sample of pictures,
-        `preprocess_settings`.
     datafile : path
         The file list.
-    catalogue : path
-        CSV to write: a row per row of the list, in its order.
-    page : path
-        HTML to write: counts, histograms, pictures.
+    files : RunFiles
+        Writes `catalogue`, a CSV with a row for each row of the list in the same order,
+        and `validation_page`, HTML with counts, histograms and a sample of images.
+    data : DataSettings
+        How images are read.
+    rules : ValidateSettings
+        What happens to bad files and duplicates.
+    preprocessing : PreprocessSettings
+        How the sampled images are prepared.
     processes : int
-        How many read headers at the same time.
+        How many processes read headers in parallel.
 
     Raises
     ------
@@ -107,100 +133,122 @@ def validate(
         The list cannot be read, or too few of its files can be used.
     """
     total = sum(1 for _ in read_filelist(datafile))
-    reference = find_reference(settings, datafile)
+    reference = find_reference(datafile, data, preprocessing)
     columns = (
         *CATALOGUE_COLUMNS,
-        *(HEADER_COLUMN + name for name in settings.data_settings.header_columns),
+        *(HEADER_PREFIX + name for name in data.header_columns),
         *list_columns(read_filelist(datafile)),
     )
-    summary, sample = Summary(str(datafile)), Sample(SAMPLED)
-    sizes = Histogram("Longer side, pixels", 10)
-    scales = Histogram("Pixel scale, arcsec", 4)
+    statistics = _Statistics(datafile)
+    summary = statistics.summary
     with (
-        atomic_write(catalogue) as temporary,
-        finder() as found,
-        _pool(processes if total > SERIAL_BELOW else 1) as pool,
+        atomic_write(files.catalogue) as temporary,
+        duplicate_finder() as duplicates,
+        _process_pool(processes if total > SERIAL_BELOW else 1) as pool,
     ):
+        work = partial(_describe_rows, reference, data, columns)
+        entries = track(read_filelist(datafile), total, "headers read")
         with open(temporary, "w", newline="", encoding="utf-8") as file:
             file.write(artefacts.csv_line(columns))
-            work = partial(_examine, settings, reference, columns)
-            entries = track(read_filelist(datafile), total, "headers read")
-            for number, row in enumerate(_rows(work, entries, pool)):
+            for number, row in enumerate(_map_chunks(work, entries, pool)):
                 file.write(row.text)
-                found.add(number, row.keys, row.paths)
-                summary.add(row.status, row.reason, row.path)
-                sizes.add(max(row.width, row.height) or None)
-                scales.add(row.pixel_scale_arcsec)
-                if row.status != REJECTED and row.pixels <= MAX_SAMPLED:
-                    sample.offer(row.image_id, number)
-        drop = settings.validate_settings.on_duplicate == "drop"
-        _mark_duplicates(temporary, found, summary, drop)
-        pictures = take_sample(sample, datafile, settings, reference, pool)
-    write_validation_page(summary, [sizes, scales], pictures, settings, page)
+                duplicates.add(number, row.keys, row.paths)
+                statistics.add(number, row)
+        drop = rules.on_duplicate == "drop"
+        _mark_duplicates(temporary, duplicates, summary, drop)
+        images = inspect_sample(
+            statistics.sample, datafile, reference, data, preprocessing, pool
+        )
+    histograms = [statistics.sizes, statistics.scales]
+    write_validation_page(
+        files.validation_page, summary, histograms, images, preprocessing
+    )
     for line in summary.lines():
         LOG.info("%s", line)
-    stop_if_bad(summary, settings.validate_settings)
+    stop_if_bad(summary, rules)
 
 
 def describe_entry(
-    entry: Entry, settings: Settings, reference: ListReference
+    entry: Entry, reference: ListReference, data: DataSettings
 ) -> tuple[ImageFacts, list[Key], int]:
-    """What the headers of one row say, the keys of its content, its bytes.
+    """Read the headers of one row of the list.
+
+    Parameters
+    ----------
+    entry : Entry
+        The row.
+    reference : ListReference
+        Properties that all images of the list share.
+    data : DataSettings
+        How images are read.
+
+    Returns
+    -------
+    facts : ImageFacts
+        Facts from the header.
+    keys : list of Key
+        Keys by which duplicates of the image are found.
+    size : int
+        Bytes of its files.
 
     Raises
     ------
     FitsImageError
         The row cannot be used.
     """
-    facts = fits_image.describe_image(entry.paths, settings.data_settings)
+    facts = fits_image.describe_image(entry.paths, data)
     check_channels(facts.channels, reference)
     try:
         keys, size = _content_keys(entry.paths)
     except OSError as error:
         raise FitsImageError(f"the file cannot be read ({error.strerror})") from None
-    reach = match_radius(facts.beam_major_arcsec, facts.pixel_scale_arcsec)
-    keys += position_keys(facts.ra_deg, facts.dec_deg, facts.band, reach)
+    radius = match_radius(facts.beam_major_arcsec, facts.pixel_scale_arcsec)
+    keys += position_keys(facts.ra_deg, facts.dec_deg, facts.band, radius)
     return facts, keys, size
 
 
-def _rows(work: Any, entries: Iterator[Entry], pool: Executor | None) -> Iterator[_Row]:
-    """What `work` makes of the entries, in order, some at a time."""
+def _map_chunks(
+    work: Callable[[Sequence[Entry]], list[_Row]],
+    entries: Iterator[Entry],
+    pool: Executor | None,
+) -> Iterator[_Row]:
+    """Apply `work` to chunks of entries; its rows, in order."""
     chunks = iter(lambda: list(itertools.islice(entries, CHUNK)), [])
     if pool is None:
         for chunk in chunks:
             yield from work(chunk)
         return
-    waiting: deque[Future[list[_Row]]] = deque()
+    pending: deque[Future[list[_Row]]] = deque()
     for chunk in chunks:
-        waiting.append(pool.submit(work, chunk))
-        if len(waiting) >= IN_FLIGHT:
-            yield from waiting.popleft().result()
-    while waiting:
-        yield from waiting.popleft().result()
+        pending.append(pool.submit(work, chunk))
+        if len(pending) >= MAX_PENDING_CHUNKS:
+            yield from pending.popleft().result()
+    while pending:
+        yield from pending.popleft().result()
 
 
-def _examine(
-    settings: Settings,
+def _describe_rows(
     reference: ListReference,
+    data: DataSettings,
     columns: Sequence[str],
     entries: Sequence[Entry],
 ) -> list[_Row]:
-    return [_examine_one(settings, reference, columns, entry) for entry in entries]
+    return [_describe_row(reference, data, columns, entry) for entry in entries]
 
 
-def _examine_one(
-    settings: Settings, reference: ListReference, columns: Sequence[str], entry: Entry
+def _describe_row(
+    reference: ListReference, data: DataSettings, columns: Sequence[str], entry: Entry
 ) -> _Row:
-    requested_subset(entry)  # a wrong cell is better known before the images are read
+    requested_subset(entry)  # raises for a wrong cell before many images are read
     row: dict[str, Any] = {"image_id": entry.image_id, "path": entry.path}
     row |= {"status": "ok", "reason": "", **entry.columns}
     facts, keys = None, list[Key]()
     try:
-        facts, keys, row["file_bytes"] = describe_entry(entry, settings, reference)
+        facts, keys, row["file_bytes"] = describe_entry(entry, reference, data)
     except FitsImageError as error:
         row |= {"status": REJECTED, "reason": str(error)}
     else:
-        row = _columns_of(facts) | row
+        row = _fact_columns(facts) | row
     return _Row(
         text=artefacts.csv_line(row.get(name, "") for name in columns),
         status=row["status"],
@@ -216,7 +264,7 @@ def _examine_one(
     )
 
 
-def _columns_of(facts: ImageFacts) -> dict[str, Any]:
+def _fact_columns(facts: ImageFacts) -> dict[str, Any]:
     return {
         "hdu": facts.hdu,
         "shape": "x".join(str(n) for n in facts.shape),
@@ -236,55 +284,54 @@ def _columns_of(facts: ImageFacts) -> dict[str, Any]:
         "beam_minor_arcsec": facts.beam_minor_arcsec,
         "beam_angle_deg": facts.beam_angle_deg,
         "channels": facts.channels,
-        **{HEADER_COLUMN + name: text for name, text in facts.keywords.items()},
+        **{HEADER_PREFIX + name: text for name, text in facts.keywords.items()},
     }
 
 
 def _content_keys(paths: Sequence[str]) -> tuple[list[Key], int]:
-    """Keys of the files themselves and of pieces of what is in them; their bytes.
+    """Keys of the files and of parts of their content, and their bytes.
 
-    Files with the same pieces are compared whole before they are called the
-    same.
+    Only parts of the content are read here; `_full_digest` confirms equal keys.
     """
-    sha, numbers, total = hashlib.blake2b(digest_size=8), [], 0
+    sha, inodes, total = hashlib.blake2b(digest_size=8), [], 0
     for path in paths:
         with open(path, "rb", buffering=0) as file:
             status = os.fstat(file.fileno())
-            numbers.append(f"{status.st_dev}:{status.st_ino}")
+            inodes.append(f"{status.st_dev}:{status.st_ino}")
             total += status.st_size
-            step = max(PIECE, status.st_size // PIECES)
-            for at in range(0, status.st_size, step):
-                sha.update(os.pread(file.fileno(), PIECE, at))
-    names = " ".join(numbers)
+            step = max(PART_BYTES, status.st_size // COMPARED_PARTS)
+            for offset in range(0, status.st_size, step):
+                sha.update(os.pread(file.fileno(), PART_BYTES, offset))
+    names = " ".join(inodes)
     content = f"{total} {sha.hexdigest()}"
     return [text_key(SAME_FILE, names), text_key(SAME_CONTENT, content)], total
 
 
 def _mark_duplicates(
-    catalogue: Path, found: Finder, summary: Summary, drop: bool
+    catalogue: Path, duplicates: DuplicateFinder, summary: Summary, drop: bool
 ) -> None:
     """Write into the catalogue which rows repeat an earlier one."""
-    matches = found.matches(_all_bytes)
+    matches = duplicates.matches(_full_digest)
     match = next(matches, None)
     if match is None:
         return
     marked = catalogue.with_name(catalogue.name + ".marked")
     columns = artefacts.csv_columns(catalogue)
-    with open(marked, "w", newline="", encoding="utf-8") as new:
-        new.write(artefacts.csv_line(columns))
+    with open(marked, "w", newline="", encoding="utf-8") as file:
+        file.write(artefacts.csv_line(columns))
         for number, row in enumerate(artefacts.read_csv(catalogue)):
             if match is not None and match.row == number:
                 row |= mark_duplicate(row["reason"], match, drop)
                 summary.add(row["status"], row["reason"], row["path"])
                 summary.statuses["ok"] -= 1
                 match = next(matches, None)
-            new.write(artefacts.csv_line(row[name] for name in columns))
-    summary.statuses += type(summary.statuses)()  # drops what is zero
+            file.write(artefacts.csv_line(row[name] for name in columns))
+    summary.statuses += type(summary.statuses)()  # removes counts of zero
     os.replace(marked, catalogue)
 
 
-def _all_bytes(paths: Sequence[str]) -> str | None:
-    """A digest of everything in some files; None where one cannot be read."""
+def _full_digest(paths: Sequence[str]) -> str | None:
+    """A digest of the complete content of files; None if one cannot be read."""
     digests = []
     try:
         for path in paths:
@@ -296,7 +343,8 @@ def _all_bytes(paths: Sequence[str]) -> str | None:
 
 
 @contextlib.contextmanager
-def _pool(processes: int) -> Iterator[Executor | None]:
+def _process_pool(processes: int) -> Iterator[Executor | None]:
+    """A pool of processes; None for a single one."""
     if processes < 2:
         yield None
         return

@@ -1,4 +1,4 @@
-"""The page on the input: what was counted, and a sample of it to look at."""
+"""The page of the step `validate`: counts, histograms and a sample of the images."""
 
 import heapq
 import itertools
@@ -16,28 +16,30 @@ from astromorph.pages.html import write_page
 from astromorph.pages.thumbnail import data_url, thumbnail
 from astromorph.preprocessing.list_wide import ListReference
 from astromorph.preprocessing.prepare import Prepared, prepare
-from astromorph.settings.sections import Settings
+from astromorph.settings.sections import DataSettings, PreprocessSettings
 
-SHOWN = 36  # pictures
+MAX_THUMBNAILS = 36
 SIDE = 96  # pixels
 BLANK_FROM = 0.5  # share of bad pixels from which an image counts as mostly blank
 
 
-class Sample:
-    """The rows with the smallest ids: as good as drawn by lot, and always the same.
+class RowSample:
+    """A random sample of rows that does not depend on their order.
+
+    The rows with the smallest ids are chosen, which are hashes.
 
     Parameters
     ----------
     size : int
-        How many are kept.
+        How many rows are chosen.
     """
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._heap: list[tuple[int, int]] = []
 
-    def offer(self, image_id: str, row: int) -> None:
-        """Keep a row if its id is among the smallest so far."""
+    def add(self, image_id: str, row: int) -> None:
+        """Choose a row if its id is among the smallest so far."""
         heapq.heappush(self._heap, (-int(image_id, 16), row))
         if len(self._heap) > self._size:
             heapq.heappop(self._heap)
@@ -49,130 +51,142 @@ class Sample:
 
 
 @dataclass
-class Pictures:
-    """What the sample's pixels show.
+class SampledImages:
+    """Results from the pixels of the sampled images.
 
     Attributes
     ----------
-    shown : list of tuple of str
-        Path, picture as a data URL, and what is odd about it.
+    thumbnails : list of tuple of str
+        Path, thumbnail as a data URL, and warning of some of them.
     number : int
         Images that were read.
     bad : list of tuple of str
-        Path and reason of those that could not be.
-    histograms : list of Histogram
-        Share of bad pixels; dynamic range.
+        Path and reason of those that could not be read.
     blank : int
-        Images of which half or more is bad, or all of it alike.
+        Images of which at least half of the pixels are bad or all are equal.
+    bad_pixels, dynamic_range : Histogram
+        Share of bad pixels; peak above background over noise.
     """
 
-    shown: list[tuple[str, str, str]] = field(default_factory=list)
+    thumbnails: list[tuple[str, str, str]] = field(default_factory=list)
     number: int = 0
     bad: list[tuple[str, str]] = field(default_factory=list)
     blank: int = 0
-    nan: Histogram = field(
+    bad_pixels: Histogram = field(
         default_factory=lambda: Histogram("Share of bad pixels", 20, logarithmic=False)
     )
     dynamic_range: Histogram = field(
         default_factory=lambda: Histogram("Peak above background over noise", 4)
     )
 
+    def add(self, path: str, prepared: Prepared | str, with_thumbnail: bool) -> None:
+        """Add an image, or the reason why it could not be read."""
+        if isinstance(prepared, str):
+            self.bad.append((path, prepared))
+            return
+        statistics = prepared.statistics
+        self.number += 1
+        self.bad_pixels.add(1 - statistics["valid_fraction"])
+        peak, noise = statistics["maximum"], statistics["noise"]
+        self.dynamic_range.add(
+            (peak - statistics["background"]) / noise if noise else None
+        )
+        constant = prepared.warning.startswith("all valid pixels")
+        self.blank += statistics["valid_fraction"] <= 1 - BLANK_FROM or constant
+        if with_thumbnail:
+            picture = data_url(thumbnail(prepared.pixels, SIDE))
+            self.thumbnails.append((path, picture, prepared.warning))
 
-def take_sample(
-    sample: Sample,
+
+def inspect_sample(
+    sample: RowSample,
     datafile: str | Path,
-    settings: Settings,
     reference: ListReference,
+    data: DataSettings,
+    preprocessing: PreprocessSettings,
     pool: Executor | None,
-) -> Pictures:
-    """Read and prepare the sampled images as `preprocess` will.
+) -> SampledImages:
+    """Read and prepare the sampled images in the same way as the step `preprocess`.
 
     Parameters
     ----------
-    sample : Sample
-        Which rows.
+    sample : RowSample
+        The rows.
     datafile : path
         The file list.
-    settings : Settings
-        `data_settings` and `preprocess_settings` are used.
-    reference : Reference
-        As the other steps have it.
+    reference : ListReference
+        Properties that all images of the list share.
+    data : DataSettings
+        How images are read.
+    preprocessing : PreprocessSettings
+        How they are prepared.
     pool : Executor or None
-        Who reads.
+        Where images are read; None for this process.
 
     Returns
     -------
-    Pictures
+    SampledImages
     """
-    pictures = Pictures()
-    entries = list(_chosen(read_filelist(datafile), sample.rows))
-    step = -(-len(entries) // SHOWN) if entries else 1
-    work = partial(_prepare, settings, reference)
+    images = SampledImages()
+    entries = list(_select_rows(read_filelist(datafile), sample.rows))
+    step = -(-len(entries) // MAX_THUMBNAILS) if entries else 1
+    work = partial(_prepare, reference, data, preprocessing)
     results = map(work, entries) if pool is None else pool.map(work, entries)
     for number, (entry, prepared) in enumerate(zip(entries, results, strict=True)):
-        if isinstance(prepared, str):
-            pictures.bad.append((entry.path, prepared))
-            continue
-        facts = prepared.statistics
-        pictures.number += 1
-        pictures.nan.add(1 - facts["valid_fraction"])
-        above = facts["maximum"] - facts["background"]
-        pictures.dynamic_range.add(above / facts["noise"] if facts["noise"] else None)
-        alike = prepared.warning.startswith("all valid pixels")
-        pictures.blank += facts["valid_fraction"] <= 1 - BLANK_FROM or alike
-        if number % step == 0:
-            picture = data_url(thumbnail(prepared.pixels, SIDE))
-            pictures.shown.append((entry.path, picture, prepared.warning))
-    return pictures
+        images.add(entry.path, prepared, with_thumbnail=number % step == 0)
+    return images
 
 
 def write_validation_page(
-    summary: Summary,
-    headers: Sequence[Histogram],
-    pictures: Pictures,
-    settings: Settings,
     page: str | Path,
+    summary: Summary,
+    header_histograms: Sequence[Histogram],
+    images: SampledImages,
+    preprocessing: PreprocessSettings,
 ) -> None:
-    """Write all of it as one HTML file without references to others.
+    """Write the page as one self-contained HTML file.
 
     Parameters
     ----------
+    page : path
+        The file to write.
     summary : Summary
         Counts by status and reason.
-    headers : sequence of Histogram
-        Of what the headers say.
-    pictures : Pictures
-        Of the sample.
-    settings : Settings
-        `preprocess_settings` are named.
-    page : path
-        To write.
+    header_histograms : sequence of Histogram
+        Distributions of values from the headers.
+    images : SampledImages
+        Results from pixels.
+    preprocessing : PreprocessSettings
+        How the images were prepared.
     """
     write_page(
         page,
         "validation.html",
         summary=summary,
-        histograms=[*headers, pictures.nan, pictures.dynamic_range],
-        pictures=pictures,
-        rules=settings.preprocess_settings,
+        histograms=[*header_histograms, images.bad_pixels, images.dynamic_range],
+        pictures=images,
+        rules=preprocessing,
     )
 
 
-def _chosen(entries: Iterator[Entry], rows: Sequence[int]) -> Iterator[Entry]:
-    place = 0
+def _select_rows(entries: Iterator[Entry], rows: Sequence[int]) -> Iterator[Entry]:
+    next_row = 0
     for row in rows:
-        entry = next(itertools.islice(entries, row - place, None), None)
-        place = row + 1
+        entry = next(itertools.islice(entries, row - next_row, None), None)
+        next_row = row + 1
         if entry is not None:
             yield entry
 
 
 def _prepare(
-    settings: Settings, reference: ListReference, entry: Entry
+    reference: ListReference,
+    data: DataSettings,
+    preprocessing: PreprocessSettings,
+    entry: Entry,
 ) -> Prepared | str:
-    """The image as the network sees it, or why it cannot be."""
+    """The prepared image of a row, or the reason why it cannot be read."""
     try:
-        _, image = fits_image.read_image(entry.paths, settings.data_settings)
-        return prepare(image, settings.preprocess_settings, reference.scale)
+        _, image = fits_image.read_image(entry.paths, data)
+        return prepare(image, preprocessing, reference.scale)
     except FitsImageError as error:
         return str(error)

@@ -4,16 +4,17 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from astromorph import compat
 from astromorph.cli import commands
 
 Command = Callable[[argparse.Namespace], None]
 
-# Form, command, ending, summary.
-TABLES: tuple[tuple[str, Command, str, str], ...] = (
-    ("csv", commands.export_csv, "csv", "One table: facts, analysis and embeddings."),
-    ("parquet", commands.export_parquet, "parquet", "With types, as Parquet."),
-    ("fits", commands.export_fits, "fits", "With units, as a FITS table."),
-    ("votable", commands.export_votable, "vot", "With units, as a VOTable."),
+# Form and summary of each table.
+TABLES = (
+    ("csv", "Write the table of facts, analysis and embeddings as CSV."),
+    ("parquet", "Write the same table as Parquet, with types."),
+    ("fits", "Write the same table as FITS, with units."),
+    ("votable", "Write the same table as VOTable, with units."),
 )
 
 
@@ -21,8 +22,8 @@ def parser() -> argparse.ArgumentParser:
     """The parser of all subcommands; each sets `command`, which takes the options."""
     parser = argparse.ArgumentParser(
         prog="astromorph",
-        description="Embed FITS images without labels: objects that look alike lie "
-        "together.",
+        description="Embed FITS images without labels: images of similar objects get "
+        "similar embeddings.",
         epilog="`snakemake --cores all` runs all steps; `astromorph train` and "
         "`astromorph infer` with -c run them without Snakemake.",
     )
@@ -38,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     _add_similar(steps)
     _add_export(steps)
     _add_report(steps)
-    _add_old(steps)
+    compat.add_commands(steps, run)
     return parser
 
 
@@ -48,16 +49,24 @@ def _add(steps: Any, name: str, command: Command, summary: str) -> Any:
     return step
 
 
-def _add_step(steps: Any, name: str, command: Command, summary: str) -> Any:
-    """A subcommand that takes settings."""
-    step = _add(steps, name, command, summary)
+def _add_step(
+    steps: Any, name: str, summary: str, command: Command | None = None, of: str = ""
+) -> Any:
+    """A subcommand that takes settings; by default it executes the step of its name."""
+    single = commands.single_step(f"{of}{name}") if command is None else command
+    step = _add(steps, name, single, summary)
     step.add_argument(
         "-c", "--config-file", metavar="FILE", help="settings, TOML or YAML"
     )
     step.add_argument(
-        "--settings", metavar="JSON", help="settings as one string; over those of FILE"
+        "--settings",
+        metavar="JSON",
+        help="settings as one string; they override those of FILE",
     )
-    step.add_argument("--threads", type=int, default=0, help="cores; 0 for all")
+    step.add_argument(
+        "--threads", type=int, default=0, help="CPU cores to use; 0 for all"
+    )
+    _add_results(step)
     return step
 
 
@@ -71,107 +80,93 @@ def _add_simulate(steps: Any) -> None:
     step.add_argument(
         "--output", required=True, metavar="DIR", help="folder to write to"
     )
-    step.add_argument("--number", type=int, default=210, help="images (%(default)s)")
-    step.add_argument("--seed", type=int, default=0, help="start of the random numbers")
+    step.add_argument(
+        "--number", type=int, default=210, help="number of images (%(default)s)"
+    )
+    step.add_argument(
+        "--seed", type=int, default=0, help="seed of the random numbers (%(default)s)"
+    )
 
 
 def _add_validate(steps: Any) -> None:
     step = _add_step(
         steps,
         "validate",
-        commands.validate,
-        "Say of each listed file what it is, or why not.",
+        "Check the file list: what each file contains, or why it is rejected.",
     )
     _add_datafile(step)
-    step.add_argument("--catalogue", default="results/catalogue.csv", help="to write")
-    step.add_argument("--page", default="results/validation.html", help="to write")
 
 
 def _add_preprocess(steps: Any) -> None:
     step = _add_step(
         steps,
         "preprocess",
-        commands.preprocess,
-        "Turn the FITS files of a shard into tensors.",
+        "Prepare the images of one shard and write them as tensors.",
     )
     _add_datafile(step)
+    _add_shard(step, required=True)
     step.add_argument(
-        "--rows", type=int, nargs=2, required=True, metavar=("FROM", "TO"),
-        help="rows of the list, from 0, the last not included",
-    )  # fmt: skip
-    step.add_argument("--tensors", required=True, metavar="PT", help="to write")
-    step.add_argument("--contents", required=True, metavar="CSV", help="to write")
+        "--rows",
+        type=int,
+        nargs=2,
+        required=True,
+        metavar=("START", "STOP"),
+        help="rows of the file list in the shard, from 0; STOP is not included",
+    )
 
 
 def _add_split(steps: Any) -> None:
-    step = _add_step(steps, "split", commands.split, "Hold images out of training.")
+    step = _add_step(
+        steps, "split", "Divide the images into a training set and a test set."
+    )
     _add_datafile(step)
-    step.add_argument(
-        "--contents", nargs="+", required=True, metavar="CSV",
-        help="tables that preprocess wrote, in order",
-    )  # fmt: skip
-    step.add_argument("--output", default="results/split.csv", help="to write")
+    _add_shards(step)
 
 
 def _add_train(steps: Any) -> None:
     step = _add_step(
         steps,
         "train",
+        "Train a network without labels. With -c, execute all steps from FITS files "
+        "to a model; with --shards, this step alone.",
         commands.train,
-        "Train a network by itself. With -c, all steps from FITS files to a model; "
-        "with --tensors, this step alone.",
     )
     _add_datafile(step)
-    _add_model(step, "the model file to write")
-    _add_results(step)
-    step.add_argument("--tensors", nargs="+", metavar="PT", help="all shards, in order")
-    step.add_argument("--split", metavar="CSV", help="with --tensors: to read")
-    step.add_argument("--history", metavar="CSV", help="with --tensors: to write")
-    step.add_argument("--log-dir", metavar="DIR", help="with --tensors: to write")
+    _add_model(step, "model file to write")
+    _add_shards(step, required=False)
 
 
 def _add_infer(steps: Any) -> None:
     step = _add_step(
         steps,
         "infer",
+        "Embed images with a trained network. With -c, execute all steps from FITS "
+        "files to tables; with --shard, this step alone.",
         commands.infer,
-        "Embed images with a trained network. With -c, all steps from FITS files to "
-        "tables; with --tensors, this step alone.",
     )
     _add_datafile(step)
-    _add_model(step, "the model file to read")
-    _add_results(step)
-    step.add_argument("--tensors", metavar="PT", help="one shard")
-    step.add_argument("--output", metavar="PARQUET", help="with --tensors: to write")
+    _add_model(step, "model file to read")
+    _add_shard(step, required=False)
 
 
 def _add_evaluate(steps: Any) -> None:
     step = _add_step(
         steps,
         "evaluate",
-        commands.evaluate,
-        "Say whether an embedding is better than that of an untrained network.",
+        "Compare the embedding with those of an untrained network and of simple "
+        "references.",
     )
-    _add_model(step, "the model")
-    _add_embeddings(step)
-    step.add_argument(
-        "--tensors", nargs="+", required=True, metavar="PT", help="all shards, in order"
-    )
-    step.add_argument("--output", default="results/evaluation.json", help="to write")
-    step.add_argument("--page", default="results/evaluation.html", help="to write")
+    _add_model(step, "model file to read")
+    _add_shards(step)
 
 
 def _add_analyse(steps: Any) -> None:
     step = _add_step(
         steps,
         "analyse",
-        commands.analyse,
-        "Find clusters, a map, neighbours, near-duplicates and outliers.",
+        "Find clusters, neighbours, near-duplicates and outliers, and lay out the map.",
     )
-    _add_embeddings(step)
-    step.add_argument("--output", default="results/analysis.parquet", help="to write")
-    step.add_argument("--summary", default="results/analysis.json", help="to write")
-    step.add_argument("--page", default="results/analysis.html", help="to write")
+    _add_shards(step)
 
 
 def _add_similar(steps: Any) -> None:
@@ -179,24 +174,30 @@ def _add_similar(steps: Any) -> None:
         steps,
         "similar",
         commands.similar,
-        "Show the images of a finished run that are most like any FITS image.",
+        "Find the images of a finished run that are most similar to any FITS image.",
     )
     step.add_argument(
-        "--to", nargs="+", required=True, metavar="FITS",
-        help="the image, in the list or not; with several channels, a file for each",
-    )  # fmt: skip
+        "--to",
+        nargs="+",
+        required=True,
+        metavar="FITS",
+        help="the image, listed or not; with several channels, a file for each",
+    )
     step.add_argument(
-        "--top", type=_positive, default=12, help="how many (%(default)s)"
+        "--top",
+        type=_positive,
+        default=12,
+        help="number of images to find (%(default)s)",
     )
     _add_results(step)
-    _add_model(step, "the run's model (model/model.pt in its folder)")
+    _add_model(step, "model file of the run")
     _add_datafile(step)
-    step.add_argument("--output", metavar="PNG", help="pictures to write")
-    step.add_argument("--table", metavar="CSV", help="the table to write")
+    step.add_argument("--output", metavar="PNG", help="figure to write")
+    step.add_argument("--table", metavar="CSV", help="table to write")
 
 
 def _positive(text: str) -> int:
-    """A whole number from 1."""
+    """An integer of at least 1."""
     number = int(text)
     if number < 1:
         raise ValueError(text)
@@ -204,163 +205,102 @@ def _positive(text: str) -> int:
 
 
 def _add_export(steps: Any) -> None:
-    export = steps.add_parser(
-        "export",
-        help="Write embeddings in the form of other programs.",
-        description="Write embeddings in the form of other programs.",
-    )
+    summary = "Write tables and pages for other programs and for people."
+    export = steps.add_parser("export", help=summary, description=summary)
     forms = export.add_subparsers(title="forms", required=True, metavar="FORM")
-    for form, command, ending, summary in TABLES:
-        table = _add_step(forms, form, command, summary)
-        _add_embeddings(table)
-        _add_analysis(table)
-        table.add_argument(
-            "--output", default=f"results/export/embeddings.{ending}", help="to write"
-        )
-    _add_board(forms)
-    _add_gallery(forms)
-    _add_export_map(forms)
-
-
-def _add_board(forms: Any) -> None:
+    for form, text in TABLES:
+        _add_shards(_add_step(forms, form, text, of="export_"))
     board = _add_step(
         forms,
         "tensorboard",
-        commands.export_tensorboard,
-        "A folder for TensorBoard's projector.",
+        "Write a folder for TensorBoard's projector.",
+        of="export_",
     )
-    _add_embeddings(board)
-    _add_analysis(board)
-    board.add_argument(
-        "--tensors", nargs="+", required=True, metavar="PT", help="all shards, in order"
+    _add_shards(board)
+    page = _add_step(
+        forms, "map", "Write the map as a page for browsers.", of="export_"
     )
-    board.add_argument(
-        "--output", default="results/export/tensorboard", help="to write"
+    _add_shards(page)
+    page.add_argument(
+        "--evaluation",
+        action="store_true",
+        help="show the verdict of the evaluation on the page",
     )
-
-
-def _add_gallery(forms: Any) -> None:
     gallery = _add_step(
-        forms, "gallery", commands.export_gallery,
-        "Contact sheets of clusters, outliers, neighbours and views.",
-    )  # fmt: skip
+        forms,
+        "gallery",
+        "Write contact sheets of clusters, outliers, neighbours and views.",
+        of="export_",
+    )
     _add_datafile(gallery)
-    _add_model(gallery, "the model; its settings make the views")
-    gallery.add_argument("--catalogue", default="results/catalogue.csv", help="to read")
-    gallery.add_argument(
-        "--analysis", default="results/analysis.parquet", help="to read"
-    )
-    gallery.add_argument(
-        "--tensors", nargs="+", required=True, metavar="PT", help="all shards, in order"
-    )
-    gallery.add_argument("--output", default="results/export/gallery", help="to write")
+    _add_model(gallery, "model file, whose settings define the views")
+    _add_shards(gallery)
 
 
 def _add_report(steps: Any) -> None:
     summary = "Write figures and pages for the report of a run."
     report = steps.add_parser("report", help=summary, description=summary)
     parts = report.add_subparsers(title="parts", required=True, metavar="PART")
-    history = _add(
+    _add_step(
+        parts, "history", "Draw losses and embedding measures by epoch.", of="report_"
+    )
+    page = _add_step(
         parts,
-        "history",
-        commands.report_history,
-        "Losses and embedding measures by epoch.",
+        "settings",
+        "List all settings, mark those that are not the defaults, and list versions.",
+        of="report_",
     )
-    history.add_argument(
-        "--history", default="results/model/history.csv", help="to read"
-    )
-    history.add_argument(
-        "--output", default="results/model/history.png", help="to write"
-    )
-    page = _add_step(
-        parts, "settings", commands.report_settings,
-        "All settings, those that are not the defaults, and versions.",
-    )  # fmt: skip
     _add_datafile(page)
-    _add_model(page, "the model")
-    page.add_argument(
-        "--output", default="results/report/settings.html", help="to write"
-    )
-
-
-def _add_export_map(forms: Any) -> None:
-    page = _add_step(
-        forms, "map", commands.export_map, "One page: the map in a browser."
-    )
-    page.add_argument("--catalogue", default="results/catalogue.csv", help="to read")
-    page.add_argument("--split", default="results/split.csv", help="to read")
-    page.add_argument("--analysis", default="results/analysis.parquet", help="to read")
-    page.add_argument(
-        "--tensors", nargs="+", required=True, metavar="PT", help="all shards, in order"
-    )
-    page.add_argument(
-        "--evaluation", metavar="JSON", help="to read: its verdict stands on the page"
-    )
-    page.add_argument("--output", default="results/export/map.html", help="to write")
-    page.add_argument(
-        "--pictures", metavar="DIR",
-        help="to write, beside the page; without it the pictures are in the page",
-    )  # fmt: skip
-
-
-def _add_old(steps: Any) -> None:
-    """What version 0.1 had, and how to bring its models over."""
-    convert = _add(
-        steps,
-        "convert",
-        commands.convert,
-        "Make a model file of a model of version 0.1. Its own files are pickles and "
-        "are never read: where it was made, write its tensors with python -c "
-        '"import torch; '
-        "torch.save(torch.load('old.pt', weights_only=False).state_dict(), "
-        "'state.pt')\".",
-    )
-    convert.add_argument("state", metavar="STATE", help="the tensors, state.pt")
-    convert.add_argument("model", metavar="MODEL", help="the model file to write")
-    training = steps.add_parser("training")
-    training.add_argument("-c", "--configfile", "--config-file", required=True)
-    training.set_defaults(
-        command=commands.old_training, tensors=None, results="results", threads=0,
-        datafile=None, trained_network_name=None,
-    )  # fmt: skip
-    inference = steps.add_parser("inference")
-    inference.add_argument("-c", "--configfile", "--config-file")
-    inference.add_argument("-d", "--datafile")
-    inference.add_argument("-m", "--maskfile")
-    inference.add_argument("-n", "--trained_network_name", "--trained-network-name")
-    inference.set_defaults(
-        command=commands.old_inference,
-        tensors=None,
-        results="results",
-        threads=0,
-        settings="",
-    )
-
-
-def _add_datafile(step: Any) -> None:
-    step.add_argument(
-        "-d", "--datafile", metavar="LIST", help="the file list; over the settings'"
-    )
-
-
-def _add_model(step: Any, summary: str) -> None:
-    step.add_argument("-n", "--trained-network-name", metavar="PT", help=summary)
+    _add_model(page, "model file to read")
 
 
 def _add_results(step: Any) -> None:
     step.add_argument(
-        "--results", default="results", metavar="DIR", help="folder (%(default)s)"
+        "--results",
+        default="results",
+        metavar="DIR",
+        help="folder of all files of the run (%(default)s)",
     )
 
 
-def _add_analysis(step: Any) -> None:
-    step.add_argument("--analysis", default="results/analysis.parquet", help="to read")
+def run(arguments: list[str]) -> None:
+    """Run one subcommand, given with its options."""
+    options = parser().parse_args(arguments)
+    options.command(options)
 
 
-def _add_embeddings(step: Any) -> None:
-    step.add_argument("--catalogue", default="results/catalogue.csv", help="to read")
-    step.add_argument("--split", default="results/split.csv", help="to read")
+def _add_datafile(step: Any) -> None:
     step.add_argument(
-        "--embeddings", nargs="+", required=True, metavar="PARQUET",
-        help="all shards, in order",
-    )  # fmt: skip
+        "-d",
+        "--datafile",
+        metavar="LIST",
+        help="file list; overrides that of the settings",
+    )
+
+
+def _add_model(step: Any, meaning: str) -> None:
+    step.add_argument(
+        "-n",
+        "--trained-network-name",
+        metavar="PT",
+        help=f"{meaning} (model/model.pt in the folder of results)",
+    )
+
+
+def _add_shards(step: Any, required: bool = True) -> None:
+    step.add_argument(
+        "--shards",
+        type=_positive,
+        required=required,
+        metavar="NUMBER",
+        help="number of shards of the run",
+    )
+
+
+def _add_shard(step: Any, required: bool) -> None:
+    step.add_argument(
+        "--shard",
+        required=required,
+        metavar="NAME",
+        help="the shard to work on, such as 00000",
+    )

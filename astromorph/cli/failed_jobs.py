@@ -1,63 +1,63 @@
-"""Which jobs of a Snakemake run failed in the end, and what they said."""
+"""The jobs of a Snakemake run that failed at their last attempt, and the reasons."""
 
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-# As Snakemake writes them: a line, then indented lines of "name: value".
+# Snakemake writes a line, then indented lines of "name: value".
 FAILED = re.compile(r"^Error in rule (\w+):\n((?:[ \t]+.*\n)+)", re.MULTILINE)
 FINISHED = re.compile(r"^Finished jobid: (\d+)\b", re.MULTILINE)
-SAID = re.compile(r" ERROR (.*)")
+LOGGED_ERROR = re.compile(r" ERROR (.*)")
 
 
 @dataclass(frozen=True, slots=True)
 class FailedJob:
-    """A job that failed and did not succeed later.
+    """A job that failed and did not succeed at a later attempt.
 
     Attributes
     ----------
     rule : str
         Its step.
     log : str
-        Where the step wrote its log; empty where it has none.
-    said : str
+        The log file of the step; empty where it has none.
+    reason : str
         The last error in that log; empty where there is none.
     """
 
     rule: str
     log: str
-    said: str
+    reason: str
 
     def __str__(self) -> str:
-        reason = self.said or "killed before it could say why"
+        reason = self.reason or "killed before it could log a reason"
         return f"{self.rule}: {reason}" + (f" ({self.log})" if self.log else "")
 
 
 def failed_jobs(log: str | Path | Iterable[str | Path]) -> list[FailedJob]:
-    """The jobs that failed at their last attempt.
+    """Find the jobs that failed at their last attempt.
 
     Parameters
     ----------
     log : path or iterable of path
-        Snakemake's own log of the run; since its version 9 it may keep several.
+        Snakemake's own log of the run; since version 9 there may be several.
 
     Returns
     -------
-    list of Failure
-        In the order in which they failed first; empty where the log is gone.
+    list of FailedJob
+        In the order of their first failure; empty where the log does not exist.
     """
     logs = [log] if isinstance(log, str | Path) else log
-    text = "\n".join(_text(path) for path in logs)
-    done = set(FINISHED.findall(text))
-    last = {}
+    text = "\n".join(_read(path) for path in logs)
+    finished = set(FINISHED.findall(text))
+    failed = {}
     for rule, lines in FAILED.findall(text):
         facts = dict(_facts(lines))
         number = facts.get("jobid", "")
-        if number not in done:
+        if number not in finished:
             name = re.split(r", | \(", facts.get("log", ""))[0]
-            last[number] = FailedJob(rule, name, _said(name))
-    return list(last.values())
+            failed[number] = FailedJob(rule, name, _last_error(name))
+    return list(failed.values())
 
 
 def _facts(lines: str) -> Iterator[tuple[str, str]]:
@@ -67,12 +67,13 @@ def _facts(lines: str) -> Iterator[tuple[str, str]]:
             yield name, value
 
 
-def _said(log: str) -> str:
-    return next(iter(SAID.findall(_text(log) if log else "")[-1:]), "")
+def _last_error(log: str) -> str:
+    errors = LOGGED_ERROR.findall(_read(log) if log else "")
+    return str(errors[-1]) if errors else ""
 
 
-def _text(path: str | Path) -> str:
-    """What a log holds; nothing where it is gone."""
+def _read(path: str | Path) -> str:
+    """The text of a log; empty where it does not exist."""
     try:
         return Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -15,10 +15,10 @@ LOG = logging.getLogger("astromorph")
 
 
 class OneLine(logging.Formatter):
-    """A line per record: names of files can hold what ends lines or moves cursors."""
+    """A line for each record: file names can contain line ends and terminal codes."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, with such signs spelled out."""
+        """The line, with unprintable characters as escape sequences."""
         text = super().format(record)
         if text.isprintable():
             return text
@@ -28,18 +28,23 @@ class OneLine(logging.Formatter):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one subcommand.
 
-    Exit codes: 0 done, 1 an error that the message explains, 2 wrong usage, 130
+    Exit codes: 0 success, 1 an error that the message explains, 2 wrong usage, 130
     interrupted.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        By default those of the process.
     """
     options = parser().parse_args(arguments)
-    # Of several processes that train together the first one speaks for all.
+    # Of several processes that train together, only the first one logs information.
     first = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     logging.basicConfig(
         level=logging.INFO if first else logging.ERROR, handlers=[handler]
     )
-    logging.captureWarnings(True)  # those of other packages are records too
+    logging.captureWarnings(True)  # warnings of other packages become records
     try:
         options.command(options)
     except AstromorphError as error:
@@ -47,11 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             LOG.error("%s", line)
         sys.exit(1)
     except KeyboardInterrupt:
-        LOG.error("interrupted; what was complete before is kept")
+        LOG.error("interrupted; files that were complete before remain")
         sys.exit(130)
     except Exception as error:
-        said = explain_error(error)
-        if said is None:
+        explanation = explain_error(error)
+        if explanation is None:
             raise
-        LOG.error("%s", said)
+        LOG.error("%s", explanation)
         sys.exit(1)

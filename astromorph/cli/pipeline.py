@@ -1,191 +1,97 @@
-"""The steps one after the other, without Snakemake, with the same files.
+"""The steps one after the other, without Snakemake, for the same files.
 
-Snakemake's rules name their own files; here the same names serve the command
-line. Tensors that fit the settings and the files are used again.
+Prepared images are used again where their settings, their code, their rows of the
+list and their FITS files are the same.
 """
 
 import itertools
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.table_rows import Inputs
 from astromorph.artefacts.tables import SPLIT_COLUMNS, read_csv
 from astromorph.atomic import atomic_write
-from astromorph.catalogue.split import split
-from astromorph.catalogue.validate import validate
+from astromorph.cli.steps import STEPS, Job, Step, wanted_steps
 from astromorph.errors import AstromorphError
 from astromorph.filelist.entries import read_filelist, read_paths
-from astromorph.filelist.file_states import file_states
-from astromorph.filelist.shards import HEAD_ROWS, Shard, plan_shards
+from astromorph.filelist.shards import HEAD_ROWS, Shard, file_states, plan_shards
 from astromorph.provenance import canonical_json, code_digest, digest
-from astromorph.settings.loading import required_datafile
-from astromorph.settings.sections import Settings
 from astromorph.settings.steps import needs_head, part_of
 
-if TYPE_CHECKING:
-    from astromorph.analysis.similar import Run
-
 LOG = logging.getLogger(__name__)
+PREPARATION = ("validate", "preprocess", "split")
+TRAINING = ("train", "report_history")
 
 
-def run_train(
-    settings: Settings, results: str | Path, source: str, processes: int
-) -> Path:
+def run_train(job: Job) -> None:
     """From FITS files to a model.
 
     Parameters
     ----------
-    settings : Settings
-        All of them; `trained_network_name` names the model file to write, by
-        default ``model/model.pt`` in `results`.
-    results : path
-        Folder for everything that is written.
-    source : str
-        Where the settings are from, for messages.
-    processes : int
-        How many processes read files, and how many threads train.
-
-    Returns
-    -------
-    Path
-        The model file.
+    job : Job
+        All settings; `trained_network_name` names the model file to write, by
+        default ``model/model.pt`` in the folder of results. As many processes as
+        `threads` read files.
     """
-    from astromorph.export.history_figure import plot_history
-    from astromorph.training.train import train
-
-    layout = RunFiles(Path(results))
-    shards = _prepare(settings, layout, source, processes)
-    model = Path(settings.trained_network_name or layout.own_model)
-    tensors = [layout.tensors(s.name) for s in shards]
-    train(
-        settings,
-        layout.split,
-        tensors,
-        model,
-        layout.history,
-        layout.scalars,
-        processes,
-    )
-    plot_history(layout.history, layout.history_figure)
-    return model
+    run_steps(job, [STEPS[name] for name in (*PREPARATION, *TRAINING)])
 
 
-def run_infer(
-    settings: Settings, results: str | Path, source: str, processes: int
-) -> None:
+def run_infer(job: Job) -> None:
     """From FITS files and a model to embeddings and exports.
 
     Parameters
     ----------
-    settings : Settings
-        All of them; `trained_network_name` names the model file to read, by
-        default ``model/model.pt`` in `results`.
-    results : path
-        Folder for everything that is written.
-    source : str
-        Where the settings are from, for messages.
-    processes : int
-        How many processes read files, and how many threads infer.
+    job : Job
+        All settings; `trained_network_name` names the model file to read, by
+        default ``model/model.pt`` in the folder of results.
+
+    Raises
+    ------
+    AstromorphError
+        The model file cannot be used; this is checked before any image is read.
     """
-    from astromorph.analysis.analyse import analyse
     from astromorph.byol.build import load_model
-    from astromorph.embedding.evaluate import evaluate
-    from astromorph.embedding.infer import infer
 
-    layout = RunFiles(Path(results))
-    model = Path(settings.trained_network_name or layout.own_model)
-    load_model(model)  # a wrong file is better known before the images are read
-    shards = _prepare(settings, layout, source, processes)
-    tensors = [layout.tensors(s.name) for s in shards]
-    embeddings = [layout.embeddings(s.name) for s in shards]
-    for shard, output in zip(tensors, embeddings, strict=True):
-        infer(settings, model, shard, output, processes)
-    if settings.evaluation_settings.images:
-        evaluate(
-            settings,
-            model,
-            tensors,
-            embeddings,
-            (layout.catalogue, layout.split),
-            layout.evaluation,
-            layout.evaluation.with_suffix(".html"),
-            processes,
-        )
-    analyse(
-        settings,
-        layout.catalogue,
-        layout.split,
-        embeddings,
-        layout.analysis,
-        layout.analysis.with_suffix(".json"),
-        layout.analysis.with_suffix(".html"),
-        processes,
+    load_model(job.files.model)
+    steps = wanted_steps(job.settings)
+    run_steps(job, [step for step in steps if step.name not in TRAINING])
+
+
+def run_steps(job: Job, steps: Iterable[Step]) -> None:
+    """Execute steps in their order, those of single shards for each shard.
+
+    Parameters
+    ----------
+    job : Job
+        All settings of the run; its shards are planned here.
+    steps : iterable of Step
+        Of `astromorph.cli.steps.STEPS`.
+    """
+    settings = job.settings
+    shards = plan_shards(
+        read_filelist(job.datafile), settings.preprocess_settings.shard_size
     )
-    inputs = Inputs(layout.catalogue, layout.split, tuple(embeddings), layout.analysis)
-    _tables(settings, layout, inputs)
-    _pages(settings, layout, inputs, tensors, model, shards[-1].stop)
+    job = replace(
+        job,
+        files=replace(job.files, shards=tuple(shard.name for shard in shards)),
+        with_evaluation=STEPS["evaluate"].is_wanted(settings),
+    )
+    for step in steps:
+        if step.name == "preprocess":
+            _preprocess_changed(job, shards)
+        elif step.name == "infer":
+            for shard in shards:
+                step.run(replace(job, shard=shard))
+        else:
+            step.run(job)
 
 
-def _tables(settings: Settings, layout: RunFiles, inputs: Inputs) -> None:
-    """What other programs read."""
-    from astromorph.export.tables.csv import export_csv
-    from astromorph.export.tables.fits import export_fits
-    from astromorph.export.tables.parquet import export_parquet
-    from astromorph.export.tables.votable import export_votable
-
-    if settings.export_to_csv:
-        export_csv(settings, inputs, layout.table("csv"))
-    writers = {
-        "parquet": (export_parquet, layout.table("parquet")),
-        "fits": (export_fits, layout.table("fits")),
-        "votable": (export_votable, layout.table("vot")),
-    }
-    for form in settings.export_settings.tables:
-        write, output = writers[form]
-        write(settings, inputs, output)
-
-
-def _pages(
-    settings: Settings,
-    layout: RunFiles,
-    inputs: Inputs,
-    tensors: list[Path],
-    model: Path,
-    images: int,
-) -> None:
-    """What people look at."""
-    from astromorph.export.gallery.gallery import export_gallery
-    from astromorph.export.html_map.html_map import export_map
-    from astromorph.export.settings_page import write_settings_page
-    from astromorph.export.tensorboard import export_tensorboard
-
-    export_tensorboard(settings, inputs, tensors, layout.projector)
-    tables = (inputs.catalogue, inputs.split, inputs.analysis)
-    if settings.export_settings.map:
-        one_file = images <= settings.export_settings.map_one_file
-        pictures = None if one_file else layout.map_pictures
-        verdict = layout.evaluation if settings.evaluation_settings.images else None
-        export_map(settings, *tables, tensors, layout.map, pictures, verdict)
-    if settings.export_settings.gallery:
-        export_gallery(
-            settings,
-            str(settings.datafile),
-            inputs.catalogue,
-            inputs.analysis,
-            tensors,
-            model,
-            layout.gallery,
-        )
-    write_settings_page(settings, model, layout.settings_page)
-
-
-def finished_run(results: str | Path, model: str | None = None) -> "Run":
+def finished_run(results: str | Path, model: str | None = None) -> RunFiles:
     """The files of a run that has an analysis.
 
     Parameters
@@ -198,99 +104,66 @@ def finished_run(results: str | Path, model: str | None = None) -> "Run":
     Raises
     ------
     AstromorphError
-        The run is not there, or not finished.
+        The run does not exist, or is not finished.
     """
-    from astromorph.analysis.similar import Run
-
-    layout = RunFiles(Path(results))
-    summary = layout.analysis.with_suffix(".json")
-    for path in (layout.catalogue, layout.split, layout.analysis, summary):
+    files = RunFiles.of_run(results, named_model=model)
+    for path in (files.catalogue, files.split, files.analysis, files.analysis_summary):
         if not path.exists():
             raise AstromorphError(
                 f"{path}: no such file; name the folder of a finished run with "
                 "--results, or run `snakemake` or `astromorph infer` first"
             )
-    fates = read_csv(layout.split, SPLIT_COLUMNS)
-    shards = dict.fromkeys(fate["shard"] for fate in fates)
-    return Run(
-        layout.catalogue,
-        layout.split,
-        Path(model or layout.own_model),
-        layout.analysis,
-        summary,
-        tuple(layout.tensors(shard) for shard in shards),
-        tuple(layout.embeddings(shard) for shard in shards),
-    )
+    rows = read_csv(files.split, SPLIT_COLUMNS)
+    return replace(files, shards=tuple(dict.fromkeys(row["shard"] for row in rows)))
 
 
-def _prepare(
-    settings: Settings, layout: RunFiles, source: str, processes: int
-) -> tuple[Shard, ...]:
-    """Validate the list, cache what is not cached yet, and split."""
-    datafile = required_datafile(settings, source)
-    validate(settings, datafile, layout.catalogue, layout.validation_page, processes)
-    size = settings.preprocess_settings.shard_size
-    shards = plan_shards(read_filelist(datafile), size)
-    keys = dict(zip(shards, _keys(settings, shards), strict=True))
-    waiting = [s for s in shards if not _is_fresh(layout, s, keys[s])]
-    if len(waiting) < len(shards):
-        done = len(shards) - len(waiting)
-        LOG.info("%d of %d shards of tensors are used again", done, len(shards))
-    if processes > 1 and len(waiting) > 1:
-        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-            jobs = [
-                pool.submit(_preprocess, settings, layout, s, keys[s]) for s in waiting
+def _preprocess_changed(job: Job, shards: Sequence[Shard]) -> None:
+    """Prepare the shards whose images are not prepared yet, or have changed."""
+    digests = dict(zip(shards, _input_digests(job, shards), strict=True))
+    changed = [s for s in shards if not _is_prepared(job.files, s, digests[s])]
+    if len(changed) < len(shards):
+        reused = len(shards) - len(changed)
+        LOG.info("%d of %d shards of tensors are used again", reused, len(shards))
+    if job.threads > 1 and len(changed) > 1:
+        with ProcessPoolExecutor(job.threads, mp_context=get_context("spawn")) as pool:
+            running = [
+                pool.submit(_preprocess, job, shard, digests[shard])
+                for shard in changed
             ]
-            for job in jobs:
-                job.result()
+            for future in running:
+                future.result()
     else:
-        for shard in waiting:
-            _preprocess(settings, layout, shard, keys[shard])
-    contents = [layout.contents(s.name) for s in shards]
-    split(settings, datafile, contents, layout.split)
-    return shards
+        for shard in changed:
+            _preprocess(job, shard, digests[shard])
 
 
-def _preprocess(settings: Settings, layout: RunFiles, shard: Shard, key: str) -> None:
-    from astromorph.preprocessing.preprocess import preprocess
-
-    tensors, contents = layout.tensors(shard.name), layout.contents(shard.name)
-    rows = (shard.start, shard.stop)
-    preprocess(settings, str(settings.datafile), rows, tensors, contents)
-    with atomic_write(_key_file(layout, shard)) as temporary:
-        temporary.write_text(json.dumps({"made_from": key}), encoding="utf-8")
+def _preprocess(job: Job, shard: Shard, input_digest: str) -> None:
+    STEPS["preprocess"].run(replace(job, shard=shard))
+    with atomic_write(job.files.cache_record(shard.name)) as temporary:
+        temporary.write_text(json.dumps({"made_from": input_digest}), encoding="utf-8")
 
 
-def _keys(settings: Settings, shards: tuple[Shard, ...]) -> Iterator[str]:
-    """For each shard a digest of what its tensors are made from."""
-    common = (
-        canonical_json(part_of(settings, "preprocess")),
-        code_digest("preprocessing.preprocess"),
-    )
-    paths = read_paths(str(settings.datafile))
-    head: list[str] = []
-    if needs_head(settings):
-        head = [
-            *file_states(
-                itertools.islice(read_paths(str(settings.datafile)), HEAD_ROWS)
-            )
-        ]
+def _input_digests(job: Job, shards: Sequence[Shard]) -> Iterator[str]:
+    """For each shard a digest of what its tensors are prepared from."""
+    common = [
+        canonical_json(part_of(job.settings, "preprocess")),
+        code_digest(STEPS["preprocess"].code),
+    ]
+    if needs_head(job.settings):
+        head = itertools.islice(read_paths(job.datafile), HEAD_ROWS)
+        common += file_states(head)
+    paths = read_paths(job.datafile)
     for shard in shards:
         rows = itertools.islice(paths, shard.stop - shard.start)
-        yield digest([*common, *head, shard.digest, *file_states(rows)])
+        yield digest([*common, shard.digest, *file_states(rows)])
 
 
-def _is_fresh(layout: RunFiles, shard: Shard, key: str) -> bool:
-    if not layout.tensors(shard.name).exists():
-        return False
-    if not layout.contents(shard.name).exists():
+def _is_prepared(files: RunFiles, shard: Shard, input_digest: str) -> bool:
+    outputs = files.tensors(shard.name), files.contents(shard.name)
+    if not all(path.exists() for path in outputs):
         return False
     try:
-        text = _key_file(layout, shard).read_text(encoding="utf-8")
-        return bool(json.loads(text).get("made_from") == key)
+        text = files.cache_record(shard.name).read_text(encoding="utf-8")
+        return bool(json.loads(text).get("made_from") == input_digest)
     except (OSError, ValueError, AttributeError):
         return False
-
-
-def _key_file(layout: RunFiles, shard: Shard) -> Path:
-    return layout.tensors(shard.name).with_suffix(".json")

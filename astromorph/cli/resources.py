@@ -1,7 +1,7 @@
-"""What a step asks a cluster for: memory and time, from the size of its work.
+"""Memory and time that a step requests of a cluster, estimated from its input.
 
-Estimates on the safe side; a job that was given too little is given more at its
-next attempt, and a training goes on from its checkpoint. All others begin anew.
+The estimates are generous. A job that runs out of memory or time gets more at its next
+attempt, where training continues from its checkpoint and every other step starts again.
 """
 
 import math
@@ -10,28 +10,31 @@ from dataclasses import dataclass
 from astromorph.settings.presets import preset_epochs, simulated_images
 from astromorph.settings.sections import Settings
 
-# MB that a job takes before it begins: two Snakemakes, Python, and torch.
-PLAIN, WITH_TORCH = 800, 2500
-NATIVE = 512  # taken for the side of images that keep their size, unless it is known
-LIKE = 128  # beyond this side images that keep their size count as several in a batch
-FEATURES = 512  # taken for the length of an embedding that the network decides
-# Of one core; half of what an old machine does, for images of 64 pixels.
+# MB that a job needs before it starts to work: two Snakemakes, Python, and torch.
+BASE_MB, BASE_WITH_TORCH_MB = 800, 2500
+DEFAULT_NATIVE_SIDE = 512  # side of images that keep their size, where it is unknown
+# Images that keep their size form smaller batches where their side is larger than this.
+MAX_SIDE_OF_FULL_BATCH = 128
+DEFAULT_LENGTH = 512  # length of an embedding, where the network decides it
+# Of one core, for images of 64 pixels; half of what an old machine does.
 FILES_PER_SECOND, TRAINED_PER_SECOND, EMBEDDED_PER_SECOND = 50.0, 10.0, 60.0
-# Of the analysis; a third of what a machine of 2023 does.
-ANALYSED_PER_SECOND, PAIRS_PER_SECOND, EXACT = 200.0, 5e7, 100_000
-COPIES = 1.5  # of a shard's tensors; preprocessing holds one, and what is valid
-# MB per image of 64 pixels in a batch, 1.3 times the most that was measured on a CPU:
-# training n_layer_resnet up to layer3 took 5.5 in float32, 3.3 in bfloat16, at 256
+# Of the analysis; a third of what a machine of 2023 does. Up to MAX_ALL_PAIRS images
+# all pairs are compared.
+ANALYSED_PER_SECOND, PAIRS_PER_SECOND, MAX_ALL_PAIRS = 200.0, 5e7, 100_000
+COPIES = 1.5  # of a shard's tensors in memory: preprocessing holds one, and its masks
+# MB per image of 64 pixels in a batch, 1.3 times the maximum that was measured on a
+# CPU: training n_layer_resnet up to layer3 took 5.5 in float32, 3.3 in bfloat16, at 256
 # pixels 4.6 and 2.9 times the area, `amm` 2.3 and 1.7; embedding took 0.6.
 TRAINED_MB, EMBEDDED_MB = 7.2, 0.8
-LONGEST = 1440  # minutes; a training that takes longer goes on in the next attempt
-MAX_OTHER_MINUTES = 14 * 1440  # what is cut short begins anew; more than clusters give
-MAX_MB = 64_000  # images beyond this stay in their files
+# Minutes. Longer trainings continue in the next attempt; other steps start again, so
+# that they may request more than clusters give.
+MAX_TRAINING_MINUTES, MAX_OTHER_MINUTES = 1440, 14 * 1440
+MAX_IMAGES_MB = 64_000  # training leaves larger data in their files
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What a job asks for at its first attempt.
+    """What a job requests at its first attempt.
 
     Attributes
     ----------
@@ -39,18 +42,18 @@ class Resources:
         Memory in MB (10^6 bytes).
     minutes : int
         Time.
-    longest : int
-        Minutes that no attempt goes beyond.
+    max_minutes : int
+        Upper bound of the time of every attempt.
     """
 
     mem_mb: int
     minutes: int
-    longest: int = MAX_OTHER_MINUTES
+    max_minutes: int = MAX_OTHER_MINUTES
 
     def at(self, attempt: int) -> "Resources":
-        """The same for a later attempt, from 1: as many times as much."""
-        minutes = min(self.minutes * attempt, self.longest)
-        return Resources(self.mem_mb * attempt, minutes, self.longest)
+        """The resources of an attempt, from 1: that many times as much."""
+        minutes = min(self.minutes * attempt, self.max_minutes)
+        return Resources(self.mem_mb * attempt, minutes, self.max_minutes)
 
 
 def resources_for(
@@ -58,9 +61,9 @@ def resources_for(
     settings: Settings,
     images: int,
     cores: int = 1,
-    native_side: int = NATIVE,
+    native_side: int = DEFAULT_NATIVE_SIDE,
 ) -> Resources:
-    """What a step needs.
+    """Estimate what a step needs.
 
     Parameters
     ----------
@@ -70,76 +73,84 @@ def resources_for(
     settings : Settings
         All of them.
     images : int
-        How many the job works on: those of a shard, or all.
+        Number of images that the job works on: those of a shard, or all.
     cores : int
-        CPU cores that it has.
+        Number of CPU cores of the job.
     native_side : int
         Side in pixels of images that keep their size, by default 512.
 
     Returns
     -------
-    Needs
+    Resources
     """
     side = settings.preprocess_settings.size
     area = ((native_side if side == "native" else side) / 64) ** 2
     size = 2 if settings.preprocess_settings.dtype == "float16" else 4
     cached = images * 64**2 * area * size / 1e6
     if step in ("validate", "split"):
-        return _needs(PLAIN + images * 5e-4, images / FILES_PER_SECOND / cores)
+        return _rounded(BASE_MB + images * 5e-4, images / FILES_PER_SECOND / cores)
     if step == "preprocess":
-        return _needs(PLAIN + 200 + COPIES * cached, images / FILES_PER_SECOND)
+        return _rounded(BASE_MB + 200 + COPIES * cached, images / FILES_PER_SECOND)
     if step == "train":
-        in_step = _in_batch(settings.batch_size, settings, area, fewest=2)
-        in_step *= _with_simulated(settings, images)
-        batch = in_step * TRAINED_MB / settings.training_settings.nodes
+        equivalent = _images_in_batch(settings.batch_size, settings, area, min_images=2)
+        equivalent *= _with_simulated(settings, images)
+        batch = equivalent * TRAINED_MB / settings.training_settings.nodes
         seconds = _samples(settings, images) * area / TRAINED_PER_SECOND / cores
-        return _needs(WITH_TORCH + batch + min(2 * cached, MAX_MB), seconds, LONGEST)
+        return _rounded(
+            BASE_WITH_TORCH_MB + batch + min(2 * cached, MAX_IMAGES_MB),
+            seconds,
+            MAX_TRAINING_MINUTES,
+        )
     views = 1 if settings.inference_settings.symmetry == "none" else 8
-    at_once = settings.inference_settings.batch_size
-    batch = _in_batch(at_once, settings, area, fewest=1) * EMBEDDED_MB
+    batch_size = settings.inference_settings.batch_size
+    batch = _images_in_batch(batch_size, settings, area, min_images=1) * EMBEDDED_MB
     seconds = views * area / EMBEDDED_PER_SECOND / cores
     if step == "infer":
-        return _needs(WITH_TORCH + batch + cached, images * seconds)
+        return _rounded(BASE_WITH_TORCH_MB + batch + cached, images * seconds)
     if step == "evaluate":
-        looked_at = min(images, settings.evaluation_settings.images)
-        # The original and what became of it, by two or three networks.
-        return _needs(WITH_TORCH + 2 * batch + 1000, 30 * looked_at * seconds)
+        sampled = min(images, settings.evaluation_settings.images)
+        # Each image and its perturbed versions, embedded by two or three networks.
+        return _rounded(BASE_WITH_TORCH_MB + 2 * batch + 1000, 30 * sampled * seconds)
     if step in ("gallery", "report"):
-        # Torch, and the analysis a part at a time; sheets have a limit.
-        return _needs(WITH_TORCH, images / FILES_PER_SECOND / 20)
-    length = settings.byol_settings.representation_size or FEATURES
+        # Torch, and parts of the analysis; the number of sheets is bounded.
+        return _rounded(BASE_WITH_TORCH_MB, images / FILES_PER_SECOND / 20)
+    length = settings.byol_settings.representation_size or DEFAULT_LENGTH
     if step == "analyse":
-        # The embeddings twice, their points, the map's graph; all pairs up to 10^5.
-        pairs = images * min(images, EXACT) / PAIRS_PER_SECOND / cores
-        return _needs(
-            PLAIN + 600 + images * (length * 1e-5 + 4e-3),
+        # The embeddings twice, their principal components, the graph of the map.
+        pairs = images * min(images, MAX_ALL_PAIRS) / PAIRS_PER_SECOND / cores
+        return _rounded(
+            BASE_MB + 600 + images * (length * 1e-5 + 4e-3),
             120 + images / ANALYSED_PER_SECOND + pairs,
         )
-    return _needs(PLAIN + 500 + images * length * 8e-6, images / FILES_PER_SECOND / 4)
+    return _rounded(
+        BASE_MB + 500 + images * length * 8e-6, images / FILES_PER_SECOND / 4
+    )
 
 
-def _needs(
-    megabytes: float, seconds: float, longest: int = MAX_OTHER_MINUTES
+def _rounded(
+    megabytes: float, seconds: float, max_minutes: int = MAX_OTHER_MINUTES
 ) -> Resources:
-    """Rounded up, with ten minutes for what comes before and after."""
-    minutes = min(longest, 10 + math.ceil(seconds / 60))
-    return Resources(100 * math.ceil(megabytes / 100), minutes, longest)
+    """Rounded up, with ten minutes for the start and the end of the job."""
+    minutes = min(max_minutes, 10 + math.ceil(seconds / 60))
+    return Resources(100 * math.ceil(megabytes / 100), minutes, max_minutes)
 
 
-def _in_batch(batch_size: int, settings: Settings, area: float, fewest: int) -> float:
-    """Images of 64 pixels that are as many pixels as a batch has."""
+def _images_in_batch(
+    batch_size: int, settings: Settings, area: float, min_images: int
+) -> float:
+    """Number of images of 64 pixels that have as many pixels as a batch."""
     if settings.preprocess_settings.size != "native":
         return batch_size * area
-    most = batch_size * min(area, (LIKE / 64) ** 2)
-    return max(most, fewest * area)
+    largest_full = (MAX_SIDE_OF_FULL_BATCH / 64) ** 2
+    return max(batch_size * min(area, largest_full), min_images * area)
 
 
 def _samples(settings: Settings, images: int) -> float:
-    """Images that training sees in all."""
+    """Number of samples in all epochs of a training."""
     epochs = settings.epochs or preset_epochs(max(images, 1))
     return epochs * images * _with_simulated(settings, images)
 
 
 def _with_simulated(settings: Settings, images: int) -> int:
-    """How many images there are for each listed one in a batch."""
+    """Images in a batch for each listed image."""
     return 2 if simulated_images(settings, images) else 1

@@ -1,5 +1,6 @@
-"""Batches: of equal size, of images of like size, and for torch's DataLoader."""
+"""Batches of equal size, of images of similar size, and for torch's DataLoader."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -9,32 +10,32 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler, Subset, random_split
 
 MIN_BATCH = 2  # batch norm cannot normalise a single image
-LIKE_SIZES = 8  # fewer images of a size than this join those of the next size
-PIXELS = 128 * 128  # an image beyond this size counts as several in a batch
+MIN_GROUP = 8  # fewer images of one size are grouped with those of the next size
+PIXELS = 128 * 128  # a larger image counts as several in a batch
 
 
 def batches(
     number: int,
     batch_size: int,
     order: Tensor | None = None,
-    fewest: int = MIN_BATCH,
+    min_size: int = MIN_BATCH,
 ) -> Iterator[Tensor]:
-    """Cut `number` indices into batches of equal size, give or take one.
+    """Divide indices into batches whose sizes differ by one at most.
 
-    Every index comes once. The last batch is no remainder that batch norm would
-    choke on: all batches are about equally large, none has a single image where
-    there are more.
+    Each index appears once. There is no small remainder, and no batch of one image
+    unless there is only one image: batch norm could not normalise it.
 
     Parameters
     ----------
     number : int
-        How many images there are, at least 0.
+        Number of images, at least 0.
     batch_size : int
-        Largest batch, at least 1, except where that would leave a batch of one.
+        Maximum size of a batch, at least 1; exceeded where a batch of one would
+        remain.
     order : Tensor, shape (number,), int64, optional
         The indices in the order to use; by default 0, 1, 2, ...
-    fewest : int
-        Smallest batch, except where there are fewer images; by default 2.
+    min_size : int
+        Minimum size of a batch, except where there are fewer images; by default 2.
 
     Yields
     ------
@@ -48,13 +49,14 @@ def batches(
     if number == 0:
         return
     indices = torch.arange(number) if order is None else order
-    smallest = max(fewest, MIN_BATCH)
-    pieces = min(-(-number // batch_size), max(1, number // smallest))
-    yield from torch.tensor_split(indices, pieces)
+    max_batches = max(1, number // max(min_size, MIN_BATCH))
+    yield from torch.tensor_split(
+        indices, min(math.ceil(number / batch_size), max_batches)
+    )
 
 
 def pad_by_reflection(image: Tensor, height: int, width: int) -> Tensor:
-    """An image `(C, h, w)` made larger, `(C, H, W)`, by its mirror images.
+    """Enlarge an image by reflection at its edges.
 
     Parameters
     ----------
@@ -66,88 +68,89 @@ def pad_by_reflection(image: Tensor, height: int, width: int) -> Tensor:
     Returns
     -------
     Tensor, shape (C, H, W)
-        The image is in the middle.
+        The image is in the centre.
 
     Examples
     --------
-    >>> mirrored(torch.tensor([[[1, 2, 3]]]), 1, 7)
+    >>> pad_by_reflection(torch.tensor([[[1, 2, 3]]]), 1, 7)
     tensor([[[2, 1, 1, 2, 3, 3, 2]]])
     """
     if image.shape[1:] == (height, width):
         return image
-    rows = _reflected(image.shape[1], height)
-    return image[:, rows][:, :, _reflected(image.shape[2], width)]
+    rows = _reflected_indices(image.shape[1], height)
+    return image[:, rows][:, :, _reflected_indices(image.shape[2], width)]
 
 
-def _reflected(old: int, new: int) -> Tensor:
-    """Indices `(new,)` from 0 to `old` that run back at either edge."""
-    place = (torch.arange(new) - (new - old) // 2) % (2 * old)
-    return torch.minimum(place, 2 * old - 1 - place)
+def _reflected_indices(side: int, padded_side: int) -> Tensor:
+    """Indices `(padded_side,)` from 0 to below `side`, reversed beyond either edge."""
+    indices = (torch.arange(padded_side) - (padded_side - side) // 2) % (2 * side)
+    return torch.minimum(indices, 2 * side - 1 - indices)
 
 
 def batches_of_similar_size(
     shapes: Sequence[tuple[int, int]],
     batch_size: int,
     order: Tensor | None = None,
-    fewest: int = 1,
+    min_size: int = 1,
 ) -> Iterator[Tensor]:
-    """Cut the indices of images of different sizes into batches of like size.
+    """Divide the indices of images into batches of similar size.
 
     Parameters
     ----------
     shapes : sequence of tuple of int
         ``(height, width)`` of each image.
     batch_size : int
-        Largest batch of images of up to 128 by 128 pixels; batches of larger images
-        are smaller.
+        Maximum number of images of up to 128 by 128 pixels in a batch; of larger
+        images there are fewer.
     order : Tensor, shape (N,), int64, optional
         The indices in the order to use; by default 0, 1, 2, ...
-    fewest : int
-        Smallest batch. With 1, the default, every batch has one size; with more,
-        sizes that few images have are joined.
+    min_size : int
+        Minimum number of images in a batch. With 1, the default, all images of a
+        batch have one size; with more, rare sizes are grouped with the next size.
 
     Yields
     ------
     Tensor, shape (B,), int64
-        Each index comes once.
+        Each index appears once.
 
     Examples
     --------
     >>> shapes = [(32, 32), (48, 48), (32, 32), (48, 48)]
-    >>> [part.tolist() for part in like_sizes(shapes, batch_size=4)]
+    >>> [part.tolist() for part in batches_of_similar_size(shapes, batch_size=4)]
     [[0, 2], [1, 3]]
     """
     indices = torch.arange(len(shapes)) if order is None else order
-    groups: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for k in indices.tolist():
-        groups[shapes[k]].append(k)
-    joined = _joined(groups, LIKE_SIZES) if fewest > 1 else list(groups.values())
+    by_size: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for index in indices.tolist():
+        by_size[shapes[index]].append(index)
+    groups = _group_rare_sizes(by_size) if min_size > 1 else list(by_size.values())
     parts: list[Tensor] = []
-    for group in joined:
-        height = max(shapes[k][0] for k in group)
-        width = max(shapes[k][1] for k in group)
-        fitting = max(fewest, min(batch_size, batch_size * PIXELS // (height * width)))
-        parts += batches(len(group), fitting, torch.tensor(group), fewest)
-    place = {int(k): at for at, k in enumerate(indices.tolist())}
-    yield from sorted(parts, key=lambda part: place[int(part[0])])
+    for group in groups:
+        height = max(shapes[index][0] for index in group)
+        width = max(shapes[index][1] for index in group)
+        size = min(batch_size, batch_size * PIXELS // (height * width))
+        size = max(min_size, size)
+        parts += batches(len(group), size, torch.tensor(group), min_size)
+    rank = {index: k for k, index in enumerate(indices.tolist())}
+    yield from sorted(parts, key=lambda part: rank[int(part[0])])
 
 
 class SizeBucketSampler(Sampler[list[int]]):
-    """Batches of images of like size, for the `batch_sampler` of a DataLoader.
+    """Batches of images of similar size, for the `batch_sampler` of a DataLoader.
 
     Parameters
     ----------
     shapes : sequence of tuple of int
         ``(height, width)`` of each image of the dataset.
     batch_size : int
-        Largest batch of images of up to 128 by 128 pixels, at least 1.
+        Maximum number of images of up to 128 by 128 pixels in a batch, at least 1.
     shuffle : bool
-        Draw a new order in each epoch; by default it does.
+        Use a new order in each epoch; by default True.
     seed : int
-        Of the order, at least 0; by default 0.
-    fewest : int
-        Smallest batch, where there are as many images; by default 2, which batch
-        norm needs.
+        Seed of the order, at least 0; by default 0.
+    min_size : int
+        Minimum number of images in a batch, where there are as many; by default 2,
+        which batch norm needs.
 
     Examples
     --------
@@ -165,29 +168,27 @@ class SizeBucketSampler(Sampler[list[int]]):
         batch_size: int,
         shuffle: bool = True,
         seed: int = 0,
-        fewest: int = MIN_BATCH,
+        min_size: int = MIN_BATCH,
     ) -> None:
         self.shapes = [(int(height), int(width)) for height, width in shapes]
         self.batch_size = batch_size
         self.shuffle = shuffle
-        self.fewest = fewest
+        self.min_size = min_size
         self.generator = torch.Generator().manual_seed(seed)
 
     def __iter__(self) -> Iterator[list[int]]:
         order = None
         if self.shuffle:
             order = torch.randperm(len(self.shapes), generator=self.generator)
-        for part in batches_of_similar_size(
-            self.shapes, self.batch_size, order, self.fewest
-        ):
+        for part in self._batches(order):
             yield part.tolist()
 
     def __len__(self) -> int:
-        return sum(
-            1
-            for _ in batches_of_similar_size(
-                self.shapes, self.batch_size, None, self.fewest
-            )
+        return sum(1 for _ in self._batches(None))
+
+    def _batches(self, order: Tensor | None) -> Iterator[Tensor]:
+        return batches_of_similar_size(
+            self.shapes, self.batch_size, order, self.min_size
         )
 
 
@@ -202,8 +203,7 @@ def collate_images(items: Sequence[Any]) -> Tensor:
     Returns
     -------
     Tensor, shape (B, C, H, W)
-        As large as the largest; beyond the edge of a smaller image its mirror image
-        is seen.
+        Of the largest height and width; smaller images are padded by reflection.
 
     Examples
     --------
@@ -219,16 +219,16 @@ def collate_images(items: Sequence[Any]) -> Tensor:
 def split_images(
     data: Dataset[Any], test_fraction: float = 0.1, seed: int = 0
 ) -> tuple[Subset[Any], Subset[Any]]:
-    """Hold some images of a dataset out of training, by lot.
+    """Divide a dataset at random into training and test images.
 
     Parameters
     ----------
     data : Dataset
-        With a length, N.
+        A dataset with a length.
     test_fraction : float
-        From 0 to below 1; by default 0.1.
+        Fraction of test images, from 0 to below 1; by default 0.1.
     seed : int
-        The same seed and length give the same parts; at least 0, by default 0.
+        At least 0; by default 0. The same seed and length give the same split.
 
     Returns
     -------
@@ -250,25 +250,25 @@ def split_images(
             f"test_fraction: found {test_fraction}; allowed is 0 to below 1"
         )
     number = len(data)  # type: ignore[arg-type]
-    held_out = round(test_fraction * number)
+    test_number = round(test_fraction * number)
     generator = torch.Generator().manual_seed(seed)
-    train, test = random_split(data, [number - held_out, held_out], generator)
+    train, test = random_split(data, [number - test_number, test_number], generator)
     return train, test
 
 
-def _joined(groups: dict[tuple[int, int], list[int]], fewest: int) -> list[list[int]]:
-    """Groups in the order of their size, the small ones joined with the next.
+def _group_rare_sizes(by_size: dict[tuple[int, int], list[int]]) -> list[list[int]]:
+    """Group sizes of few images with the next size.
 
-    Upright images come after the others: joined with them, both would grow.
+    Images that are higher than wide come last: in one batch with wide ones, both
+    would be padded.
     """
-    joined: list[list[int]] = []
-    by_size = sorted(groups.items(), key=lambda g: (g[0][0] > g[0][1], max(g[0]), g[0]))
-    for _, group in by_size:
-        if joined and (len(joined[-1]) < fewest):
-            joined[-1] += group
+    groups: list[list[int]] = []
+    for size in sorted(by_size, key=lambda size: (size[0] > size[1], max(size), size)):
+        if groups and len(groups[-1]) < MIN_GROUP:
+            groups[-1] += by_size[size]
         else:
-            joined.append(list(group))
-    if len(joined) > 1 and len(joined[-1]) < fewest:
-        last = joined.pop()
-        joined[-1] += last
-    return joined
+            groups.append(list(by_size[size]))
+    if len(groups) > 1 and len(groups[-1]) < MIN_GROUP:
+        last = groups.pop()
+        groups[-1] += last
+    return groups

@@ -1,4 +1,4 @@
-"""FITS files as a torch dataset, for loops of one's own."""
+"""FITS files as a torch dataset."""
 
 import operator
 from collections.abc import Iterator, Sequence
@@ -14,27 +14,27 @@ from torch.utils.data import Dataset
 from astromorph.errors import FitsImageError
 from astromorph.filelist.entries import Entry, read_filelist
 from astromorph.fits import image as fits_image
-from astromorph.moved import told
 from astromorph.settings.loading import parse
+from astromorph.settings.sections import DataSettings
 
-NOTHING = "N/A"
-SOURCE = "FitsFilelistDataset"
+MISSING = "N/A"  # where a header lacks a keyword
+SOURCE = "FitsFilelistDataset"  # begins the messages about settings
 
 
 class FitsFilelistDataset(Dataset[Tensor]):
-    """Images of FITS files, read when they are asked for.
+    """Images of FITS files, each read when it is used.
 
-    Pixels keep their unit. Bad ones (NaN, infinite, BLANK) get the median of the
-    good ones, so that they stand out from nothing.
+    Pixel values are not scaled. Bad pixels (NaN, infinite, BLANK) are replaced by the
+    median of the good ones.
 
     Parameters
     ----------
     filelist : path or list of path
-        A file list, as the workflow takes it, or the files themselves. A relative
-        path in a list counts from the list's folder, or else from the working
-        folder.
+        A file list, as in the workflow, or the files themselves. A relative path in a
+        list is relative to the folder of the list or, where there is no such file, to
+        the working directory.
     stacksize : int
-        How often a single channel is repeated.
+        Number of times that a single channel is repeated.
     **data_settings
         Further settings of `data_settings`: `hdu`, `planes`, `max_pixels`.
 
@@ -43,7 +43,7 @@ class FitsFilelistDataset(Dataset[Tensor]):
     filenames : list of str
         The files, in order.
     gives_copies : bool
-        True: an item is copies of one image.
+        True: each item consists of copies of one image.
 
     Raises
     ------
@@ -69,13 +69,12 @@ class FitsFilelistDataset(Dataset[Tensor]):
         **data_settings: Any,
     ) -> None:
         if isinstance(filelist, str | Path):
-            found = [_where(entry) for entry in read_filelist(filelist)]
+            self.paths = [_locate(entry) for entry in read_filelist(filelist)]
         else:
-            found = [(str(path),) for path in filelist]
-        self.paths = found
-        self.filenames = [paths[0] for paths in found]
+            self.paths = [(str(path),) for path in filelist]
+        self.filenames = [paths[0] for paths in self.paths]
         self.stacksize = stacksize
-        self.rules = parse(
+        self.settings = parse(
             {"data_settings": {"stacksize": stacksize, **data_settings}}, SOURCE
         ).data_settings
 
@@ -85,7 +84,7 @@ class FitsFilelistDataset(Dataset[Tensor]):
     def __getitem__(self, index: int) -> Tensor:
         """Four copies `(4, C, H, W)`, float32, of an image.
 
-        As it is, turned by 180 degrees, mirrored, and both. `ByolTrainer` takes the
+        The image, rotated by 180 degrees, mirrored, and both. `ByolTrainer` uses the
         first and draws views of its own.
 
         Raises
@@ -93,18 +92,18 @@ class FitsFilelistDataset(Dataset[Tensor]):
         FitsImageError
             The file cannot be used; the message names it and says why.
         IndexError, TypeError
-            There is no such image; the index is no whole number.
+            There is no such image; the index is not an integer.
         """
-        image = self._read(index)
-        turned = image.rot90(2, (1, 2))
-        return torch.stack([image, turned, image.flip(2), turned.flip(2)])
+        image = self._image(index)
+        rotated = image.rot90(2, (1, 2))
+        return torch.stack([image, rotated, image.flip(2), rotated.flip(2)])
 
     def get_all_items(self) -> list[Tensor]:
-        """Every image, `(1, C, H, W)`, float32."""
-        return [self._read(k)[None] for k in range(len(self))]
+        """All images, each `(1, C, H, W)`, float32."""
+        return [self._image(index)[None] for index in range(len(self))]
 
     def get_object_property(self, keyword: str) -> list[str]:
-        """A keyword of every image's header.
+        """The value of a header keyword for each image.
 
         Parameters
         ----------
@@ -114,49 +113,46 @@ class FitsFilelistDataset(Dataset[Tensor]):
         Returns
         -------
         list of str
-            ``"N/A"`` where a header does not have it, or has nothing in it.
+            ``"N/A"`` where a header lacks the keyword or its value is empty.
         """
-        rules = self.rules.model_copy(update={"header_columns": (keyword,)})
+        settings = self.settings.model_copy(update={"header_columns": (keyword,)})
         values = []
         for paths in self.paths:
-            with _naming(paths):
-                facts = fits_image.describe_image(paths, rules)
+            with _naming_file(paths):
+                facts = fits_image.describe_image(paths, settings)
             value = facts.keywords.get(keyword, "")
-            values.append(value.strip() or NOTHING)
+            values.append(value.strip() or MISSING)
         return values
 
-    def read_fits_data(self, filename: str | Path) -> Tensor:
-        """Pixels `(H, W)` of a file, as version 0.1 had it."""
-        told(f"{SOURCE}.read_fits_data", "astromorph.FitsFilelistDataset([file])[0]")
-        return self._image((str(filename),))[0]
-
-    def _read(self, index: int) -> Tensor:
+    def _image(self, index: int) -> Tensor:
+        """One image `(C, H, W)`, float32, its channel repeated `stacksize` times."""
         try:
-            place = operator.index(index)
+            number = operator.index(index)
         except TypeError:
             raise TypeError(
-                f"{SOURCE}: found the index {index!r}; allowed are whole numbers; of "
+                f"{SOURCE}: found the index {index!r}; allowed are integers; for "
                 "several images make a torch.utils.data.Subset"
             ) from None
-        if not -len(self) <= place < len(self):
-            raise IndexError(f"image {place}: there are {len(self)}")
-        made = self._image(self.paths[place])
-        return made.repeat(self.stacksize, 1, 1) if self.stacksize > 1 else made
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"image {number}: there are {len(self)} images")
+        image = _read_pixels(self.paths[number], self.settings)
+        return image.repeat(self.stacksize, 1, 1) if self.stacksize > 1 else image
 
-    def _image(self, paths: tuple[str, ...]) -> Tensor:
-        """Pixels `(C, H, W)`; bad ones have the median of the others."""
-        with _naming(paths):
-            _, image = fits_image.read_image(paths, self.rules)
-        pixels = image.pixels.astype(np.float32, copy=True)
-        if image.mask.any() and not image.mask.all():
-            for channel in pixels:
-                channel[image.mask] = np.median(channel[~image.mask])
-        return torch.from_numpy(pixels)
+
+def _read_pixels(paths: tuple[str, ...], settings: DataSettings) -> Tensor:
+    """Pixels `(C, H, W)`, float32; bad ones are the median of the good ones."""
+    with _naming_file(paths):
+        _, image = fits_image.read_image(paths, settings)
+    pixels = image.pixels.astype(np.float32, copy=True)
+    if image.mask.any() and not image.mask.all():
+        for channel in pixels:
+            channel[image.mask] = np.median(channel[~image.mask])
+    return torch.from_numpy(pixels)
 
 
 @contextmanager
-def _naming(paths: Sequence[str]) -> Iterator[None]:
-    """Errors begin with the file; in a table of the workflow its row says it."""
+def _naming_file(paths: Sequence[str]) -> Iterator[None]:
+    """Begin errors with the file; in tables of the workflow its row names it."""
     try:
         yield
     except FitsImageError as error:
@@ -165,8 +161,12 @@ def _naming(paths: Sequence[str]) -> Iterator[None]:
         raise FitsImageError(f"{paths[0]}: {error}") from None
 
 
-def _where(entry: Entry) -> tuple[str, ...]:
-    """The files of a row; from the working folder where the list's has none."""
-    if not entry.more and not Path(entry.path).exists() and Path(entry.listed).exists():
-        return (entry.listed,)
+def _locate(entry: Entry) -> tuple[str, ...]:
+    """The files of a row of the list; see `filelist` above."""
+    if (
+        not entry.other_paths
+        and not Path(entry.path).exists()
+        and Path(entry.listed_path).exists()
+    ):
+        return (entry.listed_path,)
     return entry.paths

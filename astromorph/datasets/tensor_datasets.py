@@ -1,4 +1,4 @@
-"""Images for training: chosen from tensor shards, given in batches or one by one."""
+"""Datasets of prepared images: in memory, in their files, or of different sizes."""
 
 import logging
 from collections import defaultdict
@@ -15,13 +15,18 @@ from torch.utils.data import Dataset
 from astromorph.artefacts import tables as artefacts
 from astromorph.artefacts.tables import SPLIT_COLUMNS
 from astromorph.artefacts.tensor_shard import TensorShard, read_shard
-from astromorph.datasets.any_images import check_same_kind, to_images, to_tensor
+from astromorph.datasets.any_images import (
+    check_same_kind,
+    iterate_items,
+    to_images,
+    to_tensor,
+    underlying_data,
+)
 from astromorph.datasets.batching import (
     batches,
     batches_of_similar_size,
-    pad_by_reflection,
+    collate_images,
 )
-from astromorph.datasets.items import iterate_items, underlying_data
 from astromorph.devices import available_memory
 from astromorph.errors import AstromorphError
 
@@ -34,9 +39,9 @@ class CachedDataset(Dataset[Tensor]):
     Parameters
     ----------
     images : Tensor, shape (N, C, H, W), float16 or float32
-        From 0 to 1; not checked here. `to_image_set` takes any other range.
+        Values from 0 to 1, which is not checked.
     stacksize : int
-        How often a single channel is repeated, at least 1.
+        Number of times that a single channel is repeated, at least 1.
 
     Attributes
     ----------
@@ -46,7 +51,7 @@ class CachedDataset(Dataset[Tensor]):
     Raises
     ------
     AstromorphError
-        `stacksize` is over 1 and the images have several channels already.
+        `stacksize` is above 1 and the images have several channels.
 
     Examples
     --------
@@ -60,7 +65,7 @@ class CachedDataset(Dataset[Tensor]):
     def __init__(self, images: Tensor, stacksize: int = 1) -> None:
         self.images = images
         self.stacksize = stacksize
-        self.channels = _stacked(int(images.shape[1]), stacksize)
+        self.channels = _count_channels(int(images.shape[1]), stacksize)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -70,33 +75,34 @@ class CachedDataset(Dataset[Tensor]):
         return self.batch(torch.tensor([index]))[0]
 
     def batch(self, indices: Tensor) -> Tensor:
-        """Images `(B, C, H, W)`, float32, of the given indices `(B,)`."""
-        chosen = self.images[indices].float()
-        return chosen.repeat(1, self.stacksize, 1, 1) if self.stacksize > 1 else chosen
+        """Images `(B, C, H, W)`, float32, at the indices `(B,)`."""
+        return _repeat_channel(self.images[indices].float(), self.stacksize)
 
     def subset(self, indices: Sequence[int]) -> "CachedDataset":
-        """Some of the images, in the order of `indices`."""
-        chosen = self.images[torch.tensor(indices)]
-        return CachedDataset(chosen, self.stacksize)
+        """The images at `indices`, in this order."""
+        return CachedDataset(self.images[torch.tensor(indices)], self.stacksize)
 
     def batches(
-        self, batch_size: int, order: Tensor | None = None, fewest: int = 1
+        self, batch_size: int, order: Tensor | None = None, min_size: int = 1
     ) -> Iterator[Tensor]:
-        """Indices of batches; each image comes once. See `batches`."""
-        return batches(len(self), batch_size, order, fewest)
+        """Indices `(B,)` of each batch; each image appears once.
+
+        See `astromorph.datasets.batching.batches`.
+        """
+        return batches(len(self), batch_size, order, min_size)
 
 
 class MappedDataset(Dataset[Tensor]):
-    """Images of one size that stay in their files until a batch needs them.
+    """Images of one size that are read from memory-mapped files batch by batch.
 
     Parameters
     ----------
-    parts : sequence of Tensor, each of shape (M, C, H, W)
-        Images of a file, mapped into memory; at least one file.
-    places : Tensor, shape (N, 2), int64
-        Of each image, which part it is in and where there, both from 0.
+    shards : sequence of Tensor, each of shape (M, C, H, W)
+        The images of each file, mapped into memory; at least one file.
+    positions : Tensor, shape (N, 2), int64
+        For each image the index of its shard and its index there.
     stacksize : int
-        How often a single channel is repeated, at least 1.
+        Number of times that a single channel is repeated, at least 1.
 
     Attributes
     ----------
@@ -106,64 +112,67 @@ class MappedDataset(Dataset[Tensor]):
     Raises
     ------
     AstromorphError
-        `stacksize` is over 1 and the images have several channels already.
+        `stacksize` is above 1 and the images have several channels.
 
     Examples
     --------
-    >>> parts = [torch.zeros(4, 1, 32, 32), torch.ones(2, 1, 32, 32)]
-    >>> data = MappedDataset(parts, torch.tensor([[0, 3], [1, 0], [1, 1]]))
+    >>> shards = [torch.zeros(4, 1, 32, 32), torch.ones(2, 1, 32, 32)]
+    >>> data = MappedDataset(shards, torch.tensor([[0, 3], [1, 0], [1, 1]]))
     >>> data.batch(torch.tensor([0, 2])).mean(dim=(1, 2, 3))
     tensor([0., 1.])
     """
 
     def __init__(
-        self, parts: Sequence[Tensor], places: Tensor, stacksize: int = 1
+        self, shards: Sequence[Tensor], positions: Tensor, stacksize: int = 1
     ) -> None:
-        self.parts = parts
-        self.places = places
+        self.shards = shards
+        self.positions = positions
         self.stacksize = stacksize
-        self.channels = _stacked(int(parts[0].shape[1]), stacksize)
+        self.channels = _count_channels(int(shards[0].shape[1]), stacksize)
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.positions)
 
     def __getitem__(self, index: int) -> Tensor:
         """One image `(C, H, W)`, float32."""
         return self.batch(torch.tensor([index]))[0]
 
     def batch(self, indices: Tensor) -> Tensor:
-        """Images `(B, C, H, W)`, float32, of the given indices `(B,)`."""
-        files, rows = self.places[indices].unbind(dim=1)
-        chosen = torch.empty(len(indices), *self.parts[0].shape[1:])
-        for file in sorted(set(files.tolist())):
-            here = files == file
-            # In the order of the file, as disks like it.
-            order = rows[here].argsort()
-            target = here.nonzero().squeeze(1)[order]
-            chosen[target] = self.parts[file][rows[target]].float()
-        return chosen.repeat(1, self.stacksize, 1, 1) if self.stacksize > 1 else chosen
+        """Images `(B, C, H, W)`, float32, at the indices `(B,)`."""
+        shards, rows = self.positions[indices].unbind(dim=1)
+        images = torch.empty(len(indices), *self.shards[0].shape[1:])
+        for shard in sorted(set(shards.tolist())):
+            in_shard = shards == shard
+            # Disks read fastest in the order of the file.
+            order = rows[in_shard].argsort()
+            target = in_shard.nonzero().squeeze(1)[order]
+            images[target] = self.shards[shard][rows[target]].float()
+        return _repeat_channel(images, self.stacksize)
 
     def subset(self, indices: Sequence[int]) -> "MappedDataset":
-        """Some of the images, in the order of `indices`."""
-        chosen = self.places[torch.tensor(indices)]
-        return MappedDataset(self.parts, chosen, self.stacksize)
+        """The images at `indices`, in this order."""
+        positions = self.positions[torch.tensor(indices)]
+        return MappedDataset(self.shards, positions, self.stacksize)
 
     def batches(
-        self, batch_size: int, order: Tensor | None = None, fewest: int = 1
+        self, batch_size: int, order: Tensor | None = None, min_size: int = 1
     ) -> Iterator[Tensor]:
-        """Indices of batches; each image comes once. See `batches`."""
-        return batches(len(self), batch_size, order, fewest)
+        """Indices `(B,)` of each batch; each image appears once.
+
+        See `astromorph.datasets.batching.batches`.
+        """
+        return batches(len(self), batch_size, order, min_size)
 
 
 class NativeDataset(Dataset[Tensor]):
-    """Images of different sizes; a batch holds images of one size or like sizes.
+    """Images of different sizes; those of a batch have one size or similar sizes.
 
     Parameters
     ----------
     images : sequence of Tensor, each of shape (C, H, W)
-        From 0 to 1, all with the same number of channels, at least one image.
+        Values from 0 to 1, the same number of channels, at least one image.
     stacksize : int
-        How often a single channel is repeated, at least 1.
+        Number of times that a single channel is repeated, at least 1.
 
     Attributes
     ----------
@@ -173,7 +182,7 @@ class NativeDataset(Dataset[Tensor]):
     Raises
     ------
     AstromorphError
-        `stacksize` is over 1 and the images have several channels already.
+        `stacksize` is above 1 and the images have several channels.
 
     Examples
     --------
@@ -185,54 +194,36 @@ class NativeDataset(Dataset[Tensor]):
     def __init__(self, images: Sequence[Tensor], stacksize: int = 1) -> None:
         self.images = images
         self.stacksize = stacksize
-        self.channels = _stacked(int(images[0].shape[0]), stacksize)
+        self.channels = _count_channels(int(images[0].shape[0]), stacksize)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> Tensor:
-        """One image `(C, H, W)`, float32, in its own size."""
+        """One image `(C, H, W)`, float32, of its own size."""
         return self.batch(torch.tensor([index]))[0]
 
     def batch(self, indices: Tensor) -> Tensor:
-        """Images `(B, C, H, W)`, float32, all as large as the largest of them.
+        """Images `(B, C, H, W)`, float32, of the largest height and width among them.
 
-        Beyond the edge of a smaller image its mirror image is seen.
+        Smaller images are padded by reflection.
         """
-        chosen = [self.images[k] for k in indices.tolist()]
-        height = max(image.shape[1] for image in chosen)
-        width = max(image.shape[2] for image in chosen)
-        batch = torch.stack(
-            [pad_by_reflection(i, height, width) for i in chosen]
-        ).float()
-        return batch.repeat(1, self.stacksize, 1, 1) if self.stacksize > 1 else batch
+        images = collate_images([self.images[index] for index in indices.tolist()])
+        return _repeat_channel(images.float(), self.stacksize)
 
     def subset(self, indices: Sequence[int]) -> "NativeDataset":
-        """Some of the images, in the order of `indices`."""
-        return NativeDataset([self.images[k] for k in indices], self.stacksize)
+        """The images at `indices`, in this order."""
+        return NativeDataset([self.images[index] for index in indices], self.stacksize)
 
     def batches(
-        self, batch_size: int, order: Tensor | None = None, fewest: int = 1
+        self, batch_size: int, order: Tensor | None = None, min_size: int = 1
     ) -> Iterator[Tensor]:
-        """Indices of batches of like size; each image comes once.
+        """Indices `(B,)` of batches of similar size; each image appears once.
 
-        Parameters
-        ----------
-        batch_size : int
-            Largest batch of images of up to 128 by 128 pixels; batches of
-            larger images are smaller.
-        order : Tensor, shape (N,), int64, optional
-            The indices in the order to use.
-        fewest : int
-            Smallest batch. With 1 every batch has one size; with more, sizes
-            that few images have are joined.
-
-        Yields
-        ------
-        Tensor, shape (B,), int64
+        See `astromorph.datasets.batching.batches_of_similar_size`.
         """
-        shapes = [(int(i.shape[1]), int(i.shape[2])) for i in self.images]
-        yield from batches_of_similar_size(shapes, batch_size, order, fewest)
+        shapes = [(int(image.shape[1]), int(image.shape[2])) for image in self.images]
+        return batches_of_similar_size(shapes, batch_size, order, min_size)
 
 
 ImageSet = CachedDataset | MappedDataset | NativeDataset
@@ -240,12 +231,12 @@ ImageSet = CachedDataset | MappedDataset | NativeDataset
 
 @dataclass(frozen=True, slots=True)
 class Subset:
-    """Some images of a run.
+    """The images of a run that are in one subset.
 
     Attributes
     ----------
     images : CachedDataset, MappedDataset, NativeDataset or None
-        N images; None where there are none.
+        N images; None without any.
     image_ids : list of str
         N ids.
     statistics : dict of str to Tensor, shape (N,), float32
@@ -258,39 +249,39 @@ class Subset:
 
 
 def to_image_set(data: Any) -> ImageSet | None:
-    """Images of whatever a user has, in memory.
+    """Load images from any data that a program has.
 
-    Each item is taken once, now: a dataset that changes its images at random, such as
-    one with a random transform, is drawn from once and not again in each epoch. Views
-    that differ each time are the work of `augmentation_function`.
+    Each item is read once, now, into memory. A dataset that changes its images at
+    random is therefore sampled once and not in each epoch: random views are the task
+    of `augmentation_function`.
 
     Parameters
     ----------
     data : Tensor, ndarray, Dataset, DataLoader, iterable or None
-        Images `(N, C, H, W)` or `(N, H, W)`; one of the classes of this module; or
-        what gives one image at a time, as `(C, H, W)` or `(H, W)`, or several,
-        `(K, C, H, W)`, which count as K images unless they are copies of one: those of
-        `FitsFilelistDataset` and of any dataset whose `gives_copies` is true, or the
-        first one turned or mirrored. Behind each of these may be something else, such
-        as a label. Of a DataLoader the dataset is
-        taken, as its `sampler` or `batch_sampler` chooses from it; where it has a
-        `collate_fn` of its own, what this gives. Its batches are not kept.
+        Images `(N, C, H, W)` or `(N, H, W)`; a dataset of this module; or anything
+        that gives images `(C, H, W)` or `(H, W)` one by one, or several as
+        `(K, C, H, W)`. These count as K images unless they are copies of one: the
+        items of `FitsFilelistDataset` and of any dataset whose `gives_copies` is
+        True, or the first image rotated or mirrored. Each item may be a pair that
+        begins with the image, such as image and label. Of a DataLoader, the items
+        that its `sampler` or `batch_sampler` chooses are read; where it has a
+        `collate_fn` of its own, its batches.
 
     Returns
     -------
     CachedDataset, MappedDataset, NativeDataset or None
-        Of the pixels as they are, float16 or float32; NativeDataset where sizes
-        differ. None where there are no images.
+        The pixels unchanged, as float16 or float32; NativeDataset where sizes differ.
+        None without any image.
 
     Raises
     ------
     ValueError
-        An item is no image, or has another number of channels than the first.
+        An item is not an image, or has another number of channels than the first.
 
     Examples
     --------
     >>> import numpy as np
-    >>> images = images_of([np.zeros((32, 40)), np.zeros((32, 32))])
+    >>> images = to_image_set([np.zeros((32, 40)), np.zeros((32, 32))])
     >>> len(images), images[0].shape
     (2, torch.Size([1, 32, 40]))
     """
@@ -304,8 +295,8 @@ def to_image_set(data: Any) -> ImageSet | None:
         return CachedDataset(batch) if len(batch) else None
     copies = bool(getattr(underlying_data(data), "gives_copies", False))
     images: list[Tensor] = []
-    for k, item in enumerate(iterate_items(data)):
-        images += to_images(item, k, copies)
+    for index, item in enumerate(iterate_items(data)):
+        images += to_images(item, index, copies)
     if not images:
         return None
     check_same_kind(images)
@@ -315,7 +306,7 @@ def to_image_set(data: Any) -> ImageSet | None:
 
 
 def shard_image_set(shard: TensorShard, stacksize: int) -> ImageSet | None:
-    """All images of a shard; None where it has none."""
+    """All images of a shard; None if it is empty."""
     if len(shard) == 0:
         return None
     if shard.images.ndim == 4:
@@ -328,23 +319,23 @@ def read_subset(
     tensors: Sequence[str | Path],
     subset: str,
     stacksize: int = 1,
-    most_bytes: int | None = None,
+    max_bytes: int | None = None,
 ) -> Subset:
-    """Gather one subset from the shards.
+    """Read the images of one subset.
 
     Parameters
     ----------
     split : path
-        What `split` wrote.
+        The table that the step `split` wrote.
     tensors : sequence of path
-        All shards; a file's stem is the shard's name.
+        All shards; the stem of a file is the name of its shard.
     subset : str
         ``"train"`` or ``"test"``.
     stacksize : int
-        How often a single channel is repeated.
-    most_bytes : int, optional
-        Of memory for images; more stay in their files. By default half of what
-        is free.
+        Number of times that a single channel is repeated.
+    max_bytes : int, optional
+        Memory for images; if it is too small, they stay in their files. By default
+        half of the available memory.
 
     Returns
     -------
@@ -354,56 +345,56 @@ def read_subset(
     Raises
     ------
     AstromorphError
-        The shards are not those that were split.
+        The shards and the split have different images.
     """
     positions: dict[str, list[int]] = defaultdict(list)
-    wanted: list[str] = []
+    expected_ids: list[str] = []
     for row in artefacts.read_csv(split, SPLIT_COLUMNS):
         if row["subset"] == subset:
             positions[row["shard"]].append(int(row["position"]))
-            wanted.append(row["image_id"])
-    images, found, statistics = gather(tensors, positions, stacksize, most_bytes)
-    if found != wanted:
+            expected_ids.append(row["image_id"])
+    images, image_ids, statistics = gather(tensors, positions, stacksize, max_bytes)
+    if image_ids != expected_ids:
         raise AstromorphError(
             f"{split} and the tensors do not hold the same images; run split again"
         )
-    return Subset(images, found, statistics)
+    return Subset(images, image_ids, statistics)
 
 
 def gather(
     tensors: Sequence[str | Path],
     positions: Mapping[str, Sequence[int]],
     stacksize: int = 1,
-    most_bytes: int | None = None,
+    max_bytes: int | None = None,
 ) -> tuple[ImageSet | None, list[str], dict[str, Tensor]]:
-    """Take some images out of the shards.
+    """Read chosen images of the shards.
 
     Parameters
     ----------
     tensors : sequence of path
-        All shards; a file's stem is the shard's name.
+        All shards; the stem of a file is the name of its shard.
     positions : mapping of str to sequence of int
-        Places in each shard, by its name.
+        For each shard, by its name, the indices of the images there.
     stacksize : int
-        How often a single channel is repeated.
-    most_bytes : int, optional
-        Of memory for images; more stay in their files. By default half of what
-        is free.
+        Number of times that a single channel is repeated.
+    max_bytes : int, optional
+        Memory for images; if it is too small, they stay in their files. By default
+        half of the available memory.
 
     Returns
     -------
     images : CachedDataset, MappedDataset, NativeDataset or None
-        In the order of the shards, then of the positions; None without any. What
-        a shard does not have is left out.
+        In the order of the shards, then of the positions; None without any. Shards
+        that have fewer images than the positions need are left out.
     image_ids : list of str
         N ids.
     statistics : dict of str to Tensor, shape (N,), float32
         See `astromorph.preprocessing.prepare.Prepared`.
     """
-    parts: list[Tensor] = []
-    places: list[Tensor] = []
-    natives: list[Tensor] = []
-    found: list[str] = []
+    shards: list[Tensor] = []
+    indices: list[Tensor] = []
+    native_images: list[Tensor] = []
+    image_ids: list[str] = []
     statistics: dict[str, list[Tensor]] = defaultdict(list)
     for path in tensors:
         chosen = positions.get(Path(path).stem)
@@ -411,47 +402,54 @@ def gather(
         if not chosen or shard is None or max(chosen) >= len(shard):
             continue
         rows = torch.tensor(chosen)
-        found += [shard.image_ids[k] for k in chosen]
+        image_ids += [shard.image_ids[row] for row in chosen]
         for name, column in shard.statistics.items():
             statistics[name].append(column[rows])
         if shard.images.ndim == 4:
-            parts.append(shard.images)
-            places.append(rows)
+            shards.append(shard.images)
+            indices.append(rows)
         else:
-            every = shard.each()
-            natives += [every[k] for k in chosen]
+            images = shard.each()
+            native_images += [images[row] for row in chosen]
     columns = {name: torch.cat(pieces) for name, pieces in statistics.items()}
-    if natives:
-        return NativeDataset(natives, stacksize), found, columns
-    return _of_one_size(parts, places, stacksize, most_bytes), found, columns
+    if native_images:
+        return NativeDataset(native_images, stacksize), image_ids, columns
+    data = _load_or_map(shards, indices, stacksize, max_bytes)
+    return data, image_ids, columns
 
 
-def _of_one_size(
-    parts: Sequence[Tensor],
-    places: Sequence[Tensor],
+def _load_or_map(
+    shards: Sequence[Tensor],
+    indices: Sequence[Tensor],
     stacksize: int,
-    most_bytes: int | None,
+    max_bytes: int | None,
 ) -> CachedDataset | MappedDataset | None:
-    """Images in memory where they fit, else in their files."""
-    if not parts:
+    """Images of one size: in memory if they fit, else in their files."""
+    if not shards:
         return None
-    number = sum(len(rows) for rows in places)
-    if most_bytes is None:
-        most_bytes = available_memory() // 2
-    if number * parts[0][0].nbytes > most_bytes:
-        LOG.info("%d images stay in their files: memory is too small", number)
-        file = torch.cat([torch.full_like(rows, k) for k, rows in enumerate(places)])
-        where = torch.stack([file, torch.cat(list(places))], dim=1)
-        return MappedDataset(parts, where, stacksize)
-    images = parts[0].new_empty(number, *parts[0].shape[1:])
+    number = sum(len(rows) for rows in indices)
+    if max_bytes is None:
+        max_bytes = available_memory() // 2
+    if number * shards[0][0].nbytes > max_bytes:
+        LOG.info("%d images do not fit in memory and stay in their files", number)
+        shard = torch.cat([torch.full_like(rows, k) for k, rows in enumerate(indices)])
+        positions = torch.stack([shard, torch.cat(list(indices))], dim=1)
+        return MappedDataset(shards, positions, stacksize)
+    images = shards[0].new_empty(number, *shards[0].shape[1:])
     start = 0
-    for part, rows in zip(parts, places, strict=True):
-        torch.index_select(part, 0, rows, out=images[start : start + len(rows)])
+    for shard, rows in zip(shards, indices, strict=True):
+        torch.index_select(shard, 0, rows, out=images[start : start + len(rows)])
         start += len(rows)
     return CachedDataset(images, stacksize)
 
 
-def _stacked(channels: int, stacksize: int) -> int:
+def _repeat_channel(images: Tensor, stacksize: int) -> Tensor:
+    """Images `(B, stacksize, H, W)` of single-channel ones; others unchanged."""
+    return images.repeat(1, stacksize, 1, 1) if stacksize > 1 else images
+
+
+def _count_channels(channels: int, stacksize: int) -> int:
+    """Channels that the network sees."""
     if stacksize > 1 and channels > 1:
         raise AstromorphError(
             f"`data_settings.stacksize`: found {stacksize} for images of {channels} "

@@ -1,1 +1,1 @@
-"""The steps `infer` and `evaluate`: embeddings, and how good they are."""
+"""The steps `infer` and `evaluate`: embeddings and their quality."""

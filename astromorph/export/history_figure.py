@@ -1,112 +1,115 @@
-"""Losses and embedding measures over the epochs, as a figure for the report."""
+"""The step `report history`: losses and embedding measures by epoch, as a figure."""
 
 import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.tables import HISTORY_COLUMNS, read_csv
 from astromorph.atomic import atomic_write
 from astromorph.errors import AstromorphError
 
 LOG = logging.getLogger(__name__)
-# Okabe & Ito (2008); lines and marks differ too.
+# Okabe & Ito (2008); line styles and markers differ too.
 BLUE, ORANGE, GREEN, GRAY = "#0072b2", "#d55e00", "#009e73", "#57606a"
-MAX_MARKED = 40  # epochs up to which each has a mark
-DPI, WIDTH, ROW = 110, 9.0, 2.9  # of the figure, in inches
+MAX_EPOCHS_WITH_MARKERS = 40
+DPI, WIDTH, ROW_HEIGHT = 110, 9.0, 2.9  # lengths in inches
+Columns = Mapping[str, Sequence[float]]
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """A column of the history as it is drawn."""
+class Curve:
+    """A column of the history and how it is drawn."""
 
     column: str
     label: str
-    colour: str
-    style: str
-    mark: str
+    colour: str = BLUE
+    line_style: str = "-"
+    marker: str = "o"
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """A pair of axes."""
+    """Axes with one or more curves."""
 
     title: str
-    axis: str
-    lines: tuple[Line, ...]
+    y_label: str
+    curves: tuple[Curve, ...]
 
 
 PANELS = (
     Panel(
-        "BYOL's loss",
+        "BYOL loss",
         "loss (0 to 8)",
         (
-            Line("train_loss", "training images", BLUE, "-", "o"),
-            Line("test_loss", "held out", ORANGE, "--", "s"),
+            Curve("train_loss", "training images"),
+            Curve("test_loss", "test images", ORANGE, "--", "s"),
         ),
     ),
     Panel(
-        "Lessons from simulated images",
+        "Auxiliary task: labelled simulated images",
         "loss",
-        (Line("lesson_loss", "lessons", GREEN, "-", "^"),),
+        (Curve("auxiliary_loss", "auxiliary loss", GREEN, marker="^"),),
     ),
     Panel(
-        "Effective rank: 1 is collapsed",
-        "number of directions",
-        (Line("effective_rank", "effective rank", BLUE, "-", "o"),),
+        "Effective rank (1: collapsed)",
+        "number of dimensions",
+        (Curve("effective_rank", "effective rank"),),
     ),
     Panel(
-        "Spread: 0 is collapsed, 1 even",
+        "Spread (0: collapsed, 1: uniform)",
         "spread",
-        (Line("spread", "spread", BLUE, "-", "o"),),
+        (Curve("spread", "spread"),),
     ),
     Panel(
         "Learning rate",
         "learning rate",
-        (Line("learning_rate", "learning rate", GRAY, "-", "o"),),
+        (Curve("learning_rate", "learning rate", GRAY),),
     ),
 )
 
 
-def plot_history(history: str | Path, output: str | Path) -> None:
+def plot_history(files: RunFiles) -> None:
     """Draw the history of a training.
 
     Parameters
     ----------
-    history : path
-        What `train` wrote.
-    output : path
-        PNG to write. A panel without a number is left out.
+    files : RunFiles
+        `history` is read, `history_figure` is written. A panel without a number is
+        left out.
 
     Raises
     ------
     AstromorphError
-        The file is missing, lacks a column, or holds no epoch.
+        The history is missing, lacks a column, or has no epoch.
     """
-    rows = list(read_csv(history, HISTORY_COLUMNS))
+    rows = list(read_csv(files.history, HISTORY_COLUMNS))
     if not rows:
-        raise AstromorphError(f"{history}: there is no epoch in it; run `train` again")
-    columns = {name: [_number(row[name]) for row in rows] for name in HISTORY_COLUMNS}
+        raise AstromorphError(f"{files.history}: it has no epoch; run `train` again")
+    columns = {
+        name: [float(row[name]) if row[name] else math.nan for row in rows]
+        for name in HISTORY_COLUMNS
+    }
     from matplotlib import style
 
     with style.context("default"):
         figure = draw_history(columns)
-        with atomic_write(output) as temporary:
+        with atomic_write(files.history_figure) as temporary:
             figure.savefig(
                 temporary, format="png", dpi=DPI, metadata={"Software": None}
             )
-    LOG.info("%s: %d epochs", output, len(rows))
+    LOG.info("%s: %d epochs", files.history_figure, len(rows))
 
 
-def draw_history(columns: Mapping[str, Sequence[float]]) -> Any:
-    """The figure.
+def draw_history(columns: Columns) -> Any:
+    """Draw the figure.
 
     Parameters
     ----------
     columns : dict of str to sequence of float
-        Those of the history; NaN where there is no number.
+        Columns of the history; NaN where there is no number.
 
     Returns
     -------
@@ -117,48 +120,56 @@ def draw_history(columns: Mapping[str, Sequence[float]]) -> Any:
     panels = [
         panel
         for panel in PANELS
-        if any(_known(columns[line.column]) for line in panel.lines)
+        if any(_has_numbers(columns[curve.column]) for curve in panel.curves)
     ]
     rows = -(-len(panels) // 2)
-    figure = Figure(figsize=(WIDTH, ROW * rows), layout="constrained")
+    figure = Figure(figsize=(WIDTH, ROW_HEIGHT * rows), layout="constrained")
     grid = figure.subplots(rows, 2, squeeze=False).ravel()
     for axes, panel in zip(grid, panels, strict=False):
-        _draw(axes, panel, columns)
+        _draw_panel(axes, panel, columns)
     for axes in grid[len(panels) :]:
         axes.axis("off")
     return figure
 
 
-def _draw(axes: Any, panel: Panel, columns: Mapping[str, Sequence[float]]) -> None:
+def _draw_panel(axes: Any, panel: Panel, columns: Columns) -> None:
     from matplotlib.ticker import MaxNLocator
 
     epochs = columns["epoch"]
-    marked = len(epochs) <= MAX_MARKED
-    for line in panel.lines:
-        if _known(columns[line.column]):
+    with_markers = len(epochs) <= MAX_EPOCHS_WITH_MARKERS
+    for curve in panel.curves:
+        if _has_numbers(columns[curve.column]):
             axes.plot(
-                epochs, columns[line.column], color=line.colour, linestyle=line.style,
-                marker=line.mark if marked else "", markersize=4, label=line.label,
-            )  # fmt: skip
+                epochs,
+                columns[curve.column],
+                color=curve.colour,
+                linestyle=curve.line_style,
+                marker=curve.marker if with_markers else "",
+                markersize=4,
+                label=curve.label,
+            )
     axes.set_title(panel.title, loc="left", fontsize=10)
     axes.set_xlabel("epoch")
-    axes.set_ylabel(panel.axis)
+    axes.set_ylabel(panel.y_label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#e3e7eb", linewidth=0.7)
     axes.ticklabel_format(axis="y", scilimits=(-3, 4))
-    # A measure that is not finite, after a training that diverged, has no place.
-    highest = max(
-        v for line in panel.lines for v in columns[line.column] if math.isfinite(v)
-    )
-    axes.set_ylim(0, 1.08 * highest if highest > 0 else 1)
-    if len(panel.lines) > 1:
+    axes.set_ylim(0, _upper_limit(panel, columns))
+    if len(panel.curves) > 1:
         axes.legend(frameon=False)
 
 
-def _known(values: Sequence[float]) -> bool:
+def _upper_limit(panel: Panel, columns: Columns) -> float:
+    """End of the y axis, which ignores infinite values of a diverged training."""
+    highest = max(
+        value
+        for curve in panel.curves
+        for value in columns[curve.column]
+        if math.isfinite(value)
+    )
+    return 1.08 * highest if highest > 0 else 1
+
+
+def _has_numbers(values: Sequence[float]) -> bool:
     return any(math.isfinite(value) for value in values)
-
-
-def _number(cell: str) -> float:
-    return float(cell) if cell else math.nan

@@ -1,13 +1,16 @@
-"""A page for the report: all settings, which of them are not the defaults, versions."""
+"""The step `report settings`: a page with all settings and versions.
+
+Settings that differ from the defaults are listed first.
+"""
 
 import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from astromorph.artefacts.model_file import ModelFile, read_model_file
+from astromorph.artefacts.run_files import RunFiles
 from astromorph.pages.html import write_page
 from astromorph.provenance import canonical_json, versions
 from astromorph.settings.loading import parse
@@ -20,113 +23,118 @@ LEFT_OUT = frozenset({"trained_network_name", "core_limit", "export_to_csv"})
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """A setting as the page shows it.
+class SettingRow:
+    """A setting as a row of the page.
 
     Attributes
     ----------
     name : str
-        Without its section.
+        Name without its section.
     value, default : str
-        As YAML has them.
-    changed : bool
-        The two differ.
-    meaning : str
-        What it does.
+        As in YAML.
+    is_changed : bool
+        Whether the value differs from the default.
+    description : str
+        What the setting does.
     """
 
     name: str
     value: str
     default: str
-    changed: bool
-    meaning: str
+    is_changed: bool
+    description: str
 
 
-def write_settings_page(
-    settings: Settings, model: str | Path, output: str | Path
-) -> None:
+def write_settings_page(files: RunFiles, settings: Settings) -> None:
     """Write the page.
 
     Parameters
     ----------
+    files : RunFiles
+        `model` is read without unpickling; `settings_page` is written.
     settings : Settings
-        Those of the run. Of what training depends on, the model's own count.
-    model : path
-        What `train` wrote; nothing of it is unpickled.
-    output : path
-        HTML to write.
+        Settings of the run. Those that training depends on are replaced by the
+        model's.
 
     Raises
     ------
     AstromorphError
         The model file cannot be read.
     """
-    facts = read_model_file(model)
-    sections = dict(list_settings(_of_results(settings, facts)))
-    now = versions()
-    made = canonical_json(part_of(settings, "preprocess"))
+    model = read_model_file(files.model)
+    sections = dict(list_settings(_effective_settings(settings, model)))
+    changed = [
+        (section, row)
+        for section, rows in sections.items()
+        for row in rows
+        if row.is_changed
+    ]
+    preprocessing = canonical_json(part_of(settings, "preprocess"))
     write_page(
-        output,
+        files.settings_page,
         "settings.html",
         sections=sections,
-        changed=sum(line.changed for lines in sections.values() for line in lines),
+        changed=changed,
         training=[name for name in PARTS["train"] if name != "seed"],
-        facts=facts,
-        versions=[(n, facts.versions.get(n, ""), v) for n, v in now.items()],
-        differs=_differing(facts.tensor_settings, made),
+        model=model,
+        versions=[(n, model.versions.get(n, ""), v) for n, v in versions().items()],
+        differences=_differences(model.tensor_settings, preprocessing),
     )
-    LOG.info("%s: settings and versions", output)
+    LOG.info("%s: settings and versions", files.settings_page)
 
 
-def list_settings(settings: Settings) -> Iterator[tuple[str, list[Line]]]:
-    """Every setting that shapes a result, by section.
+def list_settings(settings: Settings) -> Iterator[tuple[str, list[SettingRow]]]:
+    """List every setting that can change a result, by section.
 
     Parameters
     ----------
     settings : Settings
-        All of them.
+        All settings.
 
     Yields
     ------
     section : str
-        Its name; ``general`` for those outside of any.
-    lines : list of Line
+        Name of the section; ``general`` for settings outside of sections.
+    rows : list of SettingRow
     """
-    fields = type(settings).model_fields
+    names = type(settings).model_fields
     defaults = Settings()
-    single = [n for n in fields if not isinstance(getattr(settings, n), Section)]
+    general = [n for n in names if not isinstance(getattr(settings, n), Section)]
     yield (
         "general",
-        [_line(settings, defaults, n) for n in single if n not in LEFT_OUT],
+        [_row(settings, defaults, name) for name in general if name not in LEFT_OUT],
     )
-    for name in fields:
+    for name in names:
         section = getattr(settings, name)
         if isinstance(section, Section):
-            plain = getattr(defaults, name)
             keys = type(section).model_fields
-            yield name, [_line(section, plain, key) for key in keys]
+            yield name, [_row(section, getattr(defaults, name), key) for key in keys]
 
 
-def _line(section: Section, defaults: Section, name: str) -> Line:
+def _row(section: Section, defaults: Section, name: str) -> SettingRow:
     value, default = getattr(section, name), getattr(defaults, name)
-    meaning = type(section).model_fields[name].description or ""
-    return Line(
-        name, _yaml(value), _yaml(default), value != default, " ".join(meaning.split())
+    description = type(section).model_fields[name].description or ""
+    return SettingRow(
+        name,
+        _as_yaml(value),
+        _as_yaml(default),
+        value != default,
+        " ".join(description.split()),
     )
 
 
-def _yaml(value: Any) -> str:
-    """A value as a settings file has it; texts without quotes."""
+def _as_yaml(value: Any) -> str:
+    """A value as in a settings file, strings without quotes."""
     if isinstance(value, str):
         return value
     plain = list(value) if isinstance(value, tuple) else value
     return json.dumps(plain, ensure_ascii=False)
 
 
-def _of_results(settings: Settings, facts: ModelFile) -> Settings:
-    """The settings that the results were made with: training's are the model's."""
+def _effective_settings(settings: Settings, model: ModelFile) -> Settings:
+    """The settings that the results depend on: those of training are the model's."""
     values = settings.model_dump(mode="json")
-    for name, value in facts.settings.items():
+    for name, value in model.settings.items():
         if isinstance(value, dict):
             values[name] = {**values[name], **value}
         elif name != "seed":
@@ -134,18 +142,18 @@ def _of_results(settings: Settings, facts: ModelFile) -> Settings:
     return parse(values, "settings and model file")
 
 
-def _differing(trained_with: str, now: str) -> list[tuple[str, str, str]]:
-    """Where images for training were prepared in another way than those of the run."""
-    one, other = (
+def _differences(of_training: str, of_run: str) -> list[tuple[str, str, str]]:
+    """Preprocessing settings in which training images differ from those of the run."""
+    training, run = (
         {
             f"{section}.{key}": value
             for section, values in json.loads(text).items()
             for key, value in values.items()
         }
-        for text in (trained_with, now)
+        for text in (of_training, of_run)
     )
     return [
-        (name, _yaml(one.get(name)), _yaml(other.get(name)))
-        for name in sorted({*one, *other})
-        if one.get(name) != other.get(name)
+        (name, _as_yaml(training.get(name)), _as_yaml(run.get(name)))
+        for name in sorted({*training, *run})
+        if training.get(name) != run.get(name)
     ]

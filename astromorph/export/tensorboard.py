@@ -7,7 +7,7 @@ line, `metadata.tsv` with a header, one sprite of square thumbnails, and
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,25 +17,33 @@ from numpy.typing import NDArray
 from PIL import Image
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from astromorph.artefacts.cells import lines
-from astromorph.artefacts.table_columns import ANALYSED
-from astromorph.artefacts.table_rows import Block, Inputs, blocks, columns_of_list
-from astromorph.artefacts.tables import EXPORT_COLUMNS
+from astromorph.artefacts.columns import ANALYSED, EXPORT_COLUMNS
+from astromorph.artefacts.run_files import RunFiles
+from astromorph.artefacts.tables import (
+    embedding_blocks,
+    listed_columns,
+    run_table,
+    vector_lines,
+)
+from astromorph.artefacts.tensor_shard import read_shard
 from astromorph.atomic import atomic_folder
-from astromorph.export import sprites as thumbnails
-from astromorph.export.sprites import make_sprite, max_thumbnails
-from astromorph.export.stratified import choose_shown
-from astromorph.settings.sections import Settings
+from astromorph.pages.thumbnail import thumbnail
 
 LOG = logging.getLogger(__name__)
-MAX_POINTS = 100_000  # the projector asks for no more of a table
+MAX_POINTS = 100_000  # the projector reads no more rows of a table
+MAX_SPRITE = 8192  # pixels a side: what browsers accept as one texture
+MIN_THUMBNAIL = 16  # pixels a side of a thumbnail that still shows something
+MAX_OUTLIERS = 1000  # of a sample, the most unusual first
+SEED = 0
 # Nearest images the projector finds itself.
-COLUMNS = tuple(c for c in ANALYSED if c.kind != "ids")
-# Name in the projector, file. Of points with two coordinates it draws none: the map
+COLUMNS = tuple(column.name for column in ANALYSED if column.kind != "ids")
+# Name in the projector, file, columns. It draws no points of two coordinates: the map
 # gets a third, which is 0.
 TENSORS = (
-    ("embeddings", "tensors.tsv"), ("map", "map.tsv"), ("pca", "pca.tsv"),
-)  # fmt: skip
+    ("embeddings", "tensors.tsv"),
+    ("map", "map.tsv"),
+    ("pca", "pca.tsv"),
+)
 CONFIG = """\
 embeddings {{
   tensor_name: "{name}"
@@ -50,105 +58,199 @@ embeddings {{
 """
 
 
-def export_tensorboard(
-    settings: Settings,
-    inputs: Inputs,
-    tensors: Sequence[str | Path],
-    output: str | Path,
-) -> None:
+def export_tensorboard(files: RunFiles, thumbnail_size: int) -> None:
     """Write the folder: points, thumbnails, facts, and the map as a second view.
+
+    Of more images than the projector can show, the folder holds a sample.
 
     Parameters
     ----------
-    settings : Settings
-        `export_settings.thumbnail_size` is used.
-    inputs : Inputs
-        What it is made from.
-    tensors : sequence of path
-        All shards of images, in the order of the list.
-    output : path
-        Folder to write anew. Of more than 100,000 images it holds a sample.
+    files : RunFiles
+        Catalogue, split, embeddings, analysis and tensors are read; the folder
+        ``projector`` is written anew.
+    thumbnail_size : int
+        The side of a thumbnail in pixels; smaller where there are many.
 
     Raises
     ------
     AstromorphError
-        The files do not belong together, or there are no images.
+        A file is missing, or the files do not belong together.
     """
-    wanted = settings.export_settings.thumbnail_size
-    chosen = choose_shown(inputs.analysis, min(MAX_POINTS, max_thumbnails(wanted)))
+    # The projector labels points by the first column: the user's own come first.
+    facts = [*listed_columns(files).values(), *EXPORT_COLUMNS]
+    table = run_table(files, [*facts, *COLUMNS])
+    chosen = stratified_sample(
+        table["cluster"].to_numpy(),
+        table["outlier_rank"].to_numpy(),
+        (table["role"] != "").to_numpy(),
+        min(MAX_POINTS, max_thumbnails(thumbnail_size)),
+    )
     number = int(chosen.sum())
     if number < len(chosen):
         LOG.info(
             "%s: a sample of %d of %d images, by cluster, with the representatives and "
-            "the oddest; TensorBoard shows no more", output, number, len(chosen),
-        )  # fmt: skip
-    with atomic_folder(output) as folder:
-        image_ids = _write_points(folder, inputs, chosen)
-        sheet, side = make_sprite(tensors, image_ids, wanted)
-        if side < wanted:
+            "the most unusual; TensorBoard shows no more",
+            files.projector,
+            number,
+            len(chosen),
+        )
+    with atomic_folder(files.projector) as folder:
+        _write_points(folder, files, table[chosen], [*facts, *COLUMNS])
+        sheet, side = make_sprite(
+            files.all_tensors, set(table["image_id"][chosen]), thumbnail_size
+        )
+        if side < thumbnail_size:
             LOG.info(
-                "%s: thumbnails have %d pixels in place of %d, so that their sheet "
-                "stays within %d", output, side, wanted, thumbnails.MAX_SPRITE,
-            )  # fmt: skip
+                "%s: thumbnails have %d pixels instead of %d, so that their sheet "
+                "stays within %d",
+                files.projector,
+                side,
+                thumbnail_size,
+                MAX_SPRITE,
+            )
         Image.fromarray(sheet).save(folder / "sprite.png")
         config = "".join(
             CONFIG.format(name=name, file=file, side=side) for name, file in TENSORS
         )
         (folder / "projector_config.pbtxt").write_text(config, encoding="utf-8")
-        # An event file, though empty, makes the folder a run in TensorBoard's eyes.
+        # TensorBoard recognises a run by its event file, though it is empty.
         EventFileWriter(str(folder)).close()
-    LOG.info("%s: %d points with thumbnails of %d pixels", output, number, side)
+    LOG.info(
+        "%s: %d points with thumbnails of %d pixels", files.projector, number, side
+    )
 
 
-def _write_points(folder: Path, inputs: Inputs, chosen: NDArray[np.bool_]) -> set[str]:
-    """Write points and facts of the chosen rows; the ids of their images."""
-    # The projector labels points by the first column: what the user wrote goes first.
-    facts = (*columns_of_list(inputs.catalogue), *EXPORT_COLUMNS)
-    image_ids: set[str] = set()
-    start = 0
+def _write_points(
+    folder: Path, files: RunFiles, table: Any, columns: Sequence[str]
+) -> None:
+    """Write points and facts of the rows of a table."""
     with ExitStack() as stack:
 
-        def opened(name: str) -> Any:
+        def create(name: str) -> Any:
             return stack.enter_context(open(folder / name, "w", encoding="utf-8"))
 
-        files = [opened(file) for _, file in TENSORS]
-        metadata = opened("metadata.tsv")
+        tensors, places, components = (create(file) for _, file in TENSORS)
+        metadata = create("metadata.tsv")
         # A header is a header to the projector where there are two columns or more.
-        header = (*facts, *(column.name for column in COLUMNS))
-        metadata.write("\t".join(map(one_cell, header)) + "\n")
-        for block in blocks(inputs):
-            kept = np.flatnonzero(chosen[start : start + len(block)])
-            start += len(block)
-            found = block.analysis
-            for file, points in zip(
-                files, (block.vectors, _flat(found.map), _flat(found.pca)), strict=True
+        metadata.write("\t".join(map(one_cell, columns)) + "\n")
+        for rows, vectors in embedding_blocks(files, table):
+            for file, points in (
+                (tensors, vectors),
+                (places, _in_space(rows[["x", "y"]])),
+                (components, _in_space(rows[["pca_1", "pca_2"]])),
             ):
-                file.writelines(f"{line}\n" for line in lines(points[kept], "\t"))
-            rows = list(_cells(block, facts))
-            metadata.writelines("\t".join(rows[k]) + "\n" for k in kept)
-            image_ids.update(found.image_ids[k] for k in kept)
-    return image_ids
+                file.writelines(f"{line}\n" for line in vector_lines(points, "\t"))
+            cells = [_cells(rows[name]) for name in columns]
+            metadata.writelines(
+                "\t".join(row) + "\n" for row in zip(*cells, strict=True)
+            )
 
 
-def _flat(points: NDArray[np.float32]) -> NDArray[np.float32]:
+def _in_space(points: Any) -> NDArray[np.float32]:
     """Points `(N, 2)` with a third coordinate 0."""
-    return np.pad(points, ((0, 0), (0, 1)))
+    return np.pad(points.to_numpy(np.float32), ((0, 0), (0, 1)))
 
 
-def _cells(block: Block, facts: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """The row of the metadata, for each row."""
-    columns: list[Any] = [map(one_cell, block.cells(name)) for name in facts]
-    for column in COLUMNS:
-        if column.kind == "text":
-            columns.append(block.cells(column.name))
-        else:
-            columns.append(map(str, block.values(column)))
-    yield from zip(*columns, strict=True)
+def _cells(values: Any) -> list[str]:
+    """A column of the metadata."""
+    cell = one_cell if values.dtype == "str" else str
+    return [cell(value) for value in values.to_numpy()]
 
 
 def one_cell(text: str) -> str:
-    """Text without what would end a cell or a line; control signs are spelled out."""
+    """Text without what would end a cell or a line; control characters are escaped."""
     if text.isprintable():
         return text
-    told = (" " if c.isspace() else c for c in json.dumps(text, ensure_ascii=False))
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in told)[1:-1]
+    quoted = json.dumps(text, ensure_ascii=False)
+    spaced = (" " if c.isspace() else c for c in quoted)
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in spaced)[1:-1]
+
+
+def max_thumbnails(side: int) -> int:
+    """How many thumbnails fit on a sheet: of 16 pixels, or of fewer where set so."""
+    return (MAX_SPRITE // min(side, MIN_THUMBNAIL)) ** 2
+
+
+def make_sprite(
+    tensors: Sequence[str | Path], image_ids: Collection[str], side: int
+) -> tuple[NDArray[np.uint8], int]:
+    """Draw thumbnails on one sheet, row by row, as TensorBoard expects them.
+
+    Parameters
+    ----------
+    tensors : sequence of path
+        All shards, in order.
+    image_ids : set of str
+        The images to draw: at least one, at most `max_thumbnails`.
+    side : int
+        Side of a thumbnail in pixels; smaller where the sheet would exceed
+        8192 pixels.
+
+    Returns
+    -------
+    sheet : ndarray, shape (n S, n S), uint8
+        n by n thumbnails; n is the square root of their number, rounded up.
+    side : int
+        S.
+    """
+    per_row = int(np.ceil(np.sqrt(len(image_ids))))
+    side = max(1, min(side, MAX_SPRITE // per_row))
+    sheet = np.zeros((per_row * side, per_row * side), np.uint8)
+    k = 0
+    for path in tensors:
+        shard = read_shard(path)
+        for image_id, image in zip(shard.image_ids, shard.each(), strict=True):
+            if image_id not in image_ids:
+                continue
+            top, left = k // per_row * side, k % per_row * side
+            sheet[top : top + side, left : left + side] = thumbnail(
+                image.float().numpy(), side
+            )
+            k += 1
+    return sheet, side
+
+
+def stratified_sample(
+    cluster: NDArray[np.int32],
+    rank: NDArray[np.int32],
+    preferred: NDArray[np.bool_],
+    max_rows: int,
+) -> NDArray[np.bool_]:
+    """Choose rows by cluster, in proportion to the sizes of clusters.
+
+    Parameters
+    ----------
+    cluster : ndarray, shape (N,), int32
+        The strata.
+    rank : ndarray, shape (N,), int32
+        1 is the most unusual. The first thousand are chosen, or a tenth of the sample
+        where that is fewer.
+    preferred : ndarray, shape (N,), bool
+        Rows that are chosen before all others, such as representatives of clusters.
+    max_rows : int
+        Rows of the sample, at least 1.
+
+    Returns
+    -------
+    ndarray, shape (N,), bool
+        All rows where they are no more than `max_rows`, else exactly `max_rows`. The
+        same each time.
+    """
+    number = len(cluster)
+    if number <= max_rows:
+        return np.ones(number, bool)
+    first = preferred | (rank <= min(MAX_OUTLIERS, max_rows // 10))
+    key = np.random.default_rng(SEED).random(number)
+    # Within a cluster the order is random; the k-th of n has the place (k + 1/2) / n.
+    # So the first rows by place have as much of each cluster as there is of it, to
+    # within a row.
+    by_cluster = np.lexsort((key, cluster))
+    _, starts, counts = np.unique(
+        cluster[by_cluster], return_index=True, return_counts=True
+    )
+    within = np.arange(number) - np.repeat(starts, counts)
+    place = np.empty(number)
+    place[by_cluster] = (within + 0.5) / np.repeat(counts, counts)
+    chosen = np.zeros(number, bool)
+    chosen[np.lexsort((key, place, ~first))[:max_rows]] = True
+    return chosen

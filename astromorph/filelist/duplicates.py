@@ -1,4 +1,4 @@
-"""Rows that show what an earlier row shows, found without holding them in memory."""
+"""Rows that show the same image as an earlier row, found in constant memory."""
 
 import hashlib
 import math
@@ -12,23 +12,24 @@ from typing import Any
 
 from astromorph.artefacts.tables import REJECTED
 
-SAME_FILE, SAME_CONTENT, SAME_PLACE = 0, 1, 2
-WORDS = {
+SAME_FILE, SAME_CONTENT, SAME_POSITION = 0, 1, 2
+DESCRIPTIONS = {
     SAME_FILE: "the same file as",
     SAME_CONTENT: "the same content as",
-    SAME_PLACE: "the same position and band, within the beam, as",
+    SAME_POSITION: "the same position and band, within the beam, as",
 }
 DUPLICATE = "duplicate: "
 DROPPED = f"{DUPLICATE}left out, "
-CELL = 8.0  # side of a cell of the sky over the distance that matters
+CELL_FACTOR = 8.0  # side of a sky cell over the match radius
 PIXELS_WITHOUT_BEAM = 2.0
 ARCSEC_WITHOUT_SCALE = 1.0
-MAX_MATCH_RADIUS = 36_000.0  # arcsec; a beam or pixel larger than 10 degrees is wrong
-ROWS_AT_ONCE = 4096
-BETWEEN = "\0"  # paths; none has it
+MAX_MATCH_RADIUS = 36_000.0  # arcsec; a beam or pixel above 10 degrees is an error
+INSERT_CHUNK = 4096  # rows
+PATH_SEPARATOR = "\0"  # cannot occur in a path
 
-Identify = Callable[[Sequence[str]], str | None]
-Key = tuple[int, int, float, float, float, float]  # kind, key, x, y, z, reach
+ContentId = Callable[[Sequence[str]], str | None]
+Key = tuple[int, int, float, float, float, float]  # kind, hash, x, y, z, radius
+Vector = tuple[float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +39,11 @@ class Match:
     Attributes
     ----------
     row, first : int
-        Row numbers of the list; `first` is the earlier one.
+        Row numbers in the list; `first` is the earlier one.
     kind : int
-        `SAME_FILE`, `SAME_CONTENT` or `SAME_PLACE`.
+        `SAME_FILE`, `SAME_CONTENT` or `SAME_POSITION`.
     first_path : str
-        The earlier row's file.
+        The file of the earlier row.
     """
 
     row: int
@@ -51,135 +52,142 @@ class Match:
     first_path: str
 
 
-class Finder:
-    """Finds repeated rows; holds their keys in a temporary file.
+class DuplicateFinder:
+    """Finds repeated rows; their keys are stored in a temporary file.
 
     Examples
     --------
-    >>> with finder() as found:
+    >>> with duplicate_finder() as finder:
     ...     for row, text in enumerate(["a", "b", "a"]):
-    ...         found.add(row, [key_of(SAME_CONTENT, text)], [f"{row}.fits"])
-    ...     [(match.row, match.first) for match in found.matches()]
+    ...         finder.add(row, [text_key(SAME_CONTENT, text)], [f"{row}.fits"])
+    ...     [(match.row, match.first) for match in finder.matches()]
     [(2, 0)]
     """
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
-        self._waiting: list[tuple[Any, ...]] = []
-        self._paths: list[tuple[int, str]] = []
-        database.execute("CREATE TABLE keys (kind, key, row, x, y, z, reach)")
+        self._pending_keys: list[tuple[Any, ...]] = []
+        self._pending_paths: list[tuple[int, str]] = []
+        database.execute("CREATE TABLE keys (kind, key, row, x, y, z, radius)")
         database.execute("CREATE TABLE paths (row INTEGER PRIMARY KEY, path)")
-        database.execute("CREATE TABLE found (row INTEGER PRIMARY KEY, first, kind)")
-        database.execute("CREATE TABLE kept (key, row, x, y, z, reach)")
-        database.execute("CREATE INDEX kept_keys ON kept (key)")
+        database.execute(
+            "CREATE TABLE duplicates (row INTEGER PRIMARY KEY, first, kind)"
+        )
+        database.execute("CREATE TABLE originals (key, row, x, y, z, radius)")
+        database.execute("CREATE INDEX original_keys ON originals (key)")
 
     def add(self, row: int, keys: Iterable[Key], paths: Sequence[str]) -> None:
-        """Note the keys and the files of a row; one without keys repeats nothing."""
-        waiting = [(kind, key, row, *rest) for kind, key, *rest in keys]
-        if waiting:
-            self._paths.append((row, BETWEEN.join(paths)))
-            self._waiting += waiting
-        if len(self._waiting) >= ROWS_AT_ONCE:
-            self._flush()
+        """Store the keys and the files of a row; without keys it repeats no other."""
+        values = [(kind, key, row, *rest) for kind, key, *rest in keys]
+        if values:
+            self._pending_paths.append((row, PATH_SEPARATOR.join(paths)))
+            self._pending_keys += values
+        if len(self._pending_keys) >= INSERT_CHUNK:
+            self._insert_pending()
 
-    def matches(self, identify: Identify | None = None) -> Iterator[Match]:
+    def matches(self, content_id: ContentId | None = None) -> Iterator[Match]:
         """The rows that repeat an earlier one, in order.
 
         Parameters
         ----------
-        identify : callable, optional
-            ``identify(paths)``, asked once for each row whose keys make
-            `SAME_CONTENT` likely: rows are alike where what it gives is; with
-            None a row is like no other.
+        content_id : callable, optional
+            ``content_id(paths)``, called once for each row whose keys suggest
+            `SAME_CONTENT`. Rows have the same content if its results are equal; a
+            row with None equals no other.
 
         Yields
         ------
         Match
-            One per row: the strongest kind, with the earliest row, which repeats
-            none itself.
+            One per row: the strongest kind, with the earliest row, which itself
+            repeats no other.
         """
-        self._flush()
+        self._insert_pending()
         for kind in (SAME_FILE, SAME_CONTENT):
-            for _, group in groupby(self._shared(kind, "key, row"), itemgetter(0)):
-                alike = self._alike([row for _, row, *_ in group], kind, identify)
-                self._note(alike, kind)
-        for row, cells_of in groupby(self._shared(SAME_PLACE, "row"), itemgetter(1)):
-            self._note(self._near(row, list(cells_of)), SAME_PLACE)
-        for found in self._database.execute(
-            "SELECT found.row, first, kind, path FROM found JOIN paths "
-            "ON paths.row = first ORDER BY found.row"
+            for _, group in groupby(self._shared_keys(kind, "key, row"), itemgetter(0)):
+                rows = [row for _, row, *_ in group]
+                self._store(self._equal_rows(rows, kind, content_id), kind)
+        positions = self._shared_keys(SAME_POSITION, "row")
+        for row, row_positions in groupby(positions, itemgetter(1)):
+            self._store(self._near_row(row, list(row_positions)), SAME_POSITION)
+        for row, first, kind, paths in self._database.execute(
+            "SELECT duplicates.row, first, kind, path FROM duplicates JOIN paths "
+            "ON paths.row = first ORDER BY duplicates.row"
         ):
-            row, first, kind, paths = found
-            yield Match(row, first, kind, paths.partition(BETWEEN)[0])
+            yield Match(row, first, kind, paths.partition(PATH_SEPARATOR)[0])
 
-    def _shared(self, kind: int, order: str) -> Iterable[tuple[Any, ...]]:
+    def _shared_keys(self, kind: int, order: str) -> Iterable[tuple[Any, ...]]:
         """The keys of a kind that several rows have."""
         return self._database.execute(
-            "SELECT key, row, x, y, z, reach FROM keys WHERE kind = ? AND key IN "
+            "SELECT key, row, x, y, z, radius FROM keys WHERE kind = ? AND key IN "
             "(SELECT key FROM keys WHERE kind = ? GROUP BY key HAVING COUNT(*) > 1) "
             f"ORDER BY {order}",
             (kind, kind),
         )
 
-    def _note(self, pairs: Iterable[tuple[int, int]], kind: int) -> None:
+    def _store(self, pairs: Iterable[tuple[int, int]], kind: int) -> None:
         self._database.executemany(
-            "INSERT OR IGNORE INTO found VALUES (?, ?, ?)",
+            "INSERT OR IGNORE INTO duplicates VALUES (?, ?, ?)",
             [(*pair, kind) for pair in pairs],
         )
 
-    def _alike(
-        self, rows: Iterable[int], kind: int, identify: Identify | None
+    def _equal_rows(
+        self, rows: Iterable[int], kind: int, content_id: ContentId | None
     ) -> Iterator[tuple[int, int]]:
         """Of the rows with one key, those that repeat an earlier one, with it."""
         firsts: dict[str, int] = {}
         for row in rows:
-            name: str | None = ""
-            if kind == SAME_CONTENT and identify is not None:
-                name = identify(self._paths_of(row))
-            if name is not None and firsts.setdefault(name, row) != row:
-                yield row, firsts[name]
+            content: str | None = ""
+            if kind == SAME_CONTENT and content_id is not None:
+                content = content_id(self._paths(row))
+            if content is not None and firsts.setdefault(content, row) != row:
+                yield row, firsts[content]
 
-    def _near(
-        self, row: int, places: Sequence[tuple[Any, ...]]
+    def _near_row(
+        self, row: int, positions: Sequence[tuple[Any, ...]]
     ) -> list[tuple[int, int]]:
-        """The row with the earliest that is close and repeats none itself."""
-        known = self._database.execute("SELECT 1 FROM found WHERE row = ?", (row,))
+        """The row with the earliest nearby row that repeats no other."""
+        known = self._database.execute("SELECT 1 FROM duplicates WHERE row = ?", (row,))
         if known.fetchone():
             return []
         firsts = []
-        for key, _, *here, reach in places:
-            for first, *there, other in self._database.execute(
-                "SELECT row, x, y, z, reach FROM kept WHERE key = ? ORDER BY rowid",
+        for key, _, *vector, radius in positions:
+            for first, *other_vector, other_radius in self._database.execute(
+                "SELECT row, x, y, z, radius FROM originals WHERE key = ? "
+                "ORDER BY rowid",
                 (key,),
             ):
-                if _arcsec(here, there) <= min(reach, other):
+                if separation_arcsec(vector, other_vector) <= min(radius, other_radius):
                     firsts.append(first)
                     break
         if firsts:
             return [(row, min(firsts))]
-        self._database.executemany("INSERT INTO kept VALUES (?, ?, ?, ?, ?, ?)", places)
+        self._database.executemany(
+            "INSERT INTO originals VALUES (?, ?, ?, ?, ?, ?)", positions
+        )
         return []
 
-    def _paths_of(self, row: int) -> list[str]:
-        found = self._database.execute("SELECT path FROM paths WHERE row = ?", (row,))
-        return str(found.fetchone()[0]).split(BETWEEN)
+    def _paths(self, row: int) -> list[str]:
+        result = self._database.execute("SELECT path FROM paths WHERE row = ?", (row,))
+        return str(result.fetchone()[0]).split(PATH_SEPARATOR)
 
-    def _flush(self) -> None:
+    def _insert_pending(self) -> None:
         self._database.executemany(
-            "INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, ?)", self._waiting
+            "INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, ?)", self._pending_keys
         )
-        self._database.executemany("INSERT INTO paths VALUES (?, ?)", self._paths)
-        self._waiting.clear()
-        self._paths.clear()
+        self._database.executemany(
+            "INSERT INTO paths VALUES (?, ?)", self._pending_paths
+        )
+        self._pending_keys.clear()
+        self._pending_paths.clear()
 
 
 @contextmanager
-def finder() -> Iterator[Finder]:
-    """A `Finder`; what it wrote is gone afterwards."""
-    database = sqlite3.connect("")  # a temporary file, once it outgrows the cache
+def duplicate_finder() -> Iterator[DuplicateFinder]:
+    """A `DuplicateFinder` whose temporary file is removed afterwards."""
+    database = sqlite3.connect("")  # becomes a file once it outgrows the cache
     try:
         database.execute("PRAGMA temp_store = FILE")
-        yield Finder(database)
+        yield DuplicateFinder(database)
     finally:
         database.close()
 
@@ -190,100 +198,106 @@ def mark_duplicate(reason: str, match: Match, drop: bool) -> dict[str, str]:
     Parameters
     ----------
     reason : str
-        What was odd about the row before.
+        The reason that the row has already.
     match : Match
-        What it repeats.
+        The row that it repeats.
     drop : bool
         Whether it is left out.
     """
-    words = f"{WORDS[match.kind]} {match.first_path}"
+    description = f"{DESCRIPTIONS[match.kind]} {match.first_path}"
     if drop:
-        return {"status": REJECTED, "reason": DROPPED + words}
-    before = f"{reason}; " if reason else ""
-    return {"status": "warning", "reason": before + DUPLICATE + words}
+        return {"status": REJECTED, "reason": DROPPED + description}
+    prefix = f"{reason}; " if reason else ""
+    return {"status": "warning", "reason": prefix + DUPLICATE + description}
 
 
 def text_key(kind: int, text: str) -> Key:
-    """The key of rows that are alike where their text is."""
+    """The key of rows that are equal if their texts are."""
     return kind, _hash(text), 0.0, 0.0, 0.0, 0.0
 
 
 def match_radius(beam_arcsec: float | None, pixel_scale_arcsec: float | None) -> float:
-    """How close two positions are one, in arcseconds: the beam, or two pixels."""
-    reach = beam_arcsec or PIXELS_WITHOUT_BEAM * (pixel_scale_arcsec or 0)
-    return min(reach or ARCSEC_WITHOUT_SCALE, MAX_MATCH_RADIUS)
+    """The largest separation of two equal positions in arcseconds.
+
+    This is the beam, or two pixels.
+    """
+    radius = beam_arcsec or PIXELS_WITHOUT_BEAM * (pixel_scale_arcsec or 0)
+    return min(radius or ARCSEC_WITHOUT_SCALE, MAX_MATCH_RADIUS)
 
 
 def position_keys(
-    ra_deg: float | None, dec_deg: float | None, band: str, reach_arcsec: float
+    ra_deg: float | None, dec_deg: float | None, band: str, radius_arcsec: float
 ) -> list[Key]:
-    """The keys of a position: of each cell of the sky that is within reach.
+    """The keys of a position: one for each cell of the sky within the match radius.
 
-    Two rows meet in a cell where their bands are the same and one reach is less
+    Two rows share a cell if their bands are the same and neither match radius is more
     than 1.4 times the other.
     """
     if ra_deg is None or dec_deg is None:
         return []
-    x, y, z = vector(ra_deg, dec_deg)
-    reach_arcsec = min(max(reach_arcsec, 1e-3), MAX_MATCH_RADIUS)
-    octave = math.log2(reach_arcsec)
-    found: list[Key] = []
+    x, y, z = unit_vector(ra_deg, dec_deg)
+    radius_arcsec = min(max(radius_arcsec, 1e-3), MAX_MATCH_RADIUS)
+    octave = math.log2(radius_arcsec)
+    keys: list[Key] = []
     for grid, level in ((0, math.floor(octave)), (1, math.floor(octave + 0.5))):
-        side_deg = CELL * 2.0 ** (level + 1) / 3600
+        side_deg = CELL_FACTOR * 2.0 ** (level + 1) / 3600
         name = f"{band} {grid} {level}"
-        found += [
-            (SAME_PLACE, _hash(f"{name} {cell}"), x, y, z, reach_arcsec)
-            for cell in cells(ra_deg, dec_deg, reach_arcsec / 3600, side_deg)
+        keys += [
+            (SAME_POSITION, _hash(f"{name} {cell}"), x, y, z, radius_arcsec)
+            for cell in sky_cells(ra_deg, dec_deg, radius_arcsec / 3600, side_deg)
         ]
-    return found
+    return keys
 
 
-def cells(
-    ra_deg: float, dec_deg: float, reach_deg: float, side_deg: float
+def sky_cells(
+    ra_deg: float, dec_deg: float, radius_deg: float, side_deg: float
 ) -> Iterator[tuple[int, int]]:
-    """Cells of the sky, about `side_deg` wide, that a circle touches."""
+    """Cells of the sky, about `side_deg` wide, that a circle overlaps.
+
+    Yields
+    ------
+    row, column : int
+        Counted in declination from the south pole and in right ascension from 0.
+    """
     bands = max(1, math.floor(180 / side_deg))
-    first = _band(dec_deg - reach_deg, bands)
-    for row in range(first, _band(dec_deg + reach_deg, bands) + 1):
-        edges = (180 * row / bands - 90, 180 * (row + 1) / bands - 90)
-        across = max(0.0, min(math.cos(math.radians(edge)) for edge in edges))
-        number = max(1, math.floor(360 * across / side_deg))
-        # Meridians converge: the circle is wider in right ascension, at the most
-        # where it is closest to the pole.
-        far = min(90.0, max(abs(dec_deg - reach_deg), abs(dec_deg + reach_deg)))
-        wide = reach_deg / max(math.cos(math.radians(far)), 1e-9)
-        if number == 1 or wide >= 180:
-            yield from ((row, column) for column in range(number))
+    first_row = _declination_band(dec_deg - radius_deg, bands)
+    last_row = _declination_band(dec_deg + radius_deg, bands)
+    for row in range(first_row, last_row + 1):
+        edges_deg = (180 * row / bands - 90, 180 * (row + 1) / bands - 90)
+        cosine = max(0.0, min(math.cos(math.radians(edge)) for edge in edges_deg))
+        columns_in_row = max(1, math.floor(360 * cosine / side_deg))
+        # Meridians converge: in right ascension the circle is widest where it is
+        # closest to the pole.
+        max_dec = max(abs(dec_deg - radius_deg), abs(dec_deg + radius_deg))
+        cosine = math.cos(math.radians(min(90.0, max_dec)))
+        half_width = radius_deg / max(cosine, 1e-9)
+        if columns_in_row == 1 or half_width >= 180:
+            yield from ((row, column) for column in range(columns_in_row))
             continue
-        left = math.floor((ra_deg - wide) / 360 * number)
-        right = math.floor((ra_deg + wide) / 360 * number)
-        columns = {column % number for column in range(left, right + 1)}
+        left = math.floor((ra_deg - half_width) / 360 * columns_in_row)
+        right = math.floor((ra_deg + half_width) / 360 * columns_in_row)
+        columns = {column % columns_in_row for column in range(left, right + 1)}
         yield from ((row, column) for column in sorted(columns))
 
 
-def vector(ra_deg: float, dec_deg: float) -> tuple[float, float, float]:
+def unit_vector(ra_deg: float, dec_deg: float) -> Vector:
     """The unit vector of a position."""
     ra, dec = math.radians(ra_deg), math.radians(dec_deg)
     cosine = math.cos(dec)
     return cosine * math.cos(ra), cosine * math.sin(ra), math.sin(dec)
 
 
-def arcsec_between(
-    one: tuple[float, float, float], other: tuple[float, float, float]
-) -> float:
-    """Angle between unit vectors, exact for small ones too."""
-    return _arcsec(one, other)
-
-
-def _arcsec(one: Sequence[float], other: Sequence[float]) -> float:
-    chord = math.dist(one, other)
+def separation_arcsec(first: Sequence[float], second: Sequence[float]) -> float:
+    """Angle between two unit vectors in arcseconds, accurate for small angles."""
+    chord = math.dist(first, second)
     return math.degrees(2 * math.asin(min(1.0, chord / 2))) * 3600
 
 
-def _band(dec_deg: float, bands: int) -> int:
+def _declination_band(dec_deg: float, bands: int) -> int:
     return min(bands - 1, max(0, math.floor((dec_deg + 90) / 180 * bands)))
 
 
 def _hash(text: str) -> int:
+    """A hash that is the same in every process, as a signed 64-bit integer."""
     data = hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8)
     return int.from_bytes(data.digest(), "big", signed=True)

@@ -1,1 +1,1 @@
-"""FITS files: bytes, headers, world coordinates, and the image that is taken."""
+"""FITS files: headers, world coordinates, and the pixels of the image."""

@@ -1,7 +1,7 @@
-"""Where on the sky an image is: world coordinates to ICRS degrees.
+"""The position of an image on the sky, in ICRS degrees.
 
-Greisen & Calabretta (2002) and Calabretta & Greisen (2002), as wcslib
-implements them; frames as astropy.coordinates does.
+Greisen & Calabretta (2002) and Calabretta & Greisen (2002), as implemented in wcslib;
+frames as implemented in astropy.coordinates.
 """
 
 import functools
@@ -19,13 +19,20 @@ from astromorph.fits.header import Header
 
 LONGITUDE = re.compile(r"RA--|.LON|..LN")
 LATITUDE = re.compile(r"DEC-|.LAT|..LT")
-# Projections that wcslib does not know, by the one that they correct slightly.
+# Projections that wcslib does not know, and the one that they differ from slightly.
 NEAREST_PROJECTION = {"TNX": "TAN", "ZPX": "ZPN", "NCP": "SIN"}
-DEGREES = {"": 1.0, "deg": 1.0, "arcmin": 1 / 60, "arcsec": 1 / 3600,
-           "mas": 1 / 3.6e6, "rad": math.degrees(1)}  # fmt: skip
-MAX_SIP = 9  # order of a SIP polynomial
-# Positions outside the WCS, by what wrote them; degrees, or hours as text.
-POSITIONS = (
+DEGREES = {
+    "": 1.0,
+    "deg": 1.0,
+    "arcmin": 1 / 60,
+    "arcsec": 1 / 3600,
+    "mas": 1 / 3.6e6,
+    "rad": math.degrees(1),
+}
+MAX_SIP_ORDER = 9
+# Keywords of positions outside the WCS, in order of preference; numbers are degrees,
+# texts of right ascensions are hours.
+POSITION_KEYWORDS = (
     ("RA", "DEC"), ("OBSRA", "OBSDEC"), ("RA_TARG", "DEC_TARG"), ("RA_OBJ", "DEC_OBJ"),
     ("OBJCTRA", "OBJCTDEC"), ("TARGRA", "TARGDEC"), ("RA_PNT", "DEC_PNT"),
     ("RA_NOM", "DEC_NOM"), ("TELRA", "TELDEC"),
@@ -33,12 +40,12 @@ POSITIONS = (
 SEXAGESIMAL = re.compile(
     r"([+-]?)(\d{1,3})[:hd ]\s*(\d{1,2})(?:[:m' ]\s*(\d{1,2}(?:\.\d*)?)?[s\"]?)?"
 )
-FK4_BEFORE = 1984.0  # an equinox without a frame (FITS Standard 4.0, 8.3)
+FK4_BEFORE = 1984.0  # equinox; applies if no frame is given (FITS Standard 4.0, 8.3)
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where an image is; None where its header does not say.
+    """Position and scale of an image; None if its header does not give them.
 
     Attributes
     ----------
@@ -55,38 +62,38 @@ class Position:
 
 @np.errstate(all="ignore")
 def image_position(header: Header, centre: tuple[float, ...]) -> Position:
-    """Position and scale from the WCS, else a position from other keywords.
+    """Position and scale from the WCS, or else a position from other keywords.
 
     Parameters
     ----------
     header : Header
-        Of the image, or of what it inherits from.
+        Of the image, or the primary header.
     centre : tuple of float
-        The image centre, from 1, in the order of the FITS axes.
+        The image centre in pixels, counted from 1, in the order of the FITS axes.
 
     Returns
     -------
-    Place
+    Position
     """
-    found = _from_wcs(header, centre)
-    if found.ra_deg is None:
-        ra_deg, dec_deg = _from_keywords(header)
-        return Position(ra_deg, dec_deg, found.pixel_scale_arcsec)
-    return found
+    position = _position_from_wcs(header, centre)
+    if position.ra_deg is None:
+        ra_deg, dec_deg = _position_from_keywords(header)
+        return Position(ra_deg, dec_deg, position.pixel_scale_arcsec)
+    return position
 
 
-def celestial_axes(header: Header, number: int) -> tuple[int, int] | None:
-    """Indices, from 0, of the two FITS axes that lie on the sky; None without."""
-    types = [header.text(f"CTYPE{k + 1}").upper() for k in range(number)]
-    longitude = [k for k, kind in enumerate(types) if LONGITUDE.match(kind)]
-    latitude = [k for k, kind in enumerate(types) if LATITUDE.match(kind)]
+def celestial_axes(header: Header, n_axes: int) -> tuple[int, int] | None:
+    """Indices, from 0, of the two celestial FITS axes; None if there are none."""
+    types = [header.text(f"CTYPE{k + 1}").upper() for k in range(n_axes)]
+    longitude = [k for k, ctype in enumerate(types) if LONGITUDE.match(ctype)]
+    latitude = [k for k, ctype in enumerate(types) if LATITUDE.match(ctype)]
     if len(longitude) == len(latitude) == 1:
         first, second = sorted((longitude[0], latitude[0]))
         return first, second
     return None
 
 
-def _from_wcs(header: Header, centre: tuple[float, ...]) -> Position:
+def _position_from_wcs(header: Header, centre: tuple[float, ...]) -> Position:
     axes = celestial_axes(header, len(centre))
     if axes is None:
         return Position()
@@ -97,33 +104,33 @@ def _from_wcs(header: Header, centre: tuple[float, ...]) -> Position:
             [unit * element for element in row]
             for unit, row in zip(units, _matrix(header, numbers), strict=True)
         ]
-        wcs = _celestial(header, numbers, units, matrix)
-        lonlat = wcs.p2s(_undistorted(header, axes, centre), 1)["world"][0]
+        wcs = _make_wcs(header, numbers, units, matrix)
+        lonlat = wcs.p2s(_correct_distortion(header, axes, centre), 1)["world"][0]
     except (ValueError, ArithmeticError, FitsImageError, WcsError):
         return Position()
     lon, lat = float(lonlat[wcs.lng]), float(lonlat[wcs.lat])
-    ra_deg, dec_deg = _icrs(header, lon, lat, wcs.ctype[wcs.lng][:4])
+    ra_deg, dec_deg = _header_to_icrs(header, lon, lat, wcs.ctype[wcs.lng][:4])
     if math.isnan(lon) or math.isnan(lat):
         return Position()
     columns = zip(*matrix, strict=True)
     scale = math.sqrt(math.prod(math.hypot(*column) for column in columns)) * 3600
-    known = math.isfinite(scale) and scale > 0
-    return Position(ra_deg, dec_deg, scale if known else None)
+    valid = math.isfinite(scale) and scale > 0
+    return Position(ra_deg, dec_deg, scale if valid else None)
 
 
-def _celestial(
+def _make_wcs(
     header: Header,
     numbers: list[int],
     units: list[float],
     matrix: list[list[float]],
 ) -> Any:
-    """Wcslib's struct of the two axes on the sky, in degrees.
+    """The `wcsprm` struct of wcslib for the two celestial axes, in degrees.
 
-    It is filled number by number: wcslib's own reader of headers does not
-    survive all damaged ones.
+    It is filled value by value, because the header parser of wcslib crashes for some
+    damaged headers.
     """
     wcs = Wcsprm(naxis=2)
-    wcs.ctype = [_kind(header, k) for k in numbers]
+    wcs.ctype = [_axis_type(header, k) for k in numbers]
     wcs.crpix = [header.number(f"CRPIX{k}") or 0.0 for k in numbers]
     wcs.crval = [
         unit * (header.number(f"CRVAL{k}") or 0.0)
@@ -135,27 +142,29 @@ def _celestial(
         pole = header.number(keyword)
         if pole is not None:
             setattr(wcs, name, pole)
-    parameters = [
-        (k + 1, m, value)
-        for k, number in enumerate(numbers)
-        for m in range(40)
-        if (value := header.number(f"PV{number}_{m}")) is not None
-    ] if any(key.startswith("PV") for key in header.cards) else []  # fmt: skip
+    parameters = []
+    if any(keyword.startswith("PV") for keyword in header.cards):
+        parameters = [
+            (k + 1, m, value)
+            for k, number in enumerate(numbers)
+            for m in range(40)
+            if (value := header.number(f"PV{number}_{m}")) is not None
+        ]
     if parameters:
         wcs.set_pv(parameters)
     wcs.set()
     return wcs
 
 
-def _kind(header: Header, number: int) -> str:
-    """CTYPE with a projection that wcslib knows: ``RA---TAN``."""
-    kind = header.text(f"CTYPE{number}").upper().removesuffix("-SIP")
-    projection = kind[5:8]
-    return kind[:5] + NEAREST_PROJECTION.get(projection, projection)
+def _axis_type(header: Header, number: int) -> str:
+    """CTYPE with a projection that wcslib knows, such as ``RA---TAN``."""
+    ctype = header.text(f"CTYPE{number}").upper().removesuffix("-SIP")
+    projection = ctype[5:8]
+    return ctype[:5] + NEAREST_PROJECTION.get(projection, projection)
 
 
 def _unit(header: Header, number: int) -> float:
-    """Degrees in the unit of an axis."""
+    """The unit of an axis in degrees."""
     unit = header.text(f"CUNIT{number}").lower()
     unit = "deg" if unit.startswith("deg") else unit
     if unit not in DEGREES:
@@ -164,22 +173,19 @@ def _unit(header: Header, number: int) -> float:
 
 
 def _matrix(header: Header, numbers: list[int]) -> list[list[float]]:
-    """From pixels to the axes' units: CDi_j, or CDELT with PCi_j or CROTA."""
+    """Matrix from pixels to axis units: CDi_j, or CDELT with PCi_j or CROTA."""
     i, j = numbers
-    cd = _given(header, [f"CD{i}_{i}", f"CD{i}_{j}", f"CD{j}_{i}", f"CD{j}_{j}"], 0.0)
+    names = (f"{i}_{i}", f"{i}_{j}", f"{j}_{i}", f"{j}_{j}")
+    cd = _matrix_elements(header, [f"CD{name}" for name in names], 0.0)
     if cd:
         return [cd[:2], cd[2:]]
     first, second = (
         1.0 if step is None else step
         for step in (header.number(f"CDELT{i}"), header.number(f"CDELT{j}"))
     )
-    pc = _given(
-        header, [f"PC{i}_{i}", f"PC{i}_{j}", f"PC{j}_{i}", f"PC{j}_{j}"], 1.0
-    ) or _given(
-        header,
-        [f"PC{k:03d}{n:03d}" for k, n in ((i, i), (i, j), (j, i), (j, j))],
-        1.0,
-    )
+    old_names = [f"PC{k:03d}{n:03d}" for k, n in ((i, i), (i, j), (j, i), (j, j))]
+    pc = _matrix_elements(header, [f"PC{name}" for name in names], 1.0)
+    pc = pc or _matrix_elements(header, old_names, 1.0)
     if pc:
         return [[first * pc[0], first * pc[1]], [second * pc[2], second * pc[3]]]
     angle = math.radians(header.number(f"CROTA{j}") or 0.0)
@@ -188,33 +194,36 @@ def _matrix(header: Header, numbers: list[int]) -> list[list[float]]:
     return [[first * cos, -second * sin], [first * sin, second * cos]]
 
 
-def _given(header: Header, keywords: list[str], diagonal: float) -> list[float]:
-    """Four elements of a matrix, row by row; empty where none is given."""
+def _matrix_elements(
+    header: Header, keywords: list[str], diagonal: float
+) -> list[float]:
+    """Four elements of a matrix, row by row; empty if the header has none of them."""
     if not any(keyword in header.cards for keyword in keywords):
         return []
-    found = [header.number(keyword) for keyword in keywords]
-    absent = (diagonal, 0.0, 0.0, diagonal)
-    return [a if f is None else f for f, a in zip(found, absent, strict=True)]
+    values = [header.number(keyword) for keyword in keywords]
+    defaults = (diagonal, 0.0, 0.0, diagonal)
+    return [d if v is None else v for v, d in zip(values, defaults, strict=True)]
 
 
-def _undistorted(
+def _correct_distortion(
     header: Header, axes: tuple[int, int], centre: tuple[float, ...]
 ) -> NDArray[np.float64]:
-    """Pixel coordinates `(1, 2)`, from 1, corrected by SIP (Shupe et al. 2005)."""
+    """Pixel coordinates `(1, 2)`, from 1, with SIP corrections (Shupe et al. 2005)."""
     x, y = (centre[axis] for axis in axes)
     if "A_ORDER" in header.cards and "B_ORDER" in header.cards:
         u, v = (
-            place - (header.number(f"CRPIX{axis + 1}") or 0.0)
-            for place, axis in zip((x, y), axes, strict=True)
+            pixel - (header.number(f"CRPIX{axis + 1}") or 0.0)
+            for pixel, axis in zip((x, y), axes, strict=True)
         )
         x, y = (
-            place + _polynomial(header, n, u, v) for place, n in ((x, "A"), (y, "B"))
+            pixel + _sip_polynomial(header, name, u, v)
+            for pixel, name in ((x, "A"), (y, "B"))
         )
     return np.array([[x, y]])
 
 
-def _polynomial(header: Header, name: str, u: float, v: float) -> float:
-    order = min(header.integer(f"{name}_ORDER", 0), MAX_SIP)
+def _sip_polynomial(header: Header, name: str, u: float, v: float) -> float:
+    order = min(header.integer(f"{name}_ORDER", 0), MAX_SIP_ORDER)
     return sum(
         (header.number(f"{name}_{p}_{q}") or 0.0) * u**p * v**q
         for p in range(order + 1)
@@ -222,15 +231,15 @@ def _polynomial(header: Header, name: str, u: float, v: float) -> float:
     )
 
 
-def _icrs(
+def _header_to_icrs(
     header: Header, lon: float, lat: float, axis: str
 ) -> tuple[float | None, float | None]:
-    """ICRS degrees of a position in the header's frame."""
+    """ICRS degrees of a position in the frame of the header."""
     system = header.text("RADESYS") or header.text("RADECSYS")
     equinox = header.number("EQUINOX")
     equinox = header.number("EPOCH") if equinox is None else equinox
     if equinox is not None and not 1800 <= equinox <= 2100:
-        equinox = None  # 0, a Julian date and the like are no equinox
+        equinox = None  # 0 or a Julian date, for example, is not an equinox
     return to_icrs(lon, lat, axis, system, math.nan if equinox is None else equinox)
 
 
@@ -245,7 +254,7 @@ def to_icrs(
         Degrees.
     axis : str
         First four letters of the longitude's CTYPE: ``"RA--"``, ``"GLON"``,
-        ``"ELON"``, ``"SLON"``; others (the Sun's, a planet's) have none.
+        ``"ELON"`` or ``"SLON"``.
     system : str
         RADESYS, or empty.
     equinox : float
@@ -254,28 +263,29 @@ def to_icrs(
     Returns
     -------
     ra_deg, dec_deg : float or None
+        None for other frames (those of the Sun or a planet) and impossible positions.
     """
     if not (math.isfinite(lon) and math.isfinite(lat) and abs(lat) <= 90):
         return None, None
-    name = _frame_name(axis, system.strip().upper(), equinox)
-    if name is None:
+    frame = _frame_name(axis, system.strip().upper(), equinox)
+    if frame is None:
         return None, None
-    if name == "icrs":
+    if frame == "icrs":
         return lon % 360, lat
-    if name == "fk4":
-        return _from_fk4(lon, lat, equinox)
+    if frame == "fk4":
+        return _fk4_to_icrs(lon, lat, equinox)
     cosine, a, b = math.cos(math.radians(lat)), math.radians(lon), math.radians(lat)
     vector = (cosine * math.cos(a), cosine * math.sin(a), math.sin(b))
-    x, y, z = (float(c) for c in _rotation(name, equinox) @ np.array(vector))
+    x, y, z = (float(c) for c in _rotation(frame, equinox) @ np.array(vector))
     return math.degrees(math.atan2(y, x)) % 360, math.degrees(
         math.atan2(z, math.hypot(x, y))
     )
 
 
 def _frame_name(axis: str, system: str, equinox: float) -> str | None:
-    others = {"GLON": "galactic", "ELON": "ecliptic", "SLON": "supergalactic"}
-    if axis in others:
-        return others[axis]
+    frames = {"GLON": "galactic", "ELON": "ecliptic", "SLON": "supergalactic"}
+    if axis in frames:
+        return frames[axis]
     if axis != "RA--":
         return None
     if not system:
@@ -287,7 +297,7 @@ def _frame_name(axis: str, system: str, equinox: float) -> str | None:
 
 @functools.lru_cache(maxsize=64)
 def _rotation(name: str, equinox: float) -> NDArray[np.float64]:
-    """Matrix `(3, 3)` that turns unit vectors of a frame to ICRS."""
+    """Matrix `(3, 3)` that rotates unit vectors of a frame to ICRS."""
     from astropy import coordinates as c
 
     epoch = f"J{equinox}" if math.isfinite(equinox) else "J2000"
@@ -298,11 +308,11 @@ def _rotation(name: str, equinox: float) -> NDArray[np.float64]:
         "fk5": lambda: c.FK5(equinox=epoch),
     }
     axes = c.CartesianRepresentation(np.eye(3))
-    turned = frames[name]().realize_frame(axes).transform_to(c.ICRS())
-    return np.asarray(turned.cartesian.xyz.value, dtype=np.float64)
+    rotated = frames[name]().realize_frame(axes).transform_to(c.ICRS())
+    return np.asarray(rotated.cartesian.xyz.value, dtype=np.float64)
 
 
-def _from_fk4(lon: float, lat: float, equinox: float) -> tuple[float, float]:
+def _fk4_to_icrs(lon: float, lat: float, equinox: float) -> tuple[float, float]:
     from astropy import coordinates as c
     from astropy import units as u
 
@@ -312,16 +322,16 @@ def _from_fk4(lon: float, lat: float, equinox: float) -> tuple[float, float]:
     return float(icrs.ra.deg), float(icrs.dec.deg)
 
 
-def _from_keywords(header: Header) -> tuple[float | None, float | None]:
-    for first, second in POSITIONS:
+def _position_from_keywords(header: Header) -> tuple[float | None, float | None]:
+    for first, second in POSITION_KEYWORDS:
         ra, dec = _angle(header, first, hours=True), _angle(header, second, hours=False)
         if ra is not None and dec is not None and 0 <= ra <= 360 and abs(dec) <= 90:
-            return _icrs(header, ra, dec, "RA--")
+            return _header_to_icrs(header, ra, dec, "RA--")
     return None, None
 
 
 def _angle(header: Header, keyword: str, hours: bool) -> float | None:
-    """Degrees, from a number of degrees or from text such as ``12:34:56.7``."""
+    """Degrees from a number in degrees or from text such as ``12:34:56.7``."""
     number = header.number(keyword)
     if number is not None:
         return number

@@ -1,6 +1,5 @@
-"""What the header of an image says of it."""
+"""Facts about an image, read from its header."""
 
-import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,28 +10,36 @@ from astromorph.fits import celestial
 from astromorph.fits import file as fits_file
 from astromorph.fits.file import Hdu
 from astromorph.fits.header import Header
-from astromorph.fits.planes import Axes, select_planes
+from astromorph.fits.planes import ImageAxes, count_planes, select_planes
 from astromorph.settings.sections import DataSettings
 
-FREQUENCIES = ("RESTFRQ", "RESTFREQ", "FREQ", "FREQUENC")
-FILTERS = ("FILTER", "FILTER1", "FILTER2", "FILTNAM1", "BAND", "WAVELNTH", "WAVELENG")
-AIPS_BEAM = re.compile(
-    rb"BMAJ= *([\d.E+-]+) +BMIN= *([\d.E+-]+) +BPA= *([\d.E+-]+)"
-)  # AIPS writes it as HISTORY
+FREQUENCY_KEYWORDS = ("RESTFRQ", "RESTFREQ", "FREQ", "FREQUENC")
+REST_FREQUENCY_KEYWORDS = FREQUENCY_KEYWORDS[:2]
+FILTER_KEYWORDS = (
+    "FILTER",
+    "FILTER1",
+    "FILTER2",
+    "FILTNAM1",
+    "BAND",
+    "WAVELNTH",
+    "WAVELENG",
+)
+# AIPS writes the beam as HISTORY.
+AIPS_BEAM = re.compile(rb"BMAJ= *([\d.E+-]+) +BMIN= *([\d.E+-]+) +BPA= *([\d.E+-]+)")
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What the header says of an image; None where it says nothing.
+    """Facts from the header of an image; None if the header does not give them.
 
     Attributes
     ----------
     hdu : int
-        Number of the HDU that holds the image; the primary one is 0.
+        Number of the HDU with the image; the primary HDU is 0.
     shape : tuple of int
-        As stored, in numpy's order, degenerate axes included.
+        Of the stored array in the order of numpy, with axes of length 1.
     dtype : str
-        Stored type, before any scaling: ``"int16"``.
+        Stored type before scaling, such as ``"int16"``.
     width, height : int
         Pixels along x and y.
     ra_deg, dec_deg : float or None
@@ -40,17 +47,17 @@ class ImageFacts:
     pixel_scale_arcsec : float or None
         Geometric mean of the two pixel scales.
     object_name, telescope, unit, date_obs : str
-        OBJECT, TELESCOP, BUNIT, DATE-OBS; empty where absent.
+        OBJECT, TELESCOP, BUNIT, DATE-OBS; empty if absent.
     rest_frequency_hz : float or None
         RESTFRQ in Hz.
     beam_major_arcsec, beam_minor_arcsec, beam_angle_deg : float or None
         Full widths at half maximum and position angle: BMAJ, BMIN, BPA.
     channels : int
-        Channels that are taken: 1, unless planes or files are stacked.
+        Channels of the image: 1, unless planes or files are stacked.
     band : str
-        Frequency and filter, to tell pictures of one place apart.
+        Frequency and filter, which distinguish images of one position.
     keywords : dict of str to str
-        What `data_settings.header_columns` asks for.
+        The keywords of `data_settings.header_columns`.
     """
 
     hdu: int
@@ -75,9 +82,25 @@ class ImageFacts:
 
 
 def image_facts(
-    hdu: Hdu, primary: Header, axes: Axes, rules: DataSettings
+    hdu: Hdu, primary: Header, axes: ImageAxes, rules: DataSettings
 ) -> ImageFacts:
-    """What the image's header says, and for names and dates the primary one."""
+    """Collect the facts about an image.
+
+    Parameters
+    ----------
+    hdu : Hdu
+        The HDU with the image.
+    primary : Header
+        The primary header, used for keywords that the header of the image lacks.
+    axes : ImageAxes
+        Axes of the stored array.
+    rules : DataSettings
+        The planes that are read, and `header_columns`.
+
+    Returns
+    -------
+    ImageFacts
+    """
     header, shape = hdu.header, hdu.shape
     centre = tuple((length + 1) / 2 for length in reversed(shape))
     position = celestial.image_position(header, centre)
@@ -89,17 +112,16 @@ def image_facts(
         return header.text(keyword) or primary.text(keyword)
 
     def number(keyword: str) -> float | None:
-        found = header.number(keyword)
-        return primary.number(keyword) if found is None else found
+        value = header.number(keyword)
+        return primary.number(keyword) if value is None else value
 
-    frequency = next((f for k in FREQUENCIES[:2] if (f := number(k))), None)
+    frequency = next((f for k in REST_FREQUENCY_KEYWORDS if (f := number(k))), None)
     major, minor, angle = _beam(header)
-    planes = math.prod(shape[axis] for axis in axes.others)
-    how, which = select_planes(rules.planes, planes)
+    reduction, planes = select_planes(rules.planes, count_planes(hdu, axes))
     return ImageFacts(
         hdu=hdu.number,
         shape=shape,
-        dtype=np.dtype(fits_file.TYPES[hdu.bitpix]).name,
+        dtype=np.dtype(fits_file.DTYPES[hdu.bitpix]).name,
         width=shape[axes.x],
         height=shape[axes.y],
         ra_deg=position.ra_deg,
@@ -113,18 +135,18 @@ def image_facts(
         beam_major_arcsec=major,
         beam_minor_arcsec=minor,
         beam_angle_deg=angle,
-        channels=len(which) if how == "channels" else 1,
+        channels=len(planes) if reduction == "channels" else 1,
         band=_band(header, text, number),
-        keywords=_asked(header, primary, rules.header_columns),
+        keywords=_keyword_texts(header, primary, rules.header_columns),
     )
 
 
 def _beam(header: Header) -> tuple[float | None, float | None, float | None]:
     """Major and minor axis in arcseconds, angle in degrees."""
     major, minor, angle = (header.number(k) for k in ("BMAJ", "BMIN", "BPA"))
-    if major is None and (written := AIPS_BEAM.search(header.raw)):
+    if major is None and (match := AIPS_BEAM.search(header.raw)):
         try:
-            major, minor, angle = (float(number) for number in written.groups())
+            major, minor, angle = (float(number) for number in match.groups())
         except ValueError:
             return None, None, None
     if not major or major < 0:
@@ -137,29 +159,31 @@ def _band(
     text: Callable[[str], str],
     number: Callable[[str], float | None],
 ) -> str:
-    """Frequency to five digits and filter; empty where neither is known."""
-    frequency = next((f for k in FREQUENCIES if (f := number(k))), None)
+    """Frequency to five digits and filter; empty if neither is known."""
+    frequency = next((f for k in FREQUENCY_KEYWORDS if (f := number(k))), None)
     if frequency is None:
-        kinds = (k for k in "345" if header.text(f"CTYPE{k}").startswith("FREQ"))
-        frequency = next((header.number(f"CRVAL{k}") for k in kinds), None)
-    filters = [found for keyword in FILTERS if (found := text(keyword))]
+        axes = (k for k in "345" if header.text(f"CTYPE{k}").startswith("FREQ"))
+        frequency = next((header.number(f"CRVAL{k}") for k in axes), None)
+    filters = [name for keyword in FILTER_KEYWORDS if (name := text(keyword))]
     return " ".join([f"{frequency:.5g}" if frequency else "", *filters]).strip()
 
 
-def _asked(header: Header, primary: Header, keywords: Sequence[str]) -> dict[str, str]:
-    """Further keywords as text, HIERARCH and CONTINUE included."""
+def _keyword_texts(
+    header: Header, primary: Header, keywords: Sequence[str]
+) -> dict[str, str]:
+    """Values of keywords as text; HIERARCH and CONTINUE are supported."""
     if not keywords:
         return {}
     from astropy.io import fits
 
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for cards in (primary, header):
-        whole = fits.Header.fromstring(cards.raw.decode("ascii", "replace"))
+        parsed = fits.Header.fromstring(cards.raw.decode("ascii", "replace"))
         for keyword in keywords:
             try:
-                value = whole.get(keyword)
+                value = parsed.get(keyword)
             except (fits.VerifyError, ValueError, TypeError, IndexError):
-                continue  # a damaged card is no reason to lose the image
+                continue  # the image can be used in spite of a damaged card
             if value is not None and not isinstance(value, fits.card.Undefined):
-                found[keyword] = " ".join(str(value).split())
-    return {keyword: found.get(keyword, "") for keyword in keywords}
+                texts[keyword] = " ".join(str(value).split())
+    return {keyword: texts.get(keyword, "") for keyword in keywords}

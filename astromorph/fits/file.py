@@ -1,18 +1,16 @@
-"""FITS files as bytes: compression, headers, HDUs, stored values.
+"""FITS files as bytes: compression, headers, HDUs and stored values.
 
-Only what stands before an image is read to find it, and nothing is believed
-that the file's length contradicts. FITS Standard 4.0 (2018). Tile-compressed
-images (its section 10) are decoded by astropy.
+Only the part of a file before the image is read to find the image, and no size in a
+header is trusted that contradicts the length of the file. FITS Standard 4.0 (2018).
+Tile-compressed images are decoded in `astromorph.fits.tiles`.
 """
 
 import bz2
 import gzip
 import io
-import itertools
 import lzma
 import math
 import os
-import re
 import stat
 import warnings
 from collections.abc import Callable, Iterator
@@ -25,44 +23,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astromorph.errors import FitsImageError
-from astromorph.fits.gzip_tiles import CheckedSection, GzipTiles
 from astromorph.fits.header import CARD, Header
-from astromorph.fits.tile_decoder import Decoder
 
-BLOCK = 2880
+BLOCK = 2880  # bytes
 FIRST_READ = 3 * BLOCK
-MAX_HEADER_BYTES = 2**24  # bytes; the longest in archives are below 2 MB
-FARTHEST = 2**33  # bytes of a packed file that are unpacked to reach an HDU
-ENDLESS = 2**63  # no file has such a byte
+MAX_HEADER_BYTES = 2**24  # the longest headers in archives are below 2 MB
+MAX_DECOMPRESSED = 2**33  # bytes of a compressed file, read to reach an HDU
+MAX_OFFSET = 2**63  # bytes; no file is longer
 MAX_HDUS = 10_000
-MAX_COLUMNS, MAX_AXES = 999, 16  # of a tiled image
-TYPES = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
-# Pixels that one byte can stand for: deflate reaches 1032, PLIO 4095 in two.
-DENSEST = 2048
-RICE_BYTES = (1, 2, 4)
-TILE_KEYWORDS = re.compile(
-    rb"(XTENSION|BITPIX|NAXIS\d*|[PG]COUNT|TFIELDS|THEAP|Z[A-Z]+\d*"
-    rb"|T(TYPE|FORM|SCAL|ZERO|NULL|DIM)\d+|BSCALE|BZERO|BLANK) *="
-)
-DECODER = Decoder()
+READ_CHUNK = 2**22  # bytes
+DTYPES = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 
 
 @dataclass(frozen=True)
 class Hdu:
-    """One header and where its data are.
+    """A header and the location of its data.
 
     Attributes
     ----------
     number : int
-        The primary one is 0.
+        The primary HDU is 0.
     header : Header
         Its cards.
     shape : tuple of int
-        Of the image, in numpy's order; empty where there is none.
+        Shape of the image, in the order of numpy; empty if there is none.
     bitpix : int
         Stored type of the image.
     compressed : bool
-        The image is stored in tiles, in a table.
+        Whether the image is stored in tiles in a table.
     start, size : int
         First byte and number of bytes of the data.
     """
@@ -77,25 +65,28 @@ class Hdu:
 
     @property
     def name(self) -> str:
-        """EXTNAME; ``PRIMARY`` where the first HDU has none."""
+        """EXTNAME; ``PRIMARY`` if the first HDU has none."""
         name = self.header.text("EXTNAME").upper()
         return name or ("PRIMARY" if self.number == 0 else "")
 
 
 @contextmanager
 def open_fits(path: str | Path) -> Iterator[BinaryIO]:
-    """Open a file, unpacked if it is compressed as a whole (by its first bytes).
+    """Open a file and decompress it if its first bytes mark it as compressed.
 
-    Whatever goes wrong inside becomes a `FitsImageError` that says why.
+    Raises
+    ------
+    FitsImageError
+        Any error in the body, with its reason.
     """
     try:
         if not str(path):
             raise FitsImageError("the row of the list has an empty path")
         with (
-            open(path, "rb", buffering=0, opener=_without_waiting) as file,
-            _unpacked(_regular(file)) as unpacked,
+            open(path, "rb", buffering=0, opener=_open_nonblocking) as file,
+            _decompress(_check_regular(file)) as decompressed,
         ):
-            yield unpacked
+            yield decompressed
     except FileNotFoundError:
         raise FitsImageError("there is no such file") from None
     except IsADirectoryError:
@@ -104,208 +95,216 @@ def open_fits(path: str | Path) -> Iterator[BinaryIO]:
         ) from None
     except FitsImageError:
         raise
-    except Exception as error:  # whatever a decoder raises is the file's fault
-        raise FitsImageError(_reason(error)) from None
+    except Exception as error:  # decoders raise errors of any class for damaged files
+        raise FitsImageError(_explain(error)) from None
 
 
 @contextmanager
 def decoding_errors() -> Iterator[None]:
-    """Let astropy decode; whatever it raises or warns of is the file's fault."""
+    """Turn every error of astropy in the body into a `FitsImageError`."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     except FitsImageError:
         raise
-    except Exception as error:
-        raise FitsImageError(_reason(error)) from None
+    except Exception as error:  # decoders raise errors of any class for damaged files
+        raise FitsImageError(_explain(error)) from None
 
 
 def iterate_hdus(file: BinaryIO) -> Iterator[Hdu]:
-    """The HDUs one after the other; each is read when it is asked for.
+    """The HDUs of a file in order; each is read when it is requested.
 
     Raises
     ------
     FitsImageError
-        The file does not begin as a FITS file, a header is damaged, or a packed file
-        would have to be unpacked too far.
+        The file does not begin like a FITS file, a header is damaged, or too much of a
+        compressed file would have to be decompressed.
     """
     start = 0
     for number in range(MAX_HDUS):
-        raw = _header(file, start, number)
+        raw = _read_header(file, start, number)
         if raw is None:
             return
         header = Header(raw)
         data = start + -(-(len(raw) + CARD) // BLOCK) * BLOCK
-        hdu = _hdu(number, header, data)
+        hdu = _parse_hdu(number, header, data)
         yield hdu
         start = data + -(-hdu.size // BLOCK) * BLOCK
-        if start > FARTHEST and not isinstance(file, io.FileIO):
+        if start > MAX_DECOMPRESSED and not isinstance(file, io.FileIO):
             raise FitsImageError(
-                f"HDU {number} promises {hdu.size} bytes, more than are unpacked of a "
-                f"compressed file ({FARTHEST}); unpack it, and list what you need"
+                f"by its header HDU {number} has {hdu.size} bytes, more than are read "
+                f"of a compressed file ({MAX_DECOMPRESSED}); decompress it and list "
+                "only the part you need"
             )
-        if start >= ENDLESS:
+        if start >= MAX_OFFSET:
             return
 
 
 def stored_values(file: BinaryIO, hdu: Hdu) -> Any:
-    """The stored values of an image, in numpy's order, not yet scaled.
+    """The stored values of an image, in the order of numpy, not scaled.
 
     Parameters
     ----------
     file : binary file
-        As `open_fits` gives it.
+        Opened by `open_fits`.
     hdu : Hdu
-        Plain, not compressed in tiles.
+        Not tile-compressed.
 
     Returns
     -------
     ndarray, shape `hdu.shape`
-        Mapped from the file where it can be, so that a cube is read plane by
-        plane.
+        Mapped from the file where possible, so that a cube is read plane by plane.
 
     Raises
     ------
     FitsImageError
-        The file ends too early.
+        The file is truncated.
     """
-    dtype = np.dtype(TYPES[hdu.bitpix])
-    promised = math.prod(hdu.shape) * dtype.itemsize
-    plain = isinstance(file, io.FileIO)
-    there = os.fstat(file.fileno()).st_size - hdu.start if plain else None
-    if there is not None and there < promised:
-        raise _truncated(hdu.start + promised, hdu.start + there)
-    if plain and len(hdu.shape) > 2:
-        return np.memmap(
-            cast(Any, file), dtype, mode="r", offset=hdu.start, shape=hdu.shape
-        )
-    file.seek(hdu.start)
-    data = _exactly(file, promised)
-    if len(data) < promised:
-        raise _truncated(hdu.start + promised, hdu.start + len(data))
+    dtype = np.dtype(DTYPES[hdu.bitpix])
+    required = math.prod(hdu.shape) * dtype.itemsize
+    uncompressed = isinstance(file, io.FileIO)
+    if uncompressed:
+        available = os.fstat(file.fileno()).st_size - hdu.start
+        if available < required:
+            raise _truncated_error(hdu.start + required, hdu.start + available)
+        if len(hdu.shape) > 2:
+            return np.memmap(
+                cast(Any, file), dtype, mode="r", offset=hdu.start, shape=hdu.shape
+            )
+    data = read_data(file, hdu.start, required)
     return np.frombuffer(data, dtype).reshape(hdu.shape)
 
 
-def refuse_truncated(file: BinaryIO, hdu: Hdu) -> None:
-    """Compare a plain file's length with what its header promises.
+def scale_values(values: Any, hdu: Hdu) -> NDArray[np.float32]:
+    """Physical values: BSCALE and BZERO are applied, BLANK becomes NaN.
 
-    Raises
-    ------
-    FitsImageError
-        The file ends too early.
-    """
-    if isinstance(file, io.FileIO):
-        there = os.fstat(file.fileno()).st_size
-        if there < hdu.start + hdu.size:
-            raise _truncated(hdu.start + hdu.size, there)
-
-
-def compressed_tiles(file: BinaryIO, hdu: Hdu) -> Any:
-    """The pixels of a tile-compressed image, scaled, decoded by astropy.
+    Parameters
+    ----------
+    values : ndarray
+        Stored values.
+    hdu : Hdu
+        The HDU that they are from.
 
     Returns
     -------
-    CheckedSection or ndarray
-        Sliced like an array, an index for each axis; decodes the tiles that are
-        needed.
+    ndarray of float32
+        Values beyond its range are infinite.
+    """
+    scale, zero = hdu.header.number("BSCALE"), hdu.header.number("BZERO")
+    unscaled = scale in (None, 1.0) and not zero
+    blank = hdu.header.value("BLANK") if hdu.bitpix > 0 else None
+    dtype = np.float64 if hdu.bitpix in (32, 64, -64) else np.float32
+    with np.errstate(over="ignore", invalid="ignore"):
+        pixels = values.astype(np.float32 if unscaled else dtype)
+        if not unscaled:
+            pixels = pixels * dtype(1 if scale is None else scale) + dtype(zero or 0)
+        pixels = pixels.astype(np.float32, copy=False)
+    if isinstance(blank, int) and not isinstance(blank, bool):
+        pixels[values == blank] = np.nan
+    return cast(NDArray[np.float32], pixels)
+
+
+def check_length(file: BinaryIO, hdu: Hdu) -> None:
+    """Compare the length of an uncompressed file with the sizes in its header.
 
     Raises
     ------
     FitsImageError
-        So few bytes cannot hold so many pixels, or the tiles do not cover them.
-        Slicing raises it for a tile that holds more than its pixels.
+        The file is truncated.
     """
-    from astropy.io import fits
-
-    refuse_impossible_tiles(hdu)
-    file.seek(hdu.start)
-    data = _exactly(file, hdu.size)
-    if len(data) < hdu.size:
-        raise _truncated(hdu.start + hdu.size, hdu.start + len(data))
-    with decoding_errors():
-        primary = fits.PrimaryHDU().header.tostring().encode("ascii")
-        table = primary + _padded(_tile_header(hdu), b" ") + _padded(data, b"\0")
-        found = fits.open(io.BytesIO(table), memmap=False)[1]
-        if not isinstance(found, fits.CompImageHDU):
-            raise FitsImageError("the file is damaged: a tiled image without tiles")
-        if found.shape != hdu.shape:
-            raise FitsImageError("the file is damaged: its tiles have other sizes")
-        algorithm = found.compression_type
-        packed = GzipTiles(table, hdu.shape, found.tile_shape, algorithm)
-        if not algorithm.startswith("HCOMPRESS"):
-            return CheckedSection(found.section, packed)
-        packed.refuse_bombs()
-        pixels = DECODER.decode(table)
-        if pixels.shape != hdu.shape:
-            raise FitsImageError("the file is damaged: its tiles have other sizes")
-        return pixels
+    if isinstance(file, io.FileIO):
+        length = os.fstat(file.fileno()).st_size
+        if length < hdu.start + hdu.size:
+            raise _truncated_error(hdu.start + hdu.size, length)
 
 
-def _without_waiting(path: str, flags: int) -> int:
-    """Open a named pipe too at once, not when somebody writes to it."""
+def read_data(file: BinaryIO, start: int, size: int) -> bytes:
+    """Read `size` bytes; a size that the file does not have takes no memory.
+
+    Raises
+    ------
+    FitsImageError
+        The file is truncated.
+    """
+    file.seek(start)
+    limit, chunk = size, READ_CHUNK
+    if isinstance(file, io.FileIO):
+        limit = min(size, os.fstat(file.fileno()).st_size - start)
+        chunk = max(0, limit)  # the system reads at most 2 GiB of it at once
+    parts, missing = [], limit
+    while missing > 0 and (part := file.read(min(missing, chunk))):
+        parts.append(part)
+        missing -= len(part)
+    data = parts[0] if len(parts) == 1 else b"".join(parts)
+    if len(data) < size:
+        raise _truncated_error(start + size, start + len(data))
+    return data
+
+
+def _open_nonblocking(path: str, flags: int) -> int:
+    """Open a file; a named pipe, too, does not wait for its writer."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def _regular(file: io.FileIO) -> io.FileIO:
+def _check_regular(file: io.FileIO) -> io.FileIO:
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         raise FitsImageError("this is a pipe, a socket or a device, not a file")
     return file
 
 
-def _unpacked(file: io.FileIO) -> Any:
-    """The file itself, or what unpacks it."""
+def _decompress(file: io.FileIO) -> Any:
+    """The file itself, or a file object that decompresses it."""
     magic = file.read(6)
     file.seek(0)
-    for start, unpack in UNPACKERS.items():
+    for start, decompress in DECOMPRESSORS.items():
         if magic.startswith(start):
-            return unpack(file)
+            return decompress(file)
     return file
 
 
-def _lzw(file: io.FileIO) -> Any:
-    """Unix ``compress``, file names in .Z."""
+def _open_lzw(file: io.FileIO) -> Any:
+    """Unix ``compress``, files that end in .Z."""
     import uncompresspy
 
     return uncompresspy.LZWFile(file)
 
 
-def _zip(file: io.FileIO) -> Any:
+def _open_zip(file: io.FileIO) -> Any:
     import zipfile
 
     archive = zipfile.ZipFile(file)
     names = [name for name in archive.namelist() if not name.endswith("/")]
     if len(names) != 1:
         raise FitsImageError(
-            f"the zip archive holds {len(names)} files; unpack it and list each"
+            f"the zip archive contains {len(names)} files; unpack it and list each"
         )
     return archive.open(names[0])
 
 
-UNPACKERS: dict[bytes, Callable[[Any], Any]] = {
+DECOMPRESSORS: dict[bytes, Callable[[Any], Any]] = {
     b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
     b"BZh": bz2.BZ2File,
     b"\xfd7zXZ": lzma.LZMAFile,
-    b"\x1f\x9d": _lzw,
-    b"PK\x03\x04": _zip,
+    b"\x1f\x9d": _open_lzw,
+    b"PK\x03\x04": _open_zip,
 }
 
 
-def _header(file: BinaryIO, start: int, number: int) -> bytes | None:
-    """The cards before END; None behind the last HDU."""
+def _read_header(file: BinaryIO, start: int, number: int) -> bytes | None:
+    """The cards before END; None after the last HDU."""
     file.seek(start)
-    # What is read of a compressed stream beyond a header would be unpacked again,
-    # from the file's beginning, to reach the next.
-    plain = isinstance(file, io.FileIO)
-    raw = bytearray(file.read(FIRST_READ if plain else BLOCK))
-    begin = b"SIMPLE  =" if number == 0 else b"XTENSION="
-    if raw[:9] != begin:
+    # Of a compressed stream no more than the header is read: to go back to the next
+    # header, the stream would have to be decompressed again from the beginning.
+    uncompressed = isinstance(file, io.FileIO)
+    raw = bytearray(file.read(FIRST_READ if uncompressed else BLOCK))
+    first_bytes = b"SIMPLE  =" if number == 0 else b"XTENSION="
+    if raw[:9] != first_bytes:
         if number:
-            return None  # what follows the last HDU is no concern of ours
-        raise FitsImageError(
-            "the file is empty" if not raw
-            else "this is not a FITS file (its first bytes are not SIMPLE)"
-        )  # fmt: skip
+            return None  # other bytes may follow the last HDU
+        if not raw:
+            raise FitsImageError("the file is empty")
+        raise FitsImageError("this is not a FITS file (its first bytes are not SIMPLE)")
     scanned = 0
     while True:
         end = raw.find(b"END", scanned)
@@ -314,160 +313,61 @@ def _header(file: BinaryIO, start: int, number: int) -> bytes | None:
         if end >= 0:
             return bytes(raw[:end])
         scanned = len(raw) // CARD * CARD
-        more = file.read(max(10 * BLOCK, len(raw)) if plain else BLOCK)
+        more = file.read(max(10 * BLOCK, len(raw)) if uncompressed else BLOCK)
         raw += more
         if not more or len(raw) > MAX_HEADER_BYTES:
             raise FitsImageError(f"the header of HDU {number} has no END card")
 
 
-def _hdu(number: int, header: Header, start: int) -> Hdu:
-    axes = _axes(header, "NAXIS")
-    bits = header.integer("BITPIX", 8)
-    if bits not in TYPES:
+def _parse_hdu(number: int, header: Header, start: int) -> Hdu:
+    axes = _axis_lengths(header, "NAXIS")
+    bitpix = header.integer("BITPIX", 8)
+    if bitpix not in DTYPES:
         raise FitsImageError(
-            f"the header is damaged: BITPIX is {bits}; allowed are "
-            + ", ".join(map(str, TYPES))
+            f"the header is damaged: BITPIX is {bitpix}; allowed are "
+            + ", ".join(map(str, DTYPES))
         )
-    groups = header.value("GROUPS") is True and axes[-1:] == (0,)
-    elements = math.prod(axes[:-1] if groups else axes) if axes else 0
-    size = abs(bits) // 8 * header.integer("GCOUNT", 1)
+    random_groups = header.value("GROUPS") is True and axes[-1:] == (0,)
+    elements = math.prod(axes[:-1] if random_groups else axes) if axes else 0
+    size = abs(bitpix) // 8 * header.integer("GCOUNT", 1)
     size *= header.integer("PCOUNT", 0) + elements
-    kind = "IMAGE" if number == 0 else header.text("XTENSION").upper()
-    tiled = kind == "BINTABLE" and header.value("ZIMAGE") is True
+    extension = "IMAGE" if number == 0 else header.text("XTENSION").upper()
+    compressed = extension == "BINTABLE" and header.value("ZIMAGE") is True
     shape: tuple[int, ...] = ()
-    if tiled:
-        shape, bits = _axes(header, "ZNAXIS"), header.integer("ZBITPIX", 0)
-        if bits not in TYPES:
-            raise FitsImageError(f"the header is damaged: ZBITPIX is {bits}")
-    elif kind in ("IMAGE", "IUEIMAGE") and not groups:
+    if compressed:
+        shape, bitpix = _axis_lengths(header, "ZNAXIS"), header.integer("ZBITPIX", 0)
+        if bitpix not in DTYPES:
+            raise FitsImageError(f"the header is damaged: ZBITPIX is {bitpix}")
+    elif extension in ("IMAGE", "IUEIMAGE") and not random_groups:
         shape = axes
-    return Hdu(number, header, shape, bits, tiled, start, max(0, size))
+    return Hdu(number, header, shape, bitpix, compressed, start, max(0, size))
 
 
-def _axes(header: Header, keyword: str) -> tuple[int, ...]:
-    """Lengths of the axes in numpy's order, the last one fastest."""
+def _axis_lengths(header: Header, keyword: str) -> tuple[int, ...]:
+    """Lengths of the axes NAXIS1, NAXIS2, ... in the order of numpy."""
     number = header.integer(keyword, 0)
     if not 0 <= number <= 999:
         raise FitsImageError(f"the header is damaged: {keyword} is {number}")
     lengths = [header.integer(f"{keyword}{k}", -1) for k in range(number, 0, -1)]
     if min(lengths, default=0) < 0:
-        at = number - next(k for k, length in enumerate(lengths) if length < 0)
-        raise FitsImageError(f"the header is damaged: {keyword}{at} gives no length")
+        axis = number - next(k for k, length in enumerate(lengths) if length < 0)
+        raise FitsImageError(
+            f"the header is damaged: {keyword}{axis} is missing or negative"
+        )
     return tuple(lengths)
 
 
-def refuse_impossible_tiles(hdu: Hdu) -> None:
-    """Hold what a tiled image's header promises against its tiles and bytes.
-
-    Raises
-    ------
-    FitsImageError
-        So few bytes cannot hold so many pixels, or the tiles do not cover them.
-    """
-    header, pixels = hdu.header, math.prod(hdu.shape)
-    columns = header.integer("TFIELDS", 0)
-    if not 1 <= columns <= MAX_COLUMNS or len(hdu.shape) > MAX_AXES:
-        raise FitsImageError(
-            f"the header is damaged: {columns} columns hold a tiled image of "
-            f"{len(hdu.shape)} axes"
-        )
-    if pixels > DENSEST * max(hdu.size, 1):
-        raise FitsImageError(
-            f"the header promises {pixels} pixels, more than its {hdu.size} compressed "
-            "bytes can hold"
-        )
-    number = 1
-    for k, length in enumerate(reversed(hdu.shape), start=1):
-        tile = header.integer(f"ZTILE{k}", length if k == 1 else 1)
-        if tile < 1:
-            raise FitsImageError(f"the header is damaged: ZTILE{k} is {tile}")
-        number *= -(-length // tile)
-    if number != header.integer("NAXIS2", 0):
-        raise FitsImageError(
-            f"the header is damaged: {number} tiles cover the image, "
-            f"{header.integer('NAXIS2', 0)} are stored"
-        )
-    _refuse_impossible_rice(header)
-
-
-def _refuse_impossible_rice(header: Header) -> None:
-    """Bytes per pixel that no decoder knows are read from behind its memory."""
-    for k in itertools.takewhile(
-        lambda k: f"ZNAME{k}" in header.cards, itertools.count(1)
-    ):
-        if header.text(f"ZNAME{k}").upper() == "BYTEPIX":
-            size = header.integer(f"ZVAL{k}", 4)
-            if header.text("ZCMPTYPE").startswith("RICE") and size not in RICE_BYTES:
-                raise FitsImageError(
-                    f"the header is damaged: BYTEPIX of its RICE tiles is {size}; "
-                    f"allowed are {', '.join(map(str, RICE_BYTES))}"
-                )
-
-
-def _tile_header(hdu: Hdu) -> bytes:
-    """The cards that decoding needs; astropy's time grows with all others."""
-    raw = hdu.header.raw
-    cards = (raw[at : at + CARD] for at in range(0, len(raw), CARD))
-    return b"".join(c for c in cards if TILE_KEYWORDS.match(c)) + b"END".ljust(CARD)
-
-
-def _padded(data: bytes, filler: bytes) -> bytes:
-    return data + filler * (-len(data) % BLOCK)
-
-
-def _exactly(file: BinaryIO, number: int) -> bytes:
-    """Up to `number` bytes; what claims more takes no more memory than it has."""
-    if isinstance(file, io.FileIO):
-        number = min(number, os.fstat(file.fileno()).st_size - file.tell())
-        piece = max(0, number)  # the system gives at most 2 GiB of it
-    else:
-        piece = 2**22
-    parts, missing = [], number
-    while missing > 0 and (part := file.read(min(missing, piece))):
-        parts.append(part)
-        missing -= len(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def _truncated(promised: int, found: int) -> FitsImageError:
+def _truncated_error(required: int, available: int) -> FitsImageError:
     return FitsImageError(
-        f"the file is truncated: {promised} bytes promised, {found} there"
+        f"the file is truncated: its header requires {required} bytes, it has "
+        f"{available}"
     )
 
 
-def _reason(error: BaseException) -> str:
+def _explain(error: BaseException) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, PermissionError):
-        return "the file may not be read: its permissions forbid it"
+        return "the file cannot be read: permission is denied"
     if isinstance(error, MemoryError):
         return "there is not enough memory for it"
     return f"the file is damaged: {text[:200]}"
-
-
-def scale_values(values: Any, hdu: Hdu) -> NDArray[np.float32]:
-    """Physical values of stored ones: BSCALE, BZERO and, as NaN, BLANK.
-
-    Parameters
-    ----------
-    values : ndarray
-        As stored.
-    hdu : Hdu
-        Where they are from.
-
-    Returns
-    -------
-    ndarray of float32
-        Values beyond its range become infinite.
-    """
-    scale, zero = hdu.header.number("BSCALE"), hdu.header.number("BZERO")
-    plain = scale in (None, 1.0) and not zero
-    blank = hdu.header.value("BLANK") if hdu.bitpix > 0 else None
-    exact = np.float64 if hdu.bitpix in (32, 64, -64) else np.float32
-    with np.errstate(over="ignore", invalid="ignore"):
-        pixels = values.astype(np.float32 if plain else exact)
-        if not plain:
-            pixels = pixels * exact(1 if scale is None else scale) + exact(zero or 0)
-        pixels = pixels.astype(np.float32, copy=False)
-    if isinstance(blank, int) and not isinstance(blank, bool):
-        pixels[values == blank] = np.nan
-    return cast(NDArray[np.float32], pixels)

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from astromorph.errors import FitsImageError
 
-CARD = 80
+CARD = 80  # bytes
 STRING = re.compile(r"'((?:[^']|'')*)")
 
 
@@ -18,33 +18,34 @@ class Header:
     Attributes
     ----------
     raw : bytes
-        Whole cards of 80 bytes, END excluded.
+        Complete cards of 80 bytes, without END.
     """
 
     raw: bytes
 
     @cached_property
     def cards(self) -> dict[str, str]:
-        """What stands behind ``= `` of each keyword; the first card counts."""
-        found: dict[str, str] = {}
+        """The text after ``= `` for each keyword; of repeated ones the first."""
+        cards: dict[str, str] = {}
         text = self.raw.decode("latin-1")
-        for at in range(0, len(text), CARD):
-            if text[at + 8] == "=":
-                found.setdefault(text[at : at + 8].rstrip(), text[at + 9 : at + CARD])
-        return found
+        for start in range(0, len(text), CARD):
+            if text[start + 8] == "=":
+                keyword = text[start : start + 8].rstrip()
+                cards.setdefault(keyword, text[start + 9 : start + CARD])
+        return cards
 
     def value(self, keyword: str) -> str | int | float | bool | None:
-        """The value of a keyword; None where it is absent or not to be read."""
+        """The value of a keyword; None if it is absent or cannot be read."""
         card = self.cards.get(keyword)
-        return None if card is None else _value(card)
+        return None if card is None else _parse_value(card)
 
     def text(self, keyword: str) -> str:
-        """A value as text without line breaks; empty where there is none."""
+        """The value as text without line breaks; empty if there is none."""
         value = self.value(keyword)
         return "" if value is None else " ".join(str(value).split())
 
     def number(self, keyword: str) -> float | None:
-        """A finite number, also one that was written as text; else None."""
+        """The value as a finite number, also if it is written as text; else None."""
         value = self.value(keyword)
         if isinstance(value, bool) or value is None:
             return None
@@ -55,29 +56,29 @@ class Header:
         return number if math.isfinite(number) else None
 
     def integer(self, keyword: str, default: int) -> int:
-        """A whole number.
+        """The value as an integer, or the default if the keyword is absent.
 
         Raises
         ------
         FitsImageError
-            The keyword is there and is no whole number.
+            The keyword is present and its value is not an integer.
         """
         card = self.cards.get(keyword)
         if card is None:
             return default
-        number = _value(card)
+        number = _parse_value(card)
         if isinstance(number, bool) or not isinstance(number, int | float):
             number = math.nan
         if not math.isfinite(number) or number != int(number):
             raise FitsImageError(
-                f"the header is damaged: {keyword} is {card.strip()[:30]!r}, a whole "
-                "number is needed"
+                f"the header is damaged: {keyword} is {card.strip()[:30]!r}, an "
+                "integer is needed"
             )
         return int(number)
 
 
-def _value(card: str) -> str | int | float | bool | None:
-    """The value of a card, after the equals sign (FITS Standard 4.0, 4.2)."""
+def _parse_value(card: str) -> str | int | float | bool | None:
+    """The value in the text after the equals sign (FITS Standard 4.0, 4.2)."""
     text = card.lstrip()
     if text.startswith("'"):
         quoted = STRING.match(text)

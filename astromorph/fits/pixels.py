@@ -1,4 +1,4 @@
-"""An image: pixels, and which of them are bad."""
+"""The record of an image: its pixels and the mask of bad ones."""
 
 from dataclasses import dataclass
 
@@ -8,15 +8,15 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """Pixels and which of them are bad.
+    """Pixels and the mask of bad ones.
 
     Attributes
     ----------
     pixels : ndarray, shape (C, H, W), float32
-        In the file's unit; 0 where bad.
+        In the unit of the file; 0 where bad.
     mask : ndarray, shape (H, W), bool
-        True where a pixel is NaN, infinite or BLANK in any channel. A channel
-        in which all pixels are bad counts as 0, not as bad.
+        True where a pixel is NaN, infinite or BLANK in any channel. A channel in
+        which all pixels are bad is 0 everywhere and does not enter the mask.
     """
 
     pixels: NDArray[np.float32]

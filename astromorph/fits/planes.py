@@ -1,4 +1,4 @@
-"""Which axes of an array are the image, and what is taken of the others."""
+"""The image axes of a stored array, and the planes along its other axes."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -9,187 +9,208 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astromorph.errors import FitsImageError
-from astromorph.fits import celestial
+from astromorph.fits import celestial, tiles
 from astromorph.fits import file as fits_file
 from astromorph.fits.file import Hdu
 from astromorph.settings.sections import DataSettings
 
+Plane = NDArray[np.float32]
+
 
 @dataclass(frozen=True, slots=True)
-class Axes:
-    """Which numpy axes of the stored array are the image, and what is on others."""
+class ImageAxes:
+    """The numpy axes of a stored array.
+
+    Attributes
+    ----------
+    y, x : int
+        The axes of the image.
+    others : tuple of int
+        The remaining axes.
+    """
 
     y: int
     x: int
     others: tuple[int, ...]
 
     def index(self, plane: int, shape: tuple[int, ...]) -> tuple[Any, ...]:
-        """What takes one plane out of the array; the planes' last axis is fastest."""
+        """The numpy index of one plane; the last of the other axes varies fastest."""
         index: list[Any] = [slice(None)] * len(shape)
         lengths = [shape[axis] for axis in self.others]
-        places = np.unravel_index(plane, lengths) if lengths else ()
-        for axis, at in zip(self.others, places, strict=True):
-            index[axis] = int(at)
+        positions = np.unravel_index(plane, lengths) if lengths else ()
+        for axis, position in zip(self.others, positions, strict=True):
+            index[axis] = int(position)
         return tuple(index)
 
 
 def select_planes(
-    planes: int | str | tuple[int, ...] | None, number: int
+    planes: int | str | tuple[int, ...] | None, n_planes: int
 ) -> tuple[str, list[int]]:
-    """What `data_settings.planes` means for an image of so many planes.
+    """Apply `data_settings.planes` to an image with a number of planes.
 
     Parameters
     ----------
     planes : int, str, tuple of int or None
         The setting.
-    number : int
-        Planes that the image has.
+    n_planes : int
+        Planes of the image.
 
     Returns
     -------
-    how : {'sum', 'mean', 'max', 'channels'}
-        What becomes of them.
-    which : list of int
-        Planes to take, from 0.
+    reduction : {'sum', 'mean', 'max', 'channels'}
+        How the planes are combined.
+    indices : list of int
+        The selected planes, from 0.
 
     Raises
     ------
     FitsImageError
-        The image does not have these planes, or the setting is silent and
-        there are several.
+        The image does not have these planes, or it has several and the setting is
+        None.
     """
     if planes is None:
-        if number > 1:
+        if n_planes > 1:
             raise FitsImageError(
-                f"it is a cube of {number} planes; set `data_settings.planes` to a "
+                f"it is a cube of {n_planes} planes; set `data_settings.planes` to a "
                 "number, a range, sum, mean, max or channels"
             )
         return "channels", [0]
     if isinstance(planes, int):
-        how, which = "channels", [planes]
+        reduction, indices = "channels", [planes]
     elif isinstance(planes, str):
-        how, _, span = planes.partition(" ")
-        if how[:1].isdigit() or how.startswith(":"):
-            how, span = "mean", how
+        reduction, _, span = planes.partition(" ")
+        if reduction[:1].isdigit() or reduction.startswith(":"):
+            reduction, span = "mean", reduction
         first, _, last = span.partition(":")
-        stop = min(int(last), number) if last else number
-        which = list(range(int(first or 0), stop))
+        stop = min(int(last), n_planes) if last else n_planes
+        indices = list(range(int(first or 0), stop))
     else:
-        how, which = "channels", list(planes)
-    if not which or max(which) >= number:
+        reduction, indices = "channels", list(planes)
+    if not indices or max(indices) >= n_planes:
         raise FitsImageError(
-            f"`data_settings.planes` is {planes!r}, but it has {number} "
-            + ("planes" if number > 1 else "plane")
+            f"`data_settings.planes` is {planes!r}, but it has {n_planes} "
+            + ("planes" if n_planes > 1 else "plane")
         )
-    return how, which
+    return reduction, indices
 
 
-def image_axes(hdu: Hdu) -> Axes:
-    """The two axes on the sky where the header names them, else the last two.
+def image_axes(hdu: Hdu) -> ImageAxes:
+    """The celestial axes if the header names them, or else the last two.
 
-    Axes of length 1 are passed over, the outermost first, while two are left.
+    Axes of length 1 are ignored, the first ones before later ones, as long as two axes
+    remain.
     """
-    number = len(hdu.shape)
-    kept = list(range(number))
-    for axis in range(number):
-        if hdu.shape[axis] == 1 and len(kept) > 2:
-            kept.remove(axis)
-    image = kept[-2:]
-    on_sky = celestial.celestial_axes(hdu.header, number) if len(kept) > 2 else None
+    n_axes = len(hdu.shape)
+    remaining = list(range(n_axes))
+    for axis in range(n_axes):
+        if hdu.shape[axis] == 1 and len(remaining) > 2:
+            remaining.remove(axis)
+    image = remaining[-2:]
+    on_sky = None
+    if len(remaining) > 2:
+        on_sky = celestial.celestial_axes(hdu.header, n_axes)
     if on_sky is not None:
-        y, x = number - 1 - on_sky[1], number - 1 - on_sky[0]
-        image = [y, x] if y in kept and x in kept else image
-    others = tuple(axis for axis in range(number) if axis not in image)
-    return Axes(image[0], image[1], others)
+        y, x = n_axes - 1 - on_sky[1], n_axes - 1 - on_sky[0]
+        image = [y, x] if y in remaining and x in remaining else image
+    others = tuple(axis for axis in range(n_axes) if axis not in image)
+    return ImageAxes(image[0], image[1], others)
+
+
+def count_planes(hdu: Hdu, axes: ImageAxes) -> int:
+    """The number of planes along the other axes."""
+    return math.prod(hdu.shape[axis] for axis in axes.others)
 
 
 def read_planes(
-    file: BinaryIO, hdu: Hdu, axes: Axes, rules: DataSettings
+    file: BinaryIO, hdu: Hdu, axes: ImageAxes, rules: DataSettings
 ) -> NDArray[np.float32]:
-    """Pixels `(C, H, W)`; NaN where bad. Cubes are read plane by plane."""
-    number = math.prod(hdu.shape[axis] for axis in axes.others)
-    how, which = select_planes(rules.planes, number)
+    """Pixels `(C, H, W)`, NaN where bad. A cube is read plane by plane."""
+    reduction, indices = select_planes(rules.planes, count_planes(hdu, axes))
     if hdu.compressed:
-        plane = _Slabs(
-            fits_file.compressed_tiles(file, hdu), hdu, axes, len(which) > 1
-        ).plane
+        tiled = _TiledPlanes(
+            tiles.open_tiles(file, hdu), hdu, axes, several=len(indices) > 1
+        )
+        read_plane = tiled.read
     else:
         values = fits_file.stored_values(file, hdu)
 
-        def plane(p: int) -> NDArray[np.float32]:
-            return fits_file.scale_values(values[axes.index(p, hdu.shape)], hdu)
+        def read_plane(plane: int) -> Plane:
+            return fits_file.scale_values(values[axes.index(plane, hdu.shape)], hdu)
 
-    if how == "channels":
-        if len(which) == 1:
-            return plane(which[0])[None]
-        return np.stack([plane(p) for p in which])
-    reduced: NDArray[np.float32] = REDUCTIONS[how](plane(p) for p in which)
+    if reduction == "channels":
+        if len(indices) == 1:
+            return read_plane(indices[0])[None]
+        return np.stack([read_plane(plane) for plane in indices])
+    reduced: Plane = REDUCTIONS[reduction](read_plane(plane) for plane in indices)
     return reduced[None]
 
 
-class _Slabs:
-    """Planes of a tiled cube; a tile that spans several is decoded once.
+class _TiledPlanes:
+    """Planes of a tiled cube; a tile that spans several planes is decoded once.
 
     Parameters
     ----------
     values : astropy section or ndarray
-        Decodes what is sliced out of it.
+        Decodes the requested slices.
     hdu : Hdu
-        Whose tiles they are.
-    axes : Axes
-        Of the image.
+        The HDU of the tiles.
+    axes : ImageAxes
+        Its axes.
     several : bool
-        Neighbouring planes are wanted too.
+        Whether more than one plane will be read.
     """
 
-    def __init__(self, values: Any, hdu: Hdu, axes: Axes, several: bool) -> None:
+    def __init__(self, values: Any, hdu: Hdu, axes: ImageAxes, several: bool) -> None:
         self._values, self._hdu, self._axes = values, hdu, axes
         self._axis = axes.others[-1] if several and axes.others else None
         self._depth, self._slab = 1, np.empty(0, np.float32)
-        self._place: tuple[Any, ...] | None = None
+        self._slab_index: tuple[Any, ...] | None = None
         if self._axis is not None:
             keyword = f"ZTILE{len(hdu.shape) - self._axis}"
             self._depth = hdu.header.integer(keyword, 1)
 
-    def plane(self, p: int) -> NDArray[np.float32]:
+    def read(self, plane: int) -> Plane:
         """One plane `(H, W)`."""
-        index = self._axes.index(p, self._hdu.shape)
+        index = self._axes.index(plane, self._hdu.shape)
         with fits_file.decoding_errors(), np.errstate(over="ignore", invalid="ignore"):
             if self._axis is None or self._depth < 2:
                 return np.asarray(self._values[index], dtype=np.float32)
-            at = index[self._axis]
-            start = at - at % self._depth
-            wanted = (*index[: self._axis], slice(start, start + self._depth))
-            wanted = (*wanted, *index[self._axis + 1 :])
-            if wanted != self._place:
-                self._slab = np.asarray(self._values[wanted], dtype=np.float32)
-                self._place = wanted
-            left = sum(isinstance(i, slice) for i in index[: self._axis])
-            return np.array(np.take(self._slab, at - start, axis=left))
+            position = index[self._axis]
+            start = position - position % self._depth
+            slab_index = (
+                *index[: self._axis],
+                slice(start, start + self._depth),
+                *index[self._axis + 1 :],
+            )
+            if slab_index != self._slab_index:
+                self._slab = np.asarray(self._values[slab_index], dtype=np.float32)
+                self._slab_index = slab_index
+            axis = sum(isinstance(i, slice) for i in index[: self._axis])
+            return np.array(np.take(self._slab, position - start, axis=axis))
 
 
-def _sum(planes: Iterator[NDArray[np.float32]]) -> NDArray[np.float32]:
-    total, counts = _totals(planes)
+def _sum(planes: Iterator[Plane]) -> Plane:
+    total, counts = _sums_and_counts(planes)
     return np.where(counts > 0, total, np.nan).astype(np.float32)
 
 
-def _mean(planes: Iterator[NDArray[np.float32]]) -> NDArray[np.float32]:
-    total, counts = _totals(planes)
+def _mean(planes: Iterator[Plane]) -> Plane:
+    total, counts = _sums_and_counts(planes)
     means = total / np.maximum(counts, 1)
     return np.where(counts > 0, means, np.nan).astype(np.float32)
 
 
-def _max(planes: Iterator[NDArray[np.float32]]) -> NDArray[np.float32]:
-    highest = np.array(next(planes))
+def _max(planes: Iterator[Plane]) -> Plane:
+    maximum = np.array(next(planes))
     for plane in planes:
-        np.fmax(highest, plane, out=highest)
-    return highest
+        np.fmax(maximum, plane, out=maximum)
+    return maximum
 
 
-def _totals(
-    planes: Iterator[NDArray[np.float32]],
+def _sums_and_counts(
+    planes: Iterator[Plane],
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Sums and numbers of the valid pixels along the planes."""
+    """Sum and number of the valid values of each pixel."""
     total: Any = 0.0
     counts: Any = 0
     for plane in planes:
@@ -199,7 +220,7 @@ def _totals(
     return total, counts
 
 
-REDUCTIONS: dict[str, Callable[[Iterator[NDArray[np.float32]]], Any]] = {
+REDUCTIONS: dict[str, Callable[[Iterator[Plane]], Any]] = {
     "sum": _sum,
     "mean": _mean,
     "max": _max,

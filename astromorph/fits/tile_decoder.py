@@ -1,10 +1,11 @@
-"""A second process that decodes HCOMPRESS tiles, and may die of it.
+"""A separate process that decodes HCOMPRESS tiles and may crash.
 
-The decoder (cfitsio's, by way of astropy) writes outside its memory where the
-data are damaged. Here that ends a process of its own, and the file gets a reason
-instead of the run an end. One process serves all files.
+For damaged data the decoder (that of cfitsio, called by astropy) writes outside its
+memory. In a separate process this ends neither the run nor the other files: the file is
+rejected with a reason. One process decodes all files.
 
-Messages in both directions: a byte for the kind, eight for the length, the data.
+Messages in both directions consist of one byte for the kind, eight bytes for the
+length, and the data.
 """
 
 import atexit
@@ -20,12 +21,12 @@ from numpy.typing import NDArray
 
 from astromorph.errors import FitsImageError
 
-HEAD = struct.Struct("<cQ")
-DONE, FAILED = b"d", b"f"
+MESSAGE_HEADER = struct.Struct("<cQ")
+DATA, ERROR = b"d", b"f"
 
 
-class Decoder:
-    """Hands tables to the process; starts it when it is needed, or needed again."""
+class TileDecoder:
+    """Sends tables to the process, which is started on demand and after a crash."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -40,21 +41,26 @@ class Decoder:
         table : bytes
             A FITS file whose first extension is the image.
 
+        Returns
+        -------
+        ndarray, float32
+            The shape of the image.
+
         Raises
         ------
         FitsImageError
-            It cannot be decoded.
+            The image cannot be decoded.
         """
         with self._lock:
             try:
-                kind, data = self._ask(table)
+                kind, data = self._request(table)
             except (OSError, EOFError):
                 self.close()
-                self._start()  # the next file finds it ready
+                self._start()  # so that the next file does not wait for it
                 raise FitsImageError(
                     "the file is damaged: decoding its HCOMPRESS tiles crashed"
                 ) from None
-        if kind == FAILED:
+        if kind == ERROR:
             raise FitsImageError(data.decode("utf-8", "replace"))
         pixels: NDArray[np.float32] = np.load(io.BytesIO(data), allow_pickle=False)
         return pixels
@@ -78,17 +84,17 @@ class Decoder:
         )
         return self._process
 
-    def _ask(self, table: bytes) -> tuple[bytes, bytes]:
+    def _request(self, table: bytes) -> tuple[bytes, bytes]:
         process = self._process or self._start()
         if process.stdin is None or process.stdout is None:
             raise EOFError
-        send(process.stdin, DONE, table)
+        send(process.stdin, DATA, table)
         return receive(process.stdout)
 
 
 def send(pipe: IO[bytes], kind: bytes, data: bytes) -> None:
     """Write one message."""
-    pipe.write(HEAD.pack(kind, len(data)))
+    pipe.write(MESSAGE_HEADER.pack(kind, len(data)))
     pipe.write(data)
     pipe.flush()
 
@@ -99,12 +105,12 @@ def receive(pipe: IO[bytes]) -> tuple[bytes, bytes]:
     Raises
     ------
     EOFError
-        The other side is gone.
+        The other process has ended.
     """
-    head = pipe.read(HEAD.size)
-    if len(head) < HEAD.size:
+    header = pipe.read(MESSAGE_HEADER.size)
+    if len(header) < MESSAGE_HEADER.size:
         raise EOFError
-    kind, length = HEAD.unpack(head)
+    kind, length = MESSAGE_HEADER.unpack(header)
     data = pipe.read(length)
     if len(data) < length:
         raise EOFError
@@ -112,7 +118,7 @@ def receive(pipe: IO[bytes]) -> tuple[bytes, bytes]:
 
 
 def main() -> None:
-    """Decode what comes in until nothing does."""
+    """Decode tables from standard input until it is closed."""
     import warnings
 
     from astropy.io import fits
@@ -127,12 +133,12 @@ def main() -> None:
             pixels = fits.open(io.BytesIO(table), memmap=False)[1].data
             with np.errstate(over="ignore", invalid="ignore"):
                 pixels = np.asarray(pixels, dtype=np.float32)
-            answer = io.BytesIO()
-            np.save(answer, pixels)
-            send(sys.stdout.buffer, DONE, answer.getvalue())
-        except Exception as error:
+            reply = io.BytesIO()
+            np.save(reply, pixels)
+            send(sys.stdout.buffer, DATA, reply.getvalue())
+        except Exception as error:  # decoders raise errors of any class
             text = " ".join(str(error).split())[:200] or type(error).__name__
-            send(sys.stdout.buffer, FAILED, f"the file is damaged: {text}".encode())
+            send(sys.stdout.buffer, ERROR, f"the file is damaged: {text}".encode())
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torchvision
@@ -13,9 +13,8 @@ from torchvision.models import get_model, list_models, resnet18
 
 from astromorph.checks import check_integer
 from astromorph.models.hidden_layer import PROBE_SIDE
-from astromorph.moved import old_attribute, old_keywords
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # pydantic, which training by itself does not need
     from astromorph.settings.sections import NetworkSettings
 
 RESNET_FEATURES = {"layer1": 64, "layer2": 128, "layer3": 256, "layer4": 512}
@@ -30,22 +29,23 @@ class NLayerResnet(nn.Module):
     in_channels : int
         Channels of the images, at least 1; by default 3.
     last_layer : {'layer1', 'layer2', 'layer3', 'layer4'}
-        The last block that is kept: 64, 128, 256 or 512 features; by default layer4.
+        The last block in the network, for 64, 128, 256 or 512 features; by default
+        layer4.
     stem : {'standard', 'small'}
-        What stands before the blocks. `standard` shrinks the image to a quarter
-        of its side before the first block; `small` to half, with 3 by 3 filters:
-        more detail of small images, four times the work. By default standard.
+        The layers before the blocks. `standard` reduces the image to a quarter of
+        its side before the first block; `small` to half, with 3 by 3 filters, for
+        more detail of small images at four times the cost. By default standard.
 
     Attributes
     ----------
     features : int
-        Length F of what comes out.
+        Number of features F.
 
     Raises
     ------
     ValueError
-        `last_layer` or `stem` is none of those, or `in_channels` no whole number
-        of at least 1.
+        `last_layer` or `stem` is not one of these, or `in_channels` is not an
+        integer of at least 1.
 
     Examples
     --------
@@ -55,43 +55,33 @@ class NLayerResnet(nn.Module):
     (torch.Size([2, 128]), 128)
     """
 
-    MOVED_LAYERS: ClassVar[dict[str, str]] = {
-        name: f"body.{name}"
-        for name in ("conv1", "bn1", "relu", "maxpool", *RESNET_FEATURES)
-    }
-
     def __init__(
         self,
-        in_channels: int | str = 3,
+        in_channels: int = 3,
         last_layer: str = "layer4",
         stem: str = "standard",
     ) -> None:
         super().__init__()
-        # The last layer was once the only argument.
-        channels = 3 if isinstance(in_channels, str) else in_channels
-        channels = check_integer("in_channels", channels, 1)
-        last_layer = in_channels if isinstance(in_channels, str) else last_layer
+        in_channels = check_integer("in_channels", in_channels, 1)
         if last_layer not in RESNET_FEATURES:
             allowed = ", ".join(RESNET_FEATURES)
             raise ValueError(f"last_layer: found {last_layer!r}; allowed are {allowed}")
         if stem not in ("standard", "small"):
             raise ValueError(f"stem: found {stem!r}; allowed are standard, small")
-        every = resnet18(weights=None)
+        resnet = resnet18(weights=None)
         if stem == "small":
-            every.conv1 = _fresh_convolution(channels, 64, 3, 2)
-            every.maxpool = nn.Identity()
-        elif channels != 3:
-            every.conv1 = _fresh_convolution(channels, 64, 7, 2)
-        kept = OrderedDict[str, nn.Module]()
+            resnet.conv1 = _input_convolution(in_channels, kernel_size=3)
+            resnet.maxpool = nn.Identity()
+        elif in_channels != 3:
+            resnet.conv1 = _input_convolution(in_channels, kernel_size=7)
+        layers = OrderedDict[str, nn.Module]()
         for name in ("conv1", "bn1", "relu", "maxpool", *RESNET_FEATURES):
-            kept[name] = getattr(every, name)
+            layers[name] = getattr(resnet, name)
             if name == last_layer:
                 break
-        self.body = nn.Sequential(kept)
+        self.body = nn.Sequential(layers)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.features = RESNET_FEATURES[last_layer]
-
-    embedding_dim = old_attribute("NLayerResnet", "embedding_dim", "features")
 
     def forward(self, images: Tensor) -> Tensor:
         """Features `(N, F)` of images `(N, C, H, W)`, at least 16 pixels wide."""
@@ -100,7 +90,7 @@ class NLayerResnet(nn.Module):
 
 
 class AstroMorphologyModel(nn.Module):
-    """A light network of five convolutions, `amm`: 128 features.
+    """The light network `amm`: five convolutions, 128 features.
 
     Parameters
     ----------
@@ -110,12 +100,12 @@ class AstroMorphologyModel(nn.Module):
     Attributes
     ----------
     features : int
-        Length F of what comes out.
+        Number of features F.
 
     Raises
     ------
     ValueError
-        `in_channels` is no whole number of at least 1.
+        `in_channels` is not an integer of at least 1.
 
     Examples
     --------
@@ -124,13 +114,6 @@ class AstroMorphologyModel(nn.Module):
     torch.Size([2, 128])
     """
 
-    # Where the layers of version 0.1 ended, with other numbers of channels.
-    MOVED_LAYERS: ClassVar[dict[str, str]] = {
-        "conv1": "body.0.0", "bn1": "body.0.1", "relu": "body.0.2",
-        "maxpool": "body.1", "layer1": "body.3", "layer2": "body.5",
-    }  # fmt: skip
-
-    @old_keywords(last_layer="nothing: this network has no such choice")
     def __init__(self, in_channels: int = 1) -> None:
         super().__init__()
         in_channels = check_integer("in_channels", in_channels, 1)
@@ -157,15 +140,15 @@ class TorchvisionEncoder(nn.Module):
     Parameters
     ----------
     name : str
-        As torchvision names it; random weights.
+        Its name in torchvision. The weights are random.
     in_channels : int
-        Channels of the images, at least 1, by default 3; the first convolution is
-        made for them.
+        Channels of the images, at least 1; by default 3. The first convolution is
+        replaced where the number differs.
 
     Attributes
     ----------
     features : int
-        Length F of what comes out.
+        Number of features F.
 
     Raises
     ------
@@ -187,20 +170,19 @@ class TorchvisionEncoder(nn.Module):
                 f"network: found {name!r}; allowed are n_layer_resnet, amm and "
                 "torchvision's classification networks"
             )
-        further: dict[str, Any] = {}
+        options: dict[str, Any] = {}
         if name == "googlenet":
-            further = {"aux_logits": False, "init_weights": False}
-        self.body: nn.Module = get_model(name, weights=None, **further)
-        last = [k for k, m in self.body.named_modules() if isinstance(m, nn.Linear)]
+            options = {"aux_logits": False, "init_weights": False}
+        self.body: nn.Module = get_model(name, weights=None, **options)
+        modules = list(self.body.named_modules())
         if name.startswith("squeezenet"):
             self.body.classifier = nn.AdaptiveAvgPool2d(1)
         else:
-            _replace(self.body, last[-1], nn.Identity())
+            linear = [path for path, m in modules if isinstance(m, nn.Linear)]
+            _replace_module(self.body, linear[-1], nn.Identity())
         if in_channels != 3:
-            first, old = next(
-                (k, m) for k, m in self.body.named_modules() if isinstance(m, nn.Conv2d)
-            )
-            _replace(self.body, first, _like(old, in_channels))
+            path, first = next(p for p in modules if isinstance(p[1], nn.Conv2d))
+            _replace_module(self.body, path, _with_in_channels(first, in_channels))
         with torch.no_grad():
             probe = torch.zeros(1, in_channels, PROBE_SIDE, PROBE_SIDE)
             self.features = int(self.body.eval()(probe).flatten(1).shape[1])
@@ -213,9 +195,9 @@ class TorchvisionEncoder(nn.Module):
 
 
 class MinMaxNorm(nn.Module):
-    """Brings each image to the range from 0 to 1.
+    """Scales each image to the range from 0 to 1.
 
-    Bad pixels become 0, as does an image of one value.
+    Bad pixels become 0, and so does an image in which all pixels are equal.
     """
 
     def forward(self, images: Tensor) -> Tensor:
@@ -224,13 +206,12 @@ class MinMaxNorm(nn.Module):
         Parameters
         ----------
         images : Tensor, shape (..., C, H, W)
-            Of any range; left as they are. NaN and infinite pixels count for
-            nothing.
+            Of any range; not changed. NaN and infinite pixels are ignored.
 
         Returns
         -------
         Tensor, shape (..., C, H, W)
-            From 0 to 1, all channels of an image on one scale.
+            From 0 to 1; all channels of an image have the same scale.
 
         Examples
         --------
@@ -249,19 +230,19 @@ class MinMaxNorm(nn.Module):
 
 @contextmanager
 def explaining_channels(encoder: nn.Module, channels: int | None) -> Iterator[None]:
-    """Say it in words where a network fails for images of other channels than it takes.
+    """Explain the error of a network that was made for another number of channels.
 
     Parameters
     ----------
     encoder : nn.Module
-        What runs inside.
+        The network that runs in the block.
     channels : int or None
-        Of the images; None where it is not known.
+        Channels of the images; None where unknown.
 
     Raises
     ------
     ValueError
-        In place of torch's error.
+        In place of torch's error, where the numbers of channels differ.
     """
     try:
         yield
@@ -269,13 +250,12 @@ def explaining_channels(encoder: nn.Module, channels: int | None) -> Iterator[No
         first = next((m for m in encoder.modules() if isinstance(m, nn.Conv2d)), None)
         if first is None or channels is None or first.in_channels == channels:
             raise
-        wanted = first.in_channels
         remedy = f"make the network for {channels}, such as with in_channels={channels}"
         if channels == 1:
-            remedy += f", or repeat the channel: stacksize={wanted}"
+            remedy += f", or repeat the channel: stacksize={first.in_channels}"
         raise ValueError(
             f"images: found {channels} channel{'s' * (channels > 1)}, but the network "
-            f"takes {wanted}; {remedy}"
+            f"takes {first.in_channels}; {remedy}"
         ) from error
 
 
@@ -285,12 +265,21 @@ Encoder = NLayerResnet | AstroMorphologyModel | TorchvisionEncoder
 def build_network(
     network_name: str, settings: "NetworkSettings", in_channels: int
 ) -> Encoder:
-    """The network that the settings name, with fresh random weights.
+    """Build the encoder that the settings name, with random weights.
+
+    Parameters
+    ----------
+    network_name : str
+        ``"n_layer_resnet"``, ``"amm"`` or a name of torchvision.
+    settings : NetworkSettings
+        Its shape; used by `n_layer_resnet` only.
+    in_channels : int
+        Channels of the images.
 
     Raises
     ------
     ValueError
-        The name is not known.
+        There is no network of this name.
     """
     if network_name == "n_layer_resnet":
         return NLayerResnet(in_channels, settings.last_layer, settings.stem)
@@ -299,41 +288,39 @@ def build_network(
     return TorchvisionEncoder(network_name, in_channels)
 
 
-def _fresh_convolution(
-    in_channels: int, outside: int, kernel_size: int, stride: int
-) -> nn.Conv2d:
-    made = nn.Conv2d(
-        in_channels, outside, kernel_size, stride, kernel_size // 2, bias=False
+def _input_convolution(in_channels: int, kernel_size: int) -> nn.Conv2d:
+    """The first convolution of a ResNet, with its initialisation."""
+    convolution = nn.Conv2d(
+        in_channels, 64, kernel_size, stride=2, padding=kernel_size // 2, bias=False
     )
-    nn.init.kaiming_normal_(made.weight, mode="fan_out", nonlinearity="relu")
-    return made
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+    return convolution
 
 
-def _like(old: nn.Conv2d, in_channels: int) -> nn.Conv2d:
-    """A convolution like another one, for other channels."""
+def _with_in_channels(convolution: nn.Conv2d, in_channels: int) -> nn.Conv2d:
+    """A new convolution that differs in its input channels only."""
     return nn.Conv2d(
         in_channels,
-        old.out_channels,
-        old.kernel_size,  # type: ignore[arg-type]
-        old.stride,  # type: ignore[arg-type]
-        old.padding,  # type: ignore[arg-type]
-        bias=old.bias is not None,
+        convolution.out_channels,
+        convolution.kernel_size,  # type: ignore[arg-type]
+        convolution.stride,  # type: ignore[arg-type]
+        convolution.padding,  # type: ignore[arg-type]
+        bias=convolution.bias is not None,
     )
 
 
-def _replace(network: nn.Module, path: str, new: nn.Module) -> None:
-    """Put another module in the place of one inside a network."""
+def _replace_module(network: nn.Module, path: str, module: nn.Module) -> None:
     parent, _, name = path.rpartition(".")
-    setattr(network.get_submodule(parent), name, new)
+    setattr(network.get_submodule(parent), name, module)
 
 
 def _convolution(
-    inside: int, outside: int, kernel_size: int = 3, stride: int = 1
+    in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1
 ) -> nn.Sequential:
+    """A convolution with batch norm and ReLU."""
+    padding = kernel_size // 2
     return nn.Sequential(
-        nn.Conv2d(
-            inside, outside, kernel_size, stride, padding=kernel_size // 2, bias=False
-        ),
-        nn.BatchNorm2d(outside),
+        nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False),
+        nn.BatchNorm2d(out_channels),
         nn.ReLU(inplace=True),
     )

@@ -1,14 +1,12 @@
-"""The encoder that a user's network holds: up to one of its layers."""
+"""The encoder inside a network: its layers up to the one that gives the features."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from astromorph.moved import told
-
-CLASSIFIERS = ("fc", "classifier", "head", "heads")  # as torchvision names them
-PROBE_SIDE = 64  # pixels; every network that is offered takes such an image
+CLASSIFIERS = ("fc", "classifier", "head", "heads")  # their names in torchvision
+PROBE_SIDE = 64  # pixels; every network of the settings accepts such an image
 
 
 class HiddenLayer(nn.Module):
@@ -17,16 +15,16 @@ class HiddenLayer(nn.Module):
     Parameters
     ----------
     network : nn.Module
-        All of it is kept and run.
+        The network. All of it runs, also what follows the layer.
     layer : int or str
-        Whose output counts: the number of a child or the name of a layer.
+        The layer that gives the features: the number of a child, or a name.
     before : bool
-        What enters the layer counts instead; by default what leaves it.
+        Use the input of the layer in place of its output; by default False.
 
     Raises
     ------
     ValueError
-        There is no such layer; the message lists those that there are.
+        The network has no such layer; the message lists its layers.
 
     Examples
     --------
@@ -50,77 +48,86 @@ class HiddenLayer(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Features `(N, F)` of images `(N, C, H, W)`: the layer's output, flattened."""
-        caught: list[Tensor] = []
+        features: list[Tensor] = []
 
-        def catch(layer: nn.Module, inputs: Any, output: Tensor) -> None:
-            caught.append(inputs[0] if self.before else output)
+        def save(layer: nn.Module, inputs: Any, output: Tensor) -> None:
+            features.append(inputs[0] if self.before else output)
 
-        # A hook for this call alone: copies of the network then have their own.
-        hook = find_layer(self.network, self.layer).register_forward_hook(catch)
+        # The hook lives for one call: a copy of the network would share a lasting one.
+        hook = find_layer(self.network, self.layer).register_forward_hook(save)
         try:
             self.network(images)
         finally:
             hook.remove()
-        if not caught:
+        if not features:
             raise ValueError(f"hidden_layer: the network never uses {self.layer!r}")
-        return caught[-1].flatten(1)
+        return features[-1].flatten(1)
 
 
 def find_layer(network: nn.Module, layer: int | str) -> nn.Module:
-    """A layer of a network, by the number of a child or by name.
+    """Find a layer of a network by the number of a child or by name.
+
+    Parameters
+    ----------
+    network : nn.Module
+        The network.
+    layer : int or str
+        The number of a child, negative from the end; or a name such as ``"body.0"``.
+
+    Returns
+    -------
+    nn.Module
 
     Raises
     ------
     ValueError
-        There is no such layer; the message lists those that there are.
+        The network has no such layer; the message lists its layers.
     """
     children = list(network.children())
-    new = getattr(network, "MOVED_LAYERS", {}).get(layer)
-    if new is not None:
-        told(f"the layer {layer} of {type(network).__name__}", new)
-        layer = new
     if type(layer) is int and -len(children) <= layer < len(children):
         return children[layer]
     by_name = dict(network.named_modules())
     if isinstance(layer, str) and layer and layer in by_name:
-        found: nn.Module = by_name[layer]
-        return found
+        module: nn.Module = by_name[layer]
+        return module
     names = [name for name, _ in network.named_children()]
     known = ", ".join(f"{k} ({name})" for k, name in enumerate(names))
-    deeper = [name for name in by_name if "." in name][:20]
+    nested = [name for name in by_name if "." in name][:20]
     raise ValueError(
         f"hidden_layer: found {layer!r}; {type(network).__name__} has the layers "
-        f"{known}" + (f", and within them {', '.join(deeper)}" if deeper else "")
+        f"{known}" + (f", and within them {', '.join(nested)}" if nested else "")
     )
 
 
 def make_encoder(
     network: nn.Module, hidden_layer: int | str | None = None
 ) -> nn.Module:
-    """What of a network gives the features.
+    """Make an encoder of a network.
 
     Parameters
     ----------
     network : nn.Module
-        Any.
+        Any network for images.
     hidden_layer : int or str, optional
-        See `astromorph.BYOL`.
+        The layer that gives the features, see `find_layer`. By default the input of
+        the last linear layer of a classifier named as in torchvision; of another
+        network, or one with an attribute `features`, its own output.
 
     Returns
     -------
     nn.Module
-        Images `(N, C, H, W)` to features `(N, F)`; the network itself, where its own
-        output is meant.
+        Maps images `(N, C, H, W)` to features `(N, F)`. The network itself, where its
+        own output is used.
 
     Raises
     ------
     ValueError
-        There is no such layer.
+        The network has no such layer.
 
     Examples
     --------
     >>> from torchvision.models import resnet18
-    >>> features_of(encoder_of(resnet18()))  # what enters its last linear layer
+    >>> count_features(make_encoder(resnet18()))  # the input of its last layer
     512
     """
     if hidden_layer is not None:
@@ -128,26 +135,26 @@ def make_encoder(
     name = next(reversed([name for name, _ in network.named_children()]), "")
     if name not in CLASSIFIERS or isinstance(getattr(network, "features", None), int):
         return network
-    inside = [
-        f"{name}.{deeper}".rstrip(".")
-        for deeper, layer in network.get_submodule(name).named_modules()
+    linear = [
+        f"{name}.{nested}".rstrip(".")
+        for nested, layer in network.get_submodule(name).named_modules()
         if isinstance(layer, nn.Linear)
     ]
-    return HiddenLayer(network, inside[-1], before=True) if inside else network
+    return HiddenLayer(network, linear[-1], before=True) if linear else network
 
 
 def count_features(
     encoder: nn.Module, image_shape: tuple[int, int, int] | None = None
 ) -> int:
-    """How many features an encoder gives; what it does not use is frozen.
+    """Count the features of an encoder, and freeze the parameters that it never uses.
 
     Parameters
     ----------
     encoder : nn.Module
-        Images `(N, C, H, W)` to features `(N, F)`.
+        Maps images `(N, C, H, W)` to features `(N, F)`.
     image_shape : tuple of int, optional
-        ``(C, H, W)`` of the two images that it is tried with. By default the
-        channels of its first convolution, and 64 by 64 pixels.
+        ``(C, H, W)`` of the images with which the encoder is tried. By default the
+        input channels of its first convolution, and 64 by 64 pixels.
 
     Returns
     -------
@@ -157,11 +164,11 @@ def count_features(
     Raises
     ------
     ValueError
-        It cannot be tried, or does not give `(N, F)`.
+        The encoder fails with such images, or its output is not `(N, F)`.
 
     Examples
     --------
-    >>> features_of(nn.Sequential(nn.Flatten(), nn.Linear(12, 5)), (3, 2, 2))
+    >>> count_features(nn.Sequential(nn.Flatten(), nn.Linear(12, 5)), (3, 2, 2))
     5
     """
     known = getattr(encoder, "features", None)
@@ -175,11 +182,11 @@ def count_features(
     device = next(encoder.parameters(), torch.empty(0)).device
     try:
         with torch.enable_grad():
-            found = encoder.eval()(torch.zeros(2, *shape, device=device))
-        if found.ndim != 2 or len(found) != 2:
-            raise RuntimeError(f"it gives {tuple(found.shape)} in place of (2, F)")
-        used = (
-            torch.autograd.grad(found.sum(), parameters, allow_unused=True)
+            features = encoder.eval()(torch.zeros(2, *shape, device=device))
+        if features.ndim != 2 or len(features) != 2:
+            raise RuntimeError(f"it gives {tuple(features.shape)} in place of (2, F)")
+        gradients = (
+            torch.autograd.grad(features.sum(), parameters, allow_unused=True)
             if parameters
             else ()
         )
@@ -192,6 +199,6 @@ def count_features(
     finally:
         for module, mode in training.items():
             module.training = mode
-    for parameter, gradient in zip(parameters, used, strict=True):
+    for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.requires_grad_(gradient is not None)
-    return int(found.shape[1])
+    return int(features.shape[1])

@@ -1,1 +1,1 @@
-"""What all HTML pages share: templates, thumbnails and colours."""
+"""What HTML pages share: templates, thumbnails and colours."""

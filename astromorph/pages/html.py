@@ -1,4 +1,4 @@
-"""HTML pages from the templates of the package, in which all text is escaped."""
+"""HTML pages from the templates of the package; all text is escaped."""
 
 import json
 from pathlib import Path
@@ -11,25 +11,37 @@ from astromorph.atomic import atomic_write
 
 
 def render_template(template: str, **values: Any) -> str:
-    """The page: a template filled in; a value that is missing is an error.
+    """Fill in a template; a missing value is an error.
 
     Parameters
     ----------
     template : str
-        A file in the folder ``templates`` of the package.
+        Name of a file in ``astromorph/pages/templates``.
     **values
-        What it names.
+        Values of the template's variables.
+
+    Returns
+    -------
+    str
+        The page.
     """
     return _environment().get_template(template).render(**values)
 
 
 def write_page(page: str | Path, template: str, **values: Any) -> None:
-    """Write a filled template, whole or not at all.
+    """Write a filled-in template, completely or not at all.
+
+    Parameters
+    ----------
+    page : path
+        HTML to write.
+    template, **values
+        See `render_template`.
 
     Raises
     ------
     WriteError
-        The disk is full, or may not be written to.
+        The disk is full or not writable.
     """
     html = render_template(template, **values)
     with atomic_write(page) as temporary:
@@ -37,7 +49,7 @@ def write_page(page: str | Path, template: str, **values: Any) -> None:
 
 
 def template_source(name: str) -> Markup:
-    """The text of a template as it stands, for a page that holds it."""
+    """The unchanged text of a template, to be inserted into a page."""
     environment = _environment()
     if environment.loader is None:
         return Markup()
@@ -55,8 +67,8 @@ def _environment() -> Environment:
 
 
 def _json(value: Any) -> Markup:
-    """A value for a script element: no sign in it ends the element or a comment."""
+    """JSON for a script element: no character ends the element or a comment."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-    for sign in "<>&":
-        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)

@@ -1,4 +1,4 @@
-"""Small pictures of images as the network sees them."""
+"""Small pictures of prepared images."""
 
 import base64
 import io
@@ -9,16 +9,25 @@ from PIL import Image
 
 
 def thumbnail(pixels: NDArray[np.float32], side: int) -> NDArray[np.uint8]:
-    """A picture `(side, side)`, uint8, of pixels `(C, H, W)` from 0 to 1.
+    """Make a square picture of an image.
 
-    Channels are averaged, an oblong image is padded with black; the first row of
-    a FITS image is drawn at the bottom.
+    Parameters
+    ----------
+    pixels : ndarray, shape (C, H, W), float32
+        From 0 to 1. Channels are averaged; the shorter side is padded with black.
+    side : int
+        Side of the picture in pixels.
+
+    Returns
+    -------
+    ndarray, shape (side, side), uint8
+        The first row of the image is at the bottom, as is usual for FITS.
     """
     gray = np.round(255 * pixels.mean(axis=0)[::-1]).astype(np.uint8)
     height, width = gray.shape
     if height != width:
-        largest = max(height, width)
-        rows, columns = largest - height, largest - width
+        longer = max(height, width)
+        rows, columns = longer - height, longer - width
         gray = np.pad(
             gray,
             ((rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2)),
@@ -28,7 +37,7 @@ def thumbnail(pixels: NDArray[np.float32], side: int) -> NDArray[np.uint8]:
 
 
 def data_url(picture: NDArray[np.uint8]) -> str:
-    """A picture as text that a web page can hold."""
+    """A picture as a PNG data URL, to be part of a page."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format="PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,7 +1,7 @@
-"""What the first images of a list decide for all of them.
+"""Properties that all images of a list share, determined from its first images.
 
-Shards are made by jobs that know nothing of each other; the head of the list is
-what all of them can look at, and rows that are appended do not change it.
+Shards are prepared by independent jobs. All of them can read the first rows of the
+list, and appended rows do not change these.
 """
 
 import itertools
@@ -20,65 +20,113 @@ from astromorph.preprocessing.prepare import (
     common_scale,
     measure_scale,
 )
-from astromorph.settings.sections import DataSettings, Settings
+from astromorph.settings.sections import DataSettings, PreprocessSettings
 from astromorph.settings.steps import fixed_channels
 
-HEAD_IMAGES = 16  # images whose sizes stand for those of all
+SIZE_ROWS = 16  # rows from which the typical size of an image is estimated
 
 
 @dataclass(frozen=True, slots=True)
 class ListReference:
-    """What every image of a run has in common.
+    """Properties that all images of a run share.
 
     Attributes
     ----------
     channels : int
-        Channels of each image, before any are repeated.
+        Channels of each image, before `data_settings.stacksize` repeats them.
     scale : Scale or None
-        The brightness scale of all; None where each has its own.
+        The common brightness scale; None if each image has its own.
     """
 
     channels: int
     scale: Scale | None = None
 
 
-def find_reference(settings: Settings, datafile: str | Path) -> ListReference:
-    """Look at the head of the list, as far as the settings ask for it.
+def find_reference(
+    datafile: str | Path, data: DataSettings, preprocessing: PreprocessSettings
+) -> ListReference:
+    """Determine the common properties from a file list.
+
+    Only as many of its first files are read as the settings require.
 
     Parameters
     ----------
-    settings : Settings
-        `data_settings` and `preprocess_settings` are used.
     datafile : path
         The file list.
+    data : DataSettings
+        How images are read.
+    preprocessing : PreprocessSettings
+        How they are prepared.
 
     Returns
     -------
-    Reference
+    ListReference
 
     Raises
     ------
     AstromorphError
-        None of the first 256 files has an image.
+        None of the first 256 files contains a usable image.
     """
     head = list(itertools.islice(read_filelist(datafile), HEAD_ROWS))
-    return make_reference(settings, head, datafile)
+    return make_reference(head, datafile, data, preprocessing)
 
 
-def native_side(settings: Settings, datafile: str | Path) -> int | None:
-    """The side of the largest of the first 16 images, by their headers.
+def make_reference(
+    head: Sequence[Entry],
+    source: str | Path,
+    data: DataSettings,
+    preprocessing: PreprocessSettings,
+) -> ListReference:
+    """Determine the common properties from the first rows of a list.
 
     Parameters
     ----------
-    settings : Settings
-        `data_settings` is used.
+    head : sequence of Entry
+        The first 256 rows, or all rows of a shorter list.
+    source : str or path
+        Origin of the rows, which begins the message of an error.
+    data : DataSettings
+        How images are read.
+    preprocessing : PreprocessSettings
+        How they are prepared.
+
+    Returns
+    -------
+    ListReference
+
+    Raises
+    ------
+    AstromorphError
+        None of the rows contains a usable image.
+    """
+    channels = fixed_channels(data.planes, len(head[0].paths))
+    if channels is None:
+        channels = _first_channels(head, data, source)
+    if preprocessing.stretch_scope == "image":
+        return ListReference(channels)
+    measures = list(_measure_scales(head, channels, data, preprocessing))
+    if not measures:
+        raise AstromorphError(
+            _no_image_message(source, "preprocess_settings.stretch_scope")
+        )
+    return ListReference(channels, common_scale(measures, preprocessing))
+
+
+def native_side(datafile: str | Path, data: DataSettings) -> int | None:
+    """Side of the largest of the first 16 images, from their headers.
+
+    Parameters
+    ----------
     datafile : path
         The file list.
+    data : DataSettings
+        How images are read.
 
     Returns
     -------
     int or None
-        In pixels, of a square of as many; None where no file can be read.
+        Side in pixels of a square with the same number of pixels; None if none of the
+        files can be read.
 
     Raises
     ------
@@ -86,91 +134,60 @@ def native_side(settings: Settings, datafile: str | Path) -> int | None:
         The list cannot be read.
     """
     areas = []
-    for entry in itertools.islice(read_filelist(datafile), HEAD_IMAGES):
+    for entry in itertools.islice(read_filelist(datafile), SIZE_ROWS):
         try:
-            facts = fits_image.describe_image(entry.paths, settings.data_settings)
+            facts = fits_image.describe_image(entry.paths, data)
         except FitsImageError:
-            continue  # what is wrong with it is for `validate` to say
+            continue  # the step `validate` reports it
         areas.append(facts.width * facts.height)
     return math.ceil(math.sqrt(max(areas))) if areas else None
 
 
-def make_reference(
-    settings: Settings, head: Sequence[Entry], source: str | Path
-) -> ListReference:
-    """The same where the first rows are at hand.
-
-    Parameters
-    ----------
-    settings : Settings
-        As above.
-    head : sequence of Entry
-        The first 256 rows, or all.
-    source : str or path
-        Where they are from; begins the message of an error.
-
-    Returns
-    -------
-    Reference
-
-    Raises
-    ------
-    AstromorphError
-        None of them has an image.
-    """
-    rules = settings.data_settings
-    channels = fixed_channels(rules.planes, len(head[0].paths))
-    if channels is None:
-        channels = _first_channels(head, rules, source)
-    if settings.preprocess_settings.stretch_scope == "image":
-        return ListReference(channels)
-    measures = list(_measures(head, settings, channels))
-    if not measures:
-        raise AstromorphError(_nothing(source, "preprocess_settings.stretch_scope"))
-    return ListReference(channels, common_scale(measures, settings.preprocess_settings))
-
-
 def check_channels(channels: int, reference: ListReference) -> None:
-    """Only images with the channels of the others go on.
+    """Compare the number of channels of an image with that of the list.
 
     Raises
     ------
     FitsImageError
-        This one has more or fewer.
+        The numbers differ.
     """
     if channels != reference.channels:
         raise FitsImageError(
             f"it has {channels} channels where the first image of the list has "
-            f"{reference.channels}; choose as many with `data_settings.planes`"
+            f"{reference.channels}; select as many with `data_settings.planes`"
         )
 
 
 def _first_channels(
-    head: Sequence[Entry], rules: DataSettings, source: str | Path
+    head: Sequence[Entry], data: DataSettings, source: str | Path
 ) -> int:
+    """Channels of the first usable image."""
     for entry in head:
         try:
-            return fits_image.describe_image(entry.paths, rules).channels
+            return fits_image.describe_image(entry.paths, data).channels
         except FitsImageError:
             continue
-    raise AstromorphError(_nothing(source, "data_settings.planes"))
+    raise AstromorphError(_no_image_message(source, "data_settings.planes"))
 
 
-def _measures(
-    head: Iterable[Entry], settings: Settings, channels: int
+def _measure_scales(
+    head: Iterable[Entry],
+    channels: int,
+    data: DataSettings,
+    preprocessing: PreprocessSettings,
 ) -> Iterator[ScaleMeasures]:
-    """Of the images that can be used, one in memory at a time."""
+    """Measures of all usable images, with one image in memory at a time."""
     for entry in head:
         try:
-            facts, image = fits_image.read_image(entry.paths, settings.data_settings)
+            facts, image = fits_image.read_image(entry.paths, data)
             if facts.channels == channels:
-                yield measure_scale(image, settings.preprocess_settings)
+                yield measure_scale(image, preprocessing)
         except FitsImageError:
             continue
 
 
-def _nothing(source: str | Path, setting: str) -> str:
+def _no_image_message(source: str | Path, setting: str) -> str:
     return (
-        f"{source}: none of the first {HEAD_ROWS} files has an image, on which "
-        f"`{setting}` depends; list one that can be read first"
+        f"{source}: none of the first {HEAD_ROWS} files contains a usable image, which "
+        f"`{setting}` requires; list a file that can be read first"
     )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from astromorph.artefacts import tables as artefacts
+from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.tables import CONTENTS_COLUMNS, REJECTED, STATISTICS
 from astromorph.artefacts.tensor_file import (
     SHARD_FORMAT,
@@ -21,6 +22,7 @@ from astromorph.atomic import keep_previous
 from astromorph.errors import AstromorphError, FitsImageError
 from astromorph.filelist.duplicates import match_radius
 from astromorph.filelist.entries import Entry, read_filelist
+from astromorph.filelist.shards import Shard
 from astromorph.fits import image as fits_image
 from astromorph.fits.facts import ImageFacts
 from astromorph.preprocessing.list_wide import (
@@ -31,125 +33,157 @@ from astromorph.preprocessing.list_wide import (
 from astromorph.preprocessing.prepare import Prepared, prepare
 from astromorph.progress import track
 from astromorph.provenance import canonical_json
-from astromorph.settings.sections import Settings
+from astromorph.settings.sections import DataSettings, PreprocessSettings, Settings
 from astromorph.settings.steps import part_of
 
 LOG = logging.getLogger(__name__)
 
 
 def preprocess(
-    settings: Settings,
     datafile: str | Path,
-    rows: tuple[int, int],
-    tensors: str | Path,
-    contents: str | Path,
+    shard: Shard,
+    files: RunFiles,
+    data: DataSettings,
+    preprocessing: PreprocessSettings,
 ) -> None:
-    """Read, prepare and cache the images of some rows of the file list.
+    """Read and prepare the images of one shard and write them as tensors.
 
     Parameters
     ----------
-    settings : Settings
-        `data_settings` and `preprocess_settings` are used.
     datafile : path
         The file list.
-    rows : tuple of int
-        First row and the row after the last.
-    tensors : path
-        The ``.pt`` to write.
-    contents : path
-        CSV to write: a row for each row, what became of it.
+    shard : Shard
+        Its name and its rows.
+    files : RunFiles
+        Writes `tensors` and `contents` of the shard: the images, and a CSV with a row
+        for each listed file that says whether it is usable.
+    data : DataSettings
+        How images are read.
+    preprocessing : PreprocessSettings
+        How they are prepared.
 
     Raises
     ------
     AstromorphError
-        The list is missing or too short. A file that cannot be used is no
-        error but a row with a reason.
+        The list is missing or too short. A file that cannot be used is not an error;
+        its row of the contents gives the reason.
     """
-    start, stop = rows
-    listed = itertools.islice(read_filelist(datafile), start, stop)
-    shard = _Shard(settings, find_reference(settings, datafile), rows)
-    table = _prepare_rows(track(listed, stop - start, "images read"), shard)
-    artefacts.write_csv(contents, CONTENTS_COLUMNS, _all_of(table, datafile, rows))
-    shard.write(tensors)
+    n_rows = shard.stop - shard.start
+    tensors, contents = files.tensors(shard.name), files.contents(shard.name)
+    entries = itertools.islice(read_filelist(datafile), shard.start, shard.stop)
+    reference = find_reference(datafile, data, preprocessing)
+    images = _ShardImages(n_rows, reference, data, preprocessing)
+    rows = _prepare_rows(track(entries, n_rows, "images read"), shard.start, images)
+    artefacts.write_csv(
+        contents, CONTENTS_COLUMNS, _check_number_of_rows(rows, datafile, shard)
+    )
+    images.write(tensors)
     keep_previous(contents)
     keep_previous(tensors)
-    LOG.info("%s: %d images of %d files", tensors, len(shard.shapes), stop - start)
+    LOG.info("%s: %d images of %d files", tensors, len(images), n_rows)
 
 
 def prepare_entry(
-    entry: Entry, settings: Settings, reference: ListReference
+    entry: Entry,
+    reference: ListReference,
+    data: DataSettings,
+    preprocessing: PreprocessSettings,
 ) -> tuple[ImageFacts, Prepared]:
-    """Read and prepare the image of a row.
+    """Read and prepare the image of one row of the list.
 
     Parameters
     ----------
     entry : Entry
         The row.
-    settings : Settings
-        `data_settings` and `preprocess_settings` are used.
-    reference : Reference
-        What it has in common with the others.
+    reference : ListReference
+        Properties that all images of the list share.
+    data : DataSettings
+        How images are read.
+    preprocessing : PreprocessSettings
+        How they are prepared.
 
     Returns
     -------
     facts : ImageFacts
-        What the header says.
+        Facts from the header.
     prepared : Prepared
-        What the network sees, before it is kept in `preprocess_settings.dtype`.
+        The image as float32, before it is stored as `preprocess_settings.dtype`.
 
     Raises
     ------
     FitsImageError
-        The file cannot be used; the message says why.
+        The file cannot be used; the message gives the reason.
     """
-    facts, image = fits_image.read_image(entry.paths, settings.data_settings)
+    facts, image = fits_image.read_image(entry.paths, data)
     check_channels(facts.channels, reference)
-    return facts, prepare(image, settings.preprocess_settings, reference.scale)
+    return facts, prepare(image, preprocessing, reference.scale)
 
 
-class _Shard:
-    """The images of a shard while they come in."""
+class _ShardImages:
+    """The images of a shard, collected row by row.
+
+    Parameters
+    ----------
+    n_rows : int
+        Rows of the shard; at most as many images are added.
+    reference : ListReference
+        Properties that all images of the list share.
+    data : DataSettings
+        How images are read.
+    preprocessing : PreprocessSettings
+        How they are prepared.
+    """
 
     def __init__(
-        self, settings: Settings, reference: ListReference, rows: tuple[int, int]
+        self,
+        n_rows: int,
+        reference: ListReference,
+        data: DataSettings,
+        preprocessing: PreprocessSettings,
     ) -> None:
-        self.settings = settings
-        self.reference = reference
-        self.start = rows[0]
-        rules = settings.preprocess_settings
-        self.natives: list[Any] = []
-        # Filled row by row: a second copy of a large shard would cost memory.
+        self._reference, self._data = reference, data
+        self._rules = rules = preprocessing
+        self._native_images: list[Any] = []
+        # Filled row by row: stacking would need twice the memory of a large shard.
         shape: tuple[int, ...] = (0,)
         if rules.size != "native":
-            shape = (rows[1] - rows[0], reference.channels, rules.size, rules.size)
-        self.images = np.empty(shape, rules.dtype)
-        self.shapes: list[tuple[int, ...]] = []
-        self.valid: list[Any] = []
-        self.image_ids: list[str] = []
-        self.rows: list[int] = []
-        self.statistics: list[dict[str, float]] = []
+            shape = (n_rows, reference.channels, rules.size, rules.size)
+        self._images = np.empty(shape, rules.dtype)
+        self._shapes: list[tuple[int, ...]] = []
+        self._valid: list[Any] = []
+        self._image_ids: list[str] = []
+        self._rows: list[int] = []
+        self._statistics: list[dict[str, float]] = []
 
-    def take(self, entry: Entry, row: int) -> dict[str, Any]:
-        """Read and keep the image of an entry; what became of it."""
-        rules = self.settings.preprocess_settings
-        facts, prepared = prepare_entry(entry, self.settings, self.reference)
-        pixels = prepared.pixels.astype(rules.dtype)
-        if rules.size == "native":
-            self.natives.append(pixels.ravel())
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+    def add(self, entry: Entry, row: int) -> dict[str, Any]:
+        """Read and store the image of an entry.
+
+        Returns
+        -------
+        dict
+            Columns of the contents from `status` on.
+        """
+        facts, prepared = prepare_entry(entry, self._reference, self._data, self._rules)
+        pixels = prepared.pixels.astype(self._rules.dtype)
+        if self._rules.size == "native":
+            self._native_images.append(pixels.ravel())
         else:
-            self.images[len(self.shapes)] = pixels
-        self.shapes.append(pixels.shape[1:])
-        self.valid.append(np.packbits(prepared.valid))
-        self.image_ids.append(entry.image_id)
-        self.rows.append(row)
-        self.statistics.append(prepared.statistics)
+            self._images[len(self)] = pixels
+        self._shapes.append(pixels.shape[1:])
+        self._valid.append(np.packbits(prepared.valid))
+        self._image_ids.append(entry.image_id)
+        self._rows.append(row)
+        self._statistics.append(prepared.statistics)
         return {
             "status": "warning" if prepared.warning else "ok",
             "reason": prepared.warning,
-            "position": len(self.shapes) - 1,
+            "position": len(self) - 1,
             "height": prepared.pixels.shape[1],
             "width": prepared.pixels.shape[2],
-            "content": _content(pixels, prepared),
+            "content": _content_digest(pixels, prepared),
             "object": facts.object_name,
             "ra_deg": facts.ra_deg,
             "dec_deg": facts.dec_deg,
@@ -163,61 +197,63 @@ class _Shard:
         }
 
     def write(self, path: str | Path) -> None:
-        """Write all of it; see `astromorph.artefacts.tensor_shard.TensorShard`."""
-        rules = self.settings.preprocess_settings
-        images: Any = self.images[: len(self.shapes)]
-        if rules.size == "native":
-            images = Joined(self.natives, rules.dtype)
+        """Write a file that `astromorph.artefacts.tensor_shard` can read."""
+        images: Any = self._images[: len(self)]
+        if self._rules.size == "native":
+            images = Joined(self._native_images, self._rules.dtype)
         statistics = {
-            name: np.array([s[name] for s in self.statistics], dtype=np.float32)
+            name: np.array([s[name] for s in self._statistics], dtype=np.float32)
             for name in STATISTICS
         }
+        settings = Settings(data_settings=self._data, preprocess_settings=self._rules)
         save_tensors(
             path,
             {
                 "format": SHARD_FORMAT,
                 "format_version": SHARD_VERSION,
                 "images": images,
-                "shapes": np.array(self.shapes, dtype=np.int32).reshape(-1, 2),
-                "channels": self.reference.channels,
-                "valid": Joined(self.valid, "uint8"),
-                "image_ids": self.image_ids,
-                "rows": np.array(self.rows, dtype=np.int64),
+                "shapes": np.array(self._shapes, dtype=np.int32).reshape(-1, 2),
+                "channels": self._reference.channels,
+                "valid": Joined(self._valid, "uint8"),
+                "image_ids": self._image_ids,
+                "rows": np.array(self._rows, dtype=np.int64),
                 "statistics": statistics,
-                "settings": canonical_json(part_of(self.settings, "preprocess")),
+                "settings": canonical_json(part_of(settings, "preprocess")),
             },
         )
 
 
-def _all_of(
-    table: Iterator[dict[str, Any]], datafile: str | Path, rows: tuple[int, int]
+def _prepare_rows(
+    entries: Iterator[Entry], start: int, images: _ShardImages
 ) -> Iterator[dict[str, Any]]:
-    """Pass the rows through; there must be as many as were asked for."""
-    start, stop = rows
+    """Add all images; the rows of the contents."""
+    for row, entry in enumerate(entries, start=start):
+        names: dict[str, Any] = {"image_id": entry.image_id, "path": entry.path}
+        try:
+            yield names | images.add(entry, row)
+        except FitsImageError as error:
+            yield names | {"status": REJECTED, "reason": str(error)}
+
+
+def _check_number_of_rows(
+    rows: Iterator[dict[str, Any]], datafile: str | Path, shard: Shard
+) -> Iterator[dict[str, Any]]:
+    """Pass rows through; the list must have as many as the shard needs."""
     number = 0
-    for row in table:
+    for row in rows:
         number += 1
         yield row
-    if number != stop - start:
+    if number != shard.stop - shard.start:
         raise AstromorphError(
-            f"{datafile}: rows {start} to {stop} are needed, {number} of them are "
-            "there; the list was changed during the run: start it again"
+            f"{datafile}: rows {shard.start} to {shard.stop} are needed, {number} of "
+            "them exist; the list was changed during the run: start it again"
         )
 
 
-def _content(pixels: Any, prepared: Prepared) -> str:
-    """Digest of pixels and statistics; empty where there is nothing to see."""
+def _content_digest(pixels: Any, prepared: Prepared) -> str:
+    """Digest of pixels and statistics; empty if all pixels are 0."""
     if not pixels.any():
         return ""
     sha = hashlib.blake2b(pixels, digest_size=8)
     sha.update(np.array(list(prepared.statistics.values())).tobytes())
     return sha.hexdigest()
-
-
-def _prepare_rows(listed: Iterator[Entry], shard: _Shard) -> Iterator[dict[str, Any]]:
-    for row, entry in enumerate(listed, start=shard.start):
-        kept: dict[str, Any] = {"image_id": entry.image_id, "path": entry.path}
-        try:
-            yield kept | shard.take(entry, row)
-        except FitsImageError as error:
-            yield kept | {"status": REJECTED, "reason": str(error)}

@@ -1,4 +1,4 @@
-"""Reading settings: from a file, from plain values, with messages that help."""
+"""Settings from a file or from plain values; errors name the nearest right setting."""
 
 import difflib
 import tomllib
@@ -7,23 +7,25 @@ from pathlib import Path
 from typing import Any, cast
 
 import yaml
-from pydantic import (
-    ValidationError,
-)
+from pydantic import ValidationError
 
 from astromorph.errors import AstromorphError
 from astromorph.settings.sections import Section, Settings
 
+# How similar an unknown key must be to a setting to be taken for it, from 0 to 1, and
+# how much more similar a setting of the same section counts.
+MIN_SIMILARITY, SAME_SECTION = 0.6, 0.1
+
 
 def parse(values: Mapping[str, Any], source: str) -> Settings:
-    """Check plain values against the model.
+    """Make settings from plain values.
 
     Parameters
     ----------
     values : mapping
-        As read from YAML, TOML or JSON.
+        Nested values, as read from YAML, TOML or JSON.
     source : str
-        Where they are from; begins every message.
+        Name of their file, with which each message begins.
 
     Returns
     -------
@@ -32,7 +34,7 @@ def parse(values: Mapping[str, Any], source: str) -> Settings:
     Raises
     ------
     AstromorphError
-        A line for each unknown key, wrong type or value out of range.
+        With one line for each unknown key, wrong type and value out of range.
 
     Examples
     --------
@@ -57,7 +59,8 @@ def load(path: str | Path) -> dict[str, Any]:
     Parameters
     ----------
     path : path
-        The file; its suffix says what it is.
+        The file; one that does not end in ``.toml`` is read as YAML, which includes
+        JSON.
 
     Returns
     -------
@@ -66,7 +69,7 @@ def load(path: str | Path) -> dict[str, Any]:
     Raises
     ------
     AstromorphError
-        The file is missing, cannot be parsed or holds no table of settings.
+        The file is missing, cannot be parsed or is not a mapping.
 
     Examples
     --------
@@ -93,29 +96,29 @@ def load(path: str | Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         found = type(values).__name__
         raise AstromorphError(
-            f"{path}: found a {found} where settings belong; write lines `name: value`"
+            f"{path}: found a {found} in place of settings; write lines `name: value`"
         )
     return cast("dict[str, Any]", values)
 
 
 def required_datafile(settings: Settings, source: str) -> str:
-    """The file list's name.
+    """The name of the file list.
 
     Raises
     ------
     AstromorphError
-        None is set.
+        It is not set.
     """
     if not settings.datafile:
         raise AstromorphError(
             f"{source}: `datafile` is not set; name the file that lists your FITS "
-            "files, a path a line (or CSV with a `path` column)"
+            "files, one path per line (or CSV with a column `path`)"
         )
     return settings.datafile
 
 
 def setting_names() -> Iterator[str]:
-    """Every setting: ``"epochs"``, ``"data_settings.stacksize"``, ..."""
+    """The name of each setting: ``"epochs"``, ``"data_settings.stacksize"``, ..."""
     for name, field in Settings.model_fields.items():
         section = _section_of(field.annotation)
         yield name
@@ -141,12 +144,14 @@ def _explain(problem: dict[str, Any]) -> str:
 
 
 def _explain_unknown(where: str) -> str:
-    everything = list(setting_names())
-    wrong = where.rpartition(".")[2]
-    # Of two settings with one name, the shorter path goes first.
-    by_key = {name.rpartition(".")[2]: name for name in reversed(everything)}
-    by_key |= {name: name for name in everything if "." not in name}
-    for key in (wrong, *difflib.get_close_matches(wrong, by_key, n=1, cutoff=0.6)):
-        if key in by_key:
-            return f"`{where}` is not a setting; did you mean `{by_key[key]}`?"
+    section, _, unknown = where.rpartition(".")
+
+    def similarity(name: str) -> float:
+        own_section, _, key = name.rpartition(".")
+        ratio = difflib.SequenceMatcher(None, unknown, key).ratio()
+        return ratio + (SAME_SECTION if own_section == section else 0)
+
+    nearest = max(setting_names(), key=similarity)
+    if similarity(nearest) >= MIN_SIMILARITY:
+        return f"`{where}` is not a setting; did you mean `{nearest}`?"
     return f"`{where}` is not a setting; config/README.md lists them all"

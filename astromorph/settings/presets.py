@@ -1,44 +1,49 @@
-"""What the number of images decides where the settings leave it open."""
+"""Defaults that depend on the number of images."""
 
 import math
 
 from astromorph.settings.sections import Settings
+from astromorph.settings.steps import TrainStepSettings
 
-FEW_IMAGES = 50_000  # up to which the simulated sky joins the training
+MAX_LISTED = 50_000  # above it, training uses no simulated images by default
 SIMULATED = 12_000
-SAMPLES, OF_IMAGES, MAX_EPOCHS = 30_000, 1_000, 150
+SAMPLES, SAMPLES_UP_TO, MAX_EPOCHS = 30_000, 1_000, 150
 
 
 def preset_epochs(number: int) -> int:
-    """How often a set is seen by default.
+    """Default number of epochs.
 
-    30,000 samples of up to 1,000 images, and with the square root of their number
-    more of more: 150 epochs of 200 images, 26 of 1,300, 3 of 100,000, 1 of a
-    million.
+    Training uses 30,000 samples for up to 1,000 images, and for more images more
+    samples in proportion to the square root of their number: 150 epochs for 200
+    images, 26 for 1,300, 3 for 100,000, 1 for a million.
 
     Parameters
     ----------
     number : int
-        Training images, at least 1.
+        Number of training images, at least 1.
     """
-    samples = SAMPLES * math.sqrt(max(1.0, number / OF_IMAGES))
+    samples = SAMPLES * math.sqrt(max(1.0, number / SAMPLES_UP_TO))
     return max(1, min(MAX_EPOCHS, round(samples / number)))
 
 
-def simulated_images(settings: Settings, number: int) -> int:
-    """How many simulated images join a training.
-
-    By default no more than it has places for: one for each image in each epoch.
+def simulated_images(settings: Settings | TrainStepSettings, number: int) -> int:
+    """Number of simulated images in training.
 
     Parameters
     ----------
-    settings : Settings
-        `training_settings.simulated_images`, where it is set, and `epochs`.
+    settings : Settings or TrainStepSettings
+        `training_settings.simulated_images` and `epochs` are used.
     number : int
-        Training images.
+        Number of training images.
+
+    Returns
+    -------
+    int
+        By default at most the number that training can use: one for each training
+        image in each epoch.
     """
-    wanted = settings.training_settings.simulated_images
-    if wanted is None:
-        places = number * (settings.epochs or preset_epochs(max(number, 1)))
-        wanted = min(SIMULATED, places) if number <= FEW_IMAGES else 0
-    return wanted
+    simulated = settings.training_settings.simulated_images
+    if simulated is None:
+        samples = number * (settings.epochs or preset_epochs(max(number, 1)))
+        simulated = min(SIMULATED, samples) if number <= MAX_LISTED else 0
+    return simulated

@@ -1,8 +1,8 @@
-"""Every setting: its name, default, range and reason. Read once, never changed.
+"""Every setting: its name, default, range and reason.
 
-The same keys serve YAML (``config/config.yaml``) and TOML (``settings.toml``).
-A step gets its own part only, as one canonical string (`part_of`), so that a
-change reruns that step and what follows, nothing before it.
+YAML (``config/config.yaml``) and TOML (``settings.toml``) have the same keys. Each step
+receives only its own part (`astromorph.settings.steps`), so that a change reruns that
+step and the following ones, and no step before it.
 """
 
 import difflib
@@ -22,7 +22,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Index = Annotated[int, Field(ge=0, strict=True)]
 Name = Annotated[str, Field(min_length=1)]
 Channels = Annotated[tuple[Index, ...], Field(min_length=1)]
-# Those of torchvision.models that take images of any size.
+# Networks of torchvision.models that accept images of any size.
 TORCHVISION = (
     "alexnet", "convnext_base", "convnext_large", "convnext_small", "convnext_tiny",
     "densenet121", "densenet161", "densenet169", "densenet201", "efficientnet_b0",
@@ -46,7 +46,7 @@ PLANES = r"^((sum|mean|max|channels)( \d*:\d*)?|\d*:\d*)$"
 
 
 class Section(BaseModel):
-    """A frozen group of settings that knows no other keys."""
+    """A frozen group of settings; other keys are an error."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
@@ -55,344 +55,352 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _null_means_default(cls, values: Any) -> Any:
-        """``data_settings:`` with nothing behind it is null in YAML."""
+        """In YAML, ``data_settings:`` without a value is null."""
         if isinstance(values, Mapping):
             return {key: value for key, value in values.items() if value is not None}
         return values
 
 
 class NetworkSettings(Section):
-    """`network_settings`: the shape of the encoder."""
+    """`network_settings`: the architecture and start weights of the encoder."""
 
     last_layer: Literal["layer1", "layer2", "layer3", "layer4"] = "layer3"
-    """The last block of ResNet-18 that `n_layer_resnet` keeps: 64, 128, 256 or
-    512 features. Fewer layers train faster and suit small images; other networks
-    have no such choice and ignore it."""
+    """The last block of ResNet-18 in `n_layer_resnet`: 64, 128, 256 or 512 features.
+    Fewer layers train faster and suit small images. Other networks ignore it."""
 
     stem: Literal["standard", "small"] = "standard"
-    """What `n_layer_resnet` begins with. `small` keeps twice the resolution, for
-    images of 32 pixels and fewer, at four times the work."""
+    """The first layers of `n_layer_resnet`. `small` has twice the resolution, for
+    images of at most 32 pixels, at four times the cost."""
 
     weights: Name | None = None
-    """What training starts from: `random`; `sky`, weights that were trained on
-    the simulated sky and come with the package; `torchvision`, its own, where
-    this machine has them or can get them; or a file. Null takes `sky` where the
-    network has them."""
+    """The weights at the start of training: `random`; `sky`, weights of the package
+    that were trained on simulated images; `torchvision`, its pretrained weights,
+    which are downloaded if necessary; or a file. Null means `sky` if there are such
+    weights for the network, else `random`."""
 
 
 class DataSettings(Section):
-    """`data_settings`: how a FITS file becomes an image."""
+    """`data_settings`: how a FITS file is read as an image."""
 
     stacksize: Positive = 1
-    """How often a single channel is repeated before the network sees it; 3
+    """Number of times that a single channel is repeated before the network; 3
     suits networks made for RGB images."""
 
     hdu: Index | Name | tuple[Index | Name, ...] | None = None
-    """The HDU to take, by number or by name (EXTNAME); of several, the first
-    that a file has. Null takes the first that holds an image."""
+    """The HDU to read, by number or by name (EXTNAME); of several, the first that a
+    file contains. Null means the first HDU with an image."""
 
     planes: Index | Annotated[str, Field(pattern=PLANES)] | Channels | None = None
-    """What to take of a cube: the number of a plane; ``"sum"``, ``"mean"`` or
-    ``"max"`` of all, or of a range as in ``"sum 10:20"``; ``"channels"``, each
-    plane a channel, or the numbers of those that become channels. A range
-    alone, as in ``"10:20"``, is its mean (in quotes: YAML reads a bare 10:20 to
-    base 60). Null refuses cubes: which planes count, only the user knows."""
+    """The planes of a cube to use: the number of a plane; ``"sum"``, ``"mean"`` or
+    ``"max"`` of all planes or of a range, as in ``"sum 10:20"``; ``"channels"`` for
+    each plane as a channel, or the numbers of the planes that become channels. A
+    range alone, as in ``"10:20"``, means its mean (in quotes: YAML reads a bare 10:20
+    as a number to base 60). Null rejects cubes, because only the user knows which
+    planes matter."""
 
     header_columns: tuple[Name, ...] = ()
-    """Further header keywords, each a column `header_KEYWORD` of the catalogue."""
+    """Further header keywords; each becomes a column `header_KEYWORD` of the
+    catalogue."""
 
     max_pixels: Positive = 2**28
-    """A header that promises more pixels is refused before memory is taken:
-    268 million float32 pixels are 1 GB."""
+    """An image with more pixels is rejected before memory is allocated; 268 million
+    float32 pixels are 1 GB."""
 
 
 class ValidateSettings(Section):
-    """`validate_settings`: when a list is too bad to go on with."""
+    """`validate_settings`: how unusable files and duplicates are treated."""
 
     on_bad: Literal["skip", "fail"] = "skip"
-    """`skip` leaves out the files that cannot be used, each with its reason;
-    `fail` stops the run at any."""
+    """`skip` leaves out files that cannot be used and records the reason of each;
+    `fail` stops the run if there is one."""
 
     max_bad_fraction: Fraction = 0.5
-    """With `skip`: the run stops where a larger share cannot be used. More than
-    half means a wrong list or setting rather than bad luck."""
+    """With `skip`: the run stops if a larger fraction of the files cannot be used.
+    More than half suggests a wrong list or setting."""
 
     on_duplicate: Literal["keep", "drop"] = "keep"
-    """What to do with an image that the list has already: the same file, the
-    same content, or the same position and band within the beam. Both report
-    it; `drop` leaves the later one out."""
+    """How to treat an image that is in the list before: the same file, the same
+    content, or the same position and band within the beam. Both choices report it;
+    `drop` leaves the later one out."""
 
 
 class PreprocessSettings(Section):
-    """`preprocess_settings`: how an image becomes a tensor."""
+    """`preprocess_settings`: how an image is prepared for the network."""
 
     size: Annotated[int, Field(ge=16, le=1024)] | Literal["native"] = 64
-    """Side of the cached square images in pixels; time and memory grow with its
-    square. `native` keeps each image's own size and trains on batches of
-    images of like size."""
+    """Side of the prepared square images in pixels; time and memory grow with its
+    square. `native` does not resize images and trains on batches of images of
+    similar size."""
 
     fit: Literal["pad", "crop", "squeeze"] = "pad"
-    """How an oblong image becomes a square: `pad` with background, `crop` the
-    longer side, both keeping the aspect, or `squeeze` both sides to `size`."""
+    """How a rectangular image becomes a square: `pad` the shorter side with
+    background, `crop` the longer side, or `squeeze` both sides to `size`, which
+    changes shapes."""
 
     crop_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of each side that is kept, around the middle, before resizing."""
+    """Fraction of each side, around the centre, that is used before resizing."""
 
     crop: Literal["none", "source"] = "none"
-    """`source` centres and zooms on the emission: the box around all pixels
-    above `crop_sigma`. An embedding then cannot hold the angular size."""
+    """`source` crops to the emission, the box around all pixels above `crop_sigma`.
+    The embedding then contains no information on the angular size."""
 
     crop_sigma: Annotated[float, Field(ge=1, le=1000)] = 5.0
-    """How many times the noise above the background emission begins; 5 leaves
-    about no pixel of pure noise."""
+    """Threshold of emission above the background, in units of the noise; above 5
+    almost no pixel is pure noise."""
 
     stretch: Literal["linear", "sqrt", "log", "asinh"] = "asinh"
-    """The brightness scale. asinh is linear in the noise and logarithmic above
-    it (Lupton, Gunn & Szalay 1999): faint and bright parts are both seen."""
+    """The brightness scale. asinh is linear in the noise and logarithmic above it
+    (Lupton, Gunn & Szalay 1999), so that faint and bright structure is visible."""
 
     interval: Literal["noise", "minmax", "percentile", "zscale"] = "noise"
-    """Which values become 0 and 1. `noise` works in units of the image's own
-    noise: from 5 below the background to the maximum, and asinh and log bend
-    at 3."""
+    """The values that become 0 and 1. `noise` means from 5 times the noise of the
+    image below its background to its maximum; asinh and log are then linear up to
+    about 3 times the noise."""
 
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.5
-    """With `percentile`: this share of the pixels lies inside the interval."""
+    """With `percentile`: percentage of the pixels inside the interval."""
 
     stretch_scope: Literal["image", "dataset"] = "image"
-    """`dataset` gives all images one scale, from the first 256 usable images of
-    the list, so that brightness can be compared between them."""
+    """`dataset` uses one scale for all images, from the usable ones among the first
+    256 rows of the list, so that brightness can be compared between images."""
 
     dtype: Literal["float16", "float32"] = "float16"
-    """Of the cached images; half the space, and steps of 0.0005 near 1."""
+    """Data type of the prepared images; float16 takes half the space, with steps of
+    0.0005 near 1."""
 
     shard_size: Positive | None = None
-    """Images per shard, the unit of work of one job. Null lets shards grow with
-    the row number, from 1024 to 16384, so that both a laptop and a cluster get
-    a sensible number of jobs and appended rows touch the last shard only. There may
-    be 2000 of them."""
+    """Images per shard, the unit of work of one job. Null lets the size grow with the
+    row number, from 1024 to 16384: a laptop and a cluster get a sensible number of
+    jobs, and appended rows change the last shard only."""
 
 
 class SplitSettings(Section):
-    """`split_settings`: which images are held out of training."""
+    """`split_settings`: which images are test images."""
 
     test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of the images that only measure the loss. Each object is drawn by
-    itself, so that files added later move none of the others."""
+    """Fraction of the objects whose images measure the loss and are not trained on.
+    Each object is assigned independently of the others, so that added files do not
+    change the assignment of earlier ones."""
 
     group_radius_arcsec: Annotated[float, Field(ge=0)] | None = None
-    """Images whose centres are closer than this show one object and are never
-    on both sides. Null takes half the image's shorter side: the centre of one
-    lies in the other."""
+    """Images whose centres are closer than this show one object and are in the same
+    subset. Null means half the shorter side of the image: the centre of one image is
+    then inside the other."""
 
 
 class TrainingSettings(Section):
-    """`training_settings`: how the network learns."""
+    """`training_settings`: how the network is trained."""
 
     simulated_images: Annotated[int, Field(ge=0)] | None = None
-    """How many images of the simulated sky join the training: half of every
-    batch, with noise and beam like those of the data. Their shapes are known
-    and teach the network. Null takes 12,000 for up to 50,000 images, which
-    cannot teach a network alone, and none for more; and of 12,000 no more than
-    images times epochs, as each batch has as many simulated images as others."""
+    """Number of simulated images in training: half of each batch, with the noise and
+    beam of the data. Their known shapes are an auxiliary task for the network. Null
+    means 12,000 for up to 50,000 images, which are too few to train a network alone,
+    and none for more. Of the 12,000 at most images times epochs are drawn, as each
+    batch has as many simulated images as listed ones."""
 
-    lesson_weight: Annotated[float, Field(ge=0)] = 2.0
-    """Weight of what the known shapes teach, against BYOL's own loss; 0 leaves
-    the simulated images as mere images."""
+    auxiliary_weight: Annotated[float, Field(ge=0)] = 2.0
+    """Weight of the auxiliary task, which predicts the kinds and shapes of the
+    simulated images, relative to BYOL's own loss. With 0 they are images like all
+    others."""
 
     optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
-    """`lars` is for batches of thousands; for it and `sgd` a `learning_rate` of
-    0.06 to 0.4 times `batch_size` over 128 is usual."""
+    """The optimizer. `lars` is for batches of thousands (the paper's choice); for it
+    and `sgd`, a `learning_rate` of 0.06 to 0.4 times `batch_size` / 128 is usual."""
 
     warm_up: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of the steps in which the learning rate rises."""
+    """Fraction of the steps in which the learning rate rises to its maximum. The paper
+    uses 10 epochs of 100 to 1000."""
 
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the network's sums in training. `auto` measures once on a
-    machine whether it is faster with bfloat16, and remembers it in the user's cache
-    folder. Embeddings are always float32."""
+    """Floating-point type of the network in training. `auto` measures once on each
+    machine whether bfloat16 is faster, and saves the result in the user's cache
+    folder. Embeddings are always computed in float32."""
 
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 10.0
-    """How often training writes what it needs to go on after it was killed. It
-    does so too when it is told to end (SIGTERM, SIGUSR1), and at its end; 0 only
-    then. Changing it makes training run again, from its last checkpoint."""
+    """Minutes between checkpoints, from which training continues after it was
+    stopped. A checkpoint is also written on SIGTERM and SIGUSR1 and at the end; with
+    0 only then. A change makes training run again, from its last checkpoint."""
 
     compile: bool = False
-    """Let torch.compile make the network faster: minutes at the start, worth it
-    in long trainings on GPUs."""
+    """Compile the network with torch.compile, which takes minutes at the start and
+    can make long trainings on GPUs faster."""
 
     devices: Positive = 1
-    """GPUs, or processes on CPUs, that share the work of a node."""
+    """GPUs per node that train together; processes, on machines without GPUs."""
 
     nodes: Positive = 1
-    """Machines that share the work, started by srun."""
+    """Machines that train together; srun has to start the processes."""
 
 
 class ByolSettings(Section):
-    """`byol_settings`: the heads on the encoder and the target network."""
+    """`byol_settings`: projector, predictor and target network."""
 
     representation_size: Positive | None = None
-    """Length of an embedding. Null takes the encoder's own number of features;
-    any other number adds a linear layer behind the encoder."""
+    """Length of an embedding. Null means the number of features of the encoder; any
+    other number adds a linear layer after it."""
 
     projection_size: Positive | None = None
     """Length of the vectors that the loss compares; should be smaller than
-    `representation_size`. Null takes half of it, at most 256, the paper's."""
+    `representation_size`. Null means half of it, at most 256 as in the paper."""
 
     projection_hidden_size: Positive | None = None
     """Hidden width of projector and predictor; should be larger than
-    `representation_size`. Null takes twice it, the paper's ratio."""
+    `representation_size`. Null means twice it, the ratio of the paper."""
 
     use_momentum: bool = True
-    """The target follows the online network as a moving average (BYOL); false
-    lets both share their weights, behind a stop-gradient (SimSiam)."""
+    """The target network is a moving average of the online network (BYOL). If false,
+    both have the same weights, with a stop-gradient (SimSiam)."""
 
     moving_average_decay: Fraction = 0.99
-    """Share of the target kept per step at the start; rises to 1 along a cosine.
-    The paper: 0.97, 0.99, 0.996 for 40, 100 to 300 and 1000 epochs."""
+    """Decay of the moving average at the start; it rises to 1 along a cosine. The
+    paper uses 0.97, 0.99 and 0.996 for 40, 100 to 300 and 1000 epochs."""
 
 
 class AugmentationSettings(Section):
-    """`augmentation_settings`: what two views of one object may differ in."""
+    """`augmentation_settings`: how two views of one object differ."""
 
     rotation: bool = True
-    """Turn each view by an angle of its own: the sky has no upright."""
+    """Rotate each view by a random angle: the sky has no preferred orientation."""
 
     flip: bool = True
-    """Mirror every second view: the sky has no handedness either."""
+    """Mirror a view with a probability of one half: the sky has no handedness."""
 
     scale: tuple[
         Annotated[float, Field(gt=0.1, le=1)], Annotated[float, Field(ge=1, lt=10)]
     ] = (0.6, 1.6)
-    """Smallest and largest magnification. Too narrow a range lets the network
-    solve its task by angular size alone."""
+    """Smallest and largest magnification. With a narrow range the network can solve
+    its task by angular size alone."""
 
     shift: Annotated[float, Field(ge=0, le=0.5)] = 0.08
-    """Largest shift along each axis, as a fraction of the side."""
+    """Maximum shift along each axis, as a fraction of the side."""
 
     gamma: Annotated[float, Field(ge=0, le=2)] = 0.4
-    """Spread of the logarithm of the exponent that bends the brightness scale,
-    so that brightness alone does not tell objects apart; 0 leaves it."""
+    """Maximum of the absolute logarithm of the exponent of the brightness scale, so
+    that brightness alone does not identify an object; 0 for no change."""
 
     contrast: Annotated[float, Field(ge=0, le=3)] = 0.5
-    """Spread of the logarithm of a factor on all that stands out from the
-    background: the same object, nearer or farther. 0 leaves it."""
+    """Maximum of the absolute logarithm of the factor of all emission above the
+    background, as if the object were fainter or brighter; 0 for no change."""
 
     brightness: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Largest shift of the background level, where the image spans 0 to 1."""
+    """Maximum shift of the background level; images have values from 0 to 1."""
 
     blur: Annotated[float, Field(ge=0, le=10)] = 1.0
-    """Largest width (standard deviation, in pixels) of a Gaussian beam that each
-    view is smoothed with: another telescope. 0 leaves it."""
+    """Maximum standard deviation in pixels of the Gaussian beam with which a view is
+    smoothed, as by another telescope; 0 for no change."""
 
     noise: Annotated[float, Field(ge=0, le=1)] = 0.05
-    """Largest standard deviation of the noise, where the image spans 0 to 1. A
-    view gets the difference to the noise that it has, so that noise tells
-    nothing about the object."""
+    """Maximum standard deviation of the noise; images have values from 0 to 1. Only
+    the difference to the noise of the image is added, so that the noise level does
+    not identify an object."""
 
     channel_gain: Annotated[float, Field(ge=0, le=3)] = 0.2
-    """Spread of the logarithm of a factor on each channel: without it, images of
-    several channels are told apart by colour alone. No effect on one channel."""
+    """Maximum of the absolute logarithm of the factor of each channel: without it,
+    colour alone identifies images of several channels. No effect on one channel."""
 
     erasing: Fraction = 0.0
-    """Share of the views in which a random box, up to a third of the side, is
-    set to the background."""
+    """Fraction of the views in which a random box, up to a third of the side, is set
+    to the background."""
 
 
 class InferenceSettings(Section):
     """`inference_settings`: how embeddings are computed."""
 
     symmetry: Literal["none", "d4"] = "d4"
-    """`d4` averages the embedding over the 8 flips and right-angle rotations:
-    the sky has no upright. `none` takes an eighth of the time."""
+    """`d4` averages the embedding over the 8 flips and right-angle rotations, as the
+    sky has no preferred orientation. `none` takes an eighth of the time."""
 
     batch_size: Positive = 256
-    """Images in memory of the device at a time."""
+    """Images that the network embeds at a time."""
 
 
 class EvaluationSettings(Section):
-    """`evaluation_settings`: how the embedding is held against its references."""
+    """`evaluation_settings`: comparison of the embedding with its references."""
 
     images: Annotated[int, Field(ge=0)] = 2000
-    """Most images that are looked at, drawn by lot; 0 leaves the step out. The
-    untrained network has to embed them too."""
+    """Maximum number of images in the evaluation, chosen at random; 0 skips the step.
+    The untrained network has to embed them too."""
 
     label: Name = "label"
-    """The column of the list with classes. They are used here alone."""
+    """The column of the list with classes. Training never uses them."""
 
 
 class AnalysisSettings(Section):
     """`analysis_settings`: clusters, map, neighbours and outliers."""
 
     whiten: Fraction = 0.5
-    """How far the principal components of the embeddings, in which all distances
-    are taken, are evened: each is divided by this power of its standard deviation.
-    0 leaves them, 1 gives all variance 1. Half way neighbours share the kind most
+    """Degree of whitening: each principal component of the embeddings is divided by
+    this power of its standard deviation before distances are computed. 0 for no
+    whitening, 1 for unit variance. With 0.5, neighbours have the same label most
     often."""
 
     components: Annotated[int, Field(ge=2, le=512)] = 64
-    """Most principal components that are kept; one for every four images, at least
-    eight."""
+    """Maximum number of principal components. There are also no more than one for
+    every four images, but at least eight."""
 
     cluster_by: Literal["kmeans", "hdbscan"] = "kmeans"
-    """Which clusters the column `cluster`, the map and the galleries show; both
-    are in the tables. `hdbscan` leaves images between clusters out of them (-1)."""
+    """The clusters in the column `cluster`, the map and the galleries; the tables
+    contain both. `hdbscan` assigns images between clusters to none (-1)."""
 
     clusters: Positive | None = None
-    """How many clusters k-means makes. Null takes the number with the largest
-    mean silhouette, from 2 to `max_clusters`."""
+    """Number of clusters of k-means. Null means the number with the largest mean
+    silhouette, from 2 to `max_clusters`."""
 
     max_clusters: Annotated[int, Field(ge=2, le=200)] = 20
-    """The largest number that is tried where `clusters` is null; the root of the
-    number of images where that is smaller."""
+    """Largest number of clusters that is tried if `clusters` is null; or the square
+    root of the number of images, if it is smaller."""
 
     min_cluster_size: Annotated[int, Field(ge=2)] | None = None
-    """The smallest group that HDBSCAN calls a cluster. Null takes a hundredth of
-    the images, from 5 to 100."""
+    """Minimum size of a cluster of HDBSCAN. Null means a hundredth of the images,
+    from 5 to 100."""
 
     map: Literal["umap", "pca"] = "umap"
-    """How the embeddings are laid out in two dimensions for `x` and `y`. `pca`
-    takes the first two principal components: faster, keeps distances, shows
-    less."""
+    """Method of the two-dimensional map `x`, `y`. `pca` means the first two principal
+    components: faster and linear, but groups overlap more."""
 
     map_neighbours: Annotated[int, Field(ge=2, le=200)] = 15
-    """UMAP's neighbours: few show small groups, many the large picture."""
+    """`n_neighbors` of UMAP: small values show small groups, large values the overall
+    structure."""
 
     map_distance: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """UMAP's least distance between points of the map."""
+    """`min_dist` of UMAP, the minimum distance between points of the map."""
 
     map_sample: Annotated[int, Field(ge=100)] = 50_000
-    """Most images that UMAP is fitted to; the others are placed among them."""
+    """Maximum number of images to which UMAP is fitted; the others are placed among
+    them."""
 
     neighbours: Annotated[int, Field(ge=1, le=100)] = 12
-    """Nearest images that are listed for each."""
+    """Number of nearest neighbours that are listed for each image."""
 
 
 class ExportSettings(Section):
-    """`export_settings`: what the tables and pages look like."""
+    """`export_settings`: format of tables and pages."""
 
     csv_separator: Literal["comma", "semicolon"] = "comma"
-    """What separates the cells of `embeddings.csv`. Spreadsheets of countries that
-    write 1,5 want a semicolon."""
+    """Separator of the cells of `embeddings.csv`. Spreadsheets that use a decimal comma
+    need a semicolon."""
 
     tables: tuple[Literal["parquet", "fits", "votable"], ...] = (
-        "parquet", "fits", "votable",
-    )  # fmt: skip
-    """In which forms, beside CSV, the table is written. FITS and VOTable carry
-    units and UCDs, and open in TOPCAT."""
+        "parquet",
+        "fits",
+        "votable",
+    )
+    """Formats of the table beside CSV. FITS and VOTable have units and UCDs and open
+    in TOPCAT."""
 
     thumbnail_size: Annotated[int, Field(ge=8, le=256)] = 48
-    """Side of a TensorBoard thumbnail in pixels; smaller where the sprite of
-    all images would exceed TensorBoard's 8192 pixels."""
+    """Side of a TensorBoard thumbnail in pixels; smaller if the sprite of all images
+    would exceed TensorBoard's 8192 pixels."""
 
     map: bool = True
-    """Write `map.html`, the map that opens in a browser."""
+    """Write `map.html`, the interactive map for a browser."""
 
     map_thumbnail_size: Annotated[int, Field(ge=16, le=256)] = 64
-    """Side in pixels of a picture in `map.html`."""
+    """Side of a thumbnail in `map.html` in pixels."""
 
     map_one_file: Annotated[int, Field(ge=0)] = 20_000
-    """Most listed images whose pictures are in `map.html` itself; those of a longer
-    list lie beside it in `map_files`."""
+    """Maximum length of the list for which `map.html` itself contains the thumbnails;
+    for a longer list they are in the folder `map_files`."""
 
     gallery: bool = True
     """Write contact sheets of clusters, outliers and neighbours."""
@@ -403,8 +411,8 @@ class ExportSettings(Section):
     gallery_stretch: Literal["network", "linear", "sqrt", "asinh", "log", "zscale"] = (
         "network"
     )
-    """How pixels become gray on the sheets: as the network saw them, or drawn from
-    the files in a stretch of astropy.visualization (`zscale`: linear between its
+    """Brightness of the images on the sheets: as the network sees them, or from the
+    files with a stretch of astropy.visualization (`zscale`: linear between its
     limits; the others between the 0.5 and 99.5 percentiles)."""
 
 
@@ -412,42 +420,42 @@ class Settings(Section):
     """All settings of a run."""
 
     datafile: str | None = None
-    """The file list: a path a line, or CSV with a `path` column."""
+    """The file list: one path per line, or CSV with a column `path`."""
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """Start of every random number; the same seed gives the same result."""
+    """Seed of all random numbers; the same seed gives the same result."""
 
     network_name: str = "n_layer_resnet"
     """The encoder: `n_layer_resnet`, ResNet-18 up to `last_layer`; `amm`, a light
-    network; or a classification network of torchvision by its name there."""
+    network; or a classification network of torchvision, by its name there."""
 
     trained_network_name: str | None = None
-    """A model file. The workflow and `astromorph infer` then use that model;
-    `astromorph train` writes its model there. For the workflow, a name without
-    braces."""
+    """A model file. The workflow and `astromorph infer` use this model and do not
+    train; `astromorph train` writes its model there. For the workflow, the name must
+    not contain braces."""
 
     epochs: Positive | None = None
-    """How often training sees each image. Null lets the number of images decide:
-    what counts is how many samples the network has seen."""
+    """Number of times that training uses each image. Null chooses it by the number
+    of images, because the total number of samples decides."""
 
     batch_size: Annotated[int, Field(ge=2)] = 128
-    """Images per training step; batch norm needs at least 2, and works better
-    with many."""
+    """Images per training step. Batch norm needs at least 2 and works better with
+    many."""
 
     learning_rate: Annotated[float, Field(gt=0)] | None = None
-    """Step size of the optimizer, after a warm-up and before it falls along a
-    cosine. Null takes 0.001, and 0.0003 where training begins with given weights,
-    which larger steps would undo."""
+    """Maximum learning rate, after a warm-up and before it falls along a cosine. Null
+    means 0.001 for random start weights and 0.0003 for given ones, which larger
+    steps would undo."""
 
     exponential_lr: bool = False
-    """Multiply the learning rate by `gamma` after each epoch, in place of the
-    cosine."""
+    """Multiply the learning rate by `gamma` after each epoch instead of the warm-up
+    and cosine."""
 
     gamma: Annotated[float, Field(gt=0, lt=1)] = 0.99
     """The factor of `exponential_lr`."""
 
     core_limit: Annotated[int, Field(ge=0)] = 0
-    """Most cores that a step may use; 0 for all that it is given."""
+    """Maximum number of CPU cores of a step; 0 for all available ones."""
 
     export_to_csv: bool = True
     """Write `results/export/embeddings.csv`."""
@@ -473,8 +481,8 @@ class Settings(Section):
         if name in NETWORKS:
             return name
         close = difflib.get_close_matches(name, NETWORKS, n=1)
-        meant = f"did you mean {close[0]}? Allowed are" if close else "allowed are"
+        start = f"did you mean {close[0]}? Allowed are" if close else "allowed are"
         raise ValueError(
-            f"{meant} n_layer_resnet, amm, or one of torchvision's classification "
+            f"{start} n_layer_resnet, amm, or one of torchvision's classification "
             "networks, such as resnet50 or efficientnet_b0"
         )

@@ -1,12 +1,20 @@
 """Which settings each step depends on, and no others."""
 
+from dataclasses import dataclass
 from typing import Any
 
-from astromorph.settings.sections import PreprocessSettings, Settings
+from astromorph.settings.sections import (
+    AugmentationSettings,
+    ByolSettings,
+    NetworkSettings,
+    PreprocessSettings,
+    Section,
+    Settings,
+    TrainingSettings,
+)
 
+# Settings of reading a FITS file, and of preparing its image.
 READING = ("data_settings.hdu", "data_settings.planes", "data_settings.max_pixels")
-
-
 PREPARING = tuple(
     f"preprocess_settings.{name}"
     for name in PreprocessSettings.model_fields
@@ -14,7 +22,7 @@ PREPARING = tuple(
 )
 
 
-# What each step is told: whole sections, single values as "section.name".
+# The settings of each step: sections, and single settings as "section.name".
 PARTS: dict[str, tuple[str, ...]] = {
     "validate": (
         *READING,
@@ -42,7 +50,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "evaluate": ("inference_settings", "evaluation_settings"),
     "analyse": ("seed", "analysis_settings"),
     "export_csv": ("export_settings.csv_separator",),
-    # Nothing that makes them run more often: written into them.
+    # Written into the tables; the steps before depend on them too.
     "export_tables": ("seed", "inference_settings", "analysis_settings"),
     "export_tensorboard": ("export_settings.thumbnail_size",),
     "export_map": (
@@ -56,7 +64,7 @@ PARTS: dict[str, tuple[str, ...]] = {
         "export_settings.gallery_images",
         "export_settings.gallery_stretch",
     ),
-    # Of what training depends on, the model file tells.
+    # Those that training depends on are read from the model file.
     "report_settings": (
         "datafile",
         "seed",
@@ -73,42 +81,95 @@ PARTS: dict[str, tuple[str, ...]] = {
 
 
 def part_of(settings: Settings, step: str) -> dict[str, Any]:
-    """The settings that one step depends on, and no others.
+    """Select the settings that a step depends on.
 
     Parameters
     ----------
     settings : Settings
-        All of them.
+        All settings of a run.
     step : str
         A key of `PARTS`.
 
     Returns
     -------
     dict
-        Plain nested values; `parse` makes `Settings` of them again.
+        Plain nested values, which `astromorph.settings.loading.parse` accepts.
     """
-    everything = settings.model_dump(mode="json")
+    values = settings.model_dump(mode="json")
     part: dict[str, Any] = {}
     for name in PARTS[step]:
         section, _, key = name.partition(".")
         if key:
-            part.setdefault(section, {})[key] = everything[section][key]
+            part.setdefault(section, {})[key] = values[section][key]
         else:
-            part[name] = everything[name]
+            part[name] = values[name]
     return part
+
+
+@dataclass(frozen=True, slots=True)
+class TrainStepSettings:
+    """The settings that training depends on, those of ``PARTS["train"]``.
+
+    Each attribute is the setting of the same name; `stacksize` is
+    `data_settings.stacksize`.
+    """
+
+    seed: int
+    network_name: str
+    epochs: int | None
+    batch_size: int
+    learning_rate: float | None
+    exponential_lr: bool
+    gamma: float
+    network_settings: NetworkSettings
+    training_settings: TrainingSettings
+    byol_settings: ByolSettings
+    augmentation_settings: AugmentationSettings
+    stacksize: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested values, equal to ``part_of(settings, "train")``."""
+        values: dict[str, Any] = {}
+        for name in PARTS["train"]:
+            if name == "data_settings.stacksize":
+                values["data_settings"] = {"stacksize": self.stacksize}
+            else:
+                value = getattr(self, name)
+                is_section = isinstance(value, Section)
+                values[name] = value.model_dump(mode="json") if is_section else value
+        return values
+
+
+def train_step_settings(settings: Settings) -> TrainStepSettings:
+    """The settings that training depends on.
+
+    Parameters
+    ----------
+    settings : Settings
+        All settings of a run, or those that `parse` makes of a model file's.
+    """
+    return TrainStepSettings(
+        **{name: getattr(settings, name) for name in PARTS["train"] if "." not in name},
+        stacksize=settings.data_settings.stacksize,
+    )
 
 
 def fixed_channels(
     planes: int | str | tuple[int, ...] | None, files: int
 ) -> int | None:
-    """How many channels every image has by the settings; None where it differs.
+    """Number of channels that the settings give each image.
 
     Parameters
     ----------
     planes : int, str, tuple of int or None
         The setting `data_settings.planes`.
     files : int
-        Files per image.
+        Number of files per image.
+
+    Returns
+    -------
+    int or None
+        None if it depends on the number of planes in the files.
     """
     if isinstance(planes, tuple):
         return len(planes) * files
@@ -119,7 +180,7 @@ def fixed_channels(
 
 
 def needs_head(settings: Settings) -> bool:
-    """Whether the head of the list decides something for all of its images."""
+    """Whether the first rows of the list determine how all images are prepared."""
     return (
         settings.preprocess_settings.stretch_scope == "dataset"
         or fixed_channels(settings.data_settings.planes, 1) is None

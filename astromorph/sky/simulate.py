@@ -1,9 +1,10 @@
-"""The command `simulate`: a folder of FITS images whose kinds are known."""
+"""The command `simulate`: a folder of simulated FITS images with known kinds."""
 
 import logging
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from astromorph.artefacts import tables as artefacts
 from astromorph.errors import AstromorphError
@@ -11,33 +12,34 @@ from astromorph.fits import image as fits_image
 from astromorph.fits.facts import ImageFacts
 from astromorph.progress import track
 from astromorph.sky import draw as sky
-from astromorph.sky.objects import KINDS
+from astromorph.sky.draw import KINDS
 
 LOG = logging.getLogger(__name__)
-SMALLEST, LARGEST = 40, 120  # pixels
-SQUARE, BORDERED, DEGENERATE = 0.6, 0.25, 0.4  # shares of the images
+MIN_SIDE, MAX_SIDE = 40, 120  # pixels
+# Shares of square images, of images with borders of NaN, and with axes of length 1.
+SQUARE, BORDERED, DEGENERATE = 0.6, 0.25, 0.4
 REST_FREQUENCIES_HZ = (1.420405751e9, 1.15271202e11, 2.30538e11, 3.45796e11)
 
 
 def simulate(output: str | Path, number: int, seed: int) -> Path:
-    """Write simulated FITS images and the list of them.
+    """Write simulated FITS images and their file list.
 
-    Kinds take turns. Sizes run from 40 to 120 pixels; noise, beam and flux
+    All kinds are drawn in turn. Sides have 40 to 120 pixels; noise, beam and flux
     differ; some images have borders of NaN, some the shape (1, 1, ny, nx).
 
     Parameters
     ----------
     output : path
-        Folder to write to; files of the same names are replaced.
+        The folder for the images; files of the same names are replaced.
     number : int
-        How many images.
+        Number of images.
     seed : int
-        Each image depends on it and on its own number alone.
+        Each image depends only on it and on its own number.
 
     Returns
     -------
     Path
-        The list: CSV with `path` and `label`, the kind.
+        The file list, CSV with the columns `path` and `label`, the kind.
 
     Raises
     ------
@@ -66,14 +68,14 @@ def simulate(output: str | Path, number: int, seed: int) -> Path:
 
 
 def _write_image(path: Path, kind: str, rng: np.random.Generator, k: int) -> None:
-    width, height = (int(n) for n in rng.integers(SMALLEST, LARGEST + 1, 2))
+    width, height = (int(n) for n in rng.integers(MIN_SIDE, MAX_SIDE + 1, 2))
     if rng.random() < SQUARE:
         height = width
     drawing = sky.draw(kind, (height, width), rng)
     sigma = 10 ** rng.uniform(-5, -3)  # Jy/beam
     pixels = drawing.pixels * np.float32(sigma)
     if rng.random() < BORDERED:
-        pixels = _bordered(pixels, rng)
+        pixels = _add_border(pixels, rng)
     if rng.random() < DEGENERATE:
         pixels = pixels[None, None]
     scale = rng.uniform(0.05, 2.0)
@@ -94,11 +96,10 @@ def _write_image(path: Path, kind: str, rng: np.random.Generator, k: int) -> Non
     fits_image.write_image(path, pixels, facts, drawing.beam * scale)
 
 
-def _bordered(
-    pixels: "np.ndarray[tuple[int, int], np.dtype[np.float32]]",
-    rng: np.random.Generator,
-) -> "np.ndarray[tuple[int, int], np.dtype[np.float32]]":
-    """NaN outside a circle (a primary beam) or beyond one edge (a survey's end)."""
+def _add_border(
+    pixels: NDArray[np.float32], rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Set pixels to NaN outside a primary beam or beyond the edge of a survey."""
     y, x = np.indices(pixels.shape)
     height, width = pixels.shape
     if rng.random() < 0.5:

@@ -1,4 +1,4 @@
-"""Simulated images whose shapes are known, drawn to look like the data at hand."""
+"""Simulated images with known kinds and shapes, similar to the data."""
 
 import math
 from collections.abc import Iterator
@@ -6,6 +6,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,27 +16,41 @@ from astromorph.preprocessing.prepare import prepare
 from astromorph.progress import track
 from astromorph.settings.sections import PreprocessSettings
 from astromorph.sky import draw as sky
-from astromorph.sky.objects import SORTS
-from astromorph.sky.shapes import MEASURES, measure_shape
+from astromorph.sky.draw import MORPHOLOGIES
 
 CHUNK = 256  # images that a process draws at a time
-SERIAL_BELOW = 1000  # images that one process draws before others have started
-NATIVE_SIDES = (0.75, 1.9)  # of an image over the tensor's, without a likeness
-JITTER = 0.3  # spread of the logarithm of beam and signal around the data's
-COLOURS = 0.5  # spread of the logarithm of a channel's brightness
+SERIAL_BELOW = 1000  # images that one process draws in the start-up time of others
+# Side of an image over that of the tensor, if the appearance of the data is not known.
+SIDE_RATIOS = (0.75, 1.9)
+JITTER = 0.3  # standard deviation of the logarithm of beam and signal around the data
+COLOURS = 0.5  # standard deviation of the logarithm of the brightness of a channel
+Plane = NDArray[np.float64]
+MULTIPOLES = (1, 2, 3, 4)
+MEASURES = (
+    "axis_ratio",
+    "concentration",
+    "asymmetry",
+    "gini",
+    "m20",
+    "peak_distance",
+    "emptiness",
+    *(f"multipole_{m}" for m in MULTIPOLES),
+)
+MIN_BRIGHTNESS = 1e-3  # over the peak; fainter pixels are set to 0
+M20_SHARE = 0.2  # of the flux
 
 
 @dataclass(frozen=True, slots=True)
 class Appearance:
-    """What simulated images have in common with the data.
+    """Properties of the data that simulated images reproduce.
 
     Attributes
     ----------
     signals : tuple of float
-        Peak over noise of some images.
+        Peak over noise of a sample of images.
     beams : tuple of float
-        Full width at half maximum of the noise's correlation in some tensors,
-        in pixels; 0 where the noise is white.
+        Full width at half maximum of the correlation of the noise in their tensors, in
+        pixels; 0 for white noise.
     """
 
     signals: tuple[float, ...]
@@ -44,21 +59,21 @@ class Appearance:
 
 @dataclass(frozen=True, slots=True)
 class LabelledImages:
-    """Simulated images and what they show.
+    """Simulated images with labels.
 
     Attributes
     ----------
     images : ndarray, shape (N, C, S, S), float16
         From 0 to 1.
-    sorts : ndarray, shape (N,), int64
-        Number of the sort in `SORTS`.
+    morphologies : ndarray, shape (N,), int64
+        Index of the morphology in `MORPHOLOGIES`.
     shapes : ndarray, shape (N, K), float32
-        `MEASURES`, less their mean and over their standard deviation; NaN where
-        nothing is shown.
+        `MEASURES`, standardised to mean 0 and standard deviation 1; NaN for an image
+        without an object.
     """
 
     images: NDArray[np.float16]
-    sorts: NDArray[np.int64]
+    morphologies: NDArray[np.int64]
     shapes: NDArray[np.float32]
 
     def __len__(self) -> int:
@@ -67,64 +82,62 @@ class LabelledImages:
 
 @dataclass(frozen=True, slots=True)
 class DrawingRules:
-    """What is to be drawn.
+    """The properties of the images that are drawn.
 
     Attributes
     ----------
     seed : int
-        Each image depends on it and on its own number alone.
+        Each image depends only on it and on its own number.
     size : int
-        S.
+        Side of an image, S.
     channels : int
-        C.
-    rules : PreprocessSettings
-        How images become tensors; what concerns sizes is passed over.
-    like : Likeness or None
-        The data; None for every telescope there may be.
+        Channels, C.
+    preprocessing : PreprocessSettings
+        How images are prepared; settings of sizes and crops are ignored.
+    appearance : Appearance or None
+        Properties of the data; None for random properties.
     """
 
     seed: int
     size: int
     channels: int = 1
-    rules: PreprocessSettings = field(default_factory=PreprocessSettings)
-    like: Appearance | None = None
+    preprocessing: PreprocessSettings = field(default_factory=PreprocessSettings)
+    appearance: Appearance | None = None
 
 
 def draw_labelled_images(
-    draft: DrawingRules, number: int, processes: int = 1
+    rules: DrawingRules, number: int, processes: int = 1
 ) -> LabelledImages:
-    """Draw simulated images; sorts take turns.
+    """Draw simulated images of all morphologies, in turn.
 
     Parameters
     ----------
-    draft : Draft
-        What they are like.
+    rules : DrawingRules
+        Properties of the images.
     number : int
-        N, at least 1.
+        Number of images, N, at least 1.
     processes : int
-        How many draw at the same time; no influence on what is drawn.
+        How many processes draw in parallel; without influence on the images.
 
     Returns
     -------
-    Lessons
+    LabelledImages
     """
     images = np.empty(
-        (number, draft.channels, draft.size, draft.size), dtype=np.float16
+        (number, rules.channels, rules.size, rules.size), dtype=np.float16
     )
     shapes = np.empty((number, len(MEASURES)), dtype=np.float32)
     spans = [(k, min(k + CHUNK, number)) for k in range(0, number, CHUNK)]
-    work = partial(_draw_span, draft)
-    for (start, stop), (drawn, measured) in zip(
-        spans, _each(work, spans, processes if number > SERIAL_BELOW else 1),
-        strict=True,
-    ):  # fmt: skip
-        images[start:stop], shapes[start:stop] = drawn, measured
-    sorts = np.arange(number, dtype=np.int64) % len(SORTS)
-    seen = ~np.isnan(shapes).any(axis=1)
-    if seen.any():
-        mean, spread = shapes[seen].mean(axis=0), shapes[seen].std(axis=0)
-        shapes = (shapes - mean) / np.maximum(spread, 1e-6)
-    return LabelledImages(images, sorts, shapes.astype(np.float32))
+    processes = processes if number > SERIAL_BELOW else 1
+    drawn = _map_spans(partial(_draw_span, rules), spans, processes)
+    for (start, stop), (span_images, span_shapes) in zip(spans, drawn, strict=True):
+        images[start:stop], shapes[start:stop] = span_images, span_shapes
+    morphologies = np.arange(number, dtype=np.int64) % len(MORPHOLOGIES)
+    measured = ~np.isnan(shapes).any(axis=1)
+    if measured.any():
+        mean, deviation = shapes[measured].mean(axis=0), shapes[measured].std(axis=0)
+        shapes = (shapes - mean) / np.maximum(deviation, 1e-6)
+    return LabelledImages(images, morphologies, shapes.astype(np.float32))
 
 
 def measure_appearance(
@@ -132,35 +145,35 @@ def measure_appearance(
     signals: NDArray[np.floating],
     noise: NDArray[np.floating],
 ) -> Appearance:
-    """Measure what the data look like.
+    """Measure the properties of the data that simulated images reproduce.
 
     Parameters
     ----------
     images : ndarray, shape (N, S, S)
-        A channel of some tensors, from 0 to 1.
+        One channel of a sample of tensors, from 0 to 1.
     signals : ndarray, shape (N,)
-        Their peaks over their noise.
+        Peak over noise of each.
     noise : ndarray, shape (N,)
-        Standard deviations of the noise in the tensors.
+        Standard deviation of the noise in each tensor.
 
     Returns
     -------
-    Likeness
+    Appearance
     """
     beams = [
         _noise_beam(image.astype(np.float64), float(sigma))
         for image, sigma in zip(images, noise, strict=True)
     ]
     low, high = sky.SIGNALS
-    within = np.clip(np.nan_to_num(signals, nan=low), low, high)
-    return Appearance(tuple(float(s) for s in within), tuple(beams))
+    clipped = np.clip(np.nan_to_num(signals, nan=low), low, high)
+    return Appearance(tuple(float(s) for s in clipped), tuple(beams))
 
 
 def _noise_beam(image: NDArray[np.float64], sigma: float) -> float:
-    """Width of what is faint, from how alike neighbouring pixels are.
+    """FWHM of the noise in pixels, from the correlation of neighbouring pixels.
 
-    Gaussian noise convolved with a Gaussian of standard deviation s pixels has
-    the autocorrelation exp(-1 / (4 s^2)) at a distance of one pixel.
+    White noise convolved with a Gaussian of standard deviation s pixels has the
+    autocorrelation exp(-1 / (4 s^2)) at a distance of one pixel.
     """
     if sigma <= 0:
         return 0.0
@@ -171,17 +184,18 @@ def _noise_beam(image: NDArray[np.float64], sigma: float) -> float:
         return 0.0
     left, right = image[:, :-1][pairs] - level, image[:, 1:][pairs] - level
     product = float(np.sqrt((left**2).mean() * (right**2).mean()))
-    alike = float((left * right).mean()) / product if product > 0 else 0.0
-    if alike < 0.15:
+    correlation = float((left * right).mean()) / product if product > 0 else 0.0
+    if correlation < 0.15:
         return 0.0
-    return math.sqrt(-1 / (4 * math.log(min(alike, 0.98)))) / sky.BEAM_TO_SIGMA
+    return math.sqrt(-1 / (4 * math.log(min(correlation, 0.98)))) / sky.BEAM_TO_SIGMA
 
 
-def _each(
+def _map_spans(
     work: partial[tuple[NDArray[np.float16], NDArray[np.float32]]],
     spans: list[tuple[int, int]],
     processes: int,
 ) -> Iterator[tuple[NDArray[np.float16], NDArray[np.float32]]]:
+    """Apply `work` to spans of image numbers, in order."""
     if processes < 2:
         yield from (work(span) for span in track(spans, len(spans), "parts simulated"))
         return
@@ -190,44 +204,143 @@ def _each(
 
 
 def _draw_span(
-    draft: DrawingRules, span: tuple[int, int]
+    rules: DrawingRules, span: tuple[int, int]
 ) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
-    drawn = [_draw_one(draft, k) for k in range(*span)]
-    return np.stack([i for i, _ in drawn]), np.stack([m for _, m in drawn])
+    drawn = [_draw_one(rules, k) for k in range(*span)]
+    images, shapes = zip(*drawn, strict=True)
+    return np.stack(images), np.stack(shapes)
 
 
 def _draw_one(
-    draft: DrawingRules, k: int
+    rules: DrawingRules, k: int
 ) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
-    rng = np.random.default_rng([draft.seed, k])
-    sort = list(SORTS)[k % len(SORTS)]
-    side = draft.size
-    if draft.like is None:
-        low, high = NATIVE_SIDES
+    """The k-th image and its shape."""
+    rng = np.random.default_rng([rules.seed, k])
+    morphology = list(MORPHOLOGIES)[k % len(MORPHOLOGIES)]
+    kind, _ = MORPHOLOGIES[morphology]
+    side = rules.size
+    if rules.appearance is None:
+        low, high = SIDE_RATIOS
         side = int(rng.integers(int(low * side), int(high * side) + 1))
-    seen = _telescope(draft.like, rng)
-    drawing = sky.draw(SORTS[sort][0], (side, side), rng, seen, sort)
+    telescope = _choose_telescope(rules.appearance, rng)
+    drawing = sky.draw(kind, (side, side), rng, telescope, morphology)
     pixels = [drawing.pixels]
-    for channel in range(1, draft.channels):
+    for channel in range(1, rules.channels):
         colour = math.exp(COLOURS * rng.normal())
-        noise = np.rot90(drawing.pixels - drawing.crowd, channel)
+        # Each of the first channels has the same noise in another orientation.
+        noise = np.rot90(drawing.pixels - drawing.noiseless, channel)
         noise = noise[::-1] if channel & 4 else noise
-        pixels.append((drawing.crowd * colour + noise).astype(np.float32))
+        pixels.append((drawing.noiseless * colour + noise).astype(np.float32))
     image = Image(np.stack(pixels), np.zeros((side, side), dtype=bool))
-    rules = draft.rules.model_copy(
-        update={"size": draft.size, "crop_fraction": 1.0, "stretch_scope": "image"}
+    preprocessing = rules.preprocessing.model_copy(
+        update={"size": rules.size, "crop_fraction": 1.0, "stretch_scope": "image"}
     )
-    made = prepare(image, rules)
-    shape = measure_shape(drawing.clean)
-    return made.pixels.astype(np.float16), shape.astype(np.float32)
+    prepared = prepare(image, preprocessing)
+    shape = measure_shape(drawing.source)
+    return prepared.pixels.astype(np.float16), shape.astype(np.float32)
 
 
-def _telescope(like: Appearance | None, rng: np.random.Generator) -> sky.Telescope:
-    if like is None:
+def _choose_telescope(
+    appearance: Appearance | None, rng: np.random.Generator
+) -> sky.Telescope:
+    """A telescope like that of one of the images of the data, or a random one."""
+    if appearance is None:
         return sky.random_telescope(rng)
-    beam, signal = float(rng.choice(like.beams)), float(rng.choice(like.signals))
+    beam = float(rng.choice(appearance.beams))
+    signal = float(rng.choice(appearance.signals))
     white = beam == 0
     beam = float(rng.uniform(*sky.BEAMS)) if white else beam
     jitter = np.exp(JITTER * rng.normal(size=2))
     signal = float(np.clip(signal * jitter[0], *sky.SIGNALS))
     return sky.Telescope(float(np.clip(beam * jitter[1], 1.0, 12.0)), signal, white)
+
+
+def measure_shape(plane: Plane) -> Plane:
+    """Compute the measures `MEASURES` for an image of one object.
+
+    Parameters
+    ----------
+    plane : ndarray, shape (ny, nx), float64
+        Brightness above a background of 0, without noise.
+
+    Returns
+    -------
+    ndarray, shape (K,), float64
+        All NaN for an empty image.
+        `axis_ratio`: from the second moments, 0 to 1. `concentration`: log of the ratio
+        of the radii that contain 80 and 20 % of the flux. `asymmetry`: difference to
+        the image rotated by 180 degrees, 0 to 1. `gini`: Gini coefficient, 0 to 1.
+        `m20`: log of the second moment of the brightest 20 % over that of all, below 0.
+        `peak_distance`: distance of the brightest pixel from the centroid over the 80 %
+        radius. `emptiness`: share of the flux outside half that radius.
+        `multipole_m`: strength of the m-fold symmetry, 0 to 1.
+    """
+    light = np.where(plane > MIN_BRIGHTNESS * max(float(plane.max()), 0.0), plane, 0.0)
+    total = float(light.sum())
+    if total <= 0:
+        return np.full(len(MEASURES), np.nan)
+    y, x = np.indices(light.shape, dtype=np.float64)
+    x0, y0 = float((light * x).sum()) / total, float((light * y).sum()) / total
+    radius, angle = np.hypot(x - x0, y - y0), np.arctan2(y - y0, x - x0)
+    radius_20, radius_80 = _enclosing_radii(light, radius, (0.2, 0.8))
+    values = [
+        _axis_ratio(light, (x - x0, y - y0)),
+        np.log(radius_80 / radius_20),
+        _asymmetry(light, x0, y0),
+        _gini(light[radius <= 1.5 * radius_80]),
+        _m20(light, radius),
+        radius.flat[int(light.argmax())] / radius_80,
+        float(light[radius > radius_80 / 2].sum()) / total,
+    ]
+    for m in MULTIPOLES:
+        values.append(abs(complex((light * np.exp(1j * m * angle)).sum())) / total)
+    return np.array(values, dtype=np.float64)
+
+
+def _enclosing_radii(
+    light: Plane, radius: Plane, shares: tuple[float, ...]
+) -> list[float]:
+    """Radii that contain shares of the flux, at least one pixel."""
+    order = np.argsort(radius, axis=None)
+    flux = np.cumsum(light.ravel()[order])
+    indices = np.searchsorted(flux, np.array(shares) * flux[-1])
+    return [max(1.0, float(radius.ravel()[order[k]])) for k in indices]
+
+
+def _axis_ratio(light: Plane, offsets: tuple[Any, Any]) -> float:
+    total, (dx, dy) = light.sum(), offsets
+    xx, yy = (light * dx**2).sum() / total, (light * dy**2).sum() / total
+    xy = (light * dx * dy).sum() / total
+    half, root = (xx + yy) / 2, np.hypot((xx - yy) / 2, xy)
+    return float(np.sqrt(max(half - root, 0.0) / max(half + root, 1e-12)))
+
+
+def _asymmetry(light: Plane, x0: float, y0: float) -> float:
+    """Half the difference to the image rotated around the pixel of the centroid."""
+    ny, nx = light.shape
+    row, column = round(y0), round(x0)
+    half_y, half_x = min(row, ny - 1 - row), min(column, nx - 1 - column)
+    inner = light[
+        row - half_y : row + half_y + 1, column - half_x : column + half_x + 1
+    ]
+    # Pixels without a counterpart inside the image are completely different.
+    outside = light.sum() - inner.sum()
+    difference = 0.5 * np.abs(inner - inner[::-1, ::-1]).sum() + outside
+    return float(difference / light.sum())
+
+
+def _gini(values: Plane) -> float:
+    ordered = np.sort(values)
+    number = len(ordered)
+    if number < 2 or ordered.sum() <= 0:
+        return 0.0
+    weights = 2 * np.arange(1, number + 1) - number - 1
+    return float((weights * ordered).sum() / (ordered.mean() * number * (number - 1)))
+
+
+def _m20(light: Plane, radius: Plane) -> float:
+    order = np.argsort(light, axis=None)[::-1]
+    flux = np.cumsum(light.ravel()[order])
+    bright = order[: 1 + int(np.searchsorted(flux, M20_SHARE * flux[-1]))]
+    moments = (light * radius**2).ravel()
+    return float(np.log10(max(moments[bright].sum(), 1e-9) / max(moments.sum(), 1e-9)))

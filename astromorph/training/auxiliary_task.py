@@ -1,8 +1,8 @@
-"""What the simulated sky teaches: to name what is shown and to measure its shape.
+"""An auxiliary task on simulated images: name their kind and measure their shape.
 
-The shapes of simulated images are known. A head on the encoder learns to tell
-them, so that the encoder learns what shapes are, from as many images as one likes;
-a small set of real ones cannot teach that. No label of the data is used.
+The shapes of simulated images are known. A linear head on the encoder predicts them,
+so that the encoder learns about shapes from as many images as needed, which a small
+set of observed images cannot teach. No label of the data is used.
 """
 
 import logging
@@ -19,9 +19,9 @@ from astromorph.datasets.tensor_datasets import CachedDataset, ImageSet, NativeD
 from astromorph.errors import AstromorphError
 from astromorph.settings.presets import SIMULATED
 from astromorph.settings.sections import PreprocessSettings
-from astromorph.sky.objects import SORTS
-from astromorph.sky.shapes import MEASURES
+from astromorph.sky.draw import MORPHOLOGIES
 from astromorph.sky.training_set import (
+    MEASURES,
     Appearance,
     DrawingRules,
     LabelledImages,
@@ -33,70 +33,91 @@ if TYPE_CHECKING:
     from astromorph.datasets.prepared_images import PreparedImages
 
 LOG = logging.getLogger(__name__)
-SHAPE_WEIGHT = 2.0  # of the measures against the sorts
-LARGEST = 4.0  # standard deviations; a measure beyond counts as this much
-LOOKED_AT = 256  # images that tell what the data are like
+SHAPE_WEIGHT = 2.0  # weight of the shape measures against the kinds
+MAX_DEVIATION = 4.0  # standard deviations; measures beyond are clipped
+MAX_MEASURED = 256  # images of the data whose appearance is measured
+MIN_NATIVE_SIDE, MAX_NATIVE_SIDE = 32, 128  # pixels, for data of different sizes
 
 
 class AuxiliaryTask(nn.Module):
-    """A head that tells sort and shape of simulated images from their embeddings.
+    """Predict the kind and the shape of simulated images from their embeddings.
 
     Parameters
     ----------
-    lessons : Lessons
-        N simulated images.
-    features : int
+    labelled_images : LabelledImages
+        N simulated images with their kinds and shape measures.
+    representation_size : int
         Length D of an embedding.
     stacksize : int
         How often a single channel is repeated.
+
+    Attributes
+    ----------
+    images : CachedDataset
+        The simulated images.
+    kinds : Tensor, shape (N,), int64
+        Index of each image's kind.
+    shapes : Tensor, shape (N, M), float32
+        Standardised shape measures; NaN for an image without an object.
+    head : nn.Linear
+        Predicts the kind and the measures.
     """
 
     def __init__(
-        self, lessons: LabelledImages, features: int, stacksize: int = 1
+        self,
+        labelled_images: LabelledImages,
+        representation_size: int,
+        stacksize: int = 1,
     ) -> None:
         super().__init__()
-        self.images = CachedDataset(torch.from_numpy(lessons.images), stacksize)
-        self.sorts = torch.from_numpy(lessons.sorts)
-        self.shapes = torch.from_numpy(lessons.shapes).clamp(-LARGEST, LARGEST)
-        shown = ~self.shapes.isnan().any(dim=1)
-        self.shown = max(float(shown.float().mean()), 1 / len(self.images))
-        self.head = nn.Linear(features, len(SORTS) + len(MEASURES))
+        self.images = CachedDataset(torch.from_numpy(labelled_images.images), stacksize)
+        self.kinds = torch.from_numpy(labelled_images.morphologies)
+        shapes = torch.from_numpy(labelled_images.shapes)
+        self.shapes = shapes.clamp(-MAX_DEVIATION, MAX_DEVIATION)
+        share = float(_has_shape(self.shapes).float().mean())
+        self.share_with_shape = max(share, 1 / len(self.images))
+        self.head = nn.Linear(representation_size, len(MORPHOLOGIES) + len(MEASURES))
 
     def __len__(self) -> int:
         return len(self.images)
 
     def forward(self, embeddings: Tensor, indices: Tensor) -> Tensor:
-        """How wrongly the head tells what is shown.
+        """The loss of the head's predictions.
 
         Parameters
         ----------
         embeddings : Tensor, shape (B, D)
-            Of views of simulated images.
+            Embeddings of views of simulated images.
         indices : Tensor, shape (B,), int64, on the CPU
             Which images these are.
 
         Returns
         -------
         Tensor, shape ()
-            Cross entropy of the sorts plus twice the smooth L1 loss of the
-            standardised measures. An image that shows nothing has none; the others
-            count for more by the share of such images.
+            Cross entropy of the kinds plus twice the smooth L1 loss of the shape
+            measures. Images without an object have no measures; the weight of the
+            others makes up for them.
         """
-        told = self.head(embeddings).float()
-        sorts = self.sorts[indices].to(told.device)
-        shapes = self.shapes[indices].to(told.device)
-        named = functional.cross_entropy(told[:, : len(SORTS)], sorts)
-        shown = (~shapes.isnan().any(dim=1)).to(told.dtype)[:, None]
-        wrong = functional.smooth_l1_loss(
-            told[:, len(SORTS) :] * shown, shapes.nan_to_num(0) * shown
+        predictions = self.head(embeddings).float()
+        kinds = self.kinds[indices].to(predictions.device)
+        shapes = self.shapes[indices].to(predictions.device)
+        kind_loss = functional.cross_entropy(predictions[:, : len(MORPHOLOGIES)], kinds)
+        has_shape = _has_shape(shapes).to(predictions.dtype)[:, None]
+        shape_loss = functional.smooth_l1_loss(
+            predictions[:, len(MORPHOLOGIES) :] * has_shape,
+            shapes.nan_to_num(0) * has_shape,
         )
-        # Over the share in all images, not in these: parts of a batch then add up.
-        measured = wrong / self.shown
-        return named + SHAPE_WEIGHT * measured
+        # The share in all images, not in these: the losses of parts of a batch on
+        # several processes then have the batch's loss as their mean.
+        return kind_loss + SHAPE_WEIGHT * (shape_loss / self.share_with_shape)
+
+
+def _has_shape(shapes: Tensor) -> Tensor:
+    return ~shapes.isnan().any(dim=1)
 
 
 def build_auxiliary_task(
-    data: ImageSet,
+    images: ImageSet,
     statistics: Mapping[str, Tensor],
     rules: PreprocessSettings,
     representation_size: int,
@@ -106,43 +127,43 @@ def build_auxiliary_task(
     seed: int = 0,
     processes: int = 1,
 ) -> AuxiliaryTask:
-    """Draw simulated images like the data, and who teaches from them.
+    """Draw simulated images that look like the data, and make the task of them.
 
     Parameters
     ----------
-    data : CachedDataset, MappedDataset or NativeDataset
-        The training images, N, from 0 to 1.
+    images : CachedDataset, MappedDataset or NativeDataset
+        The N training images, from 0 to 1.
     statistics : mapping of str to Tensor, shape (N,)
         See `astromorph.preprocessing.prepare.Prepared`.
     rules : PreprocessSettings
-        How they became tensors.
+        How the training images were prepared.
     representation_size : int
         Length D of an embedding.
     number : int
-        Simulated images, at least 1.
+        Number of simulated images, at least 1.
     stacksize : int
-        How often a single channel is repeated in `data`.
+        How often a single channel is repeated in `images`.
     seed : int
-        Of what is drawn and of the head's weights.
+        Determines the simulated images and the weights of the head.
     processes : int
-        How many draw at the same time; no influence on what is drawn.
+        How many processes draw; without influence on the images.
 
     Returns
     -------
-    Teacher
+    AuxiliaryTask
     """
-    draft = DrawingRules(
+    drawing_rules = DrawingRules(
         seed=seed,
-        size=simulated_side(data),
-        channels=data.channels // stacksize,
-        rules=rules,
-        like=appearance_of(data, statistics),
+        size=simulated_side(images),
+        channels=images.channels // stacksize,
+        preprocessing=rules,
+        appearance=appearance_of(images, statistics),
     )
-    LOG.info("%d simulated images join the training", number)
-    lessons = draw_labelled_images(draft, number, processes)
+    LOG.info("drawing %d simulated images for the auxiliary task", number)
+    labelled_images = draw_labelled_images(drawing_rules, number, processes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed + 1)
-        return AuxiliaryTask(lessons, representation_size, stacksize)
+        return AuxiliaryTask(labelled_images, representation_size, stacksize)
 
 
 def auxiliary_task_for(
@@ -152,29 +173,30 @@ def auxiliary_task_for(
     seed: int = 0,
     processes: int = 1,
 ) -> AuxiliaryTask:
-    """The lessons of the workflow, for `ByolTrainer(byol, teacher=...)`.
+    """The workflow's auxiliary task, for ``ByolTrainer(byol, auxiliary_task=...)``.
 
-    Simulated images with the noise and the beam of yours, prepared alike, whose
-    shapes are known. They make up half of each batch; a head on the encoder learns
-    to tell what they show. 12,000 take one to three minutes on one core.
+    Simulated images with the noise and the beam of yours, prepared in the same way,
+    whose shapes are known. They make up half of each batch; a head on the encoder
+    learns to predict their kinds and shapes. Drawing 12,000 takes one to three
+    minutes on one core.
 
     Parameters
     ----------
     images : PreparedImages
-        What is trained on; see `prepared_images`.
+        The training images; see `prepared_images`.
     byol : BYOL
-        What is trained; its `representation_size` is used.
+        The network to train, of which `representation_size` is used.
     number : int
-        Simulated images, at least 1.
+        Number of simulated images, at least 1.
     seed : int
-        Of what is drawn and of the head's weights.
+        Determines the simulated images and the weights of the head.
     processes : int
-        How many draw at the same time, from 1; no influence on what is drawn. A
-        program that asks for more than 1 needs ``if __name__ == "__main__":``.
+        How many processes draw, from 1; without influence on the images. A program
+        that uses more than 1 needs ``if __name__ == "__main__":``.
 
     Returns
     -------
-    Teacher
+    AuxiliaryTask
 
     Raises
     ------
@@ -187,17 +209,17 @@ def auxiliary_task_for(
     >>> from astromorph import AstroMorphologyModel, prepared_images
     >>> from astromorph.sky.simulate import simulate
     >>> images = prepared_images(simulate(tempfile.mkdtemp(), number=4, seed=0))
-    >>> teacher = auxiliary_task_for(images, BYOL(AstroMorphologyModel(1)), number=8)
-    >>> len(teacher), teacher.images[0].shape
+    >>> task = auxiliary_task_for(images, BYOL(AstroMorphologyModel(1)), number=8)
+    >>> len(task), task.images[0].shape
     (8, torch.Size([1, 64, 64]))
     """
     if number < 1:
         raise AstromorphError(f"number: found {number}; give 1 or more")
-    data = make_image_set(images.images)
-    if data is None:
-        raise AstromorphError("lessons: found 0 images; at least 1 is needed")
+    image_set = _as_image_set(images.images)
+    if image_set is None:
+        raise AstromorphError("auxiliary task: found 0 images; at least 1 is needed")
     return build_auxiliary_task(
-        data,
+        image_set,
         images.statistics,
         images.settings.preprocess_settings,
         byol.representation_size,
@@ -208,8 +230,8 @@ def auxiliary_task_for(
     )
 
 
-def make_image_set(images: Tensor | Sequence[Tensor]) -> ImageSet | None:
-    """Prepared images as the workflow's trainer has them; None without any."""
+def _as_image_set(images: Tensor | Sequence[Tensor]) -> ImageSet | None:
+    """Prepared images as an image set; None without any."""
     if len(images) == 0:
         return None
     if isinstance(images, Tensor):
@@ -217,31 +239,34 @@ def make_image_set(images: Tensor | Sequence[Tensor]) -> ImageSet | None:
     return NativeDataset(images)
 
 
-def simulated_side(data: ImageSet) -> int:
-    """Side of simulated images that join these: theirs, or about the middle one."""
-    if not isinstance(data, NativeDataset):
-        return int(data[0].shape[-1])
-    sides = sorted(max(image.shape[1:]) for image in data.images)
-    return int(min(128, max(32, sides[len(sides) // 2])))
+def simulated_side(images: ImageSet) -> int:
+    """Side of the simulated images, in pixels.
+
+    That of the data, or their median side, from 32 to 128, where sizes differ.
+    """
+    if not isinstance(images, NativeDataset):
+        return int(images[0].shape[-1])
+    sides = sorted(max(image.shape[1:]) for image in images.images)
+    return int(min(MAX_NATIVE_SIDE, max(MIN_NATIVE_SIDE, sides[len(sides) // 2])))
 
 
-def appearance_of(data: ImageSet, statistics: Mapping[str, Tensor]) -> Appearance:
-    """What some of the images look like; see `measure_appearance`.
+def appearance_of(images: ImageSet, statistics: Mapping[str, Tensor]) -> Appearance:
+    """Noise, beam and brightness of the first images; see `measure_appearance`.
 
     Parameters
     ----------
-    data : CachedDataset or NativeDataset
+    images : CachedDataset, MappedDataset or NativeDataset
         The N training images.
-    statistics : dict of str to Tensor, shape (N,)
+    statistics : mapping of str to Tensor, shape (N,)
         See `astromorph.preprocessing.prepare.Prepared`.
     """
-    side = simulated_side(data)
-    images = []
-    for k in range(min(len(data), LOOKED_AT)):
-        image = data[k][:1, :side, :side]
-        short = (0, side - image.shape[2], 0, side - image.shape[1])
-        images.append(functional.pad(image, short, mode="replicate")[0].numpy())
-    first = {name: column[:LOOKED_AT].numpy() for name, column in statistics.items()}
+    side = simulated_side(images)
+    planes = []
+    for k in range(min(len(images), MAX_MEASURED)):
+        plane = images[k][:1, :side, :side]
+        padding = (0, side - plane.shape[2], 0, side - plane.shape[1])
+        planes.append(functional.pad(plane, padding, mode="replicate")[0].numpy())
+    first = {name: values[:MAX_MEASURED].numpy() for name, values in statistics.items()}
     noise = np.where(first["noise"] > 0, first["noise"], np.inf)
     signals = (first["maximum"] - first["background"]) / noise
-    return measure_appearance(np.stack(images), signals, first["stretched_noise"])
+    return measure_appearance(np.stack(planes), signals, first["stretched_noise"])

@@ -1,7 +1,7 @@
-"""Checkpoints of a training: written while it runs, found when it runs again.
+"""Checkpoints: a training that was interrupted resumes from the last one.
 
-They lie in a folder that is named by what the training is made of, so that one of
-other settings, data or code is never taken for it.
+They are in a folder whose name is a digest of all that determines the training, so
+that a checkpoint of other settings, data or code is never used.
 """
 
 import hashlib
@@ -10,37 +10,35 @@ import math
 import signal
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from astromorph import distributed
+from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.tensor_shard import load_values, save_values
+from astromorph.byol.byol import BYOL
+from astromorph.datasets.tensor_datasets import ImageSet, Subset
 from astromorph.errors import AstromorphError, WriteError, is_machine_error
 from astromorph.provenance import canonical_json, code_digest, digest
-from astromorph.settings.sections import Settings
-from astromorph.settings.steps import part_of
-
-if TYPE_CHECKING:
-    from astromorph.byol.byol import BYOL
-    from astromorph.datasets.tensor_datasets import ImageSet, Subset
-    from astromorph.training.trainer import ByolTrainer
+from astromorph.settings.steps import TrainStepSettings
+from astromorph.training.trainer import ByolTrainer
 
 LOG = logging.getLogger(__name__)
-CHECKPOINT_FORMAT, CHECKPOINT_VERSION = "astromorph-checkpoint", 2
-UNFIT = (RuntimeError, KeyError, ValueError, TypeError)  # what torch says of a misfit
-BROKEN = (zipfile.BadZipFile, OSError, EOFError)
-AT_ONCE = 256  # images that enter a digest together
-DUE = 1  # it is time for a checkpoint; numbers of signals are larger
-KEPT = 2  # the last one, and the one before should it be damaged
+CHECKPOINT_FORMAT, CHECKPOINT_VERSION = "astromorph-checkpoint", 3
+MISMATCH_ERRORS = (RuntimeError, KeyError, ValueError, TypeError)  # from torch
+DAMAGE_ERRORS = (zipfile.BadZipFile, OSError, EOFError)
+IMAGES_AT_A_TIME = 256  # for a digest
+DUE = 1  # it is time for a checkpoint; the numbers of signals are larger
+NUMBER_KEPT = 2  # the last checkpoint, and the one before in case it is damaged
 
 
 class Interrupted(AstromorphError):
-    """A signal ended the training; a checkpoint is there."""
+    """A signal ended the training."""
 
 
 class Checkpoints:
@@ -49,17 +47,17 @@ class Checkpoints:
     Parameters
     ----------
     folder : path
-        Where those of all trainings of a model lie.
+        Contains a folder for each training of a model.
     name : str
-        Digest of what this one is made of, but for the number of epochs, which is
-        put behind it where each step depends on it.
+        Digest of all that determines the training except the number of epochs, which
+        is appended where each step depends on it.
     epochs : int
-        How many are asked for.
+        Number of epochs of the training.
     minutes : float
-        How often one is written; 0 only at signals and at the end.
+        How often a checkpoint is written; with 0 only at signals and at the end.
     fixed_pace : bool
-        Whether a step does not depend on how many there will be, so that a training
-        can go on beyond what was asked for at first.
+        Whether a step does not depend on the number of epochs, so that a finished
+        training can be continued with more epochs.
     """
 
     def __init__(
@@ -70,223 +68,238 @@ class Checkpoints:
         minutes: float,
         fixed_pace: bool = False,
     ) -> None:
-        of_all = Path(folder) / name
-        self.folder = of_all if fixed_pace else of_all.with_name(f"{name}-{epochs}")
+        self.folder = Path(folder) / (name if fixed_pace else f"{name}-{epochs}")
         self.epochs = epochs
         self.seconds = 60 * minutes if minutes else math.inf
         self.fixed_pace = fixed_pace
         self._name = name
-        self._last = time.monotonic()
+        self._last_written = time.monotonic()
         self._signal: int | None = None
 
-    def restore(self, trainer: "ByolTrainer") -> bool:
-        """Bring a trainer to where the last whole checkpoint was; False without.
+    def restore(self, trainer: ByolTrainer) -> bool:
+        """Restore a trainer from the last usable checkpoint; False without one.
 
-        Of several processes the first one chooses, and the others follow.
+        Of several processes, that of rank 0 chooses the checkpoint for all.
         """
         step = self._restore_last(trainer) if distributed.rank() == 0 else None
         chosen = distributed.broadcast(-1 if step is None else step)
         if distributed.rank() > 0 and chosen >= 0:
-            self._bring(trainer, self._read(self._path(chosen)))
+            _restore_trainer(trainer, self._read(self._path(chosen)))
         return chosen >= 0
 
-    def _restore_last(self, trainer: "ByolTrainer") -> int | None:
+    def _restore_last(self, trainer: ByolTrainer) -> int | None:
         """The step of the last checkpoint that can be used."""
-        self._sweep()
-        for path in self._found():
+        self._remove_unfinished()
+        for path in self._paths():
             try:
                 values = self._read(path)
-                if values["trainer"]["epoch"] > self.epochs:
+                if values["trainer"]["progress"]["epoch"] > self.epochs:
                     continue  # of a longer training at the same pace
-                self._bring(trainer, values)
-            except (AstromorphError, *UNFIT) as error:
+                _restore_trainer(trainer, values)
+            except (AstromorphError, *MISMATCH_ERRORS) as error:
                 if is_machine_error(error):  # memory or device, not the file
                     raise
-                self._set_aside(path, error)
+                _set_aside(path, error)
                 continue
             LOG.info(
-                "training goes on from %s: epoch %d of %d, step %d",
-                path, trainer.epoch + 1, self.epochs, trainer.step,
-            )  # fmt: skip
+                "training resumes from %s: epoch %d of %d, step %d",
+                *(path, trainer.epoch + 1, self.epochs, trainer.step),
+            )
             return trainer.step
-        self._say_why_afresh()
+        self._explain_fresh_start()
         return None
 
-    def _bring(self, trainer: "ByolTrainer", values: dict[str, Any]) -> None:
-        trainer.restore(values["trainer"])
-        own = values["totals"][distributed.rank()]
-        trainer.totals = own.to(trainer.device).clone()
-
     def _read(self, path: Path) -> dict[str, Any]:
-        """A checkpoint of which every byte is as it was written."""
+        """The content of a checkpoint, after a check of all bytes."""
         try:
             with zipfile.ZipFile(path) as archive:
-                damaged = archive.testzip()
-        except BROKEN as error:
-            damaged = str(error)
-        if damaged:
-            raise AstromorphError(f"{path}: damaged ({damaged})")
+                damage = archive.testzip()
+        except DAMAGE_ERRORS as error:
+            damage = str(error)
+        if damage:
+            raise AstromorphError(f"{path}: damaged ({damage})")
         values = load_values(path, CHECKPOINT_FORMAT, CHECKPOINT_VERSION, "")
-        if not torch.isfinite(values["totals"]).all():
+        if not torch.isfinite(values["loss_sums"]).all():
             raise AstromorphError(f"{path}: its loss is not finite")
         return values
 
-    def after_step(self, trainer: "ByolTrainer") -> None:
-        """Write a checkpoint where it is time to, or a signal came.
+    def after_step(self, trainer: ByolTrainer) -> None:
+        """Write a checkpoint if it is time to, or if a signal was received.
 
-        Of several processes all do what one of them has reason to.
+        Several processes act together if one of them has a reason to.
 
         Raises
         ------
         Interrupted
             After a signal.
         """
-        due = time.monotonic() - self._last >= self.seconds
-        reason = distributed.all_reduce_max(self._signal or (DUE if due else 0))
+        is_due = time.monotonic() - self._last_written >= self.seconds
+        reason = distributed.all_reduce_max(self._signal or (DUE if is_due else 0))
         if not reason:
             return
-        held = self._try_to_write(trainer)
+        outcome = self._try_to_write(trainer)
         if reason > DUE:
-            # Who ends early takes the others with it.
+            # A process that ends early would take the others with it.
             distributed.barrier()
             name = signal.Signals(reason).name
             raise Interrupted(
-                f"training: stopped by {name} in epoch {trainer.epoch + 1} of "
-                f"{self.epochs}; {held}; run the same again to go on"
+                f"training stopped by {name} in epoch {trainer.epoch + 1} of "
+                f"{self.epochs}; {outcome}"
             )
 
-    def _try_to_write(self, trainer: "ByolTrainer") -> str:
-        """Write a checkpoint; that it cannot be written does not end a training.
+    def _try_to_write(self, trainer: ByolTrainer) -> str:
+        """Write a checkpoint, or log why not; return how the training can resume.
 
-        The first process does, what all of them know.
+        The process of rank 0 writes what all of them contribute.
         """
-        path, totals = self._path(trainer.step), distributed.all_gather(trainer.totals)
-        self._last = time.monotonic()
+        path = self._path(trainer.step)
+        loss_sums = distributed.all_gather(trainer.progress.loss_sums)
+        self._last_written = time.monotonic()
         reason = "the loss is not finite"
         try:
-            if torch.isfinite(totals).all():
+            if torch.isfinite(loss_sums).all():
                 if distributed.rank() == 0:
-                    self._write(path, trainer, totals)
-                return f"{path} holds it"
+                    self._write(path, trainer, loss_sums)
+                return f"run the same command to resume from {path}"
         except WriteError as error:
             reason = str(error)
-        LOG.warning("no checkpoint: %s", reason)
-        kept = next(iter(self._found()), None)
-        return f"{kept} holds what was before" if kept else "nothing holds it"
+        LOG.warning("no checkpoint was written: %s", reason)
+        earlier = next(iter(self._paths()), None)
+        if earlier:
+            return f"run the same command to resume from {earlier}, which is earlier"
+        return "there is no checkpoint: run the same command to start again"
 
-    def _write(self, path: Path, trainer: "ByolTrainer", totals: Tensor) -> None:
+    def _write(self, path: Path, trainer: ByolTrainer, loss_sums: Tensor) -> None:
         values = {
             "format": CHECKPOINT_FORMAT,
             "format_version": CHECKPOINT_VERSION,
-            "totals": totals,
+            "loss_sums": loss_sums,
             "trainer": trainer.state(),
         }
         save_values(path, values)
-        self._keep(KEPT, trainer.step)
-        self._last = time.monotonic()  # writing may take long
+        self._remove_old(NUMBER_KEPT, trainer.step)
+        self._last_written = time.monotonic()  # writing may take long
 
-    def finish(self, trainer: "ByolTrainer") -> None:
-        """The end is there: it stays, those before it go."""
+    def finish(self, trainer: ByolTrainer) -> None:
+        """Write a checkpoint at the end of a training, and remove those before it."""
         self._try_to_write(trainer)
         if distributed.rank() == 0:
-            self._keep(1, trainer.step)
+            self._remove_old(1, trainer.step)
 
     def listening(self) -> AbstractContextManager[None]:
-        """Heed signals in the meantime."""
+        """The context in which signals are handled after the present step."""
 
-        def heed(number: int) -> None:
+        def remember(number: int) -> None:
             self._signal = number
 
-        return distributed.handling_signals(heed)
+        return distributed.handling_signals(remember)
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:09d}.pt"
 
-    def _found(self) -> list[Path]:
-        """Checkpoints, the last first."""
+    def _paths(self) -> list[Path]:
+        """All checkpoints, the last one first."""
         return sorted(self.folder.glob("step-*.pt"), reverse=True)
 
-    def _keep(self, number: int, step: int) -> None:
-        """Of the checkpoints up to a step the last ones stay.
+    def _remove_old(self, number_kept: int, step: int) -> None:
+        """Remove all but the last checkpoints up to a step.
 
-        Behind it there may be those of a longer training, where the pace is constant.
+        Later ones may belong to a longer training at the same pace.
         """
-        upto = [path for path in self._found() if path <= self._path(step)]
-        for old in upto[number:]:
+        earlier = [path for path in self._paths() if path <= self._path(step)]
+        for old in earlier[number_kept:]:
             old.unlink(missing_ok=True)
 
-    def _sweep(self) -> None:
-        """What a killed process left half-written goes."""
-        for left in self.folder.glob(".step-*.tmp"):
-            left.unlink(missing_ok=True)
+    def _remove_unfinished(self) -> None:
+        """Remove files that a killed process was writing."""
+        for unfinished in self.folder.glob(".step-*.tmp"):
+            unfinished.unlink(missing_ok=True)
 
-    def _say_why_afresh(self) -> None:
-        """Where there is a training of another number of epochs."""
+    def _explain_fresh_start(self) -> None:
+        """Log a warning if there are checkpoints of another number of epochs."""
         others = self.folder.parent.glob(f"{self._name}-*/step-*.pt")
-        of = sorted(
-            {int(path.parent.name.rpartition("-")[2]) for path in others}
-            - {self.epochs}
-        )
-        if of and not self.fixed_pace:
+        numbers = {int(path.parent.name.rpartition("-")[2]) for path in others}
+        numbers -= {self.epochs}
+        if numbers and not self.fixed_pace:
             LOG.warning(
-                "%s has a training of %s epochs; with %d, learning rate and moving "
-                "average differ from the first step on, so that training starts afresh",
-                self.folder.parent, " and of ".join(map(str, of)), self.epochs,
-            )  # fmt: skip
+                "%s has checkpoints of a training of %s epochs; with %d epochs, "
+                "learning rate and moving average differ from the first step on, so "
+                "that training starts again",
+                self.folder.parent,
+                " and of ".join(map(str, sorted(numbers))),
+                self.epochs,
+            )
 
-    def _set_aside(self, path: Path, error: Exception) -> None:
-        reason = " ".join(str(error).split())[:200]
-        LOG.warning("%s is set aside, it cannot be used: %s", path, reason)
-        path.replace(path.with_suffix(".damaged"))
+
+def _restore_trainer(trainer: ByolTrainer, values: dict[str, Any]) -> None:
+    trainer.restore(values["trainer"])
+    own = values["loss_sums"][distributed.rank()]
+    trainer.progress.loss_sums = own.to(trainer.device).clone()
+
+
+def _set_aside(path: Path, error: Exception) -> None:
+    """Rename a checkpoint that cannot be used."""
+    reason = " ".join(str(error).split())[:200]
+    renamed = path.with_suffix(".damaged")
+    LOG.warning("%s cannot be used and is renamed to %s: %s", path, renamed, reason)
+    path.replace(renamed)
 
 
 def make_checkpoints(
-    settings: Settings,
-    byol: "BYOL",
-    data: "Sequence[Subset]",
-    made_with: str,
-    model: str | Path,
+    settings: TrainStepSettings,
+    byol: BYOL,
+    data: Sequence[Subset],
+    tensor_settings: str,
+    files: RunFiles,
     epochs: int,
 ) -> Checkpoints:
-    """The checkpoints of the training that these make.
+    """The checkpoints of a training, named after all that determines it.
 
     Parameters
     ----------
-    settings : Settings
-        The part that `train` depends on.
+    settings : TrainStepSettings
+        The settings that training depends on.
     byol : BYOL
-        With the weights that it starts from.
+        The networks with their start weights.
     data : sequence of Subset
         The training and the test images.
-    made_with : str
-        The settings of the tensors.
-    model : path
-        The model file; the checkpoints lie beside it.
+    tensor_settings : str
+        How the images were prepared.
+    files : RunFiles
+        The files of the run.
     epochs : int
-        How many are asked for.
+        Number of epochs of the training.
+
+    Returns
+    -------
+    Checkpoints
     """
-    part = part_of(settings, "train")
-    rules = part["training_settings"]
-    # What changes when, or by whom, the same is done.
-    every = [rules.pop(name) for name in ("checkpoint_minutes", "compile")]
-    del part["epochs"]
-    code = code_digest("training.train")
-    parts = [canonical_json(part), made_with, code, torch.__version__]
-    parts.append(_weights(byol))
-    name = digest([*parts, *(_contents(subset) for subset in data)])
-    pace = settings.byol_settings
-    constant = not pace.use_momentum or pace.moving_average_decay == 1
+    values = settings.to_dict()
+    # These decide when a checkpoint is written, how fast a step is and how many steps
+    # there are, not what a step does.
+    for name in ("checkpoint_minutes", "compile"):
+        del values["training_settings"][name]
+    del values["epochs"]
+    parts = [
+        canonical_json(values),
+        tensor_settings,
+        code_digest("training.train"),
+        torch.__version__,
+        _weights_digest(byol),
+        *(_subset_digest(subset) for subset in data),
+    ]
+    rules = settings.byol_settings
+    is_constant = not rules.use_momentum or rules.moving_average_decay == 1
     return Checkpoints(
-        Path(model).parent / "checkpoints",
-        name,
+        files.checkpoints,
+        digest(parts),
         epochs,
-        float(every[0]),
-        settings.exponential_lr and constant,
+        settings.training_settings.checkpoint_minutes,
+        fixed_pace=settings.exponential_lr and is_constant,
     )
 
 
-def _weights(byol: "BYOL") -> str:
-    """Digest of a network's state."""
+def _weights_digest(byol: BYOL) -> str:
     sha = hashlib.sha256()
     for name, value in byol.state_dict().items():
         sha.update(f"{name} {tuple(value.shape)} {value.dtype}\0".encode())
@@ -294,19 +307,19 @@ def _weights(byol: "BYOL") -> str:
     return sha.hexdigest()
 
 
-def _contents(subset: "Subset") -> str:
-    """Digest of what images are: ids, pixels, and what was measured of them."""
+def _subset_digest(subset: Subset) -> str:
+    """Digest of the ids, the statistics and the pixels of images."""
     sha = hashlib.sha256("\0".join([*subset.image_ids, ""]).encode())
     for name, column in sorted(subset.statistics.items()):
         sha.update(f"{name}\0".encode() + column.numpy().tobytes())
     if subset.images is not None:
-        _add_pixels(sha, subset.images)
+        for batch in _consecutive_batches(subset.images):
+            sha.update(f"{tuple(batch.shape)}\0".encode())
+            sha.update(batch.contiguous().numpy().data)
     return sha.hexdigest()
 
 
-def _add_pixels(sha: "hashlib._Hash", images: "ImageSet") -> None:
-    for start in range(0, len(images), AT_ONCE):
-        indices = torch.arange(start, min(start + AT_ONCE, len(images)))
-        batch = images.batch(indices)
-        sha.update(f"{tuple(batch.shape)}\0".encode())
-        sha.update(batch.contiguous().numpy().data)
+def _consecutive_batches(images: ImageSet) -> Iterator[Tensor]:
+    for start in range(0, len(images), IMAGES_AT_A_TIME):
+        stop = min(start + IMAGES_AT_A_TIME, len(images))
+        yield images.batch(torch.arange(start, stop))

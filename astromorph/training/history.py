@@ -1,4 +1,4 @@
-"""What an epoch came to: the record, TensorBoard's scalars, lines in the log."""
+"""The history of a training: a record for each epoch, in the log and on TensorBoard."""
 
 import logging
 import math
@@ -8,35 +8,38 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from astromorph.byol.collapse import Vectors, rank_me, spread
 
 LOG = logging.getLogger(__name__)
-COLLAPSED = 0.3  # share of the measures before training below which it is one
-SAME = 1.05, 0.01  # effective rank and spread below which all embeddings are alike
+# A collapse: both measures below this share of those before training,
+COLLAPSED_SHARE = 0.3
+# or effective rank and spread so low that all embeddings are practically the same.
+MIN_RANK, MIN_SPREAD = 1.05, 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """What one epoch came to.
+    """Losses and measures of one epoch.
 
     Attributes
     ----------
     epoch : int
-        From 1.
+        Number of the epoch, from 1.
     train_loss : float
-        BYOL's loss, mean over the images, from 0 to 8.
+        BYOL's loss, mean over the training images, from 0 to 8.
     test_loss : float or None
-        The same for the held-out images; None where there are none.
-    lesson_loss : float or None
-        How wrongly shapes of simulated images are told; None without them.
+        BYOL's loss of the test images; None without any.
+    auxiliary_loss : float or None
+        Loss of the auxiliary task on simulated images; None without one.
     learning_rate : float
-        Of its last step.
+        Learning rate of the last step.
     moving_average_decay : float
-        After its last step.
+        Decay of the moving average after the last step.
     effective_rank, spread : float
-        Of the embeddings of up to 512 held-out images (training ones where fewer
-        than 64 are held out): 1 and 0 are a collapse.
+        Of the embeddings of up to 512 test images (training images where there are
+        fewer than 64 test images); 1 and 0 mean a collapse.
 
     Examples
     --------
@@ -48,18 +51,106 @@ class Epoch:
     epoch: int
     train_loss: float
     test_loss: float | None
-    lesson_loss: float | None
+    auxiliary_loss: float | None
     learning_rate: float
     moving_average_decay: float
     effective_rank: float
     spread: float
 
 
-def measure_collapse(vectors: Vectors) -> tuple[float, float]:
-    """Effective rank and spread of embeddings `(N, D)`; NaN where one is not finite."""
-    if not np.isfinite(vectors).all():
+class Reporter:
+    """Measures, records and reports each epoch of a training.
+
+    Parameters
+    ----------
+    history : list of Epoch
+        Grows by one record for each epoch.
+    epochs : int
+        Number of epochs of the training.
+    initial_collapse : tuple of float
+        Effective rank and spread before training.
+    has_auxiliary_task : bool
+        Whether there is an auxiliary loss.
+    use_momentum : bool
+        Whether the target network is a moving average.
+    compute_test_loss : callable
+        Returns the loss of the test images, or None without any.
+    compute_embeddings : callable
+        Returns the embeddings `(N, D)` that are watched for a collapse.
+    """
+
+    def __init__(
+        self,
+        history: list[Epoch],
+        epochs: int,
+        initial_collapse: tuple[float, float],
+        has_auxiliary_task: bool,
+        use_momentum: bool,
+        compute_test_loss: Callable[[], float | None],
+        compute_embeddings: Callable[[], Tensor],
+    ) -> None:
+        self.history = history
+        self.epochs = epochs
+        self.initial_collapse = initial_collapse
+        self.has_auxiliary_task = has_auxiliary_task
+        self.use_momentum = use_momentum
+        self.compute_test_loss = compute_test_loss
+        self.compute_embeddings = compute_embeddings
+        self._write_scalars: Callable[[Epoch], None] = _write_nothing
+
+    @contextmanager
+    def writing_to(self, log_dir: str | Path | None) -> Iterator[None]:
+        """Write scalars for TensorBoard, at first those of earlier epochs.
+
+        Parameters
+        ----------
+        log_dir : path or None
+            The folder; None writes nothing.
+        """
+        with scalar_writer(log_dir) as write:
+            self._write_scalars = write
+            for record in self.history:
+                write(record)
+            yield
+
+    def finish_epoch(
+        self,
+        epoch: int,
+        train_loss: float,
+        auxiliary_loss: float,
+        learning_rate: float,
+        moving_average_decay: float,
+    ) -> float:
+        """Report an epoch; the numbers are those of `Epoch`.
+
+        Returns
+        -------
+        float
+            The test loss, or the training loss without test images.
+        """
+        test_loss = self.compute_test_loss()
+        collapse = measure_collapse(self.compute_embeddings().numpy())
+        warn_of_collapse(collapse, self.initial_collapse, epoch, self.use_momentum)
+        record = Epoch(
+            epoch,
+            train_loss,
+            test_loss,
+            auxiliary_loss if self.has_auxiliary_task else None,
+            learning_rate,
+            moving_average_decay,
+            *collapse,
+        )
+        self.history.append(record)
+        self._write_scalars(record)
+        log_epoch(record, self.epochs)
+        return train_loss if test_loss is None else test_loss
+
+
+def measure_collapse(embeddings: Vectors) -> tuple[float, float]:
+    """Effective rank and spread of embeddings `(N, D)`; NaN if one is not finite."""
+    if not np.isfinite(embeddings).all():
         return math.nan, math.nan
-    return rank_me(vectors), spread(vectors)
+    return rank_me(embeddings), spread(embeddings)
 
 
 def warn_of_collapse(
@@ -68,62 +159,80 @@ def warn_of_collapse(
     epoch: int,
     use_momentum: bool = True,
 ) -> None:
-    """Warn where the embeddings begin to be all the same, or are.
+    """Log a warning if the embeddings of different images become the same.
 
     Parameters
     ----------
     now, before : tuple of float
         Effective rank and spread after the epoch, and before training.
     epoch : int
-        From 1.
+        Number of the epoch, from 1.
     use_momentum : bool
-        Whether the target is a slow average.
+        Whether the target network is a moving average.
     """
-    gone = now[0] < SAME[0] or now[1] < SAME[1]
-    if not (gone or now[0] < COLLAPSED * before[0] or now[1] < COLLAPSED * before[1]):
+    shares = now[0] < COLLAPSED_SHARE * before[0], now[1] < COLLAPSED_SHARE * before[1]
+    if not (_is_collapsed(now) or any(shares)):
         return
     remedy = "set a smaller `learning_rate` or a larger `batch_size`"
     remedy += "" if use_momentum else ", or `use_momentum` to true"
-    if before[0] < SAME[0] or before[1] < SAME[1]:
-        remedy = "they were so before training: look whether the images differ"
+    if _is_collapsed(before):
+        remedy = "it was collapsed before training: check that the images differ"
     LOG.warning(
         "epoch %d: the embedding collapses (effective rank %.2f, spread %.4f; %.2f "
-        "and %.4f before training); %s", epoch, *now, *before, remedy,
-    )  # fmt: skip
+        "and %.4f before training); %s",
+        *(epoch, *now, *before, remedy),
+    )
 
 
-def log_epoch(epoch: Epoch, epochs: int) -> None:
-    """One line for the log."""
-    test = "none held out" if epoch.test_loss is None else f"{epoch.test_loss:.4f}"
-    lesson = "" if epoch.lesson_loss is None else f" lessons {epoch.lesson_loss:.4f},"
+def _is_collapsed(measures: tuple[float, float]) -> bool:
+    return measures[0] < MIN_RANK or measures[1] < MIN_SPREAD
+
+
+def log_epoch(record: Epoch, epochs: int) -> None:
+    """Write one line about an epoch to the log."""
+    losses = [f"train loss {record.train_loss:.4f}"]
+    if record.auxiliary_loss is not None:
+        losses.append(f"auxiliary loss {record.auxiliary_loss:.4f}")
+    if record.test_loss is not None:
+        losses.append(f"test loss {record.test_loss:.4f}")
     LOG.info(
-        "epoch %d of %d: train loss %.4f,%s test loss %s, effective rank %.1f",
-        epoch.epoch, epochs, epoch.train_loss, lesson, test, epoch.effective_rank,
-    )  # fmt: skip
+        "epoch %d of %d: %s, effective rank %.1f",
+        *(record.epoch, epochs, ", ".join(losses), record.effective_rank),
+    )
+
+
+def _write_nothing(record: Epoch) -> None:
+    pass
 
 
 @contextmanager
 def scalar_writer(log_dir: str | Path | None) -> Iterator[Callable[[Epoch], None]]:
-    """What writes an epoch's scalars for TensorBoard; nothing without a folder."""
+    """A function that writes an epoch's scalars for TensorBoard.
+
+    Parameters
+    ----------
+    log_dir : path or None
+        The folder; None writes nothing.
+    """
     if log_dir is None:
-        yield lambda epoch: None
+        yield _write_nothing
         return
     from torch.utils.tensorboard import SummaryWriter
 
     with SummaryWriter(str(log_dir)) as writer:
 
-        def write(epoch: Epoch) -> None:
+        def write(record: Epoch) -> None:
             values = {
-                "loss/train": epoch.train_loss,
-                "loss/test": epoch.test_loss,
-                "loss/lessons": epoch.lesson_loss,
-                "embedding/effective_rank": epoch.effective_rank,
-                "embedding/spread": epoch.spread,
-                "schedule/learning_rate": epoch.learning_rate,
-                "schedule/moving_average_decay": epoch.moving_average_decay,
+                "loss/train": record.train_loss,
+                "loss/test": record.test_loss,
+                "loss/auxiliary": record.auxiliary_loss,
+                "embedding/effective_rank": record.effective_rank,
+                "embedding/spread": record.spread,
+                "schedule/learning_rate": record.learning_rate,
+                "schedule/moving_average_decay": record.moving_average_decay,
             }
             for name, value in values.items():
                 if value is not None:
-                    writer.add_scalar(name, value, epoch.epoch)
+                    writer.add_scalar(name, value, record.epoch)
 
         yield write

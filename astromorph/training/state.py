@@ -1,13 +1,14 @@
-"""Where a training stands: saved, and brought back into a trainer made alike."""
+"""The state of a training: what is saved, so that it can be resumed bit for bit."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
+from astromorph import distributed
 from astromorph.artefacts.tensor_shard import load_values, save_values
 from astromorph.byol.byol import BYOL
 from astromorph.devices import Precision, choose_precision
@@ -15,156 +16,240 @@ from astromorph.errors import AstromorphError
 from astromorph.models.encoders import MinMaxNorm
 from astromorph.training.history import Epoch
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the simulated images need more packages than the loop
     from astromorph.training.auxiliary_task import AuxiliaryTask
 
-TRAINER_FORMAT, TRAINER_VERSION = "astromorph-trainer", 2
-REMEDY = "begin the training again, or name another file"
+STATE_FORMAT, STATE_VERSION = "astromorph-trainer", 3
+REMEDY = "start the training again, or name another file"
 
 
-class Resumable(nn.Module):
-    """What a training is made of, and how far it is.
+@dataclass(slots=True)
+class Progress:
+    """How far a training is.
+
+    Attributes
+    ----------
+    step, epoch : int
+        Steps and epochs so far.
+    batches_done : int
+        Batches of the present epoch so far.
+    images_seen : int
+        Images of the data so far, repetitions included. As many simulated images have
+        been used where there is an auxiliary task.
+    images, batch_size : int
+        Number of training images, and images per step; 0 before the first training.
+    loss_sums : Tensor, shape (2,)
+        BYOL's loss and that of the auxiliary task, summed over the images of this
+        epoch on this process.
+    history : list of Epoch
+        One record for each epoch so far.
+    initial_collapse : tuple of float or None
+        Effective rank and spread of embeddings before the first step.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    batches_done: int = 0
+    images_seen: int = 0
+    images: int = 0
+    batch_size: int = 0
+    loss_sums: Tensor = field(default_factory=lambda: torch.zeros(2))
+    history: list[Epoch] = field(default_factory=list)
+    initial_collapse: tuple[float, float] | None = None
+
+    def finish_step(self, losses: Tensor, local_size: int, size: int) -> None:
+        """Count a step.
+
+        Parameters
+        ----------
+        losses : Tensor, shape (2,)
+            Both losses, means over the images of this process.
+        local_size, size : int
+            Images of the data in the batch: on this process, and on all processes.
+        """
+        self.loss_sums += losses * local_size
+        self.images_seen += size
+        self.batches_done += 1
+        self.step += 1
+
+    def finish_epoch(self, images: int) -> tuple[float, float]:
+        """Count an epoch.
+
+        Parameters
+        ----------
+        images : int
+            Number of training images, of all processes.
+
+        Returns
+        -------
+        byol_loss, auxiliary_loss : float
+            Means over all images of the epoch.
+        """
+        means = distributed.all_reduce_sum(self.loss_sums) / images
+        self.loss_sums = torch.zeros_like(self.loss_sums)
+        self.batches_done = 0
+        self.epoch += 1
+        byol_loss, auxiliary_loss = means.tolist()
+        return byol_loss, auxiliary_loss
+
+    def check_resumable(self, images: int, batch_size: int) -> None:
+        """Raise an error if a training with other data or batches was interrupted.
+
+        Parameters
+        ----------
+        images : int
+            Number of training images now.
+        batch_size : int
+            Images per step now.
+
+        Raises
+        ------
+        AstromorphError
+            The numbers differ.
+        """
+        if self.images not in (0, images):
+            raise AstromorphError(
+                f"resume: found {images} training images, but the training was started "
+                f"with {self.images}; give the same images, or leave `resume` out"
+            )
+        if self.batches_done and self.batch_size not in (0, batch_size):
+            raise AstromorphError(
+                f"batch_size: found {batch_size} in the middle of an epoch that was "
+                f"started with {self.batch_size}; give the same `batch_size`"
+            )
+
+
+@dataclass(slots=True)
+class TrainingState:
+    """All that changes in a training, and how it is saved and restored.
 
     Attributes
     ----------
     byol : BYOL
-        What is trained.
-    teacher : Teacher or None
-        Knows simulated images.
+        Online and target network.
+    auxiliary_task : AuxiliaryTask or None
+        What the encoder learns from simulated images.
     optimizer : torch.optim.Optimizer
         Changes the weights.
     lr_scheduler : LRScheduler or None
         Changes the learning rate after each epoch.
-    precision : Precision
-        Of the network's sums.
     device : torch.device
-        Where it is trained.
-    step, epoch, done, lessons_seen : int
-        Steps and epochs so far, batches of this epoch, simulated images so far.
-    number, batch_size : int
-        Images, and images per step, of the training that runs, or ran last; 0 before.
-    normalises : bool
-        Whether `MinMaxNorm` was put before the network for images of any range.
-    history : list of Epoch
-        One per epoch.
-    before : tuple of float or None
-        Effective rank and spread before the first step.
+        Where the training runs.
+    precision : Precision
+        Number format of the network's arithmetic.
+    progress : Progress
+        How far the training is.
+    scales_images : bool
+        Whether the trainer put `MinMaxNorm` before the network, because the images
+        are not from 0 to 1.
+    is_restored : bool
+        Whether `restore` was called.
     """
 
     byol: BYOL
-    teacher: "AuxiliaryTask | None"
+    auxiliary_task: "AuxiliaryTask | None"
     optimizer: torch.optim.Optimizer
     lr_scheduler: LRScheduler | None
-    precision: Precision
     device: torch.device
-    normalises: bool = False
-    restored: bool = False
+    precision: Precision
+    progress: Progress = field(default_factory=Progress)
+    scales_images: bool = False
+    is_restored: bool = False
 
-    def _begin(self) -> None:
-        """Where a training stands that has not begun."""
-        self.step = self.epoch = self.done = self.lessons_seen = 0
-        self.number = self.batch_size = 0
-        self.totals = torch.zeros(2, device=self.device)
-        self.history: list[Epoch] = []
-        self.before: tuple[float, float] | None = None
+    def __post_init__(self) -> None:
+        self.reset()
 
-    def _go_on(self, images: int, batch_size: int) -> None:
-        """Check that these go on with what was begun."""
-        if not self.restored and self.step == self.epoch == 0:
+    def autocast(self) -> torch.autocast:
+        """The context in which the networks compute losses."""
+        return self.precision.autocast(self.device)
+
+    def reset(self) -> None:
+        """Forget all progress; the weights stay."""
+        self.progress = Progress(loss_sums=torch.zeros(2, device=self.device))
+
+    def check_resumable(self, images: int, batch_size: int) -> None:
+        """Raise an error if there is no training to resume with such data.
+
+        Raises
+        ------
+        AstromorphError
+            No training was started or restored, or it had other data or batches.
+        """
+        if not self.is_restored and self.progress.step == self.progress.epoch == 0:
             raise AstromorphError(
-                "resume: found nothing to go on from; `load` a saved state first, or "
+                "resume: found no training to resume; `load` a saved state first, or "
                 "leave `resume` out"
             )
-        if self.number not in (0, images):
-            raise AstromorphError(
-                f"resume: found {images} training images, but the training was begun "
-                f"with {self.number}; give the same, or leave `resume` out"
-            )
-        if self.done and self.batch_size not in (0, batch_size):
-            raise AstromorphError(
-                f"batch_size: found {batch_size} in the middle of an epoch that was "
-                f"begun with {self.batch_size}; give the same"
-            )
+        self.progress.check_resumable(images, batch_size)
 
-    def state(self) -> dict[str, Any]:
-        """All that a training needs to go on; tensors and plain values."""
-        head = self.teacher.head.state_dict() if self.teacher is not None else {}
+    def scale_images(self) -> None:
+        """Put `MinMaxNorm` before the network."""
+        self.byol.normalization_function = MinMaxNorm()
+        self.scales_images = True
+
+    def to_dict(self) -> dict[str, Any]:
+        """All that is needed to resume the training, as tensors and plain values."""
+        task, scheduler = self.auxiliary_task, self.lr_scheduler
+        progress = {f.name: getattr(self.progress, f.name) for f in fields(Progress)}
+        progress["history"] = [asdict(epoch) for epoch in self.progress.history]
         return {
-            "kinds": self._kinds(),
+            "parts": self._part_names(),
             "byol": self.byol.state_dict(),
-            "head": head,
+            "head": task.head.state_dict() if task is not None else {},
             "optimizer": self.optimizer.state_dict(),
-            "lr_scheduler": self.lr_scheduler.state_dict() if self.lr_scheduler else {},
-            "step": self.step,
-            "epoch": self.epoch,
-            "done": self.done,
-            "lessons_seen": self.lessons_seen,
-            "number": self.number,
-            "batch_size": self.batch_size,
-            "normalises": self.normalises,
-            "totals": self.totals,
-            "history": [asdict(epoch) for epoch in self.history],
-            "before": self.before,
+            "lr_scheduler": scheduler.state_dict() if scheduler is not None else {},
+            "progress": progress,
+            "scales_images": self.scales_images,
             "random": torch.get_rng_state(),
-            "random_on_gpu": _gpu_state(self.device),
+            "random_on_gpu": _gpu_random_state(self.device),
             "bfloat16": self.precision.dtype == torch.bfloat16,
         }
 
-    def _kinds(self) -> dict[str, str]:
-        """Names of the parts that a state does not bring with it."""
-        norm = None if self.normalises else self.byol.normalization_function
-        return {
-            "optimizer": type(self.optimizer).__name__,
-            "lr_scheduler": _name(self.lr_scheduler),
-            "normalization_function": _name(norm),
-            "teacher": _name(self.teacher),
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Stand where another one, made alike, was when it gave its `state`.
-
-        `MinMaxNorm`, where the other put it before the network for images of any
-        range, is put before this one.
+    def restore(self, values: dict[str, Any]) -> None:
+        """Continue where a state with the same parts was when it was saved.
 
         Parameters
         ----------
-        state : dict
-            What `state` gave.
+        values : dict
+            What `to_dict` returned.
 
         Raises
         ------
         ValueError, RuntimeError, KeyError
-            The other was made of other parts.
+            The state has other parts.
         """
-        for part, here in self._kinds().items():
-            there = state["kinds"][part]
-            if there != here:
-                raise ValueError(f"{part}: found {there}, here it is {here}")
-        self.byol.load_state_dict(state["byol"])
-        if self.teacher is not None:
-            self.teacher.head.load_state_dict(state["head"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.lr_scheduler:
-            self.lr_scheduler.load_state_dict(state["lr_scheduler"])
+        for name, part in self._part_names().items():
+            saved = values["parts"][name]
+            if saved != part:
+                raise ValueError(f"{name}: found {saved}, here it is {part}")
+        self.byol.load_state_dict(values["byol"])
+        if self.auxiliary_task is not None:
+            self.auxiliary_task.head.load_state_dict(values["head"])
+        self.optimizer.load_state_dict(values["optimizer"])
+        progress = values["progress"]
+        if self.lr_scheduler is not None:
+            self.lr_scheduler.load_state_dict(values["lr_scheduler"])
             # Else torch warns where an epoch ends before the first step from here.
-            object.__setattr__(self.optimizer, "_opt_called", state["step"] > 0)
-        if self.normalises != state["normalises"]:
-            norm = MinMaxNorm() if state["normalises"] else None
+            object.__setattr__(self.optimizer, "_opt_called", progress["step"] > 0)
+        if self.scales_images != values["scales_images"]:
+            norm = MinMaxNorm() if values["scales_images"] else None
             self.byol.normalization_function = norm
-            self.normalises = state["normalises"]
-        self.step, self.epoch = state["step"], state["epoch"]
-        self.done, self.lessons_seen = state["done"], state["lessons_seen"]
-        self.number, self.batch_size = state["number"], state["batch_size"]
-        self.totals = state["totals"].to(self.device).clone()
-        self.history = [Epoch(**epoch) for epoch in state["history"]]
-        self.before = state["before"] and tuple(state["before"])
-        torch.set_rng_state(state["random"])
-        if self.device.type == "cuda" and state.get("random_on_gpu") is not None:
-            torch.cuda.set_rng_state(state["random_on_gpu"], self.device)
-        self.precision = choose_precision(
-            "bfloat16" if state["bfloat16"] else "float32", self.device
+            self.scales_images = values["scales_images"]
+        collapse = progress["initial_collapse"]
+        self.progress = Progress(
+            **progress
+            | {
+                "loss_sums": progress["loss_sums"].to(self.device).clone(),
+                "history": [Epoch(**epoch) for epoch in progress["history"]],
+                "initial_collapse": collapse and tuple(collapse),
+            }
         )
-        self.restored = True
+        torch.set_rng_state(values["random"])
+        if self.device.type == "cuda" and values.get("random_on_gpu") is not None:
+            torch.cuda.set_rng_state(values["random_on_gpu"], self.device)
+        name = "bfloat16" if values["bfloat16"] else "float32"
+        self.precision = choose_precision(name, self.device)
+        self.is_restored = True
 
     def save(self, path: str | Path) -> None:
         """Write the state to a ``.pt`` file of tensors and plain values.
@@ -172,18 +257,18 @@ class Resumable(nn.Module):
         Parameters
         ----------
         path : path
-            The file, whole or not at all.
+            The file; it is complete, or not there.
 
         Raises
         ------
         WriteError
-            The disk is full, or may not be written to.
+            The disk is full, or there is no right to write.
         """
-        head = {"format": TRAINER_FORMAT, "format_version": TRAINER_VERSION}
-        save_values(path, head | self.state())
+        head = {"format": STATE_FORMAT, "format_version": STATE_VERSION}
+        save_values(path, head | self.to_dict())
 
     def load(self, path: str | Path) -> None:
-        """Read what `save` wrote; go on with ``train_model(..., resume=True)``.
+        """Read a file that `save` wrote.
 
         Parameters
         ----------
@@ -193,28 +278,37 @@ class Resumable(nn.Module):
         Raises
         ------
         AstromorphError
-            The file is missing, damaged or pickled, or belongs to a trainer with
-            another network, optimizer, scheduler or normalization; the message says
-            which.
+            The file is missing, damaged or pickled, or the state has other parts; the
+            message names them.
         """
-        state = load_values(path, TRAINER_FORMAT, TRAINER_VERSION, REMEDY)
+        values = load_values(path, STATE_FORMAT, STATE_VERSION, REMEDY)
         try:
-            self.restore(state)
+            self.restore(values)
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise AstromorphError(
-                f"{path}: it does not fit this trainer ({reason}); make the trainer as "
-                f"the one that wrote it, {REMEDY}"
+                f"{path}: it does not fit this trainer ({reason}); make a trainer with "
+                f"the same arguments as the one that wrote it, {REMEDY}"
             ) from None
 
+    def _part_names(self) -> dict[str, str]:
+        """Names of the parts that are not saved, which must be the same later."""
+        norm = None if self.scales_images else self.byol.normalization_function
+        return {
+            "optimizer": _name(self.optimizer),
+            "lr_scheduler": _name(self.lr_scheduler),
+            "normalization_function": _name(norm),
+            "auxiliary_task": _name(self.auxiliary_task),
+        }
 
-def _gpu_state(device: torch.device) -> Tensor | None:
-    """Of the random numbers of a GPU, which dropout there takes."""
+
+def _gpu_random_state(device: torch.device) -> Tensor | None:
+    """State of a GPU's random numbers, which dropout uses there."""
     return torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
 
 def _name(part: Any) -> str:
-    """What a part is called: a function's name, or that of an object's class."""
+    """The name of a function, or of an object's class."""
     if part is None:
         return "none"
     return str(getattr(part, "__qualname__", type(part).__qualname__))

@@ -1,8 +1,8 @@
-"""The step `train`: tensors and a split become a model."""
+"""The step `train`: from tensors and a split to a model."""
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 
 from astromorph import distributed
-from astromorph.artefacts import tables as artefacts
 from astromorph.artefacts.model_file import save_model
-from astromorph.artefacts.tables import HISTORY_COLUMNS, TEST, TRAIN
+from astromorph.artefacts.run_files import RunFiles
+from astromorph.artefacts.tables import HISTORY_COLUMNS, TEST, TRAIN, write_csv
 from astromorph.artefacts.tensor_shard import read_shard
 from astromorph.atomic import atomic_folder, keep_previous, remove_leftovers
 from astromorph.byol.augment import SkyAugmentation
@@ -24,13 +24,12 @@ from astromorph.byol.start_weights import (
     load_start_weights,
     start_weights_source,
 )
-from astromorph.datasets.tensor_datasets import Subset, read_subset
+from astromorph.datasets.tensor_datasets import ImageSet, Subset, read_subset
 from astromorph.errors import AstromorphError
 from astromorph.provenance import canonical_json
 from astromorph.settings.loading import parse
 from astromorph.settings.presets import preset_epochs, simulated_images
-from astromorph.settings.sections import Settings
-from astromorph.settings.steps import part_of
+from astromorph.settings.steps import TrainStepSettings
 from astromorph.training.auxiliary_task import AuxiliaryTask, build_auxiliary_task
 from astromorph.training.checkpoints import make_checkpoints
 from astromorph.training.history import Epoch
@@ -38,179 +37,190 @@ from astromorph.training.tensorboard import write_summary
 from astromorph.training.trainer import ByolTrainer
 
 LOG = logging.getLogger(__name__)
-RATES = {True: 1e-3, False: 3e-4}  # learning rates from random and from given weights
+RANDOM_START_RATE, START_WEIGHTS_RATE = 1e-3, 3e-4  # default learning rates
 
 
-def train(
-    settings: Settings,
-    split: str | Path,
-    tensors: Sequence[str | Path],
-    model: str | Path,
-    history: str | Path,
-    log_dir: str | Path,
-    threads: int = 0,
-) -> None:
-    """Train a network by itself and write the model.
+def train(settings: TrainStepSettings, files: RunFiles, threads: int = 0) -> None:
+    """Train a network on the images of a run, and write the model.
 
-    With several devices, processes are started that do so together, unless
-    torchrun or srun has started this one as one of them. The first one writes.
+    Reads the split and all tensors; writes the model, the history, the TensorBoard
+    scalars and checkpoints. With several devices, processes are started that train
+    together, unless torchrun or srun has started this one as one of them; the process
+    of rank 0 writes.
 
     Parameters
     ----------
-    settings : Settings
-        The part that `train` depends on; see `astromorph.settings.steps.PARTS`.
-    split : path
-        What `split` wrote.
-    tensors : sequence of path
-        All shards, in order.
-    model : path
-        The model file to write.
-    history : path
-        CSV to write: losses and schedules per epoch.
-    log_dir : path
-        Folder for TensorBoard scalars, written anew.
+    settings : TrainStepSettings
+        The settings that training depends on.
+    files : RunFiles
+        The files of the run, with all of its shards.
     threads : int
         CPU threads; 0 leaves the choice to torch.
 
     Raises
     ------
     AstromorphError
-        The inputs do not belong together, are too few, or training diverges.
+        The inputs do not belong together, there are too few images, or the training
+        diverges.
     """
-    devices = settings.training_settings.devices
-    nodes = settings.training_settings.nodes
-    if devices * nodes > 1 and not distributed.is_started():
-        part = canonical_json(part_of(settings, "train"))
-        named = {"--settings": part, "--split": split, "--history": history,
-                 "--trained-network-name": model, "--log-dir": log_dir,
-                 "--threads": threads}  # fmt: skip
-        arguments = [str(word) for pair in named.items() for word in pair]
-        arguments += ["--tensors", *map(str, tensors)]
-        distributed.launch(["astromorph", "train", *arguments], devices, nodes)
+    rules = settings.training_settings
+    if rules.devices * rules.nodes > 1 and not distributed.is_started():
+        arguments = _command_line(settings, files, threads)
+        distributed.launch(arguments, rules.devices, rules.nodes)
         return
     if threads:
         torch.set_num_threads(distributed.threads_per_process(threads))
-    with distributed.process_group(devices * nodes):
-        _train(settings, split, tensors, (model, history, log_dir), threads)
+    with distributed.process_group(rules.devices * rules.nodes):
+        _train(settings, files, threads)
 
 
-def _train(
-    settings: Settings,
-    split: str | Path,
-    tensors: Sequence[str | Path],
-    outputs: tuple[str | Path, str | Path, str | Path],
-    threads: int,
-) -> None:
-    """The same in one of the processes, or the only one."""
-    model, history, log_dir = outputs
-    stacksize = settings.data_settings.stacksize
-    train_data = read_subset(split, tensors, TRAIN, stacksize)
-    test_data = read_subset(split, tensors, TEST, stacksize)
-    images = train_data.images
-    if images is None:
-        raise AstromorphError(f"{split}: no image is in the training set")
+def _command_line(
+    settings: TrainStepSettings, files: RunFiles, threads: int
+) -> list[str]:
+    """The command that each of several processes runs, for ``python -m``."""
+    options = {
+        "--settings": canonical_json(settings.to_dict()),
+        "--results": files.results,
+        "--shards": len(files.shards),
+        "--trained-network-name": files.model,
+        "--threads": threads,
+    }
+    words = [str(word) for option in options.items() for word in option]
+    return ["astromorph", "train", *words]
+
+
+def _train(settings: TrainStepSettings, files: RunFiles, threads: int) -> None:
+    """Train in this process, which may be one of several."""
+    train_data, images = _read_training_images(settings, files)
+    test_data = read_subset(files.split, files.all_tensors, TEST, settings.stacksize)
+    number = len(train_data.image_ids)
+    LOG.info("%d training images, %d test images", number, len(test_data.image_ids))
     byol = seeded_byol(settings, images.channels)
     load_start_weights(byol, settings)
-    for line in warnings_about(byol):
-        LOG.warning("%s", line)
-    number = len(train_data.image_ids)
-    LOG.info("%d images train, %d are held out", number, len(test_data.image_ids))
-    made_with = read_shard(tensors[0]).settings
-    trainer = _trainer(
-        settings, byol, _teacher(settings, train_data, made_with, byol, threads)
-    )
-    LOG.info("on %s, in %s", trainer.device, trainer.precision.dtype)
+    for warning in size_warnings(byol):
+        LOG.warning("%s", warning)
+    tensor_settings = read_shard(files.all_tensors[0]).settings
+    task = _make_auxiliary_task(settings, train_data, tensor_settings, byol, threads)
+    trainer = _make_trainer(settings, byol, task)
+    LOG.info("training on %s in %s", trainer.device, trainer.precision.dtype)
     epochs = settings.epochs or preset_epochs(number)
     checkpoints = make_checkpoints(
-        settings, byol, (train_data, test_data), made_with, model, epochs
+        settings, byol, (train_data, test_data), tensor_settings, files, epochs
     )
 
-    def work(folder: Path | None) -> list[Epoch]:
+    def run(log_dir: Path | None) -> list[Epoch]:
         with checkpoints.listening():
-            goes_on = checkpoints.restore(trainer)
-            record = trainer.train_model(
-                images, test_data.images, epochs, settings.batch_size, folder,
-                resume=goes_on, after_step=checkpoints.after_step,
-            )  # fmt: skip
+            history = trainer.train_model(
+                images,
+                test_data.images,
+                epochs,
+                settings.batch_size,
+                log_dir,
+                resume=checkpoints.restore(trainer),
+                after_step=checkpoints.after_step,
+            )
         checkpoints.finish(trainer)
-        return record
+        return history
 
     if distributed.rank() > 0:
-        work(None)
+        run(None)
         return
-    remove_leftovers(log_dir)
-    with atomic_folder(log_dir) as folder:
-        taken = {"epochs": epochs, "learning_rate": trainer.rates[0], "images": number}
-        write_summary(folder, settings, images, taken)
-        record = work(folder)
-    made = make_model_file(
-        byol, settings, images.channels, made_with, train_data.image_ids
+    remove_leftovers(files.scalars)
+    with atomic_folder(files.scalars) as log_dir:
+        choices = {
+            "epochs": epochs,
+            "learning_rate": _learning_rate(settings),
+            "images": number,
+        }
+        write_summary(log_dir, settings, images, choices)
+        history = run(log_dir)
+    model = make_model_file(
+        byol, settings, images.channels, tensor_settings, train_data.image_ids
     )
-    artefacts.write_csv(history, HISTORY_COLUMNS, [asdict(e) for e in record])
-    save_model(model, made)
-    keep_previous(model)
-    LOG.info("the model was written to %s", model)
+    write_csv(files.history, HISTORY_COLUMNS, [asdict(epoch) for epoch in history])
+    save_model(files.model, model)
+    keep_previous(files.model)
+    LOG.info("the model was written to %s", files.model)
 
 
-def warnings_about(byol: BYOL) -> list[str]:
-    """What is unwise about the sizes of the heads."""
-    lines = []
+def _read_training_images(
+    settings: TrainStepSettings, files: RunFiles
+) -> tuple[Subset, ImageSet]:
+    subset = read_subset(files.split, files.all_tensors, TRAIN, settings.stacksize)
+    if subset.images is None:
+        raise AstromorphError(f"{files.split}: no image is in the training set")
+    return subset, subset.images
+
+
+def size_warnings(byol: BYOL) -> list[str]:
+    """Warnings about unusual sizes of projector and predictor."""
+    warnings = []
     size = byol.representation_size
     if byol.projection_size >= size:
-        lines.append(
+        warnings.append(
             f"`byol_settings.projection_size` is {byol.projection_size}, not smaller "
-            f"than `representation_size`, {size}; the loss then sees no summary"
+            f"than `representation_size`, {size}; the projector then does not compress"
         )
     if byol.projection_hidden_size <= size:
-        lines.append(
+        warnings.append(
             f"`byol_settings.projection_hidden_size` is {byol.projection_hidden_size}, "
             f"not larger than `representation_size`, {size}; the heads may be too weak"
         )
-    return lines
+    return warnings
 
 
-def _teacher(
-    settings: Settings, data: Subset, made_with: str, byol: BYOL, processes: int
+def _make_auxiliary_task(
+    settings: TrainStepSettings,
+    data: Subset,
+    tensor_settings: str,
+    byol: BYOL,
+    processes: int,
 ) -> AuxiliaryTask | None:
-    """Simulated images like the data, and who teaches from them."""
-    wanted = simulated_images(settings, len(data.image_ids))
-    if wanted == 0 or data.images is None:
+    """The task on simulated images that look like the data; None without any."""
+    number = simulated_images(settings, len(data.image_ids))
+    if number == 0 or data.images is None:
         return None
-    prepared = parse(json.loads(made_with), "the tensors' settings")
+    prepared = parse(json.loads(tensor_settings), "the tensors' settings")
     return build_auxiliary_task(
         data.images,
         data.statistics,
         prepared.preprocess_settings,
         byol.representation_size,
-        wanted,
-        stacksize=settings.data_settings.stacksize,
+        number,
+        stacksize=settings.stacksize,
         seed=settings.seed,
         processes=processes or 1,
     )
 
 
-def _trainer(
-    settings: Settings, byol: BYOL, teacher: AuxiliaryTask | None
+def _learning_rate(settings: TrainStepSettings) -> float:
+    if settings.learning_rate:
+        return settings.learning_rate
+    is_random = start_weights_source(settings) == RANDOM
+    return RANDOM_START_RATE if is_random else START_WEIGHTS_RATE
+
+
+def _make_trainer(
+    settings: TrainStepSettings, byol: BYOL, auxiliary_task: AuxiliaryTask | None
 ) -> ByolTrainer:
     rules = settings.training_settings
-    schedule: Callable[[int, int], float] = partial(
+    by_step: Callable[[int, int], float] = partial(
         warm_up_cosine, warm_up=rules.warm_up
     )
-    by_epoch = settings.exponential_lr
+    by_epoch = torch.optim.lr_scheduler.ExponentialLR
     return ByolTrainer(
         byol,
         augmentation_function=SkyAugmentation(
-            settings.augmentation_settings, stacksize=settings.data_settings.stacksize
+            settings.augmentation_settings, stacksize=settings.stacksize
         ),
         optimizer=OPTIMIZERS[rules.optimizer],
-        learning_rate=settings.learning_rate
-        or RATES[start_weights_source(settings) == RANDOM],
-        lr_scheduler=torch.optim.lr_scheduler.ExponentialLR if by_epoch else None,
+        learning_rate=_learning_rate(settings),
+        lr_scheduler=by_epoch if settings.exponential_lr else None,
         lr_scheduler_options={"gamma": settings.gamma},
-        schedule=None if by_epoch else schedule,
+        schedule=None if settings.exponential_lr else by_step,
         seed=settings.seed,
         precision=rules.precision,
         compile=rules.compile,
-        teacher=teacher,
-        lesson_weight=rules.lesson_weight,
+        auxiliary_task=auxiliary_task,
+        auxiliary_weight=rules.auxiliary_weight,
     )

@@ -1,65 +1,72 @@
-"""`ByolTrainer`: a ready training for people who bring their own parts."""
+"""`ByolTrainer`: a ready training loop with exchangeable parts."""
 
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
-from torch.utils.data import DataLoader
+from torch.optim.lr_scheduler import LRScheduler
 
 from astromorph import distributed
-from astromorph.byol.byol import BYOL
-from astromorph.byol.optimise import adamw, warm_up_cosine
+from astromorph.byol.byol import BYOL, Augmentation
+from astromorph.byol.optimise import (
+    Schedule,
+    StepSchedule,
+    adamw,
+    make_optimizer,
+    make_scheduler,
+    warm_up_cosine,
+)
 from astromorph.checks import check_integer, check_number
 from astromorph.datasets.any_images import to_batch
 from astromorph.datasets.batching import MIN_BATCH
 from astromorph.datasets.tensor_datasets import ImageSet, to_image_set
-from astromorph.devices import choose_device, choose_precision
+from astromorph.devices import Precision, choose_device, choose_precision
 from astromorph.errors import AstromorphError
-from astromorph.moved import Number, old_attribute, old_keywords, told
+from astromorph.training.batch_norm import remeasure_after_few_steps
 from astromorph.training.batches import (
-    ShuffledCycle,
-    batches,
-    cache_on_device,
-    check_finite,
-)
-from astromorph.training.history import (
-    Epoch,
-    log_epoch,
-    measure_collapse,
-    scalar_writer,
-    warn_of_collapse,
-)
-from astromorph.training.learner import Learner
-from astromorph.training.trainer_parts import (
+    TrainingBatches,
     Views,
-    agreed,
-    byol_of,
-    optimizer_of,
-    scheduler_of,
-    views_of,
-    warn_if_alone,
+    cache_on_device,
+    check_batch_size,
+    check_finite,
+    choose_augmentation,
+    load_images,
 )
-from astromorph.training.trainer_steps import LESSONS, Steps
+from astromorph.training.history import Epoch, Reporter, measure_collapse
+from astromorph.training.loop import (
+    compute_embeddings,
+    compute_mean_loss,
+    run_training_loop,
+)
+from astromorph.training.objective import (
+    Objective,
+    agree_on_precision,
+    place_objective,
+    warn_of_separate_processes,
+    wrap_objective,
+)
+from astromorph.training.state import Progress, TrainingState
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the simulated images need more packages than the trainer
     from astromorph.training.auxiliary_task import AuxiliaryTask
 
 LOG = logging.getLogger(__name__)
-MAX_WATCHED, MIN_WATCHED = 512, 64  # images whose embeddings are measured
-BATCH_SIZE, AT_ONCE = 128, 512  # images per step, and that `forward` embeds at a time
+# Images whose embeddings are watched for a collapse; test images if there are as many.
+MAX_WATCHED, MIN_WATCHED = 512, 64
+BATCH_SIZE = 128  # images per step
+EMBEDDING_BATCH_SIZE = 512  # images that `forward` embeds at a time
 
 
-class ByolTrainer(Steps):
-    """BYOL with a ready loop, and every part of it exchangeable.
+class ByolTrainer(nn.Module):
+    """BYOL with a ready training loop, of which every part can be exchanged.
 
-    All random numbers of the loop follow from the seed and the number of the step,
-    so that a training that went on from a saved state is the same as one that was
-    never interrupted. (Those of an own augmentation are its own.)
+    The random numbers of the loop follow from the seed and the number of the step, so
+    that a training that was resumed from a saved state equals one that was never
+    interrupted. (An augmentation of your own draws its own random numbers.)
 
     Parameters
     ----------
@@ -68,71 +75,73 @@ class ByolTrainer(Steps):
     hidden_layer : int or str, optional
         The layer whose output is the features; see `BYOL`.
     representation_size : int, optional
-        Length D of an embedding, at least 1; by default the number of features.
+        Length D of an embedding, at least 1. The default is the number of features.
     augmentation_function : callable, optional
-        Images `(N, C, H, W)` to one view of each; called twice per step. By
-        default that of a `network` that is a BYOL, if it has one, else
-        `SkyAugmentation`, which wants images from 0 to 1: where they are
-        not, they are brought there by `MinMaxNorm`, and a warning says so.
+        Images `(N, C, H, W)` to one view of each; called twice per step. The default
+        is that of `network` if it is a BYOL that has one, else `SkyAugmentation`,
+        which needs images from 0 to 1: others are scaled by `MinMaxNorm`, with a
+        warning.
     optimizer : callable, optional
         ``optimizer(parameters, lr=learning_rate)``, such as a class of
-        ``torch.optim``. `parameters` are two groups, of which the second, biases and
-        norms, has no weight decay. By default AdamW with a weight decay of 0.01.
+        ``torch.optim``. `parameters` are two groups; the second, of biases and norms,
+        has no weight decay. The default is AdamW with a weight decay of 0.01.
     normalization_function : callable, optional
         Applied to images and views before the network; see `BYOL`.
     learning_rate : float
-        Handed to `optimizer`, above 0.
+        Argument of `optimizer`, above 0.
     lr_scheduler : callable, optional
         ``lr_scheduler(optimizer, **lr_scheduler_options)``; stepped after each
-        epoch. ``ReduceLROnPlateau`` is told the test loss, or the training loss
-        where nothing is held out.
+        epoch. ``ReduceLROnPlateau`` receives the test loss, or the training loss
+        without test images.
     lr_scheduler_options : dict, optional
         Keywords for `lr_scheduler`.
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
     schedule : callable or None
-        ``schedule(step, steps)`` gives the factor on the learning rate at each
-        step, counted from 0; None leaves it. By default `warm_up_cosine`, and none
-        beside a `lr_scheduler`.
+        ``schedule(step, steps)`` returns the factor on the learning rate at each
+        step, counted from 0; None leaves the learning rate constant. The default is
+        `warm_up_cosine`, or None if there is an `lr_scheduler`.
     precision : {'auto', 'float32', 'bfloat16'}
-        Of the network's sums; `auto` measures which is faster.
+        Number format of the network's arithmetic; `auto` measures which is faster.
     compile : bool
-        Let ``torch.compile`` make the network faster.
-    teacher : Teacher, optional
+        Compile the network with ``torch.compile``.
+    auxiliary_task : AuxiliaryTask, optional
         Simulated images with known shapes; they make up half of each batch.
-    lesson_weight : float
-        Of the teacher's loss against BYOL's, at least 0.
+    auxiliary_weight : float
+        Weight of the auxiliary task's loss relative to BYOL's, at least 0.
     seed : int
-        Of the order of the images and of the default augmentation, at least 0. The
-        network comes with its weights: for the same ones each time, call
-        ``torch.manual_seed`` before it is made, and for the heads before this object
-        is.
+        Determines the order of the images and the default augmentation, at least 0.
+        The network comes with its weights: for reproducible ones, call
+        ``torch.manual_seed`` before you create it, and before you create this object,
+        which draws the weights of the heads.
     **byol_options
         Further keywords of `BYOL`: `loss_fn`, `projection_size`,
         `projection_hidden_size`, `use_momentum`, `moving_average_decay` (tau at the
-        first step, 0.99 if not given; it rises to 1), `image_shape`.
+        first step, 0.99 by default; it rises to 1), `features`, `image_shape`.
 
     Attributes
     ----------
     byol : BYOL
-        What is trained.
+        The networks that are trained.
+    auxiliary_task : AuxiliaryTask or None
+        The auxiliary task.
     optimizer : torch.optim.Optimizer
-        What `optimizer` made.
+        The result of the parameter `optimizer`.
     augment : callable
-        What makes the views.
+        Makes the views.
     device : torch.device
-        Where it is trained.
+        Where the training runs.
     step, epoch : int
         Steps and epochs so far.
     history : list of Epoch
-        Of the training that runs, or ran last.
+        Of the present or last training.
 
     Raises
     ------
     ValueError
-        A layer does not exist (the message lists those that do), the network cannot
-        be tried, an object stands for a class, a number is out of its range, or
-        options are given twice.
+        The layer does not exist (the message lists those that do), the network fails
+        on images of zeros, an object was given instead of a class or the reverse, a
+        number is out of range, or options contradict each other.
 
     Examples
     --------
@@ -148,14 +157,15 @@ class ByolTrainer(Steps):
     """
 
     DEFAULT_OPTIMIZER: ClassVar[Callable[..., torch.optim.Optimizer]] = adamw
-    DEFAULT_AUGMENTATION_FUNCTION: ClassVar[Views | None] = None
+    DEFAULT_AUGMENTATION_FUNCTION: ClassVar[Augmentation | None] = None
+    _objective: nn.Module
 
     def __init__(
         self,
         network: nn.Module,
         hidden_layer: int | str | None = None,
         representation_size: int | None = None,
-        augmentation_function: Callable[[Tensor], Tensor] | None = None,
+        augmentation_function: Augmentation | None = None,
         optimizer: Callable[..., torch.optim.Optimizer] | None = None,
         normalization_function: Callable[[Tensor], Tensor] | None = None,
         learning_rate: float = 1e-3,
@@ -163,11 +173,11 @@ class ByolTrainer(Steps):
         lr_scheduler_options: dict[str, Any] | None = None,
         device: str = "auto",
         *,
-        schedule: Callable[[int, int], float] | None = warm_up_cosine,
+        schedule: StepSchedule | None = warm_up_cosine,
         precision: str = "auto",
         compile: bool = False,
-        teacher: "AuxiliaryTask | None" = None,
-        lesson_weight: float = 2.0,
+        auxiliary_task: "AuxiliaryTask | None" = None,
+        auxiliary_weight: float = 2.0,
         seed: int = 0,
         **byol_options: Any,
     ) -> None:
@@ -178,45 +188,64 @@ class ByolTrainer(Steps):
             "normalization_function": normalization_function,
         }
         self.seed = check_integer("seed", seed, 0)
-        weight = check_number("lesson_weight", lesson_weight, 0)
+        weight = check_number("auxiliary_weight", auxiliary_weight, 0)
         if not isinstance(network, BYOL):
             options["augmentation_function"] = augmentation_function
-        byol = byol_of(network, options)
-        warn_if_alone()
+        byol = _make_byol(network, options)
+        warn_of_separate_processes()
         self.device = choose_device(device)
-        self.precision = agreed(choose_precision(precision, self.device))
-        learner = Learner(byol, teacher, weight).to(self.device)
-        # Convolutions are faster where the channels of a pixel lie together.
-        learner = learner.to(memory_format=torch.channels_last)
-        if distributed.world_size() > 1 and self.device.type == "cuda":
-            synced: Any = nn.SyncBatchNorm.convert_sync_batchnorm(learner)  # type: ignore[no-untyped-call]
-            learner = synced
-        self.byol, self.teacher = learner.byol, learner.teacher
+        objective = place_objective(
+            Objective(byol, auxiliary_task, weight), self.device
+        )
+        self.byol, self.auxiliary_task = objective.byol, objective.auxiliary_task
         kind = type(self)
-        self.augment = views_of(
+        self.augment = choose_augmentation(
             byol, augmentation_function, kind.DEFAULT_AUGMENTATION_FUNCTION
         )
-        self.optimizer = optimizer_of(
-            learner, optimizer or kind.DEFAULT_OPTIMIZER, learning_rate
+        self.optimizer = make_optimizer(
+            objective, optimizer or kind.DEFAULT_OPTIMIZER, learning_rate
         )
-        spread = distributed.wrap_for_training(learner, self.device)
-        if compile:
-            spread = cast(nn.Module, torch.compile(spread))
-        # Not a child of this module, whose children it holds.
-        object.__setattr__(self, "learner", spread)
-        self.lr_scheduler, self.schedule = scheduler_of(
+        # Not a submodule: it contains the submodules of this object.
+        wrapped = wrap_objective(objective, self.device, compile)
+        object.__setattr__(self, "_objective", wrapped)
+        self.lr_scheduler, self.schedule = make_scheduler(
             self.optimizer, lr_scheduler, lr_scheduler_options, schedule
         )
-        self.rates = [float(group["lr"]) for group in self.optimizer.param_groups]
-        self.lesson_images = (
-            cache_on_device(teacher.images, self.device) if teacher else None
+        self._base_rates = [float(g["lr"]) for g in self.optimizer.param_groups]
+        self._state = TrainingState(
+            self.byol,
+            self.auxiliary_task,
+            self.optimizer,
+            self.lr_scheduler,
+            self.device,
+            agree_on_precision(choose_precision(precision, self.device)),
         )
-        self.turns = (
-            ShuffledCycle(len(teacher), self.seed, LESSONS) if teacher else None
-        )
-        self._begin()
 
-    @old_keywords(writer="`log_dir=`; the writer was never written to")
+    @property
+    def progress(self) -> Progress:
+        """How far the training is."""
+        return self._state.progress
+
+    @property
+    def precision(self) -> Precision:
+        """Number format of the network's arithmetic."""
+        return self._state.precision
+
+    @property
+    def step(self) -> int:
+        """Steps so far."""
+        return self.progress.step
+
+    @property
+    def epoch(self) -> int:
+        """Epochs so far."""
+        return self.progress.epoch
+
+    @property
+    def history(self) -> list[Epoch]:
+        """One record for each epoch of the present or last training."""
+        return self.progress.history
+
     def train_model(
         self,
         train_data: Any,
@@ -229,125 +258,129 @@ class ByolTrainer(Steps):
         resume: bool = False,
         after_step: Callable[["ByolTrainer"], None] | None = None,
     ) -> list[Epoch]:
-        """Train for some epochs.
+        """Train for a number of epochs.
 
         Parameters
         ----------
         train_data : Tensor, ndarray, Dataset, DataLoader or iterable
             At least two images; see `astromorph.datasets.tensor_datasets.to_image_set`.
-            They are taken into memory, each once, so that a random transform of a
-            dataset is drawn once; batches are made here, of images of like size.
+            Each image is read into memory once, so that a random transform of a
+            dataset is drawn once. Batches are made here, of images of similar size.
         test_data : Tensor, ndarray, Dataset, DataLoader, iterable or None
-            Images that only measure the loss.
+            Images that are not trained on, whose loss is measured.
         epochs : int
-            How often each image is seen, at least 1.
+            How often each image is used, at least 1.
         batch_size : int
-            Images per step, simulated ones not counted; at least 2, as BYOL compares
+            Images per step, without simulated ones; at least 2, because BYOL compares
             the images of a batch.
         log_dir : path, optional
             Folder for TensorBoard scalars.
         save_file : path, optional
-            Where `save` writes at the end.
+            Where `save` writes the state at the end.
         resume : bool
-            Go on where a saved state was, with the same data and options; `epochs`
-            is then the number of all.
+            Continue from a saved state, with the same data and options; `epochs` is
+            then the total number.
         after_step : callable, optional
-            Called with this object after each step, to save it or to stop it by an
-            exception.
+            Called with this object after each step, to save it or to stop the
+            training by an exception.
 
         Returns
         -------
         list of Epoch
-            One per epoch.
+            One record for each epoch.
 
         Raises
         ------
         AstromorphError
-            There are fewer than two images, the loss is no longer finite, or there
-            is nothing to go on from with these data.
+            There are fewer than two images, the loss is not finite, or there is no
+            training to resume with these data.
         ValueError
-            An image is none or has pixels that are NaN, the channels are not those of
-            the network, or a number is out of its range.
+            An item is no image or has pixels that are NaN, the network takes another
+            number of channels, or a number is out of range.
         """
         epochs = check_integer("epochs", epochs, 1)
-        batch_size = batch_of(batch_size, train_data)
-        train, test = self._images(train_data), self._images(test_data)
-        fewest = MIN_BATCH * distributed.world_size()
-        if train is None or len(train) < fewest:
-            found = len(train) if train else 0
-            raise AstromorphError(
-                f"training: found {found} images; BYOL compares images of a batch and "
-                f"needs at least {fewest}"
-            )
+        batch_size = check_batch_size(batch_size, train_data)
+        batches = self._make_batches(
+            train_data, batch_size, MIN_BATCH * distributed.world_size()
+        )
+        test_images = self._load_images(test_data)
+        if test_images is not None:
+            test_images = cache_on_device(test_images, self.device)
+        watched = _choose_watched(test_images, batches.images)
         if resume:
-            self._go_on(len(train), batch_size)
+            self._state.check_resumable(len(batches.images), batch_size)
         else:
-            self._begin()
-        self.number, self.batch_size = len(train), batch_size
-        train = cache_on_device(train, self.device)
-        test = cache_on_device(test, self.device) if test else None
-        steps = epochs * sum(1 for _ in batches(train, batch_size))
-        watched = test if test and len(test) >= MIN_WATCHED else train
-        watched = watched.subset(range(min(len(watched), MAX_WATCHED)))
-        if self.before is None:
-            self._settle(train, batch_size)
-            self.before = self._measure(watched, batch_size)
-        with scalar_writer(log_dir if distributed.rank() == 0 else None) as write:
-            for epoch in self.history:
-                write(epoch)
-            while self.epoch < epochs:
-                losses = self._one_epoch(train, batch_size, steps, after_step)
-                test_loss = self._loss_of(test, batch_size) if test else None
-                now = self._measure(watched, batch_size)
-                warn_of_collapse(now, self.before, self.epoch, self.byol.use_momentum)
-                self.history.append(
-                    Epoch(
-                        self.epoch, losses[0], test_loss, losses[1],
-                        float(self.optimizer.param_groups[0]["lr"]),
-                        self._decay(steps), *now,
-                    )
-                )  # fmt: skip
-                write(self.history[-1])
-                log_epoch(self.history[-1], epochs)
-                self._next_rate(losses[0] if test_loss is None else test_loss)
+            self._state.reset()
+        self.progress.images = len(batches.images)
+        self.progress.batch_size = batch_size
+        reporter = Reporter(
+            self.progress.history,
+            epochs,
+            self._measure_initial_collapse(watched, batches),
+            has_auxiliary_task=self.auxiliary_task is not None,
+            use_momentum=self.byol.use_momentum,
+            compute_test_loss=lambda: self._mean_loss(test_images, batch_size),
+            compute_embeddings=lambda: compute_embeddings(
+                self.byol, watched, batch_size
+            ),
+        )
+        with reporter.writing_to(log_dir if distributed.rank() == 0 else None):
+            run_training_loop(
+                self._objective,
+                self._state,
+                batches,
+                Views(self.augment, self.seed),
+                self._make_schedule(epochs * len(batches), self.lr_scheduler),
+                epochs,
+                report=reporter.finish_epoch,
+                after_step=lambda: after_step(self) if after_step else None,
+            )
         if save_file is not None and distributed.rank() == 0:
             self.save(save_file)
         return self.history
 
-    @old_keywords(summary_writer="`log_dir=` of train_model")
     def train_epoch(
         self, train_data: Any, batch_size: int = BATCH_SIZE, steps: int | None = None
     ) -> float:
-        """See every image once, in a new order; `history` is left as it is.
+        """Train on every image once, in a new order; `history` does not change.
 
         Parameters
         ----------
         train_data : Tensor, ndarray, Dataset, DataLoader or iterable
             The training images, at least 2.
         batch_size : int
-            Images per step, simulated ones not counted; at least 2.
+            Images per step, without simulated ones; at least 2.
         steps : int, optional
-            Of the whole training, for `schedule` and the moving average. By default
-            both stay as they begin.
+            Steps of the whole training, for `schedule` and the moving average. By
+            default both stay as they are at the first step.
 
         Returns
         -------
         float
             BYOL's loss, mean over the images, from 0 to 8.
         """
-        batch_size = batch_of(batch_size, train_data)
-        images = self._images(train_data)
-        if images is None or len(images) < MIN_BATCH:
-            found = len(images) if images else 0
-            raise AstromorphError(
-                f"training: found {found} images; at least 2 are needed"
-            )
-        data = cache_on_device(images, self.device)
-        loss, _ = self._one_epoch(data, batch_size, steps, None)
-        return Number(loss)
+        batch_size = check_batch_size(batch_size, train_data)
+        batches = self._make_batches(train_data, batch_size, MIN_BATCH)
+        losses: list[float] = []
+
+        def report(epoch: int, train_loss: float, *others: float) -> float:
+            losses.append(train_loss)
+            return train_loss
+
+        run_training_loop(
+            self._objective,
+            self._state,
+            batches,
+            Views(self.augment, self.seed),
+            self._make_schedule(steps, lr_scheduler=None),
+            self.epoch + 1,
+            report,
+            after_step=lambda: None,
+        )
+        return losses[0]
 
     def test(self, test_data: Any, batch_size: int = BATCH_SIZE) -> float:
-        """Mean loss of images in evaluation mode; training goes on unaffected.
+        """Mean loss of images in evaluation mode, without influence on the training.
 
         With the default augmentation, the views are the same at every call.
 
@@ -363,10 +396,12 @@ class ByolTrainer(Steps):
         float
             From 0 to 8.
         """
-        data = self._images(test_data)
-        if data is None:
+        images = self._load_images(test_data)
+        batch_size = check_integer("batch_size", batch_size, 1)
+        loss = self._mean_loss(images, batch_size)
+        if loss is None:
             raise AstromorphError("test: found 0 images; at least 1 is needed")
-        return Number(self._loss_of(data, check_integer("batch_size", batch_size, 1)))
+        return loss
 
     @torch.no_grad()
     def forward(self, images: Any, return_errors: bool = False) -> Tensor:
@@ -375,10 +410,10 @@ class ByolTrainer(Steps):
         Parameters
         ----------
         images : Tensor or ndarray of shape (N, C, H, W), Dataset, DataLoader, list
-            As in training, of any real type and byte order, and left as they are.
+            As in training, of any real type and byte order; they are not changed.
             Images of different sizes come as a dataset, a loader or a list.
         return_errors : bool
-            Give the mean loss of two views of each, as `test` does.
+            Return the mean loss of two views of each image, as `test` does.
 
         Returns
         -------
@@ -388,74 +423,139 @@ class ByolTrainer(Steps):
         Raises
         ------
         ValueError
-            An image is none or has pixels that are NaN, or the channels are not those
-            of the network.
+            An item is no image or has pixels that are NaN, or the network takes
+            another number of channels.
         """
         if isinstance(images, Tensor | np.ndarray):
             images = to_batch(images)
         if return_errors:
-            data = self._images(images)
-            if data is None:
+            loss = self._mean_loss(self._load_images(images), BATCH_SIZE)
+            if loss is None:
                 raise ValueError("images: found none; at least 1 is needed")
-            return torch.tensor(self._loss_of(data, BATCH_SIZE))
-        data = to_image_set(images)
-        if data is None:
+            return torch.tensor(loss)
+        image_set = to_image_set(images)
+        if image_set is None:
             return torch.empty(0, self.byol.representation_size)
-        if self.byol.normalization_function is None and data is not images:
-            check_finite(data.images)  # type: ignore[union-attr]
-        return self._each(data, AT_ONCE)
+        if self.byol.normalization_function is None and image_set is not images:
+            check_finite(image_set.images)  # type: ignore[union-attr]
+        return compute_embeddings(self.byol, image_set, EMBEDDING_BATCH_SIZE)
 
-    def _each(self, data: ImageSet, batch_size: int) -> Tensor:
-        """Embeddings `(N, D)` of images, each in its own size."""
-        vectors = torch.empty(len(data), self.byol.representation_size)
-        for indices in data.batches(batch_size):
-            vectors[indices] = self._embeddings(data.batch(indices))
-        return vectors
+    def state(self) -> dict[str, Any]:
+        """All that is needed to resume the training, as tensors and plain values."""
+        return self._state.to_dict()
 
-    def _measure(self, data: ImageSet, batch_size: int) -> tuple[float, float]:
-        """Effective rank and spread of the embeddings of some images."""
-        return measure_collapse(self._each(data, batch_size).numpy())
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue where a trainer with the same arguments was.
 
-    def _next_rate(self, loss: float) -> None:
-        """The learning rate of the next epoch, where a scheduler sets it."""
-        if isinstance(self.lr_scheduler, ReduceLROnPlateau):
-            self.lr_scheduler.step(loss)
-        elif self.lr_scheduler:
-            self.lr_scheduler.step()
+        Where that trainer put `MinMaxNorm` before the network, because its images were
+        not from 0 to 1, it is put before this one as well.
 
-    def to_device(self, device: str) -> None:
-        """Go to another device before training, as version 0.1 did."""
-        told("ByolTrainer.to_device", "the argument `device` of ByolTrainer")
-        self.device = choose_device(device)
-        self.to(self.device)
-        self.totals = self.totals.to(self.device)
-        for state in self.optimizer.state.values():
-            for name, value in state.items():
-                if isinstance(value, Tensor) and value.ndim:
-                    state[name] = value.to(self.device)
+        Parameters
+        ----------
+        state : dict
+            What `state` returned.
 
-    augmentation_function = old_attribute(
-        "ByolTrainer", "augmentation_function", "augment"
-    )
-    normalization_function = old_attribute(
-        "ByolTrainer", "normalization_function", "byol.normalization_function"
-    )
+        Raises
+        ------
+        ValueError, RuntimeError, KeyError
+            The other trainer had other parts.
+        """
+        self._state.restore(state)
+
+    def save(self, path: str | Path) -> None:
+        """Write the state to a ``.pt`` file of tensors and plain values.
+
+        Parameters
+        ----------
+        path : path
+            The file; it is complete, or not there.
+
+        Raises
+        ------
+        WriteError
+            The disk is full, or there is no right to write.
+        """
+        self._state.save(path)
+
+    def load(self, path: str | Path) -> None:
+        """Read what `save` wrote; continue with ``train_model(..., resume=True)``.
+
+        Parameters
+        ----------
+        path : path
+            The file.
+
+        Raises
+        ------
+        AstromorphError
+            The file is missing, damaged or pickled, or belongs to a trainer with
+            another network, optimizer, scheduler or normalization; the message names
+            it.
+        """
+        self._state.load(path)
+
+    def _load_images(self, data: Any) -> ImageSet | None:
+        return load_images(data, self.augment, self._state)
+
+    def _make_batches(
+        self, data: Any, batch_size: int, min_images: int
+    ) -> TrainingBatches:
+        images = self._load_images(data)
+        if images is None or len(images) < min_images:
+            raise AstromorphError(
+                f"training: found {len(images) if images else 0} images; BYOL compares "
+                f"the images of a batch and needs at least {min_images}"
+            )
+        return TrainingBatches(
+            images, batch_size, self.seed, self.device, self.auxiliary_task
+        )
+
+    def _make_schedule(
+        self, steps: int | None, lr_scheduler: LRScheduler | None
+    ) -> Schedule:
+        return Schedule(
+            self.optimizer,
+            self._base_rates,
+            self.schedule,
+            lr_scheduler,
+            self.byol.moving_average_decay,
+            steps,
+        )
+
+    def _measure_initial_collapse(
+        self, watched: ImageSet, batches: TrainingBatches
+    ) -> tuple[float, float]:
+        """Effective rank and spread before the first step of a training."""
+        collapse = self.progress.initial_collapse
+        if collapse is None:
+            remeasure_after_few_steps(self.byol, batches, self.step)
+            embeddings = compute_embeddings(self.byol, watched, batches.batch_size)
+            collapse = measure_collapse(embeddings.numpy())
+            self.progress.initial_collapse = collapse
+        return collapse
+
+    def _mean_loss(self, images: ImageSet | None, batch_size: int) -> float | None:
+        """BYOL's loss in evaluation mode; None without images."""
+        if images is None:
+            return None
+        views = Views(self.augment, self.seed)
+        return compute_mean_loss(self._state, views, images, batch_size)
 
 
-def batch_of(batch_size: Any, data: Any) -> int:
-    """Images per step, as they are counted here."""
-    if batch_size is None or hasattr(batch_size, "add_scalar"):
-        # Version 0.1 had a writer in this place, which was never written to.
-        told("the fourth argument of train_model, `writer`,", "`batch_size`", 5)
-        batch_size = BATCH_SIZE
-    size = check_integer("batch_size", batch_size, 1)
-    if size < MIN_BATCH:
-        LOG.warning("batch_size: 1 is too few, as BYOL compares images; 2 are taken")
-        size = MIN_BATCH
-    loader = data.batch_size if isinstance(data, DataLoader) else None
-    if loader not in (None, 1, size):
-        LOG.warning(
-            "the loader's batches of %d are not kept: a step takes %d images "
-            "(`batch_size`)", loader, size,
-        )  # fmt: skip
-    return size
+def _make_byol(network: nn.Module, options: dict[str, Any]) -> BYOL:
+    """The network itself if it is a BYOL, else one around it."""
+    given = {name: value for name, value in options.items() if value is not None}
+    if not isinstance(network, BYOL):
+        return BYOL(network, **given)
+    if given:
+        raise ValueError(
+            f"{', '.join(given)}: the network is a BYOL already; give these to it"
+        )
+    return network
+
+
+def _choose_watched(test_images: ImageSet | None, train_images: ImageSet) -> ImageSet:
+    """The images whose embeddings are watched for a collapse."""
+    is_enough = test_images is not None and len(test_images) >= MIN_WATCHED
+    images = test_images if test_images is not None and is_enough else train_images
+    return images.subset(range(min(len(images), MAX_WATCHED)))

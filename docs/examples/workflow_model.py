@@ -21,25 +21,26 @@ from astromorph import (
 from astromorph.artefacts.model_file import save_model
 from astromorph.byol.build import build_byol, make_model_file
 from astromorph.settings.loading import parse
-from astromorph.settings.sections import AugmentationSettings
+from astromorph.settings.steps import train_step_settings
 from astromorph.sky.simulate import simulate
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 datafile = simulate("fits", number=24, seed=0)  # or the name of your own list
 
-# 1. A network that the settings can name, trained with parts of your own; here no
-# view is rotated. `build_byol` adds the heads that the settings describe.
+# 1. A network that the settings describe, trained with parts of your own; here views
+# are not rotated. `build_byol` builds it with projector and predictor.
 values = {"datafile": str(datafile), "network_name": "amm"}
 settings = parse(values, "settings")
 images = prepared_images(datafile, settings)
 torch.manual_seed(0)
-byol = build_byol(settings, in_channels=1)
-augment = SkyAugmentation(AugmentationSettings(rotation=False))
-trainer = ByolTrainer(byol, augmentation_function=augment)
+training = train_step_settings(settings)
+byol = build_byol(training, in_channels=1)
+strengths = settings.augmentation_settings.model_copy(update={"rotation": False})
+trainer = ByolTrainer(byol, augmentation_function=SkyAugmentation(strengths))
 trainer.train_model(images, epochs=2, batch_size=8)
 save_model(
     "mine.pt",
-    make_model_file(byol, settings, 1, images.tensor_settings, images.image_ids),
+    make_model_file(byol, training, 1, images.tensor_settings, images.image_ids),
 )
 
 # 2. The workflow and the command line read that file: tables, map, evaluation.

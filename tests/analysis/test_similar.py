@@ -1,4 +1,4 @@
-"""The images most like any FITS image."""
+"""The command `similar`: the images of a run most similar to any FITS image."""
 
 import csv
 import json
@@ -10,20 +10,22 @@ from astropy.io import fits
 from PIL import Image
 
 from astromorph.analysis.analyse import analyse
-from astromorph.analysis.similar import similar
-from astromorph.analysis.strip import shorten
+from astromorph.analysis.similar import shorten, similar
+from astromorph.artefacts.analysis_table import read_analysis
 from astromorph.artefacts.model_file import ModelFile, save_model
+from astromorph.artefacts.run_files import RunFiles
 from astromorph.byol.build import seeded_byol
 from astromorph.byol.start_weights import load_start_weights
 from astromorph.catalogue.split import split
 from astromorph.catalogue.validate import validate
 from astromorph.cli import main as cli
-from astromorph.cli.pipeline import RunFiles, finished_run
+from astromorph.cli.pipeline import finished_run
 from astromorph.embedding.infer import infer
 from astromorph.errors import AstromorphError
+from astromorph.filelist.shards import Shard
 from astromorph.preprocessing.preprocess import preprocess
 from astromorph.settings.loading import parse
-from astromorph.settings.steps import part_of
+from astromorph.settings.steps import train_step_settings
 from astromorph.sky.simulate import simulate
 
 pytestmark = pytest.mark.slow
@@ -36,68 +38,60 @@ SETTINGS = {
 }
 
 
-def make(folder, changes, channels=1, listed=simulate):
-    """A finished run on 70 simulated images, ten of each kind; no step trains."""
+def finish_run(folder, changes, channels=1, write_images=simulate):
+    """A finished run on 70 simulated images, ten of each kind, without training."""
     settings = parse(SETTINGS | changes, "test")
-    datafile = listed(folder / "fits", 70, seed=4)
-    layout = RunFiles(folder / "results")
-    validate(settings, datafile, layout.catalogue, layout.validation_page)
-    shards = {"00000": (0, 40), "00001": (40, 70)}
-    for name, rows in shards.items():
-        outputs = layout.tensors(name), layout.contents(name)
-        preprocess(settings, datafile, rows, *outputs)
-    split(settings, datafile, [layout.contents(n) for n in shards], layout.split)
-    byol = seeded_byol(settings, channels)
-    load_start_weights(byol, settings)
-    told = part_of(settings, "train")
-    file = ModelFile(byol.state_dict(), told, channels, "{}", "0")
-    save_model(layout.own_model, file)
-    for name in shards:
-        infer(settings, layout.own_model, layout.tensors(name), layout.embeddings(name))
-    summary = layout.analysis.with_suffix(".json")
-    page = layout.analysis.with_suffix(".html")
-    analyse(
-        settings, layout.catalogue, layout.split,
-        [layout.embeddings(n) for n in shards], layout.analysis, summary, page, 1,
-    )  # fmt: skip
+    datafile = write_images(folder / "fits", 70, seed=4)
+    files = RunFiles.of_run(folder / "results", shards=2)
+    data, preprocessing = settings.data_settings, settings.preprocess_settings
+    validation = settings.validate_settings
+    validate(datafile, files, data, validation, preprocessing)
+    for shard, rows in zip(files.shards, [(0, 40), (40, 70)], strict=True):
+        preprocess(datafile, Shard(shard, *rows), files, data, preprocessing)
+    split(datafile, files, settings.split_settings, validation, settings.seed)
+    training = train_step_settings(settings)
+    byol = seeded_byol(training, channels)
+    load_start_weights(byol, training)
+    model = ModelFile(byol.state_dict(), training.to_dict(), channels, "{}", "0")
+    save_model(files.own_model, model)
+    for shard in files.shards:
+        infer(files, shard, settings.inference_settings)
+    analyse(files, settings.analysis_settings, settings.seed, threads=1)
     return folder
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return make(tmp_path_factory.mktemp("similar"), {})
+    return finish_run(tmp_path_factory.mktemp("similar"), {})
 
 
-def test_a_listed_image_finds_itself_first(folder, tmp_path, capsys, caplog):
-    """At distance about 0, which is said; table, CSV and picture agree."""
+def test_a_listed_image_is_most_similar_to_itself(folder, tmp_path, capsys, caplog):
+    """At distance 0, which is logged; printed table, CSV and picture agree."""
     caplog.set_level("INFO")
-    asked = folder / "fits" / "sky_000045.fits"
-    options = ["--to", str(asked), "--top", "4", "--results", str(folder / "results")]
+    image = folder / "fits" / "sky_000045.fits"
+    options = ["--to", str(image), "--top", "4", "--results", str(folder / "results")]
     outputs = ["--output", str(tmp_path / "s.png"), "--table", str(tmp_path / "s.csv")]
     cli.main(["similar", *options, *outputs])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == [
-        "rank", "distance", "image_id", "path", "object", "cluster", "label",
-    ]  # fmt: skip
+    columns = "rank distance image_id path object cluster label"
+    assert lines[0].split() == columns.split()
     with open(tmp_path / "s.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(lines) - 1 == 4
-    assert rows[0]["path"] == str(asked)
+    assert rows[0]["path"] == str(image)
     assert float(rows[0]["distance"]) < 1e-3
     assert [r["distance"] for r in rows] == sorted(r["distance"] for r in rows)
-    assert "is in the list itself" in caplog.text
+    assert "is in the file list" in caplog.text
     with Image.open(tmp_path / "s.png") as picture:
         assert picture.width > 3 * picture.height
         assert len(np.unique(np.asarray(picture.convert("L")))) > 50
 
 
 def test_neighbours_are_those_of_the_analysis(folder):
-    """The same space: after itself come the neighbours that the table lists."""
-    from astromorph.artefacts.analysis_file import read_analysis
-
-    run = finished_run(folder / "results")
-    analysis = read_analysis(run.analysis)
-    rows = similar(run, [str(folder / "fits" / "sky_000012.fits")], 6, None, None)
+    """After the image itself come the neighbours in the table."""
+    files = finished_run(folder / "results")
+    analysis = read_analysis(files.analysis)
+    rows = similar(files, [str(folder / "fits" / "sky_000012.fits")], 6, None, None)
     k = analysis.image_ids.index(rows[0]["image_id"])
     assert tuple(row["image_id"] for row in rows[1:]) == analysis.neighbours[k]
     np.testing.assert_allclose(
@@ -105,46 +99,45 @@ def test_neighbours_are_those_of_the_analysis(folder):
     )
 
 
-def test_an_image_that_was_never_listed_finds_its_kind(folder, tmp_path):
-    """A turned copy finds its original; new objects mostly their own kind."""
-    run = finished_run(folder / "results")
+def test_an_unlisted_image_is_similar_to_its_kind(folder, tmp_path):
+    """A rotated copy is nearest to its original; new objects mostly to their kind."""
+    files = finished_run(folder / "results")
     original = folder / "fits" / "sky_000003.fits"
     pixels = fits.getdata(original).squeeze()
-    fits.PrimaryHDU(np.rot90(pixels).copy()).writeto(tmp_path / "turned.fits")
-    rows = similar(run, [str(tmp_path / "turned.fits")], 3, None, None)
+    fits.PrimaryHDU(np.rot90(pixels).copy()).writeto(tmp_path / "rotated.fits")
+    rows = similar(files, [str(tmp_path / "rotated.fits")], 3, None, None)
     assert rows[0]["path"] == str(original)
     simulate(tmp_path / "new", 14, seed=77)
     with open(tmp_path / "new" / "filelist.csv", newline="") as file:
         new = list(csv.DictReader(file))
-    same = [
-        other["label"] == row["label"]
-        for row in new
-        for other in similar(run, [str(tmp_path / "new" / row["path"])], 3, None, None)
-    ]
+    same = []
+    for row in new:
+        image = str(tmp_path / "new" / row["path"])
+        for other in similar(files, [image], 3, None, None):
+            same.append(other["label"] == row["label"])
     assert np.mean(same) > 0.5  # chance is 1 in 7
 
 
-def test_one_scale_for_all_and_no_symmetry(tmp_path_factory):
-    """A listed image is prepared and embedded as the run did it: distance 0."""
+def test_a_run_with_one_brightness_scale_and_no_symmetry(tmp_path_factory):
+    """A listed image is prepared and embedded in the same way: distance 0."""
     changes = {
         "preprocess_settings": SETTINGS["preprocess_settings"]
         | {"stretch_scope": "dataset", "stretch": "sqrt"},
         "inference_settings": {"symmetry": "none"},
     }
-    folder = make(tmp_path_factory.mktemp("one scale"), changes)
-    run = finished_run(folder / "results")
-    asked = str(folder / "fits" / "sky_000060.fits")
-    datafile = str(folder / "fits" / "filelist.csv")
-    for listed in (None, datafile):
-        rows = similar(run, [asked], 2, None, None, listed)
-        assert rows[0]["path"] == asked
+    folder = finish_run(tmp_path_factory.mktemp("one scale"), changes)
+    files = finished_run(folder / "results")
+    image = str(folder / "fits" / "sky_000060.fits")
+    for datafile in (None, str(folder / "fits" / "filelist.csv")):
+        rows = similar(files, [image], 2, None, None, datafile)
+        assert rows[0]["path"] == image
         assert float(rows[0]["distance"]) < 1e-3
     with pytest.raises(AstromorphError, match="name the list with --datafile"):
-        similar(run, [asked, asked], 2, None, None)
+        similar(files, [image, image], 2, None, None)
 
 
-def in_bands(folder, number, seed):
-    """The simulated images, each with a fainter copy as a second file."""
+def write_bands(folder, number, seed):
+    """Simulated images, each with a fainter copy as a second file."""
     listed = simulate(folder, number, seed=seed)
     with open(listed, newline="") as file:
         names = [row["path"] for row in csv.DictReader(file)]
@@ -157,8 +150,8 @@ def in_bands(folder, number, seed):
     return folder / "bands.csv"
 
 
-def in_cubes(folder, number, seed):
-    """The simulated images as cubes of three planes."""
+def write_cubes(folder, number, seed):
+    """Simulated images as cubes of three planes."""
     listed = simulate(folder, number, seed=seed)
     for path in folder.glob("*.fits"):
         pixels = fits.getdata(path)
@@ -169,55 +162,56 @@ def in_cubes(folder, number, seed):
 
 
 @pytest.mark.parametrize(
-    ("changes", "channels", "listed"),
+    ("changes", "channels", "write_images"),
     [
         ({"preprocess_settings": {"size": "native", "shard_size": 40}}, 1, simulate),
-        ({}, 2, in_bands),
-        ({"data_settings": {"planes": "channels"}}, 3, in_cubes),
-        ({"data_settings": {"planes": "max"}}, 1, in_cubes),
+        ({}, 2, write_bands),
+        ({"data_settings": {"planes": "channels"}}, 3, write_cubes),
+        ({"data_settings": {"planes": "max"}}, 1, write_cubes),
     ],
     ids=["native", "bands", "planes", "peak"],
 )
-def test_images_of_any_form_find_themselves(tmp_path, changes, channels, listed):
-    """Sizes of their own, several files, cubes: read and embedded as the run did."""
-    folder = make(tmp_path, changes, channels, listed)
-    asked = [str(folder / "fits" / "sky_000045.fits")]
-    if listed is in_bands:
-        asked.append(str(folder / "fits" / "r_sky_000045.fits"))
-    rows = similar(
-        finished_run(folder / "results"), asked, 3, tmp_path / "strip.png", None
-    )
-    assert asked[0] in rows[0]["path"]
+def test_images_of_any_form_are_similar_to_themselves(
+    tmp_path, changes, channels, write_images
+):
+    """Native sizes, several files and cubes are read and embedded as in the run."""
+    folder = finish_run(tmp_path, changes, channels, write_images)
+    paths = [str(folder / "fits" / "sky_000045.fits")]
+    if write_images is write_bands:
+        paths.append(str(folder / "fits" / "r_sky_000045.fits"))
+    files = finished_run(folder / "results")
+    rows = similar(files, paths, 3, tmp_path / "strip.png", None)
+    assert paths[0] in rows[0]["path"]
     assert float(rows[0]["distance"]) < 1e-3 < float(rows[1]["distance"])
     with Image.open(tmp_path / "strip.png") as strip:
         assert strip.width > 2 * strip.height  # the images beside each other
 
 
-def test_what_cannot_be_answered_has_a_reason(folder, tmp_path):
-    """Missing results, a file that is no image, other channels, another model."""
+def test_errors_say_what_is_wrong(folder, tmp_path):
+    """Missing results, a missing file, other channels, another model."""
     with pytest.raises(AstromorphError, match="name the folder of a finished run"):
         finished_run(tmp_path)
-    run = finished_run(folder / "results")
+    files = finished_run(folder / "results")
     with pytest.raises(AstromorphError, match=r"none\.fits: .*no such file"):
-        similar(run, [str(tmp_path / "none.fits")], 2, None, None)
-    asked = str(folder / "fits" / "sky_000001.fits")
+        similar(files, [str(tmp_path / "none.fits")], 2, None, None)
+    image = str(folder / "fits" / "sky_000001.fits")
     with pytest.raises(AstromorphError, match="it has 2 channels"):
-        similar(run, [asked, asked], 2, None, None)
+        similar(files, [image, image], 2, None, None)
     shutil.copytree(folder / "results", tmp_path / "results")
-    settings = parse({"network_name": "amm", "seed": 9}, "test")
-    state = seeded_byol(settings, 1).state_dict()
-    file = ModelFile(state, part_of(settings, "train"), 1, "{}", "0")
-    save_model(tmp_path / "other.pt", file)
+    training = train_step_settings(parse({"network_name": "amm", "seed": 9}, "test"))
+    state = seeded_byol(training, 1).state_dict()
+    model = ModelFile(state, training.to_dict(), 1, "{}", "0")
+    save_model(tmp_path / "other.pt", model)
     other = finished_run(tmp_path / "results", str(tmp_path / "other.pt"))
-    with pytest.raises(AstromorphError, match="did not make the embeddings"):
-        similar(other, [asked], 2, None, None)
+    with pytest.raises(AstromorphError, match="are not from this model"):
+        similar(other, [image], 2, None, None)
     (tmp_path / "results" / "analysis.json").write_text(json.dumps({}))
     with pytest.raises(AstromorphError, match="run `analyse` first"):
-        similar(finished_run(tmp_path / "results"), [asked], 2, None, None)
+        similar(finished_run(tmp_path / "results"), [image], 2, None, None)
 
 
-def test_long_names_keep_their_ends():
-    """What tells files of one folder apart is mostly the end."""
+def test_long_names_are_shortened_in_the_middle():
+    """The end mostly tells files of one folder apart."""
     assert shorten("a.fits") == "a.fits"
     assert shorten("x" * 40 + "_0017.fits").endswith("xx_0017.fits")
     assert len(shorten("x" * 99)) == 24

@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.tensor_file import Joined, save_tensors
 from astromorph.artefacts.tensor_shard import load_values, read_shard, save_values
-from astromorph.byol.augment import SkyAugmentation, _grid, gaussian_blur
+from astromorph.byol.augment import SkyAugmentation, _sampling_grid, gaussian_blur
 from astromorph.catalogue.split import split
 from astromorph.datasets.batching import batches
 from astromorph.datasets.tensor_datasets import CachedDataset, read_subset
-from astromorph.embedding.evaluate import STILL
+from astromorph.embedding.perturbations import NO_STRENGTH as STILL
 from astromorph.errors import AstromorphError
 from astromorph.models.encoders import AstroMorphologyModel, NLayerResnet, build_network
 from astromorph.settings.sections import AugmentationSettings, NetworkSettings
@@ -152,9 +153,10 @@ def test_a_dataset_repeats_a_channel_and_keeps_its_images():
 
 def test_subsets_are_gathered_from_the_shards(prepared, sky, settings, tmp_path):
     """Train and test together are all images, each where the split says."""
-    tables = [prepared / f"0000{k}.csv" for k in range(2)]
-    tensors = [prepared / f"0000{k}.pt" for k in range(2)]
-    split(settings, sky, tables, tmp_path / "split.csv")
+    (tmp_path / "tensors").symlink_to(prepared)
+    files = RunFiles.of_run(tmp_path, shards=2)
+    tensors = files.all_tensors
+    split(sky, files, settings.split_settings, settings.validate_settings, 0)
     train = read_subset(tmp_path / "split.csv", tensors, "train")
     test = read_subset(tmp_path / "split.csv", tensors, "test")
     assert len(train.images) + len(test.images) == 28
@@ -367,7 +369,7 @@ def test_the_places_of_pixels_are_torch_s(shape):
     """Sums in place of matrix products: the same affine grid."""
     matrices = torch.randn(5, 2, 3, generator=torch.Generator().manual_seed(0))
     expected = functional.affine_grid(matrices, [5, 1, *shape], align_corners=False)
-    torch.testing.assert_close(_grid(matrices, *shape), expected)
+    torch.testing.assert_close(_sampling_grid(matrices, *shape), expected)
 
 
 def test_repeated_channels_stay_the_same():

@@ -1,4 +1,4 @@
-"""What training starts from."""
+"""The weights that training starts from."""
 
 import hashlib
 
@@ -7,10 +7,10 @@ import torch
 from torchvision.models import resnet18
 
 from astromorph.artefacts.model_file import ModelFile, save_model
-from astromorph.byol import start_weights as initial_weights
+from astromorph.byol import start_weights
 from astromorph.byol.build import seeded_byol
 from astromorph.byol.start_weights import (
-    WITH_SKY,
+    SKY_DIGESTS,
     load_start_weights,
     sky_file,
     start_network,
@@ -20,12 +20,16 @@ from astromorph.errors import AstromorphError
 from astromorph.models.encoders import build_network
 from astromorph.settings.loading import parse
 from astromorph.settings.sections import TORCHVISION, NetworkSettings
-from astromorph.settings.steps import part_of
+from astromorph.settings.steps import TrainStepSettings, train_step_settings
 
 
-def begun(channels: int = 1, **values):
-    """A model that starts as the settings say, and the same with random weights."""
-    settings = parse(values, "test")
+def step_settings(values: dict) -> TrainStepSettings:
+    return train_step_settings(parse(values, "test"))
+
+
+def start_and_random(channels: int = 1, **values):
+    """A network with the start weights of the settings, and one with random weights."""
+    settings = step_settings(values)
     model, other = seeded_byol(settings, channels), seeded_byol(settings, channels)
     load_start_weights(model, settings)
     return model, other
@@ -42,26 +46,27 @@ def begun(channels: int = 1, **values):
         ({"network_settings": {"weights": "some.pt"}}, "some.pt"),
     ],
 )
-def test_the_default_is_the_sky_where_it_fits(values, source):
-    """A network that has no such weights begins at random, and nothing else."""
-    assert start_weights_source(parse(values, "test")) == source
+def test_the_default_start_is_the_simulated_sky(values, source):
+    """It is random for a network without such weights."""
+    assert start_weights_source(step_settings(values)) == source
 
 
-@pytest.mark.parametrize("name", sorted(WITH_SKY))
-def test_the_weights_of_the_package_are_those_the_code_names(name):
-    """The steps depend on the code, so that other weights make training rerun."""
+@pytest.mark.parametrize("name", sorted(SKY_DIGESTS))
+def test_the_weights_of_the_package_have_the_recorded_digest(name):
+    """The steps depend on the code, so that other weights make training run again."""
     assert (
-        hashlib.sha256(sky_file(name).read_bytes()).hexdigest()[:16] == WITH_SKY[name]
+        hashlib.sha256(sky_file(name).read_bytes()).hexdigest()[:16]
+        == SKY_DIGESTS[name]
     )
     assert sky_file(name).stat().st_size < 8e6
 
 
-@pytest.mark.parametrize("name", sorted(WITH_SKY))
+@pytest.mark.parametrize("name", sorted(SKY_DIGESTS))
 @pytest.mark.parametrize("size", [None, 16])
-def test_the_sky_fills_the_online_and_the_target_network(name, size):
-    """The heads, and a layer behind the encoder, keep their random weights."""
+def test_start_weights_are_loaded_into_online_and_target_network(name, size):
+    """Projector, predictor and the layer of `representation_size` stay random."""
     values = {"network_name": name, "byol_settings": {"representation_size": size}}
-    model, other = begun(**values)
+    model, other = start_and_random(**values)
     pairs = zip(model.encoder.parameters(), model.target[0].parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
     changed = [
@@ -78,24 +83,24 @@ def test_the_sky_fills_the_online_and_the_target_network(name, size):
         assert torch.equal(a, b)
 
 
-def test_what_the_sky_does_not_have_stays_random(caplog):
-    """The fourth layer of ResNet-18; fewer layers take what there is."""
+def test_layers_without_start_weights_stay_random(caplog):
+    """The fourth layer of ResNet-18; a network with fewer layers has none."""
     caplog.set_level("INFO")
-    model, other = begun(network_settings={"last_layer": "layer4"})
+    model, other = start_and_random(network_settings={"last_layer": "layer4"})
     mine, random = model.encoder.state_dict(), other.encoder.state_dict()
     for name in mine:
         if name.endswith("conv1.weight"):
             assert torch.equal(mine[name], random[name]) == ("layer4" in name)
     assert "random are body.layer4" in caplog.text
     caplog.clear()
-    begun(network_settings={"last_layer": "layer1"})
+    start_and_random(network_settings={"last_layer": "layer1"})
     assert "random are" not in caplog.text
 
 
-def test_filters_are_shared_among_channels():
+def test_filters_are_averaged_for_several_channels():
     """An image repeated in all channels gives the embedding of one channel."""
-    one, _ = begun(1)
-    three, _ = begun(3)
+    one, _ = start_and_random(1)
+    three, _ = start_and_random(3)
     images = torch.rand(4, 1, 64, 64)
     torch.testing.assert_close(
         three.eval()(images.repeat(1, 3, 1, 1)),
@@ -105,27 +110,28 @@ def test_filters_are_shared_among_channels():
     )
 
 
-def test_a_file_of_ours_or_of_others_is_a_start(tmp_path):
+def test_a_file_can_contain_the_start_weights(tmp_path):
     """A model file, the state of an encoder, and a bare ResNet-18."""
     values = {"network_name": "amm"}
-    settings = parse(values, "test")
     torch.manual_seed(9)
-    made = seeded_byol(parse(values | {"seed": 5}, "test"), 1)
+    made = seeded_byol(step_settings(values | {"seed": 5}), 1)
     save_model(
         tmp_path / "model.pt",
-        ModelFile(made.state_dict(), part_of(settings, "train"), 1, "{}", "0"),
+        ModelFile(made.state_dict(), step_settings(values).to_dict(), 1, "{}", "0"),
     )
     torch.save(made.encoder.state_dict(), tmp_path / "encoder.pt")
     for name in ("model.pt", "encoder.pt"):
         file = {"weights": str(tmp_path / name)}
-        model, _ = begun(**values, network_settings=file)
+        model, _ = start_and_random(**values, network_settings=file)
         for a, b in zip(
             model.encoder.parameters(), made.encoder.parameters(), strict=True
         ):
             assert torch.equal(a, b)
     bare = resnet18(weights=None)
     torch.save(bare.state_dict(), tmp_path / "resnet.pt")
-    model, _ = begun(3, network_settings={"weights": str(tmp_path / "resnet.pt")})
+    model, _ = start_and_random(
+        3, network_settings={"weights": str(tmp_path / "resnet.pt")}
+    )
     assert torch.equal(model.encoder.body.conv1.weight, bare.conv1.weight)
 
 
@@ -140,40 +146,42 @@ def test_a_file_of_ours_or_of_others_is_a_start(tmp_path):
     ],
 )
 def test_files_that_do_not_fit_are_refused(write, message, tmp_path):
-    """With the file, what is wrong, and what is allowed."""
+    """The message says what is wrong and what is allowed."""
     path = tmp_path / "w.pt"
     if isinstance(write, bytes):
         path.write_bytes(write)
     elif write is not None:
         torch.save(write, path)
     with pytest.raises(AstromorphError, match=message) as caught:
-        begun(network_name="amm", network_settings={"weights": str(path)})
+        start_and_random(network_name="amm", network_settings={"weights": str(path)})
     assert str(path) in str(caught.value)
     assert "random, sky, torchvision" in str(caught.value)
 
 
 def test_sky_for_another_network_is_refused():
-    """Only those of the package have such weights."""
+    """Only the package's own networks have such weights."""
     with pytest.raises(
         AstromorphError, match="n_layer_resnet and amm, not for resnet34"
     ):
-        begun(3, network_name="resnet34", network_settings={"weights": "sky"})
+        start_and_random(
+            3, network_name="resnet34", network_settings={"weights": "sky"}
+        )
     with pytest.raises(AstromorphError, match="torchvision has no weights for amm"):
-        begun(network_name="amm", network_settings={"weights": "torchvision"})
+        start_and_random(
+            network_name="amm", network_settings={"weights": "torchvision"}
+        )
 
 
 def test_a_changed_file_of_the_package_is_refused(tmp_path, monkeypatch):
-    """It would give other results under the same name."""
+    """Its results would differ under the same name."""
     (tmp_path / "amm.pt").write_bytes(sky_file("amm").read_bytes() + b" ")
-    monkeypatch.setattr(
-        initial_weights, "sky_file", lambda name: tmp_path / f"{name}.pt"
-    )
+    monkeypatch.setattr(start_weights, "sky_file", lambda name: tmp_path / f"{name}.pt")
     with pytest.raises(AstromorphError, match="install astromorph again"):
-        begun(network_name="amm")
+        start_and_random(network_name="amm")
 
 
-def test_torchvisions_own_weights_are_taken_where_they_lie(tmp_path, monkeypatch):
-    """From torch's folder of downloads; else the file that is missing is named."""
+def test_torchvision_weights_are_read_from_the_download_folder(tmp_path, monkeypatch):
+    """If they cannot be downloaded, the message names the missing file."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     values = {"network_settings": {"weights": "torchvision"}}
 
@@ -182,7 +190,7 @@ def test_torchvisions_own_weights_are_taken_where_they_lie(tmp_path, monkeypatch
 
     monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
     with pytest.raises(AstromorphError, match=r"put the file resnet18-\w+\.pth into"):
-        begun(3, **values)
+        start_and_random(3, **values)
     from torchvision.models import ResNet18_Weights
 
     name = ResNet18_Weights.DEFAULT.url.rpartition("/")[2]
@@ -190,21 +198,19 @@ def test_torchvisions_own_weights_are_taken_where_they_lie(tmp_path, monkeypatch
     folder.mkdir(parents=True, exist_ok=True)
     bare = resnet18(weights=None)
     torch.save(bare.state_dict(), folder / name)
-    model, _ = begun(3, **values)
+    model, _ = start_and_random(3, **values)
     assert torch.equal(model.encoder.body.conv1.weight, bare.conv1.weight)
 
 
-def test_the_start_of_a_model_is_found_again():
-    """What evaluate compares with; none where it was random."""
+def test_the_networks_before_training_are_rebuilt():
+    """There are none where training started from random weights."""
     for weights, source in (("random", None), (None, "sky")):
         values = {"network_name": "amm", "network_settings": {"weights": weights}}
-        settings = parse(values, "test")
+        settings = step_settings(values)
         state = seeded_byol(settings, 1).state_dict()
-        found = start_network(
-            ModelFile(state, part_of(settings, "train"), 1, "{}", "0")
-        )
+        found = start_network(ModelFile(state, settings.to_dict(), 1, "{}", "0"))
         assert (found and found[0]) == source
-    model, _ = begun(network_name="amm")
+    model, _ = start_and_random(network_name="amm")
     for a, b in zip(found[1].parameters(), model.parameters(), strict=True):
         assert torch.equal(a, b)
 
@@ -215,7 +221,7 @@ def test_the_start_of_a_model_is_found_again():
      "densenet121", "convnext_tiny", "googlenet", "vgg11", "swin_t", "alexnet"],
 )  # fmt: skip
 def test_networks_of_torchvision_give_features(name):
-    """For one channel and for three, of images of 64 pixels and others."""
+    """For images of 64 pixels and of other sizes."""
     assert name in TORCHVISION
     network = build_network(name, NetworkSettings(), 2).eval()
     with torch.no_grad():
@@ -224,8 +230,8 @@ def test_networks_of_torchvision_give_features(name):
         assert network(torch.rand(1, 2, 80, 96)).shape == (1, network.features)
 
 
-def test_the_small_stem_keeps_more_of_the_image():
-    """Half of the side before the first block in place of a quarter."""
+def test_the_small_stem_has_a_higher_resolution():
+    """Half of the side before the first block instead of a quarter."""
     sides = {}
     for stem in ("standard", "small"):
         rules = NetworkSettings(stem=stem, last_layer="layer1")

@@ -1,6 +1,7 @@
-"""Shards and the split: what goes where, and that it stays there."""
+"""Shards of prepared images, and the split into training and test sets."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ import torch
 from astropy.io import fits
 
 from astromorph.artefacts import tables as artefacts
+from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.tensor_shard import read_shard
-from astromorph.catalogue.split import MAX_OBJECT_SHARE, split
+from astromorph.catalogue.split import MAX_ROWS_PER_OBJECT, split
 from astromorph.datasets.batching import pad_by_reflection
 from astromorph.datasets.tensor_datasets import (
     NativeDataset,
@@ -19,8 +21,19 @@ from astromorph.datasets.tensor_datasets import (
 )
 from astromorph.errors import AstromorphError
 from astromorph.filelist.entries import read_filelist
+from astromorph.filelist.shards import Shard
 from astromorph.preprocessing.preprocess import preprocess
 from astromorph.settings.loading import parse
+
+
+def run_preprocess(datafile, shard, files, settings):
+    data, preprocessing = settings.data_settings, settings.preprocess_settings
+    preprocess(datafile, shard, files, data, preprocessing)
+
+
+def run_split(datafile, files, settings):
+    rules, validation = settings.split_settings, settings.validate_settings
+    split(datafile, files, rules, validation, settings.seed)
 
 
 def rows(path):
@@ -28,8 +41,8 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
-def test_a_shard_holds_what_its_table_says(prepared, sky):
-    """Ids, rows and positions agree, images are half floats from 0 to 1."""
+def test_shard_agrees_with_its_contents(prepared, sky):
+    """Ids, rows and positions are equal; images are half floats from 0 to 1."""
     shard, table = read_shard(prepared / "00001.pt"), rows(prepared / "00001.csv")
     assert shard.images.shape == (12, 1, 32, 32)
     assert shard.images.dtype == torch.float16
@@ -43,8 +56,8 @@ def test_a_shard_holds_what_its_table_says(prepared, sky):
         assert min(column) > 0
 
 
-def test_a_shard_knows_what_was_observed(prepared, sky):
-    """Borders of NaN and padding are not valid; the rest is."""
+def test_shard_stores_which_pixels_are_valid(prepared, sky):
+    """Borders of NaN and padding are not valid."""
     shard = read_shard(prepared / "00000.pt")
     valid = shard.unpack_valid()
     assert len(valid) == len(shard) == 16
@@ -53,57 +66,59 @@ def test_a_shard_knows_what_was_observed(prepared, sky):
     assert max(shares) == 1
     for mask, image in zip(valid, shard.images, strict=True):
         assert mask.shape == (32, 32)
-        unseen = image[0][~mask]
-        assert len(unseen) == 0 or (unseen == unseen[0]).all()
+        fill = image[0][~mask]
+        assert len(fill) == 0 or (fill == fill[0]).all()
 
 
-def test_bad_files_cost_the_others_nothing(sky, settings, tmp_path):
-    """A shard of bad files alone is written too, and holds no image."""
+def test_bad_files_do_not_affect_other_files(sky, settings, tmp_path):
+    """A shard of bad files only is written as well, without images."""
     good = f"{sky.parent}/sky_000000.fits"
     (tmp_path / "list.txt").write_text(f'path,n\n"",1\n{good},2\n')
-    outputs = (tmp_path / "a.pt", tmp_path / "a.csv")
-    preprocess(settings, tmp_path / "list.txt", (0, 2), *outputs)
-    table = rows(tmp_path / "a.csv")
+    files = RunFiles(tmp_path)
+    run_preprocess(tmp_path / "list.txt", Shard("a", 0, 2), files, settings)
+    table = rows(files.contents("a"))
     assert [r["status"] for r in table] == ["rejected", "ok"]
     assert [r["position"] for r in table] == ["", "0"]
     assert "empty path" in table[0]["reason"]
-    preprocess(settings, tmp_path / "list.txt", (0, 1), *outputs)
-    shard = read_shard(tmp_path / "a.pt")
+    run_preprocess(tmp_path / "list.txt", Shard("a", 0, 1), files, settings)
+    shard = read_shard(files.tensors("a"))
     assert shard.images.shape == (0, 1, 32, 32)
     assert shard.each() == shard.unpack_valid() == []
     assert shard_image_set(shard, 1) is None
 
 
-def test_a_list_that_became_shorter_says_so(sky, settings, tmp_path):
-    """Rows that are no longer there end the step."""
+def test_shortened_list_is_an_error(sky, settings, tmp_path):
+    """The step ends if rows of the shard no longer exist."""
     with pytest.raises(AstromorphError, match="rows 20 to 40 are needed, 8 of them"):
-        preprocess(settings, sky, (20, 40), tmp_path / "a.pt", tmp_path / "a.csv")
+        run_preprocess(sky, Shard("a", 20, 40), RunFiles(tmp_path), settings)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_shards_do_not_depend_on_how_the_list_is_cut(sky, tmp_path, dtype):
-    """One scale for the data set: each shard finds the same from the list's head."""
+def test_images_do_not_depend_on_the_boundaries_of_shards(sky, tmp_path, dtype):
+    """Each shard determines the same common scale from the first rows of the list."""
     values = {"size": 24, "stretch_scope": "dataset", "dtype": dtype}
-    chosen = parse({"preprocess_settings": values}, "test")
-    preprocess(chosen, sky, (0, 28), tmp_path / "all.pt", tmp_path / "all.csv")
-    preprocess(chosen, sky, (20, 28), tmp_path / "end.pt", tmp_path / "end.csv")
-    whole, end = read_shard(tmp_path / "all.pt"), read_shard(tmp_path / "end.pt")
-    assert whole.images.dtype == getattr(torch, dtype)
-    assert torch.equal(whole.images[20:], end.images)
+    changed = parse({"preprocess_settings": values}, "test")
+    files = RunFiles(tmp_path)
+    run_preprocess(sky, Shard("all", 0, 28), files, changed)
+    run_preprocess(sky, Shard("end", 20, 28), files, changed)
+    complete, end = read_shard(files.tensors("all")), read_shard(files.tensors("end"))
+    assert complete.images.dtype == getattr(torch, dtype)
+    assert torch.equal(complete.images[20:], end.images)
 
 
 @pytest.fixture
 def native(sky, tmp_path):
-    """A shard of images in their own size."""
-    chosen = parse({"preprocess_settings": {"size": "native"}}, "test")
-    preprocess(chosen, sky, (0, 28), tmp_path / "00000.pt", tmp_path / "00000.csv")
-    split(chosen, sky, [tmp_path / "00000.csv"], tmp_path / "split.csv")
-    return tmp_path
+    """A run with one shard of images in their native size."""
+    changed = parse({"preprocess_settings": {"size": "native"}}, "test")
+    files = RunFiles.of_run(tmp_path, shards=1)
+    run_preprocess(sky, Shard("00000", 0, 28), files, changed)
+    run_split(sky, files, changed)
+    return files
 
 
-def test_native_images_keep_their_size(native):
-    """Each comes back as large as its table says, with its mask."""
-    shard, table = read_shard(native / "00000.pt"), rows(native / "00000.csv")
+def test_native_images_have_the_size_in_the_contents(native):
+    """The same for their masks."""
+    shard, table = read_shard(native.tensors("00000")), rows(native.contents("00000"))
     images, valid = shard.each(), shard.unpack_valid()
     shapes = [(int(r["height"]), int(r["width"])) for r in table]
     assert [tuple(i.shape) for i in images] == [(1, *s) for s in shapes]
@@ -113,9 +128,9 @@ def test_native_images_keep_their_size(native):
 
 
 @pytest.mark.parametrize("fewest", [1, 2])
-def test_native_batches_hold_like_sizes(native, fewest):
-    """Each image comes once; with 1 sizes are equal, with 2 none is alone."""
-    data = read_subset(native / "split.csv", [native / "00000.pt"], "train").images
+def test_native_batches_contain_similar_sizes(native, fewest):
+    """Each image occurs once; with 1 sizes are equal, with 2 no image is alone."""
+    data = read_subset(native.split, native.all_tensors, "train").images
     assert isinstance(data, NativeDataset)
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
     parts = list(data.batches(8, order, fewest))
@@ -132,15 +147,15 @@ def test_native_batches_hold_like_sizes(native, fewest):
     assert all(torch.equal(a, b) for a, b in zip(parts, again, strict=True))
 
 
-def test_large_images_come_in_smaller_batches():
-    """Memory of a batch stays about that of 128 by 128 pixels."""
+def test_batches_of_large_images_are_smaller():
+    """The memory of a batch is about that of images of 128 by 128 pixels."""
     data = NativeDataset([torch.zeros(1, 256, 256)] * 40)
     assert max(len(part) for part in data.batches(16)) == 4
 
 
 @pytest.mark.parametrize("size", [5, 6, 11, 30])
-def test_small_images_are_continued_by_their_mirror_images(size):
-    """As numpy's symmetric padding does it, however far."""
+def test_small_images_are_padded_by_reflection(size):
+    """The same as the symmetric padding of numpy, at any distance."""
     image = torch.arange(20.0).reshape(1, 4, 5)
     before = [((size - n) // 2, size - n - (size - n) // 2) for n in (4, 5)]
     expected = np.pad(image.numpy(), [(0, 0), *before], mode="symmetric")
@@ -150,78 +165,78 @@ def test_small_images_are_continued_by_their_mirror_images(size):
 
 
 @pytest.fixture
-def tables(tmp_path):
-    """Split N good images whose list and shard have further columns."""
+def split_rows(tmp_path):
+    """A function that splits good images with given columns and contents."""
 
-    def divide(number, seed=0, fraction=0.25, held=None, rules=None, **columns):
+    def run(number, seed=0, fraction=0.25, contents=None, rules=None, **columns):
         listed = [
             {"path": f"{k}.fits"} | {name: value(k) for name, value in columns.items()}
             for k in range(number)
         ]
-        datafile, contents = tmp_path / "list.csv", tmp_path / "00000.csv"
+        datafile, files = tmp_path / "list.csv", RunFiles.of_run(tmp_path, shards=1)
         artefacts.write_csv(datafile, ("path", *columns), listed)
         shard = [
             {"image_id": e.image_id, "path": e.path, "status": "ok", "position": n}
-            | ({"reach_arcsec": 1} | held(n) if held else {})
+            | ({"reach_arcsec": 1} | contents(n) if contents else {})
             for n, e in enumerate(read_filelist(datafile))
         ]
-        artefacts.write_csv(contents, artefacts.CONTENTS_COLUMNS, shard)
+        artefacts.write_csv(files.contents("00000"), artefacts.CONTENTS_COLUMNS, shard)
         values = {"test_fraction": fraction} | (rules or {})
         drop = values.pop("on_duplicate", "keep")
-        chosen = parse(
+        settings = parse(
             {"seed": seed, "split_settings": values,
              "validate_settings": {"on_duplicate": drop}}, "test",
         )  # fmt: skip
-        split(chosen, datafile, [contents], tmp_path / "split.csv")
-        made = rows(tmp_path / "split.csv")
-        return {int(Path(r["path"]).stem): r["subset"] for r in made}
+        run_split(datafile, files, settings)
+        return {int(Path(r["path"]).stem): r["subset"] for r in rows(files.split)}
 
-    return divide
+    return run
 
 
-def test_the_split_is_stable_and_about_as_large_as_asked(tables):
-    """Appended files move none of the old ones; another seed moves many."""
-    before, after, other = tables(800), tables(1000), tables(800, seed=1)
+def test_split_is_stable_and_has_the_requested_fraction(split_rows):
+    """Appended files do not change earlier assignments; another seed does."""
+    before, after, other = split_rows(800), split_rows(1000), split_rows(800, seed=1)
     assert all(after[name] == subset for name, subset in before.items())
     assert other != before
     share = sum(subset == "test" for subset in after.values()) / 1000
     assert 0.2 < share < 0.3
 
 
-def test_a_group_is_never_on_both_sides(tables):
-    """Images with one `group` go together."""
-    subsets = tables(300, group=lambda k: k // 3)
+def test_group_is_never_on_both_sides(split_rows):
+    """Images with the same `group` are in the same subset."""
+    subsets = split_rows(300, group=lambda k: k // 3)
     for k in range(0, 300, 3):
         assert len({subsets[k + n] for n in range(3)}) == 1
     assert set(subsets.values()) == {"train", "test"}
 
 
-def test_an_object_is_never_on_both_sides(tables):
-    """OBJECT groups, also where positions differ, as those of a comet do."""
-    subsets = tables(
-        300, held=lambda k: {"object": f"NGC {k % 100}", "ra_deg": k, "dec_deg": 1.0}
+def test_object_is_never_on_both_sides(split_rows):
+    """OBJECT defines groups even if positions differ, as those of a comet do."""
+    subsets = split_rows(
+        300,
+        contents=lambda k: {"object": f"NGC {k % 100}", "ra_deg": k, "dec_deg": 1.0},
     )
     for k in range(100):
         assert len({subsets[k + n] for n in (0, 100, 200)}) == 1
     assert set(subsets.values()) == {"train", "test"}
 
 
-def test_a_survey_name_is_no_object(tables, caplog):
-    """One OBJECT for all files does not put them all on one side."""
-    subsets = tables(
-        400, held=lambda k: {"object": "SURVEY", "ra_deg": k / 2, "dec_deg": 1.0}
+def test_survey_name_is_not_an_object(split_rows, caplog):
+    """The same OBJECT in all files does not assign all of them to one side."""
+    subsets = split_rows(
+        400, contents=lambda k: {"object": "SURVEY", "ra_deg": k / 2, "dec_deg": 1.0}
     )
-    assert len({subsets[k] for k in range(MAX_OBJECT_SHARE)}) == 1
+    assert len({subsets[k] for k in range(MAX_ROWS_PER_OBJECT)}) == 1
     assert set(subsets.values()) == {"train", "test"}
     assert "SURVEY: more than 50 images have this name" in caplog.text
 
 
 @pytest.mark.parametrize("radius", [None, 20.0])
-def test_one_place_is_never_on_both_sides(tables, radius):
-    """Within half a field, or the radius that is set; appended rows move none."""
+def test_position_is_never_on_both_sides(split_rows, radius):
+    """Within half a field or the given radius; appended rows change nothing."""
     offsets = (0.0, 15.0, 25.0)
 
-    def held(k):
+    def contents(k):
         field = 80.0 if k % 2 else 40.0  # images of different sizes meet, too
         ra = 40.0 * (k % 60) * (1 / 60) + 360 - 20
         return {
@@ -230,32 +245,32 @@ def test_one_place_is_never_on_both_sides(tables, radius):
         }  # fmt: skip
 
     rules = {"group_radius_arcsec": radius}
-    subsets = tables(180, held=held, rules=rules)
+    subsets = split_rows(180, contents=contents, rules=rules)
     for k in range(60):
         assert subsets[k] == subsets[k + 60]
     assert any(subsets[k] != subsets[(k + 1) % 60] for k in range(60))
-    before = tables(120, held=held, rules=rules)
+    before = split_rows(120, contents=contents, rules=rules)
     assert all(subsets[name] == subset for name, subset in before.items())
 
 
-def test_a_radius_of_zero_groups_nothing(tables):
-    """Images of one place can be on both sides if that is asked for."""
-    held = lambda k: {"ra_deg": 10.0, "dec_deg": 1.0, "field_arcsec": 60}  # noqa: E731
-    assert len(set(tables(50, held=held).values())) == 1
-    found = tables(50, held=held, rules={"group_radius_arcsec": 0})
+def test_radius_of_zero_forms_no_groups(split_rows):
+    """Images at one position can be on both sides then."""
+    contents = lambda k: {"ra_deg": 10.0, "dec_deg": 1.0, "field_arcsec": 60}  # noqa: E731
+    assert len(set(split_rows(50, contents=contents).values())) == 1
+    found = split_rows(50, contents=contents, rules={"group_radius_arcsec": 0})
     assert set(found.values()) == {"train", "test"}
 
 
-def test_a_large_group_is_a_warning(tables, caplog):
-    """Where much of the set counts as one object, the log says so."""
-    tables(40, group=lambda k: k // 30)
+def test_large_group_causes_a_warning(split_rows, caplog):
+    """The log reports that many images count as one object."""
+    split_rows(40, group=lambda k: k // 30)
     assert "30 of 40 images count as one object" in caplog.text
 
 
-def test_the_column_split_is_obeyed(tables):
-    """And the rest of a group follows its first row."""
+def test_column_split_takes_precedence(split_rows):
+    """Other images of a group follow its first row."""
     sides = ("test", "TRAIN", "", "none")
-    subsets = tables(
+    subsets = split_rows(
         200, split=lambda k: sides[k % 4] if k < 100 else "", group=lambda k: k % 100
     )
     for k in range(100):
@@ -264,73 +279,75 @@ def test_the_column_split_is_obeyed(tables):
         if sides[k % 4] in ("test", "TRAIN"):
             assert subsets[k + 100] == subsets[k]
     with pytest.raises(AstromorphError, match="'validation'; allowed are train, test"):
-        tables(10, split=lambda k: "validation")
+        split_rows(10, split=lambda k: "validation")
 
 
-def test_dropped_duplicates_train_no_one(tables, tmp_path):
-    """What only the pixels show to be the same is left out as well."""
-    held = lambda k: {"content": f"{k % 8:x}"}  # noqa: E731
-    kept = tables(10, held=held)
-    assert "none" not in kept.values()
+def test_dropped_duplicates_are_not_used(split_rows, tmp_path):
+    """Also if only the pixels show that they are duplicates."""
+    contents = lambda k: {"content": f"{k % 8:x}"}  # noqa: E731
+    subsets = split_rows(10, contents=contents)
+    assert "none" not in subsets.values()
     assert [r["status"] for r in rows(tmp_path / "split.csv")][8:] == ["warning"] * 2
-    dropped = tables(10, held=held, rules={"on_duplicate": "drop"})
+    dropped = split_rows(10, contents=contents, rules={"on_duplicate": "drop"})
     assert [k for k, subset in dropped.items() if subset == "none"] == [8, 9]
     reason = rows(tmp_path / "split.csv")[8]["reason"]
     assert reason.startswith("duplicate: left out, the same content as ")
     assert reason.endswith("/0.fits")
 
 
-def test_too_few_images_all_train(tables, caplog):
-    """Where fewer than two would train, none is held out, with a warning."""
-    assert set(tables(2, fraction=0.99).values()) == {"train"}
-    assert "all of them train" in caplog.text
+def test_too_few_images_are_all_used_for_training(split_rows, caplog):
+    """If fewer than two images would train, none is used for testing."""
+    assert set(split_rows(2, fraction=0.99).values()) == {"train"}
+    assert "all images are used for training" in caplog.text
 
 
-def test_tables_of_different_lists_are_refused(prepared, sky, settings, tmp_path):
-    """Shards in the wrong order, or too few, name the remedy."""
+def test_contents_of_another_list_are_an_error(prepared, sky, settings, tmp_path):
+    """For shards in the wrong order and for missing shards; it names the remedy."""
+    (tmp_path / "tensors").symlink_to(prepared)
+    files = RunFiles(tmp_path)
     with pytest.raises(AstromorphError, match="do not list the same images"):
-        split(settings, sky, [prepared / "00001.csv"], tmp_path / "s.csv")
+        run_split(sky, replace(files, shards=("00001",)), settings)
     with pytest.raises(AstromorphError, match="lists more images"):
-        split(settings, sky, [prepared / "00000.csv"], tmp_path / "s.csv")
+        run_split(sky, replace(files, shards=("00000",)), settings)
 
 
-def test_the_same_image_packed_twice_is_the_same_content(tmp_path, settings):
-    """A file and its compressed copy: bytes differ, pixels do not."""
+def test_compressed_copy_is_a_duplicate(tmp_path, settings):
+    """Its bytes differ, its pixels do not."""
     import gzip
 
     pixels = np.random.default_rng(0).normal(size=(30, 30)).astype(np.float32)
     fits.PrimaryHDU(pixels).writeto(tmp_path / "a.fits")
-    packed = gzip.compress((tmp_path / "a.fits").read_bytes())
-    (tmp_path / "b.fits.gz").write_bytes(packed)
-    (tmp_path / "list.txt").write_text("a.fits\nb.fits.gz\n")
-    outputs = tmp_path / "00000.pt", tmp_path / "00000.csv"
-    preprocess(settings, tmp_path / "list.txt", (0, 2), *outputs)
-    split(settings, tmp_path / "list.txt", [outputs[1]], tmp_path / "split.csv")
-    assert "the same content as" in rows(tmp_path / "split.csv")[1]["reason"]
+    compressed = gzip.compress((tmp_path / "a.fits").read_bytes())
+    (tmp_path / "b.fits.gz").write_bytes(compressed)
+    datafile, files = tmp_path / "list.txt", RunFiles.of_run(tmp_path, shards=1)
+    datafile.write_text("a.fits\nb.fits.gz\n")
+    run_preprocess(datafile, Shard("00000", 0, 2), files, settings)
+    run_split(datafile, files, settings)
+    assert "the same content as" in rows(files.split)[1]["reason"]
 
 
-def test_equal_images_are_never_on_both_sides(tables):
-    """Kept duplicates without name or position follow their first row."""
-    held = lambda k: {"content": f"{k % 60:x}"}  # noqa: E731
-    subsets = tables(180, held=held)
+def test_duplicates_are_never_on_both_sides(split_rows):
+    """Duplicates without name or position follow their first row."""
+    contents = lambda k: {"content": f"{k % 60:x}"}  # noqa: E731
+    subsets = split_rows(180, contents=contents)
     for k in range(60):
         assert len({subsets[k + n] for n in (0, 60, 120)}) == 1
     assert set(subsets.values()) == {"train", "test"}
-    before = tables(100, held=held)
+    before = split_rows(100, contents=contents)
     assert all(subsets[name] == subset for name, subset in before.items())
 
 
-def test_many_images_of_one_place_are_one_group(tables):
-    """Absurd beams are no obstacle either."""
-    held = lambda k: {  # noqa: E731
+def test_many_images_at_one_position_are_one_group(split_rows):
+    """Also with absurdly large beams."""
+    contents = lambda k: {  # noqa: E731
         "ra_deg": 10.0 + k * 1e-7, "dec_deg": 1.0, "field_arcsec": 60,
         "reach_arcsec": 1e300,
     }  # fmt: skip
-    assert len(set(tables(2000, held=held).values())) == 1
+    assert len(set(split_rows(2000, contents=contents).values())) == 1
 
 
-def test_one_unusable_image_does_not_cost_the_common_scale(tmp_path):
-    """Where nothing is left of an image after cropping, the others decide."""
+def test_common_scale_ignores_unusable_images(tmp_path):
+    """Here nothing of one image remains after cropping."""
     for k in range(4):
         pixels = np.random.default_rng(k).normal(size=(60, 60)).astype(np.float32)
         if k == 1:
@@ -339,15 +356,16 @@ def test_one_unusable_image_does_not_cost_the_common_scale(tmp_path):
     datafile = tmp_path / "list.txt"
     datafile.write_text("".join(f"{k}.fits\n" for k in range(4)))
     rules = {"crop_fraction": 0.5, "stretch_scope": "dataset", "size": 24}
-    chosen = parse({"preprocess_settings": rules}, "test")
-    preprocess(chosen, datafile, (0, 4), tmp_path / "a.pt", tmp_path / "a.csv")
-    reasons = [r["reason"] for r in rows(tmp_path / "a.csv")]
+    files = RunFiles(tmp_path)
+    changed = parse({"preprocess_settings": rules}, "test")
+    run_preprocess(datafile, Shard("a", 0, 4), files, changed)
+    reasons = [r["reason"] for r in rows(files.contents("a"))]
     assert [bool(r) for r in reasons] == [False, True, False, False]
 
 
-def test_long_and_tall_images_are_not_padded_to_squares():
-    """A batch's size counts what it is padded to."""
+def test_wide_and_tall_images_are_not_padded_to_squares():
+    """The size of a batch includes padding."""
     shapes = [(1, 32, 1024)] * 9 + [(1, 1024, 32)] * 9
     data = NativeDataset([torch.zeros(shape) for shape in shapes])
-    for indices in data.batches(64, fewest=2):
+    for indices in data.batches(64, min_size=2):
         assert data.batch(indices)[0].numel() < 512 * 512

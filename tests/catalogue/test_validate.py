@@ -1,4 +1,4 @@
-"""What is said of each file before the run, and when the run stops."""
+"""The step `validate`: catalogue, duplicates, page, and when a run stops."""
 
 import csv
 import os
@@ -9,21 +9,22 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
+from astromorph.artefacts.run_files import RunFiles
 from astromorph.catalogue import validate as validation
-from astromorph.catalogue.summary import Histogram, Summary, reason_kind
+from astromorph.catalogue.summary import Histogram, Summary, general_reason
 from astromorph.catalogue.validate import validate
-from astromorph.catalogue.validation_page import Sample
+from astromorph.catalogue.validation_page import RowSample
 from astromorph.errors import AstromorphError
 from astromorph.filelist import duplicates
 from astromorph.filelist.duplicates import (
     SAME_CONTENT,
-    SAME_PLACE,
-    arcsec_between,
-    cells,
-    finder,
+    SAME_POSITION,
+    duplicate_finder,
     position_keys,
+    separation_arcsec,
+    sky_cells,
     text_key,
-    vector,
+    unit_vector,
 )
 from astromorph.preprocessing.list_wide import find_reference
 from astromorph.settings.loading import parse
@@ -36,6 +37,12 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
+def run_validate(datafile, files, settings, processes=1):
+    data, preprocessing = settings.data_settings, settings.preprocess_settings
+    rules = settings.validate_settings
+    validate(datafile, files, data, rules, preprocessing, processes)
+
+
 def write(path, seed=0, shape=(20, 20), **cards):
     pixels = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
     fits.PrimaryHDU(pixels, fits.Header(cards)).writeto(path)
@@ -43,20 +50,20 @@ def write(path, seed=0, shape=(20, 20), **cards):
 
 @pytest.fixture
 def check(tmp_path):
-    """Validate named files of `tmp_path`; the rows of the catalogue by name."""
+    """A function that validates files of `tmp_path` and returns the catalogue."""
 
     def run(names, columns="", **values):
         text = "\n".join(names) if not columns else f"{columns}\n" + "\n".join(names)
         (tmp_path / "list.csv").write_text(text)
         settings = parse({"preprocess_settings": {"size": 32}} | values, "test")
-        outputs = (tmp_path / "catalogue.csv", tmp_path / "page.html")
-        validate(settings, tmp_path / "list.csv", *outputs)
-        return rows(outputs[0])
+        files = RunFiles(tmp_path)
+        run_validate(tmp_path / "list.csv", files, settings)
+        return rows(files.catalogue)
 
     return run
 
 
-def test_the_catalogue_has_a_row_per_file(prepared, sky):
+def test_catalogue_has_a_row_for_each_file(prepared, sky):
     """In the order of the list, with label and position."""
     catalogue = rows(prepared / "catalogue.csv")
     labels = [r["label"] for r in rows(sky)]
@@ -68,26 +75,29 @@ def test_the_catalogue_has_a_row_per_file(prepared, sky):
     assert all(float(r["beam_major_arcsec"]) > 0 for r in catalogue)
 
 
-def test_two_processes_write_the_same_catalogue(sky, settings, tmp_path, monkeypatch):
-    """Whatever their number, rows come in the order of the list."""
+def test_catalogue_does_not_depend_on_the_number_of_processes(
+    sky, settings, tmp_path, monkeypatch
+):
+    """Rows are always in the order of the list."""
     monkeypatch.setattr(validation, "SERIAL_BELOW", 0)
-    monkeypatch.setattr(validation, "IN_FLIGHT", 3)
+    monkeypatch.setattr(validation, "MAX_PENDING_CHUNKS", 3)
     monkeypatch.setattr(validation, "CHUNK", 3)
     texts = []
     for processes in (1, 2):
-        path, page = tmp_path / f"{processes}.csv", tmp_path / "page.html"
-        validate(settings, sky, path, page, processes)
-        texts.append((path.read_text(), page.read_text()))
+        files = RunFiles(tmp_path / f"{processes}")
+        run_validate(sky, files, settings, processes)
+        texts.append((files.catalogue.read_text(), files.validation_page.read_text()))
     assert texts[0] == texts[1]
 
 
-def test_the_page_shows_the_images_and_escapes_text(sky, settings, tmp_path):
-    """A path with markup is text, not a tag; pictures and histograms are in it."""
+def test_page_contains_images_and_escaped_text(sky, settings, tmp_path):
+    """Markup in a path is text; pictures and histograms are embedded."""
     path = tmp_path / "list.txt"
     good = [str(p) for p in sorted(sky.parent.glob("*.fits"))[:12]]
     path.write_text("\n".join([*good, "<script>alert(1)</script>.fits"]))
-    validate(settings, path, tmp_path / "c.csv", tmp_path / "page.html")
-    page = (tmp_path / "page.html").read_text()
+    files = RunFiles(tmp_path)
+    run_validate(path, files, settings)
+    page = files.validation_page.read_text()
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
     assert "there is no such file" in page
@@ -97,8 +107,8 @@ def test_the_page_shows_the_images_and_escapes_text(sky, settings, tmp_path):
     assert "http" not in page.replace("http-equiv", "")
 
 
-def test_header_columns_join_the_catalogue(tmp_path, check):
-    """Any keyword, also one that a column of the list is called like."""
+def test_header_columns_are_added_to_the_catalogue(tmp_path, check):
+    """Also if a column of the list has the same name."""
     write(tmp_path / "a.fits", 1, FILTER="R", EXPTIME=30.5)
     write(tmp_path / "b.fits", 2)
     table = check(
@@ -110,24 +120,24 @@ def test_header_columns_join_the_catalogue(tmp_path, check):
     assert [r["FILTER"] for r in table] == ["1", "2"]
 
 
-PLACE = {
+POSITION = {
     "CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRPIX1": 10.5, "CRPIX2": 10.5,
     "CRVAL1": 0.00001, "CRVAL2": 40.0, "CDELT1": -0.001, "CDELT2": 0.001,
 }  # fmt: skip
 
 
 @pytest.fixture
-def repeated(tmp_path):
-    """Files of which some show what another shows; the names, and who repeats whom."""
+def duplicate_files(tmp_path):
+    """Files of which some are duplicates; their names and the expected reasons."""
     beam = {"BMAJ": 10 / 3600, "BMIN": 10 / 3600, "RESTFRQ": 1e9}
     write(tmp_path / "a.fits", 1)
     os.link(tmp_path / "a.fits", tmp_path / "hard.fits")
     (tmp_path / "soft.fits").symlink_to("a.fits")
     shutil.copy(tmp_path / "a.fits", tmp_path / "copy.fits")
-    write(tmp_path / "near.fits", 2, **PLACE, **beam)
-    write(tmp_path / "nearer.fits", 3, **(PLACE | {"CRVAL1": 359.9999}), **beam)
-    write(tmp_path / "far.fits", 4, **(PLACE | {"CRVAL2": 40.005}), **beam)
-    write(tmp_path / "other.fits", 5, **PLACE, **(beam | {"RESTFRQ": 2e9}))
+    write(tmp_path / "near.fits", 2, **POSITION, **beam)
+    write(tmp_path / "nearer.fits", 3, **(POSITION | {"CRVAL1": 359.9999}), **beam)
+    write(tmp_path / "far.fits", 4, **(POSITION | {"CRVAL2": 40.005}), **beam)
+    write(tmp_path / "other.fits", 5, **POSITION, **(beam | {"RESTFRQ": 2e9}))
     write(tmp_path / "z.fits", 6)
     names = ["a", "hard", "near", "copy", "nearer", "far", "soft", "other", "z"]
     expected = {
@@ -138,9 +148,9 @@ def repeated(tmp_path):
     return [f"{name}.fits" for name in names], expected
 
 
-def test_duplicates_are_found_and_kept(check, repeated):
-    """Links, copies, the same place in the same band; not the same place in another."""
-    names, expected = repeated
+def test_duplicates_are_found_and_kept(check, duplicate_files):
+    """Links, copies, and the same position in the same band, but not in another."""
+    names, expected = duplicate_files
     table = check(names)
     found = {
         os.path.basename(r["path"])[:-5]: r["reason"] for r in table if r["reason"]
@@ -153,9 +163,9 @@ def test_duplicates_are_found_and_kept(check, repeated):
     assert {r["status"] for r in table if r["reason"]} == {"warning"}
 
 
-def test_duplicates_can_be_dropped(check, repeated, caplog):
-    """The later ones are rejected, which is no reason to stop."""
-    names, expected = repeated
+def test_duplicates_can_be_dropped(check, duplicate_files, caplog):
+    """The later ones are rejected, which does not stop the run."""
+    names, expected = duplicate_files
     table = check(
         names, validate_settings={"on_duplicate": "drop", "max_bad_fraction": 0}
     )
@@ -164,8 +174,8 @@ def test_duplicates_can_be_dropped(check, repeated, caplog):
     assert {r["status"] for r in table if r["reason"]} == {"rejected"}
 
 
-def test_files_with_the_same_pieces_are_compared_whole(tmp_path, check):
-    """Equal size, header and samples do not make two files one."""
+def test_files_with_equal_parts_are_compared_completely(tmp_path, check):
+    """Equal size, header and compared parts do not make two files duplicates."""
     for name, value in (("a", 1.0), ("b", 2.0)):
         pixels = np.zeros((200, 200), np.float32)
         pixels[37, 41] = value
@@ -175,39 +185,42 @@ def test_files_with_the_same_pieces_are_compared_whole(tmp_path, check):
     assert [r["reason"] for r in check(["a.fits", "b.fits"])] == ["", ""]
 
 
-@pytest.mark.parametrize("reach", [0.5, 30.0, 4000.0])
-def test_rows_within_reach_always_share_a_cell(reach):
-    """Everywhere on the sky, across the meridian of 0 hours and at the poles."""
+@pytest.mark.parametrize("radius", [0.5, 30.0, 4000.0])
+def test_positions_within_the_radius_share_a_cell(radius):
+    """Everywhere on the sky, also at right ascension 0 and near the poles."""
     for _ in range(400):
         dec = float(np.degrees(np.arcsin(RNG.uniform(-1, 1))))
-        dec = float(RNG.choice([dec, 90 - reach / 3600 * RNG.random(), -89.999]))
+        dec = float(RNG.choice([dec, 90 - radius / 3600 * RNG.random(), -89.999]))
         ra = float(RNG.choice([RNG.uniform(0, 360), 0.0, 359.9999]))
-        here = np.array(vector(ra, dec))
+        here = np.array(unit_vector(ra, dec))
         offset = RNG.normal(size=3)
         offset -= offset @ here * here
-        offset *= np.radians(reach / 3600) * RNG.random() / np.linalg.norm(offset)
+        offset *= np.radians(radius / 3600) * RNG.random() / np.linalg.norm(offset)
         x, y, z = (here + offset) / np.linalg.norm(here + offset)
         other = (
             float(np.degrees(np.arctan2(y, x)) % 360),
             float(np.degrees(np.arcsin(z))),
         )
-        assert arcsec_between(vector(ra, dec), vector(*other)) <= reach * 1.001
+        assert (
+            separation_arcsec(unit_vector(ra, dec), unit_vector(*other))
+            <= radius * 1.001
+        )
         keys = [
-            {k[1] for k in position_keys(*p, "", reach)} for p in ((ra, dec), other)
+            {k[1] for k in position_keys(*p, "", radius)} for p in ((ra, dec), other)
         ]
         assert keys[0] & keys[1]
-        assert len(set(cells(ra, dec, reach / 3600, 8 * reach / 3600))) < 40
+        assert len(set(sky_cells(ra, dec, radius / 3600, 8 * radius / 3600))) < 40
 
 
-def test_the_strongest_and_earliest_match_is_named():
-    """A row that is the same content and the same place is the same content."""
-    with finder() as found:
+def test_strongest_and_earliest_match_is_reported():
+    """For a row with the same content and the same position, this is the content."""
+    with duplicate_finder() as finder:
         for row in range(4):
             keys = [text_key(SAME_CONTENT, "x" if row != 1 else "y")]
-            found.add(row, keys + position_keys(10.0, 10.0, "", 5.0), [f"{row}.fits"])
-        matches = list(found.matches())
+            finder.add(row, keys + position_keys(10.0, 10.0, "", 5.0), [f"{row}.fits"])
+        matches = list(finder.matches())
     assert [(m.row, m.first, m.kind) for m in matches] == [
-        (1, 0, SAME_PLACE), (2, 0, SAME_CONTENT), (3, 0, SAME_CONTENT),
+        (1, 0, SAME_POSITION), (2, 0, SAME_CONTENT), (3, 0, SAME_CONTENT),
     ]  # fmt: skip
     assert duplicates.match_radius(None, None) == 1.0
 
@@ -220,7 +233,7 @@ def test_the_strongest_and_earliest_match_is_named():
     ],
 )
 def test_too_many_bad_files_stop_the_run(tmp_path, check, rules, message):
-    """With the reason and an example; one bad file fewer and it goes on."""
+    """The error has the reason and an example; with one bad file less it continues."""
     for k in range(3):
         write(tmp_path / f"{k}.fits", k)
     names = ["0.fits", "1.fits", "2.fits", "absent.fits"]
@@ -230,8 +243,8 @@ def test_too_many_bad_files_stop_the_run(tmp_path, check, rules, message):
     check(names[:3], validate_settings=rules)
 
 
-def test_stopping_names_the_worst_reasons_with_three_examples(tmp_path, check):
-    """Most frequent first."""
+def test_error_lists_the_most_frequent_reasons_first(tmp_path, check):
+    """With three examples each."""
     write(tmp_path / "good.fits")
     for k in range(4):
         write(tmp_path / f"cube{k}.fits", k, (3, 4, 5))
@@ -247,8 +260,8 @@ def test_stopping_names_the_worst_reasons_with_three_examples(tmp_path, check):
     assert "1 times: this is not a FITS file" in lines[2]
 
 
-def test_the_first_image_decides_the_number_of_channels(tmp_path, check):
-    """Others are rejected by name of the setting; 2-D images are one channel."""
+def test_first_image_determines_the_number_of_channels(tmp_path, check):
+    """Others are rejected with the setting; 2-D images have one channel."""
     write(tmp_path / "a.fits", 1, (3, 20, 20))
     write(tmp_path / "b.fits", 2, (3, 20, 20))
     write(tmp_path / "c.fits", 3, (4, 20, 20))
@@ -267,11 +280,12 @@ def test_the_first_image_decides_the_number_of_channels(tmp_path, check):
     settings = parse({"data_settings": {"planes": "channels"}}, "test")
     (tmp_path / "none.txt").write_text("x.fits\n")
     with pytest.raises(AstromorphError, match="none of the first 256 files"):
-        find_reference(settings, tmp_path / "none.txt")
+        datafile = tmp_path / "none.txt"
+        find_reference(datafile, settings.data_settings, settings.preprocess_settings)
 
 
-def test_columns_of_paths_are_channels(tmp_path, check):
-    """`path_g`, `path_r`: one row, one image, one id."""
+def test_files_of_several_path_columns_are_channels(tmp_path, check):
+    """`path_g` and `path_r` give one row, one image and one id."""
     for name in ("1g", "1r", "2g", "2r"):
         write(tmp_path / f"{name}.fits", seed=ord(name[1]) + ord(name[0]))
     table = check(
@@ -284,20 +298,20 @@ def test_columns_of_paths_are_channels(tmp_path, check):
     assert table[2]["reason"].startswith("file 2 of 2 (")
 
 
-def test_a_wrong_split_is_known_before_the_run(tmp_path, check):
-    """The cell, the file and what is allowed."""
+def test_invalid_cell_of_the_column_split_is_an_error(tmp_path, check):
+    """With the cell, the file and the allowed values."""
     write(tmp_path / "a.fits")
     with pytest.raises(AstromorphError, match=r"a\.fits: .*'dr9'; allowed are train"):
         check(["a.fits,dr9"], "path,split")
 
 
-def test_summaries_stay_small():
-    """Reasons that differ in numbers and details are one kind."""
+def test_summary_has_constant_size():
+    """Reasons that differ in numbers and details are counted together."""
     reasons = ["the file is damaged: xyz", "the file is damaged: abc"]
     reasons += [f"its {k}x3 pixels are more" for k in range(3)]
     reasons += [f"file 1 of 2 (/a{k}): there is no such file" for k in range(3)]
     reasons += ["duplicate: the same file as /a", "duplicate: the same file as /b"]
-    assert len({reason_kind(reason) for reason in reasons}) == 4
+    assert len({general_reason(reason) for reason in reasons}) == 4
     summary = Summary("list")
     for k in range(1000):
         summary.add("rejected", "reason " + "x" * k, f"{k}.fits")
@@ -306,8 +320,8 @@ def test_summaries_stay_small():
     assert summary.bad == 1000
 
 
-def test_histograms_have_all_bins_between_the_ends():
-    """Logarithmic bins; values that have no logarithm are left out."""
+def test_histogram_has_all_bins_of_its_range():
+    """Values without a logarithm are ignored."""
     histogram = Histogram("size", 1)
     for value in (1, 5, 2000, 0, -3, None, float("nan")):
         histogram.add(value)
@@ -316,21 +330,21 @@ def test_histograms_have_all_bins_between_the_ends():
     ]  # fmt: skip
 
 
-def test_the_sample_does_not_depend_on_the_order():
-    """The smallest ids, however they come."""
+def test_sample_does_not_depend_on_the_order():
+    """It consists of the rows with the smallest ids."""
     ids = [f"{k:016x}" for k in RNG.integers(0, 2**60, 500)]
     samples = []
     for order in (range(500), reversed(range(500))):
-        sample = Sample(20)
+        sample = RowSample(20)
         for k in order:
-            sample.offer(ids[k], k)
+            sample.add(ids[k], k)
         samples.append(sample.rows)
     assert samples[0] == samples[1]
     assert samples[0] == sorted(sorted(range(500), key=ids.__getitem__)[:20])
 
 
-def test_a_pipe_is_rejected_at_once(tmp_path, check):
-    """Nobody writes to it; reading would wait forever."""
+def test_pipe_is_rejected_without_waiting(tmp_path, check):
+    """Reading a pipe without a writer would block."""
     os.mkfifo(tmp_path / "pipe.fits")
     for name in "ab":
         write(tmp_path / f"{name}.fits")
@@ -339,36 +353,36 @@ def test_a_pipe_is_rejected_at_once(tmp_path, check):
     assert table[1]["reason"] == ""
 
 
-def test_likely_copies_are_read_once_each():
-    """Not once for each other file like them."""
-    asked = []
+def test_possible_copies_are_read_once_each():
+    """Not once for each pair of them."""
+    calls = []
 
-    def identify(paths):
-        asked.append(tuple(paths))
+    def content_id(paths):
+        calls.append(tuple(paths))
         return None if paths[0] == "3" else paths[-1]
 
-    with finder() as found:
+    with duplicate_finder() as finder:
         for row in range(6):
             key = text_key(SAME_CONTENT, "size and pieces")
-            found.add(row, [key], [str(row), "b" if row in (1, 5) else str(row)])
-        matches = [(m.row, m.first, m.first_path) for m in found.matches(identify)]
+            finder.add(row, [key], [str(row), "b" if row in (1, 5) else str(row)])
+        matches = [(m.row, m.first, m.first_path) for m in finder.matches(content_id)]
     assert matches == [(5, 1, "1")]
-    assert len(asked) == 6
+    assert len(calls) == 6
 
 
 @pytest.mark.parametrize("start", np.linspace(0, 0.01, 7))
-def test_only_rows_that_are_kept_have_duplicates(start):
-    """In a row of places, each within reach of the next alone, every second stays."""
-    with finder() as found:
+def test_duplicates_repeat_only_originals(start):
+    """Of positions in a row, each near the next only, every second is an original."""
+    with duplicate_finder() as finder:
         for row in range(9):
             ra = 10 + start + row * 4 / 3600
-            found.add(row, position_keys(ra, 0.0, "", 5.0), [f"{row}.fits"])
-        matches = [(m.row, m.first) for m in found.matches()]
+            finder.add(row, position_keys(ra, 0.0, "", 5.0), [f"{row}.fits"])
+        matches = [(m.row, m.first) for m in finder.matches()]
     assert matches == [(1, 0), (3, 2), (5, 4), (7, 6)]
 
 
-def test_a_damaged_card_does_not_cost_the_image(tmp_path, check):
-    """A keyword that is asked for and cannot be read is empty."""
+def test_image_with_a_damaged_card_is_used(tmp_path, check):
+    """A requested keyword that cannot be read is empty."""
     write(tmp_path / "a.fits", GOOD=1)
     raw = bytearray((tmp_path / "a.fits").read_bytes())
     at = raw.index(b"GOOD    ")

@@ -1,4 +1,4 @@
-"""Images of whatever a program has: one conversion for training, test, embedding."""
+"""Images in any form: the same conversion for training, test and embedding."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def pixels(number: int = 6) -> np.ndarray:
     ids=["native", "big-endian", "big-endian float64", "strides", "tensor", "double",
          "list", "numbers", "no mask set"],
 )  # fmt: skip
-def test_every_kind_of_array_is_the_same_images(change):
+def test_all_kinds_of_arrays_give_the_same_images(change):
     """Byte order, strides and type of real numbers make no difference."""
     expected = torch.from_numpy(pixels())
     found = to_batch(change(pixels()))
@@ -44,7 +44,7 @@ def test_every_kind_of_array_is_the_same_images(change):
     torch.testing.assert_close(found, expected)
 
 
-def test_whole_numbers_and_half_precision_are_floats():
+def test_integers_become_float32_and_half_precision_stays():
     """uint16 as cameras write it, bool, float16 as the shards hold it."""
     for dtype in (np.uint16, ">i2", np.int64, bool):
         found = to_batch(np.ones((1, 1, 2, 2), dtype))
@@ -65,17 +65,17 @@ def test_whole_numbers_and_half_precision_are_floats():
         ({"image": 1}, "found a dict; allowed are tensors"),
         (np.array([["a"]]), "found a ndarray; allowed are tensors"),
         (torch.ones(3, 2, 2), r"found the shape \(3, 2, 2\); allowed is \(N, C, H, W"),
-        ([torch.ones(2), torch.ones(3)], "found a list that is no image"),
+        ([torch.ones(2), torch.ones(3)], "found a list that is not an image"),
     ],
 )  # fmt: skip
-def test_what_is_no_image_is_refused(data, message):
-    """With what was found and what is allowed."""
+def test_invalid_images_are_refused(data, message):
+    """The message says what was found and what is allowed."""
     with pytest.raises(ValueError, match=f"images: {message}"):
         to_batch(data)
 
 
-def test_items_that_are_no_images_are_named():
-    """By their number in the dataset; channels must be the same for all."""
+def test_invalid_items_are_named():
+    """By their number in the dataset; all must have the same number of channels."""
     for item, message in (
         ({"image": torch.ones(2, 2)}, "image 1: found a dict"),
         (torch.ones(1, 0, 2), r"image 1: found the shape \(1, 0, 2\)"),
@@ -88,15 +88,15 @@ def test_items_that_are_no_images_are_named():
 
 
 def same(found, expected: torch.Tensor) -> bool:
-    """The same images, in whatever order."""
+    """Whether both are the same images, in any order."""
     values = found.batch(torch.arange(len(found))).flatten(1).sum(dim=1)
     return torch.allclose(
         values.sort().values, expected.flatten(1).sum(dim=1).sort().values
     )
 
 
-def test_batches_lose_no_image_and_copies_count_once():
-    """A list or a generator of batches is all of their images."""
+def test_all_images_of_batches_are_used_and_copies_count_once():
+    """A list or a generator of batches gives all of their images."""
     images = torch.from_numpy(pixels(12))
     assert same(to_image_set(list(images.split(4))), images)
     assert same(to_image_set(part for part in images.split(5)), images)
@@ -118,7 +118,7 @@ class Stream(IterableDataset):
 
 
 class Numbered(Dataset):
-    """Items of a kind of its own."""
+    """Items are dictionaries."""
 
     def __len__(self):
         return 6
@@ -127,8 +127,8 @@ class Numbered(Dataset):
         return {"pixels": torch.from_numpy(pixels()[k])}
 
 
-def test_loaders_are_respected():
-    """Their sampler, their collate function, and streams; not their batches."""
+def test_samplers_and_collate_functions_of_loaders_are_used():
+    """Also of streams; the batches of a loader do not matter."""
     images = torch.from_numpy(pixels())
     data = TensorDataset(images, torch.arange(6))
     for loader, expected in (
@@ -156,8 +156,8 @@ def trainer(**options) -> ByolTrainer:
     return ByolTrainer(AstroMorphologyModel(1), device="cpu", **options)
 
 
-def test_training_test_and_embedding_take_the_same():
-    """Any array, a dataset, a loader, images of different sizes; in their order."""
+def test_training_test_and_embedding_accept_the_same_images():
+    """Arrays, datasets, loaders, images of different sizes; embeddings in order."""
     made = trainer()
     given = pixels().astype(">f8")[:, :, ::-1]
     made.train_model(given, given, epochs=1, batch_size=3)
@@ -174,12 +174,12 @@ def test_training_test_and_embedding_take_the_same():
             found[k : k + 1], made(image[None]), rtol=1e-4, atol=1e-5
         )
     assert made([]).shape == (0, 128)
-    with pytest.raises(ValueError, match=r"of a single image \(1, C, H, W\)"):
+    with pytest.raises(ValueError, match=r"for a single image \(1, C, H, W\)"):
         made(given[0])
 
 
-def test_pixels_that_are_no_numbers_are_named():
-    """Before training and embedding, where nothing would make them harmless."""
+def test_images_with_non_finite_pixels_are_named():
+    """Before training and embedding, unless a normalisation replaces them."""
     bad = pixels()
     bad[2, 0, 1, 1] = np.nan
     made = trainer(augmentation_function=lambda images: images)
@@ -189,8 +189,8 @@ def test_pixels_that_are_no_numbers_are_named():
         made(bad)
 
 
-def test_channels_of_images_and_network_are_compared():
-    """In words, when training, testing and embedding, and in a loop of one's own."""
+def test_another_number_of_channels_is_explained():
+    """In training, test and embedding, and in a loop of one's own."""
     three = torch.rand(4, 3, 32, 32)
     made = trainer()
     message = "found 3 channels, but the network takes 1; make the network for 3"
@@ -209,27 +209,27 @@ def test_channels_of_images_and_network_are_compared():
         coloured(three[:, :1])
 
 
-class Careless(torch.nn.Module):
-    """A network that works on its input itself."""
+class InPlace(torch.nn.Module):
+    """A network that changes its input."""
 
     def __init__(self):
         super().__init__()
         self.inside = AstroMorphologyModel(1)
 
     def forward(self, images):
-        """As if they were its own."""
+        """Features of images, which are changed."""
         return self.inside(images.sub_(0.5).mul_(2))
 
 
-def test_a_network_that_changes_its_input_harms_nothing():
-    """Neither the user's images, nor what the target sees of them."""
+def test_a_network_that_changes_its_input_does_no_harm():
+    """The images of the user and the input of the target network stay the same."""
     torch.manual_seed(0)
     images = torch.rand(4, 1, 32, 32)
-    kept = images.clone()
-    made = ByolTrainer(Careless(), device="cpu")
+    original = images.clone()
+    made = ByolTrainer(InPlace(), device="cpu")
     made(images)
     made.byol(images, return_errors=True)
-    assert torch.equal(images, kept)
+    assert torch.equal(images, original)
     byol = made.byol.eval()
     expected = byol.projector(byol.encoder(images.clone()))
     seen = []
@@ -247,7 +247,7 @@ def test_a_network_that_changes_its_input_harms_nothing():
         (torch.full((1, 1, 8, 8), -3.0), "found pixels from -3 to -3; .*MinMaxNorm"),
     ],
 )
-def test_views_of_what_is_no_batch_from_0_to_1_are_refused(images, message):
-    """Nothing is clipped silently."""
+def test_views_of_an_invalid_batch_are_refused(images, message):
+    """Values outside 0 to 1 are never clipped silently."""
     with pytest.raises(ValueError, match=message):
         SkyAugmentation()(images)

@@ -1,4 +1,4 @@
-"""The workflow's images, start weights and lessons in Python."""
+"""Images, start weights and auxiliary task of the workflow, used from Python."""
 
 import json
 
@@ -20,13 +20,16 @@ from astromorph import (
 )
 from astromorph.artefacts.embeddings import read_embeddings
 from astromorph.artefacts.model_file import save_model
+from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.tensor_shard import read_shard
 from astromorph.byol.build import build_byol, make_model_file, seeded_byol
 from astromorph.byol.start_weights import load_start_weights
 from astromorph.embedding.infer import infer
 from astromorph.errors import AstromorphError
+from astromorph.filelist.shards import Shard
 from astromorph.preprocessing.preprocess import preprocess
 from astromorph.settings.loading import parse
+from astromorph.settings.steps import train_step_settings
 from astromorph.sky.simulate import simulate
 
 
@@ -50,14 +53,15 @@ def datafile(tmp_path_factory):
     ],
     ids=["defaults", "cropped", "native", "one scale"],
 )
-def test_they_are_those_of_a_shard(rules, datafile, tmp_path):
-    """Pixel by pixel what `preprocess` caches, with the same rows and numbers."""
+def test_prepared_images_equal_those_of_a_shard(rules, datafile, tmp_path):
+    """The same pixels, rows and statistics as `preprocess` writes."""
     values = {"preprocess_settings": rules}
     found = prepared_images(datafile, values)
     settings = parse(values, "test")
-    path = tmp_path / "00000.pt"
-    preprocess(settings, datafile, (0, 9), path, tmp_path / "00000.csv")
-    shard = read_shard(path)
+    files, rows = RunFiles(tmp_path), Shard("00000", 0, 9)
+    data, preprocessing = settings.data_settings, settings.preprocess_settings
+    preprocess(datafile, rows, files, data, preprocessing)
+    shard = read_shard(files.tensors("00000"))
     for ours, theirs in zip(found.images, shard.each(), strict=True):
         assert ours.dtype == torch.float32
         assert torch.equal(ours, theirs.float())
@@ -70,7 +74,7 @@ def test_they_are_those_of_a_shard(rules, datafile, tmp_path):
 
 
 def test_bad_files_are_rows_with_reasons(datafile):
-    """As in the tables of the workflow, never an exception."""
+    """As in the tables of the workflow; there is no exception."""
     found = prepared_images(datafile)
     assert found.reasons.keys() == {2, 8}
     assert found.reasons[8] == "there is no such file"
@@ -92,8 +96,8 @@ def test_files_without_a_list(datafile):
     assert len(set(both.image_ids)) == 2
 
 
-def test_without_one_usable_file_there_are_no_images(tmp_path):
-    """N is 0, and the shapes are still right; no list at all is an error."""
+def test_a_list_without_usable_files_gives_no_images(tmp_path):
+    """N is 0 and the shapes are still right; an empty list is an error."""
     found = prepared_images([tmp_path / "a.fits"], Settings())
     assert found.images.shape == (0, 1, 64, 64)
     assert found.statistics["noise"].shape == (0,)
@@ -108,8 +112,8 @@ def test_without_one_usable_file_there_are_no_images(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["n_layer_resnet", "amm"])
-def test_the_start_is_that_of_the_workflow(name):
-    """Online and target network hold what `train` gives them."""
+def test_start_weights_equal_those_of_the_workflow(name):
+    """Online and target network have the weights that `train` begins with."""
     values = {"network_name": name, "byol_settings": {"representation_size": 32}}
     settings = parse(values, "test")
     theirs, ours = seeded_byol(settings, 2), seeded_byol(settings, 2)
@@ -125,44 +129,48 @@ def test_the_start_is_that_of_the_workflow(name):
         assert torch.equal(value, theirs.encoder[0].state_dict()[key]), key
 
 
-def test_a_network_without_such_weights_is_refused():
-    """The message says which have them."""
+def test_start_weights_for_other_networks_are_refused():
+    """The message says which networks have start weights."""
     with pytest.raises(AstromorphError, match=r"found Linear; .* NLayerResnet and Ast"):
         start_from_sky(torch.nn.Linear(2, 2))
     with pytest.raises(AstromorphError, match="belong to another network"):
         start_from_sky(NLayerResnet(1, "layer2", stem="small"))
 
 
-def test_lessons_join_a_training_in_python(datafile):
-    """Half of each batch; the seed alone decides what is drawn."""
+def test_an_auxiliary_task_is_used_from_python(datafile):
+    """The seed alone determines its images and the weights of its head."""
     images = prepared_images(datafile, {"data_settings": {"stacksize": 3}})
     byol = BYOL(AstroMorphologyModel(3), representation_size=16)
-    teacher = auxiliary_task_for(images, byol, number=20, seed=4)
+    task = auxiliary_task_for(images, byol, number=20, seed=4)
     again = auxiliary_task_for(images, byol, number=20, seed=4)
-    assert torch.equal(teacher.images.images, again.images.images)
-    assert torch.equal(teacher.head.weight, again.head.weight)
-    assert teacher.images[0].shape == (3, 64, 64)
-    trainer = ByolTrainer(byol, teacher=teacher, device="cpu")
+    assert torch.equal(task.images.images, again.images.images)
+    assert torch.equal(task.head.weight, again.head.weight)
+    assert task.images[0].shape == (3, 64, 64)
+    trainer = ByolTrainer(byol, auxiliary_task=task, device="cpu")
     history = trainer.train_model(images, epochs=1, batch_size=4)
-    assert history[0].lesson_loss > 0
+    assert history[0].auxiliary_loss > 0
     with pytest.raises(AstromorphError, match="number: found 0; give 1 or more"):
         auxiliary_task_for(images, byol, number=0)
 
 
-def test_a_network_of_python_serves_the_workflow(datafile, tmp_path):
-    """Its model file is read by `infer`, and both embed alike."""
+def test_the_workflow_can_use_a_network_trained_in_python(datafile, tmp_path):
+    """`infer` reads its model file; embeddings are the same."""
     settings = parse({"network_name": "amm"}, "test")
     images = prepared_images(datafile)
-    byol = build_byol(settings, in_channels=1)
+    rules = train_step_settings(settings)
+    byol = build_byol(rules, in_channels=1)
     ByolTrainer(byol, device="cpu").train_model(images, epochs=1, batch_size=4)
-    file, shard = tmp_path / "mine.pt", tmp_path / "00000.pt"
+    file = tmp_path / "mine.pt"
+    files = RunFiles.of_run(tmp_path, shards=1, named_model=file)
+    rows = Shard("00000", 0, 9)
     save_model(
         file,
-        make_model_file(byol, settings, 1, images.tensor_settings, images.image_ids),
+        make_model_file(byol, rules, 1, images.tensor_settings, images.image_ids),
     )
-    preprocess(settings, datafile, (0, 9), shard, tmp_path / "00000.csv")
-    infer(settings, file, shard, tmp_path / "00000.parquet")
-    theirs = read_embeddings(tmp_path / "00000.parquet")
+    data, preprocessing = settings.data_settings, settings.preprocess_settings
+    preprocess(datafile, rows, files, data, preprocessing)
+    infer(files, "00000", settings.inference_settings)
+    theirs = read_embeddings(files.embeddings("00000"))
     network, made = load_model(file)
     assert not network.training
     assert json.loads(made.tensor_settings) == json.loads(images.tensor_settings)
@@ -172,8 +180,8 @@ def test_a_network_of_python_serves_the_workflow(datafile, tmp_path):
     assert tuple(images.image_ids) == tuple(theirs.image_ids)
 
 
-def test_embeddings_are_averages_over_flips_and_turns():
-    """A turned image has the embedding of the other; without, it has its own."""
+def test_embeddings_are_averages_over_flips_and_rotations():
+    """A rotated image has the same embedding, unless `symmetry` is none."""
     images = torch.rand(3, 1, 32, 32)
     trainer = ByolTrainer(AstroMorphologyModel(1), device="cpu")
     trainer.byol.train()

@@ -1,4 +1,4 @@
-"""The step that says whether training was worth it."""
+"""The step `evaluate`: the trained network compared with its references."""
 
 import json
 
@@ -8,60 +8,55 @@ import torch
 
 from astromorph.artefacts.embeddings import Embeddings, write_embeddings
 from astromorph.artefacts.model_file import ModelFile, save_model
+from astromorph.artefacts.run_files import RunFiles
 from astromorph.byol.build import initial_byol, load_model, seeded_byol
 from astromorph.catalogue.split import split
-from astromorph.embedding.evaluate import (
-    PIXELS,
-    TRAINED,
-    UNTRAINED,
-    evaluate,
-    give_verdict,
-    perturbations,
-)
+from astromorph.embedding.evaluate import evaluate
 from astromorph.embedding.infer import infer
+from astromorph.embedding.perturbations import make_perturbations
+from astromorph.embedding.references import PIXELS, TRAINED, UNTRAINED
+from astromorph.embedding.verdict import give_verdict
 from astromorph.errors import AstromorphError
 from astromorph.settings.loading import parse
-from astromorph.settings.steps import part_of
+from astromorph.settings.sections import EvaluationSettings, InferenceSettings
+from astromorph.settings.steps import train_step_settings
 
-NETWORK = {"network_name": "amm", "seed": 3}
+SETTINGS = {"network_name": "amm", "seed": 3}
+INFERENCE = InferenceSettings()
 
 
 @pytest.fixture(scope="module")
-def run(prepared, sky, settings, tmp_path_factory):
-    """A model (that was not trained), its embeddings, and what evaluates them."""
-    folder = tmp_path_factory.mktemp("evaluate")
-    tensors = [prepared / f"0000{k}.pt" for k in range(2)]
-    tables = [path.with_suffix(".csv") for path in tensors]
-    split(settings, sky, tables, folder / "split.csv")
-    chosen = parse(NETWORK, "test")
-    byol = seeded_byol(chosen, 1)
-    file = ModelFile(byol.state_dict(), part_of(chosen, "train"), 1, "{}", "0")
-    save_model(folder / "model.pt", file)
-    embeddings = []
-    for path in tensors:
-        embeddings.append(folder / f"{path.stem}.parquet")
-        infer(chosen, folder / "model.pt", path, embeddings[-1])
+def files(prepared, sky, settings, tmp_path_factory):
+    """A run with embeddings by a model with random weights."""
+    files = RunFiles.of_run(tmp_path_factory.mktemp("evaluate"), shards=2)
+    files.catalogue.symlink_to(prepared / "catalogue.csv")
+    (files.results / "tensors").symlink_to(prepared)
+    split(sky, files, settings.split_settings, settings.validate_settings, 0)
+    training = train_step_settings(parse(SETTINGS, "test"))
+    state = seeded_byol(training, 1).state_dict()
+    model = ModelFile(state, training.to_dict(), 1, "{}", "0")
+    save_model(files.own_model, model)
+    for shard in files.shards:
+        infer(files, shard, INFERENCE)
+    return files
 
-    def go(**values):
-        outputs = folder / "evaluation.json", folder / "evaluation.html"
-        evaluate(
-            parse(values, "test"), folder / "model.pt", tensors, embeddings,
-            (prepared / "catalogue.csv", folder / "split.csv"), *outputs,
-        )  # fmt: skip
-        return json.loads(outputs[0].read_text()), outputs[1].read_text()
 
-    go.folder, go.embeddings = folder, embeddings
-    return go
+def run(files, **rules):
+    """The results in `evaluation.json`, and the page."""
+    evaluate(files, INFERENCE, EvaluationSettings(**rules))
+    return json.loads(files.evaluation.read_text()), files.evaluation_page.read_text()
 
 
 @pytest.mark.slow
-def test_a_model_that_was_not_trained_is_no_better_than_untrained(run, caplog):
-    """The reference is the same initialisation: every measure is equal."""
-    result, page = run()
-    one, other = (result["networks"][name] for name in (TRAINED, UNTRAINED))
-    for name in ("found_again", "alignment"):
-        assert one[name] == pytest.approx(other[name], abs=1e-6)
-    assert one["effective_rank"] == pytest.approx(other["effective_rank"], rel=1e-3)
+def test_an_untrained_model_is_no_better_than_its_reference(files, caplog):
+    """The reference has the same weights: every measure is equal."""
+    result, page = run(files)
+    trained, untrained = (result["networks"][name] for name in (TRAINED, UNTRAINED))
+    for name in ("retrieval", "alignment"):
+        assert trained[name] == pytest.approx(untrained[name], abs=1e-6)
+    assert trained["effective_rank"] == pytest.approx(
+        untrained["effective_rank"], rel=1e-3
+    )
     assert not result["verdict"]["better"]
     assert "no better than the untrained network" in result["verdict"]["sentence"]
     assert "train longer" in caplog.text
@@ -71,30 +66,30 @@ def test_a_model_that_was_not_trained_is_no_better_than_untrained(run, caplog):
 
 
 @pytest.mark.slow
-def test_the_untrained_reference_is_where_training_began(run):
-    """Weight by weight, whatever was drawn before."""
+def test_the_untrained_reference_has_the_initial_weights(files):
+    """Each weight, whatever random numbers were drawn before."""
     torch.rand(5)
-    byol, made = load_model(run.folder / "model.pt")
+    byol, model = load_model(files.model)
     torch.rand(7)
-    for one, other in zip(
-        byol.parameters(), initial_byol(made).parameters(), strict=True
+    for trained, initial in zip(
+        byol.parameters(), initial_byol(model).parameters(), strict=True
     ):
-        assert torch.equal(one, other)
+        assert torch.equal(trained, initial)
 
 
 @pytest.mark.slow
-def test_a_subset_is_always_the_same_and_of_the_size_asked_for(run):
-    """By the ids, not by the order of the list."""
-    first, _ = run(evaluation_settings={"images": 10})
-    second, _ = run(evaluation_settings={"images": 10})
+def test_a_sample_is_reproducible_and_has_the_requested_size(files):
+    """The same images and measures at every call."""
+    first, _ = run(files, images=10)
+    second, _ = run(files, images=10)
     assert first == second
     assert first["images"] == 10
 
 
 @pytest.mark.slow
-def test_labels_give_scores_where_there_are_enough(run, prepared, tmp_path):
-    """Seven kinds of four images are too few for five folds: no scores."""
-    result, page = run()
+def test_small_classes_have_no_scores(files):
+    """Seven kinds with four images each are too few for five folds."""
+    result, page = run(files)
     assert "knn" not in result["networks"][TRAINED]
     assert "With labels" not in page
     assert set(result["networks"]) == {TRAINED, "sky", UNTRAINED, PIXELS}
@@ -102,25 +97,39 @@ def test_labels_give_scores_where_there_are_enough(run, prepared, tmp_path):
 
 
 @pytest.mark.slow
-def test_too_few_images_are_an_error(run, prepared, tmp_path):
-    """Nothing embedded, nothing to evaluate."""
-    empty = tmp_path / "a.parquet"
-    write_embeddings(empty, Embeddings((), np.empty((0, 4), np.float32)))
+def test_a_run_without_embeddings_is_an_error(files, tmp_path):
+    """There is nothing to evaluate."""
+    empty = RunFiles.of_run(tmp_path, shards=1, named_model=files.model)
+    empty.catalogue.symlink_to(files.catalogue)
+    empty.split.symlink_to(files.split)
+    (tmp_path / "embeddings").mkdir()
+    none = Embeddings((), np.empty((0, 4), np.float32))
+    write_embeddings(empty.embeddings("00000"), none)
     with pytest.raises(AstromorphError, match="0 images have an embedding"):
-        evaluate(
-            parse({}, "test"), run.folder / "model.pt", [], [empty],
-            (prepared / "catalogue.csv", run.folder / "split.csv"),
-            tmp_path / "e.json", tmp_path / "e.html",
-        )  # fmt: skip
+        evaluate(empty, INFERENCE, EvaluationSettings())
+
+
+def test_other_tensors_than_those_embedded_are_an_error(files, tmp_path):
+    """The shards in another order: the message names their folder."""
+    swapped = RunFiles.of_run(tmp_path, shards=2, named_model=files.model)
+    swapped.catalogue.symlink_to(files.catalogue)
+    swapped.split.symlink_to(files.split)
+    (tmp_path / "embeddings").symlink_to(files.results / "embeddings")
+    (tmp_path / "tensors").mkdir()
+    swapped.tensors("00000").symlink_to(files.tensors("00001"))
+    swapped.tensors("00001").symlink_to(files.tensors("00000"))
+    with pytest.raises(AstromorphError, match=r"tensors: .* run `infer` again"):
+        evaluate(swapped, INFERENCE, EvaluationSettings())
 
 
 def scores(trained, untrained, pixels=0.1, **others):
+    """Measures with balanced accuracies, as in `evaluation.json`."""
     values = {TRAINED: trained, UNTRAINED: untrained, PIXELS: pixels, **others}
-    return {n: {"knn_whitened": {"mean": v}} for n, v in values.items()}
+    return {name: {"knn_whitened": {"mean": value}} for name, value in values.items()}
 
 
 @pytest.mark.parametrize(
-    ("found", "better", "words"),
+    ("networks", "better", "expected"),
     [
         (scores(0.8, 0.7), True, "better than the untrained network by 0.100"),
         (scores(0.71, 0.7), False, "no better than the untrained network"),
@@ -134,44 +143,46 @@ def scores(trained, untrained, pixels=0.1, **others):
         ),
     ],
 )
-def test_the_verdict_is_one_sentence(found, better, words):
-    """With the figures, and with what to try where it is no better."""
-    verdict = give_verdict(found)
+def test_the_verdict_is_one_sentence(networks, better, expected):
+    """With the figures, and with advice if the network is no better."""
+    verdict = give_verdict(networks)
     assert verdict["better"] is better
-    assert words in verdict["sentence"]
+    assert expected in verdict["sentence"]
     assert ("train longer" in verdict["sentence"]) is not better
 
 
-def test_without_labels_geometry_decides():
-    """Noise and blur, which pixels survive best, do not enter."""
-    again = {"rotated": 0.5, "flipped": 0.5, "shifted": 0.5, "noisier": 0.0}
-    found = {
-        TRAINED: {"found_again": again},
-        UNTRAINED: {"found_again": again | {"rotated": 0.2, "noisier": 1.0}},
-        PIXELS: {"found_again": again | {"rotated": 0.1, "noisier": 1.0}},
+def test_without_labels_the_verdict_uses_geometric_perturbations():
+    """Noise and blur, under which pixels do best, are not counted."""
+    retrieval = {"rotated": 0.5, "flipped": 0.5, "shifted": 0.5, "noisier": 0.0}
+    networks = {
+        TRAINED: {"retrieval": retrieval},
+        UNTRAINED: {"retrieval": retrieval | {"rotated": 0.2, "noisier": 1.0}},
+        PIXELS: {"retrieval": retrieval | {"rotated": 0.1, "noisier": 1.0}},
     }
-    verdict = give_verdict(found)
+    verdict = give_verdict(networks)
     assert verdict["better"]
+    assert verdict["measure"] == "retrieval"
     assert verdict["difference"] == pytest.approx(0.1)
 
 
-def test_changes_change_what_they_say():
-    """Each its own way; the input stays; noise is that of the image."""
+def test_perturbations_change_images_as_their_names_say():
+    """The input stays unchanged; noise is added at the level of each image."""
     images = torch.rand(4, 2, 32, 32, generator=torch.Generator().manual_seed(0)) / 2
     images[:, :, 12:18, 14:20] += 0.4
-    kept, noise = images.clone(), torch.tensor([0.0, 0.0, 0.1, 0.1])
-    found = {
-        name: change(images, torch.arange(4))
-        for name, change in perturbations(noise).items()
+    original, noise = images.clone(), torch.tensor([0.0, 0.0, 0.1, 0.1])
+    perturbed = {
+        name: perturbation(images, torch.arange(4))
+        for name, perturbation in make_perturbations(noise).items()
     }
-    assert torch.equal(images, kept)
-    for name, changed in found.items():
+    assert torch.equal(images, original)
+    for name, changed in perturbed.items():
         assert changed.shape == images.shape
         assert 0 <= changed.min() <= changed.max() <= 1
         assert name == "noisier" or not torch.allclose(changed, images, atol=1e-3)
-    torch.testing.assert_close(found["noisier"][:2], images[:2])
-    assert (found["noisier"][2:] - images[2:]).std() == pytest.approx(0.1, rel=0.2)
-    assert found["blurred"].std() < images.std()
-    torch.testing.assert_close(found["flipped"].flip(3), images)
-    contrast = found["fainter"].std() / images.std()
+    torch.testing.assert_close(perturbed["noisier"][:2], images[:2])
+    added = perturbed["noisier"][2:] - images[2:]
+    assert added.std() == pytest.approx(0.1, rel=0.2)
+    assert perturbed["blurred"].std() < images.std()
+    torch.testing.assert_close(perturbed["flipped"].flip(3), images)
+    contrast = perturbed["fainter"].std() / images.std()
     assert contrast == pytest.approx(0.5, abs=0.05)

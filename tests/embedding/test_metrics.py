@@ -1,9 +1,10 @@
-"""Measures of an embedding whose answers are known."""
+"""Measures of embeddings whose values are known."""
 
 import numpy as np
 import pytest
+from scipy.stats import rankdata
 from sklearn.metrics import balanced_accuracy_score
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.model_selection import StratifiedGroupKFold
 
 from astromorph.byol.collapse import rank_me, spread
 from astromorph.embedding import metrics
@@ -12,7 +13,7 @@ RNG = np.random.default_rng(0)
 
 
 def clusters(number=200, classes=4, distance=8.0, size=16):
-    """Well separated clouds, their labels, and each image its own group."""
+    """Gaussian clusters, their labels, and a group for each image."""
     codes = np.arange(number) % classes
     centres = RNG.normal(size=(classes, size)) * distance
     vectors = centres[codes] + RNG.normal(size=(number, size))
@@ -20,7 +21,7 @@ def clusters(number=200, classes=4, distance=8.0, size=16):
 
 
 def test_effective_rank_counts_directions():
-    """As many as there are, and 1 for a collapsed embedding."""
+    """The number of directions, and 1 for a collapsed embedding."""
     for rank in (1, 5, 20):
         vectors = np.zeros((300, 64))
         vectors[:, :rank] = np.linalg.qr(RNG.normal(size=(300, rank)))[0]
@@ -28,83 +29,119 @@ def test_effective_rank_counts_directions():
     assert rank_me(np.ones((50, 8))) == pytest.approx(1, abs=1e-3)
 
 
-def test_spread_and_uniformity_know_a_collapse():
-    """Directions that are alike everywhere, and one for all."""
-    even, same = RNG.normal(size=(500, 32)), np.ones((500, 32))
+def test_spread_and_uniformity_detect_a_collapse():
+    """Evenly distributed embeddings, and equal ones."""
+    even, equal = RNG.normal(size=(500, 32)), np.ones((500, 32))
     assert spread(even) == pytest.approx(1, abs=0.02)
-    assert spread(same) == pytest.approx(0, abs=1e-6)
+    assert spread(equal) == pytest.approx(0, abs=1e-6)
     assert metrics.uniformity(even) == pytest.approx(-4 + 16 / 2 / 32, abs=0.3)
-    assert metrics.uniformity(same) == pytest.approx(0, abs=1e-6)
+    assert metrics.uniformity(equal) == pytest.approx(0, abs=1e-6)
 
 
 def test_alignment_is_a_squared_distance():
-    """0 for equal directions whatever their length, 2 for right angles."""
-    one = RNG.normal(size=(10, 4))
-    assert metrics.alignment(one, 3 * one) == pytest.approx(0, abs=1e-9)
+    """0 for parallel vectors of any length, 2 for orthogonal ones."""
+    vectors = RNG.normal(size=(10, 4))
+    assert metrics.alignment(vectors, 3 * vectors) == pytest.approx(0, abs=1e-9)
     assert metrics.alignment(np.eye(4), np.eye(4)[[1, 2, 3, 0]]) == pytest.approx(2)
 
 
-def test_whitening_gives_uncorrelated_columns_of_variance_one():
-    """Of the directions that matter; a constant has none."""
+def test_principal_components_are_those_of_the_singular_value_decomposition():
+    """Up to their sign; equal embeddings have none."""
+    vectors = RNG.normal(size=(50, 6)) * [9, 7, 5, 3, 2, 1] + 4
+    left, singular_values, _ = np.linalg.svd(vectors - vectors.mean(axis=0))
+    expected = left[:, :3] * singular_values[:3]
+    components = metrics.principal_components(vectors, 3)
+    np.testing.assert_allclose(np.abs(components), np.abs(expected), atol=1e-9)
+    assert metrics.principal_components(vectors[:4], 5).shape == (4, 4)
+    equal = metrics.principal_components(np.ones((5, 3)), 2)
+    assert equal.shape == (5, 2)
+    assert not equal.any()
+
+
+def test_whitened_columns_are_uncorrelated_and_have_variance_one():
+    """The number of components depends on that of the images; equal ones have none."""
     vectors = RNG.normal(size=(400, 70)) * np.logspace(0, -4, 70)
-    white = metrics.whiten(vectors)
-    assert white.shape[1] == 64
+    whitened = metrics.whiten(vectors)
+    assert whitened.shape[1] == 64
     assert metrics.whiten(vectors[:40]).shape[1] == 10
     assert metrics.whiten(vectors[:, :9] * ([1] * 8 + [0])).shape[1] == 8
-    np.testing.assert_allclose(white.T @ white / 400, np.eye(white.shape[1]), atol=1e-9)
+    np.testing.assert_allclose(whitened.T @ whitened / 400, np.eye(64), atol=1e-9)
     assert (metrics.whiten(np.ones((5, 3))) == 0).all()
 
 
-def test_knn_agrees_with_scikit_learn():
-    """Cosine, ten neighbours, the same folds."""
+def test_knn_score_is_that_of_a_direct_vote():
+    """Cosine, ten neighbours, ties to the nearer class, mean over the folds."""
     vectors, labels, groups = clusters(distance=0.5)
-    found = metrics.knn_score(vectors, labels, groups)
-    codes = np.unique(labels, return_inverse=True)[1]
-    scores = []
-    for train, test in metrics._folds(codes, groups):
-        voter = KNeighborsClassifier(10, metric="cosine")
-        voter.fit(vectors[train], codes[train])
-        predicted = voter.predict(vectors[test])
-        scores.append(balanced_accuracy_score(codes[test], predicted))
-    assert found.mean == pytest.approx(np.mean(scores), abs=0.03)  # ties differ
-    assert np.sum(found.confusion) == len(labels)
+    score = metrics.knn_score(vectors, labels, groups)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    names, codes = np.unique(labels, return_inverse=True)
+    predicted, accuracies = np.empty_like(codes), []
+    folds = StratifiedGroupKFold(5, shuffle=True, random_state=0)
+    for train, test in folds.split(vectors, codes, groups):
+        similarity = unit[test] @ unit[train].T
+        for row, k in zip(similarity, test, strict=True):
+            nearest = np.argsort(-row)[:10]
+            votes = np.zeros(len(names))
+            np.add.at(votes, codes[train[nearest]], 1 + 1e-3 * row[nearest])
+            predicted[k] = votes.argmax()
+        accuracies.append(balanced_accuracy_score(codes[test], predicted[test]))
+    assert score.mean == pytest.approx(np.mean(accuracies))
+    assert score.std == pytest.approx(np.std(accuracies))
+    expected = np.zeros((4, 4), int)
+    np.add.at(expected, (codes, predicted), 1)
+    assert score.confusion == expected.tolist()
 
 
 @pytest.mark.parametrize("score", [metrics.knn_score, metrics.linear_score])
-def test_separate_classes_are_told_apart_and_noise_is_not(score):
-    """1 for clusters, chance for labels that mean nothing."""
+def test_separate_classes_score_one_and_random_labels_score_chance(score):
+    """Accuracy 1 for separate clusters, 1/4 for labels at random."""
     vectors, labels, groups = clusters()
-    found = score(vectors, labels, groups)
-    assert found.mean == pytest.approx(1, abs=0.01)
-    assert found.spread < 0.01
-    assert np.diag(found.confusion).sum() >= 199
+    separate = score(vectors, labels, groups)
+    assert separate.mean == pytest.approx(1, abs=0.01)
+    assert separate.std < 0.01
+    assert np.diag(separate.confusion).sum() >= 199
     shuffled = list(RNG.permutation(labels))
     assert score(vectors, shuffled, groups).mean == pytest.approx(0.25, abs=0.12)
 
 
-def test_one_object_is_never_on_both_sides():
-    """Copies in one group do not help: without groups they would."""
+def test_a_class_that_is_missing_in_a_fold_is_left_out_of_its_mean():
+    """Two groups make up a class: three folds are without it. No warning is raised."""
+    labels = ["a"] * 60 + ["b"] * 40
+    groups = [str(k) for k in range(60)] + ["b1"] * 20 + ["b2"] * 20
+    vectors = np.random.default_rng(1).normal(size=(100, 3))
+    score = metrics.knn_score(vectors, labels, groups, neighbours=1)
+    (a_as_a, a_as_b), _ = score.confusion
+    assert a_as_b > 0
+    # About 0.3 if the missing class counted as 0.
+    assert 0.45 < score.mean < a_as_a / 60
+
+
+def test_images_of_one_group_are_in_one_fold():
+    """Copies of an image in its group do not raise the score; in others they do."""
     vectors = np.repeat(RNG.normal(size=(60, 8)), 3, axis=0)
     labels = [str(k) for k in np.repeat(RNG.integers(0, 2, 60), 3)]
-    alone = [str(k) for k in range(180)]
-    together = [str(k // 3) for k in range(180)]
-    leaking = metrics.knn_score(vectors, labels, alone, neighbours=1)
-    honest = metrics.knn_score(vectors, labels, together, neighbours=1)
+    separate_groups = [str(k) for k in range(180)]
+    shared_groups = [str(k // 3) for k in range(180)]
+    leaking = metrics.knn_score(vectors, labels, separate_groups, neighbours=1)
+    grouped = metrics.knn_score(vectors, labels, shared_groups, neighbours=1)
     assert leaking.mean > 0.95
-    assert honest.mean < 0.75
+    assert grouped.mean < 0.75
 
 
-def test_ranks_know_monotonic_relations():
-    """1 for any rising function, 0 for a constant, ties share their rank."""
+def test_rank_correlation_measures_monotonic_relations():
+    """1 for any increasing function, 0 for a constant; ties share their rank."""
     x = RNG.normal(size=100)
     assert metrics.rank_correlation(x, np.exp(3 * x)) == pytest.approx(1)
     assert metrics.rank_correlation(x, -(x**3)) == pytest.approx(-1)
     assert metrics.rank_correlation(x, np.ones(100)) == 0
     assert metrics.rank_correlation([1, 1, 2], [5, 5, 9]) == pytest.approx(1)
+    y = np.round(x) + RNG.normal(size=100).round()
+    expected = np.corrcoef(rankdata(np.round(x)), rankdata(y))[0, 1]
+    assert metrics.rank_correlation(np.round(x), y) == pytest.approx(expected)
 
 
-def test_images_are_found_again():
-    """All of them where nothing changed, few where everything did."""
+def test_retrieval_is_the_share_of_images_nearest_to_their_original():
+    """All without a perturbation, few for unrelated embeddings."""
     vectors = RNG.normal(size=(100, 16))
     assert metrics.retrieval(2 * vectors, vectors) == 1
     assert metrics.retrieval(RNG.normal(size=(100, 16)), vectors) < 0.1

@@ -9,22 +9,20 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
+from finished_run import catalogue_rows, image_ids, write_run, write_tensors
 from PIL import Image
 
-from astromorph.artefacts import tables as artefacts
-from astromorph.artefacts.analysis_file import Analysis, write_analysis
-from astromorph.artefacts.tables import CATALOGUE_COLUMNS, SPLIT_COLUMNS
-from astromorph.artefacts.tensor_file import SHARD_FORMAT, SHARD_VERSION, save_tensors
+from astromorph.artefacts.analysis_table import Analysis, write_analysis
+from astromorph.artefacts.tables import spreadsheet_safe
 from astromorph.errors import AstromorphError
 from astromorph.export.html_map import html_map as module
-from astromorph.export.html_map.columns import Cells, number_column
+from astromorph.export.html_map.columns import pack_categories, pack_numbers, pack_words
 from astromorph.export.html_map.html_map import export_map
-from astromorph.export.html_map.picture_sheets import Sheets
+from astromorph.export.html_map.picture_sheets import SheetLayout
 from astromorph.filelist.entries import read_filelist
 from astromorph.pages.palette import COLOURS, MARKERS
-from astromorph.settings.loading import parse
-from astromorph.settings.sections import Settings
 
 NUMBER, WIDTH, SIDE = 48, 8, 32
 NASTY = (
@@ -35,7 +33,7 @@ NASTY = (
 )  # fmt: skip
 NAMES = [NASTY[k] if k < len(NASTY) else f"SKY {k:03d}" for k in range(NUMBER)]
 KINDS = ["disk", "<b>ring</b>", "jet", ""]
-IDS = tuple(f"{k:016x}" for k in range(NUMBER))
+IDS = image_ids(NUMBER)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 WITH_WEBGL = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader")
 WITHOUT = ("--disable-3d-apis",)
@@ -64,68 +62,60 @@ def analysis() -> Analysis:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A folder with all that the export reads; image k is gray, 5 k of 255.
+    """A run with all that the export reads; image k is gray, 5 k of 255.
 
     One listed file is rejected and one is left out by the split.
     """
-    folder = tmp_path_factory.mktemp("a run")
-    rows = [
-        {
-            "image_id": IDS[k], "path": f"fits/{k:03d}.fits", "status": "ok",
-            "object": NAMES[k], "ra_deg": 10.5 + k, "dec_deg": -5.25,
-            "pixel_scale_arcsec": 0.5, "width": 60, "height": 60,
-            "kind": KINDS[k % 4], "<i>redshift</i>": 0.001 * k if k % 5 else "",
-        }
-        for k in range(NUMBER)
-    ]  # fmt: skip
+    rows = catalogue_rows(
+        NUMBER,
+        object=NAMES,
+        ra_deg=[10.5 + k for k in range(NUMBER)],
+        dec_deg=[-5.25] * NUMBER,
+        pixel_scale_arcsec=[0.5] * NUMBER,
+        kind=KINDS * 12,
+    )
+    for k, row in enumerate(rows):
+        row["<i>redshift</i>"] = 0.001 * k if k % 5 else ""
     bad = {"image_id": "f" * 16, "path": "bad.fits", "status": "rejected"}
-    double = rows[0] | {"image_id": "e" * 16}
-    rows = [*rows[:7], bad, *rows[7:], double]
-    further = ("kind", "<i>redshift</i>")
-    artefacts.write_csv(folder / "catalogue.csv", (*CATALOGUE_COLUMNS, *further), rows)
-    fates = [
-        {name: row.get(name, "") for name in SPLIT_COLUMNS}
-        | {"subset": "none" if row["image_id"] in ("f" * 16, "e" * 16) else "train"}
-        for row in rows
-    ]
-    artefacts.write_csv(folder / "split.csv", SPLIT_COLUMNS, fates)
-    write_analysis(folder / "analysis.parquet", analysis())
-    for name, part in (("0", slice(0, 20)), ("1", slice(20, NUMBER))):
-        write_shard(folder / f"{name}.pt", range(NUMBER)[part])
-    write_shard(folder / "2.pt", [NUMBER])
+    repeated = rows[0] | {"image_id": "e" * 16}
+    gray = np.arange(NUMBER + 1, dtype=np.float16)[:, None, None, None] * 5 / 255
+    files = write_run(
+        tmp_path_factory.mktemp("a run"),
+        [*rows[:7], bad, *rows[7:], repeated],
+        shard_sizes=(21, NUMBER - 20, 1),
+        subsets=["train"] * 7 + ["none"] + ["train"] * (NUMBER - 7) + ["none"],
+        analysis=analysis(),
+        pixels=np.tile(gray, (1, 1, 16, 16)).astype(np.float16),
+        statistics={"noise": np.arange(NUMBER + 1, dtype=np.float32) / 7},
+    )
     verdict = {"better": True, "sentence": "better <b>by far</b>"}
-    (folder / "evaluation.json").write_text(json.dumps({"verdict": verdict}))
-    return folder
+    files.evaluation.write_text(json.dumps({"verdict": verdict}))
+    return files
 
 
-def write_shard(path, numbers) -> None:
-    images = np.stack([np.full((1, 16, 16), 5 * k / 255, np.float16) for k in numbers])
-    statistics = {"noise": np.array(numbers, np.float32) / 7}
-    save_tensors(path, {
-        "format": SHARD_FORMAT, "format_version": SHARD_VERSION, "images": images,
-        "shapes": np.full((len(images), 2), 16, np.int32), "channels": 1,
-        "valid": np.full(32 * len(images), 255, np.uint8),
-        "image_ids": [(*IDS, "e" * 16)[k] for k in numbers],
-        "rows": np.arange(len(images)), "statistics": statistics, "settings": "{}",
-    })  # fmt: skip
+def copy_of(run, folder):
+    """The same run in a folder that a test may change."""
+    ignore = shutil.ignore_patterns("export")
+    shutil.copytree(run.results, folder, ignore=ignore, dirs_exist_ok=True)
+    return replace(run, results=folder)
 
 
-def export(run, output, **options):
-    inputs = [run / name for name in ("catalogue.csv", "split.csv", "analysis.parquet")]
-    settings = parse({"export_settings": {"map_thumbnail_size": SIDE}}, "test")
-    tensors = [run / f"{k}.pt" for k in range(3)]
-    export_map(settings, *inputs, tensors, output, **options)
-    return output
+def export(run, folder, max_one_file=10**6):
+    """The page of a copy of a run."""
+    files = copy_of(run, folder)
+    export_map(files, SIDE, max_one_file, with_evaluation=False)
+    return files.map
 
 
 @pytest.fixture(scope="module")
 def exported(run):
     """The page in one file, with a verdict."""
-    return export(run, run / "map.html", evaluation=run / "evaluation.json")
+    export_map(run, SIDE, 10**6, with_evaluation=True)
+    return run.map
 
 
-def held(text: str, name: str):
-    """What a script element of the page holds."""
+def script_data(text: str, name: str):
+    """The JSON of a script element of the page."""
     found = re.search(rf'<script type="[^"]+" id="{name}">(.*?)</script>', text, re.S)
     assert found, name
     return json.loads(found[1])
@@ -135,14 +125,23 @@ def array(packed) -> np.ndarray:
     return np.frombuffer(base64.b64decode(packed["base64"]), packed["type"])
 
 
-def cells(text: str, name: str) -> list:
-    """The cells of a column, unpacked."""
-    names = [column["name"] for column in held(text, "page")["columns"]]
-    data = held(text, f"column-{names.index(name)}")
+def map_column(text: str, name: str, number: int) -> tuple[list | None, bool]:
+    """The cells of a column, unpacked, and whether they are numbers; None without."""
+    names = [column["name"] for column in script_data(text, "page")["columns"]]
+    if name not in names:
+        return None, False
+    data = script_data(text, f"column-{names.index(name)}")
     if "numbers" in data:
-        return array(data["numbers"]).tolist()
-    codes = range(NUMBER) if data["codes"] is None else array(data["codes"])
-    return [data["words"][code] for code in codes]
+        return array(data["numbers"]).tolist(), True
+    codes = range(number) if data["codes"] is None else array(data["codes"])
+    return [data["words"][code] for code in codes], False
+
+
+def cells(text: str, name: str) -> list:
+    """The cells of a column that the page has."""
+    found, _ = map_column(text, name, NUMBER)
+    assert found is not None
+    return found
 
 
 def test_the_page_holds_every_column_of_every_image(exported):
@@ -157,7 +156,7 @@ def test_the_page_holds_every_column_of_every_image(exported):
     assert redshift[7] == 0.007
     np.testing.assert_allclose(cells(text, "noise"), np.arange(NUMBER) / 7, rtol=1e-6)
     assert cells(text, "cluster") == ["0"] * 24 + ["1"] * 16 + [""] * 8
-    kinds = {c["name"]: c["kind"] for c in held(text, "page")["columns"]}
+    kinds = {c["name"]: c["kind"] for c in script_data(text, "page")["columns"]}
     assert kinds["kind"] == kinds["cluster"] == kinds["role"] == "category"
     assert kinds["noise"] == kinds["<i>redshift</i>"] == "number"
     assert kinds["path"] == "text"
@@ -166,7 +165,7 @@ def test_the_page_holds_every_column_of_every_image(exported):
 
 def test_neighbours_are_row_numbers(exported):
     """With their distances, and the near-duplicates."""
-    relations = held(exported.read_text(encoding="utf-8"), "relations")
+    relations = script_data(exported.read_text(encoding="utf-8"), "relations")
     nearest = array(relations["nearest"]).reshape(NUMBER, 3)
     assert nearest[5].tolist() == [6, 7, 8]
     assert nearest[-1].tolist() == [0, 1, 2]
@@ -189,62 +188,59 @@ def test_the_pictures_stand_in_order_on_sheets(exported):
 @pytest.mark.parametrize(("side", "cell"), [(16, 16), (20, 24), (64, 64)])
 def test_sheets_hold_whole_blocks(side, cell):
     """Of 300 pictures the second sheet has 44; it is only as high as it must be."""
-    drawn = Sheets.of(side).drawn(np.full((300, side, side), 200, np.uint8))
+    drawn = SheetLayout.for_side(side).draw(np.full((300, side, side), 200, np.uint8))
     first, second = (Image.open(io.BytesIO(data)).size for data in drawn)
     assert first == (16 * cell, 16 * cell)
     assert second == (16 * cell, 3 * cell)
 
 
 @pytest.mark.parametrize(
-    ("words", "kind", "numeric"),
+    ("words", "kind"),
     [
-        (["1", "2", "1", "2"], "category", False),
-        ([str(k) for k in range(40)], "number", True),
-        (["0.5", "", "nan", "1e3"], "number", True),
-        (["007", "008", "009"], "category", False),
-        (["20231104123456789"] * 3, "category", False),
-        ([f"name {k}" for k in range(60)], "text", False),
-        (["1_000", "2"], "category", False),
-        (["inf", "2"], "category", False),
+        (["1", "2", "1", "2"], "category"),
+        ([f"name {k}" for k in range(24)], "category"),
+        ([f"name {k}" for k in range(60)], "text"),
+        ([f"name {k % 30}" for k in range(60)], "category"),
     ],
 )
-def test_cells_decide_what_a_column_is(words, kind, numeric):
-    """Numbers that are names stay as they are written."""
-    gathered = Cells("column")
-    for word in words:
-        gathered.add(word)
-    column = gathered.column()
-    assert (column.kind, column.numbers is not None) == (kind, numeric)
-    if not numeric:
-        assert [column.words[code] for code in column.codes] == words
+def test_words_that_repeat_are_categories(words, kind):
+    """Also where they are few; they are packed in the order of their first row."""
+    column = pack_words(pd.Series(words, name="a"))
+    assert (column.kind, column.numbers) == (kind, None)
+    assert [column.words[code] for code in column.codes] == words
+    assert pack_categories(pd.Series(words, name="a")).kind == "category"
 
 
 def test_numbers_are_short_where_nothing_is_lost():
     """float32 where it is exact."""
-    assert number_column("a", np.array([0.5, np.nan])).numbers.dtype == np.float32
-    assert number_column("a", np.array([0.1])).numbers.dtype == np.float64
+    assert pack_numbers("a", np.array([0.5, np.nan])).numbers.dtype == np.float32
+    assert pack_numbers("a", np.array([0.1])).numbers.dtype == np.float64
 
 
 def test_large_columns_are_left_out_with_a_note(run, tmp_path, monkeypatch):
     """Names and paths stay, whatever their size."""
     monkeypatch.setattr(module, "MAX_TEXT", 150)
-    text = export(run, tmp_path / "map.html").read_text(encoding="utf-8")
-    names = [column["name"] for column in held(text, "page")["columns"]]
+    text = export(run, tmp_path).read_text(encoding="utf-8")
+    names = [column["name"] for column in script_data(text, "page")["columns"]]
     assert "&lt;i&gt;redshift&lt;/i&gt;" in text
     assert re.search(r"too large for this page: [^<]*ra_deg", text)
     assert "ra_deg" not in names
     assert {"object", "path", "image_id", "kind"} <= set(names)
 
 
-def test_pictures_can_lie_beside_the_page(run, tmp_path):
-    """Then the page has none; the folder is whole and is made anew."""
-    (tmp_path / "map_files").mkdir()
-    (tmp_path / "map_files" / "9.jpg").write_text("old")
-    page = export(run, tmp_path / "map.html", pictures=tmp_path / "map_files")
-    text = page.read_text(encoding="utf-8")
-    assert [p.name for p in (tmp_path / "map_files").iterdir()] == ["0.jpg"]
-    assert held(text, "page")["pictures"] == "map_files"
-    assert 'id="sheet-0"' not in text
+@pytest.mark.parametrize("max_one_file", [NUMBER + 1, NUMBER + 2])
+def test_many_pictures_are_beside_the_page(run, tmp_path, max_one_file):
+    """The number of listed files decides; the folder is complete and written anew."""
+    files = copy_of(run, tmp_path)
+    files.map_pictures.mkdir(parents=True)
+    (files.map_pictures / "9.jpg").write_text("old")
+    export_map(files, SIDE, max_one_file, with_evaluation=False)
+    text = files.map.read_text(encoding="utf-8")
+    in_page = max_one_file == NUMBER + 2
+    assert ('id="sheet-0"' in text) == in_page
+    assert script_data(text, "page")["pictures"] == (None if in_page else "map_files")
+    if not in_page:
+        assert [p.name for p in files.map_pictures.iterdir()] == ["0.jpg"]
 
 
 def test_no_text_of_the_input_is_markup(exported):
@@ -258,35 +254,35 @@ def test_no_text_of_the_input_is_markup(exported):
     assert not any(set("<>&") & set(script) for script in scripts)
 
 
-def test_files_that_do_not_belong_together_are_refused(run, tmp_path):
+def test_files_that_do_not_belong_together_are_an_error(run, tmp_path):
     """The message names the file, the image and what to do."""
-    inputs = [run / name for name in ("catalogue.csv", "split.csv")]
+    files = copy_of(run, tmp_path)
     other = replace(analysis(), image_ids=("d" * 16, *IDS[1:]))
-    write_analysis(tmp_path / "analysis.parquet", other)
-    rest = ([run / "0.pt"], tmp_path / "map.html")
-    with pytest.raises(AstromorphError, match=r"catalogue\.csv: d+, .*run `analyse`"):
-        export_map(Settings(), *inputs, tmp_path / "analysis.parquet", *rest)
-    with pytest.raises(AstromorphError, match=r"0\.pt: 0+14, .*run preprocess"):
-        export_map(Settings(), *inputs, run / "analysis.parquet", *rest)
-    (tmp_path / "evaluation.json").write_text("[]")
+    write_analysis(files.analysis, other)
+    files.evaluation.write_text("[]")
+    with pytest.raises(AstromorphError, match=r"analysis\.parquet: .*run `analyse`"):
+        export_map(files, SIDE, 100, with_evaluation=False)
+    write_analysis(files.analysis, analysis())
     with pytest.raises(AstromorphError, match=r"evaluation\.json: no evaluation"):
-        export(run, rest[1], evaluation=tmp_path / "evaluation.json")
-    assert not rest[1].exists()
+        export_map(files, SIDE, 100, with_evaluation=True)
+    write_tensors(files.all_tensors[1], ["e" * 16], np.zeros((1, 1, 16, 16)))
+    with pytest.raises(AstromorphError, match=r"00002\.pt: 0+14, .*run preprocess"):
+        export_map(files, SIDE, 100, with_evaluation=False)
+    assert not files.map.exists()
 
 
-def test_one_image_alone_has_a_map(run, tmp_path):
-    """No neighbour, no range, nothing to tell apart: the page is there all the same."""
+def test_one_image_alone_has_a_map(tmp_path):
+    """No neighbour, no range, nothing to compare: the page is there all the same."""
     one = {
         name: value[:1] if name != "distances" else value[:1, :0]
         for name in Analysis.__slots__
         for value in [getattr(analysis(), name)]
     }
     one["neighbours"] = ((),)
-    write_analysis(tmp_path / "analysis.parquet", Analysis(**one))
-    inputs = [run / name for name in ("catalogue.csv", "split.csv")]
-    rest = (tmp_path / "analysis.parquet", [run / "0.pt"], tmp_path / "map.html")
-    export_map(Settings(), *inputs, *rest)
-    assert held(rest[2].read_text(encoding="utf-8"), "page")["number"] == 1
+    files = write_run(tmp_path, catalogue_rows(1), analysis=Analysis(**one))
+    export_map(files, SIDE, 100, with_evaluation=False)
+    text = files.map.read_text(encoding="utf-8")
+    assert script_data(text, "page")["number"] == 1
 
 
 # ---- in a browser ----
@@ -544,7 +540,7 @@ def test_a_lasso_makes_a_list_that_is_saved(map_page, tmp_path):
     ) as file:
         table = list(csv.DictReader(file))
     assert [row["image_id"] for row in table] == [IDS[k] for k in rows]
-    safe = {k: artefacts.spreadsheet_safe(NAMES[k]) for k in rows}
+    safe = {k: spreadsheet_safe(NAMES[k]) for k in rows}
     assert [row["object"] for row in table] == list(safe.values())
     assert [float(row["ra_deg"]) for row in table] == [10.5 + k for k in rows]
     assert [float(row["x"]) for row in table] == [k % 8 for k in rows]
@@ -585,7 +581,7 @@ def test_a_click_shows_the_image_and_its_neighbours(map_page):
     assert image.locator(".title").evaluate("e => e.textContent") == NAMES[10]
     assert image.locator(".distance").all_inner_texts() == ["0.250", "0.500", "1.50"]
     assert image.locator(".strip button.same").count() == 1
-    assert "1 image nearly the same" in image.inner_text()
+    assert "1 near-duplicate (orange frame)" in image.inner_text()
     gray = page.wait_for_selector("#image .picture[data-drawn]").evaluate(
         "c => c.getContext('2d').getImageData(99, 99, 1, 1).data[0]"
     )
@@ -676,15 +672,16 @@ def test_a_narrow_window_is_readable(browser, exported):
 
 @pytest.mark.browser
 def test_pictures_beside_the_page_are_shown(browser, run, tmp_path):
-    """And where the folder is missing, the page says so and goes on."""
-    page = export(run, tmp_path / "map.html", pictures=tmp_path / "map #files")
+    """Where the folder is missing, the page says so and still works."""
+    page = export(run, tmp_path / "map #1", max_one_file=0)
+    pictures = page.parent / "map_files"
     watched = Watched(browser, page)
     watched.page.mouse.move(*watched.place(13))
     watched.page.wait_for_selector("#card canvas[data-drawn]")
     assert watched.said == []
-    shutil.move(tmp_path / "map #files", tmp_path / "gone")
+    shutil.move(pictures, tmp_path / "gone")
     watched = Watched(browser, page)
     watched.page.mouse.move(*watched.place(13))
     watched.page.wait_for_selector("#trouble", state="visible")
-    assert "map #files" in watched.page.inner_text("#trouble")
+    assert "map_files" in watched.page.inner_text("#trouble")
     watched.page.context.close()

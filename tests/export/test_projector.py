@@ -11,14 +11,10 @@ import time
 import urllib.request
 from pathlib import Path
 
-import numpy as np
 import pytest
-from artefacts.test_analysis_file import analysis_of
-from export.test_tables import NUMBER, write_inputs
+from finished_run import catalogue_rows, write_run
 
-from astromorph.artefacts.tensor_file import SHARD_FORMAT, SHARD_VERSION, save_tensors
 from astromorph.export.tensorboard import export_tensorboard
-from astromorph.settings.sections import Settings
 from astromorph.training.history import Epoch, scalar_writer
 
 pytestmark = pytest.mark.slow
@@ -39,6 +35,7 @@ REMARKS = [
     "'",
     "x",
 ]
+NUMBER = len(REMARKS)
 
 
 @pytest.fixture(scope="module")
@@ -46,21 +43,10 @@ def runs(tmp_path_factory):
     """Two runs, each with curves and a projector."""
     folder = tmp_path_factory.mktemp("runs")
     for name in ("one", "two"):
-        results = folder / name / "results"
         listed = {"label": REMARKS, "<b>bold</b>": ["1"] * NUMBER}
-        (folder / name).mkdir()
-        inputs, _ = write_inputs(results, listed)
-        shard = {
-            "format": SHARD_FORMAT, "format_version": SHARD_VERSION, "channels": 1,
-            "images": np.random.default_rng(0).random((NUMBER, 1, 16, 16), np.float32),
-            "shapes": np.full((NUMBER, 2), 16, np.int32), "rows": np.arange(NUMBER),
-            "valid": np.full(32 * NUMBER, 255, np.uint8), "statistics": {},
-            "image_ids": list(analysis_of(NUMBER, 3).image_ids), "settings": "{}",
-        }  # fmt: skip
-        save_tensors(results / "a.pt", shard)
-        board = results / "export" / "tensorboard"
-        export_tensorboard(Settings(), inputs, [results / "a.pt"], board)
-        with scalar_writer(results / "tensorboard" / "train") as write:
+        files = write_run(folder / name / "results", catalogue_rows(NUMBER, **listed))
+        export_tensorboard(files, 48)
+        with scalar_writer(files.scalars) as write:
             write(Epoch(1, 2.0, 3.0, None, 0.1, 0.99, 5.0, 0.5))
     return folder
 

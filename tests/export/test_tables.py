@@ -1,51 +1,41 @@
 """The tables for other programs: types, units, nothing lost, the same each time."""
 
-import json
-import weakref
+import math
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from artefacts.test_analysis_file import analysis_of
 from astropy.io import fits
 from astropy.io.votable import parse as parse_votable
 from astropy.io.votable.ucd import parse_ucd
 from astropy.table import Table
+from export.test_map import map_column
+from finished_run import LENGTH, catalogue_rows, image_ids, random_analysis, write_run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from astromorph.artefacts import analysis_file, table_rows
-from astromorph.artefacts import tables as artefacts
-from astromorph.artefacts.analysis_file import write_analysis
-from astromorph.artefacts.cells import (
-    Profile,
-    cut_ids,
-    escaped_ascii,
-    integers,
-    lines,
-    numbers,
-)
-from astromorph.artefacts.embeddings import Embeddings, write_embeddings
-from astromorph.artefacts.table_columns import (
+from astromorph.artefacts import analysis_table, tables
+from astromorph.artefacts.analysis_table import write_analysis
+from astromorph.artefacts.columns import (
     ANALYSED,
     DISTANCES,
     EMBEDDING,
     FACTS,
-    Column,
+    escape_to_ascii,
     listed_names,
+    shorten_ids,
 )
-from astromorph.artefacts.table_rows import Inputs
-from astromorph.artefacts.tables import CATALOGUE_COLUMNS, SPLIT_COLUMNS
+from astromorph.artefacts.tables import read_table
 from astromorph.errors import AstromorphError
+from astromorph.export.html_map.html_map import export_map
 from astromorph.export.tables.csv import export_csv
 from astromorph.export.tables.fits import export_fits
 from astromorph.export.tables.parquet import export_parquet
 from astromorph.export.tables.votable import export_votable
-from astromorph.settings.loading import parse
-from astromorph.settings.sections import Settings
+from astromorph.export.tensorboard import export_tensorboard
 
-NUMBER, LENGTH = 7, 5
-# What the list says of each image, by column; `X` has a name of ours.
+NUMBER = 7
+# The list's columns; `X` has a name of ours.
 LISTED = {
     "redshift": ["0.5", "", "1e-3", "-2", "0", "nan", "7"],
     "survey_id": ["1", "-2", "", "9223372036854775807", "0", "5", "6"],
@@ -55,50 +45,53 @@ LISTED = {
     "emb_0": ["1.5"] * 7,
     "nothing": [""] * 7,
 }
+MADE_WITH = '{"analysis_settings":{"clusters":4}}'
+FORMATS = {"fits": "fits", "vot": "votable"}
 EXPORTS = {
-    "csv": export_csv, "parquet": export_parquet, "fits": export_fits,
-    "votable": export_votable,
-}  # fmt: skip
+    "csv": lambda files: export_csv(files, "comma"),
+    "parquet": lambda files: export_parquet(files, MADE_WITH),
+    "fits": lambda files: export_fits(files, MADE_WITH),
+    "vot": lambda files: export_votable(files, MADE_WITH),
+}
 
 
-def write_inputs(folder, listed, neighbours=3):
-    """A run of seven images in two shards, with what the list says of each."""
-    folder.mkdir(exist_ok=True)
-    ids = [f"{k:016x}" for k in range(NUMBER)]
-    rows = [
-        {
-            "image_id": ids[k], "path": f"fits/ä{k}.fits", "status": "ok", "hdu": k,
-            "width": 90 + k, "height": 80, "ra_deg": 10.1 * k, "dec_deg": -0.1 * k,
-            "pixel_scale_arcsec": 1.8, "object": str(k), "unit": "Jy/beam",
-            "rest_frequency_hz": 1.4e9 if k else None, "channels": 1,
-            "file_bytes": 2**40, "beam_major_arcsec": 5,
-        }
-        | {name: cells[k] for name, cells in listed.items()}
-        for k in range(NUMBER)
-    ]  # fmt: skip
-    artefacts.write_csv(folder / "catalogue.csv", (*CATALOGUE_COLUMNS, *listed), rows)
-    fates = [
-        {"image_id": i, "path": "", "status": "ok", "subset": "test" if k else "train"}
-        for k, i in enumerate(ids)
-    ]
-    artefacts.write_csv(folder / "split.csv", SPLIT_COLUMNS, fates)
+def write_listed(results, listed, neighbours=3):
+    """A run of seven images in two shards, with further columns of the list."""
+    facts = {
+        "path": [f"fits/ä{k}.fits" for k in range(NUMBER)],
+        "hdu": range(NUMBER),
+        "width": [90 + k for k in range(NUMBER)],
+        "height": [80] * NUMBER,
+        "ra_deg": [10.1 * k for k in range(NUMBER)],
+        "dec_deg": [-0.1 * k for k in range(NUMBER)],
+        "pixel_scale_arcsec": [1.8] * NUMBER,
+        "object": range(NUMBER),
+        "unit": ["Jy/beam"] * NUMBER,
+        "rest_frequency_hz": [None] + [1.4e9] * 6,
+        "channels": [1] * NUMBER,
+        "file_bytes": [2**40] * NUMBER,
+        "beam_major_arcsec": [5] * NUMBER,
+    }
     vectors = np.random.default_rng(2).normal(size=(NUMBER, LENGTH)).astype(np.float32)
     vectors[0, :3] = 1e-40, 3e38, -0.0
-    shards = []
-    for name, part in (("a", slice(0, 3)), ("b", slice(3, 7))):
-        shards.append(folder / f"{name}.parquet")
-        write_embeddings(shards[-1], Embeddings(tuple(ids[part]), vectors[part]))
-    path = folder / "analysis.parquet"
-    write_analysis(path, analysis_of(NUMBER, neighbours))
-    inputs = Inputs(folder / "catalogue.csv", folder / "split.csv", tuple(shards), path)
-    return inputs, vectors
+    files = write_run(
+        results,
+        catalogue_rows(NUMBER, **facts, **listed),
+        shard_sizes=(3, 4),
+        subsets=["train"] + ["test"] * 6,
+        vectors=vectors,
+        analysis=random_analysis(image_ids(NUMBER), neighbours),
+    )
+    return files, vectors
 
 
 @pytest.fixture
-def inputs(tmp_path, monkeypatch):
-    """Such a run, read three rows at a time, so that blocks and shards differ."""
-    monkeypatch.setattr(analysis_file, "ROWS_AT_A_TIME", 3)
-    return write_inputs(tmp_path / "run", LISTED)
+def run(tmp_path, monkeypatch):
+    """Such a run, read a few rows at a time; blocks, shards and chunks differ."""
+    monkeypatch.setattr(tables, "ROWS_AT_A_TIME", 3)
+    monkeypatch.setattr(tables, "MAX_ROW_BYTES", 500)
+    monkeypatch.setattr(analysis_table, "ROWS_AT_A_TIME", 2)
+    return write_listed(tmp_path / "results", LISTED)
 
 
 def check_numbers(column):
@@ -114,7 +107,7 @@ def check_numbers(column):
     assert list(column("file_bytes")) == [2**40] * NUMBER
     frequency = np.ma.filled(np.ma.asarray(column("rest_frequency_hz")), np.nan)
     np.testing.assert_array_equal(frequency, [np.nan] + [1.4e9] * 6)
-    found = analysis_of(NUMBER, 3)
+    found = random_analysis(image_ids(NUMBER))
     np.testing.assert_array_equal(column("cluster"), found.cluster)
     np.testing.assert_array_equal(column("x"), found.map[:, 0])
     np.testing.assert_array_equal(column("outlier_rank"), found.outlier_rank)
@@ -133,11 +126,11 @@ def check_texts(text):
     assert text("role") == ["", "odd", "", "", "", "", ""]
 
 
-def test_parquet_returns_all(inputs, tmp_path):
+def test_parquet_returns_all(run):
     """Types, nulls, lists, the list's texts as they were, vectors bit for bit."""
-    files, vectors = inputs
-    export_parquet(Settings(), files, tmp_path / "out.parquet")
-    table = pq.read_table(tmp_path / "out.parquet")
+    files, vectors = run
+    export_parquet(files, MADE_WITH)
+    table = pq.read_table(files.table("parquet"))
 
     def column(name):
         values = table.column(name)
@@ -149,7 +142,7 @@ def test_parquet_returns_all(inputs, tmp_path):
     check_texts(lambda name: [cell or "" for cell in table.column(name).to_pylist()])
     read = np.stack([column(f"emb_{k}") for k in range(LENGTH)], axis=1)
     assert read.tobytes() == vectors.tobytes()
-    found = analysis_of(NUMBER, 3)
+    found = random_analysis(image_ids(NUMBER))
     neighbours = table.column("neighbour_ids").to_pylist()
     assert neighbours == [list(ids) for ids in found.neighbours]
     distances = np.array(table.column("neighbour_distances").to_pylist(), np.float32)
@@ -160,16 +153,16 @@ def test_parquet_returns_all(inputs, tmp_path):
     assert table.column("listed_emb_0").to_pylist() == [1.5] * NUMBER
 
 
-def test_the_fits_table_returns_all(inputs, tmp_path):
+def test_the_fits_table_returns_all(run):
     """By astropy, which finds nothing against the standard; texts are escaped."""
-    files, vectors = inputs
-    export_fits(Settings(), files, tmp_path / "out.fits")
-    with fits.open(tmp_path / "out.fits") as opened:
+    files, vectors = run
+    export_fits(files, MADE_WITH)
+    with fits.open(files.table("fits")) as opened:
         opened.verify("exception")
         header = opened[1].header
         raw = opened[1].data["remark"]
         assert all(text.isascii() and text.isprintable() for text in raw)
-    table = Table.read(tmp_path / "out.fits")
+    table = Table.read(files.table("fits"))
     check_numbers(lambda name: table[name])
 
     def text(name):
@@ -179,22 +172,22 @@ def test_the_fits_table_returns_all(inputs, tmp_path):
     check_texts(text)
     read = np.ascontiguousarray(table["embedding"], np.float32)
     assert read.tobytes() == vectors.tobytes()
-    found = analysis_of(NUMBER, 3)
+    found = random_analysis(image_ids(NUMBER))
     assert text("neighbour_ids")[1].split() == list(found.neighbours[1])
     np.testing.assert_array_equal(table["neighbour_distances"], found.distances)
     assert table["pixel_scale_arcsec"].unit == "arcsec"
     place = 1 + table.colnames.index("dec_deg")
     assert header[f"TUCD{place}"] == "pos.eq.dec;meta.main"
     assert header[f"TCOMM{place}"] == "declination of the centre, ICRS"
-    assert json.loads(header["SETTINGS"])["analysis_settings"]["neighbours"] == 12
-    assert (tmp_path / "out.fits").stat().st_size % 2880 == 0
+    assert header["SETTINGS"] == MADE_WITH
+    assert files.table("fits").stat().st_size % 2880 == 0
 
 
-def test_the_votable_returns_all(inputs, tmp_path):
+def test_the_votable_returns_all(run):
     """By astropy, for which every deviation from the standard is an error here."""
-    files, vectors = inputs
-    export_votable(Settings(), files, tmp_path / "out.vot")
-    votable = parse_votable(tmp_path / "out.vot", verify="exception")
+    files, vectors = run
+    export_votable(files, MADE_WITH)
+    votable = parse_votable(files.table("vot"), verify="exception")
     first = votable.get_first_table()
     table = first.to_table(use_names_over_ids=True)
     check_numbers(lambda name: table[name])
@@ -202,44 +195,46 @@ def test_the_votable_returns_all(inputs, tmp_path):
     read = np.ascontiguousarray(table["embedding"], np.float32)
     assert read.tobytes() == vectors.tobytes()
     np.testing.assert_array_equal(
-        table["neighbour_distances"], analysis_of(NUMBER, 3).distances
+        table["neighbour_distances"], random_analysis(image_ids(NUMBER)).distances
     )
     field = first.get_field_by_id("ra_deg")
     assert (field.unit, field.ucd) == ("deg", "pos.eq.ra;meta.main")
     assert votable.get_coosys_by_id("icrs").system == "ICRS"
-    assert b"<BINARY2>" in (tmp_path / "out.vot").read_bytes()
+    assert b"<BINARY2>" in files.table("vot").read_bytes()
     assert first.nrows == NUMBER
 
 
 @pytest.mark.parametrize("form", EXPORTS)
-def test_the_same_input_gives_the_same_bytes(inputs, tmp_path, form, monkeypatch):
-    """Nothing in a table tells when it was made; block sizes do not matter."""
-    files, _ = inputs
-    for name in ("one", "other"):
-        EXPORTS[form](Settings(), files, tmp_path / name)
+def test_the_same_input_gives_the_same_bytes(run, form, monkeypatch):
+    """Nothing in a table depends on the time; block sizes do not matter."""
+    files, _ = run
+    contents = []
+    for _ in range(2):
+        EXPORTS[form](files)
+        contents.append(files.table(form).read_bytes())
         if form != "parquet":  # whose row groups are the blocks
-            monkeypatch.setattr(analysis_file, "ROWS_AT_A_TIME", 4)
-    assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
+            monkeypatch.setattr(tables, "ROWS_AT_A_TIME", 4)
+    assert contents[0] == contents[1]
 
 
 @pytest.mark.parametrize("form", EXPORTS)
 def test_one_image_has_no_neighbours(tmp_path, form):
     """A column that would be empty by its type is left out, and all can be read."""
-    files, _ = write_inputs(tmp_path / "run", {}, neighbours=0)
-    out = tmp_path / "out"
-    EXPORTS[form](Settings(), files, out)
+    files, _ = write_listed(tmp_path, {}, neighbours=0)
+    EXPORTS[form](files)
+    out = files.table(form)
     if form == "parquet":
         names = pq.read_schema(out).names
     elif form == "csv":
         names = out.read_text().splitlines()[0].split(",")
     else:
-        names = Table.read(out, format=form).colnames
+        names = Table.read(out, format=FORMATS[form]).colnames
     assert "neighbour_ids" in names
     assert "neighbour_distances" not in names
 
 
 def test_all_ucds_are_words_of_the_vocabulary():
-    """Of UCD1+, in the places where they may stand; meanings fit a FITS card."""
+    """Of UCD1+, in the positions where they are allowed; meanings fit a FITS card."""
     for column in (*FACTS, *ANALYSED, DISTANCES, EMBEDDING):
         if column.ucd:
             parse_ucd(column.ucd, check_controlled_vocabulary=True)
@@ -247,7 +242,7 @@ def test_all_ucds_are_words_of_the_vocabulary():
         assert column.meaning.isascii()
 
 
-def test_names_of_the_list_never_meet_ours():
+def test_names_of_the_list_differ_from_ours():
     """Whatever their case; two that differ by case alone are told apart."""
     given_names = ["x", "Cluster", "emb_12", "kind", "Kind", "listed_x", "embedding"]
     names = listed_names(given_names)
@@ -261,123 +256,188 @@ def test_names_of_the_list_never_meet_ours():
     assert names["x"] == "listed_listed_x"
 
 
-def test_a_renamed_column_is_said(inputs, tmp_path, caplog):
-    """In the log of each table."""
+@pytest.mark.parametrize("form", EXPORTS)
+def test_a_renamed_column_is_logged(run, form, caplog):
+    """For each table."""
     caplog.set_level("INFO")
-    export_csv(Settings(), inputs[0], tmp_path / "out.csv")
+    EXPORTS[form](run[0])
     assert "the list's column `X` is `listed_X` here" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("cells", "kind"),
-    [
-        (["1", "2"], "integer"),
-        (["1", "", "-3"], "integer"),
-        (["1", "2.5"], "number"),
-        (["1", "nan"], "number"),
-        (["nan", ""], "text"),
-        (["", ""], "text"),
-        (["1", "x"], "text"),
-        (["01", "2"], "text"),
-        (["1_000"], "text"),
-        (["inf"], "text"),
-        (["٣"], "text"),
-        (["9223372036854775808"], "text"),
-        (["9007199254740993", "0.5"], "text"),
-        (["9007199254740992", "0.5"], "number"),
-        (["1e5", ".5", "5.", "+3"], "number"),
-        (["True", "False"], "text"),
-    ],
+TYPES = (
+    # cells of a column, their type in all tables, whether the map has numbers
+    (["1", "2"], "int64", False),  # few integers are classes there
+    ([str(k) for k in range(-7, 7)], "int64", True),
+    (["1", "", "-3"], "int64", False),
+    (["+3", "-0"], "int64", False),
+    (["9007199254740992"], "int64", False),
+    (["1234567890123456", *map(str, range(13))], "int64", True),
+    (["9223372036854775807", "1"], "int64", False),  # more digits than a float has
+    (["1", "2.5"], "float64", True),
+    (["1.5", "nan", ""], "float64", True),
+    (["1e5", ".5", "5.", "+3"], "float64", True),
+    (["9007199254740992", "0.5"], "float64", True),
+    (["1e-400", "0.5"], "float64", True),
+    (["nan", ""], "text", False),
+    (["", ""], "text", False),
+    (["1", "x"], "text", False),
+    (["01", "2"], "text", False),
+    (["007", "008"], "text", False),
+    (["00.5", "1"], "text", False),
+    (["1_000"], "text", False),
+    (["inf", "1"], "text", False),
+    (["1e400", "1"], "text", False),
+    (["٣"], "text", False),
+    (["9223372036854775808"], "text", False),
+    (["-9223372036854775808"], "text", False),
+    (["20231104123456789012"], "text", False),
+    (["1" * 5000, "2"], "text", False),
+    (["9007199254740993", "0.5"], "text", False),
+    (["True", "False"], "text", False),
+    (["1\n", "2"], "text", False),
 )
-def test_a_column_is_numeric_where_all_its_cells_are(cells, kind):
-    """And where no digit would be lost."""
-    profile = Profile(Column("z", "text", ""), free=True)
-    for cell in cells:
-        profile.see(cell)
-    assert profile.found().kind == kind
-    if kind == "integer":
-        assert [str(v) for v in integers(cells)[0]] == [cell or "0" for cell in cells]
-    if kind == "number":
-        found = numbers(cells)
-        assert [float(cell) for cell in cells if cell != "nan"] == [
-            value for value in found if value == value
+ROWS = 14
+
+
+def column_cells(k):
+    """The cells of a case, repeated for all rows."""
+    cells = TYPES[k][0]
+    return (cells * ROWS)[:ROWS]
+
+
+@pytest.fixture(scope="module")
+def typed(tmp_path_factory):
+    """A run whose list has a column for each case, and all of its tables."""
+    listed = {f"z{k}": column_cells(k) for k in range(len(TYPES))}
+    rows = catalogue_rows(ROWS, **listed)
+    files = write_run(tmp_path_factory.mktemp("typed"), rows)
+    for export in EXPORTS.values():
+        export(files)
+    export_map(files, 16, ROWS, with_evaluation=False)
+    export_tensorboard(files, 16)
+    return {
+        "csv": read_table(files.table("csv")),
+        "parquet": pq.read_table(files.table("parquet")),
+        "fits": Table.read(files.table("fits")),
+        "vot": parse_votable(files.table("vot"))
+        .get_first_table()
+        .to_table(use_names_over_ids=True),
+        "map": files.map.read_text(encoding="utf-8"),
+        "metadata": (files.projector / "metadata.tsv").read_text(encoding="utf-8"),
+    }
+
+
+@pytest.mark.parametrize("k", range(len(TYPES)), ids=lambda k: TYPES[k][0][0][:20])
+def test_every_table_has_the_same_types(typed, k):
+    """A column is numeric where all its cells are, and where no digit is lost."""
+    name, cells, (_, kind, map_has_numbers) = f"z{k}", column_cells(k), TYPES[k]
+    empty = [cell.lower() in ("", "nan") for cell in cells]
+    assert list(typed["csv"][name]) == cells, "CSV is text, as the list has it"
+    column = typed["parquet"].column(name)
+    types = {"int64": "int64", "float64": "double", "text": "string"}
+    assert str(column.type) == types[kind]
+    values = {"parquet": column.to_pylist()}
+    for form in ("fits", "vot"):
+        column = typed[form][name]
+        assert column.dtype.kind == {"int64": "i", "float64": "f", "text": "U"}[
+            kind
+        ] or (kind == "text" and column.dtype.kind in "SO")
+        missing = np.ma.getmaskarray(np.ma.asarray(column))
+        values[form] = [
+            None if gone else value
+            for gone, value in zip(missing, column.tolist(), strict=True)
         ]
+    on_map, numeric = map_column(typed["map"], name, ROWS)
+    assert numeric == map_has_numbers
+    if numeric:
+        values["map"] = on_map
+    elif on_map is not None:  # empty columns are left out
+        assert on_map == cells
+    if kind == "text":
+        assert [value or "" for value in values["parquet"]] == cells
+        shortened = [
+            cell if len(cell) <= 4096 else f"{cell[:4093]}..." for cell in cells
+        ]
+        escaped = [value or "" for value in values["fits"]]
+        assert escaped == [escape_to_ascii(cell) for cell in shortened]
+        assert [value or "" for value in values["vot"]] == shortened
+        return
+    convert = int if kind == "int64" else float
+    for form, found in values.items():
+        for gone, cell, value in zip(empty, cells, found, strict=True):
+            if gone:
+                assert value is None or math.isnan(value), form
+            else:
+                assert value == convert(cell), form
+
+
+def test_numbers_of_ours_that_are_none_turn_to_text(tmp_path):
+    """One odd cell of the catalogue loses no other."""
+    rows = catalogue_rows(3, hdu=["1", "2.5", ""], height=["1", "x", ""])
+    rows[0]["ra_deg"], rows[1]["ra_deg"] = "10", "nan"
+    files = write_run(tmp_path, rows)
+    EXPORTS["parquet"](files)
+    table = pq.read_table(files.table("parquet"))
+    assert table.column("hdu").to_pylist() == [1.0, 2.5, None]
+    assert table.column("height").to_pylist() == ["1", "x", None]
+    assert table.column("width").to_pylist() == [60, 60, 60]
+    assert str(table.column("channels").type) == "int64", "though it is empty"
+    assert str(table.column("ra_deg").type) == "double"
 
 
 @given(st.text())
 def test_escaped_texts_can_be_undone(text):
     """Whatever was in them."""
-    escaped = escaped_ascii(text)
+    escaped = escape_to_ascii(text)
     assert escaped.isascii()
     assert escaped.isprintable()
     assert escaped.encode().decode("unicode_escape") == text
 
 
-def test_numbers_are_text_that_gives_them_again():
-    """Also subnormal ones, the largest and negative zero."""
-    draw = np.random.default_rng(0)
-    bits = draw.integers(0, 2**32, (5000, 4), dtype=np.uint64).astype(np.uint32)
-    vectors = bits.view(np.float32)
-    vectors[~np.isfinite(vectors)] = -0.0
-    read = [[np.float32(n) for n in line.split(";")] for line in lines(vectors, ";")]
-    assert np.array(read, np.float32).tobytes() == vectors.tobytes()
-
-
-@pytest.mark.parametrize("form", ["fits", "votable"])
-def test_texts_without_end_are_cut_and_it_is_said(tmp_path, caplog, form):
+@pytest.mark.parametrize("form", FORMATS)
+def test_very_long_texts_are_cut_with_a_warning(tmp_path, caplog, form):
     """At 4096 characters, in the tables whose rows are all of one length."""
     remarks = ["ä" * 9000, *"bcdefg"]
-    files, _ = write_inputs(tmp_path / "run", {"remark": remarks})
-    EXPORTS[form](Settings(), files, tmp_path / "out")
+    files, _ = write_listed(tmp_path, {"remark": remarks})
+    EXPORTS[form](files)
     assert "cut in `remark`" in caplog.text
-    if form == "votable":
-        votable = parse_votable(tmp_path / "out", verify="exception")
+    if form == "vot":
+        votable = parse_votable(files.table(form), verify="exception")
         read = votable.get_first_table().to_table(use_names_over_ids=True)["remark"]
     else:
-        read = Table.read(tmp_path / "out", format="fits")["remark"]
+        read = Table.read(files.table(form))["remark"]
     assert str(read[0]).endswith("...")
     assert 2000 < len(read[0]) <= 4096
     assert list(read[1:]) == list("bcdefg")
-    assert cut_ids("aaaa bbbb cccc", 9) == "aaaa bbbb"
-    assert cut_ids("aaaa bbbb cccc", 13) == "aaaa bbbb"
+    assert shorten_ids("aaaa bbbb cccc", 9) == "aaaa bbbb"
+    assert shorten_ids("aaaa bbbb cccc", 13) == "aaaa bbbb"
 
 
-def test_a_fits_table_of_too_many_columns_is_refused(tmp_path):
+def test_a_fits_table_of_too_many_columns_is_an_error(tmp_path):
     """With the remedy."""
-    files, _ = write_inputs(
-        tmp_path / "run", {f"c{k}": ["1"] * NUMBER for k in range(1000)}
-    )
+    listed = {f"c{k}": ["1"] * NUMBER for k in range(1000)}
+    files, _ = write_listed(tmp_path, listed)
     with pytest.raises(AstromorphError, match=r"at most 999; leave `fits` out"):
-        export_fits(Settings(), files, tmp_path / "out.fits")
+        EXPORTS["fits"](files)
 
 
 @pytest.mark.parametrize("form", EXPORTS)
-def test_memory_is_that_of_a_block(tmp_path, form, monkeypatch):
-    """The block before it is gone when a block is made."""
-    monkeypatch.setattr(analysis_file, "ROWS_AT_A_TIME", 2)
-    files, _ = write_inputs(tmp_path / "run", {})
-    seen: list[weakref.ref] = []
-    alive = []
-
-    def watched(inputs):
-        for block in table_rows.blocks(inputs):
-            seen.append(weakref.ref(block.vectors))
-            alive.append(sum(vectors() is not None for vectors in seen))
-            yield block
-
-    monkeypatch.setattr(f"astromorph.export.tables.{form}.blocks", watched)
-    EXPORTS[form](Settings(), files, tmp_path / "out")
-    assert len(seen) == 4
-    assert max(alive) <= 2
+def test_no_table_is_written_of_files_that_do_not_belong_together(tmp_path, form):
+    """Fewer or more images than were analysed; the error names the step."""
+    files, _ = write_listed(tmp_path, {})
+    for number in (NUMBER - 1, NUMBER + 1):
+        write_analysis(files.analysis, random_analysis(image_ids(number)))
+        with pytest.raises(
+            AstromorphError, match=r"analysis\.parquet: its images .* `analyse` again"
+        ):
+            EXPORTS[form](files)
+    assert not files.table(form).exists()
 
 
-def test_settings_in_a_table_are_those_that_shaped_it(inputs, tmp_path):
-    """Of the analysis and of inference; how a table is written is not among them."""
-    files, _ = inputs
-    asked = parse({"analysis_settings": {"clusters": 4}}, "test")
-    export_parquet(asked, files, tmp_path / "out.parquet")
-    made = pq.read_schema(tmp_path / "out.parquet").metadata
-    said = json.loads(made[b"settings"])
-    assert said["analysis_settings"]["clusters"] == 4
-    assert "export_settings" not in said
-    assert made[b"creator"].startswith(b"astromorph ")
+def test_tables_name_settings_and_program(run):
+    """As they are given; how a table is written is not among them."""
+    files, _ = run
+    EXPORTS["parquet"](files)
+    metadata = pq.read_schema(files.table("parquet")).metadata
+    assert metadata[b"settings"] == MADE_WITH.encode()
+    assert metadata[b"creator"].startswith(b"astromorph ")

@@ -1,4 +1,4 @@
-"""FITS files: which image is found, where it lies, why there is none."""
+"""FITS files: the selected image, its pixels and facts, and reasons for refusal."""
 
 import base64
 import bz2
@@ -48,8 +48,8 @@ def celestial(kind="RA---TAN", other="DEC--TAN", lon=83.6, lat=22.0) -> fits.Hea
 @pytest.mark.parametrize(
     "shape", [(30, 20), (1, 30, 20), (1, 1, 30, 20), (30, 20, 1), (30, 1, 20, 1)]
 )
-def test_degenerate_axes_are_dropped_wherever_they_stand(tmp_path, shape):
-    """Any number of axes of length 1 leaves the same image."""
+def test_axes_of_length_1_are_dropped_at_any_position(tmp_path, shape):
+    """Any number of them gives the same image."""
     path = tmp_path / "a.fits"
     fits.PrimaryHDU(PIXELS.reshape(shape)).writeto(path)
     facts, image = describe(path), read(path)
@@ -59,8 +59,8 @@ def test_degenerate_axes_are_dropped_wherever_they_stand(tmp_path, shape):
     assert not image.mask.any()
 
 
-def test_the_first_image_is_found_past_tables_and_empty_hdus(tmp_path):
-    """An extension behind a table counts as well as the primary HDU."""
+def test_first_image_is_found_after_tables_and_empty_hdus(tmp_path):
+    """An image extension is used like an image in the primary HDU."""
     table = fits.BinTableHDU.from_columns([fits.Column("a", "D", array=[1.0])])
     hdus = [fits.PrimaryHDU(), table, fits.ImageHDU(PIXELS), fits.ImageHDU(PIXELS + 1)]
     fits.HDUList(hdus).writeto(tmp_path / "a.fits")
@@ -69,8 +69,8 @@ def test_the_first_image_is_found_past_tables_and_empty_hdus(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["RICE_1", "GZIP_1", "HCOMPRESS_1", "PLIO_1"])
-def test_tile_compressed_images_are_read(tmp_path, method):
-    """All compressions of the standard give the integers back."""
+def test_tile_compressed_integers_are_read_exactly(tmp_path, method):
+    """With all compressions of the standard."""
     data = PIXELS.astype(np.int16)
     hdu = fits.CompImageHDU(data, compression_type=method, tile_shape=(30, 20))
     fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(tmp_path / "a.fits")
@@ -80,7 +80,7 @@ def test_tile_compressed_images_are_read(tmp_path, method):
 
 @pytest.mark.parametrize(("ending", "pack"), [("gz", gzip), ("bz2", bz2)])
 def test_compressed_files_are_read(tmp_path, ending, pack):
-    """Gzip and bzip2, header and pixels."""
+    """Header and pixels, with gzip and bzip2."""
     fits.PrimaryHDU(PIXELS).writeto(tmp_path / "a.fits")
     path = tmp_path / f"a.fits.{ending}"
     path.write_bytes(pack.compress((tmp_path / "a.fits").read_bytes()))
@@ -88,8 +88,8 @@ def test_compressed_files_are_read(tmp_path, ending, pack):
     np.testing.assert_array_equal(read(path).pixels[0], PIXELS)
 
 
-def test_scaled_integers_with_blanks(tmp_path):
-    """BSCALE and BZERO apply, BLANK is bad."""
+def test_scaled_integers_with_blank_values(tmp_path):
+    """BSCALE and BZERO are applied, BLANK is bad."""
     hdu = fits.PrimaryHDU(np.array([[1, 2], [3, -99]], np.int16))
     hdu.header["BLANK"] = -99
     hdu.writeto(tmp_path / "a.fits")
@@ -104,7 +104,7 @@ def test_scaled_integers_with_blanks(tmp_path):
 
 
 def test_nan_and_infinity_are_bad(tmp_path):
-    """Also values that 32-bit floating point cannot hold."""
+    """Also values that 32-bit floating point cannot represent."""
     data = np.array([[np.nan, np.inf, -np.inf], [1e300, 1.0, 2.0]])
     fits.PrimaryHDU(data).writeto(tmp_path / "a.fits")
     image = read(tmp_path / "a.fits")
@@ -121,8 +121,8 @@ def test_nan_and_infinity_are_bad(tmp_path):
         ("SLON-TAN", "SLAT-TAN", "supergalactic"),
     ],
 )
-def test_positions_are_icrs_degrees_of_the_centre(tmp_path, kind, other, frame):
-    """Any celestial frame; the scale is in arcseconds."""
+def test_position_of_the_centre_is_in_icrs_degrees(tmp_path, kind, other, frame):
+    """For any celestial frame; the pixel scale is in arcseconds."""
     header = celestial(kind, other, lon=83.6, lat=0.0)
     fits.PrimaryHDU(PIXELS, header).writeto(tmp_path / "a.fits")
     facts = describe(tmp_path / "a.fits")
@@ -132,8 +132,8 @@ def test_positions_are_icrs_degrees_of_the_centre(tmp_path, kind, other, frame):
     assert facts.pixel_scale_arcsec == pytest.approx(3.6)
 
 
-def test_headers_give_their_facts(tmp_path):
-    """OBJECT, TELESCOP, BUNIT and RESTFRQ, or its older name RESTFREQ."""
+def test_facts_are_read_from_the_header(tmp_path):
+    """OBJECT, TELESCOP, BUNIT, and RESTFRQ or its older name RESTFREQ."""
     header = celestial()
     header["OBJECT"], header["TELESCOP"] = " HL  Tau ", "ALMA"
     header["BUNIT"], header["RESTFREQ"] = "Jy/beam", 2.3e11
@@ -143,8 +143,8 @@ def test_headers_give_their_facts(tmp_path):
     assert (facts.unit, facts.rest_frequency_hz) == ("Jy/beam", 2.3e11)
 
 
-def test_a_broken_wcs_costs_the_position_only(tmp_path):
-    """The image is taken, its place on the sky stays unknown."""
+def test_invalid_wcs_gives_an_image_without_position(tmp_path):
+    """The image is read, its position is None."""
     header = celestial(kind="RA---XXX", other="DEC--YYY")
     fits.PrimaryHDU(PIXELS, header).writeto(tmp_path / "a.fits")
     facts = describe(tmp_path / "a.fits")
@@ -169,15 +169,15 @@ def bomb(path):
         (lambda p: p.mkdir(), "this is a folder"),
         (lambda p: p.write_text("hello"), "not a FITS file"),
         (lambda p: p.write_bytes(b""), "the file is empty"),
-        (lambda p: fits.PrimaryHDU().writeto(p), "holds no image"),
+        (lambda p: fits.PrimaryHDU().writeto(p), "contains no image"),
         (lambda p: fits.PrimaryHDU(np.zeros(9)).writeto(p), "one axis, of 9 pixels"),
         (lambda p: fits.PrimaryHDU(np.zeros((3, 4, 5))).writeto(p), "3x4x5.* a cube"),
-        (truncated, "truncated: 42880 bytes promised, 20000 there"),
+        (truncated, "truncated: its header requires 42880 bytes, it has 20000"),
         (bomb, "more than `data_settings.max_pixels`, 1000000"),
     ],
 )
-def test_every_refusal_has_a_reason(tmp_path, make, message):
-    """Both for the header alone and for the pixels."""
+def test_unusable_file_is_refused_with_a_reason(tmp_path, make, message):
+    """Both by `describe_image` and by `read_image`."""
     path = tmp_path / "a.fits"
     make(path)
     for reader in (describe, read):
@@ -185,15 +185,15 @@ def test_every_refusal_has_a_reason(tmp_path, make, message):
             reader(path)
 
 
-def odd_files(folder):
+def files_in(folder):
     return [p for p in sorted(folder.rglob("*.*")) if p.suffix != ".md"]
 
 
 @pytest.mark.parametrize("planes", [None, "max", "mean", "channels", 0])
-def test_odd_files_give_an_image_or_a_reason(odd_fits, planes):
-    """Real files: none under noimage/ is taken, the others are, cubes if told how."""
+def test_unusual_files_give_an_image_or_a_reason(unusual_fits, planes):
+    """Those in noimage/ are refused, and cubes unless `planes` is set."""
     refused = {}
-    for path in odd_files(odd_fits):
+    for path in files_in(unusual_fits):
         try:
             facts = describe(path, max_pixels=2**28, planes=planes)
             image = read(path, max_pixels=2**28, planes=planes)
@@ -203,7 +203,7 @@ def test_odd_files_give_an_image_or_a_reason(odd_fits, planes):
             assert image.mask.shape == shape[1:]
         except FitsImageError as error:
             refused[path.name] = str(error)
-    noimage = {p.name for p in (odd_fits / "noimage").iterdir()}
+    noimage = {p.name for p in (unusual_fits / "noimage").iterdir()}
     cubes = {"astrodendro_cube51.fits", "galsim_cube_uint32.fits"}
     cubes |= {"radio_1904-66_3planes_nan.fits"}
     assert set(refused) == (noimage | cubes if planes is None else noimage)
@@ -211,10 +211,10 @@ def test_odd_files_give_an_image_or_a_reason(odd_fits, planes):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_odd_files_read_as_astropy_reads_them(odd_fits):
-    """Pixel by pixel, scaling, BLANK, compression and quantisation included."""
+def test_pixels_of_unusual_files_agree_with_astropy(unusual_fits):
+    """Including scaling, BLANK, compression and quantisation."""
     compared = 0
-    for path in odd_files(odd_fits):
+    for path in files_in(unusual_fits):
         try:
             facts = describe(path, max_pixels=2**28, planes="max")
         except FitsImageError:
@@ -232,10 +232,10 @@ def test_odd_files_read_as_astropy_reads_them(odd_fits):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_odd_files_lie_where_astropy_puts_them(odd_fits):
-    """Position of the centre and pixel scale, from every projection among them."""
+def test_positions_of_unusual_files_agree_with_astropy(unusual_fits):
+    """Position of the centre and pixel scale, for all of their projections."""
     compared = 0
-    for path in odd_files(odd_fits):
+    for path in files_in(unusual_fits):
         try:
             facts = describe(path, max_pixels=2**28, planes="max")
         except FitsImageError:
@@ -251,12 +251,17 @@ def test_odd_files_lie_where_astropy_puts_them(odd_fits):
         lon, lat = wcs.all_pix2world(*centre, 0)
         if not np.isfinite(lon) or "RA" not in wcs.wcs.ctype[0] + wcs.wcs.ctype[1]:
             continue
-        # Plate polynomials of DSS and TNX are left out: seconds of arc at most.
-        rough = path.name in ("dss_100x100_table.fits.gz", "optical_tnx_uint16.fits")
+        # Plate polynomials of DSS and TNX are ignored: an error of a few arcseconds.
+        approximate = path.name in (
+            "dss_100x100_table.fits.gz",
+            "optical_tnx_uint16.fits",
+        )
         frame = wcs_to_celestial_frame(wcs)
         expected = SkyCoord(lon * u.deg, lat * u.deg, frame=frame).icrs
         found = SkyCoord(facts.ra_deg * u.deg, facts.dec_deg * u.deg)
-        assert found.separation(expected).arcsec < (5 if rough else 1e-3), path.name
+        assert found.separation(expected).arcsec < (5 if approximate else 1e-3), (
+            path.name
+        )
         scales = proj_plane_pixel_scales(wcs) * 3600
         scale = np.sqrt(scales[0] * scales[1])
         assert facts.pixel_scale_arcsec == pytest.approx(scale, rel=5e-3), path.name
@@ -275,11 +280,11 @@ def test_odd_files_lie_where_astropy_puts_them(odd_fits):
         ("", 2000.0, FK5()),
     ],
 )
-@pytest.mark.parametrize("place", [(0.0, 0.0), (123.4, -56.7), (359.99, 89.0)])
-def test_frames_agree_with_astropy(system, equinox, frame, place):
-    """To a thousandth of an arcsecond, the poles included."""
-    ra, dec = to_icrs(*place, "RA--", system, equinox)
-    expected = SkyCoord(*place, unit="deg", frame=frame).icrs
+@pytest.mark.parametrize("position", [(0.0, 0.0), (123.4, -56.7), (359.99, 89.0)])
+def test_frames_agree_with_astropy(system, equinox, frame, position):
+    """Within a milliarcsecond, also near the poles."""
+    ra, dec = to_icrs(*position, "RA--", system, equinox)
+    expected = SkyCoord(*position, unit="deg", frame=frame).icrs
     found = SkyCoord(ra * u.deg, dec * u.deg)
     assert found.separation(expected).arcsec < 1e-3
 
@@ -296,7 +301,7 @@ def test_frames_agree_with_astropy(system, equinox, frame, place):
     ],
 )
 def test_positions_without_a_wcs(tmp_path, cards, expected):
-    """RA and DEC and their like, degrees or hours."""
+    """RA and DEC and similar keywords, in degrees or hours."""
     path = tmp_path / "a.fits"
     fits.PrimaryHDU(PIXELS, fits.Header(cards)).writeto(path)
     facts = describe(path)
@@ -305,8 +310,8 @@ def test_positions_without_a_wcs(tmp_path, cards, expected):
     )
 
 
-def test_names_and_positions_of_the_primary_header_count_for_extensions(tmp_path):
-    """Instruments write them once, in front."""
+def test_extensions_inherit_names_and_positions_of_the_primary_header(tmp_path):
+    """Many instruments write them in the primary header only."""
     cards = {"OBJECT": "M 31", "RA": 10.5, "DEC": 41.25, "FILTER": "R"}
     primary = fits.PrimaryHDU(header=fits.Header(cards))
     fits.HDUList([primary, fits.ImageHDU(PIXELS)]).writeto(tmp_path / "a.fits")
@@ -335,7 +340,7 @@ CUBE = np.arange(4 * 30 * 20, dtype=np.float32).reshape(4, 30, 20)
 )
 @pytest.mark.parametrize("compressed", [False, True])
 def test_planes_of_a_cube(tmp_path, planes, expected, compressed):
-    """An index, a range, sums, peaks, channels; plain and compressed in tiles."""
+    """An index, a range, a sum, a mean, a maximum, channels; with and without tiles."""
     path = tmp_path / "a.fits"
     if compressed:
         fits.CompImageHDU(CUBE, compression_type="GZIP_1", quantize_level=0).writeto(
@@ -349,15 +354,15 @@ def test_planes_of_a_cube(tmp_path, planes, expected, compressed):
 
 
 @pytest.mark.parametrize("planes", [4, "9:12", (0, 7)])
-def test_planes_that_are_not_there_are_a_reason(tmp_path, planes):
-    """The row says what was asked and how many there are."""
+def test_missing_planes_are_a_reason_for_refusal(tmp_path, planes):
+    """The reason gives the setting and the number of planes."""
     fits.PrimaryHDU(CUBE).writeto(tmp_path / "a.fits")
     with pytest.raises(FitsImageError, match=r"`data_settings.planes` is .* 4 planes"):
         describe(tmp_path / "a.fits", planes=planes)
 
 
-def test_planes_ignore_what_is_nan(tmp_path):
-    """A pixel is bad where it is bad in all planes; a dead channel costs nothing."""
+def test_reductions_of_planes_ignore_nan(tmp_path):
+    """A pixel is bad if it is bad in all planes; an empty channel does not matter."""
     cube = CUBE.copy()
     cube[1] = np.nan
     cube[:, 3, 4] = np.nan
@@ -369,8 +374,8 @@ def test_planes_ignore_what_is_nan(tmp_path):
     assert (read(tmp_path / "a.fits", planes="channels").pixels[1] == 0).all()
 
 
-def test_the_axes_on_the_sky_are_the_image(tmp_path):
-    """Also where the spectral axis is the fastest."""
+def test_celestial_axes_are_the_image_axes(tmp_path):
+    """Also if the spectral axis is the first FITS axis."""
     header = fits.Header({"CTYPE1": "FREQ", "CTYPE2": "RA---TAN", "CTYPE3": "DEC--TAN"})
     cube = np.moveaxis(CUBE, 0, 2)
     fits.PrimaryHDU(cube, header).writeto(tmp_path / "a.fits")
@@ -384,8 +389,8 @@ def test_the_axes_on_the_sky_are_the_image(tmp_path):
     ("hdu", "number"),
     [(None, 1), (2, 2), ("sci", 2), (("none", "ERR"), 3), ((9, 1), 1)],
 )
-def test_the_hdu_is_chosen_by_number_or_name(tmp_path, hdu, number):
-    """Of several choices the first that the file has."""
+def test_hdu_is_selected_by_number_or_name(tmp_path, hdu, number):
+    """Of several choices, the first that the file has is used."""
     images = [
         fits.ImageHDU(PIXELS + k, name=n) for k, n in enumerate(("A", "SCI", "ERR"))
     ]
@@ -396,19 +401,19 @@ def test_the_hdu_is_chosen_by_number_or_name(tmp_path, hdu, number):
     )
 
 
-def test_an_hdu_that_is_not_there_names_those_that_are(tmp_path):
-    """The reason helps to correct the setting."""
+def test_missing_hdu_is_an_error_that_lists_the_hdus(tmp_path):
+    """An HDU without an image is an error as well."""
     fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(PIXELS, name="SCI")]).writeto(
         tmp_path / "a.fits"
     )
     with pytest.raises(FitsImageError, match="has the HDUs 0 PRIMARY, 1 SCI"):
         describe(tmp_path / "a.fits", hdu="ERR")
-    with pytest.raises(FitsImageError, match="HDU 0: it holds no image"):
+    with pytest.raises(FitsImageError, match="HDU 0: it contains no image"):
         describe(tmp_path / "a.fits", hdu=0)
 
 
-def test_files_become_channels(tmp_path):
-    """One object in several bands; sizes must agree, a missing one is named."""
+def test_several_files_become_channels(tmp_path):
+    """Their sizes must agree; the error names a file that is missing."""
     paths = [tmp_path / f"{band}.fits" for band in "grz"]
     for k, path in enumerate(paths):
         fits.PrimaryHDU(PIXELS + k).writeto(path)
@@ -423,8 +428,8 @@ def test_files_become_channels(tmp_path):
         fits_image.describe_image(paths, RULES)
 
 
-def test_header_columns_know_long_and_hierarchical_keywords(tmp_path):
-    """HIERARCH and CONTINUE as astropy reads them; what is absent is empty."""
+def test_header_columns_support_long_and_hierarchical_keywords(tmp_path):
+    """HIERARCH and CONTINUE; an absent keyword is empty."""
     header = fits.Header({"HIERARCH ESO INS MODE": "IMAGING", "NOTE": "x" * 100})
     fits.PrimaryHDU(PIXELS, header).writeto(tmp_path / "a.fits")
     names = ("ESO INS MODE", "NOTE", "ABSENT")
@@ -432,8 +437,8 @@ def test_header_columns_know_long_and_hierarchical_keywords(tmp_path):
     assert facts.keywords == dict(zip(names, ("IMAGING", "x" * 100, ""), strict=True))
 
 
-def test_beams_of_the_header_and_of_aips(tmp_path):
-    """BMAJ in degrees; AIPS wrote it as history."""
+def test_beam_is_read_from_keywords_and_from_aips_history(tmp_path):
+    """BMAJ is in degrees; AIPS writes it as HISTORY."""
     header = fits.Header({"BMAJ": 0.001, "BMIN": 0.0005, "BPA": 30.0})
     fits.PrimaryHDU(PIXELS, header).writeto(tmp_path / "a.fits")
     facts = describe(tmp_path / "a.fits")
@@ -445,7 +450,7 @@ def test_beams_of_the_header_and_of_aips(tmp_path):
     assert describe(tmp_path / "b.fits").beam_major_arcsec == pytest.approx(5.4)
 
 
-# Of `compress`: the numbers 0 to 23 as 4 by 6 pixels, int16.
+# Output of `compress`: the numbers 0 to 23 as 4 by 6 pixels, int16.
 LZW = (
     "H52QU5I0gcKkCAgQPQ4qXMiwIRUQL0CMeePGzBs5beaAoPMGhJEkVKaAmEMnjBsyYeSQaciyJQgh"
     "IKEkwXIwoUuXMWxABJFSTpg8IFCW3JgHTpmbSJE6CYIliciaSVvK2OmmThsxZeSAeGOGpxyfQMmk"
@@ -457,8 +462,8 @@ LZW = (
 )
 
 
-def test_further_compressions(tmp_path):
-    """lzma, zip and Unix compress, known by their first bytes and not by the name."""
+def test_further_compressed_files_are_read(tmp_path):
+    """lzma, zip and Unix compress, recognised by their first bytes."""
     fits.PrimaryHDU(PIXELS).writeto(tmp_path / "a.fits")
     path = tmp_path / "a.fits.packed"
     data = (tmp_path / "a.fits").read_bytes()
@@ -469,14 +474,14 @@ def test_further_compressions(tmp_path):
     np.testing.assert_array_equal(read(path).pixels[0], PIXELS)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("b.fits", data)
-    with pytest.raises(FitsImageError, match="zip archive holds 2 files"):
+    with pytest.raises(FitsImageError, match="zip archive contains 2 files"):
         read(path)
     path.write_bytes(base64.b64decode(LZW))
     assert describe(path).dtype == "int16"
     np.testing.assert_array_equal(read(path).pixels.ravel(), np.arange(24))
 
 
-def inflated_tiles(path):
+def write_tiles_with_inflated_size(path):
     hdu = fits.CompImageHDU(PIXELS.astype(np.int16), compression_type="RICE_1")
     hdu.writeto(path)
     raw = path.read_bytes()
@@ -484,16 +489,16 @@ def inflated_tiles(path):
     path.write_bytes(raw[:card] + b"ZNAXIS1 = %20d" % 20000 + raw[card + 30 :])
 
 
-def test_tiles_that_cannot_cover_the_image_are_refused(tmp_path):
-    """Before the memory for it is taken."""
-    inflated_tiles(tmp_path / "a.fits")
+def test_tiles_that_do_not_cover_the_image_are_refused(tmp_path):
+    """Before memory for the image is allocated."""
+    write_tiles_with_inflated_size(tmp_path / "a.fits")
     for reader in (describe, read):
         with pytest.raises(FitsImageError, match=r"tiles cover|more than its"):
             reader(tmp_path / "a.fits", max_pixels=2**28)
 
 
-def test_a_decoder_that_crashes_costs_one_file(tmp_path):
-    """HCOMPRESS data whose own sizes are wrong end a process of their own."""
+def test_crash_of_the_decoder_rejects_one_file_only(tmp_path):
+    """HCOMPRESS data with wrong sizes crash a separate process."""
     data = PIXELS.astype(np.int16)
     hdu = fits.CompImageHDU(data, compression_type="HCOMPRESS_1", tile_shape=(30, 20))
     hdu.writeto(tmp_path / "good.fits")
@@ -509,7 +514,7 @@ def test_a_decoder_that_crashes_costs_one_file(tmp_path):
 
 @pytest.fixture(scope="module")
 def seeds(tmp_path_factory):
-    """Small files of several kinds to damage."""
+    """Small files of several types, which the test damages."""
     folder = tmp_path_factory.mktemp("seeds")
     header = celestial()
     header["BMAJ"] = 0.01
@@ -530,7 +535,7 @@ def seeds(tmp_path_factory):
 @settings(max_examples=300, deadline=2000,
           suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
 def test_damaged_files_give_an_image_or_a_reason(seeds, tmp_path, data):
-    """Cut, flipped and edited at will; benchmarks/robustness.py tries thousands."""
+    """Truncated and edited at random; benchmarks/robustness.py tries thousands."""
     raw = bytearray(data.draw(st.sampled_from(seeds)))
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, min(len(raw) - 1, 2880)))
@@ -548,10 +553,10 @@ def test_damaged_files_give_an_image_or_a_reason(seeds, tmp_path, data):
         assert image.mask.shape == (described.height, described.width)
 
 
-def test_hdus_are_walked_as_astropy_walks_them(odd_fits):
-    """Numbers, names and shapes of all HDUs of all files."""
-    assert len(odd_files(odd_fits)) >= 50
-    for path in odd_files(odd_fits):
+def test_hdus_agree_with_astropy(unusual_fits):
+    """Numbers, names and shapes of all HDUs of all unusual files."""
+    assert len(files_in(unusual_fits)) > 50
+    for path in files_in(unusual_fits):
         if path.name in ("not_actually_fits.fits", "astropy_zerowidth.fits"):
             continue
         with open_fits(path) as file:
@@ -566,8 +571,8 @@ def test_hdus_are_walked_as_astropy_walks_them(odd_fits):
         assert found == expected, path.name
 
 
-def test_a_tile_that_spans_planes_is_decoded_once(tmp_path, monkeypatch):
-    """Sums, peaks and channels of deep tiles; the planes are the right ones."""
+def test_tile_that_spans_planes_is_decoded_once(tmp_path, monkeypatch):
+    """For sums, channels and single planes of deep tiles, with the right pixels."""
     cube = np.random.default_rng(1).normal(size=(2, 7, 20, 30)).astype(np.float32)
     fits.HDUList([
         fits.PrimaryHDU(),
@@ -593,23 +598,23 @@ def test_a_tile_that_spans_planes_is_decoded_once(tmp_path, monkeypatch):
         assert len(decoded) <= 6
 
 
-def test_headers_of_packed_files_are_unpacked_once(tmp_path, monkeypatch):
-    """Many small HDUs in a gzip file: nothing is read twice."""
+def test_headers_of_compressed_files_are_decompressed_once(tmp_path, monkeypatch):
+    """Of many small HDUs in a gzip file, nothing is read twice."""
     empty = [fits.ImageHDU(name=f"E{k}") for k in range(300)]
-    packed = tmp_path / "a.fits.gz"
+    compressed = tmp_path / "a.fits.gz"
     fits.HDUList([fits.PrimaryHDU(), *empty, fits.ImageHDU(np.ones((9, 9)))]).writeto(
-        packed
+        compressed
     )
     rewound = []
     monkeypatch.setattr(gzip._GzipReader, "_rewind", rewound.append)
-    with open_fits(packed) as file:
+    with open_fits(compressed) as file:
         assert sum(1 for _ in iterate_hdus(file)) == 302
     assert rewound == []
 
 
 @pytest.mark.parametrize("equinox", [0.0, 51544.0, 1e20, None])
-def test_an_equinox_that_cannot_be_is_passed_over(tmp_path, equinox):
-    """The position stays where the header says."""
+def test_impossible_equinox_is_ignored(tmp_path, equinox):
+    """The position is that of the WCS."""
     header = fits.Header(
         {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 10.0, "CRVAL2": 20.0,
          "CRPIX1": 5.5, "CRPIX2": 5.5, "CDELT1": -1e-3, "CDELT2": 1e-3}

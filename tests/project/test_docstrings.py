@@ -13,7 +13,7 @@ CHECKED = {"GL08", "SS01", "PR01", "PR02", "PR04", "PR07", "RT01", "YD01"}
 FURTHER = [
     "byol.augment.gaussian_blur", "byol.byol.mlp_head", "byol.build.make_model_file",
     "byol.collapse.rank_me", "byol.optimise.parameter_groups",
-    "convert.convert", "datasets.tensor_datasets.gather",
+    "compat.add_commands", "compat.convert", "datasets.tensor_datasets.gather",
     "datasets.tensor_datasets.to_image_set", "datasets.tensor_datasets.read_subset",
     "devices.choose_device", "embedding.embed.embed",
     "embedding.metrics.knn_score", "embedding.metrics.linear_score",
@@ -39,7 +39,9 @@ def public() -> list[str]:
     for name in astromorph.__all__:
         thing = getattr(astromorph, name)
         if inspect.isclass(thing) or inspect.isfunction(thing):
-            names.append(f"{thing.__module__.removeprefix('astromorph.')}.{name}")
+            names.append(
+                f"{thing.__module__.removeprefix('astromorph.')}.{thing.__name__}"
+            )
     return sorted({*names, *FURTHER} - SHORT)
 
 

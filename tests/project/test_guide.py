@@ -28,7 +28,7 @@ OUTPUT = {
     "own_metrics": r"tensorboard --logdir runs",
     "own_network": r"24 embeddings of length 64",
     "own_optimizer": r"loss \d\.\d+",
-    "start_and_lessons": r"loss \d\.\d+",
+    "start_and_auxiliary_task": r"auxiliary loss \d\.\d+",
     "workflow_model": r"own\.csv has 24 rows",
     "several_devices": r"2 processes, loss \d\.\d+",
     "tutorial": r"The oddest image is \S+\.fits",
@@ -156,7 +156,7 @@ def test_the_guide_builds_without_a_warning(tmp_path):
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "html" / "settings.html").read_text()
     assert "simulated_images" in page
-    assert "a whole number, at least 16, at most 1,024" in page
+    assert "an integer, at least 16, at most 1,024" in page
     for figure in ("method", "views", "schedules", "evaluation"):
         drawn = tmp_path / "html" / "_images" / f"{figure}.png"
         assert drawn.stat().st_size > 10_000

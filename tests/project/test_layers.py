@@ -35,7 +35,7 @@ FOLDERS = (
 LEVEL = {folder: level for level, (folder, _, _) in enumerate(FOLDERS)}
 # At the top of the package, but made of everything below: who is started, and what is
 # kept of version 0.1, which only the command line and `import astromorph` know of.
-ABOVE_ALL = {"__main__": "cli", "compat": "export", "convert": "export"}
+ABOVE_ALL = {"__main__": "cli", "compat": "export"}
 MAX_MODULES = 12  # in one folder
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
@@ -189,7 +189,7 @@ def test_public_names_load_on_use():
     """`import astromorph` costs nothing; each public name is what it says."""
     import astromorph
 
-    for name in set(astromorph.__all__) - {"__version__"}:
+    for name in set(astromorph.__all__) - {"__version__", "FilelistDataset"}:
         assert getattr(astromorph, name).__name__ == name
     assert astromorph.__version__[0].isdigit()
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

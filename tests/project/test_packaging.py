@@ -1,7 +1,10 @@
-"""What is said in two places is said alike."""
+"""Dependencies, versions and public names agree wherever they are listed."""
 
+import ast
 import importlib.metadata
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -12,10 +15,46 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONDA_NAMES = {"torch": "pytorch"}
+PUBLIC_NAMES = ast.parse((ROOT / "astromorph" / "__init__.py").read_text())
 
 
 def requirements(lines: list[str]) -> dict[str, Requirement]:
     return {r.name.lower(): r for r in map(Requirement, lines)}
+
+
+def imported_distributions(*folders: str) -> dict[str, str]:
+    """Distributions that modules in these folders import, and one such module each."""
+    distributions = importlib.metadata.packages_distributions()
+    found = {}
+    for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+        names: set[str] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names.add(node.module.partition(".")[0])
+        for name in names - sys.stdlib_module_names:
+            # A name without a distribution is a file of the project.
+            for distribution in distributions.get(name, []):
+                found[distribution.lower().replace("_", "-")] = str(path)
+    return found
+
+
+def test_each_imported_package_is_a_dependency():
+    """No import relies on what another dependency happens to install."""
+    declared = requirements(PROJECT["dependencies"]).keys() | {"astromorph"}
+    found = imported_distributions("astromorph", "workflow")
+    assert len(found) > 10
+    assert not {k: path for k, path in found.items() if k not in declared}
+
+
+def test_tests_and_documentation_import_declared_packages():
+    """Those of the package, and those of the extra `dev`."""
+    lines = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
+    declared = requirements(lines).keys() | {"astromorph"}
+    found = imported_distributions("tests", "benchmarks", "docs")
+    assert len(found) > 10
+    assert not {k: path for k, path in found.items() if k not in declared}
 
 
 def test_the_conda_environment_agrees_with_the_project():
@@ -50,3 +89,57 @@ def test_the_installed_package_is_this_one():
     assert astromorph.__version__ == PROJECT["version"]
     scripts = importlib.metadata.entry_points(group="console_scripts")
     assert scripts["astromorph"].value == PROJECT["scripts"]["astromorph"]
+
+
+def test_editors_see_the_public_names_that_load():
+    """`astromorph/__init__.py` has each name once for type checkers, once to load."""
+    import astromorph
+
+    for_types = {
+        alias.asname: node.module.removeprefix("astromorph.")
+        for node in ast.walk(PUBLIC_NAMES)
+        if isinstance(node, ast.ImportFrom)
+        if node.module and node.module.startswith("astromorph.")
+        for alias in node.names
+        if alias.name == alias.asname
+    }
+    assert for_types == astromorph._MODULES
+    assert astromorph.__all__ == sorted([*for_types, "__version__"])
+
+
+def test_importing_the_package_imports_none_of_its_modules():
+    """Nor numpy, torch or pydantic: nothing outside the standard library."""
+    code = """
+import sys
+before = set(sys.modules)
+import astromorph
+print(*sorted(set(sys.modules) - before - {"astromorph"}))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    names = {name.partition(".")[0] for name in done.stdout.split()}
+    assert names <= {"__future__", "_typing", "collections", "importlib", "typing"}
+
+
+def test_type_checkers_see_public_names_with_their_types(tmp_path):
+    """`ByolTrainer` is a class and not Any; a name that is not there is an error."""
+    program = tmp_path / "program.py"
+    program.write_text("""
+import astromorph
+reveal_type(astromorph.ByolTrainer)
+reveal_type(astromorph.FilelistDataset)
+reveal_type(astromorph.split_images)
+reveal_type(astromorph.__version__)
+astromorph.Nothing
+""")
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", program],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    trainer, dataset, split, version, missing, *_ = done.stdout.splitlines()
+    assert trainer.endswith('-> astromorph.training.trainer.ByolTrainer"')
+    assert dataset.endswith('.datasets.filelist_dataset.FitsFilelistDataset"')
+    assert 'Revealed type is "def (' in split
+    assert version.endswith('"str"')
+    assert 'has no attribute "Nothing"' in missing

@@ -1,4 +1,6 @@
-"""Settings: what is accepted, what is refused and how, what a step is told."""
+"""Settings: accepted values, messages for others, and the part of each step."""
+
+import dataclasses
 
 import pytest
 import yaml
@@ -7,7 +9,7 @@ from astromorph.errors import AstromorphError
 from astromorph.provenance import canonical_json
 from astromorph.settings.loading import load, parse
 from astromorph.settings.sections import Settings
-from astromorph.settings.steps import PARTS, part_of
+from astromorph.settings.steps import PARTS, part_of, train_step_settings
 
 
 @pytest.mark.parametrize(
@@ -21,6 +23,10 @@ from astromorph.settings.steps import PARTS, part_of
             "`data_settings.stacksiz` is not a setting; did you mean "
             "`data_settings.stacksize`",
         ),
+        ({"byol_settings": {"batch_size": 3}}, "did you mean `batch_size`"),
+        ({"inference_settings": {"batchsize": 3}}, "`inference_settings.batch_size`?"),
+        ({"analysis_settings": {"cluster": 3}}, "mean `analysis_settings.clusters`"),
+        ({"training_settings": {"warmup": 0}}, "mean `training_settings.warm_up`"),
         ({"qqqqqqq": 3}, r"config/README\.md lists them all"),
         ({"batch_size": 1}, r"`batch_size`: found 1; .* greater than or equal to 2"),
         ({"network_name": "vgg"}, "did you mean vgg1.*n_layer_resnet, amm, or one of"),
@@ -31,22 +37,22 @@ from astromorph.settings.steps import PARTS, part_of
         ({"data_settings": 3}, "`data_settings`: found 3"),
     ],
 )
-def test_wrong_settings_are_named(values, message):
-    """Source, key, what was found and what is allowed are in the message."""
+def test_invalid_settings_are_named(values, message):
+    """The message has the file, the setting, the value and what is allowed."""
     with pytest.raises(AstromorphError, match=message) as caught:
         parse(values, "some.yaml")
     assert str(caught.value).startswith("some.yaml: ")
 
 
-def test_all_mistakes_are_told_at_once():
-    """One line for each."""
+def test_all_invalid_settings_are_in_one_message():
+    """Each on its own line."""
     with pytest.raises(AstromorphError) as caught:
         parse({"epochs": 0, "batch": 1}, "x")
     assert len(str(caught.value).splitlines()) == 2
 
 
-def test_yaml_quirks_are_understood():
-    """`1e-3` is a string in YAML, an empty section null; both are meant well."""
+def test_yaml_peculiarities_are_understood():
+    """In YAML `1e-3` is a string and an empty section is null; both are accepted."""
     values = yaml.safe_load("learning_rate: 1e-3\nepochs: '7'\ndata_settings:\n")
     settings = parse(values, "x")
     assert settings.learning_rate == 1e-3
@@ -55,26 +61,26 @@ def test_yaml_quirks_are_understood():
 
 
 def test_settings_cannot_be_changed():
-    """Read once, frozen."""
+    """They are frozen."""
     with pytest.raises(ValueError, match="frozen"):
         Settings().epochs = 3
 
 
-def test_every_setting_but_some_reaches_a_step():
-    """A setting that no step is told would have no effect."""
-    untold = {"datafile", "trained_network_name", "core_limit", "export_to_csv"}
-    untold |= {"preprocess_settings.shard_size"}
-    untold |= {f"export_settings.{name}" for name in ("tables", "map", "gallery")}
-    told = {name for part in PARTS.values() for name in part}
+def test_each_setting_belongs_to_a_step_or_to_the_workflow():
+    """A setting of neither would have no effect."""
+    workflow = {"datafile", "trained_network_name", "core_limit", "export_to_csv"}
+    workflow |= {"preprocess_settings.shard_size"}
+    workflow |= {f"export_settings.{name}" for name in ("tables", "map", "gallery")}
+    in_steps = {name for part in PARTS.values() for name in part}
     for section, value in Settings().model_dump().items():
         names = [f"{section}.{key}" for key in value] if isinstance(value, dict) else []
         for name in names or [section]:
-            assert {name, section} & told or name in untold, name
+            assert ({name, section} & in_steps) or name in workflow, name
 
 
 @pytest.mark.parametrize("step", PARTS)
-def test_a_part_is_read_back_as_it_was(step):
-    """What a step is told parses to settings with the same part."""
+def test_the_part_of_a_step_can_be_read_again(step):
+    """It parses to settings with the same part."""
     settings = parse({"epochs": 3, "augmentation_settings": {"gamma": 0.7}}, "x")
     part = part_of(settings, step)
     again = part_of(parse(part, "x"), step)
@@ -90,9 +96,28 @@ def test_a_part_is_read_back_as_it_was(step):
         ("missing.toml", None, "cannot be read"),
     ],
 )
-def test_unreadable_files_say_why(tmp_path, name, text, message):
-    """The file and its fault are named."""
+def test_unreadable_files_are_explained(tmp_path, name, text, message):
+    """The message names the file and the problem."""
     if text is not None:
         (tmp_path / name).write_text(text)
     with pytest.raises(AstromorphError, match=message):
         load(tmp_path / name)
+
+
+def test_training_receives_exactly_its_own_settings():
+    """`TrainStepSettings` and `PARTS["train"]` name the same settings and values."""
+    settings = parse(
+        {
+            "epochs": 3,
+            "data_settings": {"stacksize": 3},
+            "augmentation_settings": {"scale": [0.5, 2]},
+        },
+        "x",
+    )
+    step_settings = train_step_settings(settings)
+    assert step_settings.to_dict() == part_of(settings, "train")
+    assert list(step_settings.to_dict()) == list(part_of(settings, "train"))
+    fields = {field.name for field in dataclasses.fields(step_settings)}
+    assert fields == {name.rpartition(".")[2] for name in PARTS["train"]}
+    again = parse(step_settings.to_dict(), "model.pt")
+    assert train_step_settings(again) == step_settings

@@ -1,4 +1,4 @@
-"""The simulated sky, and what leaves traces on disk."""
+"""The simulated sky, and atomic writing of files and folders."""
 
 import csv
 
@@ -10,14 +10,14 @@ from astropy.wcs import WCS
 from astromorph.atomic import atomic_folder, atomic_write
 from astromorph.errors import AstromorphError
 from astromorph.sky import draw as sky
-from astromorph.sky import shapes as morphology
-from astromorph.sky.objects import KINDS, SORTS
+from astromorph.sky.draw import KINDS, MORPHOLOGIES
 from astromorph.sky.simulate import simulate
+from astromorph.sky.training_set import MEASURES, measure_shape
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_is_drawn_anew_and_again(kind):
-    """Finite, different for each seed, the same for one seed."""
+def test_drawings_are_random_and_reproducible(kind):
+    """Finite, different for different seeds, equal for the same seed."""
     first, again, other = (
         sky.draw(kind, (50, 70), np.random.default_rng(s)) for s in (1, 1, 2)
     )
@@ -27,8 +27,8 @@ def test_every_kind_is_drawn_anew_and_again(kind):
     assert not np.array_equal(first.pixels, other.pixels)
 
 
-def test_objects_stand_out_and_none_does_not():
-    """The peak is many times the noise, but for the kind without an object."""
+def test_objects_are_brighter_than_the_noise():
+    """Except for the kind without an object."""
     for kind in KINDS:
         peaks = [
             sky.draw(kind, (64, 64), np.random.default_rng(s)).pixels.max()
@@ -38,29 +38,27 @@ def test_objects_stand_out_and_none_does_not():
         assert kind == "none" or min(peaks) > 6, kind
 
 
-def test_a_telescope_sees_as_told():
-    """Peak over noise and width of the noise are those of the telescope."""
+def test_drawing_has_the_properties_of_the_telescope():
+    """Signal-to-noise ratio and correlation of the noise."""
     rng = np.random.default_rng(2)
     for white in (True, False):
-        seen = sky.draw("disk", (80, 80), rng, sky.Telescope(4.0, 50.0, white))
-        noise = seen.pixels - seen.clean
-        assert seen.clean.max() == pytest.approx(50)
+        drawing = sky.draw("disk", (80, 80), rng, sky.Telescope(4.0, 50.0, white))
+        noise = drawing.pixels - drawing.source
+        assert drawing.source.max() == pytest.approx(50)
         assert np.median(np.abs(noise)) == pytest.approx(0.6745, rel=0.3)
-        together = np.corrcoef(noise[:, 1:].ravel(), noise[:, :-1].ravel())[0, 1]
-        assert (together < 0.5) == white
+        correlation = np.corrcoef(noise[:, 1:].ravel(), noise[:, :-1].ravel())[0, 1]
+        assert (correlation < 0.5) == white
 
 
-def test_shapes_are_told_apart():
-    """By what each measure is for; a turned or fainter image has the same."""
+def test_measures_distinguish_shapes():
+    """Each by its purpose; a rotated or fainter image has the same measures."""
     y, x = np.indices((81, 81)) - 40.0
 
     def blob(x0, y0, major, minor=None):
         return np.exp(-(((x - x0) / major) ** 2 + ((y - y0) / (minor or major)) ** 2))
 
     def measures(plane):
-        return dict(
-            zip(morphology.MEASURES, morphology.measure_shape(plane), strict=True)
-        )
+        return dict(zip(MEASURES, measure_shape(plane), strict=True))
 
     disk, long = measures(blob(0, 0, 9)), measures(blob(0, 0, 16, 4))
     ring = measures(np.exp(-(((np.hypot(x, y) - 20) / 3) ** 2)))
@@ -76,21 +74,21 @@ def test_shapes_are_told_apart():
     assert ring["concentration"] < disk["concentration"]
     assert double["multipole_2"] > 0.9 > 0.1 > disk["multipole_2"]
     assert double["m20"] > disk["m20"]
-    turned = morphology.measure_shape(np.rot90(0.1 * (blob(0, 0, 9) + blob(20, 10, 4))))
-    np.testing.assert_allclose(list(lopsided.values()), turned, atol=1e-6)
-    assert np.isnan(morphology.measure_shape(np.zeros((9, 9)))).all()
+    rotated = measure_shape(np.rot90(0.1 * (blob(0, 0, 9) + blob(20, 10, 4))))
+    np.testing.assert_allclose(list(lopsided.values()), rotated, atol=1e-6)
+    assert np.isnan(measure_shape(np.zeros((9, 9)))).all()
 
 
-def test_every_sort_belongs_to_a_kind():
-    """Finer than kinds, and drawn by chance."""
+def test_morphologies_of_a_kind_are_chosen_at_random():
+    """All morphologies of the kind `jets` occur."""
     rng = np.random.default_rng(0)
-    drawn = {sky.draw("jets", (40, 40), rng).sort for _ in range(20)}
-    assert drawn == {s for s, (kind, _) in SORTS.items() if kind == "jets"}
+    drawn = {sky.draw("jets", (40, 40), rng).morphology for _ in range(20)}
+    assert drawn == {m for m, (kind, _) in MORPHOLOGIES.items() if kind == "jets"}
     assert len(drawn) == 2
 
 
-def test_smoothing_is_a_convolution_with_a_gaussian():
-    """A point becomes a Gaussian of the beam's width and the same flux."""
+def test_beam_is_a_convolution_with_a_gaussian():
+    """A point becomes a Gaussian with the width of the beam and the same flux."""
     plane = np.zeros((41, 41))
     plane[20, 20] = 3.0
     smoothed = sky.convolve_beam(plane, 5.0)
@@ -101,8 +99,8 @@ def test_smoothing_is_a_convolution_with_a_gaussian():
     np.testing.assert_allclose(smoothed, 3 * profile, atol=1e-4)
 
 
-def test_the_sample_is_varied_and_readable(tmp_path):
-    """Sizes, shapes, borders and axes differ; the header has its facts."""
+def test_simulated_files_vary_and_have_complete_headers(tmp_path):
+    """Sizes, shapes, borders and axes differ."""
     filelist = simulate(tmp_path, 70, seed=4)
     with open(filelist, newline="") as file:
         listed = list(csv.DictReader(file))
@@ -124,8 +122,8 @@ def test_the_sample_is_varied_and_readable(tmp_path):
     assert 10 < sum(ny == nx for ny, nx in shapes) < 65
 
 
-def test_an_image_depends_on_seed_and_number_alone(tmp_path):
-    """A longer sample begins with the shorter one."""
+def test_image_depends_only_on_seed_and_number(tmp_path):
+    """A longer sample begins with the images of a shorter one."""
     simulate(tmp_path / "a", 3, seed=4)
     simulate(tmp_path / "b", 9, seed=4)
     for name in ("sky_000000.fits", "sky_000002.fits"):
@@ -133,14 +131,14 @@ def test_an_image_depends_on_seed_and_number_alone(tmp_path):
         assert first.read_bytes() == second.read_bytes()
 
 
-def test_a_number_below_one_is_refused(tmp_path):
-    """With what is allowed."""
+def test_number_below_one_is_an_error(tmp_path):
+    """With the allowed values."""
     with pytest.raises(AstromorphError, match="found 0; give 1 or more"):
         simulate(tmp_path, 0, 0)
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
-    """What was there stays when the writer fails; no temporary file is left."""
+def test_file_is_replaced_completely_or_not_at_all(tmp_path):
+    """If writing fails, the old file remains and no temporary file."""
     path = tmp_path / "a.txt"
     path.write_text("old")
     with pytest.raises(RuntimeError), atomic_write(path) as temporary:
@@ -153,8 +151,8 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
-    """The same for folders; files of the old one are gone."""
+def test_folder_is_replaced_completely_or_not_at_all(tmp_path):
+    """The same for folders; files of the old folder are removed."""
     path = tmp_path / "folder"
     path.mkdir()
     (path / "old.txt").write_text("old")

@@ -1,9 +1,9 @@
-"""Several processes that train one network, on CPUs with gloo."""
+"""Several processes that train one network together, on CPUs with gloo."""
 
 import contextlib
 import csv
-import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,9 +16,9 @@ from torch import nn
 
 from astromorph import distributed
 from astromorph.artefacts.model_file import MODEL_FORMAT
+from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.tensor_shard import load_values
 from astromorph.byol.byol import BYOL
-from astromorph.catalogue.split import split
 from astromorph.errors import AstromorphError
 from astromorph.models.encoders import AstroMorphologyModel
 from astromorph.sky.training_set import DrawingRules, draw_labelled_images
@@ -27,26 +27,26 @@ from astromorph.training.trainer import ByolTrainer
 
 pytestmark = pytest.mark.slow
 
-# A process of its own as one of those that torchrun starts.
+# The program of each process that torchrun starts.
 PROGRAM = """
 import sys
-from tests.test_distributed import steps_of_sgd
+from training.test_distributed import train_some_steps
 import torch
 from astromorph import distributed
 torch.set_num_threads(1)
-with distributed.joined(2):
-    made = steps_of_sgd()
+with distributed.process_group(2):
+    result = train_some_steps()
     if distributed.rank() == 0:
-        torch.save(made, sys.argv[1])
+        torch.save(result, sys.argv[1])
     if len(sys.argv) > 2 and distributed.rank() == 1:
         raise SystemExit("this process dies")
-    distributed.total(torch.ones(1))
+    distributed.all_reduce_sum(torch.ones(1))
 """
 ROOT = Path(__file__).parents[2]
 
 
 def without_batch_norm(network: nn.Module) -> nn.Module:
-    """Batch norm looks at the images of one process; here it stands aside."""
+    """Replace batch norm, which measures the images of each process alone."""
     for name, child in network.named_children():
         if isinstance(child, (nn.BatchNorm1d, nn.BatchNorm2d)):
             setattr(network, name, nn.Identity())
@@ -55,48 +55,49 @@ def without_batch_norm(network: nn.Module) -> nn.Module:
     return network
 
 
-def steps_of_sgd() -> dict[str, object]:
-    """A few steps on views that do not depend on the process; losses and weights."""
+def train_some_steps() -> dict[str, object]:
+    """Losses and weights after a few steps, with views that need no random numbers."""
     torch.manual_seed(0)
     byol = without_batch_norm(BYOL(AstroMorphologyModel(1), features=128))
-    teacher = AuxiliaryTask(
-        draw_labelled_images(DrawingRules(seed=0, size=24), 21), 128
-    )
-    made = ByolTrainer(
+    task = AuxiliaryTask(draw_labelled_images(DrawingRules(seed=0, size=24), 21), 128)
+    trainer = ByolTrainer(
         byol,
         augmentation_function=lambda images: images * 0.9,
         optimizer=torch.optim.SGD,
         learning_rate=0.05,
         device="cpu",
         precision="float32",
-        teacher=teacher,
+        auxiliary_task=task,
     )
     images = torch.rand(21, 1, 24, 24, generator=torch.Generator().manual_seed(1))
-    history = made.train_model(images, None, epochs=2, batch_size=8)
-    losses = [(epoch.train_loss, epoch.lesson_loss) for epoch in history]
-    return {"losses": losses, "state": made.byol.state_dict()}
+    history = trainer.train_model(images, None, epochs=2, batch_size=8)
+    losses = [(epoch.train_loss, epoch.auxiliary_loss) for epoch in history]
+    return {"losses": losses, "state": trainer.byol.state_dict()}
 
 
 def torchrun(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     (folder / "program.py").write_text(PROGRAM)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone",
                "--nproc-per-node=2", str(folder / "program.py")]  # fmt: skip
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+        "OMP_NUM_THREADS": "1",
+    }
     return subprocess.run(
         [*command, *arguments], cwd=folder, env=environment, capture_output=True,
         text=True, timeout=300,
     )  # fmt: skip
 
 
-def test_two_processes_are_one(tmp_path):
-    """Losses and weights after some steps equal those of one process.
+def test_two_processes_train_like_one(tmp_path):
+    """Losses and weights are the same within rounding.
 
-    The batches hold 7 images, so that the parts are unequal.
+    The batches have 7 images, so that the parts of the processes differ in size.
     """
     done = torchrun(tmp_path, str(tmp_path / "out.pt"))
     assert done.returncode == 0, done.stderr
     together = torch.load(tmp_path / "out.pt", weights_only=True)
-    alone = steps_of_sgd()
+    alone = train_some_steps()
     assert torch.tensor(together["losses"]).shape == (2, 2)
     torch.testing.assert_close(
         torch.tensor(together["losses"]), torch.tensor(alone["losses"])
@@ -104,150 +105,128 @@ def test_two_processes_are_one(tmp_path):
     start = torch.manual_seed(0) and without_batch_norm(
         BYOL(AstroMorphologyModel(1), features=128)
     )
-    moved = False
+    has_changed = False
     for name, value in alone["state"].items():
         torch.testing.assert_close(together["state"][name], value, msg=name)
-        moved |= not torch.equal(value, start.state_dict()[name])
-    assert moved
+        has_changed |= not torch.equal(value, start.state_dict()[name])
+    assert has_changed
 
 
 def test_a_process_that_dies_ends_the_run(tmp_path):
-    """With its error; nobody waits for it."""
+    """Its error is shown; the other process does not wait for it."""
     done = torchrun(tmp_path, str(tmp_path / "out.pt"), "die")
     assert done.returncode != 0
     assert "this process dies" in done.stderr
 
 
 @pytest.fixture
-def begin(prepared, sky, settings, tmp_path):
-    """A split, and a function that begins to train on it with the command line."""
-    tensors = [str(prepared / f"0000{k}.pt") for k in range(2)]
-    tables = [prepared / f"0000{k}.csv" for k in range(2)]
-    split(settings, sky, tables, tmp_path / "split.csv")
+def start(start_training):
+    """A function that starts to train with some `training_settings`."""
 
-    def begin(folder: Path, epochs: int, **values) -> subprocess.Popen[str]:
-        chosen = {
-            "network_name": "amm", "epochs": epochs, "batch_size": 8,
-            "training_settings": {"simulated_images": 16, **values},
-        }  # fmt: skip
-        command = [sys.executable, "-m", "astromorph", "train", "--threads", "2"]
-        named = {"settings": json.dumps(chosen), "split": tmp_path / "split.csv",
-                 "trained-network-name": "model.pt", "history": "history.csv",
-                 "log-dir": "logs"}  # fmt: skip
-        command += [f"--{name}={value}" for name, value in named.items()]
-        with open(folder / "log", "a") as log:
-            return subprocess.Popen(
-                [*command, "--tensors", *tensors], cwd=folder, stderr=log, text=True
-            )
+    def start(folder: Path, epochs: int, **values) -> subprocess.Popen[str]:
+        rules = {"simulated_images": 16, **values}
+        folder.mkdir(exist_ok=True)
+        return start_training(
+            folder, epochs=epochs, batch_size=8, training_settings=rules
+        )
 
-    return begin
+    return start
 
 
-@pytest.fixture
-def inputs(begin, tmp_path):
-    """A function that trains to the end, and gives code and log."""
-
-    def train(**values) -> subprocess.CompletedProcess[str]:
-        process = begin(tmp_path, 2, **values)
-        code = process.wait(300)
-        log = (tmp_path / "log").read_text()
-        return subprocess.CompletedProcess([], code, stderr=log)
-
-    return train
-
-
-def test_the_command_line_starts_the_processes(inputs, tmp_path):
+def test_the_command_line_starts_the_processes(start, tmp_path):
     """`devices: 2` gives one model, one history and the log of one process."""
-    done = inputs(devices=2)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("epoch 2 of 2") == 1
-    model = load_values(tmp_path / "model.pt", MODEL_FORMAT, 1, "")
+    process = start(tmp_path, 2, devices=2)
+    code, log = process.wait(300), read_log(tmp_path)
+    assert code == 0, log
+    assert log.count("epoch 2 of 2") == 1
+    files = RunFiles(tmp_path / "results")
+    model = load_values(files.model, MODEL_FORMAT, 1, "")
     assert all(
         v.isfinite().all() for v in model["state"].values() if v.is_floating_point()
     )
-    with open(tmp_path / "history.csv", newline="") as file:
+    with open(files.history, newline="") as file:
         assert len(list(csv.DictReader(file))) == 2
-    assert list((tmp_path / "logs").iterdir())
+    assert list(files.scalars.iterdir())
 
 
-def test_an_error_in_the_processes_is_the_run_s(inputs, tmp_path):
-    """The message of the process that failed, then what failed; nothing is written."""
-    (tmp_path / "split.csv").write_text(
-        (tmp_path / "split.csv").read_text().replace(",train,", ",test,")
-    )
-    done = inputs(devices=2)
-    assert done.returncode == 1
-    assert "no image is in the training set" in done.stderr
-    assert "one of 2 processes that trained together has failed" in done.stderr
-    assert not (tmp_path / "model.pt").exists()
+def test_an_error_in_a_process_ends_the_step(start, split_run, tmp_path):
+    """The message of the process, then which processes failed; nothing is written."""
+    files = RunFiles(tmp_path / "results")
+    shutil.copytree(split_run.results, files.results, symlinks=True)
+    files.split.write_text(files.split.read_text().replace(",train,", ",test,"))
+    assert start(tmp_path, 2, devices=2).wait(300) == 1
+    log = read_log(tmp_path)
+    assert "no image is in the training set" in log
+    assert "one of 2 processes that trained together has failed" in log
+    assert not files.model.exists()
 
 
-def worker(rank: int, folder: Path) -> int:
-    """The process of a rank whose working folder this is."""
+def find_process(rank: int, folder: Path) -> int:
+    """Id of the process of a rank that works in a folder."""
     for place in Path("/proc").glob("[0-9]*"):
         try:
             environment = (place / "environ").read_bytes().split(b"\0")
-            here = os.readlink(place / "cwd") == str(folder)
-            if here and f"RANK={rank}".encode() in environment:
+            works_here = os.readlink(place / "cwd") == str(folder)
+            if works_here and f"RANK={rank}".encode() in environment:
                 return int(place.name)
         except OSError:
             continue
-    raise AssertionError(f"no process is rank {rank}")
+    raise AssertionError(f"no process has the rank {rank}")
 
 
-def ended(process: subprocess.Popen[str], folder: Path) -> str:
-    """The log of a training that was told to end, which it did as it should."""
+def check_interrupted(process: subprocess.Popen[str], folder: Path) -> None:
+    """The training was stopped by a signal after it wrote a checkpoint."""
     assert process.wait(60) == 1
-    log = (folder / "log").read_text()
+    log = read_log(folder)
     assert "stopped by SIGTERM in epoch" in log, log
     assert "Connection closed" not in log
-    path = max((folder / "checkpoints").rglob("step-*.pt"))
-    assert f"{path.relative_to(folder)} holds it" in log
-    return log
+    path = max((folder / "results/model/checkpoints").rglob("step-*.pt"))
+    assert f"resume from {path.relative_to(folder)}" in log
 
 
-def test_two_processes_end_together_and_go_on(begin, tmp_path):
-    """One hears of the end before the other, or only their parent does."""
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    for folder in (whole, cut):
-        folder.mkdir()
-    assert begin(whole, 30, devices=2).wait(300) == 0
-    process = begin(cut, 30, devices=2)
-    wait_for(process, cut, "epoch 2 of 30")
-    first, second = worker(0, cut), worker(1, cut)
+def test_two_processes_are_interrupted_together_and_resume(start, tmp_path):
+    """One receives the signal before the other, or only their parent does."""
+    folders = tmp_path / "uninterrupted", tmp_path / "interrupted"
+    assert start(folders[0], 30, devices=2).wait(300) == 0
+    folder = folders[1]
+    process = start(folder, 30, devices=2)
+    wait_for(process, folder, "epoch 2 of 30")
+    first, second = find_process(0, folder), find_process(1, folder)
     os.kill(second, signal.SIGTERM)
     time.sleep(0.2)
     with contextlib.suppress(ProcessLookupError):
         os.kill(first, signal.SIGTERM)
-    ended(process, cut)
-    (cut / "log").unlink()
-    process = begin(cut, 30, devices=2)
-    wait_for(process, cut, "goes on from")
+    check_interrupted(process, folder)
+    process = start(folder, 30, devices=2)
+    wait_for(process, folder, "resumes from")
     process.send_signal(signal.SIGUSR1)
-    ended(process, cut)
-    assert begin(cut, 30, devices=2).wait(300) == 0
-    texts = [(folder / "history.csv").read_text() for folder in (whole, cut)]
-    assert texts[0] == texts[1]
-    models = [load_values(f / "model.pt", MODEL_FORMAT, 1, "") for f in (whole, cut)]
+    check_interrupted(process, folder)
+    assert start(folder, 30, devices=2).wait(300) == 0
+    runs = [RunFiles(folder / "results") for folder in folders]
+    assert runs[0].history.read_text() == runs[1].history.read_text()
+    models = [load_values(files.model, MODEL_FORMAT, 1, "") for files in runs]
     for name, value in models[0]["state"].items():
         assert torch.equal(models[1]["state"][name], value), name
 
 
+def read_log(folder: Path) -> str:
+    return (folder / "log").read_text()
+
+
 def wait_for(process: subprocess.Popen[str], folder: Path, words: str) -> None:
-    while words not in (folder / "log").read_text():
-        assert process.poll() is None, (folder / "log").read_text()
+    while words not in read_log(folder):
+        assert process.poll() is None, read_log(folder)
         time.sleep(0.02)
 
 
-def test_several_machines_need_srun(inputs):
-    """One process cannot start others elsewhere."""
-    done = inputs(nodes=2)
-    assert done.returncode == 1
-    assert "run the step with srun" in done.stderr
+def test_several_machines_need_srun(start, tmp_path):
+    """One process cannot start processes on other machines."""
+    assert start(tmp_path, 2, nodes=2).wait(300) == 1
+    assert "run the step with srun" in read_log(tmp_path)
 
 
-def test_alone_nothing_is_shared(monkeypatch):
-    """One process has all images, its own loss, and joins nobody."""
+def test_a_single_process_needs_no_communication(monkeypatch):
+    """It has all images and its own loss, and joins no others."""
     indices = torch.arange(5)
     assert torch.equal(distributed.local_part(indices), indices)
     assert distributed.loss_weight(3, 3) == 1
@@ -260,8 +239,8 @@ def test_alone_nothing_is_shared(monkeypatch):
         assert (distributed.rank(), distributed.world_size()) == (0, 1)
 
 
-def test_srun_s_numbers_are_understood(monkeypatch):
-    """A step of four tasks, where the settings ask for three: an error."""
+def test_the_environment_of_srun_is_used(monkeypatch):
+    """It is an error if it has four tasks, but the settings ask for three."""
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "")  # so that what is set is taken back
         monkeypatch.delenv(name)

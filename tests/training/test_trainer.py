@@ -1,4 +1,4 @@
-"""The training loop and what it promises."""
+"""The training loop."""
 
 import shutil
 
@@ -24,7 +24,7 @@ def images(number: int = 20, seed: int = 5) -> torch.Tensor:
     return torch.rand(number, 1, 32, 32, generator=torch.Generator().manual_seed(seed))
 
 
-def trainer(seed: int = 0, **options) -> ByolTrainer:
+def make_trainer(seed: int = 0, **options) -> ByolTrainer:
     torch.manual_seed(seed)
     options = {"seed": seed, "device": "cpu"} | options
     return ByolTrainer(AstroMorphologyModel(1), **options)
@@ -34,81 +34,83 @@ def test_one_seed_gives_one_model_bit_for_bit():
     """Two runs with one seed agree in every weight and every loss; another does not."""
     runs = []
     for seed in (1, 1, 2):
-        made = trainer(seed)
-        history = made.train_model(images(), images(4), epochs=2, batch_size=8)
-        runs.append((history, made.byol.state_dict()))
+        trainer = make_trainer(seed)
+        history = trainer.train_model(images(), images(4), epochs=2, batch_size=8)
+        runs.append((history, trainer.byol.state_dict()))
     (first, state), (second, again), (third, _) = runs
     assert first == second
     assert all(torch.equal(state[name], again[name]) for name in state)
     assert first != third
 
 
-def test_every_image_is_seen_once_an_epoch_in_a_new_order():
+def test_every_image_is_used_once_per_epoch_in_a_new_order():
     """Also those of the last, incomplete batch; no epoch repeats an order."""
-    seen: list[torch.Tensor] = []
+    batches: list[torch.Tensor] = []
 
     def remember(batch: torch.Tensor) -> torch.Tensor:
-        seen.append(batch.flatten(1)[:, 0].clone())
+        batches.append(batch.flatten(1)[:, 0].clone())
         return batch
 
     data = images(21)
-    made = trainer(augmentation_function=remember)
-    made.train_model(data, None, epochs=2, batch_size=8)
-    orders = torch.cat(seen[::2]).chunk(2)
+    trainer = make_trainer(augmentation_function=remember)
+    trainer.train_model(data, None, epochs=2, batch_size=8)
+    orders = torch.cat(batches[::2]).chunk(2)
     expected = data.flatten(1)[:, 0].sort().values
     for order in orders:
         torch.testing.assert_close(order.sort().values, expected)
     assert not torch.equal(*orders)
-    assert all(torch.equal(a, b) for a, b in zip(seen[::2], seen[1::2], strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(batches[::2], batches[1::2], strict=True)
+    )
 
 
 def test_the_loss_falls():
     """Thirty steps on a few images make the views easier to predict."""
-    history = trainer().train_model(images(), None, epochs=10, batch_size=10)
+    history = make_trainer().train_model(images(), None, epochs=10, batch_size=10)
     assert history[-1].train_loss < 0.8 * history[0].train_loss
 
 
-def test_the_target_moves_after_every_step_and_stands_still_at_the_end():
-    """With a decay below 1 the target differs from where it began."""
-    made = trainer(moving_average_decay=0.5)
-    before = [p.clone() for p in made.byol.target.parameters()]
-    history = made.train_model(images(), None, epochs=2, batch_size=10)
-    after = list(made.byol.target.parameters())
+def test_the_target_follows_the_online_network():
+    """It changes with a decay below 1; the decay is 1 at the end of the training."""
+    trainer = make_trainer(moving_average_decay=0.5)
+    before = [p.clone() for p in trainer.byol.target.parameters()]
+    history = trainer.train_model(images(), None, epochs=2, batch_size=10)
+    after = list(trainer.byol.target.parameters())
     assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert history[-1].moving_average_decay == 1
 
 
-def test_batch_norm_is_in_train_mode_while_training_also_after_a_test():
-    """`test` and `forward` leave the model in training mode and change no buffer."""
-    made = trainer()
-    made.train_model(images(), images(4), epochs=1, batch_size=10)
-    buffers = {k: v.clone() for k, v in made.byol.named_buffers()}
-    first = made.test(CachedDataset(images(6)), 4)
-    assert made.byol.training
-    made.forward(images(3))
-    assert made.byol.training
-    assert all(torch.equal(v, buffers[k]) for k, v in made.byol.named_buffers())
-    assert made.test(CachedDataset(images(6)), 4) == first
+def test_evaluation_does_not_change_the_model():
+    """`test` and `forward` leave it in training mode and change no buffer."""
+    trainer = make_trainer()
+    trainer.train_model(images(), images(4), epochs=1, batch_size=10)
+    buffers = {k: v.clone() for k, v in trainer.byol.named_buffers()}
+    first = trainer.test(CachedDataset(images(6)), 4)
+    assert trainer.byol.training
+    trainer.forward(images(3))
+    assert trainer.byol.training
+    assert all(torch.equal(v, buffers[k]) for k, v in trainer.byol.named_buffers())
+    assert trainer.test(CachedDataset(images(6)), 4) == first
 
 
-def test_training_changes_no_input():
-    """The images that were handed in are the same afterwards."""
+def test_training_does_not_change_its_input():
+    """The images are the same afterwards."""
     data = images()
-    kept = data.clone()
-    trainer().train_model(data, data, epochs=1, batch_size=8)
-    assert torch.equal(data, kept)
+    copy = data.clone()
+    make_trainer().train_model(data, data, epochs=1, batch_size=8)
+    assert torch.equal(data, copy)
 
 
-def test_own_parts_are_used():
-    """Optimizer, scheduler and its options are those that were given."""
-    made = trainer(
+def test_the_given_optimizer_and_scheduler_are_used():
+    """So are the options of the scheduler."""
+    trainer = make_trainer(
         optimizer=torch.optim.SGD,
         learning_rate=0.1,
         lr_scheduler=torch.optim.lr_scheduler.ExponentialLR,
         lr_scheduler_options={"gamma": 0.5},
     )
-    history = made.train_model(images(), None, epochs=3, batch_size=10)
-    assert isinstance(made.optimizer, torch.optim.SGD)
+    history = trainer.train_model(images(), None, epochs=3, batch_size=10)
+    assert isinstance(trainer.optimizer, torch.optim.SGD)
     assert [e.learning_rate for e in history] == pytest.approx([0.1, 0.05, 0.025])
 
 
@@ -121,8 +123,8 @@ def test_the_learning_rate_follows_the_schedule():
         ("none", None),
     ):
         options = {} if schedule is ... else {"schedule": schedule}
-        made = trainer(learning_rate=0.01, **options)
-        history = made.train_model(images(8), None, epochs=10, batch_size=4)
+        trainer = make_trainer(learning_rate=0.01, **options)
+        history = trainer.train_model(images(8), None, epochs=10, batch_size=4)
         rates[name] = [epoch.learning_rate for epoch in history]
     assert rates["half"] == pytest.approx([0.005] * 10)
     assert rates["none"] == pytest.approx([0.01] * 10)
@@ -130,21 +132,21 @@ def test_the_learning_rate_follows_the_schedule():
     assert rates["default"][-1] < 0.1 * 0.01
 
 
-def test_a_collapse_is_announced_when_it_begins(caplog):
-    """Weights that are shrunk to nothing make all embeddings alike."""
-    made = trainer()
-    history = made.train_model(images(), None, epochs=1, batch_size=8)
+def test_a_warning_is_logged_when_the_embedding_collapses(caplog):
+    """Weights that shrink to 0 make all embeddings the same."""
+    trainer = make_trainer()
+    history = trainer.train_model(images(), None, epochs=1, batch_size=8)
     assert "collapses" not in caplog.text
     assert history[-1].effective_rank > 1
 
-    def forgetting(images: torch.Tensor) -> torch.Tensor:
+    def shrink_weights(images: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            for parameter in made.byol.encoder.parameters():
+            for parameter in trainer.byol.encoder.parameters():
                 parameter.mul_(1e-3)
         return images
 
-    made.augment = forgetting
-    history = made.train_model(images(), None, epochs=2, batch_size=8)
+    trainer.augment = shrink_weights
+    history = trainer.train_model(images(), None, epochs=2, batch_size=8)
     assert "epoch 1: the embedding collapses" in caplog.text
     assert history[-1].spread < 0.01
 
@@ -153,7 +155,7 @@ def test_scalars_are_written(tmp_path):
     """TensorBoard finds the losses of each epoch in `log_dir`."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    history = trainer().train_model(images(), images(4), 2, 10, log_dir=tmp_path)
+    history = make_trainer().train_model(images(), images(4), 2, 10, log_dir=tmp_path)
     events = EventAccumulator(str(tmp_path)).Reload()
     for name, values in {
         "loss/train": [e.train_loss for e in history],
@@ -164,91 +166,92 @@ def test_scalars_are_written(tmp_path):
 
 
 def test_one_image_is_not_enough():
-    """BYOL compares images of a batch."""
+    """BYOL compares the images of a batch."""
     with pytest.raises(AstromorphError, match=r"found 1 images.*at least 2"):
-        trainer().train_model(images(1), None, epochs=1)
+        make_trainer().train_model(images(1), None, epochs=1)
 
 
-def test_a_diverging_loss_is_named():
-    """A loss that is not finite ends training with what to try."""
-    made = trainer(learning_rate=1e30)
+def test_a_diverging_training_stops_with_a_remedy():
+    """The loss is not finite."""
+    trainer = make_trainer(learning_rate=1e30)
     with pytest.raises(AstromorphError, match=r"the loss is nan.*learning_rate"):
-        made.train_model(images(), None, epochs=3, batch_size=10)
+        trainer.train_model(images(), None, epochs=3, batch_size=10)
 
 
 def test_embeddings_do_not_depend_on_the_batch():
     """An image has the same embedding alone and among others."""
-    made = trainer()
-    made.train_model(images(), None, epochs=1, batch_size=10)
-    together, alone = made.forward(images(4)), made.forward(images(4)[2:3])
+    trainer = make_trainer()
+    trainer.train_model(images(), None, epochs=1, batch_size=10)
+    together, alone = trainer.forward(images(4)), trainer.forward(images(4)[2:3])
     assert together.dtype == torch.float32
     torch.testing.assert_close(together[2:3], alone, rtol=1e-4, atol=1e-5)
 
 
-def lessons() -> AuxiliaryTask:
+def auxiliary_task() -> AuxiliaryTask:
     torch.manual_seed(0)
     return AuxiliaryTask(draw_labelled_images(DrawingRules(seed=0, size=32), 24), 128)
 
 
-def test_lessons_join_every_batch_and_are_seen_in_turn():
-    """Half of a batch is simulated; each simulated image comes once before again."""
-    seen: list[torch.Tensor] = []
+def test_half_of_each_batch_is_simulated():
+    """Each simulated image is used once before any is used again."""
+    batches: list[torch.Tensor] = []
 
     def remember(batch: torch.Tensor) -> torch.Tensor:
-        seen.append(batch.clone())
+        batches.append(batch.clone())
         return batch
 
-    teacher = lessons()
-    made = trainer(augmentation_function=remember, teacher=teacher)
-    history = made.train_model(images(12), None, epochs=2, batch_size=6)
-    assert all(len(batch) == 12 for batch in seen)
-    known = torch.cat([batch[6:] for batch in seen[::2]]).flatten(1).sum(dim=1)
-    every = teacher.images.batch(torch.arange(24)).flatten(1).sum(dim=1)
+    task = auxiliary_task()
+    trainer = make_trainer(augmentation_function=remember, auxiliary_task=task)
+    history = trainer.train_model(images(12), None, epochs=2, batch_size=6)
+    assert all(len(batch) == 12 for batch in batches)
+    known = torch.cat([batch[6:] for batch in batches[::2]]).flatten(1).sum(dim=1)
+    every = task.images.batch(torch.arange(24)).flatten(1).sum(dim=1)
     torch.testing.assert_close(known.sort().values, every.sort().values)
-    assert all(epoch.lesson_loss > 0 for epoch in history)
-    assert history[1].lesson_loss != history[0].lesson_loss
+    assert all(epoch.auxiliary_loss > 0 for epoch in history)
+    assert history[1].auxiliary_loss != history[0].auxiliary_loss
 
 
-def test_lessons_teach():
-    """The head tells more and more of the simulated images."""
-    made = trainer(teacher=lessons(), augmentation_function=lambda images: images)
-    history = made.train_model(images(24), None, epochs=15, batch_size=12)
-    assert history[-1].lesson_loss < 0.7 * history[0].lesson_loss
+def test_the_auxiliary_loss_falls():
+    """The head predicts kinds and shapes better with every epoch."""
+    trainer = make_trainer(
+        auxiliary_task=auxiliary_task(), augmentation_function=lambda images: images
+    )
+    history = trainer.train_model(images(24), None, epochs=15, batch_size=12)
+    assert history[-1].auxiliary_loss < 0.7 * history[0].auxiliary_loss
 
 
-def test_lessons_of_no_weight_leave_byol_alone():
-    """The head then learns nothing and the loss is BYOL's own."""
-    teacher = lessons()
-    before = teacher.head.weight.clone()
-    made = trainer(
-        teacher=teacher, lesson_weight=0.0,
-        optimizer=torch.optim.SGD,
-    )  # fmt: skip
-    made.train_model(images(12), None, epochs=1, batch_size=6)
-    assert torch.equal(teacher.head.weight, before)
+def test_with_an_auxiliary_weight_of_0_the_head_learns_nothing():
+    """The loss is then BYOL's own."""
+    task = auxiliary_task()
+    before = task.head.weight.clone()
+    trainer = make_trainer(
+        auxiliary_task=task, auxiliary_weight=0.0, optimizer=torch.optim.SGD
+    )
+    trainer.train_model(images(12), None, epochs=1, batch_size=6)
+    assert torch.equal(task.head.weight, before)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_one_seed_is_one_model_with_lessons_in_each_precision(precision):
-    """Bit for bit, and the weights stay float32."""
+def test_one_seed_gives_one_model_in_each_precision(precision):
+    """Bit for bit, also with an auxiliary task; the weights stay float32."""
     states = []
     for _ in range(2):
-        made = trainer(3, teacher=lessons(), precision=precision)
-        made.train_model(images(), images(4), epochs=2, batch_size=8)
-        states.append(made.byol.state_dict())
+        trainer = make_trainer(3, auxiliary_task=auxiliary_task(), precision=precision)
+        trainer.train_model(images(), images(4), epochs=2, batch_size=8)
+        states.append(trainer.byol.state_dict())
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert all(v.dtype != torch.bfloat16 for v in states[0].values())
-    assert made.forward(images(2)).dtype == torch.float32
+    assert trainer.forward(images(2)).dtype == torch.float32
 
 
-def test_images_of_their_own_sizes_train_with_lessons():
-    """The simulated ones are brought to the size of each batch."""
+def test_simulated_images_are_resized_to_the_size_of_each_batch():
+    """Images of different sizes train with an auxiliary task."""
     data = NativeDataset(
         [image[:, : 24 + k % 3 * 8] for k, image in enumerate(images())]
     )
-    made = trainer(teacher=lessons())
-    history = made.train_model(data, None, epochs=1, batch_size=8)
-    assert history[0].lesson_loss > 0
+    trainer = make_trainer(auxiliary_task=auxiliary_task())
+    history = trainer.train_model(data, None, epochs=1, batch_size=8)
+    assert history[0].auxiliary_loss > 0
 
 
 @pytest.mark.slow
@@ -259,17 +262,17 @@ def test_compiled_training_is_training():
         pytest.skip("torch.compile needs a C++ compiler; install g++")
     losses = []
     for compile in (False, True):
-        made = trainer(
+        trainer = make_trainer(
             precision="float32", compile=compile,
             augmentation_function=lambda images: images,
         )  # fmt: skip
-        history = made.train_model(images(8), None, epochs=1, batch_size=4)
+        history = trainer.train_model(images(8), None, epochs=1, batch_size=4)
         losses.append(history[0].train_loss)
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
-def test_presets_follow_the_number_of_images():
-    """Small sets are seen often, large ones at least once."""
+def test_default_epochs_follow_from_the_number_of_images():
+    """Small sets are used often, large ones at least once."""
     epochs = [preset_epochs(n) for n in (2, 200, 1000, 10**4, 10**5, 10**7)]
     assert epochs == sorted(epochs, reverse=True)
     assert epochs[0] <= 300
@@ -280,52 +283,52 @@ def test_presets_follow_the_number_of_images():
 
 
 class Stop(Exception):
-    """What ends a training from outside."""
+    """Ends a training from outside."""
 
 
 @pytest.mark.parametrize("last", [1, 3, 4, 7])
-def test_a_training_that_was_interrupted_ends_the_same(last, tmp_path):
-    """Bit for bit, wherever it was: within an epoch, at its end, in the last one."""
+def test_an_interrupted_training_equals_an_uninterrupted_one(last, tmp_path):
+    """Bit for bit, whether within an epoch, at its end, or in the last epoch."""
     options = {
         "learning_rate": 0.01,
         "lr_scheduler": torch.optim.lr_scheduler.ExponentialLR,
         "lr_scheduler_options": {"gamma": 0.5},
         "seed": 4,
     }
-    whole = trainer(teacher=lessons(), **options)
-    history = whole.train_model(images(), images(4), epochs=2, batch_size=5)
+    uninterrupted = make_trainer(auxiliary_task=auxiliary_task(), **options)
+    history = uninterrupted.train_model(images(), images(4), epochs=2, batch_size=5)
 
-    def stop(made: ByolTrainer) -> None:
-        made.save(tmp_path / "state.pt")
-        if made.step == last:
+    def stop(trainer: ByolTrainer) -> None:
+        trainer.save(tmp_path / "state.pt")
+        if trainer.step == last:
             raise Stop
 
-    broken = trainer(teacher=lessons(), **options)
+    interrupted = make_trainer(auxiliary_task=auxiliary_task(), **options)
     with pytest.raises(Stop):
-        broken.train_model(images(), images(4), 2, 5, after_step=stop)
-    again = trainer(teacher=lessons(), **options)
-    again.load(tmp_path / "state.pt")
-    assert again.step == last
-    assert history == again.train_model(images(), images(4), 2, 5, resume=True)
-    for name, value in whole.byol.state_dict().items():
-        assert torch.equal(again.byol.state_dict()[name], value), name
+        interrupted.train_model(images(), images(4), 2, 5, after_step=stop)
+    resumed = make_trainer(auxiliary_task=auxiliary_task(), **options)
+    resumed.load(tmp_path / "state.pt")
+    assert resumed.step == last
+    assert history == resumed.train_model(images(), images(4), 2, 5, resume=True)
+    for name, value in uninterrupted.byol.state_dict().items():
+        assert torch.equal(resumed.byol.state_dict()[name], value), name
 
 
-def test_a_second_training_begins_anew_from_the_weights_that_are_there():
-    """The schedule, the order and the history are those of a new training."""
-    made = trainer()
-    made.train_model(images(), None, epochs=1, batch_size=10)
-    weights = [p.clone() for p in made.byol.encoder.parameters()]
-    history = made.train_model(images(), None, epochs=2, batch_size=10)
+def test_a_second_training_starts_from_the_present_weights():
+    """Its schedule, order and history are those of a new training."""
+    trainer = make_trainer()
+    trainer.train_model(images(), None, epochs=1, batch_size=10)
+    weights = [p.clone() for p in trainer.byol.encoder.parameters()]
+    history = trainer.train_model(images(), None, epochs=2, batch_size=10)
     assert [epoch.epoch for epoch in history] == [1, 2]
-    after = list(made.byol.encoder.parameters())
+    after = list(trainer.byol.encoder.parameters())
     assert any(not torch.equal(a, b) for a, b in zip(weights, after, strict=True))
 
 
 def test_a_saved_state_of_another_network_is_refused(tmp_path):
-    """With the file and what does not fit."""
-    trainer().save(tmp_path / "state.pt")
-    other = trainer(representation_size=16)
+    """The message names the file and what does not fit."""
+    make_trainer().save(tmp_path / "state.pt")
+    other = make_trainer(representation_size=16)
     with pytest.raises(AstromorphError, match=r"state\.pt: it does not fit this"):
         other.load(tmp_path / "state.pt")
     (tmp_path / "state.pt").write_bytes(b"half")
@@ -333,7 +336,7 @@ def test_a_saved_state_of_another_network_is_refused(tmp_path):
         other.load(tmp_path / "state.pt")
 
 
-def test_everything_that_gives_images_is_taken():
+def test_images_of_all_forms_are_accepted():
     """Loaders, datasets with labels, lists, copies of an image, one axis less."""
     data = images(6)
     pairs = TensorDataset(data, torch.arange(6))
@@ -360,31 +363,31 @@ def test_everything_that_gives_images_is_taken():
         to_image_set([torch.rand(3)])
 
 
-def test_images_of_any_range_are_normalised_for_the_default_views(caplog):
-    """With a warning, for training and embedding alike; NaN does no harm."""
+def test_images_of_any_range_are_scaled_for_the_default_augmentation(caplog):
+    """With a warning, in training and embedding; NaN does no harm."""
     raw = 1000 * images(12) - 50
     raw[0, 0, :4] = torch.nan
-    made = trainer()
-    history = made.train_model(raw, None, epochs=1, batch_size=6)
+    trainer = make_trainer()
+    history = trainer.train_model(raw, None, epochs=1, batch_size=6)
     assert "not from 0 to 1" in caplog.text
     assert history[0].train_loss < 8
-    assert made(raw).isfinite().all()
-    assert isinstance(made.byol.normalization_function, MinMaxNorm)
+    assert trainer(raw).isfinite().all()
+    assert isinstance(trainer.byol.normalization_function, MinMaxNorm)
     assert raw[1].max() > 500
 
 
-def test_options_are_not_given_twice():
-    """A BYOL has its layer and its sizes already."""
+def test_options_of_a_byol_are_refused():
+    """It has its layer and its sizes already."""
     byol = BYOL(AstroMorphologyModel(1))
     with pytest.raises(ValueError, match="representation_size: the network is a BYOL"):
         ByolTrainer(byol, representation_size=3)
     assert ByolTrainer(byol, device="cpu").byol is byol
 
 
-def test_the_loss_of_images_is_given_when_asked_for():
-    """Two views of each, in evaluation mode."""
-    made = trainer()
-    loss = made(images(5), return_errors=True)
+def test_forward_returns_the_loss_with_return_errors():
+    """Of two views of each image, in evaluation mode."""
+    trainer = make_trainer()
+    loss = trainer(images(5), return_errors=True)
     assert loss.shape == ()
     assert 0 < loss < 8
-    assert made.byol.training
+    assert trainer.byol.training

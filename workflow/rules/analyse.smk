@@ -1,35 +1,31 @@
-# Neighbours are looked for on all cores, the rest runs on one.
+# All cores: neighbours are found in parallel, the rest runs on one core.
 rule analyse:
     input:
-        catalogue="results/catalogue.csv",
-        split="results/split.csv",
-        embeddings=every("results/embeddings/{shard}.parquet"),
+        catalogue=files.catalogue,
+        split=files.split,
+        embeddings=files.all_embeddings,
     output:
-        analysis="results/analysis.parquet",
-        summary="results/analysis.json",
+        analysis=files.analysis,
+        summary=files.analysis_summary,
         page=report(
-            "results/analysis.html",
+            files.analysis_page,
             caption="../report/analysis.rst",
             category="Analysis",
-            labels={"item": "Clusters, near-duplicates, outliers"},
+            labels={"item": "Clusters, duplicates and outliers"},
         ),
     log:
-        "results/logs/analyse/analyse.log",
+        files.log("analyse"),
     benchmark:
-        "results/benchmarks/analyse/analyse.tsv"
+        files.benchmark("analyse")
     conda:
         "../../envs/astromorph.yaml"
-    threads: CORES
+    threads: RUN.cores
     resources:
-        **asked("analyse", CORES),
+        **RUN.resources("analyse", RUN.cores),
     params:
-        settings=part("analyse"),
-        code=code_digest("analysis.analyse"),
+        **RUN.params("analyse", files.analysis),
+        shards=len(files.shards),
     shell:
         "python -m astromorph analyse --settings {params.settings:q}"
-        " --threads {threads}"
-        " --catalogue {input.catalogue:q} --split {input.split:q}"
-        " --embeddings {input.embeddings:q}"
-        " --output {output.analysis:q} --summary {output.summary:q}"
-        " --page {output.page:q}"
-        " 2> {log:q}"
+        " --results {params.results:q} --shards {params.shards}"
+        " --threads {threads} 2> {log:q}"

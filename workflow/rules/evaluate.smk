@@ -1,35 +1,33 @@
-# The untrained network embeds the sampled images here, hence the cores.
+# All cores: the untrained network embeds the sampled images here.
 rule evaluate:
     input:
-        model=MODEL,
-        catalogue="results/catalogue.csv",
-        split="results/split.csv",
-        tensors=every("results/tensors/{shard}.pt"),
-        embeddings=every("results/embeddings/{shard}.parquet"),
+        model=files.model,
+        catalogue=files.catalogue,
+        split=files.split,
+        tensors=files.all_tensors,
+        embeddings=files.all_embeddings,
     output:
-        evaluation="results/evaluation.json",
+        evaluation=files.evaluation,
         page=report(
-            "results/evaluation.html",
+            files.evaluation_page,
             caption="../report/evaluation.rst",
             category="Evaluation",
-            labels={"item": "How good the embedding is"},
+            labels={"item": "Embedding quality"},
         ),
     log:
-        "results/logs/evaluate/evaluate.log",
+        files.log("evaluate"),
     benchmark:
-        "results/benchmarks/evaluate/evaluate.tsv"
+        files.benchmark("evaluate")
     conda:
         "../../envs/astromorph.yaml"
-    threads: CORES
+    threads: RUN.cores
     resources:
-        **asked("evaluate", CORES),
+        **RUN.resources("evaluate", RUN.cores),
     params:
-        settings=part("evaluate"),
-        code=code_digest("embedding.evaluate"),
+        **RUN.params("evaluate", files.evaluation),
+        shards=len(files.shards),
     shell:
         "python -m astromorph evaluate --settings {params.settings:q}"
-        " --threads {threads} --trained-network-name {input.model:q}"
-        " --catalogue {input.catalogue:q} --split {input.split:q}"
-        " --tensors {input.tensors:q} --embeddings {input.embeddings:q}"
-        " --output {output.evaluation:q} --page {output.page:q}"
+        " --results {params.results:q} --shards {params.shards}"
+        " --trained-network-name {input.model:q} --threads {threads}"
         " 2>&1 | tee {log:q} >&2"

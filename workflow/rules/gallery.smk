@@ -1,35 +1,37 @@
-# The file list is read where the pictures are drawn from the files themselves.
+# The file list is read where the pictures are drawn from the FITS files.
 rule export_gallery:
     input:
-        datafile=ancient(LISTED),
-        model=MODEL,
-        catalogue="results/catalogue.csv",
-        analysis="results/analysis.parquet",
-        tensors=every("results/tensors/{shard}.pt"),
+        datafile=ancient(RUN.declared_list),
+        model=files.model,
+        catalogue=files.catalogue,
+        analysis=files.analysis,
+        tensors=files.all_tensors,
     output:
         gallery=report(
-            directory("results/export/gallery"),
+            directory(files.gallery),
             patterns=["{sheet}.png"],
             caption="../report/gallery.rst",
-            category=lambda wildcards: category_of(wildcards.sheet),
-            labels=lambda wildcards: {"sheet": titled(wildcards.sheet)},
+            category=lambda wildcards: astromorph_workflow.sheet_category(
+                wildcards.sheet
+            ),
+            labels=lambda wildcards: {
+                "sheet": astromorph_workflow.sheet_title(wildcards.sheet)
+            },
         ),
     log:
-        "results/logs/export/gallery.log",
+        files.log("export", "gallery"),
     benchmark:
-        "results/benchmarks/export/gallery.tsv"
+        files.benchmark("export", "gallery")
     conda:
         "../../envs/astromorph.yaml"
     threads: 1
     resources:
-        **asked("gallery"),
+        **RUN.resources("export_gallery"),
     params:
-        datafile=lambda wildcards: DATAFILE,
-        settings=part("export_gallery"),
-        code=code_digest("export.gallery.gallery"),
+        **RUN.params("export_gallery", files.gallery),
+        datafile=lambda wildcards: RUN.datafile,
+        shards=len(files.shards),
     shell:
         "python -m astromorph export gallery --settings {params.settings:q}"
-        " --datafile {params.datafile:q} --trained-network-name {input.model:q}"
-        " --catalogue {input.catalogue:q} --analysis {input.analysis:q}"
-        " --tensors {input.tensors:q} --output {output.gallery:q}"
-        " 2> {log:q}"
+        " --results {params.results:q} --datafile {params.datafile:q}"
+        " --shards {params.shards} --trained-network-name {input.model:q} 2> {log:q}"

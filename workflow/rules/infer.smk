@@ -1,24 +1,22 @@
 rule infer:
     input:
-        model=MODEL,
-        tensors="results/tensors/{shard}.pt",
+        model=files.model,
+        tensors=files.tensors("{shard}"),
     output:
-        embeddings="results/embeddings/{shard}.parquet",
+        embeddings=files.embeddings("{shard}"),
     log:
-        "results/logs/infer/{shard}.log",
+        files.log("infer", "{shard}"),
     benchmark:
-        "results/benchmarks/infer/{shard}.tsv"
+        files.benchmark("infer", "{shard}")
     conda:
         "../../envs/astromorph.yaml"
     threads: 1
     resources:
-        **asked("infer"),
+        **RUN.resources("infer"),
     params:
-        settings=part("infer"),
-        code=code_digest("embedding.infer"),
-        model=GIVEN_MODEL,
+        **RUN.params("infer", files.embeddings("{shard}")),
+        model=NAMED_MODEL_STATE,
     shell:
         "python -m astromorph infer --settings {params.settings:q}"
-        " --threads {threads} --trained-network-name {input.model:q}"
-        " --tensors {input.tensors:q} --output {output.embeddings:q}"
-        " 2> {log:q}"
+        " --results {params.results:q} --shard {wildcards.shard}"
+        " --trained-network-name {input.model:q} --threads {threads} 2> {log:q}"

@@ -1,33 +1,31 @@
-# A shard depends on its own rows of the list, by their digest and by size and time
-# of their files, and not on the catalogue: rows that are appended leave the other
-# shards as they are. (An `ancient` catalogue would not do: where its rule reruns, Snakemake looks no
-# further whether the params of this one have changed.)
+# A shard depends on its own rows of the list, by their digest and by size and time of
+# their files, and not on the catalogue, so that appended rows change no other shard.
+# (An `ancient` catalogue would not do: where the catalogue's rule reruns, Snakemake
+# does not compare the params of this one.)
 rule preprocess:
     input:
-        datafile=ancient(LISTED),
+        datafile=ancient(RUN.declared_list),
     output:
-        tensors="results/tensors/{shard}.pt",
-        contents="results/tensors/{shard}.csv",
+        tensors=files.tensors("{shard}"),
+        contents=files.contents("{shard}"),
     log:
-        "results/logs/preprocess/{shard}.log",
+        files.log("preprocess", "{shard}"),
     benchmark:
-        "results/benchmarks/preprocess/{shard}.tsv"
+        files.benchmark("preprocess", "{shard}")
     conda:
         "../../envs/astromorph.yaml"
     threads: 1
     resources:
-        **asked("preprocess"),
+        **RUN.resources("preprocess"),
     params:
-        datafile=lambda wildcards: DATAFILE,
-        settings=part("preprocess"),
-        code=code_digest("preprocessing.preprocess"),
-        head=HEAD,
-        rows=lambda wildcards: SHARDS[wildcards.shard].digest,
-        files=lambda wildcards: STATES.of(wildcards.shard),
-        start=lambda wildcards: SHARDS[wildcards.shard].start,
-        stop=lambda wildcards: SHARDS[wildcards.shard].stop,
+        **RUN.params("preprocess", files.tensors("{shard}")),
+        datafile=lambda wildcards: RUN.datafile,
+        head=RUN.head_digest,
+        rows=lambda wildcards: RUN.shards[wildcards.shard].digest,
+        files=lambda wildcards: RUN.states.of(wildcards.shard),
+        start=lambda wildcards: RUN.shards[wildcards.shard].start,
+        stop=lambda wildcards: RUN.shards[wildcards.shard].stop,
     shell:
         "python -m astromorph preprocess --settings {params.settings:q}"
-        " --datafile {params.datafile:q} --rows {params.start} {params.stop}"
-        " --tensors {output.tensors:q} --contents {output.contents:q}"
-        " 2> {log:q}"
+        " --results {params.results:q} --datafile {params.datafile:q}"
+        " --shard {wildcards.shard} --rows {params.start} {params.stop} 2> {log:q}"

@@ -1,30 +1,29 @@
-# Of the list only paths and groups count: a corrected label retrains nothing.
+# Of the list only paths and groups count: a corrected label does not retrain.
 rule split:
     input:
-        datafile=ancient(LISTED),
-        contents=every("results/tensors/{shard}.csv"),
+        datafile=ancient(RUN.declared_list),
+        contents=files.all_contents,
     output:
-        split=table(
-            "results/split.csv",
-            200,
-            "Training and test: split.csv",
+        split=reported(
+            files.split,
+            astromorph_workflow.SPLIT_ROW_BYTES,
             caption="../report/split.rst",
             category="Data",
+            labels={"item": "Training and test: split.csv"},
         ),
     log:
-        "results/logs/split/split.log",
+        files.log("split"),
     conda:
         "../../envs/astromorph.yaml"
     threads: 1
     resources:
-        **asked("split"),
+        **RUN.resources("split"),
     params:
-        datafile=lambda wildcards: DATAFILE,
-        settings=part("split"),
-        code=code_digest("catalogue.split"),
-        rows=GROUPS,
+        **RUN.params("split", files.split),
+        datafile=lambda wildcards: RUN.datafile,
+        rows=RUN.group_digest,
+        shards=len(files.shards),
     shell:
         "python -m astromorph split --settings {params.settings:q}"
-        " --datafile {params.datafile:q} --contents {input.contents:q}"
-        " --output {output.split:q}"
-        " 2> {log:q}"
+        " --results {params.results:q} --datafile {params.datafile:q}"
+        " --shards {params.shards} 2> {log:q}"

@@ -1,8 +1,10 @@
 # On several machines srun starts a task for each device; on one, torchrun does.
-DEVICES = SETTINGS.training_settings.devices
-NODES = SETTINGS.training_settings.nodes
+DEVICES = settings.training_settings.devices
+NODES = settings.training_settings.nodes
 LAUNCH = ""
+MPI = {}
 if NODES > 1:
+    MPI = {"mpi": "srun", "nodes": NODES, "tasks": NODES * DEVICES}
     LAUNCH = (
         f"srun --nodes {NODES} --ntasks {NODES * DEVICES} --cpus-per-task {{threads}}"
         " --kill-on-bad-exit=1 "
@@ -11,34 +13,32 @@ if NODES > 1:
 
 rule train:
     input:
-        tensors=every("results/tensors/{shard}.pt"),
-        split="results/split.csv",
+        tensors=files.all_tensors,
+        split=files.split,
     output:
-        model="results/model/model.pt",
+        model=files.own_model,
         history=report(
-            "results/model/history.csv",
+            files.history,
             caption="../report/history_table.rst",
             category="Training",
             labels={"item": "Numbers by epoch: history.csv"},
         ),
-        scalars=directory("results/tensorboard/train"),
+        scalars=directory(files.scalars),
     log:
-        "results/logs/train/train.log",
+        files.log("train"),
     benchmark:
-        "results/benchmarks/train/train.tsv"
+        files.benchmark("train")
     conda:
         "../../envs/astromorph.yaml"
-    threads: CORES
+    threads: RUN.cores
     resources:
-        **asked("train", CORES),
-        **(dict(mpi="srun", nodes=NODES, tasks=NODES * DEVICES) if NODES > 1 else {}),
+        **RUN.resources("train", RUN.cores),
+        **MPI,
     params:
-        settings=part("train"),
-        code=code_digest("training.train"),
-        weights=stands(SETTINGS.network_settings.weights),
+        **RUN.params("train", files.own_model),
+        shards=len(files.shards),
+        weights=astromorph_workflow.state_of_file(settings.network_settings.weights),
     shell:
         LAUNCH + "python -m astromorph train --settings {params.settings:q}"
-        " --threads {threads} --tensors {input.tensors:q} --split {input.split:q}"
-        " --trained-network-name {output.model:q} --history {output.history:q}"
-        " --log-dir {output.scalars:q}"
-        " 2> {log:q}"
+        " --results {params.results:q} --shards {params.shards}"
+        " --trained-network-name {output.model:q} --threads {threads} 2> {log:q}"

@@ -1,39 +1,37 @@
 rule validate:
     input:
-        datafile=ancient(LISTED),
+        datafile=ancient(RUN.declared_list),
     output:
-        catalogue=table(
-            "results/catalogue.csv",
-            300,
-            "Listed files: catalogue.csv",
+        catalogue=reported(
+            files.catalogue,
+            astromorph_workflow.CATALOGUE_ROW_BYTES,
             caption="../report/catalogue.rst",
             category="Data",
+            labels={"item": "Listed files: catalogue.csv"},
         ),
         page=report(
-            "results/validation.html",
+            files.validation_page,
             caption="../report/validation.rst",
             category="Data",
-            labels={"item": "What the files are"},
+            labels={"item": "Contents of the files"},
         ),
     log:
-        "results/logs/validate/validate.log",
+        files.log("validate"),
     benchmark:
-        "results/benchmarks/validate/validate.tsv"
-    # Before the tensors: a list that is no good ends the run early.
+        files.benchmark("validate")
+    # Before the tensors: a list with too many bad files ends the run early.
     priority: 100
     conda:
         "../../envs/astromorph.yaml"
-    threads: CORES
+    threads: RUN.cores
     resources:
-        **asked("validate", CORES),
+        **RUN.resources("validate", RUN.cores),
     params:
-        datafile=lambda wildcards: DATAFILE,
-        settings=part("validate"),
-        code=code_digest("catalogue.validate"),
-        rows=CONTENT,
-        files=lambda wildcards: STATES.all(),
+        **RUN.params("validate", files.catalogue),
+        datafile=lambda wildcards: RUN.datafile,
+        rows=RUN.list_digest,
+        files=lambda wildcards: RUN.states.all(),
     shell:
         "python -m astromorph validate --settings {params.settings:q}"
-        " --threads {threads} --datafile {params.datafile:q}"
-        " --catalogue {output.catalogue:q} --page {output.page:q}"
-        " 2>&1 | tee {log:q} >&2"
+        " --results {params.results:q} --datafile {params.datafile:q}"
+        " --threads {threads} 2>&1 | tee {log:q} >&2"

@@ -1,6 +1,6 @@
-"""The export `gallery`: the map as a picture, and contact sheets.
+"""The step `export gallery`: contact sheets, and the map as a picture.
 
-A folder of PNGs, a page that shows them all, and a table of what stands where.
+It writes a folder of PNGs, a page that shows them, and a table of their images.
 """
 
 import gc
@@ -10,45 +10,43 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from astromorph.artefacts import tables as artefacts
+from astromorph.artefacts.columns import GALLERY_COLUMNS
 from astromorph.artefacts.model_file import read_model_file
-from astromorph.artefacts.tables import CATALOGUE_COLUMNS, GALLERY_COLUMNS
+from astromorph.artefacts.run_files import RunFiles
+from astromorph.artefacts.tables import find_in_catalogue, write_csv
 from astromorph.atomic import atomic_folder
 from astromorph.errors import AstromorphError
-from astromorph.export.gallery.choice import (
+from astromorph.export.gallery.contact_sheet import SIDE, draw_sheet
+from astromorph.export.gallery.map_picture import PICTURE, choose_maps, draw_map
+from astromorph.export.gallery.pictures import (
+    Picture,
+    ShardImages,
+    augmented_views,
+    find_images,
+    fit_into_frame,
+    picture_from_fits,
+    prepared_pixel_scale,
+)
+from astromorph.export.gallery.sheets import (
     MAX_CLUSTERS,
     Frame,
     Sheet,
     choose_sheets,
     random_key,
 )
-from astromorph.export.gallery.contact_sheet import SIDE, draw_sheet
-from astromorph.export.gallery.fits_pictures import (
-    Picture,
-    fit_into_frame,
-    picture_from_fits,
-)
-from astromorph.export.gallery.map_contents import choose_maps
-from astromorph.export.gallery.map_picture import draw_map
-from astromorph.export.gallery.network_pictures import (
-    NetworkImages,
-    augmented_views,
-    find_images,
-)
-from astromorph.export.gallery.scale_bars import prepared_pixel_scale
 from astromorph.filelist.entries import read_filelist
 from astromorph.pages.html import write_page
 from astromorph.progress import track
 from astromorph.settings.loading import parse
-from astromorph.settings.sections import Settings
+from astromorph.settings.sections import DataSettings, ExportSettings, Settings
 
 LOG = logging.getLogger(__name__)
-NETWORK = "network"
+NETWORK = "network"  # the stretch that shows the prepared images
 
 
 @dataclass(frozen=True, slots=True)
-class Fact:
-    """What the catalogue says of an image that is shown."""
+class ImageFacts:
+    """The catalogue's entries of an image that a sheet shows."""
 
     name: str
     path: str
@@ -58,160 +56,175 @@ class Fact:
 
 
 @dataclass(frozen=True, slots=True)
-class Sources:
-    """Where pictures come from.
+class PictureSource:
+    """Where the pictures of frames come from.
 
     Attributes
     ----------
-    images : PreparedImages
-        As the network sees them.
-    files : dict of str to tuple of str
-        The FITS files of each image; empty where the sheets show tensors.
-    facts : dict of str to Fact
-        Of the catalogue.
-    settings : Settings
-        `seed`, `data_settings` and `export_settings` are used.
+    images : ShardImages
+        The prepared images.
+    fits_paths : dict of str to tuple of str
+        FITS files of each image; empty where sheets show the prepared images.
+    facts : dict of str to ImageFacts
+        From the catalogue.
+    data : DataSettings
+        How FITS files are read.
+    stretch : str
+        How FITS files are drawn.
     training : Settings
-        Those of the model.
+        Settings of the model's training, with which views are made.
+    seed : int
+        Seed of the views.
     """
 
-    images: NetworkImages
-    files: dict[str, tuple[str, ...]]
-    facts: dict[str, Fact]
-    settings: Settings
+    images: ShardImages
+    fits_paths: dict[str, tuple[str, ...]]
+    facts: dict[str, ImageFacts]
+    data: DataSettings
+    stretch: str
     training: Settings
+    seed: int
 
-    def pictures(self, sheet: Sheet) -> list[Picture | None]:
-        """For each frame of a sheet its picture, or None for a gap."""
+    def pictures(self, sheet: Sheet, side: int = SIDE) -> list[Picture | None]:
+        """Pictures for the frames of a sheet; None for an empty position."""
         views: dict[tuple[str, int], Picture] = {}
         if sheet.kind == "views":
             for frame in sheet.frames:
                 if frame.view == 0:
-                    views |= self._views(frame.image_id)
+                    views |= self._views(frame.image_id, side)
         return [
-            views.get((frame.image_id, frame.view)) or self._picture(frame)
+            views.get((frame.image_id, frame.view)) or self._picture(frame, side)
             for frame in sheet.frames
         ]
 
-    def _picture(self, frame: Frame) -> Picture | None:
+    def _picture(self, frame: Frame, side: int) -> Picture | None:
         if not frame.image_id:
             return None
-        if self.files:
-            return picture_from_fits(
-                self.files[frame.image_id],
-                self.settings.data_settings,
-                self.settings.export_settings.gallery_stretch,
-                SIDE,
-            )
-        return self._prepared(frame.image_id)
+        if self.fits_paths:
+            paths = self.fits_paths[frame.image_id]
+            return picture_from_fits(paths, self.data, self.stretch, side)
+        return self._prepared_picture(frame.image_id, side)
 
-    def _prepared(self, image_id: str) -> Picture:
-        fact, scale = self.facts[image_id], None
-        if fact.pixel_scale_arcsec and fact.width and fact.height:
+    def _prepared_picture(self, image_id: str, side: int) -> Picture:
+        facts, scale = self.facts[image_id], None
+        if facts.pixel_scale_arcsec and facts.width and facts.height:
             scale = prepared_pixel_scale(
-                fact.width, fact.height, fact.pixel_scale_arcsec, self.images.rules
+                facts.width,
+                facts.height,
+                facts.pixel_scale_arcsec,
+                self.images.preprocessing,
             )
-        return fit_into_frame(self.images.pixels(image_id), None, scale, SIDE)
+        return fit_into_frame(self.images.pixels(image_id), None, scale, side)
 
-    def _views(self, image_id: str) -> dict[tuple[str, int], Picture]:
-        """An image as prepared, and two views; these have no scale of their own."""
-        image = self.images.tensor(image_id)
-        seed = random_key(self.settings.seed, image_id) % 2**63
-        pair = augmented_views(image, self.training, seed, 2)
-        found = {(image_id, 0): self._prepared(image_id)}
+    def _views(self, image_id: str, side: int) -> dict[tuple[str, int], Picture]:
+        """The prepared image and two views of it, which have no scale."""
+        pair = augmented_views(
+            self.images.tensor(image_id),
+            self.training.augmentation_settings,
+            self.training.data_settings.stacksize,
+            random_key(self.seed, image_id) % 2**63,
+            number=2,
+        )
+        pictures = {(image_id, 0): self._prepared_picture(image_id, side)}
         for k, pixels in enumerate(pair, start=1):
-            found[image_id, k] = fit_into_frame(pixels, None, None, SIDE)
-        return found
+            pictures[image_id, k] = fit_into_frame(pixels, None, None, side)
+        return pictures
 
 
 def export_gallery(
-    settings: Settings,
+    files: RunFiles,
     datafile: str | Path,
-    catalogue: str | Path,
-    analysis: str | Path,
-    tensors: Sequence[str | Path],
-    model: str | Path,
-    output: str | Path,
+    data: DataSettings,
+    rules: ExportSettings,
+    label: str | None,
+    seed: int,
 ) -> None:
-    """Write the folder.
+    """Write the folder of contact sheets and pictures of the map.
 
     Parameters
     ----------
-    settings : Settings
-        `seed`, `data_settings`, `export_settings.gallery_images`,
-        `export_settings.gallery_stretch` and `evaluation_settings.label` are used.
+    files : RunFiles
+        `catalogue`, `analysis`, `all_tensors` and `model` are read; `gallery` is
+        written anew: a PNG for each sheet, `index.html`, `sheets.csv`.
     datafile : path
-        The file list; read where the pictures are drawn from the files.
-    catalogue, analysis : path
-        What `validate` and `analyse` wrote.
-    tensors : sequence of path
-        All shards, in the order of the list.
-    model : path
-        What `train` wrote; its settings make the views.
-    output : path
-        Folder to write anew: a PNG per sheet, `index.html`, `sheets.csv`.
+        The file list; read where pictures are drawn from the FITS files.
+    data : DataSettings
+        How FITS files are read.
+    rules : ExportSettings
+        `gallery_images` and `gallery_stretch` are used.
+    label : str or None
+        Column of the file list that colours a second picture of the map.
+    seed : int
+        Seed of the random choices and of the augmented views.
 
     Raises
     ------
     AstromorphError
         The files do not belong together.
     """
-    rules = settings.export_settings
-    sheets = choose_sheets(analysis, rules.gallery_images, settings.seed)
-    maps = choose_maps(analysis, catalogue, settings.evaluation_settings.label)
-    drawn = [*(m.sheet for m in maps), *sheets]
-    wanted = {f.image_id for s in drawn for f in s.frames if f.image_id}
-    training = parse(read_model_file(model).settings, str(model))
-    files: dict[str, tuple[str, ...]] = {}
+    sheets = choose_sheets(files.analysis, rules.gallery_images, seed)
+    maps = choose_maps(files, label)
+    all_sheets = [*(contents.sheet for contents in maps), *sheets]
+    image_ids = {f.image_id for s in all_sheets for f in s.frames if f.image_id}
+    fits_paths = {}
     if rules.gallery_stretch != NETWORK:
-        files = {
-            entry.image_id: entry.paths
-            for entry in read_filelist(datafile)
-            if entry.image_id in wanted
-        }
-        _require(wanted, files, datafile, analysis)
-    facts = {row["image_id"]: _fact(row) for row in _rows(catalogue, wanted)}
-    _require(wanted, facts, catalogue, analysis)
-    sources = Sources(find_images(tensors, wanted), files, facts, settings, training)
-    with atomic_folder(output) as folder:
-        for each in track(maps, len(maps), "pictures of the map"):
-            path = folder / f"{each.sheet.name}.png"
-            draw_map(path, each, sources.pictures(each.sheet))
+        fits_paths = _read_fits_paths(datafile, image_ids, files.analysis)
+    source = PictureSource(
+        images=find_images(files.all_tensors, image_ids),
+        fits_paths=fits_paths,
+        facts=_read_facts(files, image_ids),
+        data=data,
+        stretch=rules.gallery_stretch,
+        training=parse(read_model_file(files.model).settings, str(files.model)),
+        seed=seed,
+    )
+    with atomic_folder(files.gallery) as folder:
+        for contents in track(maps, len(maps), "pictures of the map"):
+            pictures = source.pictures(contents.sheet, PICTURE)
+            draw_map(folder / f"{contents.sheet.name}.png", contents, pictures)
         for sheet in track(sheets, len(sheets), "contact sheets"):
-            names = [facts[f.image_id].name if f.image_id else "" for f in sheet.frames]
+            names = [
+                source.facts[frame.image_id].name if frame.image_id else ""
+                for frame in sheet.frames
+            ]
             path = folder / f"{sheet.name}.png"
-            draw_sheet(path, sheet, sources.pictures(sheet), names)
-            gc.collect()  # figures hold themselves and their pixels in circles
-        artefacts.write_csv(
-            folder / "sheets.csv", GALLERY_COLUMNS, _placed(sheets, facts)
-        )
-        _write_index(folder / "index.html", drawn, settings, sources.images)
-    LOG.info("%s: %d sheets with %d images", output, len(drawn), len(wanted))
+            draw_sheet(path, sheet, source.pictures(sheet), names)
+            gc.collect()  # figures and their pixels are in reference cycles
+        rows = _table_rows(sheets, source.facts)
+        write_csv(folder / "sheets.csv", GALLERY_COLUMNS, rows)
+        _write_index(folder / "index.html", all_sheets, source)
+    LOG.info(
+        "%s: %d sheets of %d images", files.gallery, len(all_sheets), len(image_ids)
+    )
 
 
-def _require(
-    wanted: set[str],
-    found: Mapping[str, Any],
-    source: str | Path,
-    analysis: str | Path,
-) -> None:
-    missing = sorted(wanted - set(found))
-    if missing:
+def _read_fits_paths(
+    datafile: str | Path, image_ids: set[str], analysis: Path
+) -> dict[str, tuple[str, ...]]:
+    """The FITS files of some images."""
+    paths = {
+        entry.image_id: entry.paths
+        for entry in read_filelist(datafile)
+        if entry.image_id in image_ids
+    }
+    if missing := sorted(image_ids - set(paths)):
         raise AstromorphError(
-            f"{source}: the image {missing[0]} of {analysis} is not in it; run "
+            f"{datafile}: the image {missing[0]} of {analysis} is not in it; run "
             "validate and what follows again"
         )
+    return paths
 
 
-def _rows(catalogue: str | Path, wanted: set[str]) -> Iterator[dict[str, str]]:
-    for row in artefacts.read_csv(catalogue, CATALOGUE_COLUMNS):
-        if row["image_id"] in wanted:
-            yield row
+def _read_facts(files: RunFiles, image_ids: set[str]) -> dict[str, ImageFacts]:
+    """The catalogue's entries of some images."""
+    columns = ("object", "path", "width", "height", "pixel_scale_arcsec")
+    table = find_in_catalogue(files, sorted(image_ids), columns)
+    return {row["image_id"]: _facts(row) for row in table.to_dict("records")}
 
 
-def _fact(row: Mapping[str, str]) -> Fact:
+def _facts(row: Mapping[str, str]) -> ImageFacts:
     scale = row["pixel_scale_arcsec"]
-    return Fact(
+    return ImageFacts(
         name=row["object"] or Path(row["path"]).name,
         path=row["path"],
         width=int(row["width"] or 0),
@@ -220,10 +233,10 @@ def _fact(row: Mapping[str, str]) -> Fact:
     )
 
 
-def _placed(
-    sheets: Iterable[Sheet], facts: Mapping[str, Fact]
+def _table_rows(
+    sheets: Iterable[Sheet], facts: Mapping[str, ImageFacts]
 ) -> Iterator[dict[str, Any]]:
-    """A row per frame: what stands where."""
+    """A row for each frame of each sheet."""
     for sheet in sheets:
         for k, frame in enumerate(sheet.frames):
             if frame.image_id:
@@ -238,10 +251,8 @@ def _placed(
                 }
 
 
-def _write_index(
-    path: Path, sheets: Sequence[Sheet], settings: Settings, images: NetworkImages
-) -> None:
-    """A page that shows all sheets and says how to read them."""
+def _write_index(path: Path, sheets: Sequence[Sheet], source: PictureSource) -> None:
+    """Write the page that shows all sheets and explains how to read them."""
     kinds: dict[str, list[Sheet]] = {}
     for sheet in sheets:
         kinds.setdefault(sheet.kind, []).append(sheet)
@@ -249,7 +260,7 @@ def _write_index(
         path,
         "gallery.html",
         kinds=kinds,
-        stretch=settings.export_settings.gallery_stretch,
-        most_clusters=MAX_CLUSTERS,
-        rules=images.rules,
+        stretch=source.stretch,
+        max_clusters=MAX_CLUSTERS,
+        preprocessing=source.images.preprocessing,
     )

@@ -1,7 +1,9 @@
-"""The map as a picture: points by class, pictures of examples, a legend.
+"""The map as a picture: points coloured by class, examples of clusters, a legend.
 
-Points are painted one part after the other, so that any number of them takes the same
-memory. Everything is painted twice as large and made smaller, for smooth edges.
+Matplotlib draws the points, one call for each class. Classes alternate in `LAYERS`
+layers, so that where classes overlap each is seen in proportion and the last does not
+cover the others. One call with a colour for each point would do the same in one layer,
+but takes three to four times as long at a million points.
 """
 
 import math
@@ -10,25 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image, ImageColor, ImageDraw
 
-from astromorph.export.gallery.contact_sheet import (
-    GAP,
-    SIDE,
-    TITLE,
-    TITLE_POINTS,
-    TextWriter,
-    paint_picture,
+from astromorph.artefacts.analysis_table import (
+    REPRESENTATIVE,
+    Analysis,
+    read_analysis_parts,
 )
-from astromorph.export.gallery.fits_pictures import Picture
-from astromorph.export.gallery.map_contents import (
-    MAX_CLASSES,
-    NONE,
-    OTHERS,
-    MapExample,
-    MapSheet,
-)
+from astromorph.artefacts.run_files import RunFiles
+from astromorph.artefacts.tables import find_in_catalogue, list_columns
+from astromorph.export.gallery.contact_sheet import GAP, SIDE, TITLE
+from astromorph.export.gallery.drawing import TITLE_POINTS, Canvas, new_canvas
+from astromorph.export.gallery.pictures import Picture
+from astromorph.export.gallery.sheets import MAX_CLUSTERS, NO_CLUSTER, Frame, Sheet
 from astromorph.pages.palette import (
     COLOURS,
     MARKERS,
@@ -37,282 +34,385 @@ from astromorph.pages.palette import (
     point_size,
 )
 
+CLUSTER = "cluster"
+MAX_CLASSES = len(COLOURS) * len(MARKERS)
+# Markers of matplotlib, and their size for the area of a circle of size 1.
+MARKER_SHAPES = {
+    "circle": ("o", 1.0),
+    "triangle": ("^", math.sqrt(math.pi / 2)),
+    "square": ("s", math.sqrt(math.pi / 4)),
+    "diamond": ("D", math.sqrt(math.pi / 4)),
+}
 FIELD, MARGIN, LEGEND, ROW, COUNT = 840, 30, 270, 24, 80  # pixels
-PICTURE, FRAME, STEP = SIDE // 2, 3, 8
-FINE = 2  # painted pixels per pixel
-WITH_RIMS = 5000  # points; of more, the rims would cover the others
-RIM = 255
+PICTURE, BORDER = SIDE // 2, 3  # pixels of an example's picture
+CELL = 8  # pixels; pictures are placed on a grid of cells
+CELLS = FIELD // CELL
+PICTURE_CELLS = -(-(PICTURE + 2 * BORDER) // CELL)
+LAYERS = 16
+MAX_POINTS_WITH_RIMS = 5000  # of more, the rims would cover the others
 LEGEND_POINTS = 9.0
 LEGEND_MARKER = 10.0  # pixels
-INK = "#1b1f24"
+
+
+@dataclass(frozen=True, slots=True)
+class MapClass:
+    """A class of points and its entry in the legend.
+
+    Attributes
+    ----------
+    name : str
+        A cluster, a label, or what the points without one have in common.
+    size : int
+        Number of its points.
+    colour : str
+        Hexadecimal.
+    marker : str
+        One of `MARKERS`.
+    in_background : bool
+        Drawn below all others.
+    """
+
+    name: str
+    size: int
+    colour: str
+    marker: str = MARKERS[0]
+    in_background: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MapExample:
+    """The representative of a cluster.
+
+    Attributes
+    ----------
+    point : int
+        Index of its point.
+    name : str
+        Its cluster or label.
+    map_class : MapClass
+        The class of its point.
+    """
+
+    point: int
+    name: str
+    map_class: MapClass
+
+
+@dataclass(frozen=True, slots=True)
+class MapContents:
+    """What a picture of the map shows.
+
+    Attributes
+    ----------
+    sheet : Sheet
+        Name and title; a frame for each of `examples`.
+    coloured_by : str
+        `cluster` or a column of the file list.
+    positions : ndarray, shape (N, 2), float32
+        Positions of the points on the map.
+    classes : tuple of MapClass
+        Clusters by number, or labels by size; then those without a colour of their own.
+    class_of_point : ndarray, shape (N,), int16
+        For each point the index in `classes`.
+    examples : tuple of MapExample
+        Representatives of the largest clusters.
+    """
+
+    sheet: Sheet
+    coloured_by: str
+    positions: NDArray[np.float32]
+    classes: tuple[MapClass, ...]
+    class_of_point: NDArray[np.int16]
+    examples: tuple[MapExample, ...]
+
+
+def choose_maps(files: RunFiles, label: str | None) -> list[MapContents]:
+    """Choose what the pictures of the map show.
+
+    Parameters
+    ----------
+    files : RunFiles
+        `analysis` and `catalogue` are read.
+    label : str or None
+        A column that the file list may have.
+
+    Returns
+    -------
+    list of MapContents
+        The map coloured by cluster; and by label, where an image has one.
+
+    Raises
+    ------
+    AstromorphError
+        The files do not belong together.
+    """
+    points = _read_points(files.analysis)
+    clusters, class_of_point = np.unique(points.clusters, return_inverse=True)
+    names = ["" if c == NO_CLUSTER else str(c) for c in clusters.tolist()]
+    maps = [_contents(points, "map_clusters", CLUSTER, names, class_of_point)]
+    # A column of the file list that is called `cluster` is not that of the analysis.
+    if label == CLUSTER or label not in list_columns(files.catalogue):
+        return maps
+    labels = find_in_catalogue(files, points.image_ids, [label])[label]
+    numbers, names = pd.factorize(labels)
+    if any(names):
+        maps.append(_contents(points, "map_label", label, list(names), numbers))
+    return maps
+
+
+@dataclass
+class _Points:
+    """The points of the map, as read from the analysis."""
+
+    image_ids: list[str]
+    positions: NDArray[np.float32]
+    clusters: NDArray[np.int32]
+    representatives: dict[int, tuple[str, int]]
+
+
+def _read_points(analysis: Path) -> _Points:
+    """Read positions and clusters, part by part."""
+    points = _Points([], np.empty((0, 2), np.float32), np.empty(0, np.int32), {})
+    positions, clusters = [], []
+    for part in read_analysis_parts(analysis):
+        points.representatives |= _representatives(part, len(points.image_ids))
+        points.image_ids += part.image_ids
+        positions.append(part.map)
+        clusters.append(part.cluster)
+    points.positions = np.concatenate(positions)
+    points.clusters = np.concatenate(clusters)
+    return points
+
+
+def _representatives(part: Analysis, first: int) -> dict[int, tuple[str, int]]:
+    """Id and index of the representative of each of the largest clusters."""
+    return {
+        int(part.cluster[k]): (part.image_ids[k], first + k)
+        for k, role in enumerate(part.roles)
+        if role == REPRESENTATIVE and part.cluster[k] < MAX_CLUSTERS
+    }
+
+
+def _contents(
+    points: _Points,
+    sheet_name: str,
+    coloured_by: str,
+    names: Sequence[str],
+    numbers: NDArray[np.integer],
+) -> MapContents:
+    """Give each class its colour and marker; `numbers` are indices in `names`."""
+    classes, class_of_name = _choose_classes(coloured_by, names, numbers)
+    class_of_point = class_of_name[numbers]
+    representatives = [
+        points.representatives[cluster] for cluster in sorted(points.representatives)
+    ]
+    total = len(numbers)
+    title = f"Map coloured by {coloured_by}: {total:,} image" + "s" * (total != 1)
+    title += "; pictures: representatives of clusters" if representatives else ""
+    frames = tuple(Frame(i, mark=REPRESENTATIVE) for i, _ in representatives)
+    return MapContents(
+        sheet=Sheet(sheet_name, "map", title, 1, frames),
+        coloured_by=coloured_by,
+        positions=points.positions,
+        classes=classes,
+        class_of_point=class_of_point,
+        examples=tuple(
+            MapExample(k, names[numbers[k]], classes[class_of_point[k]])
+            for _, k in representatives
+        ),
+    )
+
+
+def _choose_classes(
+    coloured_by: str, names: Sequence[str], numbers: NDArray[np.integer]
+) -> tuple[tuple[MapClass, ...], NDArray[np.int16]]:
+    """Classes of the legend, and for each name the index of its class."""
+    sizes = np.bincount(numbers, minlength=len(names)).tolist()
+    ranked = [k for k, name in enumerate(names) if name]
+    if coloured_by != CLUSTER:
+        ranked.sort(key=lambda k: (-sizes[k], names[k]))
+    classes = [
+        MapClass(names[k], sizes[k], COLOURS[rank % len(COLOURS)], marker)
+        for marker, some in _by_marker(ranked)
+        for rank, k in enumerate(some)
+    ]
+    class_of_name = np.full(len(names), len(classes), np.int16)
+    class_of_name[ranked[:MAX_CLASSES]] = np.arange(len(classes))
+    if others := ranked[MAX_CLASSES:]:
+        size = sum(sizes[k] for k in others)
+        name = f"{len(others)} other" + "s" * (len(others) != 1)
+        classes.append(MapClass(name, size, OTHERS_COLOUR, in_background=True))
+    if "" in names:
+        without = list(names).index("")
+        class_of_name[without] = len(classes)
+        name = f"no {coloured_by}"
+        classes.append(MapClass(name, sizes[without], NONE_COLOUR, in_background=True))
+    return tuple(classes), class_of_name
+
+
+def _by_marker(ranked: Sequence[int]) -> list[tuple[str, Sequence[int]]]:
+    """Markers, each with the names that have it: as many as there are colours."""
+    step = len(COLOURS)
+    return [(m, ranked[k * step : (k + 1) * step]) for k, m in enumerate(MARKERS)]
 
 
 def draw_map(
-    path: str | Path, drawn: MapSheet, pictures: Sequence[Picture | None]
+    path: str | Path, contents: MapContents, pictures: Sequence[Picture | None]
 ) -> None:
-    """Draw the map.
+    """Draw a picture of the map.
 
     Parameters
     ----------
     path : path
         PNG to write.
-    drawn : MapSheet
+    contents : MapContents
         Points, classes and examples.
     pictures : sequence of Picture or None
-        One per example.
+        One for each example, of at most `PICTURE` pixels along each side.
     """
     width, height = FIELD + LEGEND, TITLE + FIELD + GAP
-    canvas = _Canvas(width, height)
-    view = _View.of(drawn.limits)
-    rims = drawn.number <= WITH_RIMS
-    for places, codes in drawn.points():
-        x, y = view.at(places[:, 0], places[:, 1])
-        canvas.paint(x, y, codes, point_size(drawn.number), rims)
-    spots = [
-        (float(x), float(y)) for x, y in (view.at(e.x, e.y) for e in drawn.examples)
-    ]
-    frames = place_pictures(canvas.covered(), spots)
-    for k, entry in enumerate(drawn.classes):
-        x, y = np.array([FIELD + GAP + 8.0]), np.array([_legend_row(k)])
-        canvas.paint(x, y, np.array([entry.code]), LEGEND_MARKER, False)
-    paper = canvas.picture(spots, frames)
-    for example, picture, frame in zip(drawn.examples, pictures, frames, strict=True):
-        if frame is not None and picture is not None:
-            _put(paper, example, picture, *frame)
-    with TextWriter.on(width, height) as text:
-        text.write(GAP, TITLE / 2, drawn.sheet.title, TITLE_POINTS, width - 2 * GAP)
-        for example, frame in zip(drawn.examples, frames, strict=True):
-            if frame is not None:
-                text.over(frame[0] + 4, frame[1] + 9, example.name, PICTURE - 8)
-        _write_legend(text, drawn)
-        text.save(paper, path)
+    x, y = _to_pixels(contents.positions)
+    points = [e.point for e in contents.examples]
+    spots = list(zip(x[points].tolist(), y[points].tolist(), strict=True))
+    corners = place_pictures(_occupied_cells(x, y), spots)
+    with new_canvas(width, height) as canvas:
+        title = contents.sheet.title
+        canvas.text(GAP, TITLE / 2, title, TITLE_POINTS, width - 2 * GAP)
+        _draw_points(canvas, contents, x, y)
+        _draw_legend(canvas, contents)
+        for example, picture, spot, corner in zip(
+            contents.examples, pictures, spots, corners, strict=True
+        ):
+            if corner is not None and picture is not None:
+                _draw_example(canvas, example, picture, spot, corner)
+        canvas.save(path)
 
 
-def _legend_row(k: int) -> float:
-    return TITLE + 44 + ROW * k
+def _to_pixels(
+    positions: NDArray[np.float32],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Pixels of the sheet, from the left and the top; both axes have one scale."""
+    low = positions.min(axis=0).astype(np.float64)
+    high = positions.max(axis=0).astype(np.float64)
+    scale = (FIELD - 2 * MARGIN) / (float((high - low).max()) or 1)
+    x, y = (scale * (positions - (low + high) / 2)).T
+    return FIELD / 2 + x, TITLE + FIELD / 2 - y
 
 
-def _write_legend(text: TextWriter, drawn: MapSheet) -> None:
-    left, width = FIELD + GAP, LEGEND - 2 * GAP
-    text.write(left, TITLE + 16, drawn.by, LEGEND_POINTS + 1, width - COUNT)
-    text.write(left + width - COUNT + 8, TITLE + 16, "images", LEGEND_POINTS, COUNT)
-    for k, entry in enumerate(drawn.classes):
-        y = _legend_row(k)
-        text.write(left + 24, y, entry.name, LEGEND_POINTS, width - 24 - COUNT)
-        text.write(left + width - COUNT + 8, y, str(entry.size), LEGEND_POINTS, COUNT)
-
-
-@dataclass(frozen=True, slots=True)
-class _View:
-    """From places on the map to pixels of the sheet, one scale for both axes."""
-
-    scale: float
-    left: float
-    top: float
-
-    @classmethod
-    def of(cls, limits: tuple[float, float, float, float]) -> "_View":
-        low, high, bottom, top = limits
-        room = FIELD - 2 * MARGIN
-        scale = room / (max(high - low, top - bottom) or 1)
-        middle = FIELD / 2
-        return cls(
-            scale,
-            middle - scale * (low + high) / 2,
-            TITLE + middle + scale * (bottom + top) / 2,
-        )
-
-    def at(
-        self, x: NDArray[np.float32] | float, y: NDArray[np.float32] | float
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Pixels from the left and from the top."""
-        return (
-            self.left + self.scale * np.asarray(x, np.float64),
-            self.top - self.scale * np.asarray(y, np.float64),
-        )
-
-
-class _Canvas:
-    """A sheet on which each painted pixel holds the code of a point, plus one.
-
-    What is in no class lies under the others.
-    """
-
-    def __init__(self, width: int, height: int) -> None:
-        self._over, self._under = np.zeros((2, FINE * height, FINE * width), np.uint8)
-
-    def paint(
-        self,
-        x: NDArray[np.float64],
-        y: NDArray[np.float64],
-        codes: NDArray[np.int64],
-        size: float,
-        rims: bool,
-    ) -> None:
-        """Paint points of some diameter in pixels; later ones lie on top."""
-        column = np.round(FINE * x).astype(np.int64)
-        row = np.round(FINE * y).astype(np.int64)
-        for marker in range(len(MARKERS)):
-            chosen = (codes < MAX_CLASSES) & (codes // len(COLOURS) == marker)
-            self._paint(self._over, row, column, codes, chosen, marker, size, rims)
-        gray = codes >= MAX_CLASSES
-        self._paint(self._under, row, column, codes, gray, 0, size, False)
-
-    def _paint(
-        self,
-        layer: NDArray[np.uint8],
-        row: NDArray[np.int64],
-        column: NDArray[np.int64],
-        codes: NDArray[np.int64],
-        chosen: NDArray[np.bool_],
-        marker: int,
-        size: float,
-        rims: bool,
-    ) -> None:
-        shape, rim = marker_stamp(MARKERS[marker], size * FINE / 2, FINE if rims else 0)
-        where = np.concatenate([rim, shape])
-        ink = np.arange(len(where)) >= len(rim)
-        down = row[chosen, None] + where[:, 0]
-        across = column[chosen, None] + where[:, 1]
-        values = np.where(ink, 1 + codes[chosen, None], RIM).astype(np.uint8)
-        inside = (down >= 0) & (down < layer.shape[0])
-        inside &= (across >= 0) & (across < layer.shape[1])
-        # Of a pixel that is named several times the last value stays: the last point's.
-        layer[down[inside], across[inside]] = values[inside]
-
-    def covered(self) -> NDArray[np.float64]:
-        """How much of each pixel of the map is painted, from 0 to 1."""
-        painted = (self._over > 0) | (self._under > 0)
-        field = painted[FINE * TITLE : FINE * (TITLE + FIELD), : FINE * FIELD]
-        blocks = field.reshape(FIELD, FINE, FIELD, FINE)
-        covered: NDArray[np.float64] = blocks.mean(axis=(1, 3))
-        return covered
-
-    def picture(
-        self,
-        spots: Sequence[tuple[float, float]],
-        frames: Sequence[tuple[int, int] | None],
-    ) -> NDArray[np.uint8]:
-        """The sheet `(H, W, 3)`, with lines from the spots to their frames."""
-        codes = np.where(self._over > 0, self._over, self._under)
-        large = Image.fromarray(_palette()[codes])
-        pen = ImageDraw.Draw(large)
-        for (x, y), frame in zip(spots, frames, strict=True):
-            if frame is None:
-                continue
-            ends = [x, y, frame[0] + PICTURE / 2, frame[1] + PICTURE / 2]
-            line = [round(FINE * end) for end in ends]
-            pen.line(line, "white", width=7)
-            pen.line(line, INK, width=3)
-            pen.circle(line[:2], 9, fill=INK, outline="white", width=2)
-        height, width = codes.shape
-        size = width // FINE, height // FINE
-        return np.array(large.resize(size, Image.Resampling.BOX))
-
-
-def marker_stamp(
-    marker: str, radius: float, rim: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pixels of a marker, and of a rim around it, as steps down and across.
-
-    Parameters
-    ----------
-    marker : str
-        One of `MARKERS`; all have about the same area.
-    radius : float
-        Of the circle, in pixels.
-    rim : int
-        Its width in pixels; 0 is none.
-
-    Returns
-    -------
-    shape, rim : ndarray, shape (P, 2), int64
-    """
-    reach = math.ceil(1.5 * radius) + rim
-    down, across = np.mgrid[-reach : reach + 1, -reach : reach + 1]
-
-    def inside(r: float) -> NDArray[np.bool_]:
-        if marker == "square":
-            within = np.maximum(abs(down), abs(across)) <= 0.88 * r
-        elif marker == "diamond":
-            within = abs(down) + abs(across) <= 1.25 * r
-        elif marker == "triangle":
-            within = (down <= 0.8 * r) & (abs(across) <= 0.58 * (down + 1.35 * r))
-        else:
-            within = down**2 + across**2 <= r**2
-        return np.asarray(within, np.bool_)
-
-    def steps(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-        return np.stack([down[mask], across[mask]], axis=1)
-
-    shape = inside(radius)
-    return steps(shape), steps(inside(radius + rim) & ~shape)
-
-
-def _palette() -> NDArray[np.uint8]:
-    """The colour `(256, 3)` of what a canvas holds."""
-    colours = np.full((256, 3), 255, np.uint8)
-    for code in (*range(MAX_CLASSES), OTHERS, NONE):
-        colours[1 + code] = class_colour(code)
-    return colours
-
-
-def class_colour(code: int) -> tuple[int, int, int]:
-    """Red, green and blue of a class."""
-    gray = {OTHERS: OTHERS_COLOUR, NONE: NONE_COLOUR}
-    name = gray.get(code) or COLOURS[code % len(COLOURS)]
-    red, green, blue = ImageColor.getrgb(name)[:3]
-    return red, green, blue
+def _occupied_cells(
+    x: NDArray[np.float64], y: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """Cells `(CELLS, CELLS)` of the map in which there is a point."""
+    occupied = np.zeros((CELLS, CELLS), np.bool_)
+    occupied[((y - TITLE) // CELL).astype(int), (x // CELL).astype(int)] = True
+    return occupied
 
 
 def place_pictures(
-    covered: NDArray[np.float64], spots: Sequence[tuple[float, float]]
+    occupied: NDArray[np.bool_], spots: Sequence[tuple[float, float]]
 ) -> list[tuple[int, int] | None]:
-    """Find room for a picture near each spot.
+    """Find a place for a picture near each spot.
 
-    None lies on another; each lies where it covers few points and its way is short.
+    Pictures do not overlap; each covers few points and is close to its spot.
 
     Parameters
     ----------
-    covered : ndarray, shape (FIELD, FIELD), float64
-        How much of a pixel is painted.
+    occupied : ndarray, shape (CELLS, CELLS), bool
+        Cells of the map in which there is a point.
     spots : sequence of tuple of float
-        Pixels of the sheet, from the left and the top.
+        Positions on the sheet, from the left and the top.
 
     Returns
     -------
     list of tuple of int, or None
         Left and top of each picture on the sheet; None where there is no room.
     """
-    side = PICTURE + 2 * FRAME
-    sums = np.pad(covered.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
-    starts = np.arange(0, FIELD - side, STEP)
-    top, left = (grid.ravel() for grid in np.meshgrid(starts, starts, indexing="ij"))
-    under = sums[top + side, left + side] - sums[top, left + side]
-    under += sums[top, left] - sums[top + side, left]
-    free = np.ones(len(top), np.bool_)
-    found: list[tuple[int, int] | None] = []
+    window = (PICTURE_CELLS, PICTURE_CELLS)
+    windows = np.lib.stride_tricks.sliding_window_view(occupied, window)
+    covered = windows.mean(axis=(2, 3))
+    rows, columns = np.indices(covered.shape)
+    side = PICTURE_CELLS * CELL
+    free = np.ones(covered.shape, np.bool_)
+    corners: list[tuple[int, int] | None] = []
     for x, y in spots:
-        away = np.hypot(left + side / 2 - x, top + side / 2 + TITLE - y)
-        hides = away < side * 0.75
-        cost = 15 * under / side**2 + away / side + 100 * hides
+        across = columns * CELL + side / 2 - x
+        down = rows * CELL + side / 2 + TITLE - y
+        distance = np.hypot(across, down) / side
+        cost = 15 * covered + distance + 100 * (distance < 0.75)
         if not free.any():
-            found.append(None)
+            corners.append(None)
             continue
-        best = int(np.argmin(np.where(free, cost, np.inf)))
-        found.append((int(left[best]) + FRAME, int(top[best]) + FRAME + TITLE))
-        near = np.maximum(abs(left - left[best]), abs(top - top[best]))
-        free &= near >= side + STEP // 2
-    return found
+        row, column = divmod(int(np.where(free, cost, np.inf).argmin()), cost.shape[1])
+        corners.append((column * CELL + BORDER, row * CELL + BORDER + TITLE))
+        apart = np.maximum(abs(columns - column), abs(rows - row))
+        free &= apart > PICTURE_CELLS
+    return corners
 
 
-def _put(
-    paper: NDArray[np.uint8], example: MapExample, picture: Picture, left: int, top: int
+def _draw_points(
+    canvas: Canvas,
+    contents: MapContents,
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
 ) -> None:
-    """A picture in a frame of its class's colour."""
-    frame = np.zeros((SIDE, SIDE, 3), np.uint8)
-    paint_picture(frame, picture, 0, 0)
-    outer = slice(top - FRAME, top + PICTURE + FRAME)
-    paper[outer, left - FRAME : left + PICTURE + FRAME] = class_colour(example.code)
-    small = Image.fromarray(frame).resize((PICTURE, PICTURE), Image.Resampling.BOX)
-    paper[top : top + PICTURE, left : left + PICTURE] = np.asarray(small)
+    size = point_size(len(x))
+    rim = 1.0 if len(x) <= MAX_POINTS_WITH_RIMS else 0.0
+    for start in range(LAYERS):
+        layer = np.arange(start, len(x), LAYERS)
+        codes = contents.class_of_point[layer]
+        for code in np.unique(codes).tolist():
+            some = layer[codes == code]
+            _draw_class(canvas, contents.classes[code], x[some], y[some], size, rim)
+
+
+def _draw_class(
+    canvas: Canvas,
+    map_class: MapClass,
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    size: float,
+    rim: float = 0.0,
+) -> None:
+    marker, factor = MARKER_SHAPES[map_class.marker]
+    background = map_class.in_background
+    canvas.points(
+        x,
+        y,
+        marker,
+        size * factor,
+        map_class.colour,
+        rim=0.0 if background else rim,
+        layer=0.0 if background else 1.0,
+    )
+
+
+def _draw_legend(canvas: Canvas, contents: MapContents) -> None:
+    left, right = FIELD + GAP, FIELD + LEGEND - GAP
+    y = TITLE + 16.0
+    heading = contents.coloured_by
+    name_width = right - COUNT - left
+    canvas.text(left, y, heading, LEGEND_POINTS + 1, name_width)
+    canvas.text(right - COUNT + 8, y, "images", LEGEND_POINTS, COUNT)
+    for k, entry in enumerate(contents.classes):
+        y = TITLE + 44.0 + ROW * k
+        marker = np.array([left + 8.0]), np.array([y])
+        _draw_class(canvas, entry, *marker, LEGEND_MARKER)
+        canvas.text(left + 24, y, entry.name, LEGEND_POINTS, name_width - 24)
+        canvas.text(right - COUNT + 8, y, f"{entry.size:,}", LEGEND_POINTS, COUNT)
+
+
+def _draw_example(
+    canvas: Canvas,
+    example: MapExample,
+    picture: Picture,
+    spot: tuple[float, float],
+    corner: tuple[int, int],
+) -> None:
+    """A picture with a border in the colour of its class, and a line to its point."""
+    left, top = corner
+    canvas.leader(spot, (left + PICTURE / 2, top + PICTURE / 2))
+    side = PICTURE + 2 * BORDER
+    colour = example.map_class.colour
+    canvas.rectangle(left - BORDER, top - BORDER, side, side, colour, layer=3)
+    canvas.picture(picture, left, top, PICTURE, layer=3)
+    canvas.text_on_picture(left + 4, top + 9, example.name, PICTURE - 8)

@@ -1,30 +1,29 @@
 """The columns that `map.html` shows, packed for a browser.
 
 Words are written once and numbered, numbers are typed arrays in base64. The page
-unpacks a column when it is first looked at.
+unpacks a column when it is first used.
 """
 
 import base64
-import math
-import re
-from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
+from astromorph.artefacts.columns import MAX_EXACT_INTEGER
+
 Kind = Literal["category", "number", "text"]
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-# Digits that are a name, not a number: 007, or more than a float keeps.
-NAME_OF_DIGITS = re.compile(r"[+-]?(0\d+|\d{16,})")
 MISSING = {"", "nan"}
-FEW_NUMBERS = 12  # whole numbers up to this many values count as categories
-FEW_WORDS = 24  # words up to this many are categories however few the rows are
+MAX_NUMBERS = 12  # integers of at most this many values are categories
+MAX_WORDS = (
+    24  # texts of at most this many words are categories, for any number of rows
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class PackedColumn:
     """One column of N rows.
 
     Attributes
@@ -40,7 +39,7 @@ class Column:
     words : tuple of str
         Without `numbers`: every word once, in the order of its first row.
     codes : ndarray, shape (N,), unsigned integer
-        Without `numbers`: which word each row has.
+        Without `numbers`: the index of each row's word.
     """
 
     name: str
@@ -58,80 +57,85 @@ class Column:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no row has anything in it."""
+        """Whether all cells are empty."""
         if self.numbers is not None:
             return bool(np.isnan(self.numbers).all())
         return set(self.words) <= MISSING
 
     def description(self) -> dict[str, Any]:
-        """What the page is told of it."""
+        """Name and kind, for `json`."""
         return {"name": self.name, "kind": self.kind, "listed": self.listed}
 
     def data(self) -> dict[str, Any]:
-        """What it holds, for `json`."""
+        """The cells, for `json`."""
         if self.numbers is not None:
             return {"numbers": pack_array(self.numbers)}
-        each_its_own = len(self.words) == len(
+        all_differ = len(self.words) == len(
             self.codes if self.codes is not None else ()
         )
-        codes = None if each_its_own or self.codes is None else pack_array(self.codes)
+        codes = None if all_differ or self.codes is None else pack_array(self.codes)
         return {"words": self.words, "codes": codes}
 
 
-class Cells:
-    """The cells of one column, taken in a row at a time.
+def pack_column(cells: "pd.Series", typed: "pd.Series", listed: bool) -> PackedColumn:
+    """Pack a column that has a type.
 
     Parameters
     ----------
-    name : str
-        The column's.
+    cells : Series of str, shape (N,)
+        The cells as text.
+    typed : Series, shape (N,)
+        The same cells as `artefacts.columns.typed_columns` has them.
     listed : bool
-        Whether it came from the file list.
+        Whether the column came from the file list.
+
+    Returns
+    -------
+    PackedColumn
+        Numbers where they are; but a category where they are few integers, and words
+        where a number of JavaScript, which is a float64, would lose digits.
     """
-
-    def __init__(self, name: str, listed: bool = False) -> None:
-        self._name, self._listed = name, listed
-        self._words: dict[str, int] = {}
-        self._codes = array("L")
-
-    def add(self, cell: str) -> None:
-        """The next row's."""
-        self._codes.append(self._words.setdefault(cell, len(self._words)))
-
-    def column(self) -> Column:
-        """What they are together: numbers where all of them are."""
-        values = _numbers(self._words)
-        if values is None:
-            return self._of_words(len(self._words) <= max(FEW_WORDS, len(self) // 2))
-        if len(values) <= FEW_NUMBERS and all(map(_is_whole, values)):
-            return self._of_words(few=True)
-        numbers = np.array(values)[np.array(self._codes, np.uint32)]
-        return number_column(self._name, numbers, self._listed)
-
-    def category(self) -> Column:
-        """The same with every word a class of its own, whatever it looks like."""
-        return self._of_words(few=True)
-
-    def __len__(self) -> int:
-        return len(self._codes)
-
-    def _of_words(self, few: bool) -> Column:
-        return Column(
-            name=self._name,
-            kind="category" if few else "text",
-            listed=self._listed,
-            numbers=None,
-            words=tuple(self._words),
-            codes=_small(np.array(self._codes, np.uint32), len(self._words)),
-        )
+    if not pd.api.types.is_numeric_dtype(typed.dtype):
+        return pack_words(cells, listed)
+    distinct = typed[~cells.duplicated()]
+    numbers = distinct.dropna()
+    if (numbers.abs() > MAX_EXACT_INTEGER).any() and typed.dtype == "Int64":
+        return pack_words(cells, listed)
+    if len(distinct) <= MAX_NUMBERS and (numbers % 1 == 0).all():
+        return pack_categories(cells, listed)
+    return pack_numbers(str(cells.name), typed.to_numpy(float, na_value=np.nan), listed)
 
 
-def number_column(name: str, numbers: NDArray[Any], listed: bool = False) -> Column:
-    """A column of numbers, as float32 where that keeps all of them as they are."""
+def pack_words(cells: "pd.Series", listed: bool = False) -> PackedColumn:
+    """Pack texts: a category where half of the rows repeat a word, or words are few."""
+    column = pack_categories(cells, listed)
+    if len(column.words) <= max(MAX_WORDS, len(cells) // 2):
+        return column
+    return replace(column, kind="text")
+
+
+def pack_categories(cells: "pd.Series", listed: bool = False) -> PackedColumn:
+    """Pack texts as a category, whatever they look like."""
+    codes, words = pd.factorize(cells)
+    return PackedColumn(
+        name=str(cells.name),
+        kind="category",
+        listed=listed,
+        numbers=None,
+        words=tuple(words),
+        codes=_smallest(codes, len(words)),
+    )
+
+
+def pack_numbers(
+    name: str, numbers: NDArray[Any], listed: bool = False
+) -> PackedColumn:
+    """Pack numbers, as float32 where that keeps all of them exactly."""
     short = numbers.astype(np.float32)
     exact = np.array_equal(short.astype(numbers.dtype), numbers, equal_nan=True)
-    kept = short if exact else numbers.astype(np.float64)
-    return Column(name, "number", listed, kept)
+    return PackedColumn(
+        name, "number", listed, short if exact else numbers.astype(np.float64)
+    )
 
 
 def pack_array(values: NDArray[Any]) -> dict[str, str]:
@@ -143,23 +147,7 @@ def pack_array(values: NDArray[Any]) -> dict[str, str]:
     }
 
 
-def _numbers(words: dict[str, int]) -> list[float] | None:
-    """The words as numbers; None where one is none, or all are missing."""
-    values: list[float] = []
-    for word in words:
-        if word.lower() in MISSING:
-            values.append(math.nan)
-        elif NUMBER.fullmatch(word) and not NAME_OF_DIGITS.fullmatch(word):
-            values.append(float(word))
-        else:
-            return None
-    return values if any(map(math.isfinite, values)) else None
-
-
-def _is_whole(value: float) -> bool:
-    return math.isnan(value) or value.is_integer()
-
-
-def _small(codes: NDArray[np.uint32], words: int) -> NDArray[Any]:
-    kinds = (np.uint8, np.uint16, np.uint32)
-    return codes.astype(next(k for k in kinds if words <= np.iinfo(k).max + 1))
+def _smallest(codes: NDArray[Any], words: int) -> NDArray[Any]:
+    """Codes in the smallest type that numbers so many words."""
+    types = (np.uint8, np.uint16, np.uint32)
+    return codes.astype(next(t for t in types if words <= np.iinfo(t).max + 1))

@@ -1,4 +1,4 @@
-"""The export `map`: one HTML file in which the embedding can be looked at.
+"""The export `map`: one HTML file in which the embedding can be explored.
 
 It opens by double click, without a server or a network. What a person reads or
 types is HTML and the script beside the template; points are drawn by Bokeh.
@@ -13,278 +13,203 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import pyarrow.compute as pc
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from astromorph.artefacts import tables as artefacts
-from astromorph.artefacts.analysis_file import Analysis, read_analysis
-from astromorph.artefacts.tables import CATALOGUE_COLUMNS, NONE, SPLIT_COLUMNS
-from astromorph.artefacts.tensor_shard import TensorShard, read_shard
+from astromorph.artefacts.columns import (
+    CATALOGUE_COLUMNS,
+    DISTANCES,
+    arrow_array,
+    is_listed,
+    list_lengths,
+    padded_lists,
+    typed_columns,
+)
+from astromorph.artefacts.run_files import RunFiles
+from astromorph.artefacts.tables import read_table, run_table
 from astromorph.atomic import atomic_folder, atomic_write
 from astromorph.errors import AstromorphError
-from astromorph.export.html_map.columns import Cells, Column, number_column, pack_array
-from astromorph.export.html_map.picture_sheets import Sheets
-from astromorph.export.html_map.plot import RAMP, make_plot, script
+from astromorph.export.html_map.columns import (
+    PackedColumn,
+    pack_array,
+    pack_categories,
+    pack_column,
+    pack_numbers,
+)
+from astromorph.export.html_map.picture_sheets import ShardPictures, SheetLayout
+from astromorph.export.html_map.plot import RAMP, bokeh_script, make_plot
 from astromorph.pages.html import render_template, template_source
 from astromorph.pages.palette import COLOURS, MARKERS, NONE_COLOUR
-from astromorph.pages.thumbnail import thumbnail
-from astromorph.progress import track
-from astromorph.settings.sections import Settings
 
 LOG = logging.getLogger(__name__)
-NAMES = ("object", "path", "image_id")  # what the page searches; never left out
-ANALYSED = (
-    "cluster", "cluster_kmeans", "cluster_hdbscan", "outlier_score", "outlier_rank",
-    "role", "near_duplicates",
-)  # fmt: skip
-# What the pixels say, of the statistics that the shards hold.
-PIXELS = ("background", "noise", "minimum", "maximum", "valid_fraction")
+SEARCHED = ("object", "path", "image_id")  # columns that are never left out
+CLUSTERINGS = ("cluster", "cluster_kmeans", "cluster_hdbscan")
+ANALYSED = (*CLUSTERINGS, "outlier_score", "outlier_rank", "role", "near_duplicates")
 MAX_TEXT = 16_000_000  # bytes of one column; larger ones make the page slow to open
 MAX_COLUMNS = 64_000_000  # bytes of all of them
 
 
 def export_map(
-    settings: Settings,
-    catalogue: str | Path,
-    split: str | Path,
-    analysis: str | Path,
-    tensors: Sequence[str | Path],
-    output: str | Path,
-    pictures: str | Path | None = None,
-    evaluation: str | Path | None = None,
+    files: RunFiles, thumbnail_size: int, max_one_file: int, with_evaluation: bool
 ) -> None:
     """Write the page.
 
     Parameters
     ----------
-    settings : Settings
-        `export_settings.map_thumbnail_size` is used.
-    catalogue, split, analysis : path
-        What `validate`, `split` and `analyse` wrote.
-    tensors : sequence of path
-        All shards, in the order of the list.
-    output : path
-        HTML to write.
-    pictures : path, optional
-        Folder to write anew, beside the page, for the pictures. By default they are
-        in the page.
-    evaluation : path, optional
-        What `evaluate` wrote; its verdict is shown.
+    files : RunFiles
+        Catalogue, split, embeddings, analysis and tensors are read, and the evaluation
+        if its verdict is shown; `map` is written, and the folder `map_pictures`.
+    thumbnail_size : int
+        The side of a picture in pixels.
+    max_one_file : int
+        Up to this many listed images the pictures are in the page, else in the folder.
+    with_evaluation : bool
+        Whether to show the verdict of the evaluation.
 
     Raises
     ------
     AstromorphError
-        The files do not belong together, or `evaluation` is no evaluation.
+        A file is missing, the files do not belong together, or the evaluation cannot
+        be read.
     """
-    found = read_analysis(analysis)
-    sheets = Sheets.of(settings.export_settings.map_thumbnail_size)
-    listed = list(_listed_columns(catalogue, split, found))
-    own = [column for column in listed if column.listed]
-    facts = [column for column in listed if not column.listed]
-    columns = [*own, *_found_columns(found), *facts]
-    pixels = _Pixels(found.image_ids)
-    drawn = sheets.drawn(pixels.thumbnails(tensors, sheets.side))
-    inside: list[str] = []
-    if pictures is None:
-        inside = [base64.b64encode(sheet).decode() for sheet in drawn]
+    table = run_table(files)
+    verdict = _read_verdict(files.evaluation) if with_evaluation else None
+    listed = len(read_table(files.catalogue, ["image_id"]))
+    layout = SheetLayout.for_side(thumbnail_size)
+    pictures = ShardPictures(files.all_tensors, list(table["image_id"]))
+    sheets = layout.draw(pictures.thumbnails(layout.side))
+    in_page: list[str] = []
+    if listed <= max_one_file:
+        in_page = [base64.b64encode(sheet).decode() for sheet in sheets]
     else:
-        with atomic_folder(pictures) as folder:
-            for k, sheet in enumerate(drawn):
+        with atomic_folder(files.map_pictures) as folder:
+            for k, sheet in enumerate(sheets):
                 (folder / f"{k}.jpg").write_bytes(sheet)
-    kept, left_out = _within_limits([*columns, *pixels.columns()])
+    statistics = [
+        pack_numbers(name, np.array(values, np.float32))
+        for name, values in pictures.statistics.items()
+    ]
+    columns, left_out = _within_limits([*_columns(table), *statistics])
+    places = table[["x", "y"]].to_numpy(np.float32)
+    components = table[["pca_1", "pca_2"]].to_numpy(np.float32)
+    relations, neighbours = _relations(table)
     page: dict[str, Any] = {
-        "number": len(found),
-        "columns": [column.description() for column in kept],
-        "first": _first(kept),
+        "number": len(table),
+        "columns": [column.description() for column in columns],
+        "first": _first(columns),
         "analysed": ANALYSED,
-        "layouts": not np.array_equal(found.map, found.pca),
-        "sheets": {"side": sheets.side, "cell": sheets.cell, "across": sheets.across},
-        "pictures": None if pictures is None else _beside(pictures, output),
+        "layouts": not np.array_equal(places, components),
+        "sheets": {
+            "side": layout.side, "cell": layout.cell, "across": layout.across,
+        },
+        "pictures": None if in_page else _relative(files.map_pictures, files.map),
         "colours": COLOURS, "markers": MARKERS, "none": NONE_COLOUR, "ramp": RAMP,
         "folder": str(Path.cwd()),
-        "neighbours": found.distances.shape[1],
+        "neighbours": neighbours,
     }  # fmt: skip
-    text = _rendered(
+    text = render_template(
+        "map.html",
         page=page,
-        data=[column.data() for column in kept],
-        relations=_relations(found),
-        plot=make_plot(found.map, found.pca),
-        sheets=inside,
+        data=[column.data() for column in columns],
+        relations=relations,
+        plot=make_plot(places, components),
+        sheets=in_page,
         left_out=left_out,
-        verdict=_verdict(evaluation),
+        verdict=verdict,
+        bokeh=Markup(bokeh_script()),
+        script=template_source("map.js"),
     )
-    with atomic_write(output) as temporary:
+    with atomic_write(files.map) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    LOG.info("%s: %d images, %.1f MB", output, len(found), len(text) / 1e6)
+    LOG.info("%s: %d images, %.1f MB", files.map, len(table), len(text) / 1e6)
 
 
-def _found_columns(found: Analysis) -> Iterator[Column]:
-    """What the analysis says, as columns."""
-    words = {
-        "cluster": found.cluster,
-        "cluster_kmeans": found.kmeans,
-        "cluster_hdbscan": found.hdbscan,
-    }
-    for name, values in words.items():
-        yield _words(name, ["" if v < 0 else str(v) for v in values.tolist()])
-    yield number_column("outlier_score", found.outlier_score)
-    yield number_column("outlier_rank", found.outlier_rank)
-    yield _words("role", found.roles)
-    yield _words("near_duplicates", [str(len(ids)) for ids in found.duplicates])
+def _columns(table: pd.DataFrame) -> Iterator[PackedColumn]:
+    """Columns of the list, of the analysis, and facts."""
+    columns, typed = typed_columns(table, 0)
+    for name in (column.name for column in columns if is_listed(column)):
+        yield pack_column(table[name], typed[name], listed=True)
+    for name in CLUSTERINGS:
+        words = table[name].astype("str").where(table[name] >= 0, "")
+        yield pack_categories(words)
+    for name in ("outlier_score", "outlier_rank"):
+        yield pack_numbers(name, table[name].to_numpy())
+    yield pack_categories(table["role"])
+    duplicates = pd.Series(list_lengths(table["duplicate_ids"]).astype(str))
+    yield pack_categories(duplicates.rename("near_duplicates"))
+    for name in (*CATALOGUE_COLUMNS, "subset"):
+        yield pack_column(table[name], typed[name], listed=False)
 
 
-def _words(name: str, cells: Sequence[str]) -> Column:
-    gathered = Cells(name)
-    for cell in cells:
-        gathered.add(cell)
-    return gathered.category()
-
-
-def _listed_columns(
-    catalogue: str | Path, split: str | Path, found: Analysis
-) -> Iterator[Column]:
-    """What the catalogue and the list say of these images, and their subset."""
-    listed = artefacts.list_columns(catalogue)
-    names = [*listed, *CATALOGUE_COLUMNS]
-    cells = {name: Cells(name, name in listed) for name in names}
-    subsets = Cells("subset")
-    waiting = iter(found.image_ids)
-    wanted = next(waiting, None)
-    for row, fate in zip(
-        artefacts.read_csv(catalogue, CATALOGUE_COLUMNS),
-        artefacts.read_csv(split, SPLIT_COLUMNS),
-        strict=False,
-    ):
-        if row["image_id"] != wanted or fate["subset"] == NONE:
-            continue
-        for name in names:
-            cells[name].add(row[name] or "")
-        subsets.add(fate["subset"])
-        wanted = next(waiting, None)
-    if wanted is not None:
-        raise AstromorphError(
-            f"{catalogue}: {wanted}, which was analysed, is not in it and {split}, or "
-            "not in this order; run `analyse` again"
-        )
-    for gathered in (*cells.values(), subsets):
-        yield gathered.column()
-
-
-class _Pixels:
-    """What the tensors hold of the images: pictures and statistics."""
-
-    def __init__(self, image_ids: Sequence[str]) -> None:
-        self._wanted = image_ids
-        self._statistics: dict[str, list[float]] = {name: [] for name in PIXELS}
-
-    def thumbnails(
-        self, tensors: Sequence[str | Path], side: int
-    ) -> Iterator[NDArray[np.uint8]]:
-        """The picture of each image, in order; the statistics are kept by the way."""
-        done = 0
-        for image, facts in track(
-            self._each(tensors), len(self._wanted), "pictures of the map"
-        ):
-            for name, values in self._statistics.items():
-                values.append(facts[name])
-            yield thumbnail(image, side)
-            done += 1
-        if done < len(self._wanted):
-            raise AstromorphError(
-                f"{tensors[-1]}: {self._wanted[done]}, which was analysed, is in none "
-                "of the tensors, or not in this order; run preprocess, infer and "
-                "analyse again"
-            )
-
-    def _each(
-        self, tensors: Sequence[str | Path]
-    ) -> Iterator[tuple[NDArray[np.float32], dict[str, float]]]:
-        waiting = iter(self._wanted)
-        wanted = next(waiting, None)
-        for path in tensors:
-            shard = read_shard(path)
-            statistics = _statistics(shard)
-            for k, image in enumerate(shard.each()):
-                if shard.image_ids[k] == wanted:
-                    yield (
-                        image.float().numpy(),
-                        {n: v[k] for n, v in statistics.items()},
-                    )
-                    wanted = next(waiting, None)
-
-    def columns(self) -> Iterator[Column]:
-        """The statistics, once all thumbnails were taken."""
-        for name, values in self._statistics.items():
-            yield number_column(name, np.array(values, np.float32))
-
-
-def _statistics(shard: TensorShard) -> dict[str, list[float]]:
-    absent = [float("nan")] * len(shard)
-    given = shard.statistics
-    return {n: given[n].tolist() if n in given else absent for n in PIXELS}
-
-
-def _within_limits(columns: Sequence[Column]) -> tuple[list[Column], list[str]]:
-    """Columns that say something and fit into the page; names of what does not fit."""
-    kept: list[Column] = []
+def _within_limits(
+    columns: Sequence[PackedColumn],
+) -> tuple[list[PackedColumn], list[str]]:
+    """Columns that are not empty and fit into the page; names of what does not fit."""
+    fitting: list[PackedColumn] = []
     left_out: list[str] = []
-    total = sum(column.size for column in columns if column.name in NAMES)
+    total = sum(column.size for column in columns if column.name in SEARCHED)
     for column in columns:
-        if column.name in NAMES:
-            kept.append(column)
+        if column.name in SEARCHED:
+            fitting.append(column)
         elif not column.is_empty:
             if column.size <= min(MAX_TEXT, MAX_COLUMNS - total):
                 total += column.size
-                kept.append(column)
+                fitting.append(column)
             else:
                 left_out.append(column.name)
-    return kept, left_out
+    return fitting, left_out
 
 
-def _first(columns: Sequence[Column]) -> str:
-    """What colours the map at first: the clusters, where there are any."""
+def _first(columns: Sequence[PackedColumn]) -> str:
+    """The column that colours the map at first: clusters, where there are any."""
     return next(
         (c.name for c in columns if c.name in ANALYSED and c.kind == "category"),
         "outlier_score",
     )
 
 
-def _relations(found: Analysis) -> dict[str, Any]:
-    """Neighbours with distances and near-duplicates, by row number."""
-    rows = {image_id: row for row, image_id in enumerate(found.image_ids)}
-    nearest = np.full(found.distances.shape, -1, np.int32)
-    for row, ids in enumerate(found.neighbours):
-        nearest[row, : len(ids)] = [rows.get(image_id, -1) for image_id in ids]
+def _relations(table: pd.DataFrame) -> tuple[dict[str, Any], int]:
+    """Neighbours with distances and near-duplicates by row number; how many of them."""
+    ids = arrow_array(table["image_id"])
+    near, lengths = _rows(table["neighbour_ids"], ids)
+    number = int(lengths.max(initial=0))
+    distances = padded_lists(table[DISTANCES.name], number)
+    nearest = np.full(distances.shape, -1, np.int32)
+    nearest[np.arange(number) < lengths[:, None]] = near
+    same, lengths = _rows(table["duplicate_ids"], ids)
+    groups = np.split(same, np.cumsum(lengths)[:-1])
     return {
         "nearest": pack_array(nearest.ravel()),
-        "distances": pack_array(found.distances.ravel()),
+        "distances": pack_array(distances.ravel()),
         "duplicates": {
-            row: [rows[image_id] for image_id in ids if image_id in rows]
-            for row, ids in enumerate(found.duplicates)
-            if ids
+            row: [k for k in groups[row].tolist() if k >= 0]
+            for row in np.flatnonzero(lengths).tolist()
         },
-    }
+    }, number
 
 
-def _beside(pictures: str | Path, output: str | Path) -> str:
-    """The folder of the pictures as the page names it."""
-    return Path(os.path.relpath(pictures, Path(output).parent)).as_posix()
+def _rows(lists: pd.Series, ids: Any) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Row numbers of the ids in all lists, -1 where there is none; lengths of lists."""
+    flat = pc.list_flatten(arrow_array(lists)).cast(ids.type)
+    rows = pc.index_in(flat, value_set=ids).fill_null(-1)
+    return rows.to_numpy(), list_lengths(lists)
 
 
-def _verdict(evaluation: str | Path | None) -> dict[str, Any] | None:
-    if evaluation is None:
-        return None
+def _relative(path: Path, page: Path) -> str:
+    """A file beside the page as the page names it."""
+    return Path(os.path.relpath(path, page.parent)).as_posix()
+
+
+def _read_verdict(evaluation: Path) -> dict[str, Any]:
     try:
-        said = json.loads(Path(evaluation).read_text(encoding="utf-8"))["verdict"]
-        return {"better": bool(said["better"]), "sentence": str(said["sentence"])}
+        verdict = json.loads(evaluation.read_text(encoding="utf-8"))["verdict"]
+        return {
+            "better": bool(verdict["better"]), "sentence": str(verdict["sentence"]),
+        }  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AstromorphError(
             f"{evaluation}: no evaluation can be read here ({error!r}); run `evaluate` "
             "again, or leave it out"
         ) from None
-
-
-def _rendered(**parts: Any) -> str:
-    return render_template(
-        "map.html", **parts, bokeh=Markup(script()), script=template_source("map.js")
-    )

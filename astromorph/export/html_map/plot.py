@@ -92,7 +92,7 @@ def make_plot(
     return dict(json_item(drawn))
 
 
-def script() -> str:
+def bokeh_script() -> str:
     """Bokeh's own scripts, for a page that works without a network."""
     resources = Resources(mode="inline", components=["bokeh", "bokeh-gl"])
     return "\n".join(resources.js_raw)

@@ -7,94 +7,102 @@ in TUCDn and TCOMMn, where TOPCAT looks for them.
 
 import logging
 import warnings
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from astromorph.artefacts.cells import cut, cut_ids, escaped_ascii, integers, numbers
-from astromorph.artefacts.table_columns import Column
-from astromorph.artefacts.table_rows import (
-    Block,
-    Inputs,
-    Table,
-    blocks,
-    describe,
-    width,
+from astromorph.artefacts.columns import (
+    Column,
+    escape_to_ascii,
+    padded_lists,
+    shorten,
+    shorten_ids,
+    text_widths,
+    texts_of,
+    typed_columns,
 )
+from astromorph.artefacts.embeddings import embedding_length
+from astromorph.artefacts.run_files import RunFiles
+from astromorph.artefacts.tables import embedding_blocks, run_table
 from astromorph.atomic import atomic_write
 from astromorph.errors import AstromorphError
-from astromorph.provenance import canonical_json, versions
-from astromorph.settings.sections import Settings
-from astromorph.settings.steps import part_of
+from astromorph.provenance import versions
 
 LOG = logging.getLogger(__name__)
 BLOCK = 2880  # bytes; a FITS file has whole blocks
 MAX_COLUMNS = 999
-NO_INTEGER = -(2**63)  # stands for an empty cell, said by TNULLn
+NO_INTEGER = -(2**63)  # an empty cell, as TNULLn says
 NAME = "EMBEDDINGS"
-FORMS = {"integer": ("K", ">i8"), "number": ("D", ">f8"), "short": ("J", ">i4"),
-         "single": ("E", ">f4")}  # fmt: skip
+FORMATS = {
+    "int64": ("K", ">i8"),
+    "float64": ("D", ">f8"),
+    "int32": ("J", ">i4"),
+    "float32": ("E", ">f4"),
+}
 
 
-def export_fits(settings: Settings, inputs: Inputs, output: str | Path) -> None:
-    r"""Write the table, a row per image that has an embedding.
+def export_fits(files: RunFiles, made_with: str) -> None:
+    r"""Write the table of facts, analysis and embeddings as a FITS binary table.
+
+    A row for each image that was analysed. The embedding is one column of D numbers;
+    lists of ids are texts, separated by a space; characters that FITS does not allow
+    are escaped (``\xfc``); texts are cut at 4096 characters. Empty cells are TNULL in
+    integers and NaN in numbers.
 
     Parameters
     ----------
-    settings : Settings
-        Written into the header.
-    inputs : Inputs
-        What it is made from.
-    output : path
-        FITS file to write: one binary table. The embedding is one column of D
-        numbers; lists of ids are texts, separated by a space; signs that FITS does not
-        allow are spelled out (``\xfc``); texts are cut at 4096 characters. Empty cells
-        are TNULL in integers and NaN in numbers.
+    files : RunFiles
+        Catalogue, split, embeddings and analysis are read, ``table("fits")`` is
+        written.
+    made_with : str
+        The settings as canonical JSON; written into the header.
 
     Raises
     ------
     AstromorphError
-        The files do not belong together, or there are more than 999 columns.
+        A file is missing, the files do not belong together, or there are more than 999
+        columns.
     """
-    table = describe(inputs)
-    if len(table.columns) > MAX_COLUMNS:
+    output = files.table("fits")
+    length = embedding_length(files.all_embeddings)
+    columns, table = typed_columns(run_table(files), length)
+    if len(columns) > MAX_COLUMNS:
         raise AstromorphError(
-            f"{output}: found {len(table.columns)} columns; a FITS table has at most "
+            f"{output}: found {len(columns)} columns; a FITS table has at most "
             f"{MAX_COLUMNS}; leave `fits` out of `export_settings.tables`, or columns "
             "out of the list"
         )
-    widths = {
-        c.name: width(output, c, c.escaped_length)
-        for c in table.columns
-        if c.kind in ("text", "ids")
-    }
-    layout = _layout(table, widths)
-    header = _header(table, widths, settings)
+    widths = text_widths(output, columns, escaped=True)
+    layout = _layout(columns, widths)
+    header = _header(columns, widths, len(table), made_with)
     with atomic_write(output) as temporary, open(temporary, "wb") as file:
         file.write(header)
         written = 0
-        for block in blocks(inputs):
-            written += file.write(_records(block, table, layout).tobytes())
+        for rows, vectors in embedding_blocks(files, table):
+            records = _records(columns, rows, vectors, layout)
+            written += file.write(records.tobytes())
         file.write(b"\0" * (-written % BLOCK))
-    LOG.info("%s: %d rows of %d columns", output, table.rows, len(table.columns))
+    LOG.info("%s: %d rows of %d columns", output, len(table), len(columns))
 
 
-def _layout(table: Table, widths: dict[str, int]) -> np.dtype[Any]:
+def _layout(columns: Sequence[Column], widths: Mapping[str, int]) -> np.dtype[Any]:
     """A row in memory, as it is in the file."""
     fields: list[Any] = []
-    for k, column in enumerate(table.columns):
+    for k, column in enumerate(columns):
         if column.name in widths:
             fields.append((str(k), f"S{widths[column.name]}"))
         elif column.kind == "vector":
             fields.append((str(k), ">f4", (column.length,)))
         else:
-            fields.append((str(k), FORMS[column.kind][1]))
+            fields.append((str(k), FORMATS[column.kind][1]))
     return np.dtype(fields)
 
 
-def _header(table: Table, widths: dict[str, int], settings: Settings) -> bytes:
+def _header(
+    columns: Sequence[Column], widths: Mapping[str, int], rows: int, made_with: str
+) -> bytes:
     """Both headers: that of the empty primary HDU, and the table's."""
     from astropy.io import fits
 
@@ -103,49 +111,56 @@ def _header(table: Table, widths: dict[str, int], settings: Settings) -> bytes:
             return f"{widths[column.name]}A"
         if column.kind == "vector":
             return f"{column.length}E"
-        return FORMS[column.kind][0]
+        return FORMATS[column.kind][0]
 
     with warnings.catch_warnings():
         # Names are the list's own; the standard only recommends plain ones.
         warnings.filterwarnings("ignore", "It is strongly recommended that column")
-        columns = [
+        fields = [
             fits.Column(
-                name=escaped_ascii(column.name),
+                name=escape_to_ascii(column.name),
                 format=form(column),
                 unit=column.unit or None,
-                null=NO_INTEGER if column.kind == "integer" else None,
+                null=NO_INTEGER if column.kind == "int64" else None,
             )
-            for column in table.columns
+            for column in columns
         ]
-        header = fits.BinTableHDU.from_columns(columns, nrows=0, name=NAME).header
-    header["NAXIS2"] = table.rows
-    for k, column in reversed(list(enumerate(table.columns, start=1))):
+        header = fits.BinTableHDU.from_columns(fields, nrows=0, name=NAME).header
+    header["NAXIS2"] = rows
+    for k, column in reversed(list(enumerate(columns, start=1))):
         header.set(f"TCOMM{k}", column.meaning, after=f"TFORM{k}")
         if column.ucd:
             header.set(f"TUCD{k}", column.ucd, after=f"TFORM{k}")
     header["CREATOR"] = (f"astromorph {versions()['astromorph']}", "what wrote this")
-    header["SETTINGS"] = canonical_json(part_of(settings, "export_tables"))
+    header["SETTINGS"] = made_with
     text: str = fits.PrimaryHDU().header.tostring() + header.tostring()
     return text.encode("ascii")
 
 
-def _records(block: Block, table: Table, layout: np.dtype[Any]) -> NDArray[np.void]:
+def _records(
+    columns: Sequence[Column],
+    rows: Any,
+    vectors: NDArray[np.float32],
+    layout: np.dtype[Any],
+) -> NDArray[np.void]:
     """The rows `(N,)` as they are in the file."""
-    records = np.zeros(len(block), layout)
-    for k, column in enumerate(table.columns):
-        records[str(k)] = _column(block, column, layout[k].itemsize)
+    records = np.zeros(len(rows), layout)
+    for k, column in enumerate(columns[:-1]):
+        records[str(k)] = _values(rows[column.name], column, layout[k].itemsize)
+    records[str(len(columns) - 1)] = vectors
     return records
 
 
-def _column(block: Block, column: Column, length: int) -> NDArray[np.generic]:
-    if column.kind in ("short", "single", "vector"):
-        return block.values(column)
-    cells = block.cells(column.name)
-    if column.kind == "number":
-        return numbers(cells)
-    if column.kind == "integer":
-        values, empty = integers(cells)
-        return np.where(empty, NO_INTEGER, values)
-    shorter = cut_ids if column.kind == "ids" else cut
-    texts = (shorter(escaped_ascii(cell), length).encode("ascii") for cell in cells)
+def _values(cells: Any, column: Column, length: int) -> NDArray[np.generic]:
+    """A column as the file stores it; texts in at most so many characters."""
+    if column.kind == "vector":
+        return padded_lists(cells, column.length)
+    if column.kind == "int64":
+        return np.asarray(cells.to_numpy(np.int64, na_value=NO_INTEGER))
+    if column.kind not in ("text", "ids"):
+        return np.asarray(cells)
+    cut = shorten_ids if column.kind == "ids" else shorten
+    texts = (
+        cut(escape_to_ascii(cell), length).encode("ascii") for cell in texts_of(cells)
+    )
     return np.array(list(texts), f"S{length}")

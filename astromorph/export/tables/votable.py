@@ -9,183 +9,192 @@ ten thousand of them.
 import base64
 import io
 import logging
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from astromorph.artefacts.cells import (
-    cut,
-    cut_ids,
-    escaped_ascii,
-    integers,
-    numbers,
-    utf16,
+from astromorph.artefacts.columns import (
+    Column,
+    encode_utf16,
+    escape_to_ascii,
+    is_listed,
+    padded_lists,
+    shorten,
+    shorten_ids,
+    text_widths,
+    texts_of,
+    typed_columns,
 )
-from astromorph.artefacts.table_columns import OF_THE_LIST, Column
-from astromorph.artefacts.table_rows import (
-    Block,
-    Inputs,
-    Table,
-    blocks,
-    describe,
-    width,
-)
+from astromorph.artefacts.embeddings import embedding_length
+from astromorph.artefacts.run_files import RunFiles
+from astromorph.artefacts.tables import embedding_blocks, run_table
 from astromorph.atomic import atomic_write
-from astromorph.provenance import canonical_json, versions
-from astromorph.settings.sections import Settings
-from astromorph.settings.steps import part_of
+from astromorph.provenance import versions
 
 LOG = logging.getLogger(__name__)
-PIECE = 57 * 1000  # bytes that become a line of base64; a multiple of 3
-FORMS = {"integer": ("long", ">i8"), "number": ("double", ">f8"),
-         "short": ("int", ">i4"), "single": ("float", ">f4")}  # fmt: skip
-ON_THE_SKY = ("ra_deg", "dec_deg")
-HEAD, FOOT = (
-    "<DATA><BINARY2><STREAM encoding='base64'>\n",
-    "</STREAM></BINARY2></DATA>\n",
-)
+LINE = 57 * 1000  # bytes that become a line of base64; a multiple of 3
+FORMATS = {
+    "int64": ("long", ">i8"),
+    "float64": ("double", ">f8"),
+    "int32": ("int", ">i4"),
+    "float32": ("float", ">f4"),
+}
+SKY_POSITION = ("ra_deg", "dec_deg")
+STREAM_START = "<DATA><BINARY2><STREAM encoding='base64'>\n"
+STREAM_END = "</STREAM></BINARY2></DATA>\n"
 
 
-def export_votable(settings: Settings, inputs: Inputs, output: str | Path) -> None:
-    """Write the table, a row per image that has an embedding.
+def export_votable(files: RunFiles, made_with: str) -> None:
+    """Write the table of facts, analysis and embeddings as VOTable.
+
+    A row for each image that was analysed. The embedding is one column of D numbers;
+    lists of ids are texts, separated by a space; texts are cut at 4096 characters.
 
     Parameters
     ----------
-    settings : Settings
-        Written into the file.
-    inputs : Inputs
-        What it is made from.
-    output : path
-        VOTable to write. The embedding is one column of D numbers; lists of ids are
-        texts, separated by a space; texts are cut at 4096 characters.
+    files : RunFiles
+        Catalogue, split, embeddings and analysis are read, ``table("vot")`` is written.
+    made_with : str
+        The settings as canonical JSON; written into the file.
 
     Raises
     ------
     AstromorphError
-        The files do not belong together.
+        A file is missing, or the files do not belong together.
     """
-    table = describe(inputs)
-    widths = {
-        c.name: width(output, c, c.length)
-        for c in table.columns
-        if c.kind in ("text", "ids")
-    }
-    layout = _layout(table, widths)
-    before, after = _frame(table, widths, settings)
+    output = files.table("vot")
+    length = embedding_length(files.all_embeddings)
+    columns, table = typed_columns(run_table(files), length)
+    widths = text_widths(output, columns, escaped=False)
+    layout = _layout(columns, widths)
+    before, after = _frame(columns, widths, len(table), made_with)
     with (
         atomic_write(output) as temporary,
         open(temporary, "w", encoding="utf-8", newline="\n") as file,
     ):
-        file.write(before + HEAD)
-        rows = (_records(b, table, layout).tobytes() for b in blocks(inputs))
-        for line in _base64(rows):
+        file.write(before + STREAM_START)
+        records = (
+            _records(columns, rows, vectors, layout).tobytes()
+            for rows, vectors in embedding_blocks(files, table)
+        )
+        for line in _base64(records):
             file.write(line + "\n")
-        file.write(FOOT + after)
-    LOG.info("%s: %d rows of %d columns", output, table.rows, len(table.columns))
+        file.write(STREAM_END + after)
+    LOG.info("%s: %d rows of %d columns", output, len(table), len(columns))
 
 
-def _layout(table: Table, widths: dict[str, int]) -> np.dtype[Any]:
+def _layout(columns: Sequence[Column], widths: Mapping[str, int]) -> np.dtype[Any]:
     """A row in memory, as it is in the file."""
-    fields: list[Any] = [("empty", "u1", (-(-len(table.columns) // 8),))]
-    for k, column in enumerate(table.columns):
+    fields: list[Any] = [("empty", "u1", (-(-len(columns) // 8),))]
+    for k, column in enumerate(columns):
         if column.name in widths:
             size = 1 if column.ascii else 2
             fields.append((str(k), f"S{size * widths[column.name]}"))
         elif column.kind == "vector":
             fields.append((str(k), ">f4", (column.length,)))
         else:
-            fields.append((str(k), FORMS[column.kind][1]))
+            fields.append((str(k), FORMATS[column.kind][1]))
     return np.dtype(fields)
 
 
-def _frame(table: Table, widths: dict[str, int], settings: Settings) -> tuple[str, str]:
+def _frame(
+    columns: Sequence[Column], widths: Mapping[str, int], rows: int, made_with: str
+) -> tuple[str, str]:
     """The file before and after its rows."""
     from astropy.io.votable import tree
 
     file = tree.VOTableFile(version="1.4")
     resource = tree.Resource(type="results")
     file.resources.append(resource)
-    made = f"astromorph {versions()['astromorph']}"
-    said = canonical_json(part_of(settings, "export_tables"))
-    resource.infos.append(tree.Info(name="creator", value=made))
-    resource.infos.append(tree.Info(name="settings", value=said))
+    creator = f"astromorph {versions()['astromorph']}"
+    resource.infos.append(tree.Info(name="creator", value=creator))
+    resource.infos.append(tree.Info(name="settings", value=made_with))
     resource.coordinate_systems.append(tree.CooSys(ID="icrs", system="ICRS"))
-    whole = tree.TableElement(file, name="embeddings", nrows=table.rows)
-    whole.description = "Images, what they are, and where they lie among their like"
-    resource.tables.append(whole)
-    for k, column in enumerate(table.columns):
-        whole.fields.append(_field(file, column, widths, k))
+    element = tree.TableElement(file, name="embeddings", nrows=rows)
+    element.description = "Images, what they are, and where they lie among their like"
+    resource.tables.append(element)
+    for k, column in enumerate(columns):
+        element.fields.append(_field(file, column, widths, k))
     buffer = io.BytesIO()
     file.to_xml(buffer, tabledata_format="binary2")
     before, end, after = buffer.getvalue().decode("utf-8").partition("</TABLE>")
     return before.rstrip(" "), f"  {end}{after}"
 
 
-def _field(file: Any, column: Column, widths: dict[str, int], number: int) -> Any:
+def _field(file: Any, column: Column, widths: Mapping[str, int], number: int) -> Any:
     """The column as VOTable describes it."""
     from astropy.io.votable import tree
 
-    form, length = FORMS.get(column.kind, ("float", ""))[0], None
+    form, length = FORMATS.get(column.kind, ("float", ""))[0], None
     if column.name in widths:
         form = "char" if column.ascii else "unicodeChar"
         length = str(widths[column.name])
     elif column.kind == "vector":
         length = str(column.length)
     name = column.name
-    known = column.meaning != OF_THE_LIST
     field = tree.Field(
         file,
         # Names of the list may be no XML ids.
-        ID=name if known else f"list_{number}",
-        name=name if name.isprintable() else escaped_ascii(name),
+        ID=f"list_{number}" if is_listed(column) else name,
+        name=name if name.isprintable() else escape_to_ascii(name),
         datatype=form,
         arraysize=length,
         unit=column.unit or None,
         ucd=column.ucd or None,
-        ref="icrs" if name in ON_THE_SKY else None,
+        ref="icrs" if name in SKY_POSITION else None,
     )
     field.description = column.meaning
     return field
 
 
-def _records(block: Block, table: Table, layout: np.dtype[Any]) -> NDArray[np.void]:
+def _records(
+    columns: Sequence[Column],
+    rows: Any,
+    vectors: NDArray[np.float32],
+    layout: np.dtype[Any],
+) -> NDArray[np.void]:
     """The rows `(N,)` as they are in the file, before base64."""
-    records = np.zeros(len(block), layout)
-    empty = np.zeros((len(block), len(table.columns)), bool)
-    for k, column in enumerate(table.columns):
-        values, empty[:, k] = _column(block, column, layout[str(k)].itemsize)
+    records = np.zeros(len(rows), layout)
+    empty = np.zeros((len(rows), len(columns)), bool)
+    for k, column in enumerate(columns[:-1]):
+        values, empty[:, k] = _values(
+            rows[column.name], column, layout[str(k)].itemsize
+        )
         records[str(k)] = values
+    records[str(len(columns) - 1)] = vectors
     records["empty"] = np.packbits(empty, axis=1)
     return records
 
 
-def _column(
-    block: Block, column: Column, size: int
+def _values(
+    cells: Any, column: Column, size: int
 ) -> tuple[NDArray[np.generic], NDArray[np.bool_] | bool]:
-    """A column, and which of its cells are empty."""
-    if column.kind in ("short", "single", "vector"):
-        return block.values(column), False
-    cells = block.cells(column.name)
-    if column.kind == "number":
-        found = numbers(cells)
-        return found, np.isnan(found)
-    if column.kind == "integer":
-        return integers(cells)
-    texts = [_text(cell, column, size) for cell in cells]
-    return np.array(texts, f"S{size}"), np.array([not cell for cell in cells], bool)
+    """A column as the file stores it, and which of its cells are empty."""
+    if column.kind == "vector":
+        return padded_lists(cells, column.length), False
+    if column.kind == "int64":
+        return cells.to_numpy(np.int64, na_value=0), cells.isna().to_numpy()
+    if column.kind == "float64":
+        return cells.to_numpy(), cells.isna().to_numpy()
+    if column.kind not in ("text", "ids"):
+        return cells.to_numpy(), False
+    texts = texts_of(cells)
+    empty = np.array([not text for text in texts], bool)
+    encoded = [_encode(text, column, size) for text in texts]
+    return np.array(encoded, f"S{size}"), empty
 
 
-def _text(cell: str, column: Column, size: int) -> bytes:
+def _encode(text: str, column: Column, size: int) -> bytes:
+    """A text in at most so many bytes."""
     if column.kind == "ids":
-        return cut_ids(cell, size).encode("ascii")
+        return shorten_ids(text, size).encode("ascii")
     if column.ascii:
-        return cut(cell.replace("\0", " "), size).encode("ascii")
-    found = utf16(cell)
-    # Signs beyond the first 65,536 take the place of two.
-    return found if len(found) <= size else utf16(cut(cell, size // 4))
+        return shorten(text.replace("\0", " "), size).encode("ascii")
+    encoded = encode_utf16(text)
+    # Characters beyond the first 65,536 take the space of two.
+    return encoded if len(encoded) <= size else encode_utf16(shorten(text, size // 4))
 
 
 def _base64(parts: Iterable[bytes]) -> Iterator[str]:
@@ -193,9 +202,9 @@ def _base64(parts: Iterable[bytes]) -> Iterator[str]:
     left = b""
     for part in parts:
         data = left + part
-        whole = len(data) - len(data) % PIECE
-        for start in range(0, whole, PIECE):
-            yield base64.b64encode(data[start : start + PIECE]).decode("ascii")
-        left = data[whole:]
+        element = len(data) - len(data) % LINE
+        for start in range(0, element, LINE):
+            yield base64.b64encode(data[start : start + LINE]).decode("ascii")
+        left = data[element:]
     if left:
         yield base64.b64encode(left).decode("ascii")

@@ -1,5 +1,6 @@
-// The map: what is around Bokeh's plot. Text of headers and lists goes into the page
-// as textContent alone. Rows are image numbers from 0; columns are unpacked on use.
+// The interactive parts of the map around Bokeh's plot. Text from headers and lists is
+// inserted as textContent only. A row is the number of an image, from 0; columns are
+// unpacked when they are first used.
 "use strict";
 
 const astromorphMap = (() => {
@@ -7,21 +8,21 @@ const astromorphMap = (() => {
   const read = (id) => JSON.parse($(id).textContent);
   const page = read("page");
   const OTHER = "other values", NONE = "(none)";
-  const LISTED_AT_ONCE = 60, SHEETS_KEPT = 96, CELL = 64, NARROW = 640;
+  const LIST_PAGE = 60, MAX_CACHED_SHEETS = 96, CELL = 64, NARROW = 640;
   const state = {
     colour: "", filters: new Map(), row: -1, trail: [], found: [], list: [],
-    shown: new Uint8Array(page.number).fill(1), listLength: LISTED_AT_ONCE,
+    shown: new Uint8Array(page.number).fill(1), listLength: LIST_PAGE,
   };
   let plot, models;
 
   // ---- data ----
 
-  const remembered = (make) => {
+  const memoise = (make) => {
     const known = new Map();
     return (key) => known.has(key) ? known.get(key) : known.set(key, make(key)).get(key);
   };
 
-  function unpacked({ type, base64 }) {
+  function unpack({ type, base64 }) {
     const text = atob(base64), bytes = new Uint8Array(text.length);
     for (let k = 0; k < bytes.length; k++) bytes[k] = text.charCodeAt(k);
     const kinds = { float32: Float32Array, float64: Float64Array, int32: Int32Array,
@@ -29,16 +30,16 @@ const astromorphMap = (() => {
     return new kinds[type](bytes.buffer);
   }
 
-  const column = remembered((name) => {
+  const column = memoise((name) => {
     const at = page.columns.findIndex((c) => c.name === name);
     const data = read(`column-${at}`);
     if (data.numbers) {
-      const numbers = unpacked(data.numbers);
+      const numbers = unpack(data.numbers);
       const shortest = numbers instanceof Float32Array ? (v) => Number(v.toPrecision(7)) : (v) => v;
       return { ...page.columns[at], numbers,
         text: (row) => Number.isNaN(numbers[row]) ? "" : String(shortest(numbers[row])) };
     }
-    const codes = data.codes ? unpacked(data.codes) : null;
+    const codes = data.codes ? unpack(data.codes) : null;
     const code = codes ? (row) => codes[row] : (row) => row;
     return { ...page.columns[at], words: data.words, code, text: (row) => data.words[code(row)] };
   });
@@ -46,23 +47,23 @@ const astromorphMap = (() => {
   const cell = (name, row) => column(name).text(row);
   const fileName = (row) => cell("path", row).replace(/.*\//, "");
   const title = (row) => cell("object", row) || fileName(row);
-  const relations = remembered((name) => {
+  const relations = memoise((name) => {
     const all = read("relations");
-    return name === "duplicates" ? all.duplicates : unpacked(all[name]);
+    return name === "duplicates" ? all.duplicates : unpack(all[name]);
   });
 
-  // The values of a column as a legend has them: the frequent ones first, each with
-  // a colour and a marker, then the rest together, then the rows that have none.
-  const categories = remembered((name) => {
+  // The entries of a column's legend: the most frequent values, each with a colour and
+  // a marker; then all other values together; then rows without a value.
+  const categories = memoise((name) => {
     const { words, code } = column(name);
     const counts = new Array(words.length).fill(0);
     for (let row = 0; row < page.number; row++) counts[code(row)]++;
     const isNone = (k) => words[k] === "" || words[k] === "nan";
     const order = words.map((_, k) => k).filter((k) => !isNone(k)).sort((a, b) => counts[b] - counts[a]);
-    const most = page.colours.length * page.markers.length;
-    const entries = order.slice(0, most).map((k, place) => ({
+    const maxEntries = page.colours.length * page.markers.length;
+    const entries = order.slice(0, maxEntries).map((k, place) => ({
       name: words[k], codes: [k], place, marker: Math.floor(place / page.colours.length) }));
-    const rest = order.slice(most), empty = words.map((_, k) => k).filter(isNone);
+    const rest = order.slice(maxEntries), empty = words.map((_, k) => k).filter(isNone);
     if (rest.length) entries.push({ name: `${OTHER} (${rest.length})`, codes: rest, place: NaN, marker: 0 });
     if (empty.length) entries.push({ name: NONE, codes: empty, place: NaN, marker: 0 });
     const ofCode = new Uint16Array(words.length);
@@ -78,8 +79,8 @@ const astromorphMap = (() => {
     const at = (share) => sorted[Math.round(share * (sorted.length - 1))];
     let [low, high] = [at(0.02), at(0.98)];
     if (!(high > low)) [low, high] = [sorted[0], sorted[sorted.length - 1]];
-    return { low, high: high > low ? high : low + 1, least: sorted[0],
-      most: sorted[sorted.length - 1], number: sorted.length };
+    return { low, high: high > low ? high : low + 1, min: sorted[0],
+      max: sorted[sorted.length - 1], number: sorted.length };
   }
 
   // ---- small pictures ----
@@ -91,14 +92,14 @@ const astromorphMap = (() => {
     if (image) sheets.delete(k);
     else {
       image = new Image();
-      image.onerror = () => say("The pictures cannot be read: " +
-        `the folder ${page.pictures} must lie beside this page.`);
+      image.onerror = () => showProblem("The pictures cannot be loaded: " +
+        `the folder ${page.pictures} must be next to this page.`);
       image.src = page.pictures === null
         ? `data:image/jpeg;base64,${$(`sheet-${k}`).textContent}`
         : `${page.pictures.split("/").map(encodeURIComponent).join("/")}/${k}.jpg`;
     }
     sheets.set(k, image);
-    if (sheets.size > SHEETS_KEPT) sheets.delete(sheets.keys().next().value);
+    if (sheets.size > MAX_CACHED_SHEETS) sheets.delete(sheets.keys().next().value);
     return image;
   }
 
@@ -135,12 +136,12 @@ const astromorphMap = (() => {
 
   const button = (text, onclick, properties = {}) =>
     make("button", { type: "button", textContent: text, onclick, ...properties });
-  const counted = (number, what = "image") =>
+  const formatCount = (number, what = "image") =>
     `${number.toLocaleString("en")} ${what}${number === 1 ? "" : "s"}`;
 
   const fill = (element, children) => element.replaceChildren(...children.filter((child) => child != null));
 
-  function say(text) {
+  function showProblem(text) {
     $("trouble").textContent = text;
     $("trouble").hidden = false;
   }
@@ -150,11 +151,12 @@ const astromorphMap = (() => {
       ([name, text]) => [make("dt", { textContent: name }), make("dd", { textContent: text })]));
   }
 
-  // Small pictures among which arrow keys step. `decorate(row, place)` may return words.
+  // A row of small pictures with arrow key navigation. `decorate(row, place)` may return
+  // a caption (`words`) and whether the picture is a near-duplicate (`same`).
   function strip(rows, size, label, decorate = () => ({})) {
     const buttons = rows.map((row, place) => {
       const { words, same } = decorate(row, place);
-      const spoken = [title(row), words, same ? "nearly the same" : ""].filter(Boolean).join(", ");
+      const spoken = [title(row), words, same ? "near-duplicate" : ""].filter(Boolean).join(", ");
       const made = make("button", { type: "button", title: spoken, onclick: () => open(row, true),
         className: same ? "same" : "", tabIndex: place ? -1 : 0 },
         [picture(row, size), words ? make("span", { className: "distance", textContent: words }) : null]);
@@ -224,7 +226,7 @@ const astromorphMap = (() => {
       if (!same) filter.indices = rows;
     });
     showCounts();
-    later(drawPictures);
+    onNextFrame(drawPictures);
   }
 
   function filter(name, value) {
@@ -236,8 +238,8 @@ const astromorphMap = (() => {
   function showCounts() {
     const shown = state.shown.reduce((sum, one) => sum + one, 0);
     const others = [...state.filters.keys()].filter((name) => name !== state.colour);
-    const text = [shown < page.number ? `${shown.toLocaleString("en")} of ${counted(page.number)} shown.` : "",
-      others.length ? `Filtered by ${others.join(", ")} too.` : ""].join(" ").trim();
+    const text = [shown < page.number ? `${shown.toLocaleString("en")} of ${formatCount(page.number)} shown.` : "",
+      others.length ? `Also filtered by ${others.join(", ")}.` : ""].join(" ").trim();
     const line = $("shown");
     if (line) {
       line.textContent = text;
@@ -282,13 +284,13 @@ const astromorphMap = (() => {
   }
 
   function rangeLegend(numbers) {
-    const { least, most, number, low, high } = limits(numbers), name = state.colour;
+    const { min, max, number, low, high } = limits(numbers), name = state.colour;
     const short = (value) => String(Number(value.toPrecision(5)));
     const field = (label) => make("input", { type: "number", step: "any", ariaLabel: `${label} of ${name}` });
-    const from = field("least"), to = field("most"), asked = state.filters.get(name);
-    if (asked?.low > -Infinity) from.value = asked.low;
-    if (asked?.high < Infinity) to.value = asked.high;
-    [from.placeholder, to.placeholder] = [short(least), short(most)];
+    const from = field("Minimum"), to = field("Maximum"), filtered = state.filters.get(name);
+    if (filtered?.low > -Infinity) from.value = filtered.low;
+    if (filtered?.high < Infinity) to.value = filtered.high;
+    [from.placeholder, to.placeholder] = [short(min), short(max)];
     const change = () => {
       const value = (input, otherwise) => input.value === "" ? otherwise : Number(input.value);
       const range = { low: value(from, -Infinity), high: value(to, Infinity) };
@@ -296,15 +298,15 @@ const astromorphMap = (() => {
     };
     from.onchange = to.onchange = change;
     return [
-      make("p", { className: "note", textContent: `From ${short(least)} to ${short(most)}. The colours run from ` +
-        `${short(low)} to ${short(high)}; what lies beyond has the colour of the end.` +
-        (number < page.number ? ` ${counted(page.number - number)} without a value: gray.` : "") }),
-      make("p", { textContent: "Show only from / to:" }), make("div", { className: "row" }, [from, to])];
+      make("p", { className: "note", textContent: `Values range from ${short(min)} to ${short(max)}. The colour scale ranges from ` +
+        `${short(low)} to ${short(high)}; values beyond have the colour at its end.` +
+        (number < page.number ? ` ${formatCount(page.number - number)} without a value: gray.` : "") }),
+      make("p", { textContent: "Show only values from / to:" }), make("div", { className: "row" }, [from, to])];
   }
 
   // ---- search ----
 
-  const keys = remembered(() => Array.from({ length: page.number }, (_, row) => ({
+  const keys = memoise(() => Array.from({ length: page.number }, (_, row) => ({
     short: [cell("object", row), fileName(row), cell("image_id", row)].join("\n").toLowerCase(),
     path: cell("path", row).toLowerCase() })));
 
@@ -313,10 +315,10 @@ const astromorphMap = (() => {
     state.found = [];
     if (query) keys("all").forEach((key, row) => { if (key[where].includes(query)) state.found.push(row); });
     const away = state.found.filter((row) => !state.shown[row]).length;
-    $("said").textContent = !query ? "" : (state.found.length ? `${counted(state.found.length, "match").replace(/matchs$/, "matches")}` : "no match") +
-      (away ? `, ${away.toLocaleString("en")} of them filtered out` : "");
+    $("said").textContent = !query ? "" : (state.found.length ? `${formatCount(state.found.length, "match").replace(/matchs$/, "matches")}` : "no match") +
+      (away ? `, ${away.toLocaleString("en")} hidden by filters` : "");
     $("take").disabled = !state.found.length;
-    mark();
+    updateMarkers();
   }
 
   function showFound() {
@@ -332,7 +334,7 @@ const astromorphMap = (() => {
     return names.map((name) => data[name]);
   };
 
-  function mark() {
+  function updateMarkers() {
     const [xs, ys] = places(), at = (rows) => ({ x: rows.map((r) => xs[r]), y: rows.map((r) => ys[r]) });
     const here = state.row < 0 ? [] : [state.row], near = here.flatMap(neighboursOf).map(({ row }) => row);
     models.found.data = at(state.found);
@@ -342,7 +344,7 @@ const astromorphMap = (() => {
       x1: near.map((r) => xs[r]), y1: near.map((r) => ys[r]) };
   }
 
-  // Show some rows, or all, on equal scales along both axes.
+  // Zoom to some rows, or to all, with the same scale on both axes.
   function fit(rows = null) {
     const [xs, ys] = places(), ends = [Infinity, -Infinity, Infinity, -Infinity];
     const take = (row) => {
@@ -352,17 +354,17 @@ const astromorphMap = (() => {
     };
     rows ? rows.forEach(take) : xs.forEach((_, row) => take(row));
     if (!(ends[1] >= ends[0])) return;
-    const all = rows ? wholeSpan : Infinity, least = rows ? 0.12 * all : 1e-6;
-    const width = Math.max(ends[1] - ends[0], least), height = Math.max(ends[3] - ends[2], least);
+    const all = rows ? fullSpan : Infinity, minSpan = rows ? 0.12 * all : 1e-6;
+    const width = Math.max(ends[1] - ends[0], minSpan), height = Math.max(ends[3] - ends[2], minSpan);
     const { inner_width: w, inner_height: h } = plot;
     const scale = 1.08 * Math.max(width / w, height / h);
-    if (!rows) wholeSpan = Math.max(width, height);
-    look((ends[0] + ends[1]) / 2, (ends[2] + ends[3]) / 2, scale);
+    if (!rows) fullSpan = Math.max(width, height);
+    moveTo((ends[0] + ends[1]) / 2, (ends[2] + ends[3]) / 2, scale);
   }
 
-  let wholeSpan = 1;
+  let fullSpan = 1;
 
-  function look(x, y, scale) {
+  function moveTo(x, y, scale) {
     const w = plot.inner_width * scale / 2, h = plot.inner_height * scale / 2;
     plot.x_range.setv({ start: x - w, end: x + w });
     plot.y_range.setv({ start: y - h, end: y + h });
@@ -373,9 +375,9 @@ const astromorphMap = (() => {
     return { x: (x.start + x.end) / 2, y: (y.start + y.end) / 2, scale: (x.end - x.start) / plot.inner_width };
   };
 
-  function keepScales() {
+  function keepScale() {
     const { x, y, scale } = view();
-    if (Number.isFinite(scale) && scale > 0) look(x, y, scale);
+    if (Number.isFinite(scale) && scale > 0) moveTo(x, y, scale);
   }
 
   function nearest(rows, x, y) {
@@ -387,10 +389,10 @@ const astromorphMap = (() => {
     if (event.altKey || event.ctrlKey || event.metaKey || event.target !== $("plot")) return;
     const { x, y, scale } = view(), step = 0.15 * plot.inner_width * scale;
     const moves = {
-      ArrowLeft: () => look(x - step, y, scale), ArrowRight: () => look(x + step, y, scale),
-      ArrowUp: () => look(x, y + step, scale), ArrowDown: () => look(x, y - step, scale),
-      "+": () => look(x, y, scale / 1.4), "=": () => look(x, y, scale / 1.4),
-      "-": () => look(x, y, scale * 1.4), 0: () => fit(),
+      ArrowLeft: () => moveTo(x - step, y, scale), ArrowRight: () => moveTo(x + step, y, scale),
+      ArrowUp: () => moveTo(x, y + step, scale), ArrowDown: () => moveTo(x, y - step, scale),
+      "+": () => moveTo(x, y, scale / 1.4), "=": () => moveTo(x, y, scale / 1.4),
+      "-": () => moveTo(x, y, scale * 1.4), 0: () => fit(),
       Enter: () => {
         const rows = [...state.shown.keys()].filter((row) => state.shown[row]);
         if (rows.length) open(nearest(rows, x, y), true);
@@ -401,11 +403,11 @@ const astromorphMap = (() => {
     event.preventDefault();
   }
 
-  // ---- pictures in place of points: one for each cell of a grid that moves along ----
+  // ---- pictures instead of points: one for each cell of a grid fixed to the map ----
 
   const waiting = new Set();
 
-  function later(work) {
+  function onNextFrame(work) {
     if (waiting.has(work)) return;
     waiting.add(work);
     requestAnimationFrame(() => { waiting.delete(work); work(); });
@@ -425,22 +427,22 @@ const astromorphMap = (() => {
     const { left: fromLeft, top: fromTop, width, height } = frame(), ratio = window.devicePixelRatio || 1;
     Object.assign(canvas, { width: width * ratio, height: height * ratio });
     Object.assign(canvas.style, { left: `${fromLeft}px`, top: `${fromTop}px`, width: `${width}px`, height: `${height}px` });
-    const context = canvas.getContext("2d"), chosen = middles(), { scale } = view();
+    const context = canvas.getContext("2d"), chosen = imagesNearCellCentres(), { scale } = view();
     const stamp = drawPictures.stamp = {}, size = CELL - 6, { x_range: x, y_range: y } = plot;
     context.scale(ratio, ratio);
     chosen.forEach(({ row, at }) => {
       const left = (at[0] - x.start) / scale - size / 2, top = (y.end - at[1]) / scale - size / 2;
       context.fillStyle = colourOf(row);
       context.fillRect(left - 2, top - 2, size + 4, size + 4);
-      // A picture that comes late is not drawn on a map that has moved.
+      // A picture that loads late is not drawn if the map has moved meanwhile.
       const own = { drawImage: (...a) => { if (drawPictures.stamp === stamp) context.drawImage(...a); } };
       drawPicture(own, row, left, top, size);
     });
     canvas.dataset.number = chosen.size;
   }
 
-  // For each cell in view that has images: the one nearest to its middle.
-  function middles() {
+  // For each visible cell with images: the image nearest to its centre.
+  function imagesNearCellCentres() {
     const [xs, ys] = places(), { x_range: x, y_range: y } = plot, step = CELL * view().scale, chosen = new Map();
     for (let row = 0; row < page.number; row++) {
       if (!state.shown[row] || !(xs[row] > x.start && xs[row] < x.end && ys[row] > y.start && ys[row] < y.end)) continue;
@@ -453,18 +455,18 @@ const astromorphMap = (() => {
 
   function pictureAt(x, y) {
     const step = CELL * view().scale, cell = [x, y].map((v) => Math.floor(v / step)).join(" ");
-    const picture = middles().get(cell);
+    const picture = imagesNearCellCentres().get(cell);
     return picture ? [picture.row] : [];
   }
 
   // ---- hover ----
 
-  // Bokeh keeps what lies under the pointer for each glyph, of which there are several.
-  const underPointer = () => models.dots.flatMap((dots) =>
+  // Bokeh stores the points under the pointer for each of the glyphs.
+  const pointsUnderPointer = () => models.dots.flatMap((dots) =>
     [...(dots.get_selection_manager().inspectors.get(dots)?.indices ?? [])]);
 
   function hovered({ geometry }) {
-    const rows = $("draw").checked ? pictureAt(geometry.x, geometry.y) : underPointer(), card = $("card");
+    const rows = $("draw").checked ? pictureAt(geometry.x, geometry.y) : pointsUnderPointer(), card = $("card");
     if (!rows.length) { card.hidden = true; return; }
     const row = nearest(rows, geometry.x, geometry.y);
     if (card.hidden || card.dataset.row !== String(row)) fillCard(row, rows.length);
@@ -478,7 +480,7 @@ const astromorphMap = (() => {
     const pairs = names.filter((n) => page.columns.some((c) => c.name === n)).map((n) => [n, cell(n, row)]);
     card.replaceChildren(make("p", { className: "title", textContent: title(row) }), picture(row, 96),
       make("div", {}, [facts(pairs),
-        number > 1 ? make("span", { className: "note", textContent: `and ${number - 1} more here` }) : null]));
+        number > 1 ? make("span", { className: "note", textContent: `and ${number - 1} more at this point` }) : null]));
     card.dataset.row = row;
     card.hidden = false;
   }
@@ -501,7 +503,7 @@ const astromorphMap = (() => {
   }
 
   function tapped({ geometries }) {
-    const rows = $("draw").checked ? [] : underPointer();
+    const rows = $("draw").checked ? [] : pointsUnderPointer();
     if (rows.length) open(nearest(rows, geometries.x, geometries.y), false);
   }
 
@@ -509,9 +511,9 @@ const astromorphMap = (() => {
     if (!isBack && state.row >= 0 && state.row !== row) state.trail.push(state.row);
     state.row = row;
     showImage();
-    mark();
+    updateMarkers();
     const [xs, ys] = places(), { x_range: x, y_range: y } = plot;
-    if (xs[row] < x.start || xs[row] > x.end || ys[row] < y.start || ys[row] > y.end) look(xs[row], ys[row], view().scale);
+    if (xs[row] < x.start || xs[row] > x.end || ys[row] < y.start || ys[row] > y.end) moveTo(xs[row], ys[row], view().scale);
     if (byKeyOrClick) ($("image").querySelector(".strip button") ?? $("image")).focus({ preventScroll: true });
     $("side").scrollTop = 0;
     $("image").scrollIntoView({ block: "nearest" });
@@ -521,7 +523,7 @@ const astromorphMap = (() => {
     const hadFocus = $("image").contains(document.activeElement);
     Object.assign(state, { row: -1, trail: [] });
     $("image").hidden = true;
-    mark();
+    updateMarkers();
     if (hadFocus) $("plot").focus();
   }
 
@@ -549,25 +551,25 @@ const astromorphMap = (() => {
     large.setAttribute("aria-label", title(row));
     const back = button("Back", () => open(state.trail.pop(), true, true), { disabled: !state.trail.length });
     const isListed = () => state.list.includes(row);
-    const keep = button("", () => {
+    const listButton = button("", () => {
       setList(isListed() ? state.list.filter((r) => r !== row) : [...state.list, row]);
-      name();
+      updateListButton();
     });
-    const name = () => { keep.textContent = isListed() ? "Remove from list" : "Add to list"; };
-    name();
+    const updateListButton = () => { listButton.textContent = isListed() ? "Remove from list" : "Add to list"; };
+    updateListButton();
     const all = page.columns.map((c) => [c.name, cell(c.name, row)]);
     const xy = ["x", "y"].map((n) => [n, String(Number(models.points.data[n][row].toPrecision(5)))]);
     fill(box, [
       button("Close", close, { className: "close", title: "Esc" }),
       make("p", { className: "title", textContent: title(row) }), large,
-      make("div", { className: "row" }, [back, keep,
-        button("Add neighbours", () => { setList([...state.list, row, ...near.map((n) => n.row)]); name(); },
+      make("div", { className: "row" }, [back, listButton,
+        button("Add neighbours", () => { setList([...state.list, row, ...near.map((n) => n.row)]); updateListButton(); },
           { disabled: !near.length })]),
       skyLinks(row),
-      near.length ? make("h3", { textContent: "Nearest in the embedding, with distances" }) : null,
+      near.length ? make("h3", { textContent: "Nearest neighbours in the embedding, with distances" }) : null,
       strip(near.map((n) => n.row), 72, "Nearest images", (one, k) =>
         ({ words: near[k].distance.toPrecision(3), same: same.has(one) })),
-      same.size ? make("p", { className: "note", textContent: `${counted(same.size)} nearly the same (orange frame).` }) : null,
+      same.size ? make("p", { className: "note", textContent: `${formatCount(same.size, "near-duplicate")} (orange frame).` }) : null,
       facts([...all, ...xy])]);
     box.hidden = false;
   }
@@ -580,31 +582,31 @@ const astromorphMap = (() => {
 
   function listChanged() {
     state.list = [...models.points.selected.indices].sort((a, b) => a - b);
-    state.listLength = LISTED_AT_ONCE;
+    state.listLength = LIST_PAGE;
     showList();
   }
 
   function showList() {
     const number = state.list.length, some = state.list.slice(0, state.listLength);
-    const head = make("h2", { textContent: number ? `List of ${counted(number)}` : "List", ariaLive: "polite" });
+    const head = make("h2", { textContent: number ? `List of ${formatCount(number)}` : "List", ariaLive: "polite" });
     if (!number) {
       $("list").replaceChildren(head, make("p", { className: "note", textContent:
-        "Draw around points with the lasso or the box above the map, or add what a search found. " +
+        "Select points with the lasso or the box above the map, or add search results. " +
         "The list can be saved as a table or as a new file list." }));
       return;
     }
     fill($("list"), [head,
       make("div", { className: "row" }, [
-        button("Save table", () => save("astromorph-list.csv", table(state.list)), { title: "CSV: a row per image, all columns" }),
-        button("Save file list", () => save("astromorph-filelist.csv", fileList(state.list)), { title: "CSV that astromorph reads as datafile" }),
-        button("Show", () => fit(state.list), { title: "Zoom to them" }),
+        button("Save table", () => save("astromorph-list.csv", table(state.list)), { title: "CSV with all columns, one row per image" }),
+        button("Save file list", () => save("astromorph-filelist.csv", fileList(state.list)), { title: "CSV to be used as datafile of astromorph" }),
+        button("Show on map", () => fit(state.list), { title: "Zoom to the listed images" }),
         button("Clear", () => { setList([]); $("plot").focus(); })]),
       strip(some, 56, "Listed images"),
       number > some.length ? make("div", { className: "row" }, [button(`Show more (${(number - some.length).toLocaleString("en")})`,
-        () => { state.listLength += LISTED_AT_ONCE; showList(); })]) : null]);
+        () => { state.listLength += LIST_PAGE; showList(); })]) : null]);
   }
 
-  // As `spreadsheet_safe` of astromorph: no text is taken for a formula.
+  // As `spreadsheet_safe` of astromorph: no text is interpreted as a formula.
   function spreadsheetSafe(text) {
     if (!text || !"'=+-@\t\r".includes(text[0])) return text;
     const rest = text.replace(/^'+/, "");
@@ -612,8 +614,8 @@ const astromorphMap = (() => {
     return text.trim() !== "" && Number.isFinite(Number(text)) ? text : `'${text}`;
   }
 
-  const quoted = (text) => /[",;\t\r\n]|^\s|\s$/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-  const csv = (rows) => rows.map((cells) => `${cells.map(quoted).join(",")}\n`).join("");
+  const quote = (text) => /[",;\t\r\n]|^\s|\s$/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  const csv = (rows) => rows.map((cells) => `${cells.map(quote).join(",")}\n`).join("");
 
   function table(rows) {
     const names = [...new Set(["image_id", "path", ...page.columns.map((c) => c.name)])], data = models.points.data;
@@ -624,8 +626,8 @@ const astromorphMap = (() => {
 
   function fileList(rows) {
     const names = page.columns.filter((c) => c.listed && !c.name.startsWith("header_")).map((c) => c.name);
-    const whole = (path) => path.startsWith("/") ? path : `${page.folder}/${path}`;
-    return csv([["path", ...names], ...rows.map((row) => [whole(cell("path", row)), ...names.map((n) => cell(n, row))])]);
+    const absolute = (path) => path.startsWith("/") ? path : `${page.folder}/${path}`;
+    return csv([["path", ...names], ...rows.map((row) => [absolute(cell("path", row)), ...names.map((n) => cell(n, row))])]);
   }
 
   function save(name, text) {
@@ -635,14 +637,14 @@ const astromorphMap = (() => {
     setTimeout(() => URL.revokeObjectURL(href), 10000);
   }
 
-  // ---- beginning ----
+  // ---- start ----
 
   function fillControls() {
     const kinds = page.columns.filter((c) => c.kind !== "text");
     const group = (label, some) => some.length ? make("optgroup", { label },
       some.map((c) => make("option", { value: c.name, textContent: c.name }))) : null;
     $("colour").append(...[
-      group("Your list", kinds.filter((c) => c.listed)),
+      group("File list", kinds.filter((c) => c.listed)),
       group("Analysis", kinds.filter((c) => page.analysed.includes(c.name))),
       group("Headers and pixels", kinds.filter((c) => !c.listed && !page.analysed.includes(c.name))),
     ].filter(Boolean));
@@ -657,7 +659,7 @@ const astromorphMap = (() => {
       const [x, y] = $("layout").value === "pca" ? ["pca_1", "pca_2"] : ["x", "y"];
       models.dots.forEach(({ glyph }) => glyph.setv({ x: { field: x }, y: { field: y } }));
       fit();
-      mark();
+      updateMarkers();
     };
     $("query").oninput = () => { clearTimeout(typing); typing = setTimeout(find, 150); };
     $("search").onsubmit = (event) => { event.preventDefault(); clearTimeout(typing); showFound(); };
@@ -672,9 +674,9 @@ const astromorphMap = (() => {
       else if (state.row >= 0) close();
       else if ($("query").value) { $("query").value = ""; find(); }
     });
-    const sized = () => later(keepScales), moved = () => later(drawPictures);
-    [plot.properties.inner_width, plot.properties.inner_height].forEach((p) => p.change.connect(sized));
-    [plot.x_range, plot.y_range].forEach((range) => range.change.connect(moved));
+    const onResize = () => onNextFrame(keepScale), onMove = () => onNextFrame(drawPictures);
+    [plot.properties.inner_width, plot.properties.inner_height].forEach((p) => p.change.connect(onResize));
+    [plot.x_range, plot.y_range].forEach((range) => range.change.connect(onMove));
     models.points.selected.change.connect(listChanged);
     plot.on_event("tap", ({ x, y }) => { if ($("draw").checked) pictureAt(x, y).forEach((row) => open(row, false)); });
     if (window.innerWidth <= NARROW) plot.toolbar.active_scroll = null;
@@ -682,10 +684,10 @@ const astromorphMap = (() => {
     new ResizeObserver(() => document.body.style.setProperty("--top", `${header.offsetHeight}px`)).observe(header);
   }
 
-  // WebGL that a processor imitates is slower than drawing without it.
+  // WebGL emulated by the CPU is slower than drawing on a canvas.
   function hasFastGraphics() {
-    const asked = location.hash.slice(1);
-    if (["webgl", "canvas"].includes(asked)) return asked === "webgl";
+    const requested = location.hash.slice(1);
+    if (["webgl", "canvas"].includes(requested)) return requested === "webgl";
     const context = document.createElement("canvas").getContext("webgl");
     const names = context?.getExtension("WEBGL_debug_renderer_info");
     const name = names ? context.getParameter(names.UNMASKED_RENDERER_WEBGL) : "";
@@ -693,7 +695,7 @@ const astromorphMap = (() => {
     return Boolean(context) && !/swiftshader|llvmpipe|software|basic render/i.test(name);
   }
 
-  async function begin() {
+  async function start() {
     const item = read("bokeh");
     if (!hasFastGraphics()) item.doc.roots[0].attributes.output_backend = "canvas";
     const views = await Bokeh.embed.embed_item(item, $("drawing"));
@@ -710,7 +712,7 @@ const astromorphMap = (() => {
     document.body.dataset.ready = "yes";
   }
 
-  return { begin, hovered, tapped, state, models: () => models, fit, spreadsheetSafe };
+  return { start, hovered, tapped, state, models: () => models, fit, spreadsheetSafe };
 })();
 
-astromorphMap.begin();
+astromorphMap.start();

@@ -1,0 +1,231 @@
+"""The table of the analysis: Parquet between `analyse` and the exports.
+
+A row for each image that has an embedding and that the split does not exclude, in the
+order of the list: the rows of `tables.embedded_table`.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from astromorph.artefacts.columns import ROWS_AT_A_TIME
+from astromorph.atomic import atomic_write
+from astromorph.errors import AstromorphError
+
+if TYPE_CHECKING:  # steps that train import this module on machines without pandas
+    from pandas import DataFrame
+
+ANALYSIS_COLUMNS = (
+    "image_id", "cluster", "cluster_kmeans", "cluster_hdbscan", "x", "y", "pca_1",
+    "pca_2", "outlier_score", "outlier_rank", "role", "neighbour_ids",
+    "neighbour_distances", "duplicate_ids",
+)  # fmt: skip
+ORDINARY, REPRESENTATIVE, ODD = "", "representative", "odd"
+REMEDY = "run `analyse` again"
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """The results of the analysis of N images.
+
+    Attributes
+    ----------
+    image_ids : tuple of str
+        N ids, in the order of the list.
+    cluster : ndarray, shape (N,), int32
+        Cluster of each image, from 0, the largest; -1 for none.
+    kmeans, hdbscan : ndarray, shape (N,), int32
+        Clusters of each method; `cluster` equals one of them.
+    map : ndarray, shape (N, 2), float32
+        Positions on the map.
+    pca : ndarray, shape (N, 2), float32
+        The first two principal components.
+    outlier_score : ndarray, shape (N,), float32
+        Distance of an image from similar ones; larger is more unusual.
+    outlier_rank : ndarray, shape (N,), int32
+        1 is the most unusual.
+    roles : tuple of str
+        "representative" or "odd" for one image of each cluster each, else empty.
+    neighbours : tuple of tuple of str
+        Ids of the nearest images, the nearest first.
+    distances : ndarray, shape (N, K), float32
+        Their distances.
+    duplicates : tuple of tuple of str
+        Ids of near-duplicates.
+    """
+
+    image_ids: tuple[str, ...]
+    cluster: NDArray[np.int32]
+    kmeans: NDArray[np.int32]
+    hdbscan: NDArray[np.int32]
+    map: NDArray[np.float32]
+    pca: NDArray[np.float32]
+    outlier_score: NDArray[np.float32]
+    outlier_rank: NDArray[np.int32]
+    roles: tuple[str, ...]
+    neighbours: tuple[tuple[str, ...], ...]
+    distances: NDArray[np.float32]
+    duplicates: tuple[tuple[str, ...], ...]
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+
+def write_analysis(path: str | Path, analysis: Analysis) -> None:
+    """Write an analysis atomically, with `ANALYSIS_COLUMNS`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = pa.list_(pa.string())
+    distances = (
+        pa.FixedSizeListArray.from_arrays(
+            pa.array(analysis.distances.ravel()), analysis.distances.shape[1]
+        )
+        if analysis.distances.shape[1]
+        else pa.nulls(len(analysis), pa.list_(pa.float32()))
+    )
+    columns: dict[str, Any] = {
+        "image_id": pa.array(analysis.image_ids, type=pa.string()),
+        "cluster": pa.array(analysis.cluster, type=pa.int32()),
+        "cluster_kmeans": pa.array(analysis.kmeans, type=pa.int32()),
+        "cluster_hdbscan": pa.array(analysis.hdbscan, type=pa.int32()),
+        "x": pa.array(analysis.map[:, 0], type=pa.float32()),
+        "y": pa.array(analysis.map[:, 1], type=pa.float32()),
+        "pca_1": pa.array(analysis.pca[:, 0], type=pa.float32()),
+        "pca_2": pa.array(analysis.pca[:, 1], type=pa.float32()),
+        "outlier_score": pa.array(analysis.outlier_score, type=pa.float32()),
+        "outlier_rank": pa.array(analysis.outlier_rank, type=pa.int32()),
+        "role": pa.array(analysis.roles, type=pa.string()),
+        "neighbour_ids": pa.array(analysis.neighbours, type=texts),
+        "neighbour_distances": distances.cast(pa.list_(pa.float32())),
+        "duplicate_ids": pa.array(analysis.duplicates, type=texts),
+    }
+    with atomic_write(path) as temporary:
+        pq.write_table(pa.table(columns), temporary, row_group_size=ROWS_AT_A_TIME)
+
+
+def read_analysis_parts(path: str | Path) -> Iterator[Analysis]:
+    """Read an analysis, some ten thousand rows at a time.
+
+    Raises
+    ------
+    AstromorphError
+        The file is missing, or not a Parquet file of an analysis.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(ROWS_AT_A_TIME, columns=[*ANALYSIS_COLUMNS]):
+                yield _of(batch)
+    except (OSError, KeyError, pa.ArrowInvalid) as error:
+        raise _unreadable(path, error) from None
+
+
+def read_analysis(path: str | Path) -> Analysis:
+    """Read an analysis.
+
+    Raises
+    ------
+    AstromorphError
+        The file is missing, or not a Parquet file of an analysis.
+    """
+    return _joined(list(read_analysis_parts(path)), path)
+
+
+def read_analysis_columns(
+    path: str | Path, columns: Sequence[str] | None = None
+) -> "DataFrame":
+    """Read columns of an analysis as a table.
+
+    Parameters
+    ----------
+    path : path
+        The file that `write_analysis` wrote.
+    columns : sequence of str, optional
+        Those of `ANALYSIS_COLUMNS` among them are read, and `image_id`; by default all.
+
+    Returns
+    -------
+    DataFrame
+        A row for each image; numbers are int32 and float32, ids and distances Arrow's
+        lists.
+
+    Raises
+    ------
+    AstromorphError
+        The file is missing or no such Parquet file, or has no rows.
+    """
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    wanted = [
+        name
+        for name in ANALYSIS_COLUMNS
+        if columns is None or name in columns or name == "image_id"
+    ]
+
+    def pandas_type(arrow: Any) -> Any:
+        return pd.ArrowDtype(arrow) if pa.types.is_list(arrow) else None
+
+    try:
+        table = pq.read_table(path, columns=wanted, partitioning=None)
+    except (OSError, KeyError, pa.ArrowInvalid) as error:
+        raise _unreadable(path, error) from None
+    if table.column_names != wanted:
+        raise _unreadable(path, "columns are missing")
+    if not table.num_rows:
+        raise _empty(path)
+    return table.to_pandas(types_mapper=pandas_type)
+
+
+def _unreadable(path: str | Path, reason: object) -> AstromorphError:
+    return AstromorphError(f"{path}: no analysis can be read here ({reason}); {REMEDY}")
+
+
+def _empty(path: str | Path) -> AstromorphError:
+    return AstromorphError(f"{path}: there is no image in it; {REMEDY}")
+
+
+def _of(batch: Any) -> Analysis:
+    def numbers(name: str) -> Any:
+        return batch.column(name).to_numpy(zero_copy_only=False)
+
+    def texts(name: str) -> tuple[tuple[str, ...], ...]:
+        return tuple(tuple(t or ()) for t in batch.column(name).to_pylist())
+
+    rows = [row or [] for row in batch.column("neighbour_distances").to_pylist()]
+    width = max(map(len, rows), default=0)
+    return Analysis(
+        image_ids=tuple(batch.column("image_id").to_pylist()),
+        cluster=numbers("cluster"),
+        kmeans=numbers("cluster_kmeans"),
+        hdbscan=numbers("cluster_hdbscan"),
+        map=np.stack([numbers("x"), numbers("y")], axis=1),
+        pca=np.stack([numbers("pca_1"), numbers("pca_2")], axis=1),
+        outlier_score=numbers("outlier_score"),
+        outlier_rank=numbers("outlier_rank"),
+        roles=tuple(batch.column("role").to_pylist()),
+        neighbours=texts("neighbour_ids"),
+        distances=np.array(rows, np.float32).reshape(len(rows), width),
+        duplicates=texts("duplicate_ids"),
+    )
+
+
+def _joined(parts: Sequence[Analysis], path: str | Path) -> Analysis:
+    if not parts:
+        raise _empty(path)
+
+    def joined(name: str) -> Any:
+        values = [getattr(part, name) for part in parts]
+        if isinstance(values[0], tuple):
+            return tuple(value for some in values for value in some)
+        return np.concatenate(values)
+
+    return Analysis(**{name: joined(name) for name in Analysis.__slots__})

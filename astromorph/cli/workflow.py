@@ -1,0 +1,288 @@
+"""What the rules of the workflow are made from: shards, digests, resources, params."""
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from astromorph.artefacts.run_files import RunFiles
+from astromorph.cli import resources
+from astromorph.cli.steps import STEPS, targets
+from astromorph.errors import AstromorphError
+from astromorph.filelist.entries import GROUP_COLUMN, SPLIT_COLUMN, read_filelist
+from astromorph.filelist.shards import (
+    HEAD_ROWS,
+    ColumnDigests,
+    Shard,
+    ShardStates,
+    file_state,
+    head_digest,
+    head_file_states,
+    plan_shards,
+)
+from astromorph.provenance import canonical_json, code_digest
+from astromorph.settings.loading import parse, required_datafile
+from astromorph.settings.sections import Settings
+from astromorph.settings.steps import needs_head, part_of
+
+SOURCE = "settings (config/config.yaml, --configfile, --config)"
+# Bytes of a table above which the report leaves it out: browsers must open the report.
+MAX_REPORTED_BYTES = 20_000_000
+CATALOGUE_ROW_BYTES, SPLIT_ROW_BYTES = 300, 200
+CORES_OF_A_CLUSTER = 8  # a cluster gives Snakemake no number of cores
+# Where Snakemake remembers what results were made from.
+METADATA = (Path(".snakemake/metadata.db"), Path(".snakemake/metadata"))
+# The shell of every job. What Snakemake itself sets without a prefix comes first, so
+# that a step that fails in front of `| tee` fails. The shell ignores the signals by
+# which a cluster ends a job: it must wait for training, which writes a checkpoint then.
+# A step that the system kills (status 137) cannot say why itself.
+SHELL_PREFIX = (
+    "set -euo pipefail; trap : TERM USR1; trap 'test $? -ne 137 || echo \"astromorph: "
+    "killed, most likely because memory ran out; give the step more (mem_mb), or set a "
+    "smaller batch_size, preprocess_settings.size or shard_size, then run the same "
+    "again\" >&2' EXIT; "
+)
+Function = Callable[..., Any]  # of wildcards and more, by the names of its parameters
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowPlan:
+    """A run as the rules see it.
+
+    Attributes
+    ----------
+    settings : Settings
+        All settings.
+    datafile : str
+        The file list.
+    files : RunFiles
+        The files of the run, all shards included.
+    shards : dict of str to Shard
+        By their names, in the order of the list.
+    list_digest, group_digest : str
+        Of all cells of the list, and of those that decide the split.
+    head_digest : str
+        Of the first rows, where they decide something for all images; else empty.
+    states : ShardStates
+        Whether FITS files were replaced under their names.
+    cores : int
+        CPU cores of a step that uses several.
+    """
+
+    settings: Settings
+    datafile: str
+    files: RunFiles
+    shards: dict[str, Shard]
+    list_digest: str
+    group_digest: str
+    head_digest: str
+    states: ShardStates
+    cores: int
+
+    @property
+    def number_of_images(self) -> int:
+        """Rows of the file list."""
+        return max(shard.stop for shard in self.shards.values())
+
+    @property
+    def has_own_model(self) -> bool:
+        """Whether the run trains, rather than using a model that the settings name."""
+        return STEPS["train"].is_wanted(self.settings)
+
+    @property
+    def has_evaluation(self) -> bool:
+        """Whether the run evaluates its embeddings."""
+        return STEPS["evaluate"].is_wanted(self.settings)
+
+    @property
+    def has_map_folder(self) -> bool:
+        """Whether the thumbnails of the map lie in a folder of their own."""
+        return self.number_of_images > self.settings.export_settings.map_one_file
+
+    @property
+    def declared_list(self) -> list[str]:
+        """The list as an input of rules.
+
+        Snakemake takes braces in a name for wildcards, without exception. A list with
+        such a name is left out: the params hold what jobs depend on of it.
+        """
+        return [] if "{" in self.datafile else [self.datafile]
+
+    def targets(self) -> list[Path]:
+        """The files that the run is asked for."""
+        return targets(self.settings, self.files)
+
+    def params(self, step: str, first_output: Path) -> dict[str, Any]:
+        """What makes a step run again, and where it works.
+
+        Parameters
+        ----------
+        step : str
+            The rule's name.
+        first_output : Path
+            The first output that the rule declares, or one in the same folder.
+
+        Returns
+        -------
+        dict
+            `settings`: those that the step depends on, as one canonical string,
+            since Snakemake remembers params as a set of values without names.
+            `code`: the digest of its code. `results`: the folder of results.
+        """
+        row = STEPS[step]
+        part = canonical_json(part_of(self.settings, row.part)) if row.part else "{}"
+        return {
+            # A function, since Snakemake takes braces in a text for wildcards.
+            "settings": lambda wildcards: part,
+            "code": code_digest(row.code),
+            "results": results_folder(first_output.relative_to(self.files.results)),
+        }
+
+    def resources(self, step: str, cores: int = 1) -> dict[str, Function]:
+        """Memory and time that a job asks for, more at each attempt."""
+
+        def estimate(wildcards: Any, attempt: int) -> resources.Resources:
+            shard = self.shards.get(wildcards.get("shard"))
+            images = shard.stop - shard.start if shard else self.number_of_images
+            side = _native_side(self.settings, self.datafile)
+            first = resources.resources_for(
+                STEPS[step].resources, self.settings, images, cores, side
+            )
+            return first.at(attempt)
+
+        return {
+            "mem_mb": lambda wildcards, attempt: estimate(wildcards, attempt).mem_mb,
+            "runtime": lambda wildcards, attempt: estimate(wildcards, attempt).minutes,
+        }
+
+    def is_reported(self, row_bytes: int) -> bool:
+        """Whether a table is small enough for the report.
+
+        Parameters
+        ----------
+        row_bytes : int
+            Usual length of a row.
+        """
+        return self.number_of_images * row_bytes <= MAX_REPORTED_BYTES
+
+    @property
+    def table_row_bytes(self) -> int:
+        """Usual length of a row of the table of embeddings, as CSV."""
+        length = (
+            self.settings.byol_settings.representation_size or resources.DEFAULT_LENGTH
+        )
+        return 300 + 12 * length
+
+
+def plan_workflow(config: Mapping[str, Any], cores: int | None) -> WorkflowPlan:
+    """Read settings and file list.
+
+    Parameters
+    ----------
+    config : mapping
+        Snakemake's configuration.
+    cores : int or None
+        The cores that Snakemake was given; None on a cluster.
+
+    Returns
+    -------
+    WorkflowPlan
+
+    Raises
+    ------
+    AstromorphError
+        A setting is not allowed, or the list cannot be read.
+    """
+    settings = parse(config, SOURCE)
+    datafile = required_datafile(settings, SOURCE)
+    model = settings.trained_network_name
+    if model and "{" in model:
+        raise AstromorphError(
+            f"`trained_network_name`: found {model!r}; the workflow allows no braces "
+            "in it, rename the file"
+        )
+    # The list is read once for its shards and for both digests.
+    columns = ColumnDigests(None, [GROUP_COLUMN, SPLIT_COLUMN])
+    entries = columns.pass_through(read_filelist(datafile))
+    shards = plan_shards(entries, settings.preprocess_settings.shard_size)
+    list_digest, group_digest = columns.digests(shards)
+    head = ""
+    if needs_head(settings):
+        head = head_digest(read_filelist(datafile))
+        head += head_file_states(datafile, HEAD_ROWS)
+    return WorkflowPlan(
+        settings,
+        datafile,
+        RunFiles.of_run("results", len(shards), model),
+        {shard.name: shard for shard in shards},
+        list_digest,
+        group_digest,
+        head,
+        ShardStates(datafile, shards),
+        settings.core_limit or cores or CORES_OF_A_CLUSTER,
+    )
+
+
+def results_folder(below: Path) -> Function:
+    """A function for params: the folder of results of a job.
+
+    A storage provider puts copies of the files into another folder, and a module
+    statement may give a prefix, so that only the job's own paths tell where it is.
+
+    Parameters
+    ----------
+    below : Path
+        The rule's first output relative to the folder of results, of which the number
+        of folders counts.
+
+    Examples
+    --------
+    >>> folder = results_folder(Path("model/model.pt"))
+    >>> folder(None, ["storage/results/model/model.pt"])
+    'storage/results'
+    """
+    levels = len(below.parts) - 1
+    return lambda wildcards, output: str(Path(output[0]).parents[levels])
+
+
+def state_of_file(path: str | None) -> Function:
+    """A function for params: size and time of a file that settings name.
+
+    A file that was replaced under its name counts as another one. Empty for None.
+    """
+    return lambda wildcards: file_state([path]) if path else ""
+
+
+def metadata_is_lost(files: RunFiles) -> bool:
+    """Whether results exist of which Snakemake does not know what they depend on."""
+    database, folder = METADATA
+    known = database.exists() or any(folder.glob("*"))
+    return files.catalogue.exists() and not known
+
+
+def sheet_title(sheet: str) -> str:
+    """The name of a contact sheet in the report.
+
+    Examples
+    --------
+    >>> sheet_title("cluster_00")
+    'Cluster 00'
+    """
+    return sheet.replace("_", " ").capitalize()
+
+
+def sheet_category(sheet: str) -> str:
+    """The category of a contact sheet in the report."""
+    return "Map" if sheet.startswith("map_") else "Galleries"
+
+
+@functools.cache
+def _native_side(settings: Settings, datafile: str) -> int:
+    """Side of images that keep their size, from the first headers of the list."""
+    if settings.preprocess_settings.size != "native":
+        return resources.DEFAULT_NATIVE_SIDE
+    from astromorph.preprocessing import list_wide
+
+    side = list_wide.native_side(datafile, settings.data_settings)
+    return side or resources.DEFAULT_NATIVE_SIDE

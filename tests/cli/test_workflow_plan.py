@@ -1,0 +1,148 @@
+"""What the rules are made from, without Snakemake."""
+
+import json
+
+import pytest
+
+from astromorph.artefacts.run_files import RunFiles
+from astromorph.cli.steps import STEPS
+from astromorph.cli.workflow import (
+    MAX_REPORTED_BYTES,
+    metadata_is_lost,
+    plan_workflow,
+    results_folder,
+    state_of_file,
+)
+from astromorph.errors import AstromorphError
+from astromorph.settings.steps import PARTS
+
+
+@pytest.fixture
+def listed(tmp_path, monkeypatch):
+    """A working folder with a list of five files in shards of two."""
+    monkeypatch.chdir(tmp_path)
+    lines = ["path,label,group", *(f"{k}.fits,a,g" for k in range(5))]
+    (tmp_path / "list.csv").write_text("\n".join(lines) + "\n")
+    return {"datafile": "list.csv", "preprocess_settings": {"shard_size": 2}}
+
+
+class Wildcards(dict):
+    """As Snakemake gives them to functions."""
+
+
+def test_the_plan_has_shards_files_and_cores(listed):
+    """Shards are named as the files are; `core_limit` bounds the cores."""
+    plan = plan_workflow(listed, 6)
+    assert tuple(plan.shards) == plan.files.shards == ("00000", "00001", "00002")
+    assert plan.number_of_images == 5
+    assert plan.cores == 6
+    assert plan_workflow(listed, None).cores == 8
+    assert plan_workflow(listed | {"core_limit": 3}, 6).cores == 3
+    assert plan.has_own_model
+    assert not plan_workflow(listed | {"trained_network_name": "a.pt"}, 1).has_own_model
+
+
+def test_only_the_cells_that_decide_the_split_change_its_digest(listed, tmp_path):
+    """A label changes the digest of the list; a group changes both."""
+    before = plan_workflow(listed, 1)
+    path = tmp_path / "list.csv"
+    text = path.read_text()
+    for old, new, split_changes in ((",a,", ",b,", False), (",g\n", ",h\n", True)):
+        path.write_text(text.replace(old, new, 1))
+        after = plan_workflow(listed, 1)
+        assert after.list_digest != before.list_digest
+        assert (after.group_digest != before.group_digest) == split_changes
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_each_step_gets_its_own_settings_and_code(listed, name):
+    """`settings` holds the names of its part and no others."""
+    plan = plan_workflow(listed, 1)
+    params = plan.params(name, plan.files.analysis)
+    values = json.loads(params["settings"](Wildcards()))
+    part = PARTS[STEPS[name].part] if STEPS[name].part else ()
+    assert set(values) <= {name.partition(".")[0] for name in part}
+    assert len(params["code"]) == 16
+    local = ["copies/results/analysis.parquet"]
+    assert params["results"](Wildcards(), local) == "copies/results"
+
+
+def test_resources_follow_the_shard_and_the_attempt(listed, tmp_path):
+    """The job of a shard is smaller than that of all images; a retry gets more."""
+    lines = "".join(f"{k}.fits\n" for k in range(40_000))
+    (tmp_path / "long.txt").write_text(lines)
+    plan = plan_workflow({"datafile": "long.txt"}, 1)
+    memory = plan.resources("preprocess")["mem_mb"]
+    one, every = Wildcards(shard="00000"), Wildcards()
+    assert memory(one, 1) < memory(every, 1)
+    assert memory(one, 2) == 2 * memory(one, 1)
+    minutes = plan.resources("infer")["runtime"]
+    assert minutes(one, 1) < minutes(every, 1)
+
+
+def test_a_model_with_braces_is_refused_and_a_list_is_no_input(listed, tmp_path):
+    """Snakemake would take them for wildcards."""
+    with pytest.raises(AstromorphError, match="the workflow allows no braces in it"):
+        plan_workflow(listed | {"trained_network_name": "m{1}.pt"}, 1)
+    assert plan_workflow(listed, 1).declared_list == ["list.csv"]
+    (tmp_path / "{list}.csv").write_text((tmp_path / "list.csv").read_text())
+    plan = plan_workflow(listed | {"datafile": "{list}.csv"}, 1)
+    assert plan.declared_list == []
+
+
+def test_large_tables_are_not_reported(listed):
+    """Five rows fit, unless each is larger than a fifth of the bound."""
+    plan = plan_workflow(listed, 1)
+    assert plan.is_reported(MAX_REPORTED_BYTES // 5)
+    assert not plan.is_reported(MAX_REPORTED_BYTES // 5 + 1)
+
+
+@pytest.mark.parametrize(
+    "path", ["model/model.pt", "catalogue.csv", "export/tables/deep/a.csv"]
+)
+@pytest.mark.parametrize("folder", ["results", "prefix/results", "/tmp/fs/run/results"])
+def test_the_results_folder_is_that_of_the_job(path, folder):
+    """Also where a storage provider or a module puts the files elsewhere."""
+    declared = RunFiles.of_run("results").results / path
+    function = results_folder(declared.relative_to("results"))
+    assert function(Wildcards(), [f"{folder}/{path}"]) == folder
+
+
+def test_a_replaced_file_has_another_state(tmp_path):
+    """Without a name the state is empty, as for a file that does not exist."""
+    path = tmp_path / "weights.pt"
+    state = state_of_file(str(path))
+    assert state(Wildcards()) == state_of_file(None)(Wildcards()) == ""
+    path.write_text("one")
+    first = state(Wildcards())
+    path.write_text("another")
+    assert "" != state(Wildcards()) != first
+
+
+def test_lost_metadata_is_noticed(tmp_path, monkeypatch):
+    """Results without `.snakemake`; nothing is missing before the first run."""
+    monkeypatch.chdir(tmp_path)
+    files = RunFiles.of_run("results")
+    assert not metadata_is_lost(files)
+    files.results.mkdir()
+    files.catalogue.touch()
+    assert metadata_is_lost(files)
+    (tmp_path / ".snakemake").mkdir()
+    (tmp_path / ".snakemake" / "metadata.db").touch()
+    assert not metadata_is_lost(files)
+
+
+def test_native_sizes_are_read_from_the_list(listed, tmp_path):
+    """Images that keep their size need memory by the first headers."""
+    import numpy as np
+    from astropy.io import fits
+
+    for k in range(5):
+        fits.PrimaryHDU(np.ones((900, 900), np.int16)).writeto(tmp_path / f"{k}.fits")
+    sizes = {"preprocess_settings": {"size": "native"}}
+    large = plan_workflow({"datafile": "list.csv", **sizes}, 1)
+    small = plan_workflow({"datafile": "list.csv"}, 1)
+    memory = [
+        plan.resources("train")["mem_mb"](Wildcards(), 1) for plan in (small, large)
+    ]
+    assert memory[1] > memory[0]

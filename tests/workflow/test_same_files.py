@@ -1,0 +1,176 @@
+"""The workflow and the command line write the same files."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from astromorph.artefacts.run_files import RunFiles
+from astromorph.cli.steps import STEPS, targets
+from astromorph.settings.loading import parse
+from astromorph.sky.simulate import simulate
+
+ROOT = Path(__file__).parents[2]
+# Three shards, every export, thumbnails of the map in a folder.
+SETTINGS = {
+    "datafile": "fits/filelist.csv",
+    "network_name": "amm",
+    "epochs": 1,
+    "batch_size": 4,
+    "core_limit": 1,
+    "preprocess_settings": {"size": 16, "shard_size": 5},
+    "byol_settings": {"representation_size": 6},
+    "training_settings": {"simulated_images": 8},
+    "inference_settings": {"symmetry": "none"},
+    "analysis_settings": {"map": "pca"},
+    "export_settings": {
+        "thumbnail_size": 8, "map_thumbnail_size": 16, "map_one_file": 4,
+        "gallery_images": 4,
+    },
+}  # fmt: skip
+FILES = RunFiles.of_run("results", shards=3)
+# What Snakemake writes beside the files of the steps, and the command line's record of
+# what prepared images depend on, which Snakemake keeps itself.
+WORKFLOW_ONLY = re.compile(
+    r"results/(logs|benchmarks)/.*|results/.*\.snakemake_timestamp"
+)
+COMMAND_LINE_ONLY = {str(FILES.cache_record(shard)) for shard in FILES.shards}
+
+
+def run(folder: Path, *command: str) -> None:
+    """Run a module of Python in a folder."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=folder, capture_output=True, text=True, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory) -> tuple[Path, Path]:
+    """A folder in which the workflow ran, and one in which the command line ran."""
+    folders = tmp_path_factory.mktemp("workflow"), tmp_path_factory.mktemp("command")
+    for folder in folders:
+        simulate(folder / "fits", 12, seed=1)
+        (folder / "config").mkdir()
+        (folder / "config" / "config.yaml").write_text(yaml.safe_dump(SETTINGS))
+    by_rules, by_commands = folders
+    # Times of files count for what is prepared again, not for any result.
+    run(by_rules, "snakemake", "-s", str(ROOT / "Snakefile"), "--cores", "2")
+    options = ["-c", "config/config.yaml"]
+    run(by_commands, "astromorph", "train", *options)
+    run(by_commands, "astromorph", "infer", *options, "-n", str(FILES.own_model))
+    return folders
+
+
+def written(folder: Path) -> set[str]:
+    """Names of all files of a run; TensorBoard's without time, machine and process."""
+    paths = [p for p in (folder / "results").rglob("*") if p.is_file()]
+    names = {str(path.relative_to(folder)) for path in paths}
+    return {re.sub(r"(tfevents)\..*\.(\d+)$", r"\1.\2", name) for name in names}
+
+
+def test_both_write_the_same_files(both):
+    """But for logs, benchmarks and records of the cache."""
+    by_rules, by_commands = (written(folder) for folder in both)
+    by_rules = {name for name in by_rules if not WORKFLOW_ONLY.fullmatch(name)}
+    assert by_commands - by_rules == COMMAND_LINE_ONLY
+    assert by_rules - by_commands == set()
+    for name in ("export/map_files/0.jpg", "export/gallery/index.html"):
+        assert f"results/{name}" in by_rules
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        FILES.catalogue,
+        *FILES.all_tensors,
+        *FILES.all_contents,
+        FILES.split,
+        FILES.history,
+        *FILES.all_embeddings,
+        FILES.evaluation,
+        FILES.analysis,
+        FILES.table("csv"),
+        FILES.table("parquet"),
+        FILES.table("fits"),
+        FILES.table("vot"),
+        FILES.projector / "tensors.tsv",
+        FILES.projector / "metadata.tsv",
+        FILES.gallery / "sheets.csv",
+    ],
+    ids=str,
+)
+def test_both_write_the_same_bytes(both, path):
+    """Embeddings and tables: one computation, by two ways."""
+    by_rules, by_commands = ((folder / path).read_bytes() for folder in both)
+    assert by_rules == by_commands
+
+
+def test_the_targets_are_there(both):
+    """Both ways make every file that a run is asked for."""
+    asked = targets(parse(SETTINGS, "test"), FILES)
+    assert len(asked) == len(set(asked)) > 15
+    for folder in both:
+        assert [path for path in asked if not (folder / path).exists()] == []
+
+
+def test_targets_follow_the_settings():
+    """Each optional export can be left out; a named model is not trained."""
+    everything = targets(parse({}, "test"), FILES)
+    for values, left_out in (
+        ({"export_to_csv": False}, {FILES.table("csv")}),
+        (
+            {"export_settings": {"tables": ["fits"]}},
+            {FILES.table("parquet"), FILES.table("vot")},
+        ),
+        ({"export_settings": {"map": False}}, {FILES.map}),
+        ({"export_settings": {"gallery": False}}, {FILES.gallery}),
+        ({"evaluation_settings": {"images": 0}}, {FILES.evaluation_page}),
+        (
+            {"trained_network_name": "other.pt"},
+            {FILES.own_model, FILES.history_figure},
+        ),
+    ):
+        found = targets(parse(values, "test"), FILES)
+        assert set(everything) - set(found) == left_out
+        assert set(found) <= set(everything)
+
+
+def test_a_module_statement_may_move_the_results(tmp_path):
+    """Steps get the folder of the outputs of their own rule."""
+    (tmp_path / "list.txt").write_text("a.fits\n")
+    (tmp_path / "Snakefile").write_text(
+        "module astromorph:\n"
+        f"    snakefile: {str(ROOT / 'workflow' / 'Snakefile')!r}\n"
+        "    config: {'datafile': 'list.txt'}\n"
+        "    replace_prefix: {'results/': 'other/place/'}\n"
+        "use rule * from astromorph\n"
+    )
+    command = [sys.executable, "-m", "snakemake", "-n", "-p", "--cores", "1"]
+    done = subprocess.run(
+        [*command, "other/place/export/map.html"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    folders = re.findall(r"--results (\S+)", done.stdout + done.stderr)
+    assert len(folders) >= 7
+    assert set(folders) == {"other/place"}
+
+
+def test_every_step_is_a_rule(tmp_path):
+    """The table of steps and the rules name each other, and nothing else."""
+    (tmp_path / "list.txt").write_text("a.fits\n")
+    command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile")]
+    config = ["--configfile", str(ROOT / "config" / "config.yaml"), "--config"]
+    done = subprocess.run(
+        [*command, "--list", *config, "datafile=list.txt"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()) == {*STEPS, "all", "everything"}

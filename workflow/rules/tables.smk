@@ -1,0 +1,40 @@
+# The table of facts, analysis and embeddings, a rule for each form. The report holds
+# the CSV alone: browsers show no other.
+for form, ending in TABLE_ENDINGS.items():
+
+    rule:
+        name:
+            f"export_{form}"
+        input:
+            catalogue=files.catalogue,
+            split=files.split,
+            embeddings=files.all_embeddings,
+            analysis=files.analysis,
+        output:
+            table=(
+                reported(
+                    files.table(ending),
+                    RUN.table_row_bytes,
+                    caption="../report/embeddings.rst",
+                    category="Tables",
+                    labels={"item": "Facts and embeddings: embeddings.csv"},
+                )
+                if form == "csv"
+                else files.table(ending)
+            ),
+        log:
+            files.log("export", form),
+        benchmark:
+            files.benchmark("export", form)
+        conda:
+            "../../envs/astromorph.yaml"
+        threads: 1
+        resources:
+            **RUN.resources(f"export_{form}"),
+        params:
+            **RUN.params(f"export_{form}", files.table(ending)),
+            form=form,
+            shards=len(files.shards),
+        shell:
+            "python -m astromorph export {params.form} --settings {params.settings:q}"
+            " --results {params.results:q} --shards {params.shards} 2> {log:q}"
