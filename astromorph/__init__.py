@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from astromorph.datasets.batching import SizeBucketSampler as SizeBucketSampler
     from astromorph.datasets.batching import collate_images as collate_images
     from astromorph.datasets.batching import split_images as split_images
-    from astromorph.datasets.filelist_dataset import (
+    from astromorph.datasets.fits_images import (
         FitsFilelistDataset as FitsFilelistDataset,
     )
-    from astromorph.datasets.prepared_images import PreparedImages as PreparedImages
-    from astromorph.datasets.prepared_images import prepared_images as prepared_images
+    from astromorph.datasets.fits_images import PreparedImages as PreparedImages
+    from astromorph.datasets.fits_images import prepared_images as prepared_images
     from astromorph.datasets.tensor_datasets import CachedDataset as CachedDataset
     from astromorph.datasets.tensor_datasets import MappedDataset as MappedDataset
     from astromorph.datasets.tensor_datasets import NativeDataset as NativeDataset
@@ -48,13 +48,13 @@ _MODULES = {
     "ByolTrainer": "training.trainer",
     "CachedDataset": "datasets.tensor_datasets",
     "FilelistDataset": "compat",
-    "FitsFilelistDataset": "datasets.filelist_dataset",
+    "FitsFilelistDataset": "datasets.fits_images",
     "LARS": "byol.optimise",
     "MappedDataset": "datasets.tensor_datasets",
     "MinMaxNorm": "models.encoders",
     "NLayerResnet": "models.encoders",
     "NativeDataset": "datasets.tensor_datasets",
-    "PreparedImages": "datasets.prepared_images",
+    "PreparedImages": "datasets.fits_images",
     "Settings": "settings.sections",
     "SizeBucketSampler": "datasets.batching",
     "SkyAugmentation": "byol.augment",
@@ -64,7 +64,7 @@ _MODULES = {
     "embed_images": "embedding.embed",
     "load_model": "byol.build",
     "moving_average_decay": "byol.optimise",
-    "prepared_images": "datasets.prepared_images",
+    "prepared_images": "datasets.fits_images",
     "split_images": "datasets.batching",
     "start_from_sky": "byol.start_weights",
     "warm_up_cosine": "byol.optimise",

@@ -36,7 +36,7 @@ from astromorph.settings.steps import part_of, train_step_settings
 if TYPE_CHECKING:  # torch; the command line has to start without it
     from torch import Tensor
 
-    from astromorph.datasets.filelist_dataset import (
+    from astromorph.datasets.fits_images import (
         FitsFilelistDataset as FilelistDataset,
     )
 
@@ -73,7 +73,7 @@ REQUIRED = (
 
 def __getattr__(name: str) -> Any:
     if name == "FilelistDataset":
-        from astromorph.datasets.filelist_dataset import FitsFilelistDataset
+        from astromorph.datasets.fits_images import FitsFilelistDataset
 
         return FitsFilelistDataset
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

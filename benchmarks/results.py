@@ -32,7 +32,7 @@ from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.tables import write_csv
 from astromorph.artefacts.tensor_file import SHARD_FORMAT, SHARD_VERSION, save_tensors
 from astromorph.settings.sections import Settings
-from astromorph.settings.steps import part_of
+from astromorph.settings.steps import part_of, train_step_settings
 
 LATENT, KINDS = 16, 12
 ROWS_OF_A_SHARD = 16_384
@@ -119,7 +119,7 @@ def make_model(path: Path) -> None:
     from astromorph.artefacts.model_file import ModelFile, save_model
     from astromorph.byol.build import seeded_byol
 
-    state = seeded_byol(Settings(), 1).state_dict()
+    state = seeded_byol(train_step_settings(Settings()), 1).state_dict()
     file = ModelFile(state, part_of(Settings(), "train"), 1, "{}", "0")
     save_model(path, file)
 

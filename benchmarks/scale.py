@@ -65,7 +65,7 @@ if step in ("csv", "board"):
     files = RunFiles.of_run(".", len(shards))
 start = time.perf_counter()
 if step == "plan":
-    from astromorph.filelist.file_states import ShardStates
+    from astromorph.filelist.shards import ShardStates
     shards = list(plan_shards(read_filelist(datafile)))
     ShardStates(datafile, shards).all()
 elif step == "validate":
@@ -119,10 +119,10 @@ from astromorph.byol.build import seeded_byol
 from astromorph.artefacts.model_file import ModelFile, save_model
 from astromorph.provenance import canonical_json
 from astromorph.settings.loading import parse
-from astromorph.settings.steps import part_of
+from astromorph.settings.steps import part_of, train_step_settings
 rules = parse(json.loads(sys.argv[2]), "benchmark")
 made_with = canonical_json(part_of(rules, "preprocess"))
-state = seeded_byol(rules, 1).state_dict()
+state = seeded_byol(train_step_settings(rules), 1).state_dict()
 save_model(sys.argv[1], ModelFile(state, part_of(rules, "train"), 1, made_with, ""))
 """
 TRAIN = """

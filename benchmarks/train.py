@@ -120,7 +120,7 @@ def pictures(number: int, size: int) -> Tensor:
 
 def ours(given: argparse.Namespace) -> Contender:
     data = CachedDataset(pictures(given.batch * given.steps, given.size), CHANNELS)
-    augment = SkyAugmentation(views(), torch.Generator().manual_seed(1), CHANNELS)
+    augment = SkyAugmentation(views(), torch.Generator().manual_seed(1), CHANNELS)  # type: ignore[arg-type]
     trainer = ByolTrainer(
         byol(given), augmentation_function=augment, precision=given.precision
     )
@@ -207,7 +207,7 @@ def lightlys(given: argparse.Namespace, device: torch.device) -> Contender:
             return len(photos)
 
         def __getitem__(self, index: int) -> list[Tensor]:
-            return list(transform(photos[index]))
+            return list(transform(photos[index]))  # type: ignore[arg-type]
 
     reference = byol(given)
     features, hidden = reference.representation_size, reference.projection_hidden_size

@@ -2,7 +2,7 @@
 
     python benchmarks/train_sky.py
 
-draws images of every kind in `astromorph.sky.objects`, as many different telescopes
+draws images of every kind in `astromorph.sky.draw`, as many different telescopes
 would see them, and trains each network to predict the kind and the shape measures from
 a view of the image. It writes the files `astromorph/byol/sky_weights/*.pt`, the start
 weights of `network_settings.weights: sky`. No observed image and no weights from

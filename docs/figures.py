@@ -107,14 +107,20 @@ def views() -> Figure:
 def schedules() -> Figure:
     """Learning rate and moving average over a training."""
     steps = 200
-    at = np.arange(steps)
+    at = list(range(steps))
     figure = Figure(figsize=(8, 2.1))
     left, right = figure.subplots(1, 2)
-    left.plot(at / steps, [1e-3 * warm_up_cosine(k, steps) for k in at], color=BLUE)
+    left.plot(
+        [k / steps for k in at],
+        [1e-3 * warm_up_cosine(k, steps) for k in at],
+        color=BLUE,
+    )
     left.set(xlabel="share of the training", ylabel="learning rate")
     for start, style in ((0.97, ":"), (0.99, "-"), (0.996, "--")):
         decay = [moving_average_decay(k, steps, start) for k in at]
-        right.plot(at / steps, decay, style, color=ORANGE, label=f"from {start}")
+        right.plot(
+            [k / steps for k in at], decay, style, color=ORANGE, label=f"from {start}"
+        )
     right.set(xlabel="share of the training", ylabel=r"$\tau$")
     right.legend(frameon=False)
     figure.tight_layout()

@@ -13,8 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from astromorph.analysis import neighbours
 from astromorph.analysis.clusters import Clustering, Clusterings, find_clusters
-from astromorph.analysis.layout_2d import MIN_UMAP, layout_2d
-from astromorph.analysis.space import Space, fit_space
+from astromorph.analysis.space import MIN_UMAP, Space, fit_space, layout_2d
 from astromorph.artefacts.analysis_table import (
     ODD,
     ORDINARY,

@@ -27,7 +27,7 @@ from astromorph.errors import AstromorphError, FitsImageError
 from astromorph.filelist.entries import Entry
 from astromorph.filelist.shards import HEAD_ROWS
 from astromorph.fits import image as fits_image
-from astromorph.pages.thumbnail import thumbnail
+from astromorph.pages.pictures import thumbnail
 from astromorph.preprocessing.list_wide import (
     ListReference,
     check_channels,

@@ -96,7 +96,7 @@ def make_model_file(
         Channels of the images, `stacksize` included.
     tensor_settings : str
         How the images were prepared; see
-        `astromorph.datasets.prepared_images.PreparedImages`.
+        `astromorph.datasets.fits_images.PreparedImages`.
     image_ids : sequence of str
         Ids of the training images.
 

@@ -13,7 +13,7 @@ from astromorph.errors import FitsImageError
 from astromorph.filelist.entries import Entry, read_filelist
 from astromorph.fits import image as fits_image
 from astromorph.pages.html import write_page
-from astromorph.pages.thumbnail import data_url, thumbnail
+from astromorph.pages.pictures import data_url, thumbnail
 from astromorph.preprocessing.list_wide import ListReference
 from astromorph.preprocessing.prepare import Prepared, prepare
 from astromorph.settings.sections import DataSettings, PreprocessSettings

@@ -19,8 +19,7 @@ from astromorph.atomic import atomic_write
 from astromorph.cli.steps import STEPS, Job, Step, wanted_steps
 from astromorph.errors import AstromorphError
 from astromorph.filelist.entries import read_filelist, read_paths
-from astromorph.filelist.file_states import file_states
-from astromorph.filelist.shards import HEAD_ROWS, Shard, plan_shards
+from astromorph.filelist.shards import HEAD_ROWS, Shard, file_states, plan_shards
 from astromorph.provenance import canonical_json, code_digest, digest
 from astromorph.settings.steps import needs_head, part_of
 

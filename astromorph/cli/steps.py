@@ -109,7 +109,7 @@ def _train(job: Job) -> None:
 
 
 def _report_history(job: Job) -> None:
-    from astromorph.export.history_figure import plot_history
+    from astromorph.export.report import plot_history
 
     plot_history(job.files)
 
@@ -198,7 +198,7 @@ def _export_gallery(job: Job) -> None:
 
 
 def _report_settings(job: Job) -> None:
-    from astromorph.export.settings_page import write_settings_page
+    from astromorph.export.report import write_settings_page
 
     write_settings_page(job.files, job.settings)
 
@@ -276,7 +276,7 @@ STEPS = {
             lambda files: [files.own_model], "train", "train", _trains,
         ),
         Step(
-            "report_history", _report_history, "export.history_figure",
+            "report_history", _report_history, "export.report",
             lambda files: [files.history_figure], "", "export", _trains,
         ),
         Step(
@@ -313,7 +313,7 @@ STEPS = {
             lambda settings: settings.export_settings.gallery,
         ),
         Step(
-            "report_settings", _report_settings, "export.settings_page",
+            "report_settings", _report_settings, "export.report",
             lambda files: [files.settings_page], "report_settings", "report",
         ),
     )

@@ -1,7 +1,8 @@
 """What the rules of the workflow are made from: shards, digests, resources, params."""
 
 import functools
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,15 @@ from astromorph.artefacts.run_files import RunFiles
 from astromorph.cli import resources
 from astromorph.cli.steps import STEPS, targets
 from astromorph.errors import AstromorphError
-from astromorph.filelist import file_states
 from astromorph.filelist.entries import GROUP_COLUMN, SPLIT_COLUMN, read_filelist
 from astromorph.filelist.shards import (
     HEAD_ROWS,
     ColumnDigests,
     Shard,
+    ShardStates,
+    file_state,
     head_digest,
+    head_file_states,
     plan_shards,
 )
 from astromorph.provenance import canonical_json, code_digest
@@ -42,6 +45,10 @@ SHELL_PREFIX = (
     "again\" >&2' EXIT; "
 )
 Function = Callable[..., Any]  # of wildcards and more, by the names of its parameters
+# Snakemake writes a line, then indented lines of "name: value".
+FAILED = re.compile(r"^Error in rule (\w+):\n((?:[ \t]+.*\n)+)", re.MULTILINE)
+FINISHED = re.compile(r"^Finished jobid: (\d+)\b", re.MULTILINE)
+LOGGED_ERROR = re.compile(r" ERROR (.*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +82,7 @@ class WorkflowPlan:
     list_digest: str
     group_digest: str
     head_digest: str
-    states: file_states.ShardStates
+    states: ShardStates
     cores: int
 
     @property
@@ -208,7 +215,7 @@ def plan_workflow(config: Mapping[str, Any], cores: int | None) -> WorkflowPlan:
     head = ""
     if needs_head(settings):
         head = head_digest(read_filelist(datafile))
-        head += file_states.head_file_states(datafile, HEAD_ROWS)
+        head += head_file_states(datafile, HEAD_ROWS)
     return WorkflowPlan(
         settings,
         datafile,
@@ -217,7 +224,7 @@ def plan_workflow(config: Mapping[str, Any], cores: int | None) -> WorkflowPlan:
         list_digest,
         group_digest,
         head,
-        file_states.ShardStates(datafile, shards),
+        ShardStates(datafile, shards),
         settings.core_limit or cores or CORES_OF_A_CLUSTER,
     )
 
@@ -249,7 +256,7 @@ def state_of_file(path: str | None) -> Function:
 
     A file that was replaced under its name counts as another one. Empty for None.
     """
-    return lambda wildcards: file_states.file_state([path]) if path else ""
+    return lambda wildcards: file_state([path]) if path else ""
 
 
 def metadata_is_lost(files: RunFiles) -> bool:
@@ -284,3 +291,72 @@ def _native_side(settings: Settings, datafile: str) -> int:
 
     side = list_wide.native_side(datafile, settings.data_settings)
     return side or resources.DEFAULT_NATIVE_SIDE
+
+
+@dataclass(frozen=True, slots=True)
+class FailedJob:
+    """A job that failed and did not succeed at a later attempt.
+
+    Attributes
+    ----------
+    rule : str
+        Its step.
+    log : str
+        The log file of the step; empty where it has none.
+    reason : str
+        The last error in that log; empty where there is none.
+    """
+
+    rule: str
+    log: str
+    reason: str
+
+    def __str__(self) -> str:
+        reason = self.reason or "killed before it could log a reason"
+        return f"{self.rule}: {reason}" + (f" ({self.log})" if self.log else "")
+
+
+def failed_jobs(log: str | Path | Iterable[str | Path]) -> list[FailedJob]:
+    """Find the jobs that failed at their last attempt.
+
+    Parameters
+    ----------
+    log : path or iterable of path
+        Snakemake's own log of the run; since version 9 there may be several.
+
+    Returns
+    -------
+    list of FailedJob
+        In the order of their first failure; empty where the log does not exist.
+    """
+    logs = [log] if isinstance(log, str | Path) else log
+    text = "\n".join(_read(path) for path in logs)
+    finished = set(FINISHED.findall(text))
+    failed = {}
+    for rule, lines in FAILED.findall(text):
+        facts = dict(_facts(lines))
+        number = facts.get("jobid", "")
+        if number not in finished:
+            name = re.split(r", | \(", facts.get("log", ""))[0]
+            failed[number] = FailedJob(rule, name, _last_error(name))
+    return list(failed.values())
+
+
+def _facts(lines: str) -> Iterator[tuple[str, str]]:
+    for line in lines.splitlines():
+        name, colon, value = line.strip().partition(": ")
+        if colon:
+            yield name, value
+
+
+def _last_error(log: str) -> str:
+    errors = LOGGED_ERROR.findall(_read(log) if log else "")
+    return str(errors[-1]) if errors else ""
+
+
+def _read(path: str | Path) -> str:
+    """The text of a log; empty where it does not exist."""
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -16,30 +16,48 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.decomposition import PCA
 from torch import Tensor
+from torch.nn import functional
 
+from astromorph.artefacts.model_file import ModelFile
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.run_table import embedded_table, embedding_blocks
 from astromorph.artefacts.tables import csv_columns, read_table
 from astromorph.atomic import atomic_write
-from astromorph.byol.build import load_model, training_settings_of
+from astromorph.byol.build import initial_byol, load_model, training_settings_of
+from astromorph.byol.byol import BYOL
 from astromorph.byol.collapse import rank_me, spread
+from astromorph.byol.start_weights import start_network
 from astromorph.datasets.tensor_datasets import ImageSet, gather
 from astromorph.embedding import metrics
-from astromorph.embedding.perturbations import measure_robustness
-from astromorph.embedding.references import TRAINED, make_embedders
-from astromorph.embedding.verdict import give_verdict
+from astromorph.embedding.embed import embed
+from astromorph.embedding.metrics import (
+    GEOMETRIC,
+    Embedder,
+    Perturbation,
+    measure_robustness,
+)
 from astromorph.errors import AstromorphError
 from astromorph.pages.html import write_page
 from astromorph.settings.sections import EvaluationSettings, InferenceSettings
 
 Vectors = NDArray[np.float32]
 Parameters = dict[str, NDArray[np.float64]]
-
 LOG = logging.getLogger(__name__)
 MAX_PERTURBED = 256  # images that are embedded again under each perturbation
 NUISANCE_COLUMNS = ("width", "height", "beam_major_arcsec", "pixel_scale_arcsec")
 LEADING = 5  # principal components that are correlated with nuisance parameters
+MIN_DIFFERENCE = 0.02  # smaller differences count as none
+ADVICE = (
+    "train longer (`epochs`), use stronger augmentations (`augmentation_settings`), or "
+    "list more images"
+)
+TRAINED, UNTRAINED, PIXELS = "trained", "untrained", "pixels"
+PIXEL_SIDE = 32
+MIN_PIXEL_SIDE = 4
+PIXEL_COMPONENTS = 128
+BATCH_SIZE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +125,15 @@ def evaluate(
     subset = images.subset(range(min(len(images), MAX_PERTURBED)))
     noise = torch.from_numpy(nuisances["noise"][: len(subset)]).float()
     networks: dict[str, Any] = {}
-    for name, embed in make_embedders(byol, model, images, inference).items():
+    for name, embedder in make_embedders(byol, model, images, inference).items():
         if name == TRAINED:
             vectors = np.stack([image.vector for image in sample])
         else:
-            vectors = embed(images, None)
+            vectors = embedder(images, None)
         networks[name] = (
             _measure_without_labels(vectors, nuisances)
             | _score_with_labels(vectors, sample)
-            | measure_robustness(embed, subset, noise)
+            | measure_robustness(embedder, subset, noise)
         )
         LOG.info("%s: %s", name, _describe(networks[name]))
     verdict = give_verdict(networks)
@@ -138,7 +156,7 @@ def _draw_sample(files: RunFiles, rules: EvaluationSettings) -> list[SampledImag
         )
     in_order = sample.sort_index()
     blocks = [vectors for _, vectors in embedding_blocks(files, in_order)]
-    places = in_order.index.get_indexer(sample.index)
+    positions = in_order.index.get_indexer(sample.index)
     sample[["shard", "position", "group"]] = read_table(
         files.split, ["shard", "position", "group"]
     )
@@ -157,7 +175,7 @@ def _draw_sample(files: RunFiles, rules: EvaluationSettings) -> list[SampledImag
             vector=vector,
         )
         for row, vector in zip(
-            sample.to_dict("records"), np.concatenate(blocks)[places], strict=True
+            sample.to_dict("records"), np.concatenate(blocks)[positions], strict=True
         )
     ]
 
@@ -268,3 +286,134 @@ def _describe(measures: Mapping[str, Any]) -> str:
             parts.append(f"{name} {score['mean']:.3f}±{score['std']:.3f}")
     retrieval = float(np.mean(list(measures["retrieval"].values())))
     return ", ".join([*parts, f"retrieval {retrieval:.3f} over all perturbations"])
+
+
+def give_verdict(networks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Compare the trained network with its references.
+
+    Parameters
+    ----------
+    networks : mapping of str to mapping
+        The measures of each network, as in `evaluation.json`.
+
+    Returns
+    -------
+    dict
+        `better`, bool: whether the trained network is better than the untrained one;
+        `measure`, str: what decides; `difference`, float; `sentence`, str.
+    """
+    if "knn_whitened" in networks[TRAINED]:
+        measure = "knn_whitened"
+        description = "in balanced accuracy of nearest neighbours"
+        scores = {name: m["knn_whitened"]["mean"] for name, m in networks.items()}
+    else:
+        measure = "retrieval"
+        description = "in retrieval of rotated, flipped and shifted images"
+        scores = {
+            name: float(np.mean([m["retrieval"][change] for change in GEOMETRIC]))
+            for name, m in networks.items()
+        }
+    difference = scores[TRAINED] - scores[UNTRAINED]
+    better = difference > MIN_DIFFERENCE
+    others = [f"{name} {s:.3f}" for name, s in scores.items() if name != TRAINED]
+    numbers = f"({scores[TRAINED]:.3f}; {', '.join(others)})"
+    if better:
+        sentence = (
+            f"better than the untrained network by {difference:.3f} {description} "
+            f"{numbers}"
+        )
+    elif difference < -MIN_DIFFERENCE:
+        sentence = (
+            f"WORSE than the untrained network by {-difference:.3f} {description} "
+            f"{numbers}: {ADVICE}"
+        )
+    else:
+        sentence = (
+            f"no better than the untrained network {description} {numbers}: {ADVICE}"
+        )
+    return {
+        "better": better,
+        "measure": measure,
+        "difference": difference,
+        "sentence": sentence + _compare_with_others(scores, better),
+    }
+
+
+def _compare_with_others(scores: Mapping[str, float], better: bool) -> str:
+    """What pixels or the start weights do as well as the trained network, or better."""
+    remarks = ""
+    if better and scores[PIXELS] > scores[TRAINED] + MIN_DIFFERENCE:
+        remarks += "; principal components of the pixels are better still"
+    for name in set(scores) - {TRAINED, UNTRAINED, PIXELS}:
+        if scores[name] > scores[TRAINED] + MIN_DIFFERENCE:
+            remarks += f"; the weights that training began with ({name}) were better"
+        elif better and scores[name] >= scores[TRAINED] - MIN_DIFFERENCE:
+            remarks += f"; the weights that training began with ({name}) are as good"
+    return remarks
+
+
+def make_embedders(
+    byol: BYOL, model: ModelFile, images: ImageSet, inference: InferenceSettings
+) -> dict[str, Embedder]:
+    """The trained network and its references.
+
+    Parameters
+    ----------
+    byol : BYOL
+        The trained network.
+    model : ModelFile
+        The model file that it was read from.
+    images : CachedDataset, MappedDataset or NativeDataset
+        The images to which the principal components of the pixels are fitted.
+    inference : InferenceSettings
+        How the networks embed.
+
+    Returns
+    -------
+    dict of str to callable
+        `TRAINED`, the start weights by their name unless they were random,
+        `UNTRAINED` and `PIXELS`. Each takes images and a perturbation or None, and
+        returns embeddings `(N, D)`, float32.
+    """
+    networks = {TRAINED: byol, **_start_network(model), UNTRAINED: initial_byol(model)}
+    embedders = {
+        name: _network_embedder(network, inference)
+        for name, network in networks.items()
+    }
+    return embedders | {PIXELS: _pixel_embedder(images)}
+
+
+def _start_network(model: ModelFile) -> dict[str, BYOL]:
+    """The network with the weights that training began with, unless random."""
+    try:
+        start = start_network(model)
+    except AstromorphError as error:
+        LOG.warning("the start weights are not evaluated: %s", error)
+        return {}
+    return {start[0]: start[1]} if start else {}
+
+
+def _network_embedder(network: BYOL, inference: InferenceSettings) -> Embedder:
+    return lambda images, perturbation: embed(network, images, inference, perturbation)
+
+
+def _pixel_embedder(images: ImageSet) -> Embedder:
+    """Projects on the leading principal components of the pixels of `images`."""
+    pixels = _downsample(images, None)
+    components = min(PIXEL_COMPONENTS, *pixels.shape)
+    pca = PCA(components, svd_solver="full").fit(pixels)
+    return lambda others, perturbation: pca.transform(_downsample(others, perturbation))
+
+
+def _downsample(images: ImageSet, perturbation: Perturbation | None) -> Vectors:
+    """The pixels of images of 32 by 32 pixels or fewer, flattened, `(N, P)`."""
+    rows: dict[int, Vectors] = {}
+    for indices in images.batches(BATCH_SIZE):
+        batch = images.batch(indices)
+        batch = batch if perturbation is None else perturbation(batch, indices)
+        # Cubes have many channels: fewer pixels of each keep the work the same.
+        side = int(2 * PIXEL_SIDE / batch.shape[1] ** 0.5)
+        side = max(MIN_PIXEL_SIDE, min(PIXEL_SIDE, side))
+        small = functional.adaptive_avg_pool2d(batch, side).flatten(1).numpy()
+        rows.update(zip(indices.tolist(), small, strict=True))
+    return np.stack([rows[k] for k in range(len(images))])

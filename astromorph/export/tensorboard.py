@@ -23,7 +23,7 @@ from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.run_table import embedding_blocks, listed_columns, run_table
 from astromorph.artefacts.tensor_shard import read_shard
 from astromorph.atomic import atomic_folder
-from astromorph.pages.thumbnail import thumbnail
+from astromorph.pages.pictures import thumbnail
 
 LOG = logging.getLogger(__name__)
 MAX_POINTS = 100_000  # the projector reads no more rows of a table

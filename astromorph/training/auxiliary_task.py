@@ -19,9 +19,9 @@ from astromorph.datasets.tensor_datasets import CachedDataset, ImageSet, NativeD
 from astromorph.errors import AstromorphError
 from astromorph.settings.presets import SIMULATED
 from astromorph.settings.sections import PreprocessSettings
-from astromorph.sky.objects import MORPHOLOGIES
-from astromorph.sky.shapes import MEASURES
+from astromorph.sky.draw import MORPHOLOGIES
 from astromorph.sky.training_set import (
+    MEASURES,
     Appearance,
     DrawingRules,
     LabelledImages,
@@ -30,7 +30,7 @@ from astromorph.sky.training_set import (
 )
 
 if TYPE_CHECKING:
-    from astromorph.datasets.prepared_images import PreparedImages
+    from astromorph.datasets.fits_images import PreparedImages
 
 LOG = logging.getLogger(__name__)
 SHAPE_WEIGHT = 2.0  # weight of the shape measures against the kinds

@@ -38,14 +38,12 @@ from astromorph.training.batches import (
 )
 from astromorph.training.history import Epoch, Reporter, measure_collapse
 from astromorph.training.loop import (
-    compute_embeddings,
-    compute_mean_loss,
-    run_training_loop,
-)
-from astromorph.training.objective import (
     Objective,
     agree_on_precision,
+    compute_embeddings,
+    compute_mean_loss,
     place_objective,
+    run_training_loop,
     warn_of_separate_processes,
     wrap_objective,
 )

@@ -21,6 +21,7 @@ from astromorph import (
 from astromorph.artefacts.model_file import save_model
 from astromorph.byol.build import build_byol, make_model_file
 from astromorph.settings.loading import parse
+from astromorph.settings.sections import AugmentationSettings
 from astromorph.settings.steps import train_step_settings
 from astromorph.sky.simulate import simulate
 
@@ -35,7 +36,7 @@ images = prepared_images(datafile, settings)
 torch.manual_seed(0)
 training = train_step_settings(settings)
 byol = build_byol(training, in_channels=1)
-strengths = settings.augmentation_settings.model_copy(update={"rotation": False})
+strengths = AugmentationSettings(rotation=False)
 trainer = ByolTrainer(byol, augmentation_function=SkyAugmentation(strengths))
 trainer.train_model(images, epochs=2, batch_size=8)
 save_model(

@@ -11,8 +11,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from astromorph.analysis import clusters, neighbours
 from astromorph.analysis.analyse import EmbeddedImages, analyse, analyse_embeddings
-from astromorph.analysis.layout_2d import layout_2d
-from astromorph.analysis.space import fit_space
+from astromorph.analysis.space import fit_space, layout_2d
 from astromorph.artefacts import tables as artefacts
 from astromorph.artefacts.analysis_table import read_analysis
 from astromorph.artefacts.embeddings import Embeddings, write_embeddings

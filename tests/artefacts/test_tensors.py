@@ -18,7 +18,7 @@ from astromorph.byol.augment import SkyAugmentation, _sampling_grid, gaussian_bl
 from astromorph.catalogue.split import split
 from astromorph.datasets.batching import batches
 from astromorph.datasets.tensor_datasets import CachedDataset, read_subset
-from astromorph.embedding.perturbations import NO_STRENGTH as STILL
+from astromorph.embedding.metrics import NO_STRENGTH as STILL
 from astromorph.errors import AstromorphError
 from astromorph.models.encoders import AstroMorphologyModel, NLayerResnet, build_network
 from astromorph.settings.sections import AugmentationSettings, NetworkSettings

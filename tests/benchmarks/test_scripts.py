@@ -209,7 +209,6 @@ def test_quality(script):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="uses a method that the trainer no longer has", strict=False)
 def test_train(script):
     """Our training and inference beside the bare network, with the ratio."""
     output = script(

@@ -48,6 +48,18 @@ def test_loss_is_symmetric_in_the_views():
     torch.testing.assert_close(byol.loss(a, b), byol.loss(b, a))
 
 
+def test_embeddings_come_with_the_loss_from_one_forward_pass():
+    """A further loss on the embeddings needs no second pass of the encoder."""
+    byol, (a, b) = small().eval(), views()
+    passes = []
+    byol.encoder.register_forward_hook(lambda *_: passes.append(1))
+    loss, embeddings = byol.loss_and_embeddings(a, b)
+    assert len(passes) == 1
+    torch.testing.assert_close(loss, byol.loss(a, b))
+    torch.testing.assert_close(embeddings, torch.cat([byol(a), byol(b)]))
+    assert embeddings.requires_grad
+
+
 def test_loss_predicts_the_target_of_the_other_view():
     """The loss is q(g(f(v1))) against the target of v2, plus the reverse."""
     byol, (a, b) = small().eval(), views()
@@ -96,7 +108,7 @@ def test_target_keeps_its_own_batch_norm_statistics():
 
 
 def test_without_momentum_the_target_is_the_online_network():
-    """`use_momentum` false: the loss does not depend on the target's weights."""
+    """With `use_momentum` false the weights of the target have no influence."""
     byol, (a, b) = small(use_momentum=False).eval(), views()
     before = byol.loss(a, b)
     for parameter in byol.target.parameters():
@@ -134,14 +146,14 @@ def test_biases_and_norms_do_not_decay():
     trained = {id(p) for p in (*decaying["params"], *others["params"])}
     assert trained == {id(p) for p in byol.parameters() if p.requires_grad}
     assert not trained & {id(p) for p in byol.target.parameters()}
-    made = adamw(parameter_groups(byol), lr=0.5)
-    assert [group["lr"] for group in made.param_groups] == [0.5, 0.5]
-    assert [group["weight_decay"] for group in made.param_groups] == [0.01, 0]
+    groups = adamw(parameter_groups(byol), lr=0.5).param_groups
+    assert [group["lr"] for group in groups] == [0.5, 0.5]
+    assert [group["weight_decay"] for group in groups] == [0.01, 0]
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 1000])
 def test_the_learning_rate_rises_and_falls(steps):
-    """In a line to 1 at a tenth of the steps, then along a cosine; never 0."""
+    """Linearly to 1 at a tenth of the steps, then along a cosine; never 0."""
     factors = [warm_up_cosine(k, steps) for k in range(steps)]
     assert 0 < min(factors) <= max(factors) <= 1
     top = factors.index(max(factors))
@@ -154,7 +166,7 @@ def test_the_learning_rate_rises_and_falls(steps):
 
 
 class TwentyLines(nn.Module):
-    """A network of somebody else, with layers that lead nowhere."""
+    """A user's network, of which some layers follow the chosen one."""
 
     def __init__(self):
         super().__init__()
@@ -174,7 +186,7 @@ class TwentyLines(nn.Module):
      ("first.0", 4 * 62 * 62)],
 )  # fmt: skip
 def test_any_layer_of_any_network_is_an_embedding(layer, size):
-    """By number or by name; what comes after it is not trained."""
+    """By number or by name; the layers after it are not trained."""
     network = TwentyLines()
     byol = BYOL(network, hidden_layer=layer)
     assert byol.representation_size == size
@@ -189,7 +201,7 @@ def test_any_layer_of_any_network_is_an_embedding(layer, size):
 
 @pytest.mark.parametrize("layer", ["third", 7, "first.9"])
 def test_a_layer_that_does_not_exist_is_named_with_those_that_do(layer):
-    """Children with their numbers, and what is within them."""
+    """Children with their numbers, and the layers within them."""
     message = (
         r"found .*TwentyLines has the layers 0 \(first\), 1 \(second\), 2 \(last\)"
     )
@@ -198,15 +210,15 @@ def test_a_layer_that_does_not_exist_is_named_with_those_that_do(layer):
 
 
 def test_classifiers_of_torchvision_are_cut_before_their_last_layer():
-    """Without a word of the user's; as their own features."""
+    """Without an option; the features are the input of that layer."""
     for network, size in ((models.resnet18(), 512), (models.mobilenet_v2(), 1280)):
         assert BYOL(network).representation_size == size
     byol = BYOL(models.resnet18(), hidden_layer="avgpool", representation_size=64)
     assert byol(torch.rand(2, 3, 64, 64)).shape == (2, 64)
 
 
-def test_a_network_that_cannot_be_tried_says_so():
-    """With what to give it."""
+def test_a_network_that_fails_on_images_of_zeros_is_refused():
+    """The message says which options help."""
     with pytest.raises(ValueError, match=r"cannot be tried with .*\(2, 1, 64, 64\)"):
         BYOL(nn.Sequential(nn.Flatten(), nn.Linear(100, 3)))
     byol = BYOL(nn.Sequential(nn.Flatten(), nn.Linear(100, 3)), image_shape=(1, 10, 10))
@@ -215,8 +227,8 @@ def test_a_network_that_cannot_be_tried_says_so():
         BYOL(nn.Conv2d(1, 2, 3))
 
 
-def test_trying_a_network_leaves_it_as_it_was():
-    """No gradient, no running statistic, no mode changes."""
+def test_counting_features_does_not_change_the_network():
+    """No gradient, no running statistic and no mode changes."""
     network = models.resnet18()
     state = {name: value.clone() for name, value in network.state_dict().items()}
     BYOL(network, hidden_layer="layer1")
@@ -225,19 +237,19 @@ def test_trying_a_network_leaves_it_as_it_was():
     assert all(torch.equal(v, state[k]) for k, v in network.state_dict().items())
 
 
-def test_an_own_loss_and_an_own_normalization_are_used():
-    """The loss gets predictions and targets; all images are normalised first."""
-    seen = []
+def test_the_given_loss_and_normalization_are_used():
+    """The loss receives predictions and targets; images are normalised first."""
+    shapes = []
 
     def loss_fn(prediction, target):
-        seen.append((prediction.shape, target.shape))
+        shapes.append((prediction.shape, target.shape))
         return (prediction - target).abs().sum(dim=1)
 
     byol = small(loss_fn=loss_fn, normalization_function=lambda images: images - 0.5)
     byol = byol.eval()
     a, b = views()
     loss = byol.loss(a, b)
-    assert seen == [((12, 64), (12, 64))]
+    assert shapes == [((12, 64), (12, 64))]
     online = [byol.predictor(byol.projector(byol.encoder(v - 0.5))) for v in (a, b)]
     target = [byol.target(v - 0.5) for v in (b, a)]
     pairs = zip(online, target, strict=True)
@@ -246,8 +258,8 @@ def test_an_own_loss_and_an_own_normalization_are_used():
     torch.testing.assert_close(byol(a), byol.encoder(a - 0.5))
 
 
-def test_a_forward_in_training_gives_the_loss_of_two_views():
-    """Each view is drawn by the augmentation; its own decay moves the target."""
+def test_forward_returns_the_loss_of_two_views():
+    """The augmentation makes both; the target moves with the default decay."""
     drawn = []
 
     def augment(images):
@@ -276,18 +288,18 @@ def test_views_of_other_shapes_are_refused():
         small().loss(torch.rand(2, 1, 32, 32), torch.rand(3, 1, 32, 32))
 
 
-def test_minmaxnorm_is_kind_to_odd_images():
-    """Each image by itself; constants and NaN become 0; the input stays."""
+def test_minmaxnorm_accepts_odd_images():
+    """Each image is scaled by itself; constants and NaN become 0."""
     images = torch.rand(4, 2, 5, 5) * 70 - 30
     images[1] = 3.0
     images[2, :, 0] = torch.nan
     images[3, 0, 0, 0] = torch.inf
-    kept = images.clone()
-    found = MinMaxNorm()(images)
-    torch.testing.assert_close(images, kept, equal_nan=True)
-    assert found.isfinite().all()
-    assert (found[1] == 0).all()
+    copy = images.clone()
+    scaled = MinMaxNorm()(images)
+    torch.testing.assert_close(images, copy, equal_nan=True)
+    assert scaled.isfinite().all()
+    assert (scaled[1] == 0).all()
     for k in (0, 2, 3):
-        assert found[k].min() == 0
-        assert found[k].max() == 1
-    assert (found[2, :, 0] == 0).all()
+        assert scaled[k].min() == 0
+        assert scaled[k].max() == 1
+    assert (scaled[2, :, 0] == 0).all()

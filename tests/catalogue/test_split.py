@@ -12,8 +12,7 @@ from astropy.io import fits
 from astromorph.artefacts import tables as artefacts
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.tensor_shard import read_shard
-from astromorph.catalogue.groups import MAX_ROWS_PER_OBJECT
-from astromorph.catalogue.split import split
+from astromorph.catalogue.split import MAX_ROWS_PER_OBJECT, split
 from astromorph.datasets.batching import pad_by_reflection
 from astromorph.datasets.tensor_datasets import (
     NativeDataset,

@@ -11,11 +11,15 @@ from astromorph.artefacts.model_file import ModelFile, save_model
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.byol.build import initial_byol, load_model, seeded_byol
 from astromorph.catalogue.split import split
-from astromorph.embedding.evaluate import evaluate
+from astromorph.embedding.evaluate import (
+    PIXELS,
+    TRAINED,
+    UNTRAINED,
+    evaluate,
+    give_verdict,
+)
 from astromorph.embedding.infer import infer
-from astromorph.embedding.perturbations import make_perturbations
-from astromorph.embedding.references import PIXELS, TRAINED, UNTRAINED
-from astromorph.embedding.verdict import give_verdict
+from astromorph.embedding.metrics import make_perturbations
 from astromorph.errors import AstromorphError
 from astromorph.settings.loading import parse
 from astromorph.settings.sections import EvaluationSettings, InferenceSettings

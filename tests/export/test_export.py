@@ -19,7 +19,7 @@ from astromorph.export.tensorboard import (
     one_cell,
     stratified_sample,
 )
-from astromorph.pages.thumbnail import thumbnail
+from astromorph.pages.pictures import thumbnail
 from astromorph.settings.sections import InferenceSettings
 
 NASTY = ["=cmd()", "<b>bold</b>", 'quo"te,comma', "tab\there\nline", "ünï", "-1.5"]

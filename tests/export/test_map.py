@@ -18,11 +18,15 @@ from astromorph.artefacts.analysis_table import Analysis, write_analysis
 from astromorph.artefacts.tables import spreadsheet_safe
 from astromorph.errors import AstromorphError
 from astromorph.export.html_map import html_map as module
-from astromorph.export.html_map.columns import pack_categories, pack_numbers, pack_words
 from astromorph.export.html_map.html_map import export_map
-from astromorph.export.html_map.picture_sheets import SheetLayout
+from astromorph.export.html_map.packing import (
+    SheetLayout,
+    pack_categories,
+    pack_numbers,
+    pack_words,
+)
 from astromorph.filelist.entries import read_filelist
-from astromorph.pages.palette import COLOURS, MARKERS
+from astromorph.pages.pictures import COLOURS, MARKERS
 
 NUMBER, WIDTH, SIDE = 48, 8, 32
 NASTY = (

@@ -30,7 +30,7 @@ from astromorph.export.gallery.map_picture import (
     place_pictures,
 )
 from astromorph.export.gallery.pictures import Picture
-from astromorph.pages.palette import COLOURS, MARKERS
+from astromorph.pages.pictures import COLOURS, MARKERS
 
 
 def write_tables(folder, positions, clusters, labels=None, column="label"):

@@ -28,7 +28,7 @@ FURTHER = [
 # attributes are its parameters.
 SHORT = {
     "byol.byol.mlp_head",
-    "datasets.prepared_images.PreparedImages",
+    "datasets.fits_images.PreparedImages",
     "devices.choose_device",
     "settings.sections.Settings",
 }

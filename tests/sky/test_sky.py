@@ -10,9 +10,9 @@ from astropy.wcs import WCS
 from astromorph.atomic import atomic_folder, atomic_write
 from astromorph.errors import AstromorphError
 from astromorph.sky import draw as sky
-from astromorph.sky.objects import KINDS, MORPHOLOGIES
-from astromorph.sky.shapes import MEASURES, measure_shape
+from astromorph.sky.draw import KINDS, MORPHOLOGIES
 from astromorph.sky.simulate import simulate
+from astromorph.sky.training_set import MEASURES, measure_shape
 
 
 @pytest.mark.parametrize("kind", KINDS)

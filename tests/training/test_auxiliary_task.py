@@ -10,10 +10,9 @@ from torch.nn import functional
 from astromorph.datasets.tensor_datasets import CachedDataset, NativeDataset
 from astromorph.settings.sections import PreprocessSettings
 from astromorph.sky import training_set
-from astromorph.sky.draw import convolve_beam
-from astromorph.sky.objects import SORTS
-from astromorph.sky.shapes import MEASURES
+from astromorph.sky.draw import SORTS, convolve_beam
 from astromorph.sky.training_set import (
+    MEASURES,
     Appearance,
     DrawingRules,
     draw_labelled_images,

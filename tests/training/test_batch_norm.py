@@ -2,7 +2,7 @@
 
 import torch
 from torchvision.models import efficientnet_b0
-from training.test_trainer import images, trainer
+from training.test_trainer import images, make_trainer
 
 from astromorph.byol.byol import BYOL
 from astromorph.models.encoders import AstroMorphologyModel
@@ -14,13 +14,13 @@ from astromorph.training.trainer import ByolTrainer
 def test_batch_norm_statistics_are_remeasured_after_few_steps(caplog):
     """A deep network then has different embeddings of different images."""
     torch.manual_seed(0)
-    made = ByolTrainer(efficientnet_b0(), device="cpu", precision="float32")
+    trainer = ByolTrainer(efficientnet_b0(), device="cpu", precision="float32")
     data = images(16).repeat(1, 3, 1, 1)
-    history = made.train_model(data, None, epochs=2, batch_size=8)
+    history = trainer.train_model(data, None, epochs=2, batch_size=8)
     assert "collapses" not in caplog.text
     assert all(epoch.effective_rank > 3 for epoch in history)
     assert history[-1].spread > 0.1
-    assert made(data).std(dim=0).mean() > 0.01
+    assert trainer(data).std(dim=0).mean() > 0.01
 
 
 def test_remeasuring_changes_nothing_but_the_statistics():
@@ -50,8 +50,8 @@ def test_remeasuring_changes_nothing_but_the_statistics():
 def test_after_many_steps_the_statistics_are_not_remeasured(monkeypatch):
     """They are then those of the training steps."""
     steps = []
-    monkeypatch.setattr(batch_norm, "remeasure", lambda *_: steps.append(made.step))
+    monkeypatch.setattr(batch_norm, "remeasure", lambda *_: steps.append(trainer.step))
     monkeypatch.setattr(batch_norm, "FEW_STEPS", 4)
-    made = trainer()
-    made.train_model(images(), None, epochs=4, batch_size=10)
+    trainer = make_trainer()
+    trainer.train_model(images(), None, epochs=4, batch_size=10)
     assert steps == [0, 2]

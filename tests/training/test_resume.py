@@ -36,27 +36,27 @@ def images(number: int = 20) -> torch.Tensor:
     return torch.rand(number, 1, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
-def trainer() -> ByolTrainer:
+def make_trainer() -> ByolTrainer:
     torch.manual_seed(0)
     return ByolTrainer(AstroMorphologyModel(1), device="cpu", precision="float32")
 
 
 def train_to_end(checkpoints: Checkpoints, epochs: int = 3) -> ByolTrainer:
-    made = trainer()
-    resume = checkpoints.restore(made)
+    trainer = make_trainer()
+    resume = checkpoints.restore(trainer)
     with checkpoints.listening():
-        made.train_model(
+        trainer.train_model(
             images(), None, epochs, 8, resume=resume, after_step=checkpoints.after_step
         )
-    checkpoints.finish(made)
-    return made
+    checkpoints.finish(trainer)
+    return trainer
 
 
 def test_a_signal_interrupts_after_the_step(tmp_path):
     """There is a checkpoint, which the message names; the handlers are restored."""
     before = signal.getsignal(signal.SIGTERM)
     checkpoints = Checkpoints(tmp_path, "a", 3, 0)
-    made = trainer()
+    trainer = make_trainer()
 
     def after(now: ByolTrainer) -> None:
         if now.step == 4:
@@ -69,7 +69,7 @@ def test_a_signal_interrupts_after_the_step(tmp_path):
         ),
         checkpoints.listening(),
     ):
-        made.train_model(images(), None, 3, 8, after_step=after)
+        trainer.train_model(images(), None, 3, 8, after_step=after)
     assert signal.getsignal(signal.SIGTERM) is before
     assert [path.name for path in (tmp_path / "a-3").iterdir()] == ["step-000000004.pt"]
     resumed = train_to_end(Checkpoints(tmp_path, "a", 3, 0))
@@ -89,7 +89,7 @@ def test_the_checkpoint_before_a_damaged_one_is_used(tmp_path, caplog):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        trainer().train_model(images(), None, 3, 8, after_step=stop)
+        make_trainer().train_model(images(), None, 3, 8, after_step=stop)
     names = sorted(path.name for path in (tmp_path / "a-3").iterdir())
     assert names == ["step-000000004.pt", "step-000000005.pt"]
     last = tmp_path / "a-3" / names[1]
@@ -106,13 +106,13 @@ def test_the_checkpoint_before_a_damaged_one_is_used(tmp_path, caplog):
 def test_a_finished_training_is_not_repeated(tmp_path):
     """It has no step left; other settings or data have another folder."""
     uninterrupted = train_to_end(Checkpoints(tmp_path, "a", 3, 0))
-    again, steps = trainer(), []
+    again, steps = make_trainer(), []
     assert Checkpoints(tmp_path, "a", 3, 0).restore(again)
     again.train_model(images(), None, 3, 8, resume=True, after_step=steps.append)
     assert steps == []
     assert again.step == uninterrupted.step
     assert again.history == uninterrupted.history
-    assert not Checkpoints(tmp_path, "b", 3, 0).restore(trainer())
+    assert not Checkpoints(tmp_path, "b", 3, 0).restore(make_trainer())
 
 
 def test_changed_bytes_of_a_checkpoint_are_noticed(tmp_path, caplog):
@@ -122,7 +122,7 @@ def test_changed_bytes_of_a_checkpoint_are_noticed(tmp_path, caplog):
     with open(path, "r+b") as file:
         file.seek(path.stat().st_size // 2)
         file.write(bytes(64))
-    assert not Checkpoints(tmp_path, "a", 3, 0).restore(trainer())
+    assert not Checkpoints(tmp_path, "a", 3, 0).restore(make_trainer())
     assert "cannot be used and is renamed to" in caplog.text
     assert "damaged" in caplog.text
 
@@ -137,7 +137,7 @@ def test_no_checkpoint_is_written_if_the_loss_is_not_finite(tmp_path, caplog):
         checkpoints.after_step(now)
 
     with pytest.raises(AstromorphError, match="the loss is nan"):
-        trainer().train_model(images(), None, 3, 8, after_step=spoil)
+        make_trainer().train_model(images(), None, 3, 8, after_step=spoil)
     assert [p.name for p in (tmp_path / "a-3").iterdir()] == ["step-000000001.pt"]
     assert "no checkpoint was written: the loss is not finite" in caplog.text
     resumed = train_to_end(Checkpoints(tmp_path, "a", 3, 0))
@@ -155,36 +155,36 @@ def train_and_interrupt(
             os.kill(os.getpid(), signal.SIGTERM)
         checkpoints.after_step(now)
 
-    made = trainer()
-    resume = checkpoints.restore(made)
+    trainer = make_trainer()
+    resume = checkpoints.restore(trainer)
     with pytest.raises(Interrupted, match=match), checkpoints.listening():
-        made.train_model(images(), None, epochs, 8, resume=resume, after_step=after)
+        trainer.train_model(images(), None, epochs, 8, resume=resume, after_step=after)
 
 
 def test_training_starts_again_with_another_number_of_epochs(tmp_path, caplog):
     """A warning says why; the new training is resumed like any other."""
     train_to_end(Checkpoints(tmp_path, "a", 3, 0))
-    assert not Checkpoints(tmp_path, "a", 5, 0).restore(trainer())
+    assert not Checkpoints(tmp_path, "a", 5, 0).restore(make_trainer())
     assert (
         "has checkpoints of a training of 3 epochs; with 5 epochs, learning"
         in caplog.text
     )
     train_and_interrupt(Checkpoints(tmp_path, "a", 5, 0), 5, 7)
-    made = trainer()
-    assert Checkpoints(tmp_path, "a", 5, 0).restore(made)
-    assert made.step == 7
+    trainer = make_trainer()
+    assert Checkpoints(tmp_path, "a", 5, 0).restore(trainer)
+    assert trainer.step == 7
 
 
 def test_with_a_fixed_pace_all_numbers_of_epochs_share_checkpoints(tmp_path):
     """A shorter training does not remove those of a longer one."""
     train_to_end(Checkpoints(tmp_path, "a", 3, 0, fixed_pace=True))
-    made = trainer()
-    assert Checkpoints(tmp_path, "a", 5, 0, fixed_pace=True).restore(made)
-    assert made.epoch == 3
+    trainer = make_trainer()
+    assert Checkpoints(tmp_path, "a", 5, 0, fixed_pace=True).restore(trainer)
+    assert trainer.epoch == 3
     train_and_interrupt(Checkpoints(tmp_path, "a", 2, 0, fixed_pace=True), 2, 4)
-    made = trainer()
-    assert Checkpoints(tmp_path, "a", 2, 0, fixed_pace=True).restore(made)
-    assert made.step == 4
+    trainer = make_trainer()
+    assert Checkpoints(tmp_path, "a", 2, 0, fixed_pace=True).restore(trainer)
+    assert trainer.step == 4
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
     assert names == ["step-000000004.pt", "step-000000009.pt"]
 
@@ -273,8 +273,10 @@ def test_checkpoints_belong_to_settings_and_data(split_run, tmp_path):
 
     def name(changes: dict, data=data, tensor_settings="{}", byol=starts[0]) -> str:
         settings = train_step_settings(parse(SETTINGS | changes, "test"))
-        made = make_checkpoints(settings, byol, data, tensor_settings, split_run, 3)
-        return made.folder.name
+        checkpoints = make_checkpoints(
+            settings, byol, data, tensor_settings, split_run, 3
+        )
+        return checkpoints.folder.name
 
     (train, test), flipped = data, CachedDataset(data[0].images.images.flip(2))
 
@@ -326,7 +328,7 @@ def test_checkpoints_that_are_pickles_are_not_read(tmp_path, caplog):
     folder = tmp_path / "a-3"
     folder.mkdir()
     torch.save({"trainer": AstroMorphologyModel(1)}, folder / "step-000000001.pt")
-    assert not Checkpoints(tmp_path, "a", 3, 0).restore(trainer())
+    assert not Checkpoints(tmp_path, "a", 3, 0).restore(make_trainer())
     assert "could run any program" in caplog.text
 
 

@@ -24,7 +24,7 @@ def images(number: int = 20, seed: int = 5) -> torch.Tensor:
     return torch.rand(number, 1, 32, 32, generator=torch.Generator().manual_seed(seed))
 
 
-def trainer(seed: int = 0, **options) -> ByolTrainer:
+def make_trainer(seed: int = 0, **options) -> ByolTrainer:
     torch.manual_seed(seed)
     options = {"seed": seed, "device": "cpu"} | options
     return ByolTrainer(AstroMorphologyModel(1), **options)
@@ -34,9 +34,9 @@ def test_one_seed_gives_one_model_bit_for_bit():
     """Two runs with one seed agree in every weight and every loss; another does not."""
     runs = []
     for seed in (1, 1, 2):
-        made = trainer(seed)
-        history = made.train_model(images(), images(4), epochs=2, batch_size=8)
-        runs.append((history, made.byol.state_dict()))
+        trainer = make_trainer(seed)
+        history = trainer.train_model(images(), images(4), epochs=2, batch_size=8)
+        runs.append((history, trainer.byol.state_dict()))
     (first, state), (second, again), (third, _) = runs
     assert first == second
     assert all(torch.equal(state[name], again[name]) for name in state)
@@ -52,8 +52,8 @@ def test_every_image_is_used_once_per_epoch_in_a_new_order():
         return batch
 
     data = images(21)
-    made = trainer(augmentation_function=remember)
-    made.train_model(data, None, epochs=2, batch_size=8)
+    trainer = make_trainer(augmentation_function=remember)
+    trainer.train_model(data, None, epochs=2, batch_size=8)
     orders = torch.cat(batches[::2]).chunk(2)
     expected = data.flatten(1)[:, 0].sort().values
     for order in orders:
@@ -66,51 +66,51 @@ def test_every_image_is_used_once_per_epoch_in_a_new_order():
 
 def test_the_loss_falls():
     """Thirty steps on a few images make the views easier to predict."""
-    history = trainer().train_model(images(), None, epochs=10, batch_size=10)
+    history = make_trainer().train_model(images(), None, epochs=10, batch_size=10)
     assert history[-1].train_loss < 0.8 * history[0].train_loss
 
 
 def test_the_target_follows_the_online_network():
     """It changes with a decay below 1; the decay is 1 at the end of the training."""
-    made = trainer(moving_average_decay=0.5)
-    before = [p.clone() for p in made.byol.target.parameters()]
-    history = made.train_model(images(), None, epochs=2, batch_size=10)
-    after = list(made.byol.target.parameters())
+    trainer = make_trainer(moving_average_decay=0.5)
+    before = [p.clone() for p in trainer.byol.target.parameters()]
+    history = trainer.train_model(images(), None, epochs=2, batch_size=10)
+    after = list(trainer.byol.target.parameters())
     assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert history[-1].moving_average_decay == 1
 
 
 def test_evaluation_does_not_change_the_model():
     """`test` and `forward` leave it in training mode and change no buffer."""
-    made = trainer()
-    made.train_model(images(), images(4), epochs=1, batch_size=10)
-    buffers = {k: v.clone() for k, v in made.byol.named_buffers()}
-    first = made.test(CachedDataset(images(6)), 4)
-    assert made.byol.training
-    made.forward(images(3))
-    assert made.byol.training
-    assert all(torch.equal(v, buffers[k]) for k, v in made.byol.named_buffers())
-    assert made.test(CachedDataset(images(6)), 4) == first
+    trainer = make_trainer()
+    trainer.train_model(images(), images(4), epochs=1, batch_size=10)
+    buffers = {k: v.clone() for k, v in trainer.byol.named_buffers()}
+    first = trainer.test(CachedDataset(images(6)), 4)
+    assert trainer.byol.training
+    trainer.forward(images(3))
+    assert trainer.byol.training
+    assert all(torch.equal(v, buffers[k]) for k, v in trainer.byol.named_buffers())
+    assert trainer.test(CachedDataset(images(6)), 4) == first
 
 
 def test_training_does_not_change_its_input():
     """The images are the same afterwards."""
     data = images()
     copy = data.clone()
-    trainer().train_model(data, data, epochs=1, batch_size=8)
+    make_trainer().train_model(data, data, epochs=1, batch_size=8)
     assert torch.equal(data, copy)
 
 
 def test_the_given_optimizer_and_scheduler_are_used():
     """So are the options of the scheduler."""
-    made = trainer(
+    trainer = make_trainer(
         optimizer=torch.optim.SGD,
         learning_rate=0.1,
         lr_scheduler=torch.optim.lr_scheduler.ExponentialLR,
         lr_scheduler_options={"gamma": 0.5},
     )
-    history = made.train_model(images(), None, epochs=3, batch_size=10)
-    assert isinstance(made.optimizer, torch.optim.SGD)
+    history = trainer.train_model(images(), None, epochs=3, batch_size=10)
+    assert isinstance(trainer.optimizer, torch.optim.SGD)
     assert [e.learning_rate for e in history] == pytest.approx([0.1, 0.05, 0.025])
 
 
@@ -123,8 +123,8 @@ def test_the_learning_rate_follows_the_schedule():
         ("none", None),
     ):
         options = {} if schedule is ... else {"schedule": schedule}
-        made = trainer(learning_rate=0.01, **options)
-        history = made.train_model(images(8), None, epochs=10, batch_size=4)
+        trainer = make_trainer(learning_rate=0.01, **options)
+        history = trainer.train_model(images(8), None, epochs=10, batch_size=4)
         rates[name] = [epoch.learning_rate for epoch in history]
     assert rates["half"] == pytest.approx([0.005] * 10)
     assert rates["none"] == pytest.approx([0.01] * 10)
@@ -134,19 +134,19 @@ def test_the_learning_rate_follows_the_schedule():
 
 def test_a_warning_is_logged_when_the_embedding_collapses(caplog):
     """Weights that shrink to 0 make all embeddings the same."""
-    made = trainer()
-    history = made.train_model(images(), None, epochs=1, batch_size=8)
+    trainer = make_trainer()
+    history = trainer.train_model(images(), None, epochs=1, batch_size=8)
     assert "collapses" not in caplog.text
     assert history[-1].effective_rank > 1
 
     def shrink_weights(images: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            for parameter in made.byol.encoder.parameters():
+            for parameter in trainer.byol.encoder.parameters():
                 parameter.mul_(1e-3)
         return images
 
-    made.augment = shrink_weights
-    history = made.train_model(images(), None, epochs=2, batch_size=8)
+    trainer.augment = shrink_weights
+    history = trainer.train_model(images(), None, epochs=2, batch_size=8)
     assert "epoch 1: the embedding collapses" in caplog.text
     assert history[-1].spread < 0.01
 
@@ -155,7 +155,7 @@ def test_scalars_are_written(tmp_path):
     """TensorBoard finds the losses of each epoch in `log_dir`."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    history = trainer().train_model(images(), images(4), 2, 10, log_dir=tmp_path)
+    history = make_trainer().train_model(images(), images(4), 2, 10, log_dir=tmp_path)
     events = EventAccumulator(str(tmp_path)).Reload()
     for name, values in {
         "loss/train": [e.train_loss for e in history],
@@ -168,21 +168,21 @@ def test_scalars_are_written(tmp_path):
 def test_one_image_is_not_enough():
     """BYOL compares the images of a batch."""
     with pytest.raises(AstromorphError, match=r"found 1 images.*at least 2"):
-        trainer().train_model(images(1), None, epochs=1)
+        make_trainer().train_model(images(1), None, epochs=1)
 
 
 def test_a_diverging_training_stops_with_a_remedy():
     """The loss is not finite."""
-    made = trainer(learning_rate=1e30)
+    trainer = make_trainer(learning_rate=1e30)
     with pytest.raises(AstromorphError, match=r"the loss is nan.*learning_rate"):
-        made.train_model(images(), None, epochs=3, batch_size=10)
+        trainer.train_model(images(), None, epochs=3, batch_size=10)
 
 
 def test_embeddings_do_not_depend_on_the_batch():
     """An image has the same embedding alone and among others."""
-    made = trainer()
-    made.train_model(images(), None, epochs=1, batch_size=10)
-    together, alone = made.forward(images(4)), made.forward(images(4)[2:3])
+    trainer = make_trainer()
+    trainer.train_model(images(), None, epochs=1, batch_size=10)
+    together, alone = trainer.forward(images(4)), trainer.forward(images(4)[2:3])
     assert together.dtype == torch.float32
     torch.testing.assert_close(together[2:3], alone, rtol=1e-4, atol=1e-5)
 
@@ -201,8 +201,8 @@ def test_half_of_each_batch_is_simulated():
         return batch
 
     task = auxiliary_task()
-    made = trainer(augmentation_function=remember, auxiliary_task=task)
-    history = made.train_model(images(12), None, epochs=2, batch_size=6)
+    trainer = make_trainer(augmentation_function=remember, auxiliary_task=task)
+    history = trainer.train_model(images(12), None, epochs=2, batch_size=6)
     assert all(len(batch) == 12 for batch in batches)
     known = torch.cat([batch[6:] for batch in batches[::2]]).flatten(1).sum(dim=1)
     every = task.images.batch(torch.arange(24)).flatten(1).sum(dim=1)
@@ -213,10 +213,10 @@ def test_half_of_each_batch_is_simulated():
 
 def test_the_auxiliary_loss_falls():
     """The head predicts kinds and shapes better with every epoch."""
-    made = trainer(
+    trainer = make_trainer(
         auxiliary_task=auxiliary_task(), augmentation_function=lambda images: images
     )
-    history = made.train_model(images(24), None, epochs=15, batch_size=12)
+    history = trainer.train_model(images(24), None, epochs=15, batch_size=12)
     assert history[-1].auxiliary_loss < 0.7 * history[0].auxiliary_loss
 
 
@@ -224,8 +224,10 @@ def test_with_an_auxiliary_weight_of_0_the_head_learns_nothing():
     """The loss is then BYOL's own."""
     task = auxiliary_task()
     before = task.head.weight.clone()
-    made = trainer(auxiliary_task=task, auxiliary_weight=0.0, optimizer=torch.optim.SGD)
-    made.train_model(images(12), None, epochs=1, batch_size=6)
+    trainer = make_trainer(
+        auxiliary_task=task, auxiliary_weight=0.0, optimizer=torch.optim.SGD
+    )
+    trainer.train_model(images(12), None, epochs=1, batch_size=6)
     assert torch.equal(task.head.weight, before)
 
 
@@ -234,12 +236,12 @@ def test_one_seed_gives_one_model_in_each_precision(precision):
     """Bit for bit, also with an auxiliary task; the weights stay float32."""
     states = []
     for _ in range(2):
-        made = trainer(3, auxiliary_task=auxiliary_task(), precision=precision)
-        made.train_model(images(), images(4), epochs=2, batch_size=8)
-        states.append(made.byol.state_dict())
+        trainer = make_trainer(3, auxiliary_task=auxiliary_task(), precision=precision)
+        trainer.train_model(images(), images(4), epochs=2, batch_size=8)
+        states.append(trainer.byol.state_dict())
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert all(v.dtype != torch.bfloat16 for v in states[0].values())
-    assert made.forward(images(2)).dtype == torch.float32
+    assert trainer.forward(images(2)).dtype == torch.float32
 
 
 def test_simulated_images_are_resized_to_the_size_of_each_batch():
@@ -247,8 +249,8 @@ def test_simulated_images_are_resized_to_the_size_of_each_batch():
     data = NativeDataset(
         [image[:, : 24 + k % 3 * 8] for k, image in enumerate(images())]
     )
-    made = trainer(auxiliary_task=auxiliary_task())
-    history = made.train_model(data, None, epochs=1, batch_size=8)
+    trainer = make_trainer(auxiliary_task=auxiliary_task())
+    history = trainer.train_model(data, None, epochs=1, batch_size=8)
     assert history[0].auxiliary_loss > 0
 
 
@@ -260,11 +262,11 @@ def test_compiled_training_is_training():
         pytest.skip("torch.compile needs a C++ compiler; install g++")
     losses = []
     for compile in (False, True):
-        made = trainer(
+        trainer = make_trainer(
             precision="float32", compile=compile,
             augmentation_function=lambda images: images,
         )  # fmt: skip
-        history = made.train_model(images(8), None, epochs=1, batch_size=4)
+        history = trainer.train_model(images(8), None, epochs=1, batch_size=4)
         losses.append(history[0].train_loss)
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
@@ -293,18 +295,18 @@ def test_an_interrupted_training_equals_an_uninterrupted_one(last, tmp_path):
         "lr_scheduler_options": {"gamma": 0.5},
         "seed": 4,
     }
-    uninterrupted = trainer(auxiliary_task=auxiliary_task(), **options)
+    uninterrupted = make_trainer(auxiliary_task=auxiliary_task(), **options)
     history = uninterrupted.train_model(images(), images(4), epochs=2, batch_size=5)
 
-    def stop(made: ByolTrainer) -> None:
-        made.save(tmp_path / "state.pt")
-        if made.step == last:
+    def stop(trainer: ByolTrainer) -> None:
+        trainer.save(tmp_path / "state.pt")
+        if trainer.step == last:
             raise Stop
 
-    interrupted = trainer(auxiliary_task=auxiliary_task(), **options)
+    interrupted = make_trainer(auxiliary_task=auxiliary_task(), **options)
     with pytest.raises(Stop):
         interrupted.train_model(images(), images(4), 2, 5, after_step=stop)
-    resumed = trainer(auxiliary_task=auxiliary_task(), **options)
+    resumed = make_trainer(auxiliary_task=auxiliary_task(), **options)
     resumed.load(tmp_path / "state.pt")
     assert resumed.step == last
     assert history == resumed.train_model(images(), images(4), 2, 5, resume=True)
@@ -314,19 +316,19 @@ def test_an_interrupted_training_equals_an_uninterrupted_one(last, tmp_path):
 
 def test_a_second_training_starts_from_the_present_weights():
     """Its schedule, order and history are those of a new training."""
-    made = trainer()
-    made.train_model(images(), None, epochs=1, batch_size=10)
-    weights = [p.clone() for p in made.byol.encoder.parameters()]
-    history = made.train_model(images(), None, epochs=2, batch_size=10)
+    trainer = make_trainer()
+    trainer.train_model(images(), None, epochs=1, batch_size=10)
+    weights = [p.clone() for p in trainer.byol.encoder.parameters()]
+    history = trainer.train_model(images(), None, epochs=2, batch_size=10)
     assert [epoch.epoch for epoch in history] == [1, 2]
-    after = list(made.byol.encoder.parameters())
+    after = list(trainer.byol.encoder.parameters())
     assert any(not torch.equal(a, b) for a, b in zip(weights, after, strict=True))
 
 
 def test_a_saved_state_of_another_network_is_refused(tmp_path):
     """The message names the file and what does not fit."""
-    trainer().save(tmp_path / "state.pt")
-    other = trainer(representation_size=16)
+    make_trainer().save(tmp_path / "state.pt")
+    other = make_trainer(representation_size=16)
     with pytest.raises(AstromorphError, match=r"state\.pt: it does not fit this"):
         other.load(tmp_path / "state.pt")
     (tmp_path / "state.pt").write_bytes(b"half")
@@ -365,12 +367,12 @@ def test_images_of_any_range_are_scaled_for_the_default_augmentation(caplog):
     """With a warning, in training and embedding; NaN does no harm."""
     raw = 1000 * images(12) - 50
     raw[0, 0, :4] = torch.nan
-    made = trainer()
-    history = made.train_model(raw, None, epochs=1, batch_size=6)
+    trainer = make_trainer()
+    history = trainer.train_model(raw, None, epochs=1, batch_size=6)
     assert "not from 0 to 1" in caplog.text
     assert history[0].train_loss < 8
-    assert made(raw).isfinite().all()
-    assert isinstance(made.byol.normalization_function, MinMaxNorm)
+    assert trainer(raw).isfinite().all()
+    assert isinstance(trainer.byol.normalization_function, MinMaxNorm)
     assert raw[1].max() > 500
 
 
@@ -384,8 +386,8 @@ def test_options_of_a_byol_are_refused():
 
 def test_forward_returns_the_loss_with_return_errors():
     """Of two views of each image, in evaluation mode."""
-    made = trainer()
-    loss = made(images(5), return_errors=True)
+    trainer = make_trainer()
+    loss = trainer(images(5), return_errors=True)
     assert loss.shape == ()
     assert 0 < loss < 8
-    assert made.byol.training
+    assert trainer.byol.training

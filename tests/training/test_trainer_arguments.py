@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch.utils.data import DataLoader
-from training.test_trainer import Stop, auxiliary_task, images, trainer
+from training.test_trainer import Stop, auxiliary_task, images, make_trainer
 
 from astromorph.byol.augment import SkyAugmentation
 from astromorph.byol.byol import BYOL
@@ -18,13 +18,13 @@ from astromorph.training.trainer import ByolTrainer
 def test_a_saved_state_includes_the_scaling_of_images(tmp_path):
     """A trainer that loads it has the same embeddings of raw pixels, and resumes."""
     raw = 1000 * images(12) - 50
-    made = trainer()
-    made.train_model(raw, None, epochs=1, batch_size=6, save_file=tmp_path / "a.pt")
-    again = trainer(5)
+    trainer = make_trainer()
+    trainer.train_model(raw, None, epochs=1, batch_size=6, save_file=tmp_path / "a.pt")
+    again = make_trainer(5)
     again.load(tmp_path / "a.pt")
-    assert torch.equal(again(raw), made(raw))
+    assert torch.equal(again(raw), trainer(raw))
     again.train_model(raw, None, epochs=2, batch_size=6, resume=True)
-    other = trainer(normalization_function=lambda images: images / 1000)
+    other = make_trainer(normalization_function=lambda images: images / 1000)
     with pytest.raises(
         AstromorphError, match="normalization_function: found none, here"
     ):
@@ -33,12 +33,12 @@ def test_a_saved_state_includes_the_scaling_of_images(tmp_path):
     with pytest.raises(
         AstromorphError, match=r"normalization_function: found .*lambda"
     ):
-        made.load(tmp_path / "b.pt")
+        trainer.load(tmp_path / "b.pt")
 
 
 def test_a_state_of_other_parts_is_refused(tmp_path):
     """The message names the part; nothing has changed."""
-    trainer().save(tmp_path / "adamw.pt")
+    make_trainer().save(tmp_path / "adamw.pt")
     for options, message in (
         ({"optimizer": torch.optim.SGD}, "optimizer: found AdamW, here it is SGD"),
         ({"lr_scheduler": torch.optim.lr_scheduler.ConstantLR},
@@ -46,7 +46,7 @@ def test_a_state_of_other_parts_is_refused(tmp_path):
         ({"auxiliary_task": auxiliary_task()},
          "auxiliary_task: found none, here it is AuxiliaryTask"),
     ):  # fmt: skip
-        other = trainer(1, **options)
+        other = make_trainer(1, **options)
         before = other(images(2))
         with pytest.raises(AstromorphError, match=message):
             other.load(tmp_path / "adamw.pt")
@@ -55,17 +55,17 @@ def test_a_state_of_other_parts_is_refused(tmp_path):
 
 def test_only_the_same_training_is_resumed(tmp_path):
     """It has as many images and, in the middle of an epoch, the same batch size."""
-    made = trainer()
+    trainer = make_trainer()
     with pytest.raises(AstromorphError, match="found no training to resume; `load`"):
-        made.train_model(images(12), epochs=2, resume=True)
+        trainer.train_model(images(12), epochs=2, resume=True)
 
-    def stop(made: ByolTrainer) -> None:
-        made.save(tmp_path / "state.pt")
+    def stop(trainer: ByolTrainer) -> None:
+        trainer.save(tmp_path / "state.pt")
         raise Stop
 
     with pytest.raises(Stop):
-        made.train_model(images(12), epochs=2, batch_size=4, after_step=stop)
-    again = trainer()
+        trainer.train_model(images(12), epochs=2, batch_size=4, after_step=stop)
+    again = make_trainer()
     again.load(tmp_path / "state.pt")
     with pytest.raises(AstromorphError, match=r"found 20 training images, .* with 12"):
         again.train_model(images(20), epochs=2, batch_size=4, resume=True)
@@ -76,7 +76,7 @@ def test_only_the_same_training_is_resumed(tmp_path):
 
 def test_a_warning_is_logged_if_all_images_are_the_same(caplog):
     """The embedding was collapsed before training, which the warning says."""
-    history = trainer().train_model(torch.zeros(8, 1, 32, 32), None, 1, 4)
+    history = make_trainer().train_model(torch.zeros(8, 1, 32, 32), None, 1, 4)
     assert history[0].effective_rank < 1.05
     assert "epoch 1: the embedding collapses" in caplog.text
     assert "check that the images differ" in caplog.text
@@ -104,10 +104,10 @@ def test_the_augmentation_of_a_given_byol_is_used():
         return images
 
     byol = BYOL(AstroMorphologyModel(1), augmentation_function=augment)
-    made = ByolTrainer(byol, device="cpu")
-    made.train_model(images(), None, epochs=1, batch_size=10)
+    trainer = ByolTrainer(byol, device="cpu")
+    trainer.train_model(images(), None, epochs=1, batch_size=10)
     assert sizes == [10] * 4
-    made(images(3), return_errors=True)
+    trainer(images(3), return_errors=True)
     assert sizes[4:] == [3, 3]
     assert byol.augmentation_function is augment
     with pytest.raises(ValueError, match="a BYOL that has one already"):
@@ -119,8 +119,8 @@ def test_the_generator_of_a_given_augmentation_is_not_used():
     generator = torch.Generator().manual_seed(3)
     augment = SkyAugmentation(generator=generator)
     before = generator.get_state()
-    made = trainer(augmentation_function=augment)
-    made.train_model(images(), None, epochs=1, batch_size=10)
+    trainer = make_trainer(augmentation_function=augment)
+    trainer.train_model(images(), None, epochs=1, batch_size=10)
     assert augment.generator is generator
     assert torch.equal(generator.get_state(), before)
 
@@ -158,7 +158,7 @@ def test_the_generator_of_a_given_augmentation_is_not_used():
 def test_arguments_out_of_range_are_refused(options, message):
     """The message says what was found and what is allowed."""
     with pytest.raises(ValueError, match=message):
-        trainer(**options)
+        make_trainer(**options)
 
 
 def test_the_class_of_a_network_is_refused():
@@ -180,16 +180,16 @@ def test_the_class_of_a_network_is_refused():
 def test_epochs_and_batch_size_out_of_range_are_refused(options, message):
     """Before the training starts."""
     with pytest.raises(ValueError, match=message):
-        trainer().train_model(images(4), **options)
+        make_trainer().train_model(images(4), **options)
 
 
 def test_a_warning_is_logged_if_another_batch_size_is_used(caplog):
     """For batches of one image, and for those of a loader."""
-    trainer().train_model(images(4), epochs=1, batch_size=1)
+    make_trainer().train_model(images(4), epochs=1, batch_size=1)
     assert "batch_size: found 1" in caplog.text
     caplog.clear()
     loader = DataLoader(images(8), batch_size=4)
-    trainer().train_model(loader, epochs=1, batch_size=8)
+    make_trainer().train_model(loader, epochs=1, batch_size=8)
     assert "the loader's batches of 4 are not used: a step takes 8" in caplog.text
 
 
@@ -204,29 +204,29 @@ def test_a_wrong_number_of_features_is_refused():
 
 def test_reduce_lr_on_plateau_receives_the_loss():
     """It lowers the learning rate when the loss does not fall."""
-    made = trainer(
+    trainer = make_trainer(
         learning_rate=1e-3, lr_scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau,
         lr_scheduler_options={"patience": 0, "factor": 0.1, "threshold": 9.0,
                               "threshold_mode": "abs"},
     )  # fmt: skip
-    history = made.train_model(images(8), images(4), epochs=3, batch_size=4)
+    history = trainer.train_model(images(8), images(4), epochs=3, batch_size=4)
     assert [e.learning_rate for e in history] == pytest.approx([1e-3, 1e-3, 1e-4])
 
 
 def test_a_warning_is_logged_if_processes_train_separately(monkeypatch, caplog):
     """Each would write the same files."""
     monkeypatch.setenv("WORLD_SIZE", "2")
-    trainer()
+    make_trainer()
     assert "2 processes were started, but each trains by itself" in caplog.text
     assert "astromorph.distributed.process_group(2)" in caplog.text
 
 
 def test_an_error_in_evaluation_restores_training_mode():
     """The training can continue after it."""
-    made = trainer()
+    trainer = make_trainer()
     with pytest.raises(ValueError, match="takes 1"):
-        made(torch.rand(2, 3, 32, 32))
-    assert made.byol.training
+        trainer(torch.rand(2, 3, 32, 32))
+    assert trainer.byol.training
 
 
 @pytest.mark.parametrize("images_epochs", [(12, 1), (60, 3), (12, None)])

@@ -11,7 +11,7 @@ from astromorph.datasets.tensor_datasets import CachedDataset, NativeDataset
 from astromorph.settings.loading import parse
 from astromorph.settings.steps import TrainStepSettings, train_step_settings
 from astromorph.training.history import Epoch, scalar_writer
-from astromorph.training.tensorboard import (
+from astromorph.training.train import (
     GAP,
     SIDE,
     draw_view_pairs,

@@ -112,7 +112,7 @@ def clone(folder: Path, settings: dict, images: int) -> Path:
 
 
 def snakemake(folder: Path, cluster: dict[str, str], *options: str) -> str:
-    """Run it to its end; the exit code and all that it said."""
+    """Run it to its end; its exit code and its output."""
     command = ["timeout", "-k", "10", "900", *COMMAND, *options]
     done = subprocess.run(
         command, cwd=folder, env=cluster, capture_output=True, text=True
@@ -185,41 +185,41 @@ def finished(cluster, tmp_path_factory) -> Path:
     large_image(folder / "data" / "sky_000030.fits", 14_000)
     blocked = folder / "results" / "tensors" / "00002.csv"
     (blocked / "in the way").mkdir(parents=True)
-    said = snakemake(folder, cluster, "--retries", "1")
-    (folder / "first.log").write_text(said)
+    output = snakemake(folder, cluster, "--retries", "1")
+    (folder / "first.log").write_text(output)
     shutil.rmtree(blocked)
-    said = snakemake(folder, cluster)
-    (folder / "second.log").write_text(said)
+    output = snakemake(folder, cluster)
+    (folder / "second.log").write_text(output)
     return folder
 
 
 def test_a_failing_shard_stops_no_other_and_is_named(finished):
     """`keep-going`; the last lines name the job that failed."""
-    said = (finished / "first.log").read_text()
-    assert "exit 1" in said
-    assert re.search(r"Error in rule preprocess", said), said
-    assert "failed: preprocess: results/tensors/00002.csv: cannot be written" in said
-    assert "failed: preprocess: results/tensors/00001" not in said
-    assert "shard=00000" in said
-    assert "Finished jobid" in said
+    output = (finished / "first.log").read_text()
+    assert "exit 1" in output
+    assert re.search(r"Error in rule preprocess", output), output
+    assert "failed: preprocess: results/tensors/00002.csv: cannot be written" in output
+    assert "failed: preprocess: results/tensors/00001" not in output
+    assert "shard=00000" in output
+    assert "Finished jobid" in output
 
 
 def test_a_job_killed_for_memory_succeeds_with_more(finished, cluster):
     """The shard with the large image ends out of memory, and is tried again."""
-    said = (finished / "first.log").read_text()
+    output = (finished / "first.log").read_text()
     jobs_log = Path(cluster["SLURM_LOCAL_DIR"], "log", "jobcomp.txt").read_text()
-    asked = {int(m) for m in re.findall(r"mem=(\d+)M", jobs_log)}
-    assert {1100, 2200} & asked == {1100, 2200} or max(asked) > 2 * min(asked), asked
-    assert "Trying to restart job" in said, said
+    requested = {int(m) for m in re.findall(r"mem=(\d+)M", jobs_log)}
+    assert {1100, 2200} <= requested
+    assert "Trying to restart job" in output, output
     rows = (finished / "results/tensors/00001.csv").read_text().splitlines()
     assert len(rows) == 21
 
 
 def test_the_same_command_finishes_the_whole_workflow(finished):
     """Once what was in the way is gone; shards that were done stay."""
-    said = (finished / "second.log").read_text()
-    assert said.startswith("exit 0"), said
-    ran = re.findall(r"^rule preprocess:", said, re.M)
+    output = (finished / "second.log").read_text()
+    assert output.startswith("exit 0"), output
+    ran = re.findall(r"^rule preprocess:", output, re.M)
     assert len(ran) == 1
     for name in ("export/embeddings.csv", "export/tensorboard", "evaluation.html"):
         assert (finished / "results" / name).exists()
@@ -232,8 +232,8 @@ def test_two_tasks_on_two_machines_train_together(finished, cluster):
     training = SETTINGS["training_settings"] | {"nodes": 2}
     settings = SETTINGS | {"training_settings": training}
     (finished / "config" / "config.yaml").write_text(yaml.safe_dump(settings))
-    said = snakemake(finished, cluster, "results/model/model.pt")
-    assert said.startswith("exit 0"), said
+    output = snakemake(finished, cluster, "results/model/model.pt")
+    assert output.startswith("exit 0"), output
     log = (finished / "results/logs/train/train.log").read_text()
     assert "epoch 2 of 2" in log
     assert "Warning" not in log
@@ -260,11 +260,13 @@ def training(finished, tmp_path) -> Path:
     return folder
 
 
-def test_a_training_outlives_kill_cancel_and_time_limit(cluster, background, training):
-    """Each time it goes on from its checkpoint, and it ends with all its epochs."""
+def test_training_resumes_after_kill_cancel_and_time_limit(
+    cluster, background, training
+):
+    """It resumes from its checkpoint each time, and ends with all its epochs."""
     log = training / "results/logs/train/train.log"
     log.unlink(missing_ok=True)
-    asked = ["results/model/model.pt", "--retries", "4"]
+    options = ["results/model/model.pt", "--retries", "4"]
 
     def trains_from(first: int) -> Callable[[], bool]:
         def so() -> bool:
@@ -282,7 +284,7 @@ def test_a_training_outlives_kill_cancel_and_time_limit(cluster, background, tra
     def story() -> str:
         return log.read_text() + (training / "snakemake.out").read_text()[-5000:]
 
-    run = background(training, cluster, *asked)
+    run = background(training, cluster, *options)
     wait_for(trains_from(0), story)
     (job,) = trainings(cluster)
     assert re.search(r"TresPer\w+=\S*gpu:1", scontrol(cluster, "show", "job", job))
@@ -290,10 +292,10 @@ def test_a_training_outlives_kill_cancel_and_time_limit(cluster, background, tra
     subprocess.run(["scancel", job], env=cluster, check=True)
     wait_for(lambda: "stopped by SIGTERM" in log.read_text(), story)
     wait_for(lambda: not trainings(cluster), story)
-    said = snakemake(training, cluster, "--unlock")
-    assert said.startswith("exit 0"), said
+    output = snakemake(training, cluster, "--unlock")
+    assert output.startswith("exit 0"), output
 
-    run = background(training, cluster, *asked)
+    run = background(training, cluster, *options)
     wait_for(trains_from(1), story)
     (job,), reached = trainings(cluster), epoch()
     subprocess.run(["scancel", job], env=cluster, check=True)  # and now under its eyes

@@ -14,7 +14,6 @@ if (ROOT / "astromorph").is_dir():
 paths = [str(Path(sys.executable).parent), os.getenv("PATH", os.defpath)]
 os.environ.update(PATH=os.pathsep.join(paths))
 
-from astromorph.cli import failed_jobs
 from astromorph.cli import workflow as astromorph_workflow
 from astromorph.cli.steps import TABLE_ENDINGS
 from astromorph.errors import AstromorphError

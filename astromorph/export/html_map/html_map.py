@@ -30,17 +30,18 @@ from astromorph.artefacts.run_table import run_table
 from astromorph.artefacts.tables import read_table
 from astromorph.atomic import atomic_folder, atomic_write
 from astromorph.errors import AstromorphError
-from astromorph.export.html_map.columns import (
+from astromorph.export.html_map.packing import (
     PackedColumn,
+    ShardPictures,
+    SheetLayout,
     pack_array,
     pack_categories,
     pack_column,
     pack_numbers,
 )
-from astromorph.export.html_map.picture_sheets import ShardPictures, SheetLayout
 from astromorph.export.html_map.plot import RAMP, bokeh_script, make_plot
 from astromorph.pages.html import render_template, template_source
-from astromorph.pages.palette import COLOURS, MARKERS, NONE_COLOUR
+from astromorph.pages.pictures import COLOURS, MARKERS, NONE_COLOUR
 
 LOG = logging.getLogger(__name__)
 SEARCHED = ("object", "path", "image_id")  # columns that are never left out

@@ -29,7 +29,7 @@ from bokeh.plotting import figure
 from bokeh.resources import Resources
 from numpy.typing import NDArray
 
-from astromorph.pages.palette import COLOURS, MARKERS, NONE_COLOUR, point_size
+from astromorph.pages.pictures import COLOURS, MARKERS, NONE_COLOUR, point_size
 
 RAMP = Viridis256[:245]  # its yellow end is faint on white
 INK = "#1b1f24"
