@@ -1,11 +1,11 @@
 """The loss that training minimises."""
 
 import torch
-from astromorph.training.objective import Objective
 from training.test_trainer import auxiliary_task, images
 
 from astromorph.byol.byol import BYOL
 from astromorph.models.encoders import AstroMorphologyModel
+from astromorph.training.loop import Objective
 
 
 def test_the_objective_is_the_weighted_sum_of_both_losses():
