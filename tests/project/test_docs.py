@@ -12,7 +12,7 @@ import yaml
 from astromorph.artefacts import analysis_table
 from astromorph.artefacts import tables as artefacts
 from astromorph.artefacts.columns import ANALYSED
-from astromorph.cli.arguments import parser
+from astromorph.cli.main import parser
 from astromorph.settings import loading
 from astromorph.settings.sections import Settings
 
