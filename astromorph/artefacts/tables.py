@@ -15,36 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from astromorph.artefacts.column_types import arrow_array
-from astromorph.artefacts.columns import (
-    CATALOGUE_COLUMNS,
-    CONTENTS_COLUMNS,
-    EXPORT_COLUMNS,
-    GALLERY_COLUMNS,
-    HISTORY_COLUMNS,
-    NONE,
-    REJECTED,
-    ROWS_AT_A_TIME,
-    SPLIT_COLUMNS,
-    STATISTICS,
-    TEST,
-    TRAIN,
-    Status,
-)
+from astromorph.artefacts.columns import CATALOGUE_COLUMNS, ROWS_AT_A_TIME
 from astromorph.artefacts.run_files import step_that_writes
 from astromorph.atomic import atomic_write
 from astromorph.errors import AstromorphError
 
 if TYPE_CHECKING:  # steps that train import this module on machines without pandas
     from pandas import DataFrame, Series
-
-# The names of columns are at home in `columns`.
-__all__ = [
-    "CATALOGUE_COLUMNS", "CONTENTS_COLUMNS", "EXPORT_COLUMNS", "FORMULA_STARTS",
-    "GALLERY_COLUMNS", "HISTORY_COLUMNS", "NONE", "REJECTED", "SPLIT_COLUMNS",
-    "STATISTICS", "TEST", "TRAIN", "Status", "csv_columns", "csv_line", "csv_lines",
-    "list_columns", "read_csv", "read_table", "spreadsheet_safe",
-    "undo_spreadsheet_safe", "write_csv", "write_table",
-]  # fmt: skip
 
 FORMULA_STARTS = "'=+-@\t\r"  # the apostrophe, which protects the others, is first
 BYTES_AT_A_TIME = 2**20  # of a CSV that is read row by row

@@ -11,8 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from astromorph.artefacts import tables as artefacts
+from astromorph.artefacts.columns import (
+    CONTENTS_COLUMNS,
+    NONE,
+    REJECTED,
+    SPLIT_COLUMNS,
+    TEST,
+    TRAIN,
+)
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.tables import CONTENTS_COLUMNS, NONE, REJECTED, TEST, TRAIN
 from astromorph.atomic import atomic_write
 from astromorph.catalogue.summary import MIN_IMAGES, Summary, stop_if_bad
 from astromorph.errors import AstromorphError
@@ -282,7 +289,7 @@ def split(
     rows = _assign_rows(datafile, files, rules, drop, seed)
     rows = _count_subsets(summary.pass_through(rows), counts)
     with atomic_write(files.split) as temporary:
-        artefacts.write_csv(temporary, artefacts.SPLIT_COLUMNS, rows)
+        artefacts.write_csv(temporary, SPLIT_COLUMNS, rows)
         stop_if_bad(summary, validation)
         if counts[TRAIN] < MIN_IMAGES:
             LOG.warning(
@@ -293,7 +300,7 @@ def split(
             )
             counts[TRAIN], counts[TEST] = counts[TRAIN] + counts[TEST], 0
             rows = _move_to_training(artefacts.read_csv(temporary))
-            artefacts.write_csv(temporary, artefacts.SPLIT_COLUMNS, rows)
+            artefacts.write_csv(temporary, SPLIT_COLUMNS, rows)
     LOG.info(
         "%d images for training, %d for testing, %d not used",
         counts[TRAIN],

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from astromorph.artefacts.tables import REJECTED
+from astromorph.artefacts.columns import REJECTED
 from astromorph.errors import AstromorphError
 from astromorph.filelist.duplicates import DROPPED, DUPLICATE
 from astromorph.settings.sections import ValidateSettings

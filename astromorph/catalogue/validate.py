@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from astromorph.artefacts import tables as artefacts
+from astromorph.artefacts.columns import CATALOGUE_COLUMNS, REJECTED
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.tables import CATALOGUE_COLUMNS, REJECTED
 from astromorph.atomic import atomic_write
 from astromorph.catalogue.summary import Histogram, Summary, stop_if_bad
 from astromorph.catalogue.validation_page import (

@@ -13,8 +13,9 @@ from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
+from astromorph.artefacts.columns import SPLIT_COLUMNS
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.tables import SPLIT_COLUMNS, read_csv
+from astromorph.artefacts.tables import read_csv
 from astromorph.atomic import atomic_write
 from astromorph.cli.steps import STEPS, Job, Step, wanted_steps
 from astromorph.errors import AstromorphError

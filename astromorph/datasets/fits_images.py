@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from astromorph.artefacts.tables import STATISTICS
+from astromorph.artefacts.columns import STATISTICS
 from astromorph.errors import FitsImageError
 from astromorph.filelist.entries import Entry, entries_from_paths, read_filelist
 from astromorph.filelist.shards import HEAD_ROWS

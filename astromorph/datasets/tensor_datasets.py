@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from astromorph.artefacts import tables as artefacts
-from astromorph.artefacts.tables import SPLIT_COLUMNS
+from astromorph.artefacts.columns import SPLIT_COLUMNS
 from astromorph.artefacts.tensor_shard import TensorShard, read_shard
 from astromorph.datasets.any_images import (
     check_same_kind,

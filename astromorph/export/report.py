@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from astromorph.artefacts.columns import HISTORY_COLUMNS
 from astromorph.artefacts.model_file import ModelFile, read_model_file
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.tables import HISTORY_COLUMNS, read_csv
+from astromorph.artefacts.tables import read_csv
 from astromorph.atomic import atomic_write
 from astromorph.errors import AstromorphError
 from astromorph.pages.html import write_page

@@ -10,7 +10,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from astromorph.artefacts.tables import REJECTED
+from astromorph.artefacts.columns import REJECTED
 
 SAME_FILE, SAME_CONTENT, SAME_POSITION = 0, 1, 2
 DESCRIPTIONS = {

@@ -14,7 +14,7 @@ from typing import NamedTuple, TextIO
 
 import numpy as np
 
-from astromorph.artefacts.tables import CATALOGUE_COLUMNS, NONE, TEST, TRAIN
+from astromorph.artefacts.columns import CATALOGUE_COLUMNS, NONE, TEST, TRAIN
 from astromorph.errors import AstromorphError
 
 # Images with the same value in this column are on the same side of the split.

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from astromorph.artefacts import tables as artefacts
+from astromorph.artefacts.columns import CONTENTS_COLUMNS, REJECTED, STATISTICS
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.tables import CONTENTS_COLUMNS, REJECTED, STATISTICS
 from astromorph.artefacts.tensor_file import (
     SHARD_FORMAT,
     SHARD_VERSION,

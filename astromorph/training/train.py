@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from astromorph import distributed
+from astromorph.artefacts.columns import HISTORY_COLUMNS, TEST, TRAIN
 from astromorph.artefacts.model_file import save_model
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.tables import HISTORY_COLUMNS, TEST, TRAIN, write_csv
+from astromorph.artefacts.tables import write_csv
 from astromorph.artefacts.tensor_shard import read_shard
 from astromorph.atomic import atomic_folder, keep_previous, remove_leftovers
 from astromorph.byol.augment import SkyAugmentation

@@ -14,9 +14,9 @@ from astromorph.analysis.analyse import EmbeddedImages, analyse, analyse_embeddi
 from astromorph.analysis.space import fit_space, layout_2d
 from astromorph.artefacts import tables as artefacts
 from astromorph.artefacts.analysis_table import read_analysis
+from astromorph.artefacts.columns import CATALOGUE_COLUMNS, SPLIT_COLUMNS
 from astromorph.artefacts.embeddings import Embeddings, write_embeddings
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.tables import CATALOGUE_COLUMNS, SPLIT_COLUMNS
 from astromorph.errors import AstromorphError
 from astromorph.settings.sections import AnalysisSettings
 

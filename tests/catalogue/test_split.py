@@ -10,6 +10,7 @@ import torch
 from astropy.io import fits
 
 from astromorph.artefacts import tables as artefacts
+from astromorph.artefacts.columns import CONTENTS_COLUMNS
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.tensor_shard import read_shard
 from astromorph.catalogue.split import MAX_ROWS_PER_OBJECT, split
@@ -180,7 +181,7 @@ def split_rows(tmp_path):
             | ({"reach_arcsec": 1} | contents(n) if contents else {})
             for n, e in enumerate(read_filelist(datafile))
         ]
-        artefacts.write_csv(files.contents("00000"), artefacts.CONTENTS_COLUMNS, shard)
+        artefacts.write_csv(files.contents("00000"), CONTENTS_COLUMNS, shard)
         values = {"test_fraction": fraction} | (rules or {})
         drop = values.pop("on_duplicate", "keep")
         settings = parse(

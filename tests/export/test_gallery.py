@@ -16,9 +16,9 @@ from PIL import ImageColor
 
 from astromorph.artefacts import tables as artefacts
 from astromorph.artefacts.analysis_table import Analysis, write_analysis
+from astromorph.artefacts.columns import CATALOGUE_COLUMNS, GALLERY_COLUMNS
 from astromorph.artefacts.model_file import MODEL_FORMAT, MODEL_VERSION
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.tables import CATALOGUE_COLUMNS, GALLERY_COLUMNS
 from astromorph.artefacts.tensor_shard import save_values
 from astromorph.catalogue.validate import validate
 from astromorph.errors import AstromorphError

@@ -12,8 +12,9 @@ from astromorph.artefacts.analysis_table import (
     read_analysis_parts,
     write_analysis,
 )
+from astromorph.artefacts.columns import CATALOGUE_COLUMNS
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.tables import CATALOGUE_COLUMNS, write_csv
+from astromorph.artefacts.tables import write_csv
 from astromorph.errors import AstromorphError
 from astromorph.export.gallery.contact_sheet import TITLE
 from astromorph.export.gallery.drawing import new_canvas

@@ -7,8 +7,8 @@ from export.test_gallery import save_model
 from PIL import Image
 
 from astromorph.artefacts import tables as artefacts
+from astromorph.artefacts.columns import HISTORY_COLUMNS
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.tables import HISTORY_COLUMNS
 from astromorph.errors import AstromorphError
 from astromorph.export.report import draw_history, plot_history, write_settings_page
 from astromorph.settings.loading import parse

@@ -10,8 +10,15 @@ import pytest
 import yaml
 
 from astromorph.artefacts import analysis_table
-from astromorph.artefacts import tables as artefacts
-from astromorph.artefacts.columns import ANALYSED
+from astromorph.artefacts.columns import (
+    ANALYSED,
+    CATALOGUE_COLUMNS,
+    CONTENTS_COLUMNS,
+    EXPORT_COLUMNS,
+    GALLERY_COLUMNS,
+    HISTORY_COLUMNS,
+    SPLIT_COLUMNS,
+)
 from astromorph.cli.main import parser
 from astromorph.settings import loading
 from astromorph.settings.sections import Settings
@@ -22,16 +29,16 @@ CONFIG_README = ROOT / "config" / "README.md"
 FILES = ROOT / "docs" / "files.md"
 DOCUMENTS = (README, CONFIG_README, FILES)
 COLUMNS = {
-    "results/catalogue.csv": artefacts.CATALOGUE_COLUMNS,
-    "results/split.csv": artefacts.SPLIT_COLUMNS,
-    "results/tensors/{shard}.csv": artefacts.CONTENTS_COLUMNS,
-    "results/model/history.csv": artefacts.HISTORY_COLUMNS,
+    "results/catalogue.csv": CATALOGUE_COLUMNS,
+    "results/split.csv": SPLIT_COLUMNS,
+    "results/tensors/{shard}.csv": CONTENTS_COLUMNS,
+    "results/model/history.csv": HISTORY_COLUMNS,
     "results/analysis.parquet": analysis_table.ANALYSIS_COLUMNS,
     "results/export/embeddings.csv": (
-        *artefacts.EXPORT_COLUMNS,
+        *EXPORT_COLUMNS,
         *(column.name for column in ANALYSED),
     ),
-    "results/export/gallery/sheets.csv": artefacts.GALLERY_COLUMNS,
+    "results/export/gallery/sheets.csv": GALLERY_COLUMNS,
 }
 
 
