@@ -5,7 +5,7 @@ from training.test_trainer import auxiliary_task, images
 
 from astromorph.byol.byol import BYOL
 from astromorph.models.encoders import AstroMorphologyModel
-from astromorph.training.objective import Objective
+from astromorph.training.loop import Objective
 
 
 def test_the_objective_is_the_weighted_sum_of_both_losses():
