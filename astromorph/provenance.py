@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).parent
-# Modules and folders that affect a step by the values in its settings, or not at all.
+# Modules and folders that affect a step by the values in its settings, by the paths of
+# its inputs and outputs, or not at all.
 UNTRACKED = (
+    "artefacts.run_files",
     "cli",
     "errors",
     "progress",

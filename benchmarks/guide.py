@@ -83,7 +83,8 @@ def recipes(
 
     def with_task(byol: BYOL, auxiliary: bool, **options: Any) -> ByolTrainer:
         if auxiliary:
-            options["teacher"] = auxiliary_task_for(images, byol, labelled_images)
+            task = auxiliary_task_for(images, byol, labelled_images)
+            options["auxiliary_task"] = task
         return ByolTrainer(byol, **options)
 
     weak = SkyAugmentation(

@@ -31,7 +31,7 @@ from astromorph import (
     NLayerResnet,
 )
 from astromorph.byol.build import load_model
-from astromorph.cli.arguments import parser
+from astromorph.cli.main import parser
 from astromorph.compat import convert, infer_arguments, train_arguments
 from astromorph.errors import AstromorphError
 from astromorph.settings.loading import load, parse
@@ -372,4 +372,4 @@ def test_version_0_1_is_mentioned_in_one_module():
         for path in PACKAGE.rglob("*.py")
         if re.search(r"\bcompat\b", path.read_text(encoding="utf-8"))
     }
-    assert importers == {"__init__.py", "cli/arguments.py"}
+    assert importers == {"__init__.py", "cli/main.py"}

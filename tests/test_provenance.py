@@ -25,7 +25,7 @@ FOLDERS = {
     "fits": READING,  # and not train
     "pages": {
         "validate", "train", "evaluate", "analyse", "export_tensorboard", "export_map",
-        "export_gallery", "report_settings",
+        "export_gallery", "report_history", "report_settings",
     },
     "preprocessing": READING | {"train"},
     "catalogue": {"validate", "split"},
@@ -126,12 +126,13 @@ def test_an_edit_changes_the_digests_of_the_steps_that_use_it(
         ("fits/image.py", READING),
         ("export/tables/csv.py", {"export_csv"}),
         ("export/html_map/html_map.py", {"export_map"}),
+        ("artefacts/run_files.py", set()),
         ("settings/sections.py", set()),
         ("cli/main.py", set()),
     ],
 )
 def test_an_edit_of_one_module_changes_few_digests(package, original, module, steps):
-    """Settings reach a step by their values; the command line changes no result."""
+    """Settings count by their values, file names as inputs and outputs of rules."""
     append(package / module)
     assert changed(original) == steps
 

@@ -14,7 +14,6 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from astromorph.settings.sections import AugmentationSettings
 
-MAX_BOX = 1 / 3  # side of an erased box, as a fraction of that of the image
 TOLERANCE = 1e-3  # beyond 0 and 1, from rounding and resampling
 MIN_SIDE = 32  # pixels, from which a quarter of the pixels is enough for the median
 
@@ -120,7 +119,7 @@ class SkyAugmentation:
         ).clamp_(0, 1)
         views = views ** self._exponents(len(images)).to(images)
         views = gaussian_blur(views, self._blur_widths(len(images)))
-        views = self._erase(self._change_brightness(views))
+        views = self._change_brightness(views)
         if self.settings.noise:
             views = views + self._added_noise(views) * self._normal(views)
         return views.clamp_(0, 1)
@@ -171,22 +170,6 @@ class SkyAugmentation:
         target = self.settings.noise * self._uniform(len(views), 1, 1, 1).to(views)
         own = 1.4826 * _median((views - _median(views)).abs())
         return (target.square() - own.square()).clamp(min=0).sqrt()
-
-    def _erase(self, views: Tensor) -> Tensor:
-        """Fill a box in some of the views with background."""
-        probability, number = self.settings.erasing, len(views)
-        if not probability:
-            return views
-        drawn = self._uniform(number, 5).to(views)
-        inside = drawn[:, 4, None, None] < probability
-        for k, axis in enumerate((1, 2)):
-            length = views.shape[axis + 1]
-            width = (drawn[:, k] * MAX_BOX * length)[:, None]
-            start = (drawn[:, k + 2] * length)[:, None] - width / 2
-            positions = torch.arange(length, device=views.device)[None]
-            within = (positions >= start) & (positions <= start + width)
-            inside = inside & within.unsqueeze(3 - axis)
-        return torch.where(inside[:, None], _median(views), views)
 
     def _blur_widths(self, number: int) -> Tensor:
         """Standard deviations `(N,)` of Gaussian beams, in pixels."""

@@ -45,8 +45,7 @@ def start_weights_source(settings: TrainStepSettings) -> str:
     rules = settings.network_settings
     if rules.weights is not None:
         return rules.weights
-    fits = settings.network_name in SKY_DIGESTS and rules.stem == "standard"
-    return SKY if fits else RANDOM
+    return SKY if settings.network_name in SKY_DIGESTS else RANDOM
 
 
 def load_start_weights(byol: BYOL, settings: TrainStepSettings) -> None:

@@ -1,16 +1,27 @@
-"""The command line: one subcommand per step, and `simulate`.
+"""The command line: the options of each subcommand, logging and exit codes.
 
 Only this module configures logging and exits.
 """
 
+import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from astromorph.cli.arguments import parser
+from astromorph import compat
+from astromorph.cli import commands
 from astromorph.errors import AstromorphError, explain_error
 
+Command = Callable[[argparse.Namespace], None]
+# Form and summary of each table.
+TABLES = (
+    ("csv", "Write the table of facts, analysis and embeddings as CSV."),
+    ("parquet", "Write the same table as Parquet, with types."),
+    ("fits", "Write the same table as FITS, with units."),
+    ("votable", "Write the same table as VOTable, with units."),
+)
 LOG = logging.getLogger("astromorph")
 
 
@@ -60,3 +71,291 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         LOG.error("%s", explanation)
         sys.exit(1)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all subcommands; each sets `command`, which takes the options."""
+    parser = argparse.ArgumentParser(
+        prog="astromorph",
+        description="Embed FITS images without labels: images of similar objects get "
+        "similar embeddings.",
+        epilog="`snakemake --cores all` runs all steps; `astromorph train` and "
+        "`astromorph infer` with -c run them without Snakemake.",
+    )
+    steps = parser.add_subparsers(title="steps", required=True, metavar="STEP")
+    _add_simulate(steps)
+    _add_validate(steps)
+    _add_preprocess(steps)
+    _add_split(steps)
+    _add_train(steps)
+    _add_infer(steps)
+    _add_evaluate(steps)
+    _add_analyse(steps)
+    _add_similar(steps)
+    _add_export(steps)
+    _add_report(steps)
+    compat.add_commands(steps, run)
+    return parser
+
+
+def _add(steps: Any, name: str, command: Command, summary: str) -> Any:
+    step = steps.add_parser(name, help=summary, description=summary)
+    step.set_defaults(command=command)
+    return step
+
+
+def _add_step(
+    steps: Any, name: str, summary: str, command: Command | None = None, of: str = ""
+) -> Any:
+    """A subcommand that takes settings; by default it executes the step of its name."""
+    single = commands.single_step(f"{of}{name}") if command is None else command
+    step = _add(steps, name, single, summary)
+    step.add_argument(
+        "-c", "--config-file", metavar="FILE", help="settings, TOML or YAML"
+    )
+    step.add_argument(
+        "--settings",
+        metavar="JSON",
+        help="settings as one string; they override those of FILE",
+    )
+    step.add_argument(
+        "--threads", type=int, default=0, help="CPU cores to use; 0 for all"
+    )
+    _add_results(step)
+    return step
+
+
+def _add_simulate(steps: Any) -> None:
+    step = _add(
+        steps,
+        "simulate",
+        commands.simulate,
+        "Write simulated FITS images of known kinds.",
+    )
+    step.add_argument(
+        "--output", required=True, metavar="DIR", help="folder to write to"
+    )
+    step.add_argument(
+        "--number", type=int, default=210, help="number of images (%(default)s)"
+    )
+    step.add_argument(
+        "--seed", type=int, default=0, help="seed of the random numbers (%(default)s)"
+    )
+
+
+def _add_validate(steps: Any) -> None:
+    step = _add_step(
+        steps,
+        "validate",
+        "Check the file list: what each file contains, or why it is rejected.",
+    )
+    _add_datafile(step)
+
+
+def _add_preprocess(steps: Any) -> None:
+    step = _add_step(
+        steps,
+        "preprocess",
+        "Prepare the images of one shard and write them as tensors.",
+    )
+    _add_datafile(step)
+    _add_shard(step, required=True)
+    step.add_argument(
+        "--rows",
+        type=int,
+        nargs=2,
+        required=True,
+        metavar=("START", "STOP"),
+        help="rows of the file list in the shard, from 0; STOP is not included",
+    )
+
+
+def _add_split(steps: Any) -> None:
+    step = _add_step(
+        steps, "split", "Divide the images into a training set and a test set."
+    )
+    _add_datafile(step)
+    _add_shards(step)
+
+
+def _add_train(steps: Any) -> None:
+    step = _add_step(
+        steps,
+        "train",
+        "Train a network without labels. With -c, execute all steps from FITS files "
+        "to a model; with --shards, this step alone.",
+        commands.train,
+    )
+    _add_datafile(step)
+    _add_model(step, "model file to write")
+    _add_shards(step, required=False)
+
+
+def _add_infer(steps: Any) -> None:
+    step = _add_step(
+        steps,
+        "infer",
+        "Embed images with a trained network. With -c, execute all steps from FITS "
+        "files to tables; with --shard, this step alone.",
+        commands.infer,
+    )
+    _add_datafile(step)
+    _add_model(step, "model file to read")
+    _add_shard(step, required=False)
+
+
+def _add_evaluate(steps: Any) -> None:
+    step = _add_step(
+        steps,
+        "evaluate",
+        "Compare the embedding with those of an untrained network and of simple "
+        "references.",
+    )
+    _add_model(step, "model file to read")
+    _add_shards(step)
+
+
+def _add_analyse(steps: Any) -> None:
+    step = _add_step(
+        steps,
+        "analyse",
+        "Find clusters, neighbours, near-duplicates and outliers, and lay out the map.",
+    )
+    _add_shards(step)
+
+
+def _add_similar(steps: Any) -> None:
+    step = _add(
+        steps,
+        "similar",
+        commands.similar,
+        "Find the images of a finished run that are most similar to any FITS image.",
+    )
+    step.add_argument(
+        "--to",
+        nargs="+",
+        required=True,
+        metavar="FITS",
+        help="the image, listed or not; with several channels, a file for each",
+    )
+    step.add_argument(
+        "--top",
+        type=_positive,
+        default=12,
+        help="number of images to find (%(default)s)",
+    )
+    _add_results(step)
+    _add_model(step, "model file of the run")
+    _add_datafile(step)
+    step.add_argument("--output", metavar="PNG", help="figure to write")
+    step.add_argument("--table", metavar="CSV", help="table to write")
+
+
+def _positive(text: str) -> int:
+    """An integer of at least 1."""
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def _add_export(steps: Any) -> None:
+    summary = "Write tables and pages for other programs and for people."
+    export = steps.add_parser("export", help=summary, description=summary)
+    forms = export.add_subparsers(title="forms", required=True, metavar="FORM")
+    for form, text in TABLES:
+        _add_shards(_add_step(forms, form, text, of="export_"))
+    board = _add_step(
+        forms,
+        "tensorboard",
+        "Write a folder for TensorBoard's projector.",
+        of="export_",
+    )
+    _add_shards(board)
+    page = _add_step(
+        forms, "map", "Write the map as a page for browsers.", of="export_"
+    )
+    _add_shards(page)
+    page.add_argument(
+        "--evaluation",
+        action="store_true",
+        help="show the verdict of the evaluation on the page",
+    )
+    gallery = _add_step(
+        forms,
+        "gallery",
+        "Write contact sheets of clusters, outliers, neighbours and views.",
+        of="export_",
+    )
+    _add_datafile(gallery)
+    _add_model(gallery, "model file, whose settings define the views")
+    _add_shards(gallery)
+
+
+def _add_report(steps: Any) -> None:
+    summary = "Write figures and pages for the report of a run."
+    report = steps.add_parser("report", help=summary, description=summary)
+    parts = report.add_subparsers(title="parts", required=True, metavar="PART")
+    _add_step(
+        parts, "history", "Draw losses and embedding measures by epoch.", of="report_"
+    )
+    page = _add_step(
+        parts,
+        "settings",
+        "List all settings, mark those that are not the defaults, and list versions.",
+        of="report_",
+    )
+    _add_datafile(page)
+    _add_model(page, "model file to read")
+
+
+def _add_results(step: Any) -> None:
+    step.add_argument(
+        "--results",
+        default="results",
+        metavar="DIR",
+        help="folder of all files of the run (%(default)s)",
+    )
+
+
+def run(arguments: list[str]) -> None:
+    """Run one subcommand, given with its options."""
+    options = parser().parse_args(arguments)
+    options.command(options)
+
+
+def _add_datafile(step: Any) -> None:
+    step.add_argument(
+        "-d",
+        "--datafile",
+        metavar="LIST",
+        help="file list; overrides that of the settings",
+    )
+
+
+def _add_model(step: Any, meaning: str) -> None:
+    step.add_argument(
+        "-n",
+        "--trained-network-name",
+        metavar="PT",
+        help=f"{meaning} (model/model.pt in the folder of results)",
+    )
+
+
+def _add_shards(step: Any, required: bool = True) -> None:
+    step.add_argument(
+        "--shards",
+        type=_positive,
+        required=required,
+        metavar="NUMBER",
+        help="number of shards of the run",
+    )
+
+
+def _add_shard(step: Any, required: bool) -> None:
+    step.add_argument(
+        "--shard",
+        required=required,
+        metavar="NAME",
+        help="the shard to work on, such as 00000",
+    )

@@ -44,7 +44,6 @@ NO_STRENGTH = {
     "blur": 0.0,
     "noise": 0.0,
     "channel_gain": 0.0,
-    "erasing": 0.0,
 }
 
 

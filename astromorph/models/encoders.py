@@ -31,10 +31,6 @@ class NLayerResnet(nn.Module):
     last_layer : {'layer1', 'layer2', 'layer3', 'layer4'}
         The last block in the network, for 64, 128, 256 or 512 features; by default
         layer4.
-    stem : {'standard', 'small'}
-        The layers before the blocks. `standard` reduces the image to a quarter of
-        its side before the first block; `small` to half, with 3 by 3 filters, for
-        more detail of small images at four times the cost. By default standard.
 
     Attributes
     ----------
@@ -44,8 +40,8 @@ class NLayerResnet(nn.Module):
     Raises
     ------
     ValueError
-        `last_layer` or `stem` is not one of these, or `in_channels` is not an
-        integer of at least 1.
+        `last_layer` is not one of these, or `in_channels` is not an integer of at
+        least 1.
 
     Examples
     --------
@@ -59,21 +55,15 @@ class NLayerResnet(nn.Module):
         self,
         in_channels: int = 3,
         last_layer: str = "layer4",
-        stem: str = "standard",
     ) -> None:
         super().__init__()
         in_channels = check_integer("in_channels", in_channels, 1)
         if last_layer not in RESNET_FEATURES:
             allowed = ", ".join(RESNET_FEATURES)
             raise ValueError(f"last_layer: found {last_layer!r}; allowed are {allowed}")
-        if stem not in ("standard", "small"):
-            raise ValueError(f"stem: found {stem!r}; allowed are standard, small")
         resnet = resnet18(weights=None)
-        if stem == "small":
-            resnet.conv1 = _input_convolution(in_channels, kernel_size=3)
-            resnet.maxpool = nn.Identity()
-        elif in_channels != 3:
-            resnet.conv1 = _input_convolution(in_channels, kernel_size=7)
+        if in_channels != 3:
+            resnet.conv1 = _input_convolution(in_channels)
         layers = OrderedDict[str, nn.Module]()
         for name in ("conv1", "bn1", "relu", "maxpool", *RESNET_FEATURES):
             layers[name] = getattr(resnet, name)
@@ -282,16 +272,16 @@ def build_network(
         There is no network of this name.
     """
     if network_name == "n_layer_resnet":
-        return NLayerResnet(in_channels, settings.last_layer, settings.stem)
+        return NLayerResnet(in_channels, settings.last_layer)
     if network_name == "amm":
         return AstroMorphologyModel(in_channels)
     return TorchvisionEncoder(network_name, in_channels)
 
 
-def _input_convolution(in_channels: int, kernel_size: int) -> nn.Conv2d:
+def _input_convolution(in_channels: int) -> nn.Conv2d:
     """The first convolution of a ResNet, with its initialisation."""
     convolution = nn.Conv2d(
-        in_channels, 64, kernel_size, stride=2, padding=kernel_size // 2, bias=False
+        in_channels, 64, kernel_size=7, stride=2, padding=3, bias=False
     )
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
     return convolution

@@ -68,10 +68,6 @@ class NetworkSettings(Section):
     """The last block of ResNet-18 in `n_layer_resnet`: 64, 128, 256 or 512 features.
     Fewer layers train faster and suit small images. Other networks ignore it."""
 
-    stem: Literal["standard", "small"] = "standard"
-    """The first layers of `n_layer_resnet`. `small` has twice the resolution, for
-    images of at most 32 pixels, at four times the cost."""
-
     weights: Name | None = None
     """The weights at the start of training: `random`; `sky`, weights of the package
     that were trained on simulated images; `torchvision`, its pretrained weights,
@@ -297,10 +293,6 @@ class AugmentationSettings(Section):
     channel_gain: Annotated[float, Field(ge=0, le=3)] = 0.2
     """Maximum of the absolute logarithm of the factor of each channel: without it,
     colour alone identifies images of several channels. No effect on one channel."""
-
-    erasing: Fraction = 0.0
-    """Fraction of the views in which a random box, up to a third of the side, is set
-    to the background."""
 
 
 class InferenceSettings(Section):

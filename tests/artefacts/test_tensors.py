@@ -345,25 +345,6 @@ def test_channels_are_brighter_or_fainter_by_their_own_draws():
     torch.testing.assert_close(alone, images[:, :1])
 
 
-def test_boxes_are_erased_in_some_views():
-    """A box of background, no larger than a third of the side, in the share asked."""
-    rows = torch.linspace(0, 1, 30)[:, None] + torch.linspace(0, 0.1, 40)[None]
-    images = (rows / 1.1).repeat(300, 2, 1, 1)
-    views = augmentation(rotation=False, flip=False, **(STILL | {"erasing": 0.5}))(
-        images
-    )
-    changed = (views - images).abs() > 1e-3
-    hit = changed.flatten(1).any(dim=1)
-    assert 0.4 < hit.float().mean() < 0.6
-    assert (changed[:, 0] == changed[:, 1]).float().mean() > 0.99
-    values = views[changed]
-    assert float(values.max() - values.min()) < 0.05  # the background of all
-    for box in changed[hit][:, 0]:
-        high, wide = box.any(dim=1).nonzero(), box.any(dim=0).nonzero()
-        assert int(high.max() - high.min()) <= 30 / 3 + 1
-        assert int(wide.max() - wide.min()) <= 40 / 3 + 1
-
-
 @pytest.mark.parametrize("shape", [(7, 9), (16, 16), (8, 3)])
 def test_the_places_of_pixels_are_torch_s(shape):
     """Sums in place of matrix products: the same affine grid."""

@@ -238,7 +238,7 @@ def test_train_sky(script, tmp_path):
     assert "amm: step 2 of 2, loss " in output
     values = torch.load(tmp_path / "weights" / "amm.pt", weights_only=True)
     assert (values["format"], values["images"]) == (WEIGHTS_FORMAT, 40)
-    assert "wrote weights/amm.pt; `WITH_SKY` needs " in output
+    assert "wrote weights/amm.pt; `SKY_DIGESTS` needs " in output
 
 
 @pytest.mark.slow

@@ -41,7 +41,6 @@ def start_and_random(channels: int = 1, **values):
         ({}, "sky"),
         ({"network_name": "amm"}, "sky"),
         ({"network_name": "resnet50"}, "random"),
-        ({"network_settings": {"stem": "small"}}, "random"),
         ({"network_settings": {"weights": "random"}}, "random"),
         ({"network_settings": {"weights": "some.pt"}}, "some.pt"),
     ],
@@ -228,15 +227,3 @@ def test_networks_of_torchvision_give_features(name):
         features = network(torch.rand(2, 2, 64, 64))
         assert features.shape == (2, network.features)
         assert network(torch.rand(1, 2, 80, 96)).shape == (1, network.features)
-
-
-def test_the_small_stem_has_a_higher_resolution():
-    """Half of the side before the first block instead of a quarter."""
-    sides = {}
-    for stem in ("standard", "small"):
-        rules = NetworkSettings(stem=stem, last_layer="layer1")
-        network = build_network("n_layer_resnet", rules, 2)
-        sides[stem] = network.body(torch.rand(1, 2, 32, 32)).shape[-1]
-    assert sides == {"standard": 8, "small": 16}
-    with pytest.raises(ValueError, match="stem: found 'big'; allowed are standard"):
-        build_network("n_layer_resnet", rules.model_copy(update={"stem": "big"}), 1)

@@ -133,8 +133,10 @@ def test_start_weights_for_other_networks_are_refused():
     """The message says which networks have start weights."""
     with pytest.raises(AstromorphError, match=r"found Linear; .* NLayerResnet and Ast"):
         start_from_sky(torch.nn.Linear(2, 2))
+    network = NLayerResnet(1, "layer2")
+    network.body.conv1 = torch.nn.Conv2d(1, 64, kernel_size=3)
     with pytest.raises(AstromorphError, match="belong to another network"):
-        start_from_sky(NLayerResnet(1, "layer2", stem="small"))
+        start_from_sky(network)
 
 
 def test_an_auxiliary_task_is_used_from_python(datafile):

@@ -555,7 +555,7 @@ def test_damaged_files_give_an_image_or_a_reason(seeds, tmp_path, data):
 
 def test_hdus_agree_with_astropy(unusual_fits):
     """Numbers, names and shapes of all HDUs of all unusual files."""
-    assert len(files_in(unusual_fits)) > 50
+    assert len(files_in(unusual_fits)) >= 50
     for path in files_in(unusual_fits):
         if path.name in ("not_actually_fits.fits", "astropy_zerowidth.fits"):
             continue

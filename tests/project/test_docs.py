@@ -19,7 +19,7 @@ from astromorph.artefacts.columns import (
     HISTORY_COLUMNS,
     SPLIT_COLUMNS,
 )
-from astromorph.cli.arguments import parser
+from astromorph.cli.main import parser
 from astromorph.settings import loading
 from astromorph.settings.sections import Settings
 

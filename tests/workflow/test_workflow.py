@@ -249,6 +249,14 @@ def test_both_snakefiles_have_a_default_target(run):
     [
         ({"inference_settings": {"symmetry": "d4"}}, AFTER_INFER),
         ({"inference_settings": {"batch_size": 9}}, AFTER_INFER),
+        (
+            {"evaluation_settings": {"images": 30}},
+            {"evaluate", "export_map"} | LISTED,
+        ),
+        (
+            {"evaluation_settings": {"label": "other"}},
+            {"evaluate", "export_map", "export_gallery"} | LISTED,
+        ),
         ({"analysis_settings": {"neighbours": 5}}, {"analyse"} | EXPORTS | LISTED),
         ({"export_settings": {"csv_separator": "semicolon"}}, {"export_csv"} | LISTED),
         ({"export_settings": {"tables": ["fits"]}}, LISTED),
