@@ -168,7 +168,8 @@ def write_random_model(path: Path, settings: Settings, channels: int = 1) -> Non
     """Write a model file of which the weights are random."""
     from astromorph.artefacts.model_file import ModelFile, save_model
     from astromorph.byol.build import seeded_byol
-    from astromorph.settings.steps import part_of
+    from astromorph.settings.steps import train_step_settings
 
-    state = seeded_byol(settings, channels).state_dict()
-    save_model(path, ModelFile(state, part_of(settings, "train"), channels, "{}", "0"))
+    training = train_step_settings(settings)
+    state = seeded_byol(training, channels).state_dict()
+    save_model(path, ModelFile(state, training.to_dict(), channels, "{}", "0"))

@@ -91,7 +91,7 @@ class SkyAugmentation:
         if images.ndim != 4 or images.numel() == 0:
             raise ValueError(
                 f"images: found the shape {tuple(images.shape)}; allowed is "
-                "(N, C, H, W), with (1, C, H, W) for a single image"
+                "(N, C, H, W) of at least one image, (1, C, H, W) for a single one"
             )
         if not images.is_floating_point():
             raise ValueError(

@@ -13,6 +13,7 @@ from astropy.table import Table
 from astromorph.artefacts.model_file import save_model
 from astromorph.byol.build import build_byol, make_model_file
 from astromorph.settings.loading import parse
+from astromorph.settings.steps import train_step_settings
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -106,7 +107,7 @@ def test_python_blocks_of_the_pages_run(block, tmp_path, monkeypatch):
     table = Table({"embedding": np.ones((3, 4), np.float32)})
     table.write(export / "embeddings.fits")
     table.write(export / "embeddings.vot", format="votable")
-    settings = parse({"network_name": "amm"}, "test")
+    settings = train_step_settings(parse({"network_name": "amm"}, "test"))
     byol = build_byol(settings, in_channels=1)
     save_model(model, make_model_file(byol, settings, 1, "{}", ["0"]))
     exec(compile(block, "block of a page", "exec"), {"__name__": "block"})

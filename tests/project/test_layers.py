@@ -4,6 +4,7 @@
 """
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,7 @@ def level_of(module: str) -> int:
     return LEVEL[ABOVE_ALL.get(module, folder_of(module))]
 
 
+@functools.cache
 def tree(module: str) -> ast.Module:
     return ast.parse(MODULES[module].read_text(encoding="utf-8"))
 
@@ -69,6 +71,7 @@ def imports(module: str) -> set[str]:
     return names
 
 
+@functools.cache
 def own_imports(module: str) -> set[str]:
     names = {name.removeprefix("astromorph.") for name in imports(module)}
     return names & set(MODULES)

@@ -139,7 +139,7 @@ astromorph.Nothing
     )  # fmt: skip
     trainer, dataset, split, version, missing, *_ = done.stdout.splitlines()
     assert trainer.endswith('-> astromorph.training.trainer.ByolTrainer"')
-    assert dataset.endswith('.datasets.filelist_dataset.FitsFilelistDataset"')
+    assert dataset.endswith('.datasets.fits_images.FitsFilelistDataset"')
     assert 'Revealed type is "def (' in split
     assert version.endswith('"str"')
     assert 'has no attribute "Nothing"' in missing

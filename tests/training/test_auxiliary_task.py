@@ -10,7 +10,7 @@ from torch.nn import functional
 from astromorph.datasets.tensor_datasets import CachedDataset, NativeDataset
 from astromorph.settings.sections import PreprocessSettings
 from astromorph.sky import training_set
-from astromorph.sky.draw import SORTS, convolve_beam
+from astromorph.sky.draw import MORPHOLOGIES, convolve_beam
 from astromorph.sky.training_set import (
     MEASURES,
     Appearance,
@@ -37,7 +37,7 @@ def test_labelled_images_are_of_every_kind(labelled_images):
     assert images.shape == (48, 1, 32, 32)
     assert images.dtype == np.float16
     assert 0 <= images.min() < images.max() <= 1
-    assert set(labelled_images.sorts) == set(range(len(SORTS)))
+    assert set(labelled_images.morphologies) == set(range(len(MORPHOLOGIES)))
     has_shape = ~np.isnan(shapes).any(axis=1)
     assert has_shape.sum() > 30
     assert np.isnan(shapes[~has_shape]).all()
@@ -73,7 +73,7 @@ def test_simulated_images_are_prepared_like_the_data():
     """Another stretch gives different images of the same objects."""
     plain = draw_labelled_images(DrawingRules(seed=1, size=24), 8)
     rules = PreprocessSettings(stretch="linear", size=24)
-    other = draw_labelled_images(DrawingRules(seed=1, size=24, rules=rules), 8)
+    other = draw_labelled_images(DrawingRules(seed=1, size=24, preprocessing=rules), 8)
     assert not np.array_equal(plain.images, other.images)
     assert np.array_equal(plain.shapes, other.shapes, equal_nan=True)
 
@@ -100,7 +100,7 @@ def test_the_appearance_of_odd_data_is_finite():
     )
     assert all(math.isfinite(s) and s > 0 for s in like.signals)
     assert all(math.isfinite(b) and b >= 0 for b in like.beams)
-    made = draw_labelled_images(DrawingRules(seed=0, size=32, like=like), 8)
+    made = draw_labelled_images(DrawingRules(seed=0, size=32, appearance=like), 8)
     assert np.isfinite(made.images).all()
 
 
@@ -109,7 +109,7 @@ def test_simulated_images_look_like_the_data():
     medians = []
     for beam in (1.5, 4.0):
         like = Appearance(signals=(12.0,) * 5, beams=(beam,) * 5)
-        drawn = draw_labelled_images(DrawingRules(seed=0, size=64, like=like), 40)
+        drawn = draw_labelled_images(DrawingRules(seed=0, size=64, appearance=like), 40)
         images = drawn.images[:, 0].astype(float)
         flat = images.reshape(40, -1)
         away = np.abs(flat - np.median(flat, axis=1, keepdims=True))
@@ -125,13 +125,16 @@ def test_the_loss_is_that_of_kinds_and_shapes(labelled_images):
     task = AuxiliaryTask(labelled_images, representation_size=6)
     embeddings, indices = torch.randn(5, 6), torch.tensor([0, 7, 9, 30, 47])
     predictions = task.head(embeddings)
-    kinds, shapes = predictions[:, : len(SORTS)], predictions[:, len(SORTS) :]
+    kinds, shapes = (
+        predictions[:, : len(MORPHOLOGIES)],
+        predictions[:, len(MORPHOLOGIES) :],
+    )
     assert shapes.shape[1] == len(MEASURES)
     true_shapes = torch.from_numpy(labelled_images.shapes)[indices]
     true_shapes = true_shapes.clamp(-MAX_DEVIATION, MAX_DEVIATION)
     has_shape = ~true_shapes.isnan().any(dim=1)
     assert has_shape.sum() > 0
-    true_kinds = torch.from_numpy(labelled_images.sorts)[indices]
+    true_kinds = torch.from_numpy(labelled_images.morphologies)[indices]
     expected = functional.cross_entropy(kinds, true_kinds)
     shape_loss = functional.smooth_l1_loss(
         shapes[has_shape], true_shapes[has_shape], reduction="sum"
@@ -151,7 +154,7 @@ def test_images_without_an_object_have_no_shape_loss(labelled_images):
     loss.backward()
     assert loss.isfinite()
     assert embeddings.grad.isfinite().all()
-    assert task.head.weight.grad[len(SORTS) :].abs().max() == 0
+    assert task.head.weight.grad[len(MORPHOLOGIES) :].abs().max() == 0
 
 
 def test_the_appearance_of_the_data_is_measured():

@@ -151,7 +151,7 @@ def test_the_generator_of_a_given_augmentation_is_not_used():
             torch.optim.SGD([torch.ones(1)], lr=1), 1)},
          "lr_scheduler: found a StepLR object; give the class"),
         ({"lr_scheduler": torch.optim.lr_scheduler.StepLR,
-          "schedule": lambda step, steps: 1.0}, "schedule: found one beside an lr_sch"),
+          "schedule": lambda step, steps: 1.0}, "schedule: found one besides an lr_"),
         ({"schedule": 0.5}, "schedule: found 0.5; allowed are a function"),
     ],
 )  # fmt: skip
