@@ -130,8 +130,10 @@ import json, sys, threading, time
 from pathlib import Path
 import torch
 from astromorph.datasets import tensor_datasets as datasets
-from astromorph.training import train
+from astromorph.artefacts.run_files import RunFiles
 from astromorph.settings.loading import parse
+from astromorph.settings.steps import train_step_settings
+from astromorph.training import train
 peak = [0, 0]
 def own():
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -147,9 +149,13 @@ rules = parse(json.loads(sys.argv[2]), "benchmark")
 before = own()
 threading.Thread(target=look, daemon=True).start()
 start = time.perf_counter()
-folder = Path(sys.argv[1])  # of its own, or it goes on from the other's checkpoint
-outputs = folder / "m.pt", folder / "h.csv", folder / "log"
-train.train(rules, "split.csv", json.loads(sys.argv[3]), *outputs, 2)
+# A folder for each way: otherwise the second would resume from the first's checkpoint.
+folder = Path(sys.argv[1])
+folder.mkdir()
+for name in ("tensors", "split.csv"):
+    (folder / name).symlink_to(Path(name).resolve())
+files = RunFiles.of_run(folder, shards=int(sys.argv[3]))
+train.train(train_step_settings(rules), files, 2)
 print(peak[0] - before, time.perf_counter() - start)
 """
 
@@ -294,9 +300,9 @@ def training(folder: Path, number: int, ways: Sequence[str]) -> None:
     )
     least = base = 0.0
     for images, way in ((few, "memory"), *((number, way) for way in ways)):
-        tensors = [f"tensors/{s.name}.pt" for s in shards if s.start < images]
+        count = sum(shard.start < images for shard in shards)
         memory, seconds = child(
-            folder / str(images), TRAIN, way, json.dumps(settings), json.dumps(tensors)
+            folder / str(images), TRAIN, way, json.dumps(settings), str(count)
         )
         least = least or memory
         base = base or seconds

@@ -22,7 +22,8 @@ from astromorph.errors import AstromorphError
 from astromorph.filelist.entries import read_filelist, read_paths
 from astromorph.filelist.shards import HEAD_ROWS, Shard, file_states, plan_shards
 from astromorph.provenance import canonical_json, code_digest, digest
-from astromorph.settings.steps import needs_head, part_of
+from astromorph.settings.presets import needs_head
+from astromorph.settings.steps import part_of
 
 LOG = logging.getLogger(__name__)
 PREPARATION = ("validate", "preprocess", "split")

@@ -30,6 +30,8 @@ TRAINED_MB, EMBEDDED_MB = 7.2, 0.8
 # that they may request more than clusters give.
 MAX_TRAINING_MINUTES, MAX_OTHER_MINUTES = 1440, 14 * 1440
 MAX_IMAGES_MB = 64_000  # training leaves larger data in their files
+# Per image: the joined table of an export, and some columns of the catalogue.
+TABLE_MB, CATALOGUE_MB = 1.3e-3, 6e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +112,15 @@ def resources_for(
     if step == "evaluate":
         sampled = min(images, settings.evaluation_settings.images)
         # Each image and its perturbed versions, embedded by two or three networks.
-        return _rounded(BASE_WITH_TORCH_MB + 2 * batch + 1000, 30 * sampled * seconds)
+        return _rounded(
+            BASE_WITH_TORCH_MB + 2 * batch + 1000 + images * CATALOGUE_MB,
+            30 * sampled * seconds,
+        )
     if step in ("gallery", "report"):
         # Torch, and parts of the analysis; the number of sheets is bounded.
-        return _rounded(BASE_WITH_TORCH_MB, images / FILES_PER_SECOND / 20)
+        return _rounded(
+            BASE_WITH_TORCH_MB + images * CATALOGUE_MB, images / FILES_PER_SECOND / 20
+        )
     length = settings.byol_settings.representation_size or DEFAULT_LENGTH
     if step == "analyse":
         # The embeddings twice, their principal components, the graph of the map.
@@ -123,7 +130,8 @@ def resources_for(
             120 + images / ANALYSED_PER_SECOND + pairs,
         )
     return _rounded(
-        BASE_MB + 500 + images * length * 8e-6, images / FILES_PER_SECOND / 4
+        BASE_MB + 500 + images * (length * 8e-6 + TABLE_MB),
+        images / FILES_PER_SECOND / 4,
     )
 
 

@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,9 @@ from astromorph.filelist.shards import (
 )
 from astromorph.provenance import canonical_json, code_digest
 from astromorph.settings.loading import parse, required_datafile
+from astromorph.settings.presets import needs_head
 from astromorph.settings.sections import Settings
-from astromorph.settings.steps import needs_head, part_of
+from astromorph.settings.steps import part_of
 
 SOURCE = "settings (config/config.yaml, --configfile, --config)"
 # Bytes of a table above which the report leaves it out: browsers must open the report.
@@ -247,8 +248,20 @@ def results_folder(below: Path) -> Function:
     >>> folder(None, ["storage/results/model/model.pt"])
     'storage/results'
     """
-    levels = len(below.parts) - 1
-    return lambda wildcards, output: str(Path(output[0]).parents[levels])
+
+    number = len(below.parts)
+
+    def folder(wildcards: Any, output: Sequence[str]) -> str:
+        parts = Path(output[0]).parts
+        pairs = zip(below.parts, parts[-number:], strict=False)
+        if len(parts) < number or any(d != p for d, p in pairs if "{" not in d):
+            raise ValueError(
+                f"output: found {output[0]}; allowed are paths that end in {below}, in "
+                "one folder for all rules: use `replace_prefix` of a module statement"
+            )
+        return str(Path(*parts[:-number]))
+
+    return folder
 
 
 def state_of_file(path: str | None) -> Function:

@@ -20,8 +20,8 @@ from astromorph.preprocessing.prepare import (
     common_scale,
     measure_scale,
 )
+from astromorph.settings.presets import fixed_channels
 from astromorph.settings.sections import DataSettings, PreprocessSettings
-from astromorph.settings.steps import fixed_channels
 
 SIZE_ROWS = 16  # rows from which the typical size of an image is estimated
 

@@ -1,4 +1,7 @@
-"""Defaults that depend on the number of images."""
+"""What follows from the settings: defaults by the number of images, channels.
+
+Unlike the rest of this folder, digests of the code include this module.
+"""
 
 import math
 
@@ -47,3 +50,36 @@ def simulated_images(settings: Settings | TrainStepSettings, number: int) -> int
         samples = number * (settings.epochs or preset_epochs(max(number, 1)))
         simulated = min(SIMULATED, samples) if number <= MAX_LISTED else 0
     return simulated
+
+
+def fixed_channels(
+    planes: int | str | tuple[int, ...] | None, files: int
+) -> int | None:
+    """Number of channels that the settings give each image.
+
+    Parameters
+    ----------
+    planes : int, str, tuple of int or None
+        The setting `data_settings.planes`.
+    files : int
+        Number of files per image.
+
+    Returns
+    -------
+    int or None
+        None if it depends on the number of planes in the files.
+    """
+    if isinstance(planes, tuple):
+        return len(planes) * files
+    if isinstance(planes, str) and planes.startswith("channels"):
+        first, _, last = planes.partition(" ")[2].partition(":")
+        return (int(last) - int(first or 0)) * files if last else None
+    return files
+
+
+def needs_head(settings: Settings) -> bool:
+    """Whether the first rows of the list determine how all images are prepared."""
+    return (
+        settings.preprocess_settings.stretch_scope == "dataset"
+        or fixed_channels(settings.data_settings.planes, 1) is None
+    )

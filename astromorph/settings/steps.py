@@ -152,36 +152,3 @@ def train_step_settings(settings: Settings) -> TrainStepSettings:
         **{name: getattr(settings, name) for name in PARTS["train"] if "." not in name},
         stacksize=settings.data_settings.stacksize,
     )
-
-
-def fixed_channels(
-    planes: int | str | tuple[int, ...] | None, files: int
-) -> int | None:
-    """Number of channels that the settings give each image.
-
-    Parameters
-    ----------
-    planes : int, str, tuple of int or None
-        The setting `data_settings.planes`.
-    files : int
-        Number of files per image.
-
-    Returns
-    -------
-    int or None
-        None if it depends on the number of planes in the files.
-    """
-    if isinstance(planes, tuple):
-        return len(planes) * files
-    if isinstance(planes, str) and planes.startswith("channels"):
-        first, _, last = planes.partition(" ")[2].partition(":")
-        return (int(last) - int(first or 0)) * files if last else None
-    return files
-
-
-def needs_head(settings: Settings) -> bool:
-    """Whether the first rows of the list determine how all images are prepared."""
-    return (
-        settings.preprocess_settings.stretch_scope == "dataset"
-        or fixed_channels(settings.data_settings.planes, 1) is None
-    )

@@ -73,8 +73,9 @@ def run_training_loop(
             progress.finish_step(losses, batch.local_size, batch.size)
             after_step()
 
-        train_loss, auxiliary_loss = progress.finish_epoch(len(batches.images))
+        train_loss, auxiliary_loss = progress.mean_losses(len(batches.images))
         check_finite_loss(train_loss)
+        progress.finish_epoch()
         # Evaluation mode needs running statistics, which few steps leave unsettled.
         remeasure_after_few_steps(byol, batches, progress.step)
         rate, decay = schedule.learning_rate, schedule.decay(progress.step)

@@ -72,8 +72,8 @@ class Progress:
         self.batches_done += 1
         self.step += 1
 
-    def finish_epoch(self, images: int) -> tuple[float, float]:
-        """Count an epoch.
+    def mean_losses(self, images: int) -> tuple[float, float]:
+        """Losses of the epoch, of all processes.
 
         Parameters
         ----------
@@ -86,11 +86,14 @@ class Progress:
             Means over all images of the epoch.
         """
         means = distributed.all_reduce_sum(self.loss_sums) / images
+        byol_loss, auxiliary_loss = means.tolist()
+        return byol_loss, auxiliary_loss
+
+    def finish_epoch(self) -> None:
+        """Count an epoch."""
         self.loss_sums = torch.zeros_like(self.loss_sums)
         self.batches_done = 0
         self.epoch += 1
-        byol_loss, auxiliary_loss = means.tolist()
-        return byol_loss, auxiliary_loss
 
     def check_resumable(self, images: int, batch_size: int) -> None:
         """Raise an error if a training with other data or batches was interrupted.

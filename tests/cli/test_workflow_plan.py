@@ -146,3 +146,10 @@ def test_native_sizes_are_read_from_the_list(listed, tmp_path):
         plan.resources("train")["mem_mb"](Wildcards(), 1) for plan in (small, large)
     ]
     assert memory[1] > memory[0]
+
+
+def test_an_output_elsewhere_is_refused():
+    """A module statement that gives one rule other outputs would split the run."""
+    function = results_folder(Path("model/model.pt"))
+    with pytest.raises(ValueError, match=r"found m/x\.pt; .* end in model/model\.pt"):
+        function(None, ["m/x.pt"])

@@ -157,7 +157,7 @@ def test_an_error_in_a_process_ends_the_step(start, split_run, tmp_path):
     assert start(tmp_path, 2, devices=2).wait(300) == 1
     log = read_log(tmp_path)
     assert "no image is in the training set" in log
-    assert "one of 2 processes that trained together has failed" in log
+    assert "one of 2 processes that train together has failed" in log
     assert not files.model.exists()
 
 

@@ -41,9 +41,11 @@ wildcard_constraints:
     shard=r"\d{5,9}",
 
 
-# Of a model that the settings name, size and time count, as no rule makes it. The run's
-# own model depends on what it was trained from.
-NAMED_MODEL_STATE = astromorph_workflow.state_of_file(settings.trained_network_name)
+# No rule makes a model that the settings name, so its size and time are params. The
+# run's own model, also if it is named, depends on what it was trained from.
+NAMED_MODEL_STATE = astromorph_workflow.state_of_file(
+    None if files.model == files.own_model else settings.trained_network_name
+)
 
 
 def reported(path, row_bytes, **flags):
