@@ -248,7 +248,6 @@ def results_folder(below: Path) -> Function:
     >>> folder(None, ["storage/results/model/model.pt"])
     'storage/results'
     """
-
     number = len(below.parts)
 
     def folder(wildcards: Any, output: Sequence[str]) -> str:

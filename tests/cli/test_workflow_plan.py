@@ -1,6 +1,7 @@
 """What the rules are made from, without Snakemake."""
 
 import json
+from pathlib import Path
 
 import pytest
 
