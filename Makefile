@@ -1,4 +1,4 @@
-# make run: the whole workflow on a simulated sample. make test: all checks.
+# make run: the complete workflow on a simulated sample. make test: all checks.
 # make quick: only fast tests, without Chromium and SLURM.
 PYTHON ?= python3
 VENV := .venv
