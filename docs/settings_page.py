@@ -91,11 +91,13 @@ def in_words(schema: dict[str, Any]) -> str:
     if kind == "null":
         return "`null`"
     if kind == "boolean":
-        return "`true`, `false`"
+        return "`true` or `false`"
     if kind == "array" and "prefixItems" in schema:
-        return "two: " + "; ".join(in_words(one) for one in schema["prefixItems"])
+        return "two values: " + "; ".join(
+            in_words(one) for one in schema["prefixItems"]
+        )
     if kind == "array":
-        return f"a list, each {in_words(schema['items'])}"
+        return f"a list whose elements are each {in_words(schema['items'])}"
     if "pattern" in schema:
         return PATTERNS[schema["pattern"]]
     limits = {

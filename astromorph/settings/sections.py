@@ -191,7 +191,7 @@ class TrainingSettings(Section):
     """Number of simulated images in training: half of each batch, with the noise and
     beam of the data. Their known shapes are an auxiliary task for the network. Null
     means 12,000 for up to 50,000 images, which are too few to train a network alone,
-    and none for more. At most images times epochs of the 12,000 are drawn, as each
+    and none for more. Of the 12,000, at most images times epochs are drawn, as each
     batch has as many simulated images as listed ones."""
 
     auxiliary_weight: Annotated[float, Field(ge=0)] = 2.0
@@ -423,7 +423,7 @@ class Settings(Section):
 
     network_name: str = "n_layer_resnet"
     """The encoder: `n_layer_resnet`, ResNet-18 up to `last_layer`; `amm`, a light
-    network; or a classification network of torchvision, by its name there."""
+    network; or a classification network of torchvision, by its torchvision name."""
 
     trained_network_name: str | None = None
     """A model file. The workflow and `astromorph infer` use this model and do not
