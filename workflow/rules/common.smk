@@ -46,6 +46,6 @@ wildcard_constraints:
 NAMED_MODEL_STATE = astromorph_workflow.state_of_file(settings.trained_network_name)
 
 
-def reported(path, row_bytes, **flags):
+def report_unless_large(path, row_bytes, **flags):
     """Mark a table as an item of the report, unless it is too large for browsers."""
     return report(path, **flags) if RUN.is_reported(row_bytes) else path

@@ -4,7 +4,7 @@ rule split:
         datafile=ancient(RUN.declared_list),
         contents=files.all_contents,
     output:
-        split=reported(
+        split=report_unless_large(
             files.split,
             astromorph_workflow.SPLIT_ROW_BYTES,
             caption="../report/split.rst",

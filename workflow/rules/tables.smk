@@ -12,7 +12,7 @@ for form, ending in TABLE_ENDINGS.items():
             analysis=files.analysis,
         output:
             table=(
-                reported(
+                report_unless_large(
                     files.table(ending),
                     RUN.table_row_bytes,
                     caption="../report/embeddings.rst",

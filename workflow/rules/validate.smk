@@ -2,7 +2,7 @@ rule validate:
     input:
         datafile=ancient(RUN.declared_list),
     output:
-        catalogue=reported(
+        catalogue=report_unless_large(
             files.catalogue,
             astromorph_workflow.CATALOGUE_ROW_BYTES,
             caption="../report/catalogue.rst",
