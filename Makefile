@@ -1,5 +1,5 @@
-# make run: the whole workflow on a simulated sample. make test: all checks.
-# make quick: the tests that need neither minutes, nor Chromium, nor SLURM.
+# make run: the complete workflow on a simulated sample. make test: all checks.
+# make quick: only fast tests, without Chromium and SLURM.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,7 +10,7 @@ LINT_RUN := .lint
 MYPY_SCRIPTS := --config-file= --cache-dir=.mypy_cache/scripts --check-untyped-defs \
   --ignore-missing-imports --disable-error-code=union-attr \
   --disable-error-code=call-overload
-# The order of the modules is that of tests/conftest.py: the longest first.
+# tests/conftest.py orders the modules: the longest first.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup run quick test lint docs clean
@@ -21,14 +21,14 @@ help:
 	@echo "make lint   install into .venv, run linters and type checker"
 	@echo "make test   make lint, then all tests, about ten minutes"
 	@echo "make docs   build the guide, docs/_build/html/index.html"
-	@echo "make setup  install into .venv only"
-	@echo "make clean  remove .venv and sample"
+	@echo "make setup  only install into .venv"
+	@echo "make clean  remove .venv, sample and the guide"
 
 setup: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	  { echo "Python 3.11 or newer is needed; select one with: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' || \
 	  { echo "Python's venv module is missing; on Debian: apt install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
@@ -45,10 +45,10 @@ run: $(VENV)/installed
 	$(SNAKEMAKE) --cores all
 	$(SNAKEMAKE) --report report.html
 	@echo
-	@echo "Table:   $(SAMPLE)/results/export/embeddings.csv, opens in any spreadsheet or with pandas"
-	@echo "Map:     $(SAMPLE)/results/export/map.html, opens in a browser; colour by label"
+	@echo "Table:   $(SAMPLE)/results/export/embeddings.csv, for spreadsheets and pandas"
+	@echo "Map:     $(SAMPLE)/results/export/map.html, for a browser; colour it by label"
 	@echo "         or $(BIN)/tensorboard --logdir $(SAMPLE)/results, then the tab Projector"
-	@echo "Report:  $(SAMPLE)/report.html, opens in a browser"
+	@echo "Report:  $(SAMPLE)/report.html, for a browser"
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check astromorph tests benchmarks docs

@@ -1,4 +1,4 @@
-"""How Sphinx builds the guide; `make docs` does."""
+"""Sphinx configuration of the guide, which `make docs` builds."""
 
 import sys
 from pathlib import Path
@@ -15,8 +15,8 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 html_theme = "alabaster"
 html_theme_options = {
-    "description": "From FITS images to a map in which like lies with like",
-    # Below this width the sidebar goes to the foot; guide.css has the rest.
+    "description": "Sort FITS images by appearance, without labels",
+    # In narrower windows the sidebar moves to the bottom; guide.css has the rest.
     "page_width": "940px",
     "sidebar_width": "240px",
     "show_powered_by": False,
@@ -32,7 +32,7 @@ napoleon_google_docstring = False
 napoleon_use_rtype = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
-# Members of torch's classes have torch's docstrings, in torch's markup.
+# Members inherited from torch have docstrings in torch's own markup.
 autodoc_inherit_docstrings = False
 nitpicky = False
 

@@ -1,4 +1,4 @@
-"""Draw the figures of the guide with the package's own code; no data are needed.
+"""Draw the figures of the guide with the package's own code, without any data.
 
 python docs/figures.py [FOLDER]
 """
@@ -30,17 +30,17 @@ mpl.rcParams |= {"font.size": 9, "axes.spines.top": False, "axes.spines.right": 
 def write_figures(folder: Path) -> None:
     """Write the figures that are missing or older than this file."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, figure in FIGURES.items():
+    for name, draw_figure in FIGURES.items():
         path = folder / f"{name}.png"
         if path.exists() and path.stat().st_mtime > Path(__file__).stat().st_mtime:
             continue
-        part = path.with_suffix(".tmp")
-        figure().savefig(part, format="png", dpi=160, bbox_inches="tight")
-        part.replace(path)
+        temporary = path.with_suffix(".tmp")
+        draw_figure().savefig(temporary, format="png", dpi=160, bbox_inches="tight")
+        temporary.replace(path)
 
 
 def method() -> Figure:
-    """What passes through which network, in the paper's symbols."""
+    """Draw the networks of BYOL, their inputs and outputs, in the paper's symbols."""
     figure = Figure(figsize=(8, 2.9))
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, 16), ylim=(0, 5.8))
     axes.axis("off")
@@ -73,15 +73,15 @@ def method() -> Figure:
 
 
 def views() -> Figure:
-    """Simulated objects and augmented views of them."""
+    """Draw simulated objects and augmented views of them."""
     kinds = [kind for kind in KINDS if kind != "none"]
     rng = np.random.default_rng(3)
     telescope = Telescope(2.5, 40.0)
     drawn = [draw(kind, (128, 128), rng, telescope).pixels for kind in kinds]
     bad = np.zeros((128, 128), np.bool_)
-    rules = PreprocessSettings(size=64)
+    settings = PreprocessSettings(size=64)
     images = torch.from_numpy(
-        np.stack([prepare(Image(one[None], bad), rules).pixels for one in drawn])
+        np.stack([prepare(Image(one[None], bad), settings).pixels for one in drawn])
     )
     augment = SkyAugmentation(
         AugmentationSettings(), generator=torch.Generator().manual_seed(5)
@@ -105,30 +105,29 @@ def views() -> Figure:
 
 
 def schedules() -> Figure:
-    """Learning rate and moving average over a training."""
+    """Plot learning rate and decay of the moving average over a training."""
     steps = 200
-    at = list(range(steps))
+    indices = list(range(steps))
+    fractions = [k / steps for k in indices]
     figure = Figure(figsize=(8, 2.1))
     left, right = figure.subplots(1, 2)
     left.plot(
-        [k / steps for k in at],
-        [1e-3 * warm_up_cosine(k, steps) for k in at],
+        fractions,
+        [1e-3 * warm_up_cosine(k, steps) for k in indices],
         color=BLUE,
     )
-    left.set(xlabel="share of the training", ylabel="learning rate")
+    left.set(xlabel="fraction of the training", ylabel="learning rate")
     for start, style in ((0.97, ":"), (0.99, "-"), (0.996, "--")):
-        decay = [moving_average_decay(k, steps, start) for k in at]
-        right.plot(
-            [k / steps for k in at], decay, style, color=ORANGE, label=f"from {start}"
-        )
-    right.set(xlabel="share of the training", ylabel=r"$\tau$")
+        decay = [moving_average_decay(k, steps, start) for k in indices]
+        right.plot(fractions, decay, style, color=ORANGE, label=f"from {start}")
+    right.set(xlabel="fraction of the training", ylabel=r"$\tau$")
     right.legend(frameon=False)
     figure.tight_layout()
     return figure
 
 
 def evaluation() -> Figure:
-    """Three embeddings of a data set with two classes, and their measures."""
+    """Plot three embeddings of a data set with two classes, and their measures."""
     rng = np.random.default_rng(0)
     number = 300
     classes = np.repeat([0, 1], number // 2)
@@ -147,8 +146,10 @@ def evaluation() -> Figure:
         figure.subplots(1, 3), cases.items(), strict=True
     ):
         for kind, colour, marker in ((0, BLUE, "o"), (1, ORANGE, "^")):
-            of = vectors[classes == kind]
-            axes.plot(of[:, 0], of[:, 1], marker, color=colour, ms=3, alpha=0.6)
+            members = vectors[classes == kind]
+            axes.plot(
+                members[:, 0], members[:, 1], marker, color=colour, ms=3, alpha=0.6
+            )
         span = 15 if title != "spread out" else 2
         middle = 3 if title == "collapsed" else 0
         axes.set(

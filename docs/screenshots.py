@@ -1,9 +1,9 @@
-"""Take the pictures of README and guide from a finished run on the simulated sky.
+"""Take the screenshots in README and guide from a finished run on the simulated sky.
 
     make run
     python docs/screenshots.py sample
 
-Chromium must be installed. `PICTURES` lists the pictures and their functions.
+Chromium must be installed. `SCREENSHOTS` lists the files and their functions.
 """
 
 import argparse
@@ -19,24 +19,24 @@ import numpy as np
 from PIL import Image
 
 HERE = Path(__file__).parent
-SIZE = (1280, 860)  # pixels of the browser's window
+SIZE = (1280, 860)  # of the browser window, in pixels
 MAX_BYTES = 300_000
-GRAYS = (224, 112, 56, 28)  # in the palette; as many as fit into the bytes
+GRAYS = (224, 112, 56, 28)  # in the palette: the most that fit into MAX_BYTES
 
 
 def write_screenshots(run: Path, folder: Path, names: list[str]) -> None:
-    """Take the pictures of a run, all or those that are named."""
+    """Take all screenshots of a run, or only the named ones."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in names or PICTURES:
-        data = small(PICTURES[name](run.resolve()))
-        part = (folder / name).with_suffix(".tmp")
-        part.write_bytes(data)
-        part.replace(folder / f"{name}.png")
+    for name in names or SCREENSHOTS:
+        data = shrink_png(SCREENSHOTS[name](run.resolve()))
+        temporary = (folder / name).with_suffix(".tmp")
+        temporary.write_bytes(data)
+        temporary.replace(folder / f"{name}.png")
         print(f"{folder / name}.png: {len(data) / 1000:.0f} kB")
 
 
 def report(run: Path) -> bytes:
-    """The report, made by ``snakemake --report``, with a contact sheet opened."""
+    """Show the report of ``snakemake --report`` with a contact sheet opened."""
     with browser() as page:
         page.goto((run / "report.html").as_uri())
         page.get_by_text("Galleries", exact=True).first.click()
@@ -49,12 +49,12 @@ def report(run: Path) -> bytes:
 
 
 def gallery(run: Path) -> bytes:
-    """A contact sheet: examples and their neighbours."""
+    """Return a contact sheet: examples and their neighbours."""
     return (run / "results" / "export" / "gallery" / "neighbours_1.png").read_bytes()
 
 
-def the_map(run: Path) -> bytes:
-    """The map coloured by label, one image open."""
+def html_map(run: Path) -> bytes:
+    """Show the map coloured by label, with one image opened."""
     with browser("--disable-3d-apis") as page:
         page.goto((run / "results" / "export" / "map.html").as_uri())
         page.wait_for_selector("body[data-ready]")
@@ -68,8 +68,8 @@ def the_map(run: Path) -> bytes:
         return bytes(page.screenshot())
 
 
-PICTURES: dict[str, Callable[[Path], bytes]] = {
-    "map": the_map,
+SCREENSHOTS: dict[str, Callable[[Path], bytes]] = {
+    "map": html_map,
     "report": report,
     "gallery": gallery,
 }
@@ -77,7 +77,7 @@ PICTURES: dict[str, Callable[[Path], bytes]] = {
 
 @contextlib.contextmanager
 def browser(*options: str) -> Iterator[Any]:
-    """A page of Chromium."""
+    """Open a page in Chromium."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -88,8 +88,8 @@ def browser(*options: str) -> Iterator[Any]:
         chromium.close()
 
 
-def small(data: bytes) -> bytes:
-    """The PNG with its most frequent colours, and as many grays as its size allows."""
+def shrink_png(data: bytes) -> bytes:
+    """Reduce a PNG to its main colours and as many grays as the size limit allows."""
     with Image.open(io.BytesIO(data)) as picture:
         rgb = picture.convert("RGB")
     colours = Counter(map(tuple, np.asarray(rgb).reshape(-1, 3).tolist()))
@@ -110,13 +110,13 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of a run with its report.html")
     parser.add_argument(
-        "names", nargs="*", help=f"some of {', '.join(PICTURES)}; by default all"
+        "names", nargs="*", help=f"any of {', '.join(SCREENSHOTS)}; by default all"
     )
     parser.add_argument(
         "--output", type=Path, default=HERE / "images",
         help="where the PNG files are written, by default docs/images",
     )  # fmt: skip
     options = parser.parse_args()
-    if unknown := set(options.names) - set(PICTURES):
-        parser.error(f"found {sorted(unknown)}; pictures are {list(PICTURES)}")
+    if unknown := set(options.names) - set(SCREENSHOTS):
+        parser.error(f"unknown: {sorted(unknown)}; allowed: {list(SCREENSHOTS)}")
     write_screenshots(options.run, options.output, options.names)

@@ -1,4 +1,4 @@
-"""Write the reference of all settings from the model that checks them.
+"""Write the reference of all settings from their definitions.
 
 python docs/settings_page.py [FILE]
 """
@@ -15,17 +15,17 @@ from astromorph.settings.sections import PLANES, TORCHVISION, Settings
 
 INTRODUCTION = """# Settings
 
-Every setting with its default, what it may be, and its reason, made from the model
-that checks them. How to set them, and the same as a table:
-[how settings are set](configuration.md).
+Every setting with its default, its allowed values and its reason, generated from the
+code that validates settings. [How settings are set](configuration.md) explains where to
+set them, and lists them as a table.
 
 """
-PATTERNS = {PLANES: "a range or a kind, as in `sum 10:20`"}
-WORDS = {"integer": "a whole number", "number": "a number", "string": "a text"}
+PATTERNS = {PLANES: "a range, a keyword or both, as in `sum 10:20`"}
+WORDS = {"integer": "an integer", "number": "a number", "string": "a string"}
 
 
 def write_settings_page(path: Path) -> None:
-    """Write the page, where it differs from what is there."""
+    """Write the page, if it differs from the existing one."""
     lines = [INTRODUCTION, "## General\n"]
     sections = []
     for name, field in Settings.model_fields.items():
@@ -44,7 +44,7 @@ def write_settings_page(path: Path) -> None:
 
 
 def _families() -> list[str]:
-    """A line for each family of networks, by the letters of their names."""
+    """Format a line for each family of networks: the same letters begin their names."""
     families: dict[str, list[str]] = {}
     for name in TORCHVISION:
         family = re.match(r"[a-z]+", name)
@@ -53,7 +53,7 @@ def _families() -> list[str]:
 
 
 def entry(name: str, field: Any) -> str:
-    """One setting: name, default, range, description."""
+    """Format one setting: name, default, range, description."""
     default = json.dumps(field.get_default(call_default_factory=True), default=list)
     words = " ".join((field.description or "").split()).replace("``", "`")
     allowed = range_of(field)
@@ -66,7 +66,7 @@ def entry(name: str, field: Any) -> str:
 
 
 def range_of(field: Any) -> str:
-    """What a setting may be, from its type and limits."""
+    """Describe the allowed values of a setting, from its type and limits."""
     limited = field.annotation
     for limit in field.metadata:
         limited = Annotated[limited, limit]
@@ -74,7 +74,7 @@ def range_of(field: Any) -> str:
 
 
 def in_words(schema: dict[str, Any]) -> str:
-    """A JSON schema as words.
+    """Describe a JSON schema in words.
 
     Examples
     --------
@@ -91,21 +91,23 @@ def in_words(schema: dict[str, Any]) -> str:
     if kind == "null":
         return "`null`"
     if kind == "boolean":
-        return "`true`, `false`"
+        return "`true` or `false`"
     if kind == "array" and "prefixItems" in schema:
-        return "two: " + "; ".join(in_words(one) for one in schema["prefixItems"])
+        return "two values: " + "; ".join(
+            in_words(one) for one in schema["prefixItems"]
+        )
     if kind == "array":
-        return f"a list, each {in_words(schema['items'])}"
+        return f"a list whose elements are each {in_words(schema['items'])}"
     if "pattern" in schema:
         return PATTERNS[schema["pattern"]]
     limits = {
         "minimum": "at least", "exclusiveMinimum": "above",
         "maximum": "at most", "exclusiveMaximum": "below",
     }  # fmt: skip
-    said = [
+    bounds = [
         f"{word} {schema[key]:,.10g}" for key, word in limits.items() if key in schema
     ]
-    return ", ".join([WORDS[kind], *said])
+    return ", ".join([WORDS[kind], *bounds])
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Every setting: its name, default, range and reason.
 
 YAML (``config/config.yaml``) and TOML (``settings.toml``) have the same keys. Each step
-receives only its own part (`astromorph.settings.steps`), so that a change reruns that
-step and the following ones, and no step before it.
+receives only its own part (`astromorph.settings.steps`), so that a change reruns only
+the steps that depend on it and those downstream.
 """
 
 import difflib
@@ -46,7 +46,7 @@ PLANES = r"^((sum|mean|max|channels)( \d*:\d*)?|\d*:\d*)$"
 
 
 class Section(BaseModel):
-    """A frozen group of settings; other keys are an error."""
+    """A frozen group of settings; unknown keys are an error."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
@@ -70,20 +70,20 @@ class NetworkSettings(Section):
 
     weights: Name | None = None
     """The weights at the start of training: `random`; `sky`, weights of the package
-    that were trained on simulated images; `torchvision`, its pretrained weights,
-    which are downloaded if necessary; or a file. Null means `sky` if there are such
-    weights for the network, else `random`."""
+    that were trained on simulated images; `torchvision`, pretrained weights of
+    torchvision, which are downloaded if necessary; or a file. Null means `sky` if there
+    are such weights for the network, else `random`."""
 
 
 class DataSettings(Section):
     """`data_settings`: how a FITS file is read as an image."""
 
     stacksize: Positive = 1
-    """Number of times that a single channel is repeated before the network; 3
+    """Number of times that a single channel is repeated as input of the network; 3
     suits networks made for RGB images."""
 
     hdu: Index | Name | tuple[Index | Name, ...] | None = None
-    """The HDU to read, by number or by name (EXTNAME); of several, the first that a
+    """The HDU to read, by number or by name (EXTNAME); from a list, the first that a
     file contains. Null means the first HDU with an image."""
 
     planes: Index | Annotated[str, Field(pattern=PLANES)] | Channels | None = None
@@ -111,12 +111,12 @@ class ValidateSettings(Section):
     `fail` stops the run if there is one."""
 
     max_bad_fraction: Fraction = 0.5
-    """With `skip`: the run stops if a larger fraction of the files cannot be used.
-    More than half suggests a wrong list or setting."""
+    """With `on_bad: skip`, the run stops if a larger fraction of the files cannot be
+    used. More than half suggests a wrong list or setting."""
 
     on_duplicate: Literal["keep", "drop"] = "keep"
-    """How to treat an image that is in the list before: the same file, the same
-    content, or the same position and band within the beam. Both choices report it;
+    """How to treat an image that duplicates an earlier one: the same file, the same
+    content, or the same band and a position within the beam. Both values report it;
     `drop` leaves the later one out."""
 
 
@@ -124,8 +124,8 @@ class PreprocessSettings(Section):
     """`preprocess_settings`: how an image is prepared for the network."""
 
     size: Annotated[int, Field(ge=16, le=1024)] | Literal["native"] = 64
-    """Side of the prepared square images in pixels; time and memory grow with its
-    square. `native` does not resize images and trains on batches of images of
+    """Side length of the prepared square images in pixels; time and memory grow with
+    its square. `native` does not resize images and trains on batches of images of
     similar size."""
 
     fit: Literal["pad", "crop", "squeeze"] = "pad"
@@ -134,11 +134,11 @@ class PreprocessSettings(Section):
     changes shapes."""
 
     crop_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Fraction of each side, around the centre, that is used before resizing."""
+    """Fraction of each side, around the centre, to use; applied before resizing."""
 
     crop: Literal["none", "source"] = "none"
     """`source` crops to the emission, the box around all pixels above `crop_sigma`.
-    The embedding then contains no information on the angular size."""
+    The embedding then contains no information about the angular size."""
 
     crop_sigma: Annotated[float, Field(ge=1, le=1000)] = 5.0
     """Threshold of emission above the background, in units of the noise; above 5
@@ -154,11 +154,11 @@ class PreprocessSettings(Section):
     about 3 times the noise."""
 
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.5
-    """With `percentile`: percentage of the pixels inside the interval."""
+    """For `interval: percentile`: percentage of the pixels inside the interval."""
 
     stretch_scope: Literal["image", "dataset"] = "image"
     """`dataset` uses one scale for all images, from the usable ones among the first
-    256 rows of the list, so that brightness can be compared between images."""
+    256 rows of the list, so that brightness is comparable between images."""
 
     dtype: Literal["float16", "float32"] = "float16"
     """Data type of the prepared images; float16 takes half the space, with steps of
@@ -167,21 +167,21 @@ class PreprocessSettings(Section):
     shard_size: Positive | None = None
     """Images per shard, the unit of work of one job. Null lets the size grow with the
     row number, from 1024 to 16384: a laptop and a cluster get a sensible number of
-    jobs, and appended rows change the last shard only."""
+    jobs, and appended rows change only the last shard."""
 
 
 class SplitSettings(Section):
     """`split_settings`: which images are test images."""
 
     test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Fraction of the objects whose images measure the loss and are not trained on.
+    """Fraction of the objects whose images are used to measure the loss, not to train.
     Each object is assigned independently of the others, so that added files do not
     change the assignment of earlier ones."""
 
     group_radius_arcsec: Annotated[float, Field(ge=0)] | None = None
-    """Images whose centres are closer than this show one object and are in the same
-    subset. Null means half the shorter side of the image: the centre of one image is
-    then inside the other."""
+    """Images whose centres are closer than this show the same object and are in the
+    same subset. Null means half the shorter side of the image: the centre of one image
+    is then inside the other."""
 
 
 class TrainingSettings(Section):
@@ -191,17 +191,18 @@ class TrainingSettings(Section):
     """Number of simulated images in training: half of each batch, with the noise and
     beam of the data. Their known shapes are an auxiliary task for the network. Null
     means 12,000 for up to 50,000 images, which are too few to train a network alone,
-    and none for more. Of the 12,000 at most images times epochs are drawn, as each
+    and none for more. Of the 12,000, at most images times epochs are drawn, as each
     batch has as many simulated images as listed ones."""
 
     auxiliary_weight: Annotated[float, Field(ge=0)] = 2.0
     """Weight of the auxiliary task, which predicts the kinds and shapes of the
-    simulated images, relative to BYOL's own loss. With 0 they are images like all
-    others."""
+    simulated images, relative to BYOL's own loss. With 0 the task has no effect, and
+    simulated images are used like all others."""
 
     optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
-    """The optimizer. `lars` is for batches of thousands (the paper's choice); for it
-    and `sgd`, a `learning_rate` of 0.06 to 0.4 times `batch_size` / 128 is usual."""
+    """The optimizer. `lars`, the choice of the paper, is for batches of thousands of
+    images; `lars` and `sgd` need a `learning_rate` of about 0.06 to 0.4 times
+    `batch_size` / 128."""
 
     warm_up: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Fraction of the steps in which the learning rate rises to its maximum. The paper
@@ -213,19 +214,20 @@ class TrainingSettings(Section):
     folder. Embeddings are always computed in float32."""
 
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 10.0
-    """Minutes between checkpoints, from which training continues after it was
-    stopped. A checkpoint is also written on SIGTERM and SIGUSR1 and at the end; with
-    0 only then. A change makes training run again, from its last checkpoint."""
+    """Minutes between checkpoints, from which training continues after an
+    interruption. A checkpoint is also written on SIGTERM and SIGUSR1 and at the end;
+    with 0, only then. A change reruns training, from its last checkpoint."""
 
     compile: bool = False
     """Compile the network with torch.compile, which takes minutes at the start and
     can make long trainings on GPUs faster."""
 
     devices: Positive = 1
-    """GPUs per node that train together; processes, on machines without GPUs."""
+    """GPUs per machine that train together (processes, on machines without GPUs)."""
 
     nodes: Positive = 1
-    """Machines that train together; srun has to start the processes."""
+    """Machines that train together; `srun` starts the processes, one task per
+    device."""
 
 
 class ByolSettings(Section):
@@ -241,7 +243,7 @@ class ByolSettings(Section):
 
     projection_hidden_size: Positive | None = None
     """Hidden width of projector and predictor; should be larger than
-    `representation_size`. Null means twice it, the ratio of the paper."""
+    `representation_size`. Null means twice as large, the ratio of the paper."""
 
     use_momentum: bool = True
     """The target network is a moving average of the online network (BYOL). If false,
@@ -259,7 +261,7 @@ class AugmentationSettings(Section):
     """Rotate each view by a random angle: the sky has no preferred orientation."""
 
     flip: bool = True
-    """Mirror a view with a probability of one half: the sky has no handedness."""
+    """Mirror each view with a probability of one half: the sky has no handedness."""
 
     scale: tuple[
         Annotated[float, Field(gt=0.1, le=1)], Annotated[float, Field(ge=1, lt=10)]
@@ -271,12 +273,13 @@ class AugmentationSettings(Section):
     """Maximum shift along each axis, as a fraction of the side."""
 
     gamma: Annotated[float, Field(ge=0, le=2)] = 0.4
-    """Maximum of the absolute logarithm of the exponent of the brightness scale, so
-    that brightness alone does not identify an object; 0 for no change."""
+    """Maximum of the absolute logarithm of the exponent that changes the brightness
+    scale, so that brightness alone does not identify an object; 0 for no change."""
 
     contrast: Annotated[float, Field(ge=0, le=3)] = 0.5
-    """Maximum of the absolute logarithm of the factor of all emission above the
-    background, as if the object were fainter or brighter; 0 for no change."""
+    """Maximum of the absolute logarithm of the factor by which all emission above the
+    background is multiplied, as if the object were fainter or brighter; 0 for no
+    change."""
 
     brightness: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Maximum shift of the background level; images have values from 0 to 1."""
@@ -287,12 +290,13 @@ class AugmentationSettings(Section):
 
     noise: Annotated[float, Field(ge=0, le=1)] = 0.05
     """Maximum standard deviation of the noise; images have values from 0 to 1. Only
-    the difference to the noise of the image is added, so that the noise level does
-    not identify an object."""
+    the noise that the image lacks is added, so that the noise level does not identify
+    an object."""
 
     channel_gain: Annotated[float, Field(ge=0, le=3)] = 0.2
-    """Maximum of the absolute logarithm of the factor of each channel: without it,
-    colour alone identifies images of several channels. No effect on one channel."""
+    """Maximum of the absolute logarithm of the factor of each channel. Without it,
+    colour alone identifies images with several channels. No effect on single
+    channels."""
 
 
 class InferenceSettings(Section):
@@ -314,7 +318,7 @@ class EvaluationSettings(Section):
     The untrained network has to embed them too."""
 
     label: Name = "label"
-    """The column of the list with classes. Training never uses them."""
+    """The column of the list that contains the classes. Training never uses them."""
 
 
 class AnalysisSettings(Section):
@@ -339,12 +343,12 @@ class AnalysisSettings(Section):
     silhouette, from 2 to `max_clusters`."""
 
     max_clusters: Annotated[int, Field(ge=2, le=200)] = 20
-    """Largest number of clusters that is tried if `clusters` is null; or the square
-    root of the number of images, if it is smaller."""
+    """Largest number of clusters to try if `clusters` is null, or the square root of
+    the number of images if that is smaller."""
 
     min_cluster_size: Annotated[int, Field(ge=2)] | None = None
-    """Minimum size of a cluster of HDBSCAN. Null means a hundredth of the images,
-    from 5 to 100."""
+    """Minimum size of a cluster of HDBSCAN. Null means a hundredth of the number of
+    images, from 5 to 100."""
 
     map: Literal["umap", "pca"] = "umap"
     """Method of the two-dimensional map `x`, `y`. `pca` means the first two principal
@@ -362,7 +366,7 @@ class AnalysisSettings(Section):
     them."""
 
     neighbours: Annotated[int, Field(ge=1, le=100)] = 12
-    """Number of nearest neighbours that are listed for each image."""
+    """Number of nearest neighbours to list for each image."""
 
 
 class ExportSettings(Section):
@@ -377,18 +381,18 @@ class ExportSettings(Section):
         "fits",
         "votable",
     )
-    """Formats of the table beside CSV. FITS and VOTable have units and UCDs and open
-    in TOPCAT."""
+    """Formats of the table in addition to CSV. FITS and VOTable have units and UCDs and
+    open in TOPCAT."""
 
     thumbnail_size: Annotated[int, Field(ge=8, le=256)] = 48
-    """Side of a TensorBoard thumbnail in pixels; smaller if the sprite of all images
-    would exceed TensorBoard's 8192 pixels."""
+    """Side length of a TensorBoard thumbnail in pixels; smaller if the sprite of all
+    thumbnails would exceed 8192 pixels per side."""
 
     map: bool = True
     """Write `map.html`, the interactive map for a browser."""
 
     map_thumbnail_size: Annotated[int, Field(ge=16, le=256)] = 64
-    """Side of a thumbnail in `map.html` in pixels."""
+    """Side length of a thumbnail in `map.html` in pixels."""
 
     map_one_file: Annotated[int, Field(ge=0)] = 20_000
     """Maximum length of the list for which `map.html` itself contains the thumbnails;
@@ -398,7 +402,7 @@ class ExportSettings(Section):
     """Write contact sheets of clusters, outliers and neighbours."""
 
     gallery_images: Annotated[int, Field(ge=4, le=400)] = 24
-    """Images on a contact sheet."""
+    """Maximum number of images on a contact sheet."""
 
     gallery_stretch: Literal["network", "linear", "sqrt", "asinh", "log", "zscale"] = (
         "network"
@@ -419,7 +423,7 @@ class Settings(Section):
 
     network_name: str = "n_layer_resnet"
     """The encoder: `n_layer_resnet`, ResNet-18 up to `last_layer`; `amm`, a light
-    network; or a classification network of torchvision, by its name there."""
+    network; or a classification network of torchvision, by its torchvision name."""
 
     trained_network_name: str | None = None
     """A model file. The workflow and `astromorph infer` use this model and do not
@@ -427,17 +431,17 @@ class Settings(Section):
     not contain braces."""
 
     epochs: Positive | None = None
-    """Number of times that training uses each image. Null chooses it by the number
-    of images, because the total number of samples decides."""
+    """Number of times that training uses each image. Null chooses it from the
+    number of images, because the total number of samples is what matters."""
 
     batch_size: Annotated[int, Field(ge=2)] = 128
     """Images per training step. Batch norm needs at least 2 and works better with
-    many."""
+    more."""
 
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     """Maximum learning rate, after a warm-up and before it falls along a cosine. Null
-    means 0.001 for random start weights and 0.0003 for given ones, which larger
-    steps would undo."""
+    means 0.001 for random start weights and 0.0003 for others, which larger steps
+    would destroy."""
 
     exponential_lr: bool = False
     """Multiply the learning rate by `gamma` after each epoch instead of the warm-up
@@ -447,7 +451,7 @@ class Settings(Section):
     """The factor of `exponential_lr`."""
 
     core_limit: Annotated[int, Field(ge=0)] = 0
-    """Maximum number of CPU cores of a step; 0 for all available ones."""
+    """Maximum number of CPU cores of a step; 0 for all available cores."""
 
     export_to_csv: bool = True
     """Write `results/export/embeddings.csv`."""

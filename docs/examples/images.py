@@ -1,4 +1,4 @@
-"""Images in Python: as the workflow prepares them, and as they are in their files."""
+"""Load images in Python: prepared as in the workflow, or unchanged from the files."""
 
 import logging
 import sys
@@ -11,7 +11,7 @@ logging.basicConfig(level=logging.INFO, format="%(message)s")
 # The name of a file list, or simulated images.
 datafile = sys.argv[1] if len(sys.argv) > 1 else simulate("fits", number=24, seed=0)
 
-# As the workflow: 64 by 64 pixels, brightness from the noise on, bad files left out.
+# As in the workflow: 64 by 64 pixels, stretched from the noise on, without bad files.
 prepared = prepared_images(datafile)
 print("prepared", tuple(prepared.images.shape), "from", len(prepared.entries), "rows")
 for row, reason in prepared.reasons.items():
@@ -28,18 +28,18 @@ large = prepared_images(
 )
 print("large", tuple(large.images.shape))
 
-# Each in its own size: a list.
+# Without resizing: a list of images.
 native = prepared_images(datafile, {"preprocess_settings": {"size": "native"}})
 print("native", [tuple(image.shape) for image in native.images[:3]])
 
-# As they are: unit and size of the file, read when they are asked for.
+# Unchanged: in the unit and size of the file, read on access.
 dataset = FitsFilelistDataset(datafile)
 pixels = dataset[0][0]  # the first of four copies
-print("as it is", tuple(pixels.shape), f"{pixels.min():.1e} to {pixels.max():.1e}")
+print("unchanged", tuple(pixels.shape), f"{pixels.min():.1e} to {pixels.max():.1e}")
 
-# How bright the median pixel is, where the brightest is 1: noise and faint parts.
+# Brightness of the median pixel relative to the brightest: noise and faint structure.
 norm = MinMaxNorm()
 linear = [float(norm(copies[0]).median()) for copies in dataset]
 stretched = [float(image.median()) for image in prepared.images]
-for name, values in (("linear", linear), ("as the workflow", stretched)):
+for name, values in (("linear", linear), ("prepared", stretched)):
     print(f"median pixel, {name}: {min(values):.2f} to {max(values):.2f}")

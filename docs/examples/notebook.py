@@ -1,4 +1,4 @@
-"""Cells of a notebook: train, embed, and look for what is like an image."""
+"""Cells of a notebook: train, embed, and search for similar images."""
 
 # %% The images, as the workflow prepares them
 import logging
@@ -12,11 +12,11 @@ logging.basicConfig(level=logging.INFO, format="%(message)s")
 datafile = simulate("fits", number=30, seed=0)  # or the name of your own file list
 images = prepared_images(datafile)  # images.images: (N, 1, 64, 64), from 0 to 1
 
-# %% Training; a line an epoch says how far it is
+# %% Training; each epoch logs a line
 trainer = ByolTrainer(NLayerResnet(in_channels=1, last_layer="layer1"))
 history = trainer.train_model(images, epochs=2, batch_size=10)
 
-# %% Which images are like the first one?
+# %% The images most similar to the first one
 embeddings = embed_images(trainer, images)
 search = NearestNeighbors(n_neighbors=4, metric="cosine").fit(embeddings)
 distances, rows = search.kneighbors(embeddings[:1])

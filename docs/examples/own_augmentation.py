@@ -1,4 +1,4 @@
-"""Views of one's own: flips, and a random window that is the same for no two images."""
+"""Your own augmentation: flips, and a different random window for each image."""
 
 import logging
 import sys
@@ -23,7 +23,7 @@ images = prepared_images(datafile)
 
 
 def window(images: torch.Tensor) -> torch.Tensor:
-    """Three quarters of each image, drawn for each, in the size that it had."""
+    """Cut a random window out of each image and resize it to the original size."""
     number, _, height, width = images.shape
     corner = torch.rand(number, 2) / 4
     views = []
@@ -39,7 +39,7 @@ def window(images: torch.Tensor) -> torch.Tensor:
 trainer = ByolTrainer(AstroMorphologyModel(), augmentation_function=window)
 trainer.train_model(images, epochs=2, batch_size=8)
 
-# Or the built-in views with other strengths: here angular size and flux count.
+# Or the built-in augmentation with other strengths: here size and flux matter.
 strengths = AugmentationSettings(scale=(0.9, 1.1), contrast=0.1, gamma=0.1)
 trainer = ByolTrainer(
     AstroMorphologyModel(), augmentation_function=SkyAugmentation(strengths)

@@ -1,4 +1,4 @@
-"""A loss of one's own: Euclidean distance in place of the angle."""
+"""Your own loss: a distance instead of the angle."""
 
 import logging
 import sys
@@ -16,7 +16,7 @@ datafile = sys.argv[1] if len(sys.argv) > 1 else simulate("fits", number=24, see
 
 
 def distance(prediction: Tensor, target: Tensor) -> Tensor:
-    """Smooth L1 distance of vectors `(N, P)`, `(N,)`."""
+    """Smooth L1 distances `(N,)` of vectors `(N, P)`."""
     return functional.smooth_l1_loss(prediction, target, reduction="none").mean(dim=1)
 
 

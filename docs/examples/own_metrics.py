@@ -1,4 +1,4 @@
-"""Measures of one's own in TensorBoard, during training."""
+"""Log your own measures to TensorBoard during training."""
 
 import logging
 import sys
@@ -15,17 +15,18 @@ logging.basicConfig(level=logging.INFO, format="%(message)s")
 # The name of a file list, or simulated images.
 datafile = sys.argv[1] if len(sys.argv) > 1 else simulate("fits", number=24, seed=0)
 images = prepared_images(datafile)
-some = images.images[:64]  # that are looked at
+monitored = images.images[:64]
 
 trainer = ByolTrainer(AstroMorphologyModel())
 with SummaryWriter("runs/own_metrics") as writer:
 
-    def look(trainer: ByolTrainer) -> None:
-        """After every step; every tenth would do."""
-        vectors, turned = (trainer(i).numpy() for i in (some, some.rot90(1, (2, 3))))
+    def log_measures(trainer: ByolTrainer) -> None:
+        """Log three measures after each step; every tenth step would be enough."""
+        vectors = trainer(monitored).numpy()
+        rotated = trainer(monitored.rot90(1, (2, 3))).numpy()
         writer.add_scalar("own/effective rank", rank_me(vectors), trainer.step)
         writer.add_scalar("own/uniformity", uniformity(vectors), trainer.step)
-        writer.add_scalar("own/turned", retrieval(turned, vectors), trainer.step)
+        writer.add_scalar("own/retrieval", retrieval(rotated, vectors), trainer.step)
 
-    trainer.train_model(images, epochs=2, batch_size=8, after_step=look)
+    trainer.train_model(images, epochs=2, batch_size=8, after_step=log_measures)
 print("tensorboard --logdir runs")

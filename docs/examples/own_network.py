@@ -1,4 +1,4 @@
-"""Networks of others: one of torchvision, and one of twenty lines, in both ways."""
+"""Use a network of torchvision, and a small one, with `ByolTrainer` and `BYOL`."""
 
 import logging
 import sys
@@ -25,20 +25,20 @@ logging.basicConfig(level=logging.INFO, format="%(message)s")
 datafile = sys.argv[1] if len(sys.argv) > 1 else simulate("fits", number=24, seed=0)
 images = prepared_images(datafile, {"data_settings": {"stacksize": 3}})
 train, test = split_images(images, test_fraction=0.2)
-augment = SkyAugmentation(stacksize=3)  # the copies of a channel stay copies
+augment = SkyAugmentation(stacksize=3)  # keeps the three channels identical
 
 trainer = ByolTrainer(
     efficientnet_b0(), representation_size=64, augmentation_function=augment
 )
 trainer.train_model(train, test, epochs=2, batch_size=16)
-embeddings = embed_images(trainer, images)  # averages over flips and turns
+embeddings = embed_images(trainer, images)  # averages over flips and rotations
 print(len(embeddings), "embeddings of length", embeddings.shape[1])
 once = trainer(images.images).numpy()  # a single pass
 print(f"effective rank {rank_me(once):.1f}, of averages {rank_me(embeddings):.1f}")
 
 
 class Small(nn.Module):
-    """A network of one's own; `hidden_layer` chooses what of it counts."""
+    """Your own network; `hidden_layer` selects the layer that gives the embedding."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Small(nn.Module):
         self.classes = nn.Linear(32, 10)
 
     def forward(self, images):
-        """Ten numbers an image."""
+        """Compute ten numbers per image."""
         return self.classes(self.pool(self.filters(images)).flatten(1))
 
 
@@ -64,7 +64,7 @@ history = trainer.train_model(train, test, epochs=2, batch_size=16)
 print("test loss", history[-1].test_loss)
 print(f"effective rank {rank_me(embed_images(trainer, images)):.1f}")
 
-# The same network in a loop of one's own.
+# The same network in your own loop.
 byol = BYOL(Small(), hidden_layer="pool")
 optimizer = torch.optim.AdamW(byol.parameters(), lr=1e-3)
 loader = DataLoader(train, batch_size=16, shuffle=True, drop_last=True)
@@ -75,4 +75,4 @@ for epoch in range(2):
         loss.backward()
         optimizer.step()
         byol.update_moving_average(0.99)
-    print("own loop, epoch", epoch + 1, "loss", float(loss.detach()))
+    print("your own loop, epoch", epoch + 1, "loss", float(loss.detach()))

@@ -1,4 +1,4 @@
-"""An optimizer of one's own, and a learning rate that is set at every step."""
+"""Use your own optimizer, and a learning rate that changes with every step."""
 
 import logging
 import math
@@ -23,14 +23,14 @@ from astromorph.sky.simulate import simulate
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 
-# The name of a file list, or simulated images; each in its own size.
+# The name of a file list, or simulated images; each in its original size.
 datafile = sys.argv[1] if len(sys.argv) > 1 else simulate("fits", number=24, seed=0)
 images = prepared_images(datafile, {"preprocess_settings": {"size": "native"}}).images
-small = prepared_images(datafile)  # all in one size
+resized = prepared_images(datafile)  # all in the same size
 epochs, batch_size = 2, 8
-steps = epochs * math.ceil(len(small) / batch_size)
+steps = epochs * math.ceil(len(resized) / batch_size)
 
-# 1. The ready loop with any class of torch.optim, and a scheduler stepped by epoch.
+# 1. ByolTrainer with any class of torch.optim, and a scheduler stepped by epoch.
 trainer = ByolTrainer(
     AstroMorphologyModel(),
     optimizer=torch.optim.RMSprop,
@@ -41,26 +41,26 @@ trainer = ByolTrainer(
 trainer.train_model(images, epochs=epochs, batch_size=batch_size)
 
 
-# 2. The ready loop with a formula of the step: a factor on the learning rate.
-def saw(step: int, steps: int) -> float:
-    """Three times from 1 to 0."""
+# 2. ByolTrainer with a function of the step: the factor of the learning rate.
+def sawtooth(step: int, steps: int) -> float:
+    """Fall from 1 to 0 three times."""
     return 1 - (3 * step / steps) % 1
 
 
-trainer = ByolTrainer(AstroMorphologyModel(), schedule=saw)
-trainer.train_model(small, epochs=epochs, batch_size=batch_size)
+trainer = ByolTrainer(AstroMorphologyModel(), schedule=sawtooth)
+trainer.train_model(resized, epochs=epochs, batch_size=batch_size)
 
-# 3. The ready loop with a scheduler of torch, stepped by batch.
+# 3. ByolTrainer with a scheduler of torch, stepped by batch.
 trainer = ByolTrainer(AstroMorphologyModel(), schedule=None)
 one_cycle = torch.optim.lr_scheduler.OneCycleLR(
     trainer.optimizer, max_lr=2e-3, total_steps=steps
 )
 trainer.train_model(
-    small, epochs=epochs, batch_size=batch_size, after_step=lambda _: one_cycle.step()
+    resized, epochs=epochs, batch_size=batch_size, after_step=lambda _: one_cycle.step()
 )
 print("after", trainer.step, "steps the learning rate is", one_cycle.get_last_lr()[0])
 
-# 4. A loop of one's own.
+# 4. Your own loop.
 byol, augment = BYOL(AstroMorphologyModel()), SkyAugmentation()
 sampler = SizeBucketSampler([i.shape[1:] for i in images], batch_size=batch_size)
 loader = DataLoader(images, batch_sampler=sampler, collate_fn=collate_images)

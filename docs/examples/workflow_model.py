@@ -1,4 +1,4 @@
-"""The workflow's model in Python, and a network trained in Python in the workflow."""
+"""Use a model of the workflow in Python, and one trained in Python in the workflow."""
 
 import csv
 import json
@@ -28,8 +28,8 @@ from astromorph.sky.simulate import simulate
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 datafile = simulate("fits", number=24, seed=0)  # or the name of your own list
 
-# 1. A network that the settings describe, trained with parts of your own; here views
-# are not rotated. `build_byol` builds it with projector and predictor.
+# 1. A network that the settings describe, trained with your own components: here the
+# augmentation does not rotate. `build_byol` adds projector and predictor.
 values = {"datafile": str(datafile), "network_name": "amm"}
 settings = parse(values, "settings")
 images = prepared_images(datafile, settings)
@@ -44,28 +44,29 @@ save_model(
     make_model_file(byol, training, 1, images.tensor_settings, images.image_ids),
 )
 
-# 2. The workflow and the command line read that file: tables, map, evaluation.
+# 2. The workflow and the command line read this file and write tables and map.
 Path("settings.json").write_text(json.dumps(values))
 command = [sys.executable, "-m", "astromorph", "infer", "-c", "settings.json"]
 subprocess.run([*command, "-n", "mine.pt"], check=True)
 
-# 3. The way back: any model file as a torch module. It takes images that were
-# prepared as those that it was trained on.
-byol, made = load_model("mine.pt")  # or results/model/model.pt of a run
-rules = json.loads(made.tensor_settings) | {
-    "data_settings": made.settings["data_settings"]  # stacksize
+# 3. In the other direction, any model file becomes a torch module. Its input must be
+# prepared like the training images.
+byol, model = load_model("mine.pt")  # or results/model/model.pt of a run
+preparation = json.loads(model.tensor_settings) | {
+    "data_settings": model.settings["data_settings"]  # stacksize
 }
-again = prepared_images(datafile, rules)
-vectors = embed_images(byol, again)  # averages over the 8 flips and turns
-network: torch.nn.Module = byol.encoder  # images (N, C, H, W) to (N, D), no average
+again = prepared_images(datafile, preparation)
+vectors = embed_images(byol, again)  # averages over the 8 flips and rotations
+network: torch.nn.Module = byol.encoder  # (N, C, H, W) to (N, D), one pass
 with open("results/export/embeddings.csv", newline="") as file:
     rows = list(csv.DictReader(file))
 columns = [name for name in rows[0] if name.startswith("emb_")]
-theirs = np.array([[float(row[name]) for name in columns] for row in rows])
-print("largest difference to the command line", f"{np.abs(vectors - theirs).max():.0e}")
+table_vectors = np.array([[float(row[name]) for name in columns] for row in rows])
+difference = np.abs(vectors - table_vectors).max()
+print("largest difference from the command line", f"{difference:.0e}")
 
-# 4. A network that no setting can name: the workflow cannot read it. Keep its
-# weights, and embed a folder in Python.
+# 4. A network that the settings cannot describe, which the workflow cannot use. Save
+# its weights, and embed a folder in Python.
 own = NLayerResnet(in_channels=1, last_layer="layer1")
 own.avgpool = torch.nn.AdaptiveMaxPool2d(1)
 trainer = ByolTrainer(own, representation_size=16)

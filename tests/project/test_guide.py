@@ -21,8 +21,8 @@ PAGES = sorted(page for page in DOCS.rglob("*.md") if "_build" not in page.parts
 PROGRAMS = sorted((DOCS / "examples").glob("*.py"))
 # Regular expressions of a line that each program prints at or near its end.
 OUTPUT = {
-    "checkpoints": r"goes on after epoch 2",
-    "images": r"median pixel, as the workflow: 0\.\d\d to 0\.\d\d",
+    "checkpoints": r"resuming after epoch 2",
+    "images": r"median pixel, prepared: 0\.\d\d to 0\.\d\d",
     "notebook": r"0\.0000  \S+\.fits  \w+",
     "own_augmentation": r"loss \d\.\d+",
     "own_loss": r"loss \d\.\d+",
@@ -32,7 +32,7 @@ OUTPUT = {
     "start_and_auxiliary_task": r"auxiliary loss \d\.\d+",
     "workflow_model": r"own\.csv has 24 rows",
     "several_devices": r"2 processes, loss \d\.\d+",
-    "tutorial": r"The oddest image is \S+\.fits",
+    "tutorial": r"The most unusual image is \S+\.fits",
 }
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BLOCKS = [
@@ -139,7 +139,7 @@ def test_the_tutorial_reads_a_run_without_labels(tmp_path):
     command = [sys.executable, str(DOCS / "examples" / "tutorial.py"), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"The oddest image is [abc]\.fits", done.stdout)
+    assert re.search(r"The most unusual image is [abc]\.fits", done.stdout)
     assert "label" not in done.stdout
 
 

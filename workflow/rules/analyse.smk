@@ -1,4 +1,4 @@
-# All cores: neighbours are found in parallel, the rest runs on one core.
+# Uses all cores to find neighbours; the rest runs on one core.
 rule analyse:
     input:
         catalogue=files.catalogue,

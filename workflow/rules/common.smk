@@ -1,12 +1,12 @@
-# What all rules share: the package, the plan of the run, what the report shows.
+# Shared by all rules: the package, the plan of the run, and what the report shows.
 import os
 import sys
 from pathlib import Path
 
 ROOT = Path(workflow.current_basedir).parents[1]
 
-# Each job parses this file too: it imports the package beside this workflow, and runs
-# the Python that runs Snakemake.
+# Each job parses this file too. Jobs import the package beside this workflow and use the
+# Python that runs Snakemake.
 if (ROOT / "astromorph").is_dir():
     sys.path.insert(0, str(ROOT))
     paths = [str(ROOT), os.getenv("PYTHONPATH")]
@@ -25,7 +25,7 @@ try:
 except AstromorphError as error:
     raise WorkflowError(str(error)) from None
 
-# The names of all files of the run.
+# The paths of all files of the run.
 files = RUN.files
 settings = RUN.settings
 
@@ -33,7 +33,7 @@ if astromorph_workflow.metadata_is_lost(files):
     logger.warning(
         "results/ exists, but .snakemake, which records what results depend on, does "
         "not: results count as up to date. If settings, files or code have changed "
-        "since they were made, run `snakemake --forceall` with your other options."
+        "since then, add --forceall to your snakemake command."
     )
 
 
@@ -41,13 +41,13 @@ wildcard_constraints:
     shard=r"\d{5,9}",
 
 
-# No rule makes a model that the settings name, so its size and time are params. The
-# run's own model, also if it is named, depends on what it was trained from.
+# If the settings name a model, no rule writes it, so its size and time are a param. The
+# run's own model, even if it is named, depends on the inputs of its training.
 NAMED_MODEL_STATE = astromorph_workflow.state_of_file(
     None if files.model == files.own_model else settings.trained_network_name
 )
 
 
-def reported(path, row_bytes, **flags):
-    """A table as an item of the report, unless it is too large for browsers."""
+def report_unless_large(path, row_bytes, **flags):
+    """Mark a table as an item of the report, unless it is too large for browsers."""
     return report(path, **flags) if RUN.is_reported(row_bytes) else path

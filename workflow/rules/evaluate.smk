@@ -1,4 +1,4 @@
-# All cores: the untrained network embeds the sampled images here.
+# Uses all cores: the untrained network embeds the sampled images in this step.
 rule evaluate:
     input:
         model=files.model,

@@ -1,4 +1,4 @@
-# The file list is read where the pictures are drawn from the FITS files.
+# The file list is only read if the pictures are drawn from the FITS files.
 rule export_gallery:
     input:
         datafile=ancient(RUN.declared_list),

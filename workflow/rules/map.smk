@@ -1,6 +1,6 @@
-# Of a long list the thumbnails lie beside the page.
-# The report does not hold the page: a report in one file gives its pages to the browser
-# as addresses, and Chromium shows nothing where one is longer than 2 MB.
+# For a long list the thumbnails are in a folder beside the page.
+# The page is not in the report: a report in one file passes its pages to the browser as
+# data URLs, and Chromium shows nothing if one is longer than 2 MB.
 rule export_map:
     input:
         **({"evaluation": files.evaluation} if RUN.has_evaluation else {}),

@@ -1,7 +1,7 @@
-# A shard depends on its own rows of the list, by their digest and by size and time of
-# their files, and not on the catalogue, so that appended rows change no other shard.
-# (An `ancient` catalogue would not do: where the catalogue's rule reruns, Snakemake
-# does not compare the params of this one.)
+# A shard depends on its own rows of the list (their digest, and the sizes and times of
+# their files) and not on the catalogue, so appended rows do not change other shards. (An
+# `ancient` catalogue is no alternative: if the catalogue's rule reruns, Snakemake does not
+# compare the params of this one.)
 rule preprocess:
     input:
         datafile=ancient(RUN.declared_list),

@@ -1,15 +1,15 @@
-# Of the list only paths and groups count: a corrected label does not retrain.
+# Only the paths and groups of the list count: correcting a label does not retrain.
 rule split:
     input:
         datafile=ancient(RUN.declared_list),
         contents=files.all_contents,
     output:
-        split=reported(
+        split=report_unless_large(
             files.split,
             astromorph_workflow.SPLIT_ROW_BYTES,
             caption="../report/split.rst",
             category="Data",
-            labels={"item": "Training and test: split.csv"},
+            labels={"item": "Training and test sets: split.csv"},
         ),
     log:
         files.log("split"),

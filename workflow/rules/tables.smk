@@ -1,5 +1,5 @@
-# The table of facts, analysis and embeddings, a rule for each form. The report holds
-# the CSV alone: browsers show no other.
+# The table of metadata, analysis and embeddings, with a rule for each format. The report
+# contains only the CSV: browsers cannot show the others.
 for form, ending in TABLE_ENDINGS.items():
 
     rule:
@@ -12,12 +12,12 @@ for form, ending in TABLE_ENDINGS.items():
             analysis=files.analysis,
         output:
             table=(
-                reported(
+                report_unless_large(
                     files.table(ending),
                     RUN.table_row_bytes,
                     caption="../report/embeddings.rst",
                     category="Tables",
-                    labels={"item": "Facts and embeddings: embeddings.csv"},
+                    labels={"item": "Metadata and embeddings: embeddings.csv"},
                 )
                 if form == "csv"
                 else files.table(ending)

@@ -1,4 +1,5 @@
-# On several machines srun starts a task for each device; on one, torchrun does.
+# On several machines srun starts a task for each device; on one machine torchrun starts
+# the processes.
 DEVICES = settings.training_settings.devices
 NODES = settings.training_settings.nodes
 LAUNCH = ""
@@ -21,7 +22,7 @@ rule train:
             files.history,
             caption="../report/history_table.rst",
             category="Training",
-            labels={"item": "Numbers by epoch: history.csv"},
+            labels={"item": "Values by epoch: history.csv"},
         ),
         scalars=directory(files.scalars),
     log:

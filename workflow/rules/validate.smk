@@ -2,7 +2,7 @@ rule validate:
     input:
         datafile=ancient(RUN.declared_list),
     output:
-        catalogue=reported(
+        catalogue=report_unless_large(
             files.catalogue,
             astromorph_workflow.CATALOGUE_ROW_BYTES,
             caption="../report/catalogue.rst",
@@ -13,13 +13,13 @@ rule validate:
             files.validation_page,
             caption="../report/validation.rst",
             category="Data",
-            labels={"item": "Contents of the files"},
+            labels={"item": "Validation of the files"},
         ),
     log:
         files.log("validate"),
     benchmark:
         files.benchmark("validate")
-    # Before the tensors: a list with too many bad files ends the run early.
+    # Runs before preprocessing, so a list with too many bad files stops the run early.
     priority: 100
     conda:
         "../../envs/astromorph.yaml"
