@@ -312,7 +312,7 @@ def test_an_error_about_another_file_keeps_its_name(tmp_path):
     broken = pytest.raises(WriteError, match="b: cannot be written")
     with broken, atomic_folder(tmp_path / "out" / "b"):
         raise OSError(errno.EIO, "Input/output error")
-    assert "your quota on it" in explain_write_error(
+    assert "your quota is used up" in explain_write_error(
         tmp_path / "c", OSError(errno.EDQUOT, "Quota")
     )
 

@@ -1,8 +1,8 @@
-"""Every setting: its name, default, range and reason.
+"""All settings: names, defaults, ranges and reasons.
 
 YAML (``config/config.yaml``) and TOML (``settings.toml``) have the same keys. Each step
 receives only its own part (`astromorph.settings.steps`), so that a change reruns that
-step and the following ones, and no step before it.
+step and the following ones, but no earlier step.
 """
 
 import difflib
@@ -46,7 +46,7 @@ PLANES = r"^((sum|mean|max|channels)( \d*:\d*)?|\d*:\d*)$"
 
 
 class Section(BaseModel):
-    """A frozen group of settings; other keys are an error."""
+    """A frozen group of settings; unknown keys are an error."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
@@ -62,16 +62,16 @@ class Section(BaseModel):
 
 
 class NetworkSettings(Section):
-    """`network_settings`: the architecture and start weights of the encoder."""
+    """`network_settings`: the architecture and initial weights of the encoder."""
 
     last_layer: Literal["layer1", "layer2", "layer3", "layer4"] = "layer3"
     """The last block of ResNet-18 in `n_layer_resnet`: 64, 128, 256 or 512 features.
     Fewer layers train faster and suit small images. Other networks ignore it."""
 
     weights: Name | None = None
-    """The weights at the start of training: `random`; `sky`, weights of the package
-    that were trained on simulated images; `torchvision`, its pretrained weights,
-    which are downloaded if necessary; or a file. Null means `sky` if there are such
+    """Initial weights: `random`; `sky`, weights that come with the package and were
+    trained on simulated images; `torchvision`, its pretrained weights, which are
+    downloaded if necessary; or a file. Null means `sky` if the package has such
     weights for the network, else `random`."""
 
 
@@ -83,8 +83,8 @@ class DataSettings(Section):
     suits networks made for RGB images."""
 
     hdu: Index | Name | tuple[Index | Name, ...] | None = None
-    """The HDU to read, by number or by name (EXTNAME); of several, the first that a
-    file contains. Null means the first HDU with an image."""
+    """The HDU to read, by number or by name (EXTNAME); with a list, the first one
+    that a file contains. Null means the first HDU with an image."""
 
     planes: Index | Annotated[str, Field(pattern=PLANES)] | Channels | None = None
     """The planes of a cube to use: the number of a plane; ``"sum"``, ``"mean"`` or
@@ -115,7 +115,7 @@ class ValidateSettings(Section):
     More than half suggests a wrong list or setting."""
 
     on_duplicate: Literal["keep", "drop"] = "keep"
-    """How to treat an image that is in the list before: the same file, the same
+    """How to treat an image that repeats an earlier one: the same file, the same
     content, or the same position and band within the beam. Both choices report it;
     `drop` leaves the later one out."""
 
@@ -138,7 +138,7 @@ class PreprocessSettings(Section):
 
     crop: Literal["none", "source"] = "none"
     """`source` crops to the emission, the box around all pixels above `crop_sigma`.
-    The embedding then contains no information on the angular size."""
+    The embedding then contains no information about angular size."""
 
     crop_sigma: Annotated[float, Field(ge=1, le=1000)] = 5.0
     """Threshold of emission above the background, in units of the noise; above 5
@@ -149,9 +149,9 @@ class PreprocessSettings(Section):
     (Lupton, Gunn & Szalay 1999), so that faint and bright structure is visible."""
 
     interval: Literal["noise", "minmax", "percentile", "zscale"] = "noise"
-    """The values that become 0 and 1. `noise` means from 5 times the noise of the
-    image below its background to its maximum; asinh and log are then linear up to
-    about 3 times the noise."""
+    """The pixel values that are scaled to 0 and 1. `noise` means from 5 times the
+    noise of the image below its background to its maximum; asinh and log are then
+    linear up to about 3 times the noise."""
 
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.5
     """With `percentile`: percentage of the pixels inside the interval."""
@@ -174,7 +174,7 @@ class SplitSettings(Section):
     """`split_settings`: which images are test images."""
 
     test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Fraction of the objects whose images measure the loss and are not trained on.
+    """Fraction of the objects whose images only measure the loss.
     Each object is assigned independently of the others, so that added files do not
     change the assignment of earlier ones."""
 
@@ -190,14 +190,14 @@ class TrainingSettings(Section):
     simulated_images: Annotated[int, Field(ge=0)] | None = None
     """Number of simulated images in training: half of each batch, with the noise and
     beam of the data. Their known shapes are an auxiliary task for the network. Null
-    means 12,000 for up to 50,000 images, which are too few to train a network alone,
-    and none for more. Of the 12,000 at most images times epochs are drawn, as each
+    means 12,000 for up to 50,000 images, which alone are too few to train a network,
+    and none for more. The 12,000 are limited to images times epochs, because each
     batch has as many simulated images as listed ones."""
 
     auxiliary_weight: Annotated[float, Field(ge=0)] = 2.0
     """Weight of the auxiliary task, which predicts the kinds and shapes of the
-    simulated images, relative to BYOL's own loss. With 0 they are images like all
-    others."""
+    simulated images, relative to BYOL's own loss. With 0 they are treated like all
+    other images."""
 
     optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
     """The optimizer. `lars` is for batches of thousands (the paper's choice); for it
@@ -213,19 +213,19 @@ class TrainingSettings(Section):
     folder. Embeddings are always computed in float32."""
 
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 10.0
-    """Minutes between checkpoints, from which training continues after it was
-    stopped. A checkpoint is also written on SIGTERM and SIGUSR1 and at the end; with
-    0 only then. A change makes training run again, from its last checkpoint."""
+    """Minutes between checkpoints, from which training continues after an
+    interruption. A checkpoint is also written on SIGTERM and SIGUSR1 and at the end;
+    with 0, only then. A change reruns training from its last checkpoint."""
 
     compile: bool = False
     """Compile the network with torch.compile, which takes minutes at the start and
     can make long trainings on GPUs faster."""
 
     devices: Positive = 1
-    """GPUs per node that train together; processes, on machines without GPUs."""
+    """Number of GPUs per node that train together, or of processes without GPUs."""
 
     nodes: Positive = 1
-    """Machines that train together; srun has to start the processes."""
+    """Number of machines that train together; srun must start the processes."""
 
 
 class ByolSettings(Section):
@@ -264,19 +264,19 @@ class AugmentationSettings(Section):
     scale: tuple[
         Annotated[float, Field(gt=0.1, le=1)], Annotated[float, Field(ge=1, lt=10)]
     ] = (0.6, 1.6)
-    """Smallest and largest magnification. With a narrow range the network can solve
-    its task by angular size alone."""
+    """Smallest and largest magnification. With a narrow range, the network can
+    identify objects by angular size alone."""
 
     shift: Annotated[float, Field(ge=0, le=0.5)] = 0.08
     """Maximum shift along each axis, as a fraction of the side."""
 
     gamma: Annotated[float, Field(ge=0, le=2)] = 0.4
-    """Maximum of the absolute logarithm of the exponent of the brightness scale, so
-    that brightness alone does not identify an object; 0 for no change."""
+    """Maximum absolute logarithm of the exponent of the brightness scale, so that
+    brightness alone does not identify an object; 0 for no change."""
 
     contrast: Annotated[float, Field(ge=0, le=3)] = 0.5
-    """Maximum of the absolute logarithm of the factor of all emission above the
-    background, as if the object were fainter or brighter; 0 for no change."""
+    """Maximum absolute logarithm of the factor by which emission above the background
+    is multiplied, as if the object were fainter or brighter; 0 for no change."""
 
     brightness: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Maximum shift of the background level; images have values from 0 to 1."""
@@ -287,12 +287,13 @@ class AugmentationSettings(Section):
 
     noise: Annotated[float, Field(ge=0, le=1)] = 0.05
     """Maximum standard deviation of the noise; images have values from 0 to 1. Only
-    the difference to the noise of the image is added, so that the noise level does
+    the noise that the image lacks is added, so that the noise level does
     not identify an object."""
 
     channel_gain: Annotated[float, Field(ge=0, le=3)] = 0.2
-    """Maximum of the absolute logarithm of the factor of each channel: without it,
-    colour alone identifies images of several channels. No effect on one channel."""
+    """Maximum absolute logarithm of the factor by which each channel is multiplied:
+    without it, colour alone identifies multi-channel images. No effect on a single
+    channel."""
 
 
 class InferenceSettings(Section):
@@ -303,7 +304,7 @@ class InferenceSettings(Section):
     sky has no preferred orientation. `none` takes an eighth of the time."""
 
     batch_size: Positive = 256
-    """Images that the network embeds at a time."""
+    """Number of images that are embedded at a time."""
 
 
 class EvaluationSettings(Section):
@@ -327,12 +328,12 @@ class AnalysisSettings(Section):
     often."""
 
     components: Annotated[int, Field(ge=2, le=512)] = 64
-    """Maximum number of principal components. There are also no more than one for
-    every four images, but at least eight."""
+    """Maximum number of principal components. It is also limited to a quarter of the
+    number of images, but not below eight."""
 
     cluster_by: Literal["kmeans", "hdbscan"] = "kmeans"
-    """The clusters in the column `cluster`, the map and the galleries; the tables
-    contain both. `hdbscan` assigns images between clusters to none (-1)."""
+    """The method whose clusters the column `cluster`, the map and the galleries show;
+    the tables contain both. `hdbscan` assigns images between clusters to none (-1)."""
 
     clusters: Positive | None = None
     """Number of clusters of k-means. Null means the number with the largest mean
@@ -377,8 +378,8 @@ class ExportSettings(Section):
         "fits",
         "votable",
     )
-    """Formats of the table beside CSV. FITS and VOTable have units and UCDs and open
-    in TOPCAT."""
+    """Formats of the table in addition to CSV. FITS and VOTable have units and UCDs and
+    open in TOPCAT."""
 
     thumbnail_size: Annotated[int, Field(ge=8, le=256)] = 48
     """Side of a TensorBoard thumbnail in pixels; smaller if the sprite of all images
@@ -418,8 +419,8 @@ class Settings(Section):
     """Seed of all random numbers; the same seed gives the same result."""
 
     network_name: str = "n_layer_resnet"
-    """The encoder: `n_layer_resnet`, ResNet-18 up to `last_layer`; `amm`, a light
-    network; or a classification network of torchvision, by its name there."""
+    """The encoder: `n_layer_resnet`, ResNet-18 up to `last_layer`; `amm`, a small
+    network; or the name of a classification network of torchvision."""
 
     trained_network_name: str | None = None
     """A model file. The workflow and `astromorph infer` use this model and do not
@@ -427,17 +428,17 @@ class Settings(Section):
     not contain braces."""
 
     epochs: Positive | None = None
-    """Number of times that training uses each image. Null chooses it by the number
-    of images, because the total number of samples decides."""
+    """Number of passes over the images. Null chooses it from the number of images,
+    because the total number of samples matters."""
 
     batch_size: Annotated[int, Field(ge=2)] = 128
     """Images per training step. Batch norm needs at least 2 and works better with
-    many."""
+    large batches."""
 
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     """Maximum learning rate, after a warm-up and before it falls along a cosine. Null
-    means 0.001 for random start weights and 0.0003 for given ones, which larger
-    steps would undo."""
+    means 0.001 for random initial weights and 0.0003 for pretrained ones, which larger
+    steps would destroy."""
 
     exponential_lr: bool = False
     """Multiply the learning rate by `gamma` after each epoch instead of the warm-up

@@ -1,4 +1,4 @@
-"""Which settings each step depends on, and no others."""
+"""The settings that each step depends on."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from astromorph.settings.sections import (
     TrainingSettings,
 )
 
-# Settings of reading a FITS file, and of preparing its image.
+# Settings for reading a FITS file, and for preparing its image.
 READING = ("data_settings.hdu", "data_settings.planes", "data_settings.max_pixels")
 PREPARING = tuple(
     f"preprocess_settings.{name}"
@@ -50,7 +50,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "evaluate": ("inference_settings", "evaluation_settings"),
     "analyse": ("seed", "analysis_settings"),
     "export_csv": ("export_settings.csv_separator",),
-    # Written into the tables; the steps before depend on them too.
+    # Written into the tables; earlier steps depend on them too.
     "export_tables": ("seed", "inference_settings", "analysis_settings"),
     "export_tensorboard": ("export_settings.thumbnail_size",),
     "export_map": (
@@ -64,7 +64,7 @@ PARTS: dict[str, tuple[str, ...]] = {
         "export_settings.gallery_images",
         "export_settings.gallery_stretch",
     ),
-    # Those that training depends on are read from the model file.
+    # The settings of training are read from the model file.
     "report_settings": (
         "datafile",
         "seed",
@@ -146,7 +146,7 @@ def train_step_settings(settings: Settings) -> TrainStepSettings:
     Parameters
     ----------
     settings : Settings
-        All settings of a run, or those that `parse` makes of a model file's.
+        All settings of a run, or those parsed from a model file.
     """
     return TrainStepSettings(
         **{name: getattr(settings, name) for name in PARTS["train"] if "." not in name},
@@ -157,7 +157,7 @@ def train_step_settings(settings: Settings) -> TrainStepSettings:
 def fixed_channels(
     planes: int | str | tuple[int, ...] | None, files: int
 ) -> int | None:
-    """Number of channels that the settings give each image.
+    """Number of channels of each image, if the settings determine it.
 
     Parameters
     ----------

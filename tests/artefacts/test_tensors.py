@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.tensor_file import Joined, save_tensors
+from astromorph.artefacts.tensor_file import FlatArrays, save_tensors
 from astromorph.artefacts.tensor_shard import load_values, read_shard, save_values
 from astromorph.byol.augment import SkyAugmentation, _sampling_grid, gaussian_blur
 from astromorph.catalogue.split import split
@@ -107,7 +107,7 @@ def test_joined_arrays_are_one_tensor_without_a_copy(tmp_path, lengths):
     whole = np.concatenate([np.empty(0, "float16"), *parts])
     save_tensors(tmp_path / "a.pt", {"x": whole, "y": [1]})
     tracemalloc.start()
-    save_tensors(tmp_path / "b.pt", {"x": Joined(parts, "float16"), "y": [1]})
+    save_tensors(tmp_path / "b.pt", {"x": FlatArrays(parts, "float16"), "y": [1]})
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     found = torch.load(tmp_path / "b.pt", weights_only=True)["x"]

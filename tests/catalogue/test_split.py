@@ -84,7 +84,7 @@ def test_bad_files_do_not_affect_other_files(sky, settings, tmp_path):
     run_preprocess(tmp_path / "list.txt", Shard("a", 0, 1), files, settings)
     shard = read_shard(files.tensors("a"))
     assert shard.images.shape == (0, 1, 32, 32)
-    assert shard.each() == shard.unpack_valid() == []
+    assert shard.image_list() == shard.unpack_valid() == []
     assert shard_image_set(shard, 1) is None
 
 
@@ -120,7 +120,7 @@ def native(sky, tmp_path):
 def test_native_images_have_the_size_in_the_contents(native):
     """The same for their masks."""
     shard, table = read_shard(native.tensors("00000")), rows(native.contents("00000"))
-    images, valid = shard.each(), shard.unpack_valid()
+    images, valid = shard.image_list(), shard.unpack_valid()
     shapes = [(int(r["height"]), int(r["width"])) for r in table]
     assert [tuple(i.shape) for i in images] == [(1, *s) for s in shapes]
     assert [tuple(v.shape) for v in valid] == shapes

@@ -274,7 +274,7 @@ def test_first_image_determines_the_number_of_channels(tmp_path, check):
     status = [r["status"] for r in table]
     assert status == ["rejected", "ok", "ok", "rejected", "rejected"]
     assert (
-        "it has 4 channels where the first image of the list has 3"
+        "it has 4 channels, but the first image of the list has 3"
         in (table[3]["reason"])
     )
     settings = parse({"data_settings": {"planes": "channels"}}, "test")

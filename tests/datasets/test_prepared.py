@@ -62,7 +62,7 @@ def test_prepared_images_equal_those_of_a_shard(rules, datafile, tmp_path):
     data, preprocessing = settings.data_settings, settings.preprocess_settings
     preprocess(datafile, rows, files, data, preprocessing)
     shard = read_shard(files.tensors("00000"))
-    for ours, theirs in zip(found.images, shard.each(), strict=True):
+    for ours, theirs in zip(found.images, shard.image_list(), strict=True):
         assert ours.dtype == torch.float32
         assert torch.equal(ours, theirs.float())
     assert found.rows.tolist() == shard.rows.tolist() == [0, 1, 3, 4, 5, 6, 7]

@@ -83,7 +83,7 @@ def test_ids_are_unique_and_independent_of_other_rows(tmp_path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda p: None, "there is no such file list; list one with `find"),
+        (lambda p: None, "there is no such file list; create a list with `find"),
         (lambda p: p.mkdir(), "this is a folder, not a file list"),
         (lambda p: p.write_text(""), "names no file"),
         (lambda p: p.write_text("# nothing\n\n"), "names no file"),
@@ -115,7 +115,7 @@ def test_unclosed_quote_is_an_error_with_its_line(tmp_path, text, line):
     """It never swallows the rows after it, in either reader."""
     path = tmp_path / "list.csv"
     path.write_text(text)
-    message = rf"list\.csv: this CSV cannot be read: line {line}: .* written twice"
+    message = rf"list\.csv: this CSV cannot be read: line {line}: .* must be doubled"
     for reader in (read_filelist, read_paths):
         with pytest.raises(AstromorphError, match=message):
             list(reader(path))

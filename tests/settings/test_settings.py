@@ -27,7 +27,7 @@ from astromorph.settings.steps import PARTS, part_of, train_step_settings
         ({"inference_settings": {"batchsize": 3}}, "`inference_settings.batch_size`?"),
         ({"analysis_settings": {"cluster": 3}}, "mean `analysis_settings.clusters`"),
         ({"training_settings": {"warmup": 0}}, "mean `training_settings.warm_up`"),
-        ({"qqqqqqq": 3}, r"config/README\.md lists them all"),
+        ({"qqqqqqq": 3}, r"config/README\.md lists all settings"),
         ({"batch_size": 1}, r"`batch_size`: found 1; .* greater than or equal to 2"),
         ({"network_name": "vgg"}, "did you mean vgg1.*n_layer_resnet, amm, or one of"),
         ({"network_settings": {"last_layer": "layer5"}}, "found 'layer5'"),
