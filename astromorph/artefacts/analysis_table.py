@@ -198,9 +198,7 @@ def read_analysis_columns(
 
 
 def _unreadable(path: str | Path, reason: object) -> AstromorphError:
-    return AstromorphError(
-        f"{path}: this is not a readable analysis ({reason}); {REMEDY}"
-    )
+    return AstromorphError(f"{path}: the analysis cannot be read ({reason}); {REMEDY}")
 
 
 def _empty(path: str | Path) -> AstromorphError:

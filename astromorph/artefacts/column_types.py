@@ -284,7 +284,7 @@ def escape_to_ascii(text: str) -> str:
 
 
 def shorten(text: str, length: int) -> str:
-    """Truncate text to at most `length` characters, with three dots at the end."""
+    """Truncate text longer than `length` characters, with three dots at the end."""
     return text if len(text) <= length else text[: length - len(ELLIPSIS)] + ELLIPSIS
 
 

@@ -96,7 +96,7 @@ def embedding_length(embeddings: Sequence[str | Path]) -> int:
 
 
 def vector_lines(vectors: NDArray[np.float32], separator: str) -> Iterator[str]:
-    """The numbers of each row as text, with the fewest digits that are exact.
+    """The numbers of each row as text, with the fewest digits that keep the values.
 
     Parameters
     ----------
@@ -123,5 +123,5 @@ def vector_lines(vectors: NDArray[np.float32], separator: str) -> Iterator[str]:
 
 def _unreadable(path: str | Path, error: Exception) -> AstromorphError:
     return AstromorphError(
-        f"{path}: these are not readable embeddings ({error}); run `infer` again"
+        f"{path}: the embeddings cannot be read ({error}); run `infer` again"
     )

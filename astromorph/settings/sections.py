@@ -157,8 +157,8 @@ class PreprocessSettings(Section):
     """With `percentile`: percentage of the pixels inside the interval."""
 
     stretch_scope: Literal["image", "dataset"] = "image"
-    """`dataset` uses one scale for all images, from the usable ones among the first
-    256 rows of the list, so that brightness can be compared between images."""
+    """`dataset` uses one scale for all images, determined from the usable ones among
+    the first 256 rows of the list, to make brightness comparable between images."""
 
     dtype: Literal["float16", "float32"] = "float16"
     """Data type of the prepared images; float16 takes half the space, with steps of

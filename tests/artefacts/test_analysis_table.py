@@ -44,12 +44,17 @@ def test_the_analysis_is_read_back(tmp_path, monkeypatch, number, neighbours):
 def test_another_file_is_an_error(tmp_path, read):
     """If it is missing or not an analysis, the message names the file and the step."""
     with pytest.raises(
-        AstromorphError, match=r"none\.parquet: no analysis .* `analyse`"
+        AstromorphError,
+        match=r"none\.parquet: the analysis cannot be read .* `analyse`",
     ):
         read(tmp_path / "none.parquet")
     (tmp_path / "other.parquet").write_text("other")
-    with pytest.raises(AstromorphError, match=r"other\.parquet: no analysis"):
+    with pytest.raises(
+        AstromorphError, match=r"other\.parquet: the analysis cannot be read"
+    ):
         read(tmp_path / "other.parquet")
     write_analysis(tmp_path / "empty.parquet", random_analysis(()))
-    with pytest.raises(AstromorphError, match=r"empty\.parquet: there is no image"):
+    with pytest.raises(
+        AstromorphError, match=r"empty\.parquet: the analysis contains no images"
+    ):
         read(tmp_path / "empty.parquet")

@@ -232,7 +232,7 @@ def test_embeddings_in_another_order_are_an_error(files):
     ids = image_ids(7)
     shard = Embeddings((ids[1], ids[0]), np.zeros((2, 2), np.float32))
     write_embeddings(files.all_embeddings[0], shard)
-    with pytest.raises(AstromorphError, match=r"00000\.parquet: 0+ .* this order"):
+    with pytest.raises(AstromorphError, match=r"00000\.parquet: 0+ .* the same order"):
         run_table(files)
 
 
@@ -260,4 +260,4 @@ def test_a_renamed_column_is_logged(files, caplog):
     run_table(files, ["kind"])
     assert "listed_x" not in caplog.text
     run_table(files)
-    assert "the list's column `x` is `listed_x` here" in caplog.text
+    assert "the column `x` of the list is exported as `listed_x`" in caplog.text

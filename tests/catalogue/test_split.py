@@ -90,7 +90,9 @@ def test_bad_files_do_not_affect_other_files(sky, settings, tmp_path):
 
 def test_shortened_list_is_an_error(sky, settings, tmp_path):
     """The step ends if rows of the shard no longer exist."""
-    with pytest.raises(AstromorphError, match="rows 20 to 40 are needed, 8 of them"):
+    with pytest.raises(
+        AstromorphError, match="rows 20 to 40 are needed, but only 8 of them"
+    ):
         run_preprocess(sky, Shard("a", 20, 40), RunFiles(tmp_path), settings)
 
 

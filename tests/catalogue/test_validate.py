@@ -102,7 +102,12 @@ def test_page_contains_images_and_escaped_text(sky, settings, tmp_path):
     assert "&lt;script&gt;" in page
     assert "there is no such file" in page
     assert page.count("data:image/png;base64,") == 12
-    for name in ("Longer side", "Pixel scale", "Share of bad pixels", "over noise"):
+    for name in (
+        "Longer side",
+        "Pixel scale",
+        "Share of bad pixels",
+        "Peak above background",
+    ):
         assert re.search(f"<figcaption>[^<]*{name}", page), name
     assert "http" not in page.replace("http-equiv", "")
 
@@ -233,7 +238,7 @@ def test_strongest_and_earliest_match_is_reported():
     ],
 )
 def test_too_many_bad_files_stop_the_run(tmp_path, check, rules, message):
-    """The error gives a reason and an example; with one bad file fewer, it continues."""
+    """The error has a reason and an example; with one bad file fewer, it continues."""
     for k in range(3):
         write(tmp_path / f"{k}.fits", k)
     names = ["0.fits", "1.fits", "2.fits", "absent.fits"]
@@ -308,7 +313,7 @@ def test_invalid_cell_of_the_column_split_is_an_error(tmp_path, check):
 def test_summary_has_constant_size():
     """Reasons that differ in numbers and details are counted together."""
     reasons = ["the file is damaged: xyz", "the file is damaged: abc"]
-    reasons += [f"its {k}x3 pixels are more" for k in range(3)]
+    reasons += [f"it has {k}x3 pixels, more" for k in range(3)]
     reasons += [f"file 1 of 2 (/a{k}): there is no such file" for k in range(3)]
     reasons += ["duplicate: the same file as /a", "duplicate: the same file as /b"]
     assert len({general_reason(reason) for reason in reasons}) == 4
