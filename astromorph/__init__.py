@@ -1,4 +1,4 @@
-"""Embeddings of FITS images without labels: similar objects lie close together.
+"""Self-supervised embeddings of FITS images: similar objects lie close together.
 
 Public names load when they are first used, so that ``import astromorph`` is fast.
 Editors and type checkers read the imports below; the program reads `_MODULES`.
@@ -71,11 +71,11 @@ _MODULES = {
 }
 __all__ = sorted([*_MODULES, "__version__"])
 
-if not TYPE_CHECKING:  # a type checker would take any name to be there
+if not TYPE_CHECKING:  # otherwise type checkers accept any name
 
     def __getattr__(name: str) -> Any:
         if name == "__version__":
-            from importlib.metadata import version  # slower than all else here
+            from importlib.metadata import version  # slow to import
 
             return version("astromorph")
         if name in _MODULES:

@@ -1,4 +1,4 @@
-"""Atomic writes: a file or folder is complete, or it is not there."""
+"""Atomic writes: a file or folder is complete, or it does not exist."""
 
 import contextlib
 import glob
@@ -13,7 +13,7 @@ from astromorph.errors import WriteError, explaining_write_errors
 
 @contextlib.contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Write a file so that it is never there incomplete.
+    """Write a file atomically: under its final name it is always complete.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     Raises
     ------
     WriteError
-        The disk is full or cannot be written.
+        The disk is full or not writable.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -67,8 +67,8 @@ def keep_previous(path: str | Path) -> None:
     """Give a finished file a second name, ``.last/NAME`` in its folder.
 
     Snakemake deletes the outputs of a step before the step starts. Under its second
-    name the file stays until the next one is complete, even if that step fails. Both
-    names are hard links to one file, so that it takes no space.
+    name the file survives until its replacement is complete, even if that step fails.
+    Both names are hard links to one file, so that no additional space is needed.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def keep_previous(path: str | Path) -> None:
 
 @contextlib.contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Write a folder so that it is never there incomplete; replace an old one.
+    """Write a folder atomically, replacing an existing one.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     Raises
     ------
     WriteError
-        The disk is full or cannot be written.
+        The disk is full or not writable.
     """
     path = Path(path)
     with contextlib.ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Checks of arguments; errors say what was found and what is allowed."""
+"""Checks of arguments; errors name the value and the allowed range."""
 
 import math
 import numbers
@@ -15,7 +15,7 @@ def check_integer(
     name : str
         Name of the argument, for the message.
     value : int
-        The argument. Integers of numpy are accepted, True and 64.0 are not.
+        The argument. NumPy integers are accepted; True and 64.0 are not.
     minimum : int
         Smallest allowed value.
     maximum : int, optional
@@ -64,9 +64,9 @@ def check_number(
     value : float
         The argument.
     minimum, maximum : float
-        Smallest and largest allowed value.
+        Inclusive bounds.
     above, below : float
-        Bounds that are not allowed themselves.
+        Exclusive bounds.
 
     Returns
     -------
@@ -101,7 +101,7 @@ def check_number(
 
 
 def check_factory(name: str, value: Any, kind: type, example: str) -> None:
-    """Check that an argument is a class or a function that makes an object.
+    """Check that an argument is a class or a function that returns an object.
 
     Parameters
     ----------
@@ -110,21 +110,21 @@ def check_factory(name: str, value: Any, kind: type, example: str) -> None:
     value : callable
         The argument.
     kind : type
-        The class of the objects that it makes.
+        The class of the objects that it returns.
     example : str
         A correct argument, for the message.
 
     Raises
     ------
     ValueError
-        It is such an object, or cannot be called.
+        It is such an object, or not callable.
     """
     if isinstance(value, kind) or not callable(value):
         class_name = type(value).__name__
         article = "an" if class_name[0] in "AEIOUaeiou" else "a"
         raise ValueError(
             f"{name}: found {article} {class_name} object; give the class, or a "
-            f"function that makes one, such as {example}"
+            f"function that returns one, such as {example}"
         )
 
 
@@ -145,6 +145,6 @@ def check_instance(name: str, value: Any) -> None:
     """
     if isinstance(value, type):
         raise ValueError(
-            f"{name}: found the class {value.__name__}; give an object of it, such as "
-            f"{value.__name__}()"
+            f"{name}: found the class {value.__name__}; give an instance of it, such "
+            f"as {value.__name__}()"
         )

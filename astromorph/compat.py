@@ -1,16 +1,16 @@
-"""Compatibility with version 0.1: what its user guide documents goes on working.
+"""Compatibility with version 0.1: what its user guide documents still works.
 
-Most of it needs nothing here: the keys of its settings files are settings, and
+Most of it needs no code here: the keys of its settings files are settings, and
 `ByolTrainer`, `BYOL`, `AstroMorphologyModel`, `NLayerResnet` and `MinMaxNorm` take the
 keywords that the guide documents. This module adds the rest:
 
 - the commands ``astromorph training -c`` and ``astromorph inference -c -n``;
-- `FilelistDataset`, the guide's name of `FitsFilelistDataset`;
+- `FilelistDataset`, the guide's name for `FitsFilelistDataset`;
 - ``astromorph convert``, which turns the weights of a model into a model file.
 
-Model files of version 0.1 are pickles, which can run any program when they are read,
-and are never opened. In the environment where the model was trained, this writes its
-tensors alone::
+Model files of version 0.1 are pickles. Reading a pickle can execute arbitrary code, so
+they are never opened. In the environment where the model was trained, these lines write
+only its tensors::
 
     import torch
     model = torch.load("old.pt", weights_only=False)
@@ -42,8 +42,8 @@ if TYPE_CHECKING:  # torch; the command line has to start without it
 
 __all__ = ["FilelistDataset", "add_commands", "convert"]
 LOG = logging.getLogger(__name__)
-RESULTS = "results"  # where both commands write
-TEST_FRACTION = 0.2  # of version 0.1
+RESULTS = "results"  # the output folder of both commands
+TEST_FRACTION = 0.2  # the default of version 0.1
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
 # Prefixes of a model's tensors in version 0.1 and in model files.
 PREFIXES = {
@@ -62,7 +62,7 @@ UNREADABLE = (
     EOFError,
     KeyError,
 )  # what torch.load raises
-# Names without which it cannot be a ByolTrainer around n_layer_resnet.
+# Tensors that every ByolTrainer around n_layer_resnet has.
 REQUIRED = (
     "encoder.body.conv1.weight",
     "encoder.body.layer1.0.conv1.weight",
@@ -85,9 +85,9 @@ def add_commands(steps: Any, run: Callable[[list[str]], None]) -> None:
     Parameters
     ----------
     steps : argparse subparsers
-        What `argparse.ArgumentParser.add_subparsers` returns.
+        The result of `argparse.ArgumentParser.add_subparsers`.
     run : callable
-        Runs another subcommand, which is given with its options as a list of str.
+        Runs another subcommand; its argument is the list of command-line words.
     """
     training = steps.add_parser("training")
     training.add_argument("-c", "--configfile", "--config-file", required=True)
@@ -101,22 +101,22 @@ def add_commands(steps: Any, run: Callable[[list[str]], None]) -> None:
     inference.set_defaults(command=lambda options: run(infer_arguments(options)))
 
     summary = (
-        "Make a model file from the weights of a model of version 0.1. Its own model "
-        "files are pickles and are never read. Where the model was trained, write its "
-        'tensors with python -c "import torch; '
+        "Make a model file from the weights of a model of version 0.1. Model files of "
+        "version 0.1 are pickles and are never read. In the environment where the "
+        'model was trained, write its tensors with python -c "import torch; '
         "torch.save(torch.load('old.pt', weights_only=False).state_dict(), "
         "'state.pt')\"."
     )
     weights = steps.add_parser("convert", help=summary, description=summary)
-    weights.add_argument("state", metavar="STATE", help="the tensors, state.pt")
+    weights.add_argument("state", metavar="STATE", help="the tensors, such as state.pt")
     weights.add_argument("model", metavar="MODEL", help="the model file to write")
     weights.set_defaults(command=lambda options: convert(options.state, options.model))
 
 
 def train_arguments(options: argparse.Namespace) -> list[str]:
-    """Arguments of ``astromorph train`` that do what ``training`` did.
+    """Arguments of ``astromorph train`` that are equivalent to ``training``.
 
-    Its setting `trained_network_name` never named the model that training writes.
+    In version 0.1, `trained_network_name` did not name the model that training wrote.
     """
     LOG.warning("`astromorph training` is now `astromorph train`")
     overrides = {**_overrides(options.configfile), "trained_network_name": None}
@@ -127,7 +127,7 @@ def train_arguments(options: argparse.Namespace) -> list[str]:
 
 
 def infer_arguments(options: argparse.Namespace) -> list[str]:
-    """Arguments of ``astromorph infer`` that do what ``inference`` did.
+    """Arguments of ``astromorph infer`` that are equivalent to ``inference``.
 
     Raises
     ------
@@ -138,7 +138,7 @@ def infer_arguments(options: argparse.Namespace) -> list[str]:
     if options.maskfile:
         raise AstromorphError(
             f"--maskfile {options.maskfile}: masks are not used, and never were; "
-            "leave the option out"
+            "omit the option"
         )
     config = options.configfile
     arguments = ["infer", "--settings", json.dumps(_overrides(config))]
@@ -150,7 +150,7 @@ def infer_arguments(options: argparse.Namespace) -> list[str]:
 
 
 def _overrides(config: str | None) -> dict[str, Any]:
-    """Settings with the default of version 0.1, where the file does not name them."""
+    """The default settings of version 0.1 that the file does not override."""
     if config and "split_settings" in load(config):
         return {}
     LOG.info("a fifth of the images is the test set, as in version 0.1")
@@ -160,8 +160,8 @@ def _overrides(config: str | None) -> dict[str, Any]:
 def _datafile_arguments(config: str | None, datafile: str | None) -> list[str]:
     """The option that names the file list.
 
-    Relative paths in the list counted from the working directory. Where they still do,
-    a copy of the list with absolute paths takes its place.
+    In version 0.1, relative paths in the list were relative to the working directory.
+    If the files are found there, a copy of the list with absolute paths is used.
     """
     settings = parse(load(config), config) if config else Settings()
     datafile = datafile or settings.datafile
@@ -193,7 +193,7 @@ def convert(state: str | Path, model: str | Path) -> None:
     Raises
     ------
     AstromorphError
-        The file is missing, pickled or damaged, or holds another network.
+        The file is missing, pickled or damaged, or contains another network.
     """
     from astromorph.artefacts.model_file import ModelFile, save_model
     from astromorph.byol.build import build_byol
@@ -216,12 +216,13 @@ def convert(state: str | Path, model: str | Path) -> None:
             "`state_dict` of the whole ByolTrainer"
         ) from None
     part = part_of(settings, "train")
+    layer = settings.network_settings.last_layer
     save_model(model, ModelFile(weights, part, channels, "{}", ""))
-    LOG.info("%s: wrote a model of %s", model, settings.network_settings.last_layer)
+    LOG.info("%s: model file of a network up to %s", model, layer)
 
 
 def _rename(tensors: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
-    """Tensors under their names in a model file; without those that are not used."""
+    """Rename tensors as in a model file, and leave out those that are not used."""
     renamed = {
         name.replace(old, new, 1): value
         for name, value in tensors.items()
@@ -234,7 +235,7 @@ def _rename(tensors: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
 def _settings_of_model(
     weights: Mapping[str, "Tensor"], source: str
 ) -> tuple[Settings, int]:
-    """Settings that make a network of these shapes, and its number of channels."""
+    """Settings of a network with tensors of these shapes, and its input channels."""
     layers = [n for n in LAYERS if f"encoder.body.{n}.0.conv1.weight" in weights]
     hidden_size, size = weights["projector.0.weight"].shape
     channels = int(weights["encoder.body.conv1.weight"].shape[1])
@@ -257,18 +258,11 @@ def _read_tensors(path: str | Path) -> dict[str, "Tensor"]:
         values = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise AstromorphError(f"{path}: there is no such file") from None
-    except (
-        UnpicklingError,
-        RuntimeError,
-        OSError,
-        ValueError,
-        EOFError,
-        KeyError,
-    ) as error:
+    except UNREADABLE as error:
         reason = " ".join(str(error).split())[:120]
         raise AstromorphError(
             f"{path}: this is not a plain file of tensors ({reason}); `astromorph "
-            "convert --help` says how to write one where the model was trained"
+            "convert --help` explains how to write one"
         ) from None
     tensors = values if isinstance(values, dict) else {}
     return {k: v for k, v in tensors.items() if isinstance(v, torch.Tensor)}

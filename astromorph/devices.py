@@ -20,10 +20,10 @@ from astromorph.errors import WriteError
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 GROUP_OF_PROCESS = Path("/proc/self/cgroup")
 LOG = logging.getLogger(__name__)
-REPETITIONS = 12  # of the convolution that is timed
+REPETITIONS = 12  # timings of the convolution
 PREFETCH = 2  # batches that are prepared while the device works
-MIN_SPEEDUP = 1.25  # from which bfloat16 is used
-MAX_DEVICE_FRACTION = 0.4  # of the free memory of a GPU that images may fill
+MIN_SPEEDUP = 1.25  # for which bfloat16 is used
+MAX_DEVICE_FRACTION = 0.4  # fraction of free GPU memory for images
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Precision:
     dtype: torch.dtype = torch.float32
 
     def autocast(self, device: torch.device) -> torch.autocast:
-        """The context in which the network has this precision."""
+        """Context manager that runs the network in this precision."""
         return torch.autocast(
             device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16
         )
@@ -94,16 +94,16 @@ def choose_precision(name: str, device: torch.device) -> Precision:
         raise ValueError(
             f"precision: found {name!r}; allowed are auto, float32, bfloat16"
         )
-    half = name == "bfloat16" or (name == "auto" and bfloat16_is_faster(device))
-    return Precision(torch.bfloat16 if half else torch.float32)
+    use_bfloat16 = name == "bfloat16" or (name == "auto" and bfloat16_is_faster(device))
+    return Precision(torch.bfloat16 if use_bfloat16 else torch.float32)
 
 
 def bfloat16_is_faster(device: torch.device) -> bool:
     """Whether a convolution is clearly faster in bfloat16 on this machine.
 
-    It is measured once for each machine and saved in the user's cache folder: a
-    busy machine could otherwise change the precision, and with it the result, from
-    one run to the next.
+    The measurement is made once per machine and saved in the user's cache folder:
+    otherwise the load of the machine could change the precision, and with it the
+    result, from one run to the next.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def bfloat16_is_faster(device: torch.device) -> bool:
 
 
 def _cache_file() -> Path:
-    """The file of the results, by the XDG base directory specification."""
+    """The cache file, following the XDG base directory specification."""
     folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(folder) / "astromorph" / "bfloat16.json"
 
@@ -156,7 +156,7 @@ def _device_name(device: torch.device) -> str:
 
 
 def _measure_bfloat16(device: torch.device) -> bool:
-    """Time one convolution in float32 and bfloat16; draws no random number of a run."""
+    """Time a convolution in float32 and bfloat16; the random state is unchanged."""
     with torch.random.fork_rng(devices=[]):
         images = torch.rand(16, 64, 32, 32, device=device)
         filters = nn.Conv2d(64, 64, 3, padding=1).to(device)
@@ -179,7 +179,7 @@ def _measure_bfloat16(device: torch.device) -> bool:
 
 
 def fits_on_device(images: Tensor, device: torch.device) -> bool:
-    """Whether all images fit in the memory of a GPU, beside the network."""
+    """Whether all images fit into the memory of a GPU, together with the network."""
     if device.type != "cuda":
         return False
     free, _ = torch.cuda.mem_get_info(device)
@@ -187,14 +187,16 @@ def fits_on_device(images: Tensor, device: torch.device) -> bool:
 
 
 def prefetch_to_device(
-    batch: Callable[[Tensor], Tensor], parts: Iterable[Tensor], device: torch.device
+    load_batch: Callable[[Tensor], Tensor],
+    parts: Iterable[Tensor],
+    device: torch.device,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield batches on the device, and prepare the next ones meanwhile.
+    """Yield batches on the device while the next ones are being prepared.
 
     Parameters
     ----------
-    batch : callable
-        Maps indices to images.
+    load_batch : callable
+        Returns the images of given indices.
     parts : iterable of Tensor
         The indices of each batch, on the CPU.
     device : torch.device
@@ -207,11 +209,11 @@ def prefetch_to_device(
     """
     if device.type == "cpu":
         for indices in parts:
-            yield indices, batch(indices)
+            yield indices, load_batch(indices)
         return
 
     def load(indices: Tensor) -> tuple[Tensor, Tensor]:
-        images = batch(indices)
+        images = load_batch(indices)
         if images.device.type == "cpu" and device.type == "cuda":
             images = images.pin_memory()
         return indices, images
@@ -231,7 +233,7 @@ def prefetch_to_device(
 def available_memory() -> int:
     """Bytes of memory that this process can still use.
 
-    The minimum over the machine and the control groups, with which SLURM and
+    The minimum over the machine and the control groups by which SLURM and
     containers limit a job.
 
     Returns
@@ -263,6 +265,6 @@ def _free_in_groups() -> list[int]:
             limit = (group / "memory.max").read_text(encoding="ascii").strip()
             used = (group / "memory.current").read_text(encoding="ascii").strip()
             free.append(int(limit) - int(used))
-        except (OSError, ValueError):  # a group without limit says "max"
+        except (OSError, ValueError):  # the limit of an unlimited group is "max"
             continue
     return free

@@ -1,7 +1,7 @@
-"""Training by several processes: the parts of torch.distributed that are used.
+"""Training on several devices: thin wrappers around torch.distributed.
 
-`torchrun` or `srun` starts the processes; each has a rank, from 0. A single process
-is rank 0 of a world of size 1, in which these functions return their argument.
+`torchrun` or `srun` starts the processes; each has a rank, counted from 0. For a single
+process, the rank is 0, the world size is 1, and these functions return their argument.
 """
 
 import os
@@ -34,9 +34,9 @@ def world_size() -> int:
 
 
 def unjoined_processes() -> int:
-    """Number of processes that were started together, if this one has not joined.
+    """Number of processes that were started together but have not joined yet.
 
-    It is 1 after `process_group` has joined them, and for a single process.
+    1 after `process_group` has joined them, and for a single process.
     """
     if distributed.is_initialized():
         return 1
@@ -46,12 +46,12 @@ def unjoined_processes() -> int:
 
 
 def local_part(indices: Tensor) -> Tensor:
-    """The part of a batch, `(B,)` on all processes, that this process computes."""
+    """The part of a batch of indices `(B,)` that this process computes."""
     return indices[rank() :: world_size()]
 
 
 def loss_weight(local_size: int, batch_size: int) -> float:
-    """Factor of the mean loss of a local part.
+    """Factor by which the mean loss of a local part is multiplied.
 
     Gradients are averaged over the processes, and parts may differ by one image. With
     this factor the average is the gradient of the mean loss of the batch.
@@ -82,7 +82,7 @@ def all_agree(value: bool) -> bool:
 
 
 def all_reduce_max(value: int) -> int:
-    """The maximum over all processes, each of which must call this."""
+    """The maximum over all processes. All of them must call this."""
     if world_size() > 1:
         tensor = _to_tensor(value)
         distributed.all_reduce(tensor, distributed.ReduceOp.MAX)
@@ -91,7 +91,7 @@ def all_reduce_max(value: int) -> int:
 
 
 def broadcast(value: int) -> int:
-    """The value of rank 0, on all processes, each of which must call this."""
+    """The value on rank 0, for all processes. All of them must call this."""
     if world_size() > 1:
         tensor = _to_tensor(value)
         distributed.broadcast(tensor, src=0)
@@ -106,7 +106,7 @@ def barrier() -> None:
 
 
 def _to_tensor(value: int) -> Tensor:
-    """A tensor on the device that the backend communicates from."""
+    """A tensor on the device that the backend uses for communication."""
     device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
     return torch.tensor(value, device=device)
 
@@ -118,7 +118,7 @@ def handling_signals(handler: Callable[[int], None]) -> Iterator[None]:
     Parameters
     ----------
     handler : callable
-        Is called with the number of the signal.
+        Called with the signal number.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # Python allows handlers in the main thread only
@@ -137,8 +137,8 @@ def handling_signals(handler: Callable[[int], None]) -> Iterator[None]:
 def wrap_for_training(module: nn.Module, device: torch.device) -> nn.Module:
     """Wrap a module so that its gradients are averaged over the processes.
 
-    Batch norm has to be synchronised before, which torch can do on GPUs only; on CPUs
-    it sees the local part of a batch.
+    Convert batch norm to synchronised batch norm first. torch supports it on GPUs only;
+    on CPUs, batch norm sees the local part of a batch.
     """
     if world_size() == 1:
         return module
@@ -153,23 +153,23 @@ def wrap_for_training(module: nn.Module, device: torch.device) -> nn.Module:
 
 
 def threads_per_process(threads: int) -> int:
-    """Threads of this process, if the processes of a machine share `threads`."""
+    """Number of threads of each process if those of a machine share `threads`."""
     return max(1, threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 @contextmanager
 def process_group(size: int) -> Iterator[None]:
-    """Join the processes that torchrun or srun has started, for the block.
+    """Join the processes started by torchrun or srun for the duration of the block.
 
     Parameters
     ----------
     size : int
-        Number of processes by the settings. With 1, nothing is joined.
+        Number of processes according to the settings. With 1, nothing is joined.
 
     Raises
     ------
     AstromorphError
-        Another number of processes was started.
+        A different number of processes was started.
     """
     if size == 1:
         yield
@@ -223,7 +223,7 @@ def launch(arguments: Sequence[str], devices: int, nodes: int) -> None:
         )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += [f"--nproc-per-node={devices}", "-m", *arguments]
-    # torchrun would set it too, with a long warning.
+    # torchrun would set it as well, with a long warning.
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
     with (
         subprocess.Popen(command, env=environment) as process,
@@ -238,7 +238,7 @@ def launch(arguments: Sequence[str], devices: int, nodes: int) -> None:
 
 
 def _set_ranks_from_slurm() -> None:
-    """Set the variables that torch.distributed reads to the values of srun."""
+    """Set the environment variables of torch.distributed from those of srun."""
     environment = os.environ
     first_node = environment.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1")
     # The same port for all tasks of a job.

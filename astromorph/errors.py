@@ -1,6 +1,6 @@
-"""Errors for the user, and explanations of errors of the machine.
+"""Errors for the user, and explanations of system errors.
 
-A full disk, missing permissions, too little memory and a failed GPU are not bugs of
+A full disk, missing permissions, too little memory and a failed GPU are not bugs in
 the program, and a traceback would not explain them.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-RERUN = "then run the same command again: finished results are used again"
+RERUN = "then run the same command again: finished results are reused"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 MISSING = (errno.ENOENT, errno.ESTALE, errno.ENOTDIR)
@@ -36,7 +36,7 @@ class WriteError(AstromorphError):
 
 @contextmanager
 def explaining_write_errors(path: str | Path, folder: str | Path) -> Iterator[None]:
-    """Turn errors of the disk into a `WriteError` that names the file.
+    """Turn disk errors into a `WriteError` that names the file.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def explaining_write_errors(path: str | Path, folder: str | Path) -> Iterator[No
     Raises
     ------
     WriteError
-        In place of an OSError that names the folder, a parent folder, anything in the
+        Replaces an OSError that names the folder, a parent folder, anything in the
         folder, or no file. Errors about other files are not changed.
     """
     try:
@@ -71,8 +71,8 @@ def explain_write_error(path: str | Path, error: OSError) -> str:
     folder = _existing_parent(Path(path))
     if error.errno in DISK_FULL:
         return (
-            f"{path}: the disk is full, or your quota on it ({_disk_usage(folder)}); "
-            f"free some space, {RERUN}"
+            f"{path}: the disk is full or your quota is used up "
+            f"({_disk_usage(folder)}); free some space, {RERUN}"
         )
     if error.errno in NO_PERMISSION:
         return (
@@ -84,7 +84,7 @@ def explain_write_error(path: str | Path, error: OSError) -> str:
 
 
 def explain_error(error: BaseException) -> str | None:
-    """Explain an error of the machine; None for any other error.
+    """Explain a system error; None for any other error.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def explain_error(error: BaseException) -> str | None:
 
 
 def is_machine_error(error: BaseException) -> bool:
-    """Whether memory or a device failed, so that no file is to blame."""
+    """Whether memory or a device failed, and not the file being read."""
     return _explain_machine_error(error) is not None
 
 

@@ -11,7 +11,7 @@ LOG = logging.getLogger(__name__)
 SECONDS_BETWEEN_LINES = 20.0
 
 
-def track(items: Iterable[Item], total: int, what: str) -> Iterator[Item]:
+def track(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
     """Yield items and report the progress.
 
     Parameters
@@ -19,9 +19,9 @@ def track(items: Iterable[Item], total: int, what: str) -> Iterator[Item]:
     items : iterable
         The items of the loop.
     total : int
-        Their number.
-    what : str
-        Their name in the plural, such as ``"files"``.
+        Number of items.
+    label : str
+        Description of the items in the plural, such as ``"files"``.
 
     Yields
     ------
@@ -31,13 +31,13 @@ def track(items: Iterable[Item], total: int, what: str) -> Iterator[Item]:
     if sys.stderr.isatty():
         from tqdm import tqdm
 
-        yield from tqdm(items, total=total, desc=what, leave=False, file=sys.stderr)
+        yield from tqdm(items, total=total, desc=label, leave=False, file=sys.stderr)
         return
     start = last_line = time.monotonic()
     for done, item in enumerate(items):
         now = time.monotonic()
         if now - last_line >= SECONDS_BETWEEN_LINES:
             rate = done / (now - start)
-            LOG.info("%s: %d of %d, %.1f per second", what, done, total, rate)
+            LOG.info("%s: %d of %d, %.1f per second", label, done, total, rate)
             last_line = now
         yield item

@@ -1,4 +1,4 @@
-"""What a result depends on: canonical settings, digests of code, versions.
+"""Provenance of results: canonical settings, code digests and versions.
 
 Snakemake remembers the parameters of a rule as an unordered set of values. One
 canonical string per rule is therefore the only form in which it notices that
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).parent
-# Modules and folders that affect a step by the values in its settings, by the paths of
+# Modules and folders that affect a step only through its settings, through the paths of
 # its inputs and outputs, or not at all.
 UNTRACKED = (
     "artefacts.run_files",
@@ -32,7 +32,7 @@ RECORDED_PACKAGES = ("astromorph", "torch", "torchvision", "astropy", "numpy")
 
 
 def canonical_json(value: Any) -> str:
-    """Equal strings for equal values: sorted keys, no nulls, no spaces.
+    """Write equal values as equal JSON: sorted keys, no nulls, no spaces.
 
     Parameters
     ----------
@@ -73,9 +73,9 @@ def digest(parts: Iterable[str], length: int = 16) -> str:
 def code_digest(*modules: str) -> str:
     """Digest of modules of this package and of all modules that they import.
 
-    It is made from syntax trees without docstrings: comments, docstrings and layout
-    do not change it, every other edit does, including that of a template that a
-    module names. `UNTRACKED` modules do not count, nor do imports for type checkers.
+    The digest is computed from syntax trees without docstrings. Comments, docstrings
+    and layout do not change it; every other edit does, including edits of a template
+    that a module names. `UNTRACKED` modules and imports for type checkers are ignored.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def imported_modules(module: str) -> frozenset[str]:
     Parameters
     ----------
     module : str
-        Its name inside the package, such as ``"training.train"``.
+        Name inside the package, such as ``"training.train"``.
 
     Returns
     -------
@@ -135,13 +135,13 @@ def _executed(tree: ast.AST) -> Iterator[ast.AST]:
     while waiting:
         node = waiting.pop()
         yield node
-        if isinstance(node, ast.If) and _is_for_types_only(node.test):
+        if isinstance(node, ast.If) and _is_type_checking(node.test):
             waiting.extend(node.orelse)
         else:
             waiting.extend(ast.iter_child_nodes(node))
 
 
-def _is_for_types_only(test: ast.expr) -> bool:
+def _is_type_checking(test: ast.expr) -> bool:
     name = test.attr if isinstance(test, ast.Attribute) else getattr(test, "id", "")
     return name == "TYPE_CHECKING"
 

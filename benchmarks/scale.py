@@ -67,7 +67,7 @@ start = time.perf_counter()
 if step == "plan":
     from astromorph.filelist.shards import ShardStates
     shards = list(plan_shards(read_filelist(datafile)))
-    ShardStates(datafile, shards).all()
+    ShardStates(datafile, shards).list_digest()
 elif step == "validate":
     from astromorph.catalogue.validate import validate
     validate(

@@ -27,7 +27,7 @@ LONGEST_MODULES = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the modules that take longest first; the order within them stays."""
+    """Run the longest modules first; the order within a module is unchanged."""
     rank = {ROOT / "tests" / name: k for k, name in enumerate(LONGEST_MODULES)}
     items.sort(key=lambda item: rank.get(item.path, len(rank)))
 

@@ -27,12 +27,12 @@ LENGTH, SIDE = 5, 16  # of an embedding, and pixels of an image
 
 
 def image_ids(number: int) -> tuple[str, ...]:
-    """Ids of so many images, in order."""
+    """Ids of `number` images, in order."""
     return tuple(f"{k:016x}" for k in range(number))
 
 
 def catalogue_rows(number: int, **columns: Sequence[Any]) -> list[dict[str, Any]]:
-    """Rows of a catalogue in which all files can be used; further or other columns."""
+    """Rows of a catalogue of usable files; `columns` are added or replaced."""
     ids = image_ids(number)
     rows = [
         {"image_id": ids[k], "path": f"fits/{k:03d}.fits", "status": "ok", "width": 60,
@@ -145,7 +145,7 @@ def write_tensors(
     pixels: np.ndarray,
     statistics: Mapping[str, np.ndarray] | None = None,
 ) -> None:
-    """Write one shard of square images `(N, C, S, S)` of which all pixels are valid."""
+    """Write one shard of square images `(N, C, S, S)` with valid pixels only."""
     number, channels, side, _ = pixels.shape
     save_tensors(
         path,
@@ -165,7 +165,7 @@ def write_tensors(
 
 
 def write_random_model(path: Path, settings: Settings, channels: int = 1) -> None:
-    """Write a model file of which the weights are random."""
+    """Write a model file with random weights."""
     from astromorph.artefacts.model_file import ModelFile, save_model
     from astromorph.byol.build import seeded_byol
     from astromorph.settings.steps import train_step_settings

@@ -98,14 +98,14 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def here(folder, monkeypatch) -> Path:
+def working_folder(folder, monkeypatch) -> Path:
     """The folder, as the working directory."""
     monkeypatch.chdir(folder)
     return folder
 
 
-def test_a_file_list_is_a_dataset(here):
-    """Four different copies of each image, finite pixels, file names and keywords."""
+def test_a_file_list_is_a_dataset(working_folder):
+    """Each image has four different copies, finite pixels, a file name and keywords."""
     assert FilelistDataset is FitsFilelistDataset
     data = FilelistDataset("data/inputfiles.txt", stacksize=3)
     assert len(data) == 8
@@ -136,8 +136,8 @@ def loaders(stacksize: int = 1) -> list[DataLoader]:
     return [DataLoader(p, batch_size=1, shuffle=True) for p in parts]
 
 
-def test_the_example_of_the_readme_runs(here):
-    """Word for word, with loaders of `FilelistDataset`."""
+def test_the_example_of_the_readme_runs(working_folder):
+    """It runs unchanged, with loaders of `FilelistDataset`."""
     train_data, test_data = loaders()
     model = ByolTrainer(AstroMorphologyModel(), representation_size=128)
     model.train_model(train_data=train_data, test_data=test_data, epochs=2)
@@ -151,7 +151,7 @@ def test_the_example_of_the_readme_runs(here):
         assert torch.equal(image, copy)
 
 
-def test_the_trainer_takes_all_documented_options(here, tmp_path):
+def test_the_trainer_accepts_all_documented_options(working_folder, tmp_path):
     """Network, augmentation, optimizer, scheduler, normalisation, log, model file."""
     train_data, test_data = loaders(stacksize=3)
     augmentation = nn.Sequential(
@@ -187,7 +187,7 @@ def test_the_trainer_takes_all_documented_options(here, tmp_path):
     assert [epoch.learning_rate for epoch in trainer.history] == [1e-4, 5e-5]
 
 
-def test_an_own_loop_runs(here):
+def test_a_custom_training_loop_runs(working_folder):
     """`BYOL` returns the loss of images and updates its target after each step."""
     byol = BYOL(
         NLayerResnet(last_layer="layer1"), representation_size=64,
@@ -208,8 +208,8 @@ def test_an_own_loop_runs(here):
 
 
 @pytest.mark.parametrize("name", [*SETTINGS_FILES])
-def test_its_settings_files_are_read(name, folder):
-    """Each key of the guide is a setting and has its value."""
+def test_settings_files_of_the_guide_are_read(name, folder):
+    """Each key in the guide is a setting and gets the given value."""
     values = load(folder / f"{name}.toml")
     parsed = parse(values, name).model_dump()
     for key, value in values.items():
@@ -219,7 +219,7 @@ def test_its_settings_files_are_read(name, folder):
             assert parsed[key] == value
 
 
-def test_its_commands_run_its_settings_file(folder, tmp_path):
+def test_commands_of_the_guide_run_with_its_settings_file(folder, tmp_path):
     """`training -c` trains a model, `inference -c -n` embeds with it."""
     command = [sys.executable, "-m", "astromorph"]
     # The simulated images would take most of the time.
@@ -239,8 +239,8 @@ def test_its_commands_run_its_settings_file(folder, tmp_path):
     assert (folder / "results" / "export" / "embeddings.csv").exists()
 
 
-def test_training_becomes_train(here):
-    """A fifth is the test set; the model of the settings file is not overwritten."""
+def test_training_becomes_train(working_folder):
+    """The test fraction is 0.2; the model of the settings file is not overwritten."""
     arguments = train_arguments(argparse.Namespace(configfile="all.toml"))
     options = parser().parse_args(arguments)
     assert (options.config_file, options.datafile) == (
@@ -250,11 +250,11 @@ def test_training_becomes_train(here):
     assert settings.trained_network_name is None
     assert settings.split_settings.test_fraction == 0.2
     lines = Path("results/filelist.txt").read_text().splitlines()
-    assert lines == [str(here / "data" / f"{k}.fits") for k in range(8)]
+    assert lines == [str(working_folder / "data" / f"{k}.fits") for k in range(8)]
 
 
-def test_inference_becomes_infer(here):
-    """With each of its options, and the split of a settings file that names one."""
+def test_inference_becomes_infer(working_folder):
+    """Each option is translated, and `split_settings` of a settings file are kept."""
     options = parser().parse_args(
         infer_arguments(
             parser().parse_args(
@@ -319,7 +319,7 @@ def test_weights_are_converted(tmp_path):
         torch.testing.assert_close(byol(images), expected)
 
 
-def test_pickled_models_are_refused_with_a_way_out(tmp_path):
+def test_pickled_models_are_refused_with_a_remedy(tmp_path):
     """They are neither converted nor used; the message says what to do."""
     torch.save(nn.Linear(2, 2), tmp_path / "old.pt")
     with pytest.raises(AstromorphError, match="astromorph convert --help"):
@@ -343,7 +343,7 @@ def test_pickled_models_are_refused_with_a_way_out(tmp_path):
 
 @pytest.mark.slow
 def test_errors_of_the_dataset_name_the_file_or_setting():
-    """Unknown settings, files that do not exist, invalid indices."""
+    """Covers unknown settings, missing files and invalid indices."""
     with pytest.raises(
         AstromorphError, match=r"FitsFilelistDataset: `data_settings.siz"
     ):
@@ -359,7 +359,7 @@ def test_errors_of_the_dataset_name_the_file_or_setting():
 
 
 def test_version_0_1_is_mentioned_in_one_module():
-    """The rest of the package can be read without knowing it."""
+    """Only `compat.py` mentions it."""
     pattern = re.compile(r"version 0\.1|0\.1\.2|predecessor", re.IGNORECASE)
     mentions = {
         str(path.relative_to(PACKAGE))

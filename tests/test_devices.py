@@ -13,8 +13,8 @@ from astromorph.devices import choose_precision, fits_on_device, prefetch_to_dev
 CPU = torch.device("cpu")
 
 
-def test_auto_precision_is_the_faster_one(monkeypatch):
-    """Other names are used without a measurement."""
+def test_auto_precision_chooses_the_faster_type(monkeypatch):
+    """Explicit names are used without a measurement."""
     for faster, dtype in ((True, torch.bfloat16), (False, torch.float32)):
         monkeypatch.setattr(
             devices, "bfloat16_is_faster", lambda device, faster=faster: faster
@@ -31,7 +31,7 @@ def test_auto_precision_is_the_faster_one(monkeypatch):
     [(1.3, 1.0, True), (1.2, 1.0, False), (1.0, 2.0, False)],
 )
 def test_the_fastest_repetitions_are_compared(monkeypatch, float32, bfloat16, faster):
-    """bfloat16 has to be 1.25 times as fast; no random number is drawn."""
+    """bfloat16 must be 1.25 times as fast; the random state is unchanged."""
     durations = itertools.cycle([float32, bfloat16, 9 * float32, 5 * bfloat16])
     # Each repetition reads the clock twice.
     times = (t for seconds in durations for t in (0.0, seconds))
@@ -42,7 +42,7 @@ def test_the_fastest_repetitions_are_compared(monkeypatch, float32, bfloat16, fa
 
 
 def test_the_measurement_is_cached(tmp_path, monkeypatch):
-    """It is not repeated; a damaged file or a folder without access does no harm."""
+    """A damaged cache or a folder that cannot be written is ignored."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     cache = tmp_path / "astromorph" / "bfloat16.json"
     for result in (True, False):
@@ -60,7 +60,7 @@ def test_the_measurement_is_cached(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 def test_batches_are_yielded_in_order(device):
-    """Directly on the CPU, prepared by a thread for other devices."""
+    """On the CPU they are loaded directly, for other devices by a thread."""
     parts = [torch.tensor([k, k + 1]) for k in range(0, 20, 2)]
     load = torch.Tensor.float
     batches = list(prefetch_to_device(load, parts, torch.device(device)))
@@ -69,7 +69,7 @@ def test_batches_are_yielded_in_order(device):
 
 
 def test_an_error_in_the_thread_is_raised():
-    """The caller gets the error of loading a batch."""
+    """An error while loading a batch reaches the caller."""
 
     def broken(indices):
         raise OSError("disk gone")
@@ -79,8 +79,8 @@ def test_an_error_in_the_thread_is_raised():
     assert not fits_on_device(torch.ones(2), CPU)
 
 
-def test_images_stay_in_their_files_if_memory_is_too_small(prepared):
-    """Batches are the same as from memory, in any order of indices."""
+def test_images_are_read_from_their_files_if_memory_is_too_small(prepared):
+    """Batches equal those from memory, for any order of indices."""
     tensors = [prepared / f"0000{k}.pt" for k in range(2)]
     positions = {"00000": [3, 1, 15], "00001": [0, 11]}
     cached, ids, _ = gather(tensors, positions, 3)
@@ -99,7 +99,7 @@ def test_images_stay_in_their_files_if_memory_is_too_small(prepared):
 
 
 def test_available_memory_is_limited_by_control_groups(tmp_path, monkeypatch):
-    """Also by those further up; a group without limit is ignored."""
+    """Parent groups count as well; groups without a limit are ignored."""
     free = devices.available_memory()
     assert 1e8 < free < 1e14
     group = tmp_path / "slurm" / "job"

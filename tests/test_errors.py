@@ -87,7 +87,7 @@ def astromorph(*arguments: str | Path) -> subprocess.CompletedProcess:
 
 
 def one_error(done: subprocess.CompletedProcess) -> str:
-    """The only line with ERROR; there is no traceback."""
+    """Return the only ERROR line, and check that there is no traceback."""
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     (line,) = [line for line in done.stderr.splitlines() if " ERROR " in line]
@@ -145,7 +145,7 @@ def test_a_read_only_disk_is_named(disk, prepared, model):
 def test_training_continues_if_a_checkpoint_cannot_be_written(
     disk, sky, prepared, tmp_path
 ):
-    """The disk has space for a model, not for a checkpoint: warnings, and a model."""
+    """If the disk has space only for a model, training logs warnings and writes it."""
     (tmp_path / "tensors").symlink_to(prepared)
     run = ("--results", tmp_path, "--shards", "2")
     done = astromorph("split", "-d", sky, *run)
@@ -167,7 +167,7 @@ def test_training_continues_if_a_checkpoint_cannot_be_written(
 
 @pytest.mark.slow
 def test_a_model_file_on_a_full_disk_is_explained(disk, model):
-    """The writer of torch hides the error of the disk; the message has it."""
+    """The disk error that torch hides is in the message."""
     folder = disk("small", "size=64k")
     values = load_model(model)[1]
     with pytest.raises(WriteError, match=r"m\.pt: the disk is full"):
@@ -177,7 +177,7 @@ def test_a_model_file_on_a_full_disk_is_explained(disk, model):
 
 @pytest.mark.slow
 def test_a_missing_input_is_named_and_may_be_restored(prepared, model, tmp_path):
-    """`infer` without its tensors; with them the same command succeeds."""
+    """`infer` fails without its tensors, and succeeds when they are restored."""
     tensors = tmp_path / "tensors" / "00000.pt"
     output = tmp_path / "embeddings" / "00000.parquet"
     command = ("infer", "-n", model, "--results", tmp_path, "--shard", "00000")
@@ -201,7 +201,7 @@ def one_shard(folder: Path, sky: Path, size: int) -> Path:
 
 @pytest.fixture(scope="module")
 def large(sky, tmp_path_factory) -> Path:
-    """A shard of images of 512 pixels a side."""
+    """A shard of images of 512 by 512 pixels."""
     return one_shard(tmp_path_factory.mktemp("large"), sky, 512)
 
 
@@ -239,7 +239,7 @@ def outputs_of(step: str, folder: Path) -> list[Path]:
 @pytest.mark.parametrize(
     ("step", "room"), [("preprocess", 40), ("infer", 500), ("train", 700)]
 )
-def test_too_little_memory_is_explained_and_more_of_it_suffices(
+def test_too_little_memory_is_explained_and_more_memory_suffices(
     step, room, sky, large, model, tmp_path
 ):
     """The errors of numpy and torch lead to the same message."""
@@ -291,7 +291,7 @@ def test_training_resumes_exactly_after_a_gpu_failure(sky, model, tmp_path):
         (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
     ],
 )
-def test_errors_of_the_machine_are_explained_with_a_remedy(error, remedy):
+def test_system_errors_are_explained_with_a_remedy(error, remedy):
     """Each message says what to do."""
     message = explain_error(error)
     assert remedy in message
@@ -305,20 +305,20 @@ def test_errors_of_the_program_are_not_explained():
 
 
 def test_an_error_about_another_file_keeps_its_name(tmp_path):
-    """What is read while something is written is not blamed on the latter."""
+    """An error of reading is not attributed to the file that is being written."""
     absent = pytest.raises(FileNotFoundError, match="absent")
     with absent, atomic_write(tmp_path / "out" / "a"):
         (tmp_path / "absent").read_text()
     broken = pytest.raises(WriteError, match="b: cannot be written")
     with broken, atomic_folder(tmp_path / "out" / "b"):
         raise OSError(errno.EIO, "Input/output error")
-    assert "your quota on it" in explain_write_error(
+    assert "your quota is used up" in explain_write_error(
         tmp_path / "c", OSError(errno.EDQUOT, "Quota")
     )
 
 
 def test_the_previous_file_has_a_second_name(tmp_path):
-    """It stays when Snakemake deletes the first name; a new file replaces it."""
+    """It survives when Snakemake deletes the first name; a new file replaces it."""
     path = tmp_path / "a.pt"
     for text in ("one", "two"):
         with atomic_write(path) as temporary:

@@ -1,4 +1,4 @@
-"""Digests: equal for equal meaning, different for anything else."""
+"""Digests: equal for equivalent inputs, different for all others."""
 
 import ast
 import shutil
@@ -16,10 +16,10 @@ EXPORTS = {name for name in STEPS if name.startswith("export_")}
 REPORTS = {name for name in STEPS if name.startswith("report_")}
 READING = {"validate", "preprocess", "export_gallery"}
 EMBEDDING = {"train", "infer", "evaluate"}
-# The steps whose digest changes where any module of a folder is edited.
+# The steps whose digest changes if any module of a folder is edited.
 FOLDERS = {
     "": set(STEPS),
-    "settings": {"train"},  # of the settings themselves, the values count
+    "settings": {"train"},  # other steps depend on the values of settings only
     "artefacts": set(STEPS),
     "filelist": READING | {"split"},
     "fits": READING,  # and not train
@@ -40,12 +40,12 @@ FOLDERS = {
     "cli": set(),
 }  # fmt: skip
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-# The record of an image, which is all that simulated images share with FITS files.
+# The record of an image, which simulated images and FITS files share.
 SHARED_RECORDS = {"fits": {"pixels.py"}}
 
 
 def test_canonical_json_has_one_form():
-    """Order and nulls do not matter, values and their names do."""
+    """Order and nulls do not matter; values and names do."""
     assert canonical_json({"b": 1, "a": {"x": None, "y": [1.5]}}) == (
         '{"a":{"y":[1.5]},"b":1}'
     )
@@ -54,7 +54,7 @@ def test_canonical_json_has_one_form():
 
 @given(st.lists(st.text()), st.lists(st.text()))
 def test_only_equal_lists_have_equal_digests(a, b):
-    """The parts are kept apart: ["ab"] is not ["a", "b"]."""
+    """The boundaries of parts count: ["ab"] differs from ["a", "b"]."""
     assert (digest(a) == digest(b)) == (a == b)
 
 
@@ -65,13 +65,13 @@ def package(tmp_path, monkeypatch) -> Path:
     ignored = shutil.ignore_patterns("__pycache__", "*.pt")
     shutil.copytree(provenance.PACKAGE, copy, ignore=ignored)
     monkeypatch.setattr(provenance, "PACKAGE", copy)
-    forget()
+    clear_caches()
     yield copy
-    forget()
+    clear_caches()
 
 
-def forget() -> None:
-    """Clear what is cached of the sources."""
+def clear_caches() -> None:
+    """Clear the cached sources."""
     for function in (
         provenance.imported_modules, provenance._tree, provenance._contents
     ):  # fmt: skip
@@ -79,7 +79,7 @@ def forget() -> None:
 
 
 def append(path: Path, text: str = "EDITED = 1") -> None:
-    """Add a statement, by default one that counts, to the end of a source file."""
+    """Append text, by default a statement that changes digests, to a source file."""
     with open(path, "a", encoding="utf-8") as file:
         file.write(f"\n\n{text}\n")
 
@@ -97,12 +97,12 @@ def original() -> dict[str, str]:
 
 def changed(before: dict[str, str]) -> set[str]:
     """The steps whose digests differ from those before."""
-    forget()
+    clear_caches()
     return {name for name, value in digests().items() if before[name] != value}
 
 
 def test_every_folder_is_in_the_table():
-    """A new folder is given a row."""
+    """A new folder needs a row."""
     folders = {path.parent.name for path in provenance.PACKAGE.glob("*/__init__.py")}
     assert folders | {""} == set(FOLDERS)
 
@@ -138,7 +138,7 @@ def test_an_edit_of_one_module_changes_few_digests(package, original, module, st
 
 
 def test_comments_docstrings_and_layout_do_not_count(package, original):
-    """Every module is written anew without comments, with other docstrings."""
+    """Every module is rewritten without comments and with other docstrings."""
     for path in package.rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
@@ -154,12 +154,12 @@ def test_imports_for_type_checkers_alone_do_not_count(package):
     used.write_text("VALUE = 1\n", encoding="utf-8")
     guarded = "    from astromorph.byol import used"
     append(package / "byol" / "byol.py", f"if TYPE_CHECKING:\n{guarded}")
-    forget()
+    clear_caches()
     before = digests()
     append(used)
     assert changed(before) == set()
     append(package / "byol" / "byol.py", f"if not TYPE_CHECKING:\n{guarded}")
-    forget()
+    clear_caches()
     before = digests()
     append(used)
     assert changed(before) == EMBEDDING
@@ -172,7 +172,7 @@ def test_a_template_belongs_to_the_module_that_names_it(package, original):
 
 
 def test_training_does_not_depend_on_reading_or_on_exports():
-    """Its inputs are tensors: of the reader it uses the record of an image alone."""
+    """Its inputs are tensors: it uses only the record of an image from `fits`."""
     needed, waiting = set(), ["training.train"]
     while waiting:
         module = waiting.pop()

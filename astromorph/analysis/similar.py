@@ -192,7 +192,7 @@ def _embed_like_run(files: RunFiles, shard: TensorShard, pixels: Pixels) -> Vect
             f"those of {files.all_tensors[0]} have {shard.channels}; name the run's "
             "own model"
         )
-    first_image = _make_image_set(shard.each()[0].float(), stacksize)
+    first_image = _make_image_set(shard.image_list()[0].float(), stacksize)
     image = _make_image_set(torch.from_numpy(pixels), stacksize)
     expected = _read_vector(files, shard.image_ids[0])
     tolerance = TOLERANCE * max(float(np.linalg.norm(expected)), 1e-6)
@@ -277,7 +277,7 @@ def _read_panels(files: RunFiles, rows: Rows) -> list[Panel]:
         shard = read_shard(path)
         if image_ids.isdisjoint(shard.image_ids):
             continue
-        for image_id, image in zip(shard.image_ids, shard.each(), strict=True):
+        for image_id, image in zip(shard.image_ids, shard.image_list(), strict=True):
             if image_id in image_ids:
                 pixels[image_id] = image.float().numpy()
     return [

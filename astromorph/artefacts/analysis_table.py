@@ -1,7 +1,7 @@
 """The table of the analysis: Parquet between `analyse` and the exports.
 
-A row for each image that has an embedding and that the split does not exclude, in the
-order of the list: the rows of `tables.embedded_table`.
+One row for each image that has an embedding and is not excluded by the split, in the
+order of the list: the rows of `run_table.embedded_table`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -56,11 +56,11 @@ class Analysis:
     pca : ndarray, shape (N, 2), float32
         The first two principal components.
     outlier_score : ndarray, shape (N,), float32
-        Distance of an image from similar ones; larger is more unusual.
+        Distance of an image from similar ones; larger values are more unusual.
     outlier_rank : ndarray, shape (N,), int32
         1 is the most unusual.
     roles : tuple of str
-        "representative" or "odd" for one image of each cluster each, else empty.
+        "representative" and "odd" for one image each per cluster, else empty.
     neighbours : tuple of tuple of str
         Ids of the nearest images, the nearest first.
     distances : ndarray, shape (N, K), float32
@@ -120,7 +120,7 @@ def write_analysis(path: str | Path, analysis: Analysis) -> None:
 
 
 def read_analysis_parts(path: str | Path) -> Iterator[Analysis]:
-    """Read an analysis, some ten thousand rows at a time.
+    """Read an analysis in blocks of `ROWS_AT_A_TIME` rows.
 
     Raises
     ------
@@ -133,7 +133,7 @@ def read_analysis_parts(path: str | Path) -> Iterator[Analysis]:
     try:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(ROWS_AT_A_TIME, columns=[*ANALYSIS_COLUMNS]):
-                yield _of(batch)
+                yield _from_batch(batch)
     except (OSError, KeyError, pa.ArrowInvalid) as error:
         raise _unreadable(path, error) from None
 
@@ -146,7 +146,7 @@ def read_analysis(path: str | Path) -> Analysis:
     AstromorphError
         The file is missing, or not a Parquet file of an analysis.
     """
-    return _joined(list(read_analysis_parts(path)), path)
+    return _concatenate(list(read_analysis_parts(path)), path)
 
 
 def read_analysis_columns(
@@ -159,18 +159,19 @@ def read_analysis_columns(
     path : path
         The file that `write_analysis` wrote.
     columns : sequence of str, optional
-        Those of `ANALYSIS_COLUMNS` among them are read, and `image_id`; by default all.
+        Names outside `ANALYSIS_COLUMNS` are ignored, and `image_id` is always read.
+        By default all columns are read.
 
     Returns
     -------
     DataFrame
-        A row for each image; numbers are int32 and float32, ids and distances Arrow's
-        lists.
+        One row for each image; numbers are int32 and float32, ids and distances are
+        Arrow lists.
 
     Raises
     ------
     AstromorphError
-        The file is missing or no such Parquet file, or has no rows.
+        The file is missing, is not a Parquet file of an analysis, or has no rows.
     """
     import pandas as pd
     import pyarrow as pa
@@ -197,14 +198,14 @@ def read_analysis_columns(
 
 
 def _unreadable(path: str | Path, reason: object) -> AstromorphError:
-    return AstromorphError(f"{path}: no analysis can be read here ({reason}); {REMEDY}")
+    return AstromorphError(f"{path}: the analysis cannot be read ({reason}); {REMEDY}")
 
 
 def _empty(path: str | Path) -> AstromorphError:
-    return AstromorphError(f"{path}: there is no image in it; {REMEDY}")
+    return AstromorphError(f"{path}: the analysis contains no images; {REMEDY}")
 
 
-def _of(batch: Any) -> Analysis:
+def _from_batch(batch: Any) -> Analysis:
     def numbers(name: str) -> Any:
         return batch.column(name).to_numpy(zero_copy_only=False)
 
@@ -229,14 +230,14 @@ def _of(batch: Any) -> Analysis:
     )
 
 
-def _joined(parts: Sequence[Analysis], path: str | Path) -> Analysis:
+def _concatenate(parts: Sequence[Analysis], path: str | Path) -> Analysis:
     if not parts:
         raise _empty(path)
 
-    def joined(name: str) -> Any:
+    def concatenated(name: str) -> Any:
         values = [getattr(part, name) for part in parts]
         if isinstance(values[0], tuple):
             return tuple(value for some in values for value in some)
         return np.concatenate(values)
 
-    return Analysis(**{name: joined(name) for name in Analysis.__slots__})
+    return Analysis(**{name: concatenated(name) for name in Analysis.__slots__})

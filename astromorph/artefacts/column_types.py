@@ -3,12 +3,12 @@
 Tables between steps, the CSV export and the projector's metadata are text.
 `typed_columns` decides which columns are numbers in Parquet, FITS, VOTable and the map:
 
-- text where a cell is no decimal number, such as ``007``, ``00.5``, ``1_000``, ``inf``;
-- ``int64`` where all cells are integers of less than 2^63, or empty. Identifiers of
-  surveys have up to 19 digits and are compared as integers, so they are not text;
-- ``float64`` where all cells are numbers, ``nan``, or empty. Where one is an integer
-  beyond 2^53, whose digits a float does not keep, or larger than any float, all are
-  text.
+- text if a cell is not a decimal number: ``007``, ``00.5``, ``1_000``, ``inf``;
+- ``int64`` if all cells are integers below 2^63, or empty. Survey identifiers have up
+  to 19 digits and are compared as integers, so they are not text;
+- ``float64`` if all cells are numbers, ``nan``, or empty. If one of them is an integer
+  beyond 2^53, which a float cannot represent exactly, or exceeds the range of floats,
+  the column is text.
 """
 
 import logging
@@ -35,13 +35,13 @@ if TYPE_CHECKING:  # steps that train import this module on machines without pan
     from pandas import DataFrame, Series
 
 LOG = logging.getLogger(__name__)
-# The patterns are RE2's. A number with leading zeros, such as 007, is a name.
+# RE2 patterns. Digits with leading zeros, such as 007, are a name, not a number.
 INTEGER = r"^[+-]?(0|[1-9][0-9]*)$"
 NUMBER = r"^[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 SIMPLE = r"^[ -\[\]-~]*$"  # printable ASCII without a backslash
-MAX_EXACT_INTEGER = 2**53  # a float64 holds every integer up to here
+MAX_EXACT_INTEGER = 2**53  # a float64 represents all integers up to here
 MAX_INTEGER = 2**63 - 1
-MAX_TEXT_LENGTH = 4096  # characters; a path of Linux has no more
+MAX_TEXT_LENGTH = 4096  # characters, the maximum of a Linux path
 ELLIPSIS = "..."
 
 
@@ -51,30 +51,32 @@ def typed_columns(table: "DataFrame", length: int) -> tuple[tuple[Column, ...], 
     Parameters
     ----------
     table : DataFrame
-        What `tables.run_table` returns.
+        The result of `run_table.run_table`.
     length : int
         The length of an embedding.
 
     Returns
     -------
     columns : tuple of Column
-        Facts of the catalogue, columns of the list, analysis; the last is the
-        embedding, which is not in the table. Columns that the table lacks are left
-        out, and so are distances where no image has a neighbour.
+        Facts of the catalogue, columns of the list, results of the analysis; the last
+        is the embedding, which is not in the table. Columns that the table lacks are
+        left out, and so are distances if no image has a neighbour.
     typed : DataFrame
-        The same rows. Cells of `int64` columns are pandas' Int64, of `float64` columns
-        float64 with NaN where they are empty.
+        The same rows. `int64` columns become pandas Int64, and `float64` columns
+        become float64; empty cells become NA and NaN.
     """
     known = {column.name for column in (*FACTS, *ANALYSED, DISTANCES)}
     listed = [
         Column(name, "text", LISTED_MEANING) for name in table if name not in known
     ]
     facts = [
-        _typed(column, table[column.name]) for column in FACTS if column.name in table
+        _with_kind(column, table[column.name])
+        for column in FACTS
+        if column.name in table
     ]
-    own = [_typed(column, table[column.name], free=True) for column in listed]
+    own = [_with_kind(column, table[column.name], listed=True) for column in listed]
     analysed = [
-        _measured(column, table[column.name])
+        _with_lengths(column, table[column.name])
         for column in ANALYSED
         if column.name in table
     ]
@@ -91,17 +93,17 @@ def typed_columns(table: "DataFrame", length: int) -> tuple[tuple[Column, ...], 
 
 
 def find_kind(cells: "Series") -> Kind:
-    """Decide whether cells are integers, numbers or text; see above for the rules.
+    """Decide whether cells are integers, numbers or text, by the rules of this module.
 
     Parameters
     ----------
     cells : Series of str
-        Empty where there is nothing.
+        The cells of a column; missing values are empty.
 
     Returns
     -------
     str
-        `text`, `int64` or `float64`; text where all are empty.
+        `text`, `int64` or `float64`; `text` if all cells are empty.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -126,19 +128,19 @@ def find_kind(cells: "Series") -> Kind:
 
 
 def to_numbers(cells: "Series", kind: Kind) -> "Series":
-    """Convert cells to the numbers that `find_kind` found.
+    """Convert cells to numbers of the kind that `find_kind` returned.
 
     Parameters
     ----------
     cells : Series of str
-        Texts of numbers; empty or ``nan`` where there is none.
+        Numbers as text; missing ones are empty or ``nan``.
     kind : str
         `int64` or `float64`.
 
     Returns
     -------
     Series
-        Int64 with NA, or float64 with NaN, where there is no number.
+        Int64 with NA, or float64 with NaN, for missing numbers.
     """
     import pandas as pd
     import pyarrow as pa
@@ -148,7 +150,7 @@ def to_numbers(cells: "Series", kind: Kind) -> "Series":
     missing = pc.is_in(
         pc.ascii_lower(texts), value_set=pa.array(["", "nan"], texts.type)
     )
-    # Arrow takes no plus sign before an integer.
+    # Arrow does not accept a plus sign before an integer.
     texts = pc.if_else(missing, None, pc.utf8_ltrim(texts, characters="+"))
     if kind == "int64":
         numbers = texts.cast(pa.int64()).to_pandas(
@@ -159,19 +161,19 @@ def to_numbers(cells: "Series", kind: Kind) -> "Series":
     return pd.Series(numbers.array, index=cells.index, name=cells.name)
 
 
-def _typed(column: Column, cells: "Series", free: bool = False) -> Column:
-    """The column with its kind; numbers of ours turn to text where one is none."""
-    if not free and column.kind == "text":
-        return _measured(column, cells)
+def _with_kind(column: Column, cells: "Series", listed: bool = False) -> Column:
+    """Set the kind of a column; one of ours is text if a cell is not a number."""
+    if not listed and column.kind == "text":
+        return _with_lengths(column, cells)
     kind = find_kind(cells)
-    if not free and (kind != "text" or cells.str.lower().isin(("", "nan")).all()):
+    if not listed and (kind != "text" or cells.str.lower().isin(("", "nan")).all()):
         kind = "float64" if "float64" in (kind, column.kind) else "int64"
     column = replace(column, kind=kind)
-    return _measured(column, cells) if kind == "text" else column
+    return _with_lengths(column, cells) if kind == "text" else column
 
 
-def _measured(column: Column, cells: "Series") -> Column:
-    """The column with the lengths of its longest text."""
+def _with_lengths(column: Column, cells: "Series") -> Column:
+    """Set the lengths of the longest text of a column."""
     import pyarrow.compute as pc
 
     if column.kind not in ("text", "ids"):
@@ -196,22 +198,22 @@ def _measured(column: Column, cells: "Series") -> Column:
 def text_widths(
     output: str | Path, columns: Sequence[Column], escaped: bool
 ) -> dict[str, int]:
-    """The widths of the text columns of a table whose rows are all of one length.
+    """The widths of the text columns of a table with rows of fixed length.
 
     Parameters
     ----------
     output : path
-        The table; a warning names it where texts are cut.
+        The table, named in a warning if texts are truncated.
     columns : sequence of Column
         All columns.
     escaped : bool
-        Whether texts are written as `escape_to_ascii` does.
+        Whether texts are written by `escape_to_ascii`.
 
     Returns
     -------
     dict of str to int
-        Characters, for each column of kind `text` or `ids`: from 2, because some
-        readers take one character for another type, to `MAX_TEXT_LENGTH`.
+        Characters, for each column of kind `text` or `ids`: at least 2, because some
+        readers treat a width of 1 as another type, and at most `MAX_TEXT_LENGTH`.
     """
     widths = {}
     for column in columns:
@@ -220,8 +222,8 @@ def text_widths(
         longest = column.escaped_length if escaped else column.length
         if longest > MAX_TEXT_LENGTH:
             LOG.warning(
-                "%s: texts of more than %d characters are cut in `%s`; embeddings.csv "
-                "and embeddings.parquet have all of them",
+                "%s: texts of more than %d characters are truncated in `%s`; "
+                "embeddings.csv and embeddings.parquet contain the full texts",
                 output,
                 MAX_TEXT_LENGTH,
                 column.name,
@@ -231,15 +233,15 @@ def text_widths(
 
 
 def arrow_array(cells: "Series") -> Any:
-    """Cells of a column as one Arrow array; a column may consist of several."""
+    """Cells of a column as one Arrow array; a column can consist of several chunks."""
     import pyarrow as pa
 
     array = pa.array(cells, from_pandas=True)
     return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
 
 
-def texts_of(cells: "Series") -> list[str]:
-    """Cells of a column of kind `text` or `ids`; ids are joined by spaces."""
+def to_texts(cells: "Series") -> list[str]:
+    """Cells of a column of kind `text` or `ids` as text; ids are joined by spaces."""
     import pandas as pd
     import pyarrow.compute as pc
 
@@ -250,7 +252,7 @@ def texts_of(cells: "Series") -> list[str]:
 
 
 def padded_lists(cells: "Series", length: int) -> NDArray[np.float32]:
-    """Lists of at most so many numbers as `(N, length)`; the rest is NaN."""
+    """Lists of at most `length` numbers as `(N, length)`, padded with NaN."""
     import pyarrow.compute as pc
 
     vectors = np.full((len(cells), length), np.nan, np.float32)
@@ -260,7 +262,7 @@ def padded_lists(cells: "Series", length: int) -> NDArray[np.float32]:
 
 
 def list_lengths(cells: "Series") -> NDArray[np.int32]:
-    """The lengths `(N,)` of lists, 0 where there is none."""
+    """The lengths `(N,)` of lists; 0 for missing ones."""
     import pyarrow.compute as pc
 
     lengths = pc.list_value_length(arrow_array(cells)).fill_null(0)
@@ -276,16 +278,16 @@ def escape_to_ascii(text: str) -> str:
     r"""Text in the printable ASCII that FITS allows.
 
     Other characters are written as in Python, ``\xfc`` or ``\u2028``, and a backslash
-    is doubled: ``text.encode().decode("unicode_escape")`` gives the original again.
+    is doubled: ``text.encode().decode("unicode_escape")`` returns the original.
     """
     return text.encode("unicode_escape").decode("ascii")
 
 
 def shorten(text: str, length: int) -> str:
-    """At most so many characters; the last three are dots where there were more."""
+    """Truncate text longer than `length` characters, with three dots at the end."""
     return text if len(text) <= length else text[: length - len(ELLIPSIS)] + ELLIPSIS
 
 
 def shorten_ids(text: str, length: int) -> str:
-    """Of ids separated by spaces, the first ones, in at most so many characters."""
+    """The first of ids separated by spaces, in at most `length` characters."""
     return text if len(text) <= length else text[: length + 1].rpartition(" ")[0]

@@ -1,6 +1,6 @@
-"""The columns of all tables: names, types, units, UCDs, meanings.
+"""The columns of all tables: names, types, units, UCDs and meanings.
 
-UCDs are of the vocabulary UCD1+ (IVOA, version 1.6).
+UCDs follow the UCD1+ vocabulary (IVOA, version 1.6).
 """
 
 import re
@@ -13,7 +13,7 @@ from astromorph.artefacts.embeddings import EMBEDDING_PREFIX
 Status = Literal["ok", "warning", "rejected"]
 REJECTED: Status = "rejected"
 
-# The catalogue: a row for each listed file. Further columns of the list follow.
+# The catalogue: one row for each listed file. Further columns of the list follow.
 CATALOGUE_COLUMNS = (
     "image_id",
     "path",
@@ -39,7 +39,7 @@ CATALOGUE_COLUMNS = (
     "channels",
     "file_bytes",
 )
-# Statistics of the pixels of each image, which its shard stores too.
+# Pixel statistics of each image, also stored in its shard.
 STATISTICS = (
     "background",
     "noise",
@@ -49,7 +49,7 @@ STATISTICS = (
     "stretched_background",
     "stretched_noise",
 )
-# The contents of a shard: a row for each of its rows of the catalogue.
+# The contents of a shard: one row for each of its rows in the catalogue.
 CONTENTS_COLUMNS = (
     "image_id",
     "path",
@@ -89,7 +89,7 @@ HISTORY_COLUMNS = (
     "effective_rank",
     "spread",
 )
-# The facts that precede the columns of the list in the CSV export.
+# The facts that come before the columns of the list in the CSV export.
 EXPORT_COLUMNS = (
     "image_id",
     "path",
@@ -102,7 +102,7 @@ EXPORT_COLUMNS = (
 GALLERY_COLUMNS = ("sheet", "row", "column", "image_id", "object", "path", "note")
 
 Kind = Literal["text", "int64", "float64", "ids", "int32", "float32", "vector"]
-LISTED_PREFIX = "listed_"  # precedes a name of the list that a column of ours has
+LISTED_PREFIX = "listed_"  # for columns of the list whose names we use
 LISTED_MEANING = "column of the file list"
 ROWS_AT_A_TIME = 16_384
 
@@ -122,9 +122,9 @@ class Column:
     meaning : str
         One line of at most 60 ASCII characters, so that it fits a FITS card.
     ucd : str
-        Its UCD, empty where none fits.
+        Its UCD; empty if none fits.
     unit : str
-        As FITS and VOTable write it, empty for none.
+        As in FITS and VOTable; empty for none.
     length : int
         For a vector, the number of its components. For texts, the UTF-16 units of the
         longest; ids are joined by spaces.
@@ -215,10 +215,10 @@ _OUR_NAMES = frozenset(c.name for c in (*FACTS, *ANALYSED, DISTANCES, EMBEDDING)
 
 
 def listed_names(columns: Sequence[str]) -> dict[str, str]:
-    """Name the columns of a user's list in the exported tables.
+    """Choose the names of the columns of a user's list in the exported tables.
 
-    A column with a name of ours gets the prefix `listed_`, in every table; so does one
-    that differs from an earlier one by its case alone, because FITS ignores case.
+    In all tables, a column gets the prefix `listed_` if astromorph uses its name, or if
+    it differs from an earlier column only in case, because FITS ignores case.
 
     Parameters
     ----------
@@ -248,5 +248,5 @@ def _is_embedding_name(name: str) -> bool:
 
 
 def is_listed(column: Column) -> bool:
-    """Whether a column came from the file list."""
+    """Whether a column comes from the file list."""
     return column.meaning == LISTED_MEANING

@@ -12,7 +12,7 @@ from astromorph.atomic import atomic_write
 from astromorph.errors import AstromorphError
 
 EMBEDDING_PREFIX = "emb_"
-VECTORS_AT_A_TIME = 2048  # that are text at one time
+VECTORS_AT_A_TIME = 2048  # converted to text at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +96,14 @@ def embedding_length(embeddings: Sequence[str | Path]) -> int:
 
 
 def vector_lines(vectors: NDArray[np.float32], separator: str) -> Iterator[str]:
-    """The numbers of each row as text, in the fewest digits that give them again.
+    """The numbers of each row as text, with the fewest digits that keep the values.
 
     Parameters
     ----------
     vectors : ndarray, shape (N, D), float32
         The rows.
     separator : str
-        Between numbers.
+        Separator of the numbers.
 
     Yields
     ------
@@ -123,5 +123,5 @@ def vector_lines(vectors: NDArray[np.float32], separator: str) -> Iterator[str]:
 
 def _unreadable(path: str | Path, error: Exception) -> AstromorphError:
     return AstromorphError(
-        f"{path}: no embeddings can be read here ({error}); run `infer` again"
+        f"{path}: the embeddings cannot be read ({error}); run `infer` again"
     )

@@ -1,4 +1,4 @@
-"""The model file: tensors and plain values, all that is needed to embed images."""
+"""The model file: the tensors and plain values needed to embed images."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ class ModelFile:
     settings : dict
         The settings of training; plain values.
     in_channels : int
-        Channels of the images that the network takes, `stacksize` included.
+        Channels of the images that the network expects, including `stacksize`.
     tensor_settings : str
         Canonical settings that the training images were prepared with.
     data_digest : str

@@ -1,4 +1,4 @@
-"""The files of a run: their names, once, for the workflow and the command line."""
+"""The files of a run, named in one place for the workflow and the command line."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ WRITERS = {"catalogue.csv": "validate", "split.csv": "split", "history.csv": "tr
 
 
 def step_that_writes(table: str | Path) -> str:
-    """The step that writes a CSV of a run, as messages name it."""
+    """Name, for messages, of the step that writes a CSV of a run."""
     table = Path(table)
     writer = "preprocess" if table.parent.name == "tensors" else ""
     step = WRITERS.get(table.name, writer)
@@ -19,18 +19,18 @@ def step_that_writes(table: str | Path) -> str:
 class RunFiles:
     """Where the files of a run are.
 
-    Each step is given this record and nothing else that names a file of the run. In
-    the workflow, ``files.tensors("{shard}")`` is the pattern for all shards.
+    A step receives the paths of the run only through this record. In the workflow,
+    ``files.tensors("{shard}")`` is the pattern for all shards.
 
     Attributes
     ----------
     results : Path
-        The folder that holds all of them.
+        The folder that contains all of them.
     shards : tuple of str
-        Names of the shards, in the order of the file list; empty where a step needs
+        Names of the shards, in the order of the file list; empty if a step needs
         none.
     named_model : Path or None
-        The model file, where the settings name one; None for ``model/model.pt``.
+        The model file, if the settings name one; None for ``model/model.pt``.
 
     Examples
     --------
@@ -54,11 +54,11 @@ class RunFiles:
         Parameters
         ----------
         results : path
-            The folder that holds them.
+            The folder that contains them.
         shards : int
-            How many shards the file list is divided into.
+            Number of shards of the file list.
         named_model : path, optional
-            The model file, where the settings name one.
+            The model file, if the settings name one.
 
         Returns
         -------
@@ -69,7 +69,7 @@ class RunFiles:
 
     @property
     def catalogue(self) -> Path:
-        """CSV: a row for each listed file, with what it contains or why it is bad."""
+        """CSV: one row for each listed file, with facts or why it is rejected."""
         return self.results / "catalogue.csv"
 
     @property
@@ -87,7 +87,7 @@ class RunFiles:
         return tuple(self.tensors(shard) for shard in self.shards)
 
     def contents(self, shard: str) -> Path:
-        """CSV: a row for each file of one shard, with what its tensors hold of it."""
+        """CSV: one row for each file of a shard, with its position in the tensors."""
         return self.results / "tensors" / f"{shard}.csv"
 
     @property
@@ -96,7 +96,7 @@ class RunFiles:
         return tuple(self.contents(shard) for shard in self.shards)
 
     def cache_record(self, shard: str) -> Path:
-        """JSON, of the command line: a digest of what the shard was prepared from."""
+        """JSON, written by the command line: a digest of the inputs of a shard."""
         return self.results / "tensors" / f"{shard}.json"
 
     @property
@@ -121,7 +121,7 @@ class RunFiles:
 
     @property
     def history(self) -> Path:
-        """CSV: losses and measures of each epoch."""
+        """CSV: losses and metrics of each epoch."""
         return self.results / "model" / "history.csv"
 
     @property
@@ -131,7 +131,7 @@ class RunFiles:
 
     @property
     def scalars(self) -> Path:
-        """The folder of TensorBoard's scalars of training."""
+        """The folder of the training curves for TensorBoard."""
         return self.results / "tensorboard" / "train"
 
     def embeddings(self, shard: str) -> Path:
@@ -145,7 +145,7 @@ class RunFiles:
 
     @property
     def evaluation(self) -> Path:
-        """JSON: measures of the embedding and of its references."""
+        """JSON: metrics of the embedding and of its references."""
         return self.results / "evaluation.json"
 
     @property
@@ -160,7 +160,7 @@ class RunFiles:
 
     @property
     def analysis_summary(self) -> Path:
-        """JSON: numbers about the analysis, and the settings that it was made with."""
+        """JSON: summary statistics and settings of the analysis."""
         return self.results / "analysis.json"
 
     @property
@@ -184,7 +184,7 @@ class RunFiles:
 
     @property
     def map_pictures(self) -> Path:
-        """The folder of the map's thumbnails, where they do not fit into the page."""
+        """The folder of the map's thumbnails, if they do not fit into the page."""
         return self.results / "export" / "map_files"
 
     @property
@@ -198,9 +198,9 @@ class RunFiles:
         return self.results / "report" / "settings.html"
 
     def log(self, step: str, job: str | None = None) -> Path:
-        """What one job of a step of the workflow logged; by default its only job."""
+        """The log of one job of a workflow step; by default that of its only job."""
         return self.results / "logs" / step / f"{job or step}.log"
 
     def benchmark(self, step: str, job: str | None = None) -> Path:
-        """TSV, of the workflow: time and memory that one job of a step took."""
+        """TSV, written by the workflow: run time and memory of one job of a step."""
         return self.results / "benchmarks" / step / f"{job or step}.tsv"

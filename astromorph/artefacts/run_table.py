@@ -1,9 +1,9 @@
 """The rows of a run: catalogue, split, analysis and embeddings, joined in one place.
 
 `embedded_table` joins catalogue and split, `run_table` adds the analysis, and
-`embedding_blocks` the embeddings, some ten thousand rows at a time. The index of these
-tables is the row number in the catalogue, so that any table with a row for each listed
-file joins by ``split.loc[table.index]``.
+`embedding_blocks` the embeddings, `ROWS_AT_A_TIME` rows at a time. The index of these
+tables is the row number in the catalogue, so that a table with one row for each listed
+file, such as the split, is joined by ``split.loc[table.index]``.
 """
 
 import logging
@@ -50,19 +50,19 @@ def embedded_table(
     files : RunFiles
         Catalogue, split and embeddings are read.
     columns : sequence of str, optional
-        Columns of the result beside `image_id`; by default all.
+        Columns of the result in addition to `image_id`; by default all.
 
     Returns
     -------
     DataFrame
-        A row for each image, in the order of the list; the index is the row number in
-        the catalogue. Columns of the catalogue as text, those of the user's list under
-        the names of `columns.listed_names`, and `subset`.
+        One row for each image, in the order of the list; the index is the row number in
+        the catalogue. Columns are those of the catalogue as text, those of the user's
+        list under the names of `columns.listed_names`, and `subset`.
 
     Raises
     ------
     AstromorphError
-        A file is missing, or the files do not belong together.
+        A file is missing, or the files do not match.
     """
     names = {name: name for name in CATALOGUE_COLUMNS}
     names |= listed_columns(files)
@@ -75,7 +75,7 @@ def embedded_table(
     split = read_table(files.split, ["image_id", "subset"])
     if not _equal(catalogue["image_id"], split["image_id"]):
         raise AstromorphError(
-            f"{files.split}: its rows are not those of {files.catalogue}; "
+            f"{files.split}: its rows do not match {files.catalogue}; "
             "run preprocess and split again"
         )
     if columns is None or "subset" in columns:
@@ -95,29 +95,29 @@ def run_table(files: RunFiles, columns: Sequence[str] | None = None) -> "DataFra
     files : RunFiles
         Catalogue, split, embeddings and analysis are read.
     columns : sequence of str, optional
-        Columns of the result beside `image_id`; by default all.
+        Columns of the result in addition to `image_id`; by default all.
 
     Returns
     -------
     DataFrame
-        As `embedded_table` has it, with `columns.ANALYSIS_COLUMNS`: numbers are int32
-        and float32, ids and distances are Arrow's lists.
+        The table of `embedded_table` with `analysis_table.ANALYSIS_COLUMNS`: numbers
+        are int32 and float32, ids and distances are Arrow lists.
 
     Raises
     ------
     AstromorphError
-        A file is missing, or the files do not belong together.
+        A file is missing, or the files do not match.
     """
     import pandas as pd
 
     for name, new in listed_columns(files).items():
         if new != name and (columns is None or new in columns):
-            LOG.info("the list's column `%s` is `%s` here: its name is used", name, new)
+            LOG.info("the column `%s` of the list is exported as `%s`", name, new)
     facts = embedded_table(files, columns)
     analysis = read_analysis_columns(files.analysis, columns)
     if not _equal(facts["image_id"], analysis["image_id"]):
         raise AstromorphError(
-            f"{files.analysis}: its images are not those of the embeddings; "
+            f"{files.analysis}: its images do not match the embeddings; "
             "run `analyse` again"
         )
     analysis.index = facts.index
@@ -136,7 +136,7 @@ def find_in_catalogue(
     image_ids : sequence of str
         N ids, in any order.
     columns : sequence of str
-        Columns to read beside `image_id`, by their names in the catalogue.
+        Columns to read in addition to `image_id`, by their names in the catalogue.
 
     Returns
     -------
@@ -158,8 +158,8 @@ def find_in_catalogue(
     if found.null_count:
         missing = ids.filter(pc.is_null(found))[0]
         raise AstromorphError(
-            f"{files.catalogue}: the image {missing} of {files.analysis} is not in it; "
-            "run validate and what follows again"
+            f"{files.catalogue}: the image {missing} of {files.analysis} is missing; "
+            "run validate and the following steps again"
         )
     return table.iloc[found.to_numpy()]
 
@@ -167,7 +167,7 @@ def find_in_catalogue(
 def embedding_blocks(
     files: RunFiles, table: "DataFrame"
 ) -> Iterator[tuple["DataFrame", NDArray[np.float32]]]:
-    """Join the embeddings to a table, some ten thousand rows at a time.
+    """Join the embeddings to a table, `ROWS_AT_A_TIME` rows at a time.
 
     Parameters
     ----------
@@ -179,14 +179,14 @@ def embedding_blocks(
     Yields
     ------
     rows : DataFrame
-        The next `ROWS_AT_A_TIME` rows of the table; at the end fewer.
+        The next `ROWS_AT_A_TIME` rows of the table; fewer at the end.
     vectors : ndarray, shape (n, D), float32
         Their embeddings.
 
     Raises
     ------
     AstromorphError
-        The embeddings are not those of the table.
+        The embeddings do not match the table.
     """
     begin = waiting = 0
     parts: list[NDArray[np.float32]] = []
@@ -221,22 +221,22 @@ def _shard_vectors(
         used = pc.is_in(ids, value_set=expected)
         number = pc.sum(used).as_py() or 0
         if not ids.filter(used).equals(expected[:number]):
-            raise _foreign_embeddings(files, path)
+            raise _mismatch_error(files, path)
         done += number
         yield shard.vectors[used.to_numpy(zero_copy_only=False)]
     if done < len(table):
-        raise _foreign_embeddings(files, files.all_embeddings[-1])
+        raise _mismatch_error(files, files.all_embeddings[-1])
 
 
-def _foreign_embeddings(files: RunFiles, path: Path) -> AstromorphError:
+def _mismatch_error(files: RunFiles, path: Path) -> AstromorphError:
     return AstromorphError(
-        f"{path}: its images are not those of {files.catalogue} and {files.split}; "
+        f"{path}: its images do not match {files.catalogue} and {files.split}; "
         "run preprocess, split and infer again"
     )
 
 
 def _embedded_rows(files: RunFiles, image_ids: "Series") -> NDArray[np.int64]:
-    """The row number in the catalogue of each embedding, which must increase."""
+    """The row numbers of the embeddings in the catalogue, which must increase."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -251,7 +251,7 @@ def _embedded_rows(files: RunFiles, image_ids: "Series") -> NDArray[np.int64]:
         path = files.all_embeddings[int(np.searchsorted(ends, wrong[0], side="right"))]
         raise AstromorphError(
             f"{path}: {embedded[int(wrong[0])]} is not in {files.catalogue} and "
-            f"{files.split}, or not in this order; run preprocess, split and infer "
+            f"{files.split}, or not in the same order; run preprocess, split and infer "
             "again"
         )
     return rows

@@ -1,8 +1,8 @@
-"""The tables between steps: CSV that is read and written as pandas DataFrames.
+"""The tables between steps: CSV files, read and written as pandas DataFrames.
 
-All cells are text, which is Arrow's inside a process, so that a million rows fit into
-memory. Every file is written under a temporary name in its own folder and then renamed:
-a file that exists is complete. `run_table` joins the tables of a run.
+All cells are text, stored by Arrow, so that a million rows fit into memory. Every file
+is written under a temporary name in its own folder and then renamed: a file that exists
+is complete. `run_table` joins the tables of a run.
 """
 
 import contextlib
@@ -24,8 +24,8 @@ if TYPE_CHECKING:  # steps that train import this module on machines without pan
     from pandas import DataFrame, Series
 
 FORMULA_STARTS = "'=+-@\t\r"  # the apostrophe, which protects the others, is first
-BYTES_AT_A_TIME = 2**20  # of a CSV that is read row by row
-MAX_ROW_BYTES = 2**23  # of a CSV that is read as a whole
+BYTES_AT_A_TIME = 2**20  # block size of a CSV that is read row by row
+MAX_ROW_BYTES = 2**23  # maximum row of a CSV that is read as a whole
 
 
 def read_table(path: str | Path, columns: Sequence[str] | None = None) -> "DataFrame":
@@ -41,7 +41,7 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None) -> "DataF
     Returns
     -------
     DataFrame
-        N rows of texts; empty cells are empty strings. The index counts from 0.
+        N rows of text; empty cells are empty strings. The index counts from 0.
 
     Raises
     ------
@@ -108,10 +108,10 @@ def write_table(path: str | Path, table: "DataFrame", separator: str = ",") -> N
     path : path
         The file to write.
     table : DataFrame
-        Missing values become empty cells; floats are written to be read back exactly;
+        Missing values become empty cells; floats can be read back exactly;
         texts are made safe for spreadsheets; lists are joined by spaces.
     separator : str
-        Between cells.
+        Separator of the cells.
     """
     with (
         atomic_write(path) as temporary,
@@ -124,21 +124,21 @@ def write_table(path: str | Path, table: "DataFrame", separator: str = ",") -> N
 
 
 def csv_lines(table: "DataFrame", separator: str = ",") -> list[str]:
-    """The rows of a table as lines of a CSV, without their ends; see `write_table`."""
+    """The rows of a table as CSV lines without line endings; see `write_table`."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     cells = [_csv_cells(table[name], separator) for name in table]
     between = pa.scalar(separator, pa.large_string())
     lines: list[str] = pc.binary_join_element_wise(*cells, between).to_pylist()
-    # A line without anything would be no row.
+    # An empty line would not be read as a row.
     return lines if len(cells) > 1 else [line or '""' for line in lines]
 
 
 def write_csv(
     path: str | Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]
 ) -> None:
-    """Write rows as UTF-8 CSV while they are made.
+    """Write rows as UTF-8 CSV while they are generated.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ def write_csv(
     columns : sequence of str
         Names and order; a row without one of them gets an empty cell.
     rows : iterable of mapping
-        None becomes an empty cell; floats are written to be read back exactly; texts
+        None becomes an empty cell; floats can be read back exactly; texts
         are made safe for spreadsheets.
 
     Raises
@@ -168,10 +168,10 @@ def write_csv(
 
 
 def csv_line(cells: Iterable[Any], separator: str = ",") -> str:
-    """One row of a CSV file, with the end of its line; cells as for `write_csv`."""
+    """One row of a CSV file with its line ending; cells as for `write_csv`."""
     text = io.StringIO()
-    # With another end of line Python would not quote a cell that contains a return, at
-    # which readers, its own too, end a line.
+    # With another line terminator, Python would not quote a cell that contains a
+    # carriage return, which readers, including its own, treat as the end of a line.
     writer = csv.writer(text, delimiter=separator, lineterminator="\r\n")
     writer.writerow(
         [spreadsheet_safe(cell) if isinstance(cell, str) else cell for cell in cells]
@@ -197,7 +197,7 @@ def spreadsheet_safe(text: str) -> str:
 
 
 def undo_spreadsheet_safe(text: str) -> str:
-    """The text that `spreadsheet_safe` was given."""
+    """Undo `spreadsheet_safe`."""
     if text[:1] == "'":
         rest = text.lstrip("'")
         return text[1:] if rest and rest[0] in FORMULA_STARTS[1:] else text
@@ -206,7 +206,7 @@ def undo_spreadsheet_safe(text: str) -> str:
 
 @contextlib.contextmanager
 def _explaining(path: str | Path) -> Iterator[None]:
-    """Errors of reading say which step to run again."""
+    """Name the step to run again in errors of reading."""
     import pyarrow as pa
 
     step = step_that_writes(path)
@@ -233,7 +233,7 @@ def _require(path: str | Path, columns: Iterable[str], names: Sequence[str]) -> 
 def _options(
     path: str | Path, columns: Sequence[str] | None, block: int
 ) -> tuple[list[str], dict[str, Any]]:
-    """Names of the columns to read, and how Arrow reads them: as text."""
+    """Names of the columns to read, and options that make Arrow read them as text."""
     import pyarrow as pa
     import pyarrow.csv as arrow_csv
 
@@ -253,7 +253,7 @@ def _options(
 
 
 def _restored(texts: Any) -> Any:
-    """Cells as they were before `spreadsheet_safe`."""
+    """Undo `spreadsheet_safe` in all cells."""
     import pyarrow.compute as pc
 
     if not pc.any(pc.starts_with(texts, "'")).as_py():
@@ -262,7 +262,7 @@ def _restored(texts: Any) -> Any:
 
 
 def _csv_cells(values: "Series", separator: str) -> Any:
-    """A column as it is written, quoted where it must be."""
+    """The cells of a column as CSV text, quoted if necessary."""
     import pandas as pd
     import pyarrow as pa
     import pyarrow.compute as pc

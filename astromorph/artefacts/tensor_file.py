@@ -1,8 +1,8 @@
 """Arrays and plain values as a ``.pt`` file that torch reads, without torch.
 
-Steps that only write tensors do without torch and without a copy of the images. For
-200 native images of 1000 by 1000 pixels in float16, on two cores that others used
-too, measured against safetensors 0.8 and `torch.save`:
+Steps that only write tensors need neither torch nor a copy of the images. Comparison
+with safetensors 0.8 and `torch.save`, for 200 native images of 1000 by 1000 pixels in
+float16, on two shared cores:
 
 ============ ========== ============ ============== =======
 writer       imports    writing      memory added   file
@@ -12,8 +12,8 @@ safetensors  0.6 s      12 s         380 MB         425 MB
 torch.save   11.7 s     15 s         385 MB + 500   425 MB
 ============ ========== ============ ============== =======
 
-All are read at the same speed once they are mapped. safetensors has no nested values
-and is another format than the ``.pt`` of models.
+All files are read equally fast once they are mapped. safetensors does not support
+nested values and would be a second format beside the ``.pt`` of models.
 
 The format is that of `torch.save` since 1.6: a zip archive of stored members, one
 pickle of plain values and one member per tensor, aligned so that it can be mapped.
@@ -49,15 +49,15 @@ STORAGES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Joined:
-    """Arrays that become one tensor of one axis, without a copy of all of them.
+class FlatArrays:
+    """Arrays that are written as one flat tensor without concatenating them in memory.
 
     Attributes
     ----------
     parts : sequence of ndarray
-        In their order, each flattened.
+        The arrays in order; each is flattened.
     dtype : dtype
-        Of all of them.
+        Type of the tensor.
     """
 
     parts: Sequence[NDArray[Any]]
@@ -72,13 +72,13 @@ def save_tensors(path: str | Path, values: dict[str, Any]) -> None:
     path : path
         The file to write.
     values : dict
-        Plain values and arrays, nested in dicts, lists and tuples. Arrays, and
-        `Joined` ones, become tensors; they are written without another copy.
+        Plain values and arrays, nested in dicts, lists and tuples. Arrays, and also
+        `FlatArrays`, become tensors; they are written without another copy.
 
     Raises
     ------
     TypeError
-        A value is neither plain nor an array of a type that torch has.
+        A value is neither plain nor an array of a type that torch supports.
     """
     arrays: list[Sequence[NDArray[Any]]] = []
     pickled = b"\x80\x02" + _pickled(values, arrays) + b"."
@@ -92,7 +92,7 @@ def save_tensors(path: str | Path, values: dict[str, Any]) -> None:
         for number, parts in enumerate(arrays):
             name = f"{ROOT}/data/{number}"
             member = zipfile.ZipInfo(name)
-            # Torch aligns the data by a filler before them.
+            # Torch inserts a filler to align the data.
             begin = file.tell() + 30 + len(name) + 4
             filler = -begin % ALIGNMENT
             member.extra = b"FB" + struct.pack("<H", filler) + b"Z" * filler
@@ -123,7 +123,7 @@ def _pickled(value: Any, arrays: list[Sequence[NDArray[Any]]]) -> bytes:
         arrays.append([array])
         strides = tuple(step // array.itemsize for step in array.strides)
         return _pickled_tensor(array.dtype, array.shape, strides, arrays)
-    if isinstance(value, Joined):
+    if isinstance(value, FlatArrays):
         parts = [
             _little_endian(part.astype(value.dtype, copy=False)) for part in value.parts
         ]

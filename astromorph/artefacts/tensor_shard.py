@@ -1,7 +1,7 @@
-"""Tensor shards: the cache between preprocessing and everything that sees pixels.
+"""Tensor shards: the cache between preprocessing and all steps that read pixels.
 
-One ``.pt`` of tensors and plain values per shard, written once, read mapped.
-Nothing is ever unpickled.
+Each shard is one ``.pt`` file of tensors and plain values, which is written once and
+memory-mapped for reading. Nothing is ever unpickled.
 """
 
 import errno
@@ -19,7 +19,7 @@ from astromorph.artefacts.tensor_file import SHARD_FORMAT, SHARD_VERSION
 from astromorph.atomic import atomic_write, sync_to_disk
 from astromorph.errors import AstromorphError, is_machine_error
 
-MIN_FREE_BYTES = 2**20  # on a disk with less, errors of writing mean that it is full
+MIN_FREE_BYTES = 2**20  # with less free space, write errors mean a full disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +29,15 @@ class TensorShard:
     Attributes
     ----------
     images : Tensor, shape (N, C, H, W) or (P,), float16 or float32
-        From 0 to 1, without rejected files. Where sizes differ, the pixels of
-        all images one after the other.
+        Values from 0 to 1; rejected files are left out. If sizes differ, the
+        concatenated pixels of all images.
     shapes : Tensor, shape (N, 2), int32
         Height and width of each image.
     channels : int
         C.
     valid : Tensor, shape (B,), uint8
-        A bit for each pixel of each image, 1 where it is valid; each image begins
-        at a byte. `unpack_valid` reads it.
+        One bit for each pixel of each image, 1 if it is valid; each image begins
+        at a byte boundary. `unpack_valid` reads it.
     image_ids : tuple of str
         N ids.
     rows : Tensor, shape (N,), int64
@@ -60,7 +60,7 @@ class TensorShard:
     def __len__(self) -> int:
         return len(self.image_ids)
 
-    def each(self) -> list[Tensor]:
+    def image_list(self) -> list[Tensor]:
         """The N images `(C, H, W)`, as views of the mapped file."""
         if self.images.ndim == 4:
             return list(self.images)
@@ -72,7 +72,7 @@ class TensorShard:
         ]
 
     def unpack_valid(self) -> list[Tensor]:
-        """For each image `(H, W)`, bool: True where a pixel is valid."""
+        """The masks `(H, W)` of the N images, bool: True for valid pixels."""
         shapes = self.shapes.tolist()
         parts = torch.split(self.valid, [-(-h * w // 8) for h, w in shapes])
         bits = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8)
@@ -88,13 +88,13 @@ def save_values(path: str | Path, values: dict[str, Any]) -> None:
     Raises
     ------
     WriteError
-        The disk is full, or may not be written to.
+        The disk is full or not writable.
     """
     with atomic_write(path) as temporary:
         try:
             torch.save(values, temporary)
             sync_to_disk(temporary)
-        except RuntimeError as error:  # torch's writer hides the error of the disk
+        except RuntimeError as error:  # torch hides the disk error
             if "inline_container" not in str(error):
                 raise
             full = shutil.disk_usage(temporary.parent).free < MIN_FREE_BYTES
@@ -116,7 +116,7 @@ def load_values(
     version : int
         Expected entry `format_version`.
     remedy : str
-        What the user can do if the file is not one of these.
+        What the user can do if the file is not as expected.
 
     Returns
     -------
@@ -133,10 +133,10 @@ def load_values(
         raise AstromorphError(f"{path}: there is no such file; {remedy}") from None
     except UnpicklingError:
         raise AstromorphError(
-            f"{path}: this file holds pickled objects, which could run any program, "
+            f"{path}: this file contains pickled objects, which could run any program, "
             f"and is not read; only tensors and plain values are allowed; {remedy}. "
-            "(`astromorph convert --help` says how to bring over the weights of an old "
-            "model)"
+            "(`astromorph convert --help` explains how to convert the weights of an "
+            "old model)"
         ) from None
     except (RuntimeError, OSError, ValueError, EOFError, KeyError) as error:
         if is_machine_error(error):
@@ -159,7 +159,7 @@ def load_values(
 
 
 def read_shard(path: str | Path) -> TensorShard:
-    """Map one shard into memory; pixels are read on use.
+    """Map one shard into memory; pixels are read when they are used.
 
     Raises
     ------

@@ -1,1 +1,1 @@
-"""The steps `validate` and `split`: what each file contains and its use."""
+"""The steps `validate` and `split`: the contents and the subset of each file."""

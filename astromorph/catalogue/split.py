@@ -44,12 +44,12 @@ from astromorph.filelist.entries import (
 from astromorph.settings.sections import SplitSettings, ValidateSettings
 
 LOG = logging.getLogger(__name__)
-LARGE_GROUP = 0.2  # share of the images from which on a group causes a warning
+LARGE_GROUP = 0.2  # share of the images above which a group causes a warning
 RADIUS_WITHOUT_SCALE = 1.0  # arcsec
 MAX_RADIUS = 5 * 3600.0  # arcsec; images of the whole sky do not show one object
-# An OBJECT of so many rows is considered the name of a survey or field.
+# An OBJECT with this many rows is considered the name of a survey or field.
 MAX_ROWS_PER_OBJECT = 50
-CELL_FACTOR = 4.0  # side of a sky cell over the radius
+CELL_FACTOR = 4.0  # side of a sky cell divided by the radius
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class Groups:
         return key
 
     def subset(self, key: str, default: str) -> str:
-        """The side of a group, which its first row sets to `default`."""
+        """The subset of a group, which its first row sets to `default`."""
         result = self._database.execute(
             "INSERT INTO groups VALUES (?, 1, ?) ON CONFLICT (key) DO UPDATE "
             "SET rows = rows + 1 RETURNING subset",
@@ -206,7 +206,7 @@ class Groups:
             for side in sorted(self._cell_sides)
             for cell in _cell_names(position, min(radius, side), side)
         ]
-        # The rows of each cell are read in order and only as far as necessary.
+        # The rows of each cell are read in order, and no further than necessary.
         earliest = heapq.merge(
             *(
                 self._database.execute(
@@ -256,11 +256,11 @@ def split(
 ) -> None:
     """Assign each usable image to the training set or the test set.
 
-    All images of one object are on the same side, which is determined by a hash of the
-    seed and of the name of the group, or of the `image_id` of its first row. Images
-    show one object if they have the same `group`, where the list has this column, or
-    else if they have the same OBJECT or are within the radius of an earlier image.
-    Appended rows do not change the side of earlier ones. A column `split` of the list
+    All images of one object are in the same subset, which is determined by a hash of
+    the seed and of the name of the group, or of the `image_id` of its first row. Images
+    show one object if they have the same `group`, if the list has this column, or
+    otherwise if they have the same OBJECT or are within the radius of an earlier image.
+    Appended rows do not change the subset of earlier ones. A column `split` of the list
     takes precedence.
 
     Parameters
@@ -270,11 +270,11 @@ def split(
     files : RunFiles
         Reads `all_contents`, the usable images of each shard, and writes `split`, a CSV
         with a row for each row of the list: `subset` is train, test or none, and
-        `reason` says why it is none.
+        `reason` says why it is `none`.
     rules : SplitSettings
         Fraction of the test set and radius of groups.
     validation : ValidateSettings
-        What happens to bad files and duplicates.
+        How bad files and duplicates are treated.
     seed : int
         Seed of the assignment.
 
@@ -282,7 +282,7 @@ def split(
     ------
     AstromorphError
         Too few images remain, a cell of the column `split` is invalid, or the contents
-        do not belong to the list.
+        do not match the list.
     """
     summary, counts = Summary(str(datafile)), Counter[str]()
     drop = validation.on_duplicate == "drop"
@@ -312,7 +312,7 @@ def split(
 
 
 def random_fraction(seed: int, key: str) -> float:
-    """A number from 0 to 1 that depends only on the seed and the key."""
+    """A number from 0 to below 1 that depends only on the seed and the key."""
     number = hashlib.sha256(f"{seed}\0{key}".encode()).digest()[:8]
     return int.from_bytes(number, "big") / 2**64
 
@@ -353,7 +353,7 @@ def _assign_rows(
 def _choose_subset(
     entry: Entry, groups: Groups, key: str, rules: SplitSettings, seed: int
 ) -> tuple[str, str]:
-    """The side of an image, and the key of its group."""
+    """The subset of an image, and the key of its group."""
     requested = requested_subset(entry)
     if requested == NONE:
         return NONE, ""
@@ -366,8 +366,8 @@ def _warn_of_large_group(groups: Groups, usable: int) -> None:
     key, rows = groups.largest()
     if rows > max(1, LARGE_GROUP * usable):
         LOG.warning(
-            "%d of %d images count as one object (%s) and are on one side of the "
-            "split; if they show several, add a column `group` to the list, or set "
+            "%d of %d images count as one object (%s) and are in one subset; if they "
+            "show several objects, add a column `group` to the list, or set "
             "`split_settings.group_radius_arcsec`",
             rows,
             usable,
@@ -376,7 +376,7 @@ def _warn_of_large_group(groups: Groups, usable: int) -> None:
 
 
 def _duplicate_keys(contents: dict[str, str]) -> list[Key]:
-    """Keys by which duplicates of an image are found."""
+    """Keys for finding duplicates of an image."""
     keys = []
     if contents["content"]:
         keys.append(text_key(SAME_CONTENT, contents["content"]))

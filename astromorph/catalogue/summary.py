@@ -26,9 +26,9 @@ class Bar:
     label : str
         Lower edge of the bin.
     count : int
-        Number of values in it.
+        Number of values in the bin.
     share : float
-        Its count over the highest count.
+        Count divided by the highest count.
     """
 
     label: str
@@ -87,7 +87,7 @@ class Summary:
     Parameters
     ----------
     source : str
-        The file list, which begins every message.
+        Name of the file list, which begins every message.
     """
 
     def __init__(self, source: str) -> None:
@@ -110,7 +110,7 @@ class Summary:
 
     @property
     def bad(self) -> int:
-        """Number of rejected rows, without the duplicates that were left out."""
+        """Number of rejected rows, except duplicates that were left out."""
         return self.statuses[REJECTED] - self._dropped
 
     def add(self, status: str, reason: str, path: str) -> None:
@@ -153,7 +153,7 @@ class Summary:
         yield f"{self.source}: {self.total} files: {counts}"
         reasons = list(self.ranked_reasons())
         for reason, count, _, examples in reasons[:MAX_LISTED_REASONS]:
-            yield f"  {count} times: {reason}; such as {examples[0]}"
+            yield f"  {count} times: {reason}; for example {examples[0]}"
         others = reasons[MAX_LISTED_REASONS:]
         if others:
             count = sum(count for _, count, _, _ in others)
@@ -198,12 +198,12 @@ def stop_if_bad(summary: Summary, rules: ValidateSettings) -> None:
         return
     lines = [
         f"{summary.source}: {bad} of {total} listed files cannot be used; {why}. "
-        "Correct the list or the settings, or allow more"
+        "Correct the list or the settings, or allow more bad files"
         if bad
         else f"{summary.source}: {summary.usable} of {total} listed files remain; "
         f"{why}. The list is too short"
     ]
     rejected = [row for row in summary.ranked_reasons() if row[2] == REJECTED]
     for reason, count, _, examples in rejected[:MAX_LISTED_REASONS]:
-        lines.append(f"  {count} times: {reason}; such as {', '.join(examples)}")
+        lines.append(f"  {count} times: {reason}; for example {', '.join(examples)}")
     raise AstromorphError("\n".join(lines))

@@ -1,4 +1,4 @@
-"""The step `validate`: what each listed file contains, or why it cannot be used."""
+"""The step `validate`: the contents of each listed file, or why it is rejected."""
 
 import contextlib
 import hashlib
@@ -59,7 +59,7 @@ from astromorph.settings.sections import (
 LOG = logging.getLogger(__name__)
 CHUNK = 128  # rows that are sent to a process at a time
 MAX_PENDING_CHUNKS = 32  # keeps the memory for results constant
-SERIAL_BELOW = 500  # rows that one process reads in the start-up time of others
+SERIAL_BELOW = 500  # rows; more processes take longer to start than they save
 SAMPLE_SIZE = 144  # images whose pixels are read
 MAX_SAMPLED_PIXELS = 2**24  # of one image
 # Two files of equal size can have the same content only if these parts agree.
@@ -121,11 +121,11 @@ def validate(
     data : DataSettings
         How images are read.
     rules : ValidateSettings
-        What happens to bad files and duplicates.
+        How bad files and duplicates are treated.
     preprocessing : PreprocessSettings
         How the sampled images are prepared.
     processes : int
-        How many processes read headers in parallel.
+        Number of processes that read headers in parallel.
 
     Raises
     ------
@@ -187,9 +187,9 @@ def describe_entry(
     facts : ImageFacts
         Facts from the header.
     keys : list of Key
-        Keys by which duplicates of the image are found.
+        Keys for finding duplicates of the image.
     size : int
-        Bytes of its files.
+        Size of its files in bytes.
 
     Raises
     ------
@@ -212,7 +212,7 @@ def _map_chunks(
     entries: Iterator[Entry],
     pool: Executor | None,
 ) -> Iterator[_Row]:
-    """Apply `work` to chunks of entries; its rows, in order."""
+    """Apply `work` to chunks of entries, and yield the rows in order."""
     chunks = iter(lambda: list(itertools.islice(entries, CHUNK)), [])
     if pool is None:
         for chunk in chunks:
@@ -239,7 +239,7 @@ def _describe_rows(
 def _describe_row(
     reference: ListReference, data: DataSettings, columns: Sequence[str], entry: Entry
 ) -> _Row:
-    requested_subset(entry)  # raises for a wrong cell before many images are read
+    requested_subset(entry)  # raises for an invalid cell before many images are read
     row: dict[str, Any] = {"image_id": entry.image_id, "path": entry.path}
     row |= {"status": "ok", "reason": "", **entry.columns}
     facts, keys = None, list[Key]()
@@ -289,7 +289,7 @@ def _fact_columns(facts: ImageFacts) -> dict[str, Any]:
 
 
 def _content_keys(paths: Sequence[str]) -> tuple[list[Key], int]:
-    """Keys of the files and of parts of their content, and their bytes.
+    """Keys of the files and of parts of their content, and their total size in bytes.
 
     Only parts of the content are read here; `_full_digest` confirms equal keys.
     """
@@ -310,7 +310,7 @@ def _content_keys(paths: Sequence[str]) -> tuple[list[Key], int]:
 def _mark_duplicates(
     catalogue: Path, duplicates: DuplicateFinder, summary: Summary, drop: bool
 ) -> None:
-    """Write into the catalogue which rows repeat an earlier one."""
+    """Mark the rows of the catalogue that repeat an earlier one."""
     matches = duplicates.matches(_full_digest)
     match = next(matches, None)
     if match is None:
@@ -344,7 +344,7 @@ def _full_digest(paths: Sequence[str]) -> str | None:
 
 @contextlib.contextmanager
 def _process_pool(processes: int) -> Iterator[Executor | None]:
-    """A pool of processes; None for a single one."""
+    """A pool of processes; None for a single process."""
     if processes < 2:
         yield None
         return

@@ -20,18 +20,18 @@ from astromorph.settings.sections import DataSettings, PreprocessSettings
 
 MAX_THUMBNAILS = 36
 SIDE = 96  # pixels
-BLANK_FROM = 0.5  # share of bad pixels from which an image counts as mostly blank
+MIN_BLANK_SHARE = 0.5  # minimum share of bad pixels of a mostly blank image
 
 
 class RowSample:
     """A random sample of rows that does not depend on their order.
 
-    The rows with the smallest ids are chosen, which are hashes.
+    The rows with the smallest ids, which are hashes, are chosen.
 
     Parameters
     ----------
     size : int
-        How many rows are chosen.
+        Number of rows to choose.
     """
 
     def __init__(self, size: int) -> None:
@@ -57,15 +57,15 @@ class SampledImages:
     Attributes
     ----------
     thumbnails : list of tuple of str
-        Path, thumbnail as a data URL, and warning of some of them.
+        Path, thumbnail as a data URL, and warning of some of the images.
     number : int
-        Images that were read.
+        Number of images that were read.
     bad : list of tuple of str
-        Path and reason of those that could not be read.
+        Path and reason of images that could not be read.
     blank : int
-        Images of which at least half of the pixels are bad or all are equal.
+        Number of images of which at least half of the pixels are bad, or all are equal.
     bad_pixels, dynamic_range : Histogram
-        Share of bad pixels; peak above background over noise.
+        Share of bad pixels; peak above the background in units of the noise.
     """
 
     thumbnails: list[tuple[str, str, str]] = field(default_factory=list)
@@ -76,7 +76,7 @@ class SampledImages:
         default_factory=lambda: Histogram("Share of bad pixels", 20, logarithmic=False)
     )
     dynamic_range: Histogram = field(
-        default_factory=lambda: Histogram("Peak above background over noise", 4)
+        default_factory=lambda: Histogram("Peak above background / noise", 4)
     )
 
     def add(self, path: str, prepared: Prepared | str, with_thumbnail: bool) -> None:
@@ -92,7 +92,7 @@ class SampledImages:
             (peak - statistics["background"]) / noise if noise else None
         )
         constant = prepared.warning.startswith("all valid pixels")
-        self.blank += statistics["valid_fraction"] <= 1 - BLANK_FROM or constant
+        self.blank += statistics["valid_fraction"] <= 1 - MIN_BLANK_SHARE or constant
         if with_thumbnail:
             picture = data_url(thumbnail(prepared.pixels, SIDE))
             self.thumbnails.append((path, picture, prepared.warning))
@@ -121,7 +121,7 @@ def inspect_sample(
     preprocessing : PreprocessSettings
         How they are prepared.
     pool : Executor or None
-        Where images are read; None for this process.
+        The processes that read the images; None for this process.
 
     Returns
     -------
@@ -155,7 +155,7 @@ def write_validation_page(
     header_histograms : sequence of Histogram
         Distributions of values from the headers.
     images : SampledImages
-        Results from pixels.
+        Results from the pixels of the sampled images.
     preprocessing : PreprocessSettings
         How the images were prepared.
     """

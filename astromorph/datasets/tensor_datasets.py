@@ -311,7 +311,7 @@ def shard_image_set(shard: TensorShard, stacksize: int) -> ImageSet | None:
         return None
     if shard.images.ndim == 4:
         return CachedDataset(shard.images, stacksize)
-    return NativeDataset(shard.each(), stacksize)
+    return NativeDataset(shard.image_list(), stacksize)
 
 
 def read_subset(
@@ -409,7 +409,7 @@ def gather(
             shards.append(shard.images)
             indices.append(rows)
         else:
-            images = shard.each()
+            images = shard.image_list()
             native_images += [images[row] for row in chosen]
     columns = {name: torch.cat(pieces) for name, pieces in statistics.items()}
     if native_images:

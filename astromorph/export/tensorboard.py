@@ -195,7 +195,7 @@ def make_sprite(
     k = 0
     for path in tensors:
         shard = read_shard(path)
-        for image_id, image in zip(shard.image_ids, shard.each(), strict=True):
+        for image_id, image in zip(shard.image_ids, shard.image_list(), strict=True):
             if image_id not in image_ids:
                 continue
             top, left = k // per_row * side, k % per_row * side

@@ -1,1 +1,1 @@
-"""The file list: which images there are, in which shards, and which files repeat."""
+"""The file list: its entries, its shards and repeated images."""

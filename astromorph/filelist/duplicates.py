@@ -20,7 +20,7 @@ DESCRIPTIONS = {
 }
 DUPLICATE = "duplicate: "
 DROPPED = f"{DUPLICATE}left out, "
-CELL_FACTOR = 8.0  # side of a sky cell over the match radius
+CELL_FACTOR = 8.0  # side of a sky cell divided by the match radius
 PIXELS_WITHOUT_BEAM = 2.0
 ARCSEC_WITHOUT_SCALE = 1.0
 MAX_MATCH_RADIUS = 36_000.0  # arcsec; a beam or pixel above 10 degrees is an error
@@ -77,7 +77,7 @@ class DuplicateFinder:
         database.execute("CREATE INDEX original_keys ON originals (key)")
 
     def add(self, row: int, keys: Iterable[Key], paths: Sequence[str]) -> None:
-        """Store the keys and the files of a row; without keys it repeats no other."""
+        """Store the keys and files of a row; a row without keys has no duplicates."""
         values = [(kind, key, row, *rest) for kind, key, *rest in keys]
         if values:
             self._pending_paths.append((row, PATH_SEPARATOR.join(paths)))
@@ -133,7 +133,7 @@ class DuplicateFinder:
     def _equal_rows(
         self, rows: Iterable[int], kind: int, content_id: ContentId | None
     ) -> Iterator[tuple[int, int]]:
-        """Of the rows with one key, those that repeat an earlier one, with it."""
+        """Pairs of a row and the earlier one that it repeats, of rows with one key."""
         firsts: dict[str, int] = {}
         for row in rows:
             content: str | None = ""
@@ -145,7 +145,7 @@ class DuplicateFinder:
     def _near_row(
         self, row: int, positions: Sequence[tuple[Any, ...]]
     ) -> list[tuple[int, int]]:
-        """The row with the earliest nearby row that repeats no other."""
+        """The row and the earliest nearby row that itself repeats no other."""
         known = self._database.execute("SELECT 1 FROM duplicates WHERE row = ?", (row,))
         if known.fetchone():
             return []
@@ -198,7 +198,7 @@ def mark_duplicate(reason: str, match: Match, drop: bool) -> dict[str, str]:
     Parameters
     ----------
     reason : str
-        The reason that the row has already.
+        The reason that the row already has.
     match : Match
         The row that it repeats.
     drop : bool
@@ -212,12 +212,12 @@ def mark_duplicate(reason: str, match: Match, drop: bool) -> dict[str, str]:
 
 
 def text_key(kind: int, text: str) -> Key:
-    """The key of rows that are equal if their texts are."""
+    """The key of rows that are equal if their texts are equal."""
     return kind, _hash(text), 0.0, 0.0, 0.0, 0.0
 
 
 def match_radius(beam_arcsec: float | None, pixel_scale_arcsec: float | None) -> float:
-    """The largest separation of two equal positions in arcseconds.
+    """The separation in arcseconds up to which positions count as equal.
 
     This is the beam, or two pixels.
     """

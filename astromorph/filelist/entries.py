@@ -17,12 +17,12 @@ import numpy as np
 from astromorph.artefacts.columns import CATALOGUE_COLUMNS, NONE, TEST, TRAIN
 from astromorph.errors import AstromorphError
 
-# Images with the same value in this column are on the same side of the split.
+# Images with the same value in this column are in the same subset.
 GROUP_COLUMN = "group"
-# The column that assigns an image to one side of the split.
+# The column that assigns an image to a subset.
 SPLIT_COLUMN = "split"
 PATH_COLUMN = re.compile(r"path(_\w+)?")
-HOW_TO_LIST = "list one with `find FOLDER -name '*.fits*' | sort > filelist.txt`"
+HOW_TO_LIST = "create a list with `find FOLDER -name '*.fits*' | sort > filelist.txt`"
 # The filter that finds repeated paths (Bloom 1970) uses three bits for each path. With
 # 10^7 paths, 1 in 20 is reported as repeated although it is not.
 FILTER_BITS = 2**26
@@ -190,7 +190,7 @@ def requested_subset(entry: Entry) -> str:
 
 
 def list_columns(entries: Iterable[Entry]) -> list[str]:
-    """Names of the further columns, in the order of the list."""
+    """Names of the further columns, in order."""
     first = next(iter(entries), None)
     return list(first.columns) if first else []
 
@@ -203,7 +203,7 @@ def repeated_names(names: Iterable[str]) -> frozenset[int]:
     Parameters
     ----------
     names : iterable of str
-        Read once.
+        The names, which are read once.
 
     Returns
     -------
@@ -236,7 +236,7 @@ def _open_list(datafile: str | Path) -> Iterator[TextIO]:
 
 @functools.lru_cache(maxsize=4)
 def _repeated_in_list(datafile: str, size: int, mtime_ns: int) -> frozenset[int]:
-    """`repeated_names` of a list, which is read once more for it."""
+    """`repeated_names` of a list, determined in a separate pass."""
     with open(datafile, newline="", encoding="utf-8-sig") as file:
         return repeated_names("\0".join(paths) for paths, _ in _read_rows(file))
 
@@ -258,7 +258,7 @@ def _image_id(name: str, number: int) -> str:
 
 def _read_rows(file: TextIO) -> Iterator[tuple[list[str], dict[str, str]]]:
     """Listed paths and further columns of each row."""
-    content = ((k, n) for k, n in enumerate(file) if _has_content(n))
+    content = ((k, line) for k, line in enumerate(file) if _has_content(line))
     lines_before, first = next(content, (0, ""))
     delimiter = max(",;\t", key=first.count)
     if not _path_columns(next(csv.reader([first], delimiter=delimiter), [])):
@@ -293,9 +293,9 @@ def _read_csv(
 ) -> Iterator[list[str]]:
     """Cells of each row.
 
-    `csv` knows no comments, so they are removed before it. `pandas` is no alternative:
-    it cuts every cell at a ``#``, and if a quote is closed only by that of a later row,
-    it reads the rows between them as one cell without an error.
+    `csv` does not support comments, so they are removed first. `pandas` is no
+    alternative: it cuts every cell at a ``#``, and if a quote is closed only in a later
+    row, it reads the rows in between as one cell without an error.
     """
     in_row, row_start = False, 0
 
@@ -309,14 +309,14 @@ def _read_csv(
                 yield line
 
     try:
-        # Strict, or a quote that is not closed swallows the rows after it.
+        # Strict: otherwise, a quote that is not closed swallows the following rows.
         for cells in csv.reader(content_lines(), delimiter=delimiter, strict=True):
             in_row = False
             yield cells
     except csv.Error as error:
         raise csv.Error(
             f'line {row_start}: {error}; a cell that begins with a quote (") must end '
-            "with one, and a quote within it is written twice"
+            "with one, and a quote within it must be doubled"
         ) from None
 
 

@@ -14,17 +14,17 @@ from pathlib import Path
 from astromorph.filelist.entries import Entry, read_paths
 from astromorph.provenance import digest
 
-# The number of first rows that determine what all images have in common.
+# Number of rows at the start of the list that determine the common properties.
 HEAD_ROWS = 256
-# Rows whose text is added to a digest at once.
+# Rows that are added to a digest at a time.
 CHUNK = 1024
-# Shards grow with the row number: SHARDS_PER_SIZE of each size, then all of the last.
+# Shards grow with the row number: SHARDS_PER_SIZE of each size, the rest of the last.
 SHARD_SIZES = (1024, 2048, 4096, 8192, 16384)
 SHARDS_PER_SIZE = 16
-FILES_AT_A_TIME = 512  # whose state is read by one thread
+FILES_AT_A_TIME = 512  # that one thread reads
 THREADS = 16
-# Seconds per row from which on threads are used: on a network file system they wait
-# together, on a local disk they would only cost time.
+# Threads are used above this time per row, in seconds: on a network file system they
+# wait in parallel, but on a local disk they only cost time.
 SLOW = 1e-4
 
 
@@ -53,7 +53,7 @@ def plan_shards(
 ) -> tuple[Shard, ...]:
     """Divide the file list into shards.
 
-    The boundaries depend on the row number alone: appended rows change the last shard
+    The boundaries depend only on the row number: appended rows change the last shard
     and add new ones.
 
     Parameters
@@ -136,7 +136,7 @@ class ColumnDigests:
 
 def _row_text(columns: Mapping[str, str], selection: Sequence[str] | None) -> str:
     names = columns if selection is None else selection
-    # The line break marks the row: `x` in the first is not `x` in the second.
+    # The line break separates rows: `x` in row 1 differs from `x` in row 2.
     cells = [f"{name}={columns[name]}\0" for name in names if name in columns]
     return "".join(cells) + "\n"
 
@@ -209,14 +209,14 @@ class ShardStates:
         self._shards = shards
         self._digests: dict[str, str] = {}
 
-    def of(self, name: str) -> str:
+    def shard_digest(self, name: str) -> str:
         """16 hexadecimal digits that change if a file of the shard is replaced."""
         if name not in self._digests:
             named = [shard for shard in self._shards if shard.name == name]
             self._compute(self._shards if self._digests else named)
         return self._digests[name]
 
-    def all(self) -> str:
+    def list_digest(self) -> str:
         """16 hexadecimal digits that change if any listed file is replaced."""
         if len(self._digests) < len(self._shards):
             self._compute(self._shards)

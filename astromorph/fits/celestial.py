@@ -19,7 +19,7 @@ from astromorph.fits.header import Header
 
 LONGITUDE = re.compile(r"RA--|.LON|..LN")
 LATITUDE = re.compile(r"DEC-|.LAT|..LT")
-# Projections that wcslib does not know, and the one that they differ from slightly.
+# Projections that wcslib does not support, and the most similar ones that it does.
 NEAREST_PROJECTION = {"TNX": "TAN", "ZPX": "ZPN", "NCP": "SIN"}
 DEGREES = {
     "": 1.0,
@@ -30,8 +30,8 @@ DEGREES = {
     "rad": math.degrees(1),
 }
 MAX_SIP_ORDER = 9
-# Keywords of positions outside the WCS, in order of preference; numbers are degrees,
-# texts of right ascensions are hours.
+# Keywords of positions outside the WCS, in order of preference. Numbers are degrees;
+# right ascensions given as text are hours.
 POSITION_KEYWORDS = (
     ("RA", "DEC"), ("OBSRA", "OBSDEC"), ("RA_TARG", "DEC_TARG"), ("RA_OBJ", "DEC_OBJ"),
     ("OBJCTRA", "OBJCTDEC"), ("TARGRA", "TARGDEC"), ("RA_PNT", "DEC_PNT"),
@@ -40,7 +40,7 @@ POSITION_KEYWORDS = (
 SEXAGESIMAL = re.compile(
     r"([+-]?)(\d{1,3})[:hd ]\s*(\d{1,2})(?:[:m' ]\s*(\d{1,2}(?:\.\d*)?)?[s\"]?)?"
 )
-FK4_BEFORE = 1984.0  # equinox; applies if no frame is given (FITS Standard 4.0, 8.3)
+FK4_BEFORE = 1984.0  # equinox; used if no frame is given (FITS Standard 4.0, 8.3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def image_position(header: Header, centre: tuple[float, ...]) -> Position:
     Parameters
     ----------
     header : Header
-        Of the image, or the primary header.
+        Header of the image, or the primary header.
     centre : tuple of float
         The image centre in pixels, counted from 1, in the order of the FITS axes.
 
@@ -157,14 +157,14 @@ def _make_wcs(
 
 
 def _axis_type(header: Header, number: int) -> str:
-    """CTYPE with a projection that wcslib knows, such as ``RA---TAN``."""
+    """CTYPE with a projection that wcslib supports, such as ``RA---TAN``."""
     ctype = header.text(f"CTYPE{number}").upper().removesuffix("-SIP")
     projection = ctype[5:8]
     return ctype[:5] + NEAREST_PROJECTION.get(projection, projection)
 
 
 def _unit(header: Header, number: int) -> float:
-    """The unit of an axis in degrees."""
+    """The size of an axis's unit in degrees."""
     unit = header.text(f"CUNIT{number}").lower()
     unit = "deg" if unit.startswith("deg") else unit
     if unit not in DEGREES:

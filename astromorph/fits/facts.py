@@ -37,7 +37,7 @@ class ImageFacts:
     hdu : int
         Number of the HDU with the image; the primary HDU is 0.
     shape : tuple of int
-        Of the stored array in the order of numpy, with axes of length 1.
+        Shape of the stored array in numpy order, including axes of length 1.
     dtype : str
         Stored type before scaling, such as ``"int16"``.
     width, height : int
@@ -183,7 +183,7 @@ def _keyword_texts(
             try:
                 value = parsed.get(keyword)
             except (fits.VerifyError, ValueError, TypeError, IndexError):
-                continue  # the image can be used in spite of a damaged card
+                continue  # the image is usable despite a damaged card
             if value is not None and not isinstance(value, fits.card.Undefined):
                 texts[keyword] = " ".join(str(value).split())
     return {keyword: texts.get(keyword, "") for keyword in keywords}

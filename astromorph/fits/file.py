@@ -1,7 +1,7 @@
 """FITS files as bytes: compression, headers, HDUs and stored values.
 
-Only the part of a file before the image is read to find the image, and no size in a
-header is trusted that contradicts the length of the file. FITS Standard 4.0 (2018).
+To find the image, only the part of the file before it is read. Sizes in headers are
+checked against the length of the file. FITS Standard 4.0 (2018).
 Tile-compressed images are decoded in `astromorph.fits.tiles`.
 """
 
@@ -28,7 +28,7 @@ from astromorph.fits.header import CARD, Header
 BLOCK = 2880  # bytes
 FIRST_READ = 3 * BLOCK
 MAX_HEADER_BYTES = 2**24  # the longest headers in archives are below 2 MB
-MAX_DECOMPRESSED = 2**33  # bytes of a compressed file, read to reach an HDU
+MAX_DECOMPRESSED = 2**33  # maximum bytes decompressed to reach an HDU
 MAX_OFFSET = 2**63  # bytes; no file is longer
 MAX_HDUS = 10_000
 READ_CHUNK = 2**22  # bytes
@@ -46,7 +46,7 @@ class Hdu:
     header : Header
         Its cards.
     shape : tuple of int
-        Shape of the image, in the order of numpy; empty if there is none.
+        Shape of the image, in numpy order; empty if there is none.
     bitpix : int
         Stored type of the image.
     compressed : bool
@@ -72,7 +72,7 @@ class Hdu:
 
 @contextmanager
 def open_fits(path: str | Path) -> Iterator[BinaryIO]:
-    """Open a file and decompress it if its first bytes mark it as compressed.
+    """Open a file, and decompress it if its first bytes show a compression format.
 
     Raises
     ------
@@ -113,7 +113,7 @@ def decoding_errors() -> Iterator[None]:
 
 
 def iterate_hdus(file: BinaryIO) -> Iterator[Hdu]:
-    """The HDUs of a file in order; each is read when it is requested.
+    """Yield the HDUs of a file in order, each read on demand.
 
     Raises
     ------
@@ -133,16 +133,16 @@ def iterate_hdus(file: BinaryIO) -> Iterator[Hdu]:
         start = data + -(-hdu.size // BLOCK) * BLOCK
         if start > MAX_DECOMPRESSED and not isinstance(file, io.FileIO):
             raise FitsImageError(
-                f"by its header HDU {number} has {hdu.size} bytes, more than are read "
-                f"of a compressed file ({MAX_DECOMPRESSED}); decompress it and list "
-                "only the part you need"
+                f"its header gives HDU {number} a size of {hdu.size} bytes, above the "
+                f"limit for compressed files ({MAX_DECOMPRESSED}); decompress it and "
+                "list only the part you need"
             )
         if start >= MAX_OFFSET:
             return
 
 
 def stored_values(file: BinaryIO, hdu: Hdu) -> Any:
-    """The stored values of an image, in the order of numpy, not scaled.
+    """The stored values of an image, in numpy order and not scaled.
 
     Parameters
     ----------
@@ -184,12 +184,12 @@ def scale_values(values: Any, hdu: Hdu) -> NDArray[np.float32]:
     values : ndarray
         Stored values.
     hdu : Hdu
-        The HDU that they are from.
+        The HDU that contains them.
 
     Returns
     -------
     ndarray of float32
-        Values beyond its range are infinite.
+        Values outside the range of float32 become infinite.
     """
     scale, zero = hdu.header.number("BSCALE"), hdu.header.number("BZERO")
     unscaled = scale in (None, 1.0) and not zero
@@ -220,7 +220,7 @@ def check_length(file: BinaryIO, hdu: Hdu) -> None:
 
 
 def read_data(file: BinaryIO, start: int, size: int) -> bytes:
-    """Read `size` bytes; a size that the file does not have takes no memory.
+    """Read `size` bytes; no memory is allocated beyond the end of the file.
 
     Raises
     ------
@@ -243,7 +243,7 @@ def read_data(file: BinaryIO, start: int, size: int) -> bytes:
 
 
 def _open_nonblocking(path: str, flags: int) -> int:
-    """Open a file; a named pipe, too, does not wait for its writer."""
+    """Open a file without blocking, even if it is a named pipe."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
@@ -294,8 +294,8 @@ DECOMPRESSORS: dict[bytes, Callable[[Any], Any]] = {
 def _read_header(file: BinaryIO, start: int, number: int) -> bytes | None:
     """The cards before END; None after the last HDU."""
     file.seek(start)
-    # Of a compressed stream no more than the header is read: to go back to the next
-    # header, the stream would have to be decompressed again from the beginning.
+    # From a compressed stream, only the header is read: seeking back to the next header
+    # would decompress the stream again from the beginning.
     uncompressed = isinstance(file, io.FileIO)
     raw = bytearray(file.read(FIRST_READ if uncompressed else BLOCK))
     first_bytes = b"SIMPLE  =" if number == 0 else b"XTENSION="
@@ -344,7 +344,7 @@ def _parse_hdu(number: int, header: Header, start: int) -> Hdu:
 
 
 def _axis_lengths(header: Header, keyword: str) -> tuple[int, ...]:
-    """Lengths of the axes NAXIS1, NAXIS2, ... in the order of numpy."""
+    """Lengths of the axes NAXIS1, NAXIS2, ... in numpy order."""
     number = header.integer(keyword, 0)
     if not 0 <= number <= 999:
         raise FitsImageError(f"the header is damaged: {keyword} is {number}")
@@ -367,7 +367,7 @@ def _truncated_error(required: int, available: int) -> FitsImageError:
 def _explain(error: BaseException) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, PermissionError):
-        return "the file cannot be read: permission is denied"
+        return "the file cannot be read: permission denied"
     if isinstance(error, MemoryError):
-        return "there is not enough memory for it"
+        return "there is not enough memory to read it"
     return f"the file is damaged: {text[:200]}"

@@ -25,7 +25,7 @@ class Header:
 
     @cached_property
     def cards(self) -> dict[str, str]:
-        """The text after ``= `` for each keyword; of repeated ones the first."""
+        """The text after ``= `` of each keyword; the first one of repeated keywords."""
         cards: dict[str, str] = {}
         text = self.raw.decode("latin-1")
         for start in range(0, len(text), CARD):
@@ -45,7 +45,7 @@ class Header:
         return "" if value is None else " ".join(str(value).split())
 
     def number(self, keyword: str) -> float | None:
-        """The value as a finite number, also if it is written as text; else None."""
+        """The value as a finite number, even if stored as text; otherwise None."""
         value = self.value(keyword)
         if isinstance(value, bool) or value is None:
             return None
@@ -71,8 +71,8 @@ class Header:
             number = math.nan
         if not math.isfinite(number) or number != int(number):
             raise FitsImageError(
-                f"the header is damaged: {keyword} is {card.strip()[:30]!r}, an "
-                "integer is needed"
+                f"the header is damaged: {keyword} is {card.strip()[:30]!r}, not "
+                "an integer"
             )
         return int(number)
 

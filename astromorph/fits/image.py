@@ -1,4 +1,4 @@
-"""The image of a FITS file: which HDU has it, its facts and its pixels."""
+"""The image of a FITS file: its HDU, facts and pixels."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -42,7 +42,7 @@ def describe_image(paths: Sequence[str | Path], rules: DataSettings) -> ImageFac
     Returns
     -------
     ImageFacts
-        Those of the first file.
+        Facts of the first file.
 
     Raises
     ------
@@ -146,7 +146,7 @@ def write_image(
 def _add_file_to_errors(
     path: str | Path, paths: Sequence[str | Path]
 ) -> Iterator[None]:
-    """If an image has several files, name the one that an error is about."""
+    """Add the file to the error messages of an image that has several files."""
     try:
         yield
     except FitsImageError as error:
@@ -199,7 +199,7 @@ def _select_hdu(file: BinaryIO, rules: DataSettings) -> tuple[Hdu, Header, Image
 
 
 def _read_hdus_until_chosen(file: BinaryIO, choices: list[int | str]) -> list[Hdu]:
-    """The HDUs up to one that no later HDU can be preferred to."""
+    """The HDUs up to the first that takes precedence over all later ones."""
     hdus: list[Hdu] = []
     numbers = [choice for choice in choices if isinstance(choice, int)]
     for hdu in fits_file.iterate_hdus(file):
@@ -247,11 +247,11 @@ def _why_unusable(hdu: Hdu, rules: DataSettings) -> str | None:
         return f"its shape {size} contains no pixels"
     if math.prod(shape) > rules.max_pixels:
         return (
-            f"its {size} pixels are more than `data_settings.max_pixels`, "
+            f"it has {size} pixels, more than `data_settings.max_pixels`, "
             f"{rules.max_pixels}"
         )
     if len(shape) < 2:
-        return f"it has one axis, of {size} pixels; an image needs two"
+        return f"it has only one axis, of {size} pixels; an image needs two"
     try:
         select_planes(rules.planes, count_planes(hdu, image_axes(hdu)))
     except FitsImageError as error:

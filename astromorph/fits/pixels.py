@@ -1,4 +1,4 @@
-"""The record of an image: its pixels and the mask of bad ones."""
+"""An image as a record: its pixels and the mask of bad ones."""
 
 from dataclasses import dataclass
 
@@ -13,10 +13,11 @@ class Image:
     Attributes
     ----------
     pixels : ndarray, shape (C, H, W), float32
-        In the unit of the file; 0 where bad.
+        Values in the unit of the file; bad pixels are 0.
     mask : ndarray, shape (H, W), bool
         True where a pixel is NaN, infinite or BLANK in any channel. A channel in
-        which all pixels are bad is 0 everywhere and does not enter the mask.
+        which all pixels are bad is 0 everywhere and is ignored in the mask, unless
+        all channels are bad.
     """
 
     pixels: NDArray[np.float32]

@@ -46,14 +46,14 @@ class ImageAxes:
 def select_planes(
     planes: int | str | tuple[int, ...] | None, n_planes: int
 ) -> tuple[str, list[int]]:
-    """Apply `data_settings.planes` to an image with a number of planes.
+    """Apply `data_settings.planes` to an image with `n_planes` planes.
 
     Parameters
     ----------
     planes : int, str, tuple of int or None
         The setting.
     n_planes : int
-        Planes of the image.
+        Number of planes of the image.
 
     Returns
     -------
@@ -88,7 +88,7 @@ def select_planes(
         reduction, indices = "channels", list(planes)
     if not indices or max(indices) >= n_planes:
         raise FitsImageError(
-            f"`data_settings.planes` is {planes!r}, but it has {n_planes} "
+            f"`data_settings.planes` is {planes!r}, but the image has {n_planes} "
             + ("planes" if n_planes > 1 else "plane")
         )
     return reduction, indices

@@ -26,7 +26,7 @@ DATA, ERROR = b"d", b"f"
 
 
 class TileDecoder:
-    """Sends tables to the process, which is started on demand and after a crash."""
+    """Sends tables to a process that is started on demand and after a crash."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None

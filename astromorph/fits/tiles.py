@@ -3,7 +3,7 @@
 Sizes are checked before anything is decoded, and a tile is decompressed no further than
 its pixels allow: astropy decompresses a gzip tile before it compares the result with
 the size of the tile, so that a few hundred kilobytes can become gigabytes. RICE and
-PLIO stop at the size of the tile; HCOMPRESS has a process of its own
+PLIO stop at the size of the tile; HCOMPRESS tiles are decoded in a separate process
 (`astromorph.fits.tile_decoder`).
 """
 
@@ -26,7 +26,7 @@ from astromorph.fits.tile_decoder import TileDecoder
 MAX_COLUMNS, MAX_AXES = 999, 16
 # Pixels that one byte can represent: deflate reaches 1032, PLIO 4095 in two bytes.
 MAX_PIXELS_PER_BYTE = 2048
-# Bytes that decompress to less than 64 MB in any case: deflate reaches 1032.
+# Compressed bytes that always decompress to less than 64 MB: deflate reaches 1032.
 SAFE_BYTES = 2**26 // 1032
 MAX_PIXEL_BYTES = 8
 READ_CHUNK = 2**20  # bytes
@@ -45,7 +45,7 @@ def check_tiles(hdu: Hdu) -> None:
     Raises
     ------
     FitsImageError
-        The bytes cannot contain so many pixels, or the tiles do not cover the image.
+        The bytes cannot contain that many pixels, or the tiles do not cover the image.
     """
     header, pixels = hdu.header, math.prod(hdu.shape)
     columns = header.integer("TFIELDS", 0)
@@ -56,7 +56,7 @@ def check_tiles(hdu: Hdu) -> None:
         )
     if pixels > MAX_PIXELS_PER_BYTE * max(hdu.size, 1):
         raise FitsImageError(
-            f"by its header the image has {pixels} pixels, more than its {hdu.size} "
+            f"its header gives the image {pixels} pixels, more than its {hdu.size} "
             "compressed bytes can contain"
         )
     number = 1
@@ -79,13 +79,13 @@ def open_tiles(file: BinaryIO, hdu: Hdu) -> Any:
     Returns
     -------
     CheckedSection or ndarray
-        Sliced like an array, with an index for each axis; the required tiles are
-        decoded then.
+        Slicing it like an array, with an index for each axis, decodes the required
+        tiles.
 
     Raises
     ------
     FitsImageError
-        The bytes cannot contain so many pixels, or the tiles do not cover the image.
+        The bytes cannot contain that many pixels, or the tiles do not cover the image.
         Slicing raises it for a tile that contains more than its pixels.
     """
     from astropy.io import fits
@@ -119,9 +119,9 @@ class GzipTiles:
     table : bytes
         A FITS file whose first extension is the table of the tiles.
     shape, tile_shape : tuple of int
-        Of the image and of its tiles, in the order of numpy.
+        Shapes of the image and of its tiles, in numpy order.
     algorithm : str
-        Compression of the image; with any of them, single tiles can use gzip.
+        Compression of the image; with all algorithms, individual tiles can use gzip.
     """
 
     def __init__(
@@ -214,7 +214,7 @@ class CheckedSection:
     section : astropy section
         Decodes the required tiles.
     tiles : GzipTiles
-        Of the same image.
+        Gzip tiles of the same image.
     """
 
     def __init__(self, section: Any, tiles: GzipTiles) -> None:
@@ -227,7 +227,7 @@ class CheckedSection:
 
 
 def _check_rice(header: Header) -> None:
-    """Refuse values of BYTEPIX for which decoders read beyond their memory."""
+    """Reject BYTEPIX values with which decoders read out of bounds."""
     for k in itertools.takewhile(
         lambda k: f"ZNAME{k}" in header.cards, itertools.count(1)
     ):

@@ -1,1 +1,1 @@
-"""From the image of a FITS file to a tensor, and the step `preprocess`."""
+"""Preparation of FITS images as tensors, and the step `preprocess`."""

@@ -1,7 +1,7 @@
 """Properties that all images of a list share, determined from its first images.
 
 Shards are prepared by independent jobs. All of them can read the first rows of the
-list, and appended rows do not change these.
+list, which do not change when rows are appended.
 """
 
 import itertools
@@ -47,7 +47,7 @@ def find_reference(
 ) -> ListReference:
     """Determine the common properties from a file list.
 
-    Only as many of its first files are read as the settings require.
+    Only as many files at its start are read as the settings require.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def make_reference(
     head : sequence of Entry
         The first 256 rows, or all rows of a shorter list.
     source : str or path
-        Origin of the rows, which begins the message of an error.
+        Origin of the rows, which begins error messages.
     data : DataSettings
         How images are read.
     preprocessing : PreprocessSettings
@@ -153,8 +153,8 @@ def check_channels(channels: int, reference: ListReference) -> None:
     """
     if channels != reference.channels:
         raise FitsImageError(
-            f"it has {channels} channels where the first image of the list has "
-            f"{reference.channels}; select as many with `data_settings.planes`"
+            f"it has {channels} channels, but the first image of the list has "
+            f"{reference.channels}; select that number with `data_settings.planes`"
         )
 
 
@@ -176,7 +176,7 @@ def _measure_scales(
     data: DataSettings,
     preprocessing: PreprocessSettings,
 ) -> Iterator[ScaleMeasures]:
-    """Measures of all usable images, with one image in memory at a time."""
+    """Measure all usable images, with one image in memory at a time."""
     for entry in head:
         try:
             facts, image = fits_image.read_image(entry.paths, data)
@@ -189,5 +189,5 @@ def _measure_scales(
 def _no_image_message(source: str | Path, setting: str) -> str:
     return (
         f"{source}: none of the first {HEAD_ROWS} files contains a usable image, which "
-        f"`{setting}` requires; list a file that can be read first"
+        f"`{setting}` requires; put a readable file at the start of the list"
     )

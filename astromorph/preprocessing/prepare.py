@@ -1,6 +1,6 @@
 """From an image to a tensor: crop, resize, and stretch to the range 0 to 1.
 
-Bad pixels have no weight in any of these.
+Bad pixels have no weight in any of these operations.
 """
 
 import math
@@ -25,14 +25,14 @@ from astromorph.preprocessing.resample import (
 from astromorph.settings.sections import PreprocessSettings
 
 SOFTENING = 3.0  # asinh and log are linear up to about this many times the noise
-MIN_SIGMAS = 5.0  # times the noise below the background where the scale begins
+MIN_SIGMAS = 5.0  # times the noise below the background: lowest start of the scale
 CLIP_SIGMAS, MAX_CLIPS = 3.0, 5
 MAX_VALUES = 2**12  # pixels from which background and noise are measured
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """An image as it is given to the network.
+    """An image in the form that the network receives.
 
     Attributes
     ----------
@@ -40,13 +40,12 @@ class Prepared:
         From 0 to 1; all 0 for a constant image. H and W equal `size`; if it is native,
         they are multiples of 16 and at least 32.
     valid : ndarray, shape (H, W), bool
-        False where there is no valid pixel, and the background is shown instead.
+        False for pixels without valid data, which are set to the background.
     statistics : dict of str to float
-        Mean over the channels. Of the valid pixels in the unit of the file:
-        `background` and `noise` (sigma-clipped median and standard deviation),
-        `minimum` and `maximum`; `valid_fraction`, the share of pixels that are not
-        bad; background and noise of `pixels`, `stretched_background` and
-        `stretched_noise`.
+        Means over the channels: `background` and `noise` (sigma-clipped median and
+        standard deviation), `minimum` and `maximum` of the valid pixels, in the unit of
+        the file; `valid_fraction`, the fraction of valid pixels;
+        `stretched_background` and `stretched_noise`, the same for `pixels`.
     warning : str
         Why the image may be unsuitable; empty if there is no reason.
     """
@@ -66,8 +65,8 @@ class Scale:
     background, noise : ndarray, shape (C,), float64
         In the unit of the file.
     low, high : ndarray, shape (C,), float64
-        Values that become 0 and 1; with the interval `noise` in units of the noise
-        above the background, otherwise in the unit of the file.
+        Values that are scaled to 0 and 1. With the interval `noise`, they are in units
+        of the noise above the background, otherwise in the unit of the file.
     """
 
     background: NDArray[np.float64]
@@ -85,7 +84,7 @@ class _ResizedImage:
     warning: str
 
     def values(self, channel: int) -> NDArray[np.float64]:
-        """The valid pixels of a channel, in one dimension."""
+        """The valid pixels of a channel as a 1-D array."""
         plane: NDArray[np.float64] = self.pixels[channel]
         return plane.ravel() if self.valid.all() else plane[self.valid]
 
@@ -165,13 +164,13 @@ class ScaleMeasures:
 
 
 def measure_scale(image: Image, rules: PreprocessSettings) -> ScaleMeasures:
-    """Measure an image for `common_scale`; it raises the same errors as `prepare`."""
+    """Measure an image for `common_scale`; raises the same errors as `prepare`."""
     resized = _crop_and_resize(image, rules)
     return ScaleMeasures(resized.measured, _own_scale(resized, rules))
 
 
 def common_scale(measures: Sequence[ScaleMeasures], rules: PreprocessSettings) -> Scale:
-    """One brightness scale for a data set, from some of its images.
+    """Determine one brightness scale for a data set from some of its images.
 
     Background, noise and lower limit are medians over the images. The upper limit is
     the 99th percentile of their upper limits, so that few images are clipped. With the
@@ -180,7 +179,7 @@ def common_scale(measures: Sequence[ScaleMeasures], rules: PreprocessSettings) -
     Parameters
     ----------
     measures : sequence of ScaleMeasures
-        Of at least one image; all with the same number of channels.
+        Measures of at least one image; all have the same number of channels.
     rules : PreprocessSettings
         How images are prepared.
 
@@ -313,7 +312,7 @@ STRETCHES = {
 }
 
 
-# Stretches of values in units of the noise, from the lower limit of the scale on; asinh
+# Stretches of values in units of the noise, above the lower limit of the scale. asinh
 # and log change from linear to logarithmic at SOFTENING.
 NOISE_STRETCHES: dict[str, Any] = {
     "linear": lambda z, low: z - low,
@@ -331,23 +330,23 @@ def sigma_clip(
     The results equal those of ``astropy.stats.sigma_clipped_stats(values)``: values
     more than 3 standard deviations from the median are removed, up to 5 times. The
     values are sorted once, and each iteration is a search in the sorted array, which
-    makes it several times faster. Of more than `max_values` values, evenly spaced ones
-    are used; with 4096 values, background and noise have errors of about 0.02 and 0.01
-    times the noise.
+    makes it several times faster. If there are more than `max_values`, evenly spaced
+    values are used; with 4096 values, background and noise have errors of about 0.02
+    and 0.01 times the noise.
 
     Parameters
     ----------
     values : ndarray, shape (N,)
         Finite, N at least 1.
     max_values : int
-        How many values are used at most, approximately.
+        Approximate maximum number of values that are used.
 
     Returns
     -------
     background, noise : float
-        The clipped deviation can be 0 where most values are equal (simulations, sums
-        with a floor, a faint source on an empty background); the deviation of all
-        values is returned then. It is 0 if all values are equal.
+        The clipped deviation can be 0 if most values are equal (simulations, sums with
+        a floor, a faint source on an empty background); then the deviation of all
+        values is returned. It is 0 if all values are equal.
     """
     # An odd step, since an even one could select the same columns in every row.
     step = -(-values.size // max_values)

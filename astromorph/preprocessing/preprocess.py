@@ -15,7 +15,7 @@ from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.tensor_file import (
     SHARD_FORMAT,
     SHARD_VERSION,
-    Joined,
+    FlatArrays,
     save_tensors,
 )
 from astromorph.atomic import keep_previous
@@ -80,7 +80,7 @@ def preprocess(
     images.write(tensors)
     keep_previous(contents)
     keep_previous(tensors)
-    LOG.info("%s: %d images of %d files", tensors, len(images), n_rows)
+    LOG.info("%s: %d images from %d files", tensors, len(images), n_rows)
 
 
 def prepare_entry(
@@ -125,7 +125,7 @@ class _ShardImages:
     Parameters
     ----------
     n_rows : int
-        Rows of the shard; at most as many images are added.
+        Number of rows of the shard, and maximum number of images.
     reference : ListReference
         Properties that all images of the list share.
     data : DataSettings
@@ -164,7 +164,7 @@ class _ShardImages:
         Returns
         -------
         dict
-            Columns of the contents from `status` on.
+            Columns of the contents, starting with `status`.
         """
         facts, prepared = prepare_entry(entry, self._reference, self._data, self._rules)
         pixels = prepared.pixels.astype(self._rules.dtype)
@@ -200,7 +200,7 @@ class _ShardImages:
         """Write a file that `astromorph.artefacts.tensor_shard` can read."""
         images: Any = self._images[: len(self)]
         if self._rules.size == "native":
-            images = Joined(self._native_images, self._rules.dtype)
+            images = FlatArrays(self._native_images, self._rules.dtype)
         statistics = {
             name: np.array([s[name] for s in self._statistics], dtype=np.float32)
             for name in STATISTICS
@@ -214,7 +214,7 @@ class _ShardImages:
                 "images": images,
                 "shapes": np.array(self._shapes, dtype=np.int32).reshape(-1, 2),
                 "channels": self._reference.channels,
-                "valid": Joined(self._valid, "uint8"),
+                "valid": FlatArrays(self._valid, "uint8"),
                 "image_ids": self._image_ids,
                 "rows": np.array(self._rows, dtype=np.int64),
                 "statistics": statistics,
@@ -226,7 +226,7 @@ class _ShardImages:
 def _prepare_rows(
     entries: Iterator[Entry], start: int, images: _ShardImages
 ) -> Iterator[dict[str, Any]]:
-    """Add all images; the rows of the contents."""
+    """Add all images, and yield the rows of the contents."""
     for row, entry in enumerate(entries, start=start):
         names: dict[str, Any] = {"image_id": entry.image_id, "path": entry.path}
         try:
@@ -238,15 +238,16 @@ def _prepare_rows(
 def _check_number_of_rows(
     rows: Iterator[dict[str, Any]], datafile: str | Path, shard: Shard
 ) -> Iterator[dict[str, Any]]:
-    """Pass rows through; the list must have as many as the shard needs."""
+    """Yield the rows unchanged, and check that their number is that of the shard."""
     number = 0
     for row in rows:
         number += 1
         yield row
     if number != shard.stop - shard.start:
         raise AstromorphError(
-            f"{datafile}: rows {shard.start} to {shard.stop} are needed, {number} of "
-            "them exist; the list was changed during the run: start it again"
+            f"{datafile}: rows {shard.start} to {shard.stop} are needed, but only "
+            f"{number} of them exist; the list was changed during the run: start the "
+            "run again"
         )
 
 

@@ -1,4 +1,4 @@
-"""Crops and resizing in which bad pixels have no weight."""
+"""Cropping and resizing, in which bad pixels have no weight."""
 
 import functools
 
@@ -9,7 +9,7 @@ from astromorph.fits.pixels import Image
 from astromorph.settings.sections import PreprocessSettings
 
 MIN_WEIGHT = 1e-3  # share of valid pixels below which a resized pixel is not valid
-MARGIN = 1.2  # side of the crop around a source over that of its emission
+MARGIN = 1.2  # side of the crop around a source divided by that of its emission
 MIN_CROP = 16  # pixels
 # Sides of images of native size are padded to multiples of NATIVE_STEP.
 NATIVE_STEP, MIN_NATIVE_SIDE = 16, 32
@@ -30,9 +30,9 @@ def resize(
     Returns
     -------
     pixels : ndarray, shape (C, h, w), float32
-        Weighted means of the valid pixels; 0 where there are none.
+        Weighted means of the valid pixels; 0 if there are none.
     valid : ndarray, shape (h, w), bool
-        True where valid pixels contribute.
+        True if valid pixels contribute.
     """
     if (height, width) == image.mask.shape:
         return image.pixels, ~image.mask
@@ -88,7 +88,7 @@ def emission_box(
     padded = np.pad(bright, 1).astype(np.int8)
     height, width = bright.shape
     rows = padded[:-2] + padded[1:-1] + padded[2:]
-    counts = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]  # with the pixel itself
+    counts = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]  # including the pixel itself
     y, x = np.nonzero(bright & (counts >= 3))
     if len(y) == 0:
         return None

@@ -1,1 +1,1 @@
-"""Every setting: its name, default, range and reason, and which step depends on it."""
+"""All settings: names, defaults, ranges and reasons, and the steps that use them."""

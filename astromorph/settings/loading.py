@@ -1,4 +1,4 @@
-"""Settings from a file or from plain values; errors name the nearest right setting."""
+"""Read settings from files or plain values; errors suggest the most similar name."""
 
 import difflib
 import tomllib
@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from astromorph.errors import AstromorphError
 from astromorph.settings.sections import Section, Settings
 
-# How similar an unknown key must be to a setting to be taken for it, from 0 to 1, and
-# how much more similar a setting of the same section counts.
-MIN_SIMILARITY, SAME_SECTION = 0.6, 0.1
+# Minimum similarity, from 0 to 1, of an unknown key to a setting that is suggested, and
+# the bonus for a setting of the same section.
+MIN_SIMILARITY, SAME_SECTION_BONUS = 0.6, 0.1
 
 
 def parse(values: Mapping[str, Any], source: str) -> Settings:
@@ -25,7 +25,7 @@ def parse(values: Mapping[str, Any], source: str) -> Settings:
     values : mapping
         Nested values, as read from YAML, TOML or JSON.
     source : str
-        Name of their file, with which each message begins.
+        Name of their file, which begins each message.
 
     Returns
     -------
@@ -34,7 +34,7 @@ def parse(values: Mapping[str, Any], source: str) -> Settings:
     Raises
     ------
     AstromorphError
-        With one line for each unknown key, wrong type and value out of range.
+        One line for each unknown key, wrong type and value out of range.
 
     Examples
     --------
@@ -59,7 +59,7 @@ def load(path: str | Path) -> dict[str, Any]:
     Parameters
     ----------
     path : path
-        The file; one that does not end in ``.toml`` is read as YAML, which includes
+        The file. Unless its name ends in ``.toml``, it is read as YAML, which includes
         JSON.
 
     Returns
@@ -96,7 +96,7 @@ def load(path: str | Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         found = type(values).__name__
         raise AstromorphError(
-            f"{path}: found a {found} in place of settings; write lines `name: value`"
+            f"{path}: found a {found} instead of settings; write lines `name: value`"
         )
     return cast("dict[str, Any]", values)
 
@@ -149,9 +149,9 @@ def _explain_unknown(where: str) -> str:
     def similarity(name: str) -> float:
         own_section, _, key = name.rpartition(".")
         ratio = difflib.SequenceMatcher(None, unknown, key).ratio()
-        return ratio + (SAME_SECTION if own_section == section else 0)
+        return ratio + (SAME_SECTION_BONUS if own_section == section else 0)
 
     nearest = max(setting_names(), key=similarity)
     if similarity(nearest) >= MIN_SIMILARITY:
         return f"`{where}` is not a setting; did you mean `{nearest}`?"
-    return f"`{where}` is not a setting; config/README.md lists them all"
+    return f"`{where}` is not a setting; config/README.md lists all settings"

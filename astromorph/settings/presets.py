@@ -8,7 +8,7 @@ import math
 from astromorph.settings.sections import Settings
 from astromorph.settings.steps import TrainStepSettings
 
-MAX_LISTED = 50_000  # above it, training uses no simulated images by default
+MAX_LISTED = 50_000  # with more, training uses no simulated images by default
 SIMULATED = 12_000
 SAMPLES, SAMPLES_UP_TO, MAX_EPOCHS = 30_000, 1_000, 150
 
@@ -16,9 +16,9 @@ SAMPLES, SAMPLES_UP_TO, MAX_EPOCHS = 30_000, 1_000, 150
 def preset_epochs(number: int) -> int:
     """Default number of epochs.
 
-    Training uses 30,000 samples for up to 1,000 images, and for more images more
-    samples in proportion to the square root of their number: 150 epochs for 200
-    images, 26 for 1,300, 3 for 100,000, 1 for a million.
+    Training uses 30,000 samples for up to 1,000 images. Beyond that, the number of
+    samples grows with the square root of the number of images. This gives 150 epochs
+    for 200 images, 26 for 1,300, 3 for 100,000, 1 for a million.
 
     Parameters
     ----------
@@ -42,8 +42,8 @@ def simulated_images(settings: Settings | TrainStepSettings, number: int) -> int
     Returns
     -------
     int
-        By default at most the number that training can use: one for each training
-        image in each epoch.
+        The default is limited to the number that training can use: one for each
+        training image in each epoch.
     """
     simulated = settings.training_settings.simulated_images
     if simulated is None:

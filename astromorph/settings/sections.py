@@ -1,8 +1,8 @@
-"""Every setting: its name, default, range and reason.
+"""All settings: names, defaults, ranges and reasons.
 
 YAML (``config/config.yaml``) and TOML (``settings.toml``) have the same keys. Each step
-receives only its own part (`astromorph.settings.steps`), so that a change reruns only
-the steps that depend on it and those downstream.
+receives only its own part (`astromorph.settings.steps`), so that a change reruns that
+step and the following ones, but no earlier step.
 """
 
 import difflib
@@ -62,29 +62,29 @@ class Section(BaseModel):
 
 
 class NetworkSettings(Section):
-    """`network_settings`: the architecture and start weights of the encoder."""
+    """`network_settings`: the architecture and initial weights of the encoder."""
 
     last_layer: Literal["layer1", "layer2", "layer3", "layer4"] = "layer3"
     """The last block of ResNet-18 in `n_layer_resnet`: 64, 128, 256 or 512 features.
     Fewer layers train faster and suit small images. Other networks ignore it."""
 
     weights: Name | None = None
-    """The weights at the start of training: `random`; `sky`, weights of the package
-    that were trained on simulated images; `torchvision`, pretrained weights of
-    torchvision, which are downloaded if necessary; or a file. Null means `sky` if there
-    are such weights for the network, else `random`."""
+    """Initial weights: `random`; `sky`, weights that come with the package and were
+    trained on simulated images; `torchvision`, its pretrained weights, which are
+    downloaded if necessary; or a file. Null means `sky` if the package has such
+    weights for the network, else `random`."""
 
 
 class DataSettings(Section):
     """`data_settings`: how a FITS file is read as an image."""
 
     stacksize: Positive = 1
-    """Number of times that a single channel is repeated as input of the network; 3
+    """Number of times that a single channel is repeated before the network; 3
     suits networks made for RGB images."""
 
     hdu: Index | Name | tuple[Index | Name, ...] | None = None
-    """The HDU to read, by number or by name (EXTNAME); from a list, the first that a
-    file contains. Null means the first HDU with an image."""
+    """The HDU to read, by number or by name (EXTNAME); with a list, the first one
+    that a file contains. Null means the first HDU with an image."""
 
     planes: Index | Annotated[str, Field(pattern=PLANES)] | Channels | None = None
     """The planes of a cube to use: the number of a plane; ``"sum"``, ``"mean"`` or
@@ -111,12 +111,12 @@ class ValidateSettings(Section):
     `fail` stops the run if there is one."""
 
     max_bad_fraction: Fraction = 0.5
-    """With `on_bad: skip`, the run stops if a larger fraction of the files cannot be
-    used. More than half suggests a wrong list or setting."""
+    """With `skip`: the run stops if a larger fraction of the files cannot be used.
+    More than half suggests a wrong list or setting."""
 
     on_duplicate: Literal["keep", "drop"] = "keep"
-    """How to treat an image that duplicates an earlier one: the same file, the same
-    content, or the same band and a position within the beam. Both values report it;
+    """How to treat an image that repeats an earlier one: the same file, the same
+    content, or the same position and band within the beam. Both choices report it;
     `drop` leaves the later one out."""
 
 
@@ -124,8 +124,8 @@ class PreprocessSettings(Section):
     """`preprocess_settings`: how an image is prepared for the network."""
 
     size: Annotated[int, Field(ge=16, le=1024)] | Literal["native"] = 64
-    """Side length of the prepared square images in pixels; time and memory grow with
-    its square. `native` does not resize images and trains on batches of images of
+    """Side of the prepared square images in pixels; time and memory grow with its
+    square. `native` does not resize images and trains on batches of images of
     similar size."""
 
     fit: Literal["pad", "crop", "squeeze"] = "pad"
@@ -134,11 +134,11 @@ class PreprocessSettings(Section):
     changes shapes."""
 
     crop_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Fraction of each side, around the centre, to use; applied before resizing."""
+    """Fraction of each side, around the centre, that is used before resizing."""
 
     crop: Literal["none", "source"] = "none"
     """`source` crops to the emission, the box around all pixels above `crop_sigma`.
-    The embedding then contains no information about the angular size."""
+    The embedding then contains no information about angular size."""
 
     crop_sigma: Annotated[float, Field(ge=1, le=1000)] = 5.0
     """Threshold of emission above the background, in units of the noise; above 5
@@ -149,16 +149,16 @@ class PreprocessSettings(Section):
     (Lupton, Gunn & Szalay 1999), so that faint and bright structure is visible."""
 
     interval: Literal["noise", "minmax", "percentile", "zscale"] = "noise"
-    """The values that become 0 and 1. `noise` means from 5 times the noise of the
-    image below its background to its maximum; asinh and log are then linear up to
-    about 3 times the noise."""
+    """The pixel values that are scaled to 0 and 1. `noise` means from 5 times the
+    noise of the image below its background to its maximum; asinh and log are then
+    linear up to about 3 times the noise."""
 
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.5
-    """For `interval: percentile`: percentage of the pixels inside the interval."""
+    """With `percentile`: percentage of the pixels inside the interval."""
 
     stretch_scope: Literal["image", "dataset"] = "image"
-    """`dataset` uses one scale for all images, from the usable ones among the first
-    256 rows of the list, so that brightness is comparable between images."""
+    """`dataset` uses one scale for all images, determined from the usable ones among
+    the first 256 rows of the list, to make brightness comparable between images."""
 
     dtype: Literal["float16", "float32"] = "float16"
     """Data type of the prepared images; float16 takes half the space, with steps of
@@ -167,21 +167,21 @@ class PreprocessSettings(Section):
     shard_size: Positive | None = None
     """Images per shard, the unit of work of one job. Null lets the size grow with the
     row number, from 1024 to 16384: a laptop and a cluster get a sensible number of
-    jobs, and appended rows change only the last shard."""
+    jobs, and appended rows change the last shard only."""
 
 
 class SplitSettings(Section):
     """`split_settings`: which images are test images."""
 
     test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Fraction of the objects whose images are used to measure the loss, not to train.
+    """Fraction of the objects whose images only measure the loss.
     Each object is assigned independently of the others, so that added files do not
     change the assignment of earlier ones."""
 
     group_radius_arcsec: Annotated[float, Field(ge=0)] | None = None
-    """Images whose centres are closer than this show the same object and are in the
-    same subset. Null means half the shorter side of the image: the centre of one image
-    is then inside the other."""
+    """Images whose centres are closer than this show one object and are in the same
+    subset. Null means half the shorter side of the image: the centre of one image is
+    then inside the other."""
 
 
 class TrainingSettings(Section):
@@ -190,19 +190,18 @@ class TrainingSettings(Section):
     simulated_images: Annotated[int, Field(ge=0)] | None = None
     """Number of simulated images in training: half of each batch, with the noise and
     beam of the data. Their known shapes are an auxiliary task for the network. Null
-    means 12,000 for up to 50,000 images, which are too few to train a network alone,
-    and none for more. Of the 12,000, at most images times epochs are drawn, as each
+    means 12,000 for up to 50,000 images, which alone are too few to train a network,
+    and none for more. The 12,000 are limited to images times epochs, because each
     batch has as many simulated images as listed ones."""
 
     auxiliary_weight: Annotated[float, Field(ge=0)] = 2.0
     """Weight of the auxiliary task, which predicts the kinds and shapes of the
-    simulated images, relative to BYOL's own loss. With 0 the task has no effect, and
-    simulated images are used like all others."""
+    simulated images, relative to BYOL's own loss. With 0 they are treated like all
+    other images."""
 
     optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
-    """The optimizer. `lars`, the choice of the paper, is for batches of thousands of
-    images; `lars` and `sgd` need a `learning_rate` of about 0.06 to 0.4 times
-    `batch_size` / 128."""
+    """The optimizer. `lars` is for batches of thousands (the paper's choice); for it
+    and `sgd`, a `learning_rate` of 0.06 to 0.4 times `batch_size` / 128 is usual."""
 
     warm_up: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Fraction of the steps in which the learning rate rises to its maximum. The paper
@@ -216,18 +215,17 @@ class TrainingSettings(Section):
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 10.0
     """Minutes between checkpoints, from which training continues after an
     interruption. A checkpoint is also written on SIGTERM and SIGUSR1 and at the end;
-    with 0, only then. A change reruns training, from its last checkpoint."""
+    with 0, only then. A change reruns training from its last checkpoint."""
 
     compile: bool = False
     """Compile the network with torch.compile, which takes minutes at the start and
     can make long trainings on GPUs faster."""
 
     devices: Positive = 1
-    """GPUs per machine that train together (processes, on machines without GPUs)."""
+    """Number of GPUs per node that train together, or of processes without GPUs."""
 
     nodes: Positive = 1
-    """Machines that train together; `srun` starts the processes, one task per
-    device."""
+    """Number of machines that train together; srun must start the processes."""
 
 
 class ByolSettings(Section):
@@ -243,7 +241,7 @@ class ByolSettings(Section):
 
     projection_hidden_size: Positive | None = None
     """Hidden width of projector and predictor; should be larger than
-    `representation_size`. Null means twice as large, the ratio of the paper."""
+    `representation_size`. Null means twice it, the ratio of the paper."""
 
     use_momentum: bool = True
     """The target network is a moving average of the online network (BYOL). If false,
@@ -261,25 +259,24 @@ class AugmentationSettings(Section):
     """Rotate each view by a random angle: the sky has no preferred orientation."""
 
     flip: bool = True
-    """Mirror each view with a probability of one half: the sky has no handedness."""
+    """Mirror a view with a probability of one half: the sky has no handedness."""
 
     scale: tuple[
         Annotated[float, Field(gt=0.1, le=1)], Annotated[float, Field(ge=1, lt=10)]
     ] = (0.6, 1.6)
-    """Smallest and largest magnification. With a narrow range the network can solve
-    its task by angular size alone."""
+    """Smallest and largest magnification. With a narrow range, the network can
+    identify objects by angular size alone."""
 
     shift: Annotated[float, Field(ge=0, le=0.5)] = 0.08
     """Maximum shift along each axis, as a fraction of the side."""
 
     gamma: Annotated[float, Field(ge=0, le=2)] = 0.4
-    """Maximum of the absolute logarithm of the exponent that changes the brightness
-    scale, so that brightness alone does not identify an object; 0 for no change."""
+    """Maximum absolute logarithm of the exponent of the brightness scale, so that
+    brightness alone does not identify an object; 0 for no change."""
 
     contrast: Annotated[float, Field(ge=0, le=3)] = 0.5
-    """Maximum of the absolute logarithm of the factor by which all emission above the
-    background is multiplied, as if the object were fainter or brighter; 0 for no
-    change."""
+    """Maximum absolute logarithm of the factor by which emission above the background
+    is multiplied, as if the object were fainter or brighter; 0 for no change."""
 
     brightness: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Maximum shift of the background level; images have values from 0 to 1."""
@@ -290,13 +287,13 @@ class AugmentationSettings(Section):
 
     noise: Annotated[float, Field(ge=0, le=1)] = 0.05
     """Maximum standard deviation of the noise; images have values from 0 to 1. Only
-    the noise that the image lacks is added, so that the noise level does not identify
-    an object."""
+    the noise that the image lacks is added, so that the noise level does
+    not identify an object."""
 
     channel_gain: Annotated[float, Field(ge=0, le=3)] = 0.2
-    """Maximum of the absolute logarithm of the factor of each channel. Without it,
-    colour alone identifies images with several channels. No effect on single
-    channels."""
+    """Maximum absolute logarithm of the factor by which each channel is multiplied:
+    without it, colour alone identifies multi-channel images. No effect on a single
+    channel."""
 
 
 class InferenceSettings(Section):
@@ -307,7 +304,7 @@ class InferenceSettings(Section):
     sky has no preferred orientation. `none` takes an eighth of the time."""
 
     batch_size: Positive = 256
-    """Images that the network embeds at a time."""
+    """Number of images that are embedded at a time."""
 
 
 class EvaluationSettings(Section):
@@ -318,7 +315,7 @@ class EvaluationSettings(Section):
     The untrained network has to embed them too."""
 
     label: Name = "label"
-    """The column of the list that contains the classes. Training never uses them."""
+    """The column of the list with classes. Training never uses them."""
 
 
 class AnalysisSettings(Section):
@@ -331,24 +328,24 @@ class AnalysisSettings(Section):
     often."""
 
     components: Annotated[int, Field(ge=2, le=512)] = 64
-    """Maximum number of principal components. There are also no more than one for
-    every four images, but at least eight."""
+    """Maximum number of principal components. It is also limited to a quarter of the
+    number of images, but not below eight."""
 
     cluster_by: Literal["kmeans", "hdbscan"] = "kmeans"
-    """The clusters in the column `cluster`, the map and the galleries; the tables
-    contain both. `hdbscan` assigns images between clusters to none (-1)."""
+    """The method whose clusters the column `cluster`, the map and the galleries show;
+    the tables contain both. `hdbscan` assigns images between clusters to none (-1)."""
 
     clusters: Positive | None = None
     """Number of clusters of k-means. Null means the number with the largest mean
     silhouette, from 2 to `max_clusters`."""
 
     max_clusters: Annotated[int, Field(ge=2, le=200)] = 20
-    """Largest number of clusters to try if `clusters` is null, or the square root of
-    the number of images if that is smaller."""
+    """Largest number of clusters that is tried if `clusters` is null; or the square
+    root of the number of images, if it is smaller."""
 
     min_cluster_size: Annotated[int, Field(ge=2)] | None = None
-    """Minimum size of a cluster of HDBSCAN. Null means a hundredth of the number of
-    images, from 5 to 100."""
+    """Minimum size of a cluster of HDBSCAN. Null means a hundredth of the images,
+    from 5 to 100."""
 
     map: Literal["umap", "pca"] = "umap"
     """Method of the two-dimensional map `x`, `y`. `pca` means the first two principal
@@ -366,7 +363,7 @@ class AnalysisSettings(Section):
     them."""
 
     neighbours: Annotated[int, Field(ge=1, le=100)] = 12
-    """Number of nearest neighbours to list for each image."""
+    """Number of nearest neighbours that are listed for each image."""
 
 
 class ExportSettings(Section):
@@ -385,14 +382,14 @@ class ExportSettings(Section):
     open in TOPCAT."""
 
     thumbnail_size: Annotated[int, Field(ge=8, le=256)] = 48
-    """Side length of a TensorBoard thumbnail in pixels; smaller if the sprite of all
-    thumbnails would exceed 8192 pixels per side."""
+    """Side of a TensorBoard thumbnail in pixels; smaller if the sprite of all images
+    would exceed TensorBoard's 8192 pixels."""
 
     map: bool = True
     """Write `map.html`, the interactive map for a browser."""
 
     map_thumbnail_size: Annotated[int, Field(ge=16, le=256)] = 64
-    """Side length of a thumbnail in `map.html` in pixels."""
+    """Side of a thumbnail in `map.html` in pixels."""
 
     map_one_file: Annotated[int, Field(ge=0)] = 20_000
     """Maximum length of the list for which `map.html` itself contains the thumbnails;
@@ -402,7 +399,7 @@ class ExportSettings(Section):
     """Write contact sheets of clusters, outliers and neighbours."""
 
     gallery_images: Annotated[int, Field(ge=4, le=400)] = 24
-    """Maximum number of images on a contact sheet."""
+    """Images on a contact sheet."""
 
     gallery_stretch: Literal["network", "linear", "sqrt", "asinh", "log", "zscale"] = (
         "network"
@@ -422,8 +419,8 @@ class Settings(Section):
     """Seed of all random numbers; the same seed gives the same result."""
 
     network_name: str = "n_layer_resnet"
-    """The encoder: `n_layer_resnet`, ResNet-18 up to `last_layer`; `amm`, a light
-    network; or a classification network of torchvision, by its torchvision name."""
+    """The encoder: `n_layer_resnet`, ResNet-18 up to `last_layer`; `amm`, a small
+    network; or the name of a classification network of torchvision."""
 
     trained_network_name: str | None = None
     """A model file. The workflow and `astromorph infer` use this model and do not
@@ -431,17 +428,17 @@ class Settings(Section):
     not contain braces."""
 
     epochs: Positive | None = None
-    """Number of times that training uses each image. Null chooses it from the
-    number of images, because the total number of samples is what matters."""
+    """Number of passes over the images. Null chooses it from the number of images,
+    because the total number of samples matters."""
 
     batch_size: Annotated[int, Field(ge=2)] = 128
     """Images per training step. Batch norm needs at least 2 and works better with
-    more."""
+    large batches."""
 
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     """Maximum learning rate, after a warm-up and before it falls along a cosine. Null
-    means 0.001 for random start weights and 0.0003 for others, which larger steps
-    would destroy."""
+    means 0.001 for random initial weights and 0.0003 for pretrained ones, which larger
+    steps would destroy."""
 
     exponential_lr: bool = False
     """Multiply the learning rate by `gamma` after each epoch instead of the warm-up
@@ -451,7 +448,7 @@ class Settings(Section):
     """The factor of `exponential_lr`."""
 
     core_limit: Annotated[int, Field(ge=0)] = 0
-    """Maximum number of CPU cores of a step; 0 for all available cores."""
+    """Maximum number of CPU cores of a step; 0 for all available ones."""
 
     export_to_csv: bool = True
     """Write `results/export/embeddings.csv`."""

@@ -1,4 +1,4 @@
-"""The simulated sky: small images of known kinds, and a painter for each of them."""
+"""The simulated sky: small images of known kinds, and functions that draw them."""
 
 import math
 from collections.abc import Callable
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 Plane = NDArray[np.float64]
 BEAM_TO_SIGMA = 1 / math.sqrt(8 * math.log(2))  # from FWHM to standard deviation
 BEAMS = (1.5, 4.5)  # pixels
-SIGNALS = (8.0, 1500.0)  # peak over noise
-RADII = (0.06, 0.38)  # of an object, over the shorter side of the image
-# Shares of images with neighbours, with white noise and with stripes.
+SIGNALS = (8.0, 1500.0)  # ratio of peak to noise
+RADII = (0.06, 0.38)  # of an object, relative to the shorter side
+# Fractions of images with neighbours, with white noise and with stripes.
 WITH_NEIGHBOURS, WITH_WHITE_NOISE, WITH_STRIPES = 0.3, 0.3, 0.25
 MAX_NEIGHBOURS = 4
 Painter = Callable[["Canvas", np.random.Generator], Plane]
@@ -165,7 +165,7 @@ def _clumps(canvas: Canvas, rng: np.random.Generator) -> Plane:
 
 
 def _none(canvas: Canvas, rng: np.random.Generator) -> Plane:
-    """An empty field, to which noise is added as to every image."""
+    """An empty field; noise is added later, as for every image."""
     return np.zeros_like(canvas.x)
 
 
@@ -200,7 +200,7 @@ class Telescope:
     beam : float
         Full width at half maximum, in pixels.
     signal : float
-        Peak over noise.
+        Ratio of peak to noise.
     white : bool
         Whether the noise of neighbouring pixels is independent, like that of a CCD;
         otherwise it is correlated over the beam, like that of an interferometer.
@@ -257,7 +257,7 @@ def draw(
     rng : numpy.random.Generator
         Source of all random numbers.
     telescope : Telescope, optional
-        By default a random one.
+        The telescope; by default a random one.
     morphology : str, optional
         One of the morphologies of the kind; by default a random one.
 

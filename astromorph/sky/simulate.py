@@ -16,7 +16,7 @@ from astromorph.sky.draw import KINDS
 
 LOG = logging.getLogger(__name__)
 MIN_SIDE, MAX_SIDE = 40, 120  # pixels
-# Shares of square images, of images with borders of NaN, and with axes of length 1.
+# Fractions of images that are square, have borders of NaN, or axes of length 1.
 SQUARE, BORDERED, DEGENERATE = 0.6, 0.25, 0.4
 REST_FREQUENCIES_HZ = (1.420405751e9, 1.15271202e11, 2.30538e11, 3.45796e11)
 
@@ -24,22 +24,22 @@ REST_FREQUENCIES_HZ = (1.420405751e9, 1.15271202e11, 2.30538e11, 3.45796e11)
 def simulate(output: str | Path, number: int, seed: int) -> Path:
     """Write simulated FITS images and their file list.
 
-    All kinds are drawn in turn. Sides have 40 to 120 pixels; noise, beam and flux
-    differ; some images have borders of NaN, some the shape (1, 1, ny, nx).
+    All kinds are drawn in turn. Sides are 40 to 120 pixels long. Noise, beam and flux
+    vary; some images have borders of NaN, some have the shape (1, 1, ny, nx).
 
     Parameters
     ----------
     output : path
-        The folder for the images; files of the same names are replaced.
+        The folder for the images; files with the same names are replaced.
     number : int
         Number of images.
     seed : int
-        Each image depends only on it and on its own number.
+        Random seed; each image depends only on it and on its own number.
 
     Returns
     -------
     Path
-        The file list, CSV with the columns `path` and `label`, the kind.
+        The file list, CSV with the columns `path` and `label` (the kind).
 
     Raises
     ------

@@ -19,8 +19,8 @@ from astromorph.sky import draw as sky
 from astromorph.sky.draw import MORPHOLOGIES
 
 CHUNK = 256  # images that a process draws at a time
-SERIAL_BELOW = 1000  # images that one process draws in the start-up time of others
-# Side of an image over that of the tensor, if the appearance of the data is not known.
+SERIAL_BELOW = 1000  # images; more processes take longer to start than they save
+# Ratio of the sides of image and tensor, if the appearance of the data is unknown.
 SIDE_RATIOS = (0.75, 1.9)
 JITTER = 0.3  # standard deviation of the logarithm of beam and signal around the data
 COLOURS = 0.5  # standard deviation of the logarithm of the brightness of a channel
@@ -36,7 +36,7 @@ MEASURES = (
     "emptiness",
     *(f"multipole_{m}" for m in MULTIPOLES),
 )
-MIN_BRIGHTNESS = 1e-3  # over the peak; fainter pixels are set to 0
+MIN_BRIGHTNESS = 1e-3  # relative to the peak; fainter pixels are set to 0
 M20_SHARE = 0.2  # of the flux
 
 
@@ -47,7 +47,7 @@ class Appearance:
     Attributes
     ----------
     signals : tuple of float
-        Peak over noise of a sample of images.
+        Ratio of peak to noise of a sample of images.
     beams : tuple of float
         Full width at half maximum of the correlation of the noise in their tensors, in
         pixels; 0 for white noise.
@@ -64,7 +64,7 @@ class LabelledImages:
     Attributes
     ----------
     images : ndarray, shape (N, C, S, S), float16
-        From 0 to 1.
+        Values from 0 to 1.
     morphologies : ndarray, shape (N,), int64
         Index of the morphology in `MORPHOLOGIES`.
     shapes : ndarray, shape (N, K), float32
@@ -87,7 +87,7 @@ class DrawingRules:
     Attributes
     ----------
     seed : int
-        Each image depends only on it and on its own number.
+        Random seed; each image depends only on it and on its own number.
     size : int
         Side of an image, S.
     channels : int
@@ -117,7 +117,7 @@ def draw_labelled_images(
     number : int
         Number of images, N, at least 1.
     processes : int
-        How many processes draw in parallel; without influence on the images.
+        Number of processes that draw in parallel; it does not affect the images.
 
     Returns
     -------
@@ -152,7 +152,7 @@ def measure_appearance(
     images : ndarray, shape (N, S, S)
         One channel of a sample of tensors, from 0 to 1.
     signals : ndarray, shape (N,)
-        Peak over noise of each.
+        Ratio of peak to noise of each image.
     noise : ndarray, shape (N,)
         Standard deviation of the noise in each tensor.
 
@@ -227,7 +227,7 @@ def _draw_one(
     pixels = [drawing.pixels]
     for channel in range(1, rules.channels):
         colour = math.exp(COLOURS * rng.normal())
-        # Each of the first channels has the same noise in another orientation.
+        # The first channels have the same noise in different orientations.
         noise = np.rot90(drawing.pixels - drawing.noiseless, channel)
         noise = noise[::-1] if channel & 4 else noise
         pixels.append((drawing.noiseless * colour + noise).astype(np.float32))
@@ -243,7 +243,7 @@ def _draw_one(
 def _choose_telescope(
     appearance: Appearance | None, rng: np.random.Generator
 ) -> sky.Telescope:
-    """A telescope like that of one of the images of the data, or a random one."""
+    """A telescope similar to that of the data, or a random one."""
     if appearance is None:
         return sky.random_telescope(rng)
     beam = float(rng.choice(appearance.beams))
@@ -268,8 +268,8 @@ def measure_shape(plane: Plane) -> Plane:
     ndarray, shape (K,), float64
         All NaN for an empty image.
         `axis_ratio`: from the second moments, 0 to 1. `concentration`: log of the ratio
-        of the radii that contain 80 and 20 % of the flux. `asymmetry`: difference to
-        the image rotated by 180 degrees, 0 to 1. `gini`: Gini coefficient, 0 to 1.
+        of the radii that contain 80 and 20 % of the flux. `asymmetry`: difference
+        from the image rotated by 180 degrees, 0 to 1. `gini`: Gini coefficient, 0 to 1.
         `m20`: log of the second moment of the brightest 20 % over that of all, below 0.
         `peak_distance`: distance of the brightest pixel from the centroid over the 80 %
         radius. `emptiness`: share of the flux outside half that radius.
@@ -300,7 +300,7 @@ def measure_shape(plane: Plane) -> Plane:
 def _enclosing_radii(
     light: Plane, radius: Plane, shares: tuple[float, ...]
 ) -> list[float]:
-    """Radii that contain shares of the flux, at least one pixel."""
+    """Radii that contain shares of the flux, each at least one pixel."""
     order = np.argsort(radius, axis=None)
     flux = np.cumsum(light.ravel()[order])
     indices = np.searchsorted(flux, np.array(shares) * flux[-1])
@@ -316,7 +316,7 @@ def _axis_ratio(light: Plane, offsets: tuple[Any, Any]) -> float:
 
 
 def _asymmetry(light: Plane, x0: float, y0: float) -> float:
-    """Half the difference to the image rotated around the pixel of the centroid."""
+    """Half the difference from the image rotated about the pixel of the centroid."""
     ny, nx = light.shape
     row, column = round(y0), round(x0)
     half_y, half_x = min(row, ny - 1 - row), min(column, nx - 1 - column)

@@ -18,7 +18,7 @@ from astromorph.errors import AstromorphError
 
 @pytest.mark.parametrize(("number", "neighbours"), [(7, 3), (2, 1), (1, 0), (5, 4)])
 def test_the_analysis_is_read_back(tmp_path, monkeypatch, number, neighbours):
-    """At once, in parts and as a table; one image has no neighbour."""
+    """It is read as a whole, in parts and as a table."""
     monkeypatch.setattr(analysis_table, "ROWS_AT_A_TIME", 3)
     written = random_analysis(image_ids(number), neighbours)
     path = tmp_path / "analysis.parquet"
@@ -42,14 +42,19 @@ def test_the_analysis_is_read_back(tmp_path, monkeypatch, number, neighbours):
 
 @pytest.mark.parametrize("read", [read_analysis, read_analysis_columns])
 def test_another_file_is_an_error(tmp_path, read):
-    """Missing, or not an analysis: the message names the file and the step."""
+    """If it is missing or not an analysis, the message names the file and the step."""
     with pytest.raises(
-        AstromorphError, match=r"none\.parquet: no analysis .* `analyse`"
+        AstromorphError,
+        match=r"none\.parquet: the analysis cannot be read .* `analyse`",
     ):
         read(tmp_path / "none.parquet")
     (tmp_path / "other.parquet").write_text("other")
-    with pytest.raises(AstromorphError, match=r"other\.parquet: no analysis"):
+    with pytest.raises(
+        AstromorphError, match=r"other\.parquet: the analysis cannot be read"
+    ):
         read(tmp_path / "other.parquet")
     write_analysis(tmp_path / "empty.parquet", random_analysis(()))
-    with pytest.raises(AstromorphError, match=r"empty\.parquet: there is no image"):
+    with pytest.raises(
+        AstromorphError, match=r"empty\.parquet: the analysis contains no images"
+    ):
         read(tmp_path / "empty.parquet")

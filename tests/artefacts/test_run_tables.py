@@ -1,4 +1,4 @@
-"""Tables between steps, and their join."""
+"""Tables between steps, and how they are joined."""
 
 import csv
 import io
@@ -28,7 +28,7 @@ from astromorph.artefacts.tables import (
 from astromorph.errors import AstromorphError
 
 ROWS_AT_A_TIME = "astromorph.artefacts.run_table.ROWS_AT_A_TIME"
-# Characters that CSV and spreadsheets treat specially, and any that UTF-8 has.
+# Characters with a special meaning in CSV and spreadsheets, and all others of UTF-8.
 TEXTS = st.text(
     st.sampled_from("'=+-@\t\r\n,;\"\0 a1\\ü🌌\u2028")
     | st.characters(exclude_categories=["Cs"]),
@@ -38,7 +38,7 @@ TEXTS = st.text(
 
 @given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=5))
 def test_texts_are_read_back(tmp_path_factory, pairs):
-    """Whatever they hold, written as a table or row by row, which is the same file."""
+    """Any text survives; writing a table and writing rows give the same file."""
     folder = tmp_path_factory.mktemp("texts")
     table = pd.DataFrame(pairs, columns=["-one", "other,"], dtype="str")
     write_table(folder / "a.csv", table)
@@ -50,7 +50,7 @@ def test_texts_are_read_back(tmp_path_factory, pairs):
 
 @given(TEXTS, st.sampled_from(",;"))
 def test_lines_are_those_of_the_csv_module(text, separator):
-    """With quotes where it has them, and an apostrophe before formulas."""
+    """Quoting is the same; formulas get an apostrophe."""
     table = pd.DataFrame({"a": [text], "b": [""]}, dtype="str")
     (line,) = csv_lines(table, separator)
     assert f"{line}\n" == csv_line([text, ""], separator)
@@ -75,8 +75,8 @@ def test_all_types_of_cells_are_written(tmp_path):
     assert list(read_table(tmp_path / "one.csv")["a"]) == ["", "b"]
 
 
-def test_texts_are_in_arrow_and_columns_in_the_order_asked_for(tmp_path):
-    """So that a million rows fit into memory."""
+def test_texts_are_stored_by_arrow_in_the_requested_columns(tmp_path):
+    """Arrow strings let a million rows fit into memory."""
     write_csv(tmp_path / "a.csv", ["a", "b", "c"], [{"a": "1", "b": None, "c": 2.5}])
     table = read_table(tmp_path / "a.csv", ["c", "a"])
     assert list(table) == ["c", "a"]
@@ -98,7 +98,7 @@ def test_texts_are_in_arrow_and_columns_in_the_order_asked_for(tmp_path):
     ],
 )
 def test_a_missing_or_damaged_table_names_the_step(tmp_path, content, message):
-    """That writes it."""
+    """The message names the step that writes it."""
     path = tmp_path / "split.csv"
     if content is not None:
         path.write_bytes(content)
@@ -108,7 +108,7 @@ def test_a_missing_or_damaged_table_names_the_step(tmp_path, content, message):
 
 
 def test_contents_of_a_shard_are_written_by_preprocess(tmp_path):
-    """Whatever the name of the shard."""
+    """For any name of the shard."""
     path = tmp_path / "tensors" / "00007.csv"
     with pytest.raises(AstromorphError, match="run `preprocess` first"):
         read_table(path)
@@ -116,26 +116,26 @@ def test_contents_of_a_shard_are_written_by_preprocess(tmp_path):
 
 @pytest.mark.parametrize("text", ["=1+1", "@SUM(A1)", "+x", "-x", "\tx"])
 def test_no_cell_is_a_formula(text):
-    """What a spreadsheet would run gets an apostrophe before it."""
+    """An apostrophe precedes text that a spreadsheet would execute."""
     assert spreadsheet_safe(text) == f"'{text}"
     assert undo_spreadsheet_safe(spreadsheet_safe(text)) == text
 
 
 @pytest.mark.parametrize("text", ["-1.5", "+3e8", "NGC 1", "", "a=b", "'", "'t Hooft"])
 def test_other_cells_are_not_changed(text):
-    """Numbers and plain names."""
+    """Numbers and plain names stay the same."""
     assert spreadsheet_safe(text) == text
     assert undo_spreadsheet_safe(text) == text
 
 
 @given(st.text(alphabet="'=+-@\t\ra1 ", max_size=6))
 def test_the_apostrophe_can_be_undone(text):
-    """It is for spreadsheets alone."""
+    """Reading removes it: it is only for spreadsheets."""
     assert undo_spreadsheet_safe(spreadsheet_safe(text)) == text
 
 
-def test_vectors_are_text_that_gives_them_again():
-    """Also subnormal ones, the largest and negative zero."""
+def test_vectors_are_restored_exactly_from_text():
+    """Including subnormal numbers, the largest ones and negative zero."""
     draw = np.random.default_rng(0)
     bits = draw.integers(0, 2**32, (5000, 4), dtype=np.uint64).astype(np.uint32)
     vectors = bits.view(np.float32)
@@ -160,8 +160,8 @@ def files(tmp_path):
     )
 
 
-def test_the_join_has_a_row_for_each_analysed_image(files):
-    """In the order of the list; its index is the row number in the catalogue."""
+def test_the_joined_table_has_a_row_for_each_analysed_image(files):
+    """Rows follow the list; the index is the row number in the catalogue."""
     table = run_table(files)
     assert list(table.index) == [0, 1, 3, 5, 6]
     assert tuple(table["image_id"]) == tuple(image_ids(7)[k] for k in table.index)
@@ -182,16 +182,16 @@ def test_the_join_has_a_row_for_each_analysed_image(files):
     )
 
 
-def test_only_the_columns_asked_for_are_read(files):
-    """By their names in the exported tables."""
+def test_only_the_requested_columns_are_read(files):
+    """They are requested by their names in the exported tables."""
     table = run_table(files, ["listed_x", "role", "object"])
     assert set(table) == {"image_id", "listed_x", "role", "object"}
     assert set(embedded_table(files, ["subset"])) == {"image_id", "subset"}
 
 
 @pytest.mark.parametrize("rows_at_a_time", [1, 2, 3, 100])
-def test_blocks_hold_rows_with_their_embeddings(files, monkeypatch, rows_at_a_time):
-    """Whatever the sizes of blocks and shards; also of a part of the rows."""
+def test_blocks_contain_rows_with_their_embeddings(files, monkeypatch, rows_at_a_time):
+    """For any sizes of blocks and shards, and for a subset of the rows."""
     monkeypatch.setattr(ROWS_AT_A_TIME, rows_at_a_time)
     vectors = {0: [0, 1], 1: [2, 3], 3: [4, 5], 5: [8, 9], 6: [10, 11]}
     table = run_table(files)
@@ -203,8 +203,8 @@ def test_blocks_hold_rows_with_their_embeddings(files, monkeypatch, rows_at_a_ti
         assert joined.tolist() == [vectors[k] for k in part.index]
 
 
-def test_memory_is_that_of_a_block(files, monkeypatch):
-    """The embeddings of a block are gone when the next one is made."""
+def test_only_one_block_is_in_memory(files, monkeypatch):
+    """The embeddings of a block are released before the next one is read."""
     monkeypatch.setattr(ROWS_AT_A_TIME, 1)
     references: list[weakref.ref] = []
     alive = []
@@ -216,7 +216,7 @@ def test_memory_is_that_of_a_block(files, monkeypatch):
 
 
 def test_embeddings_of_another_list_are_an_error(files):
-    """A shard that the catalogue does not know names the file and the remedy."""
+    """If a shard is not in the catalogue, the message names the file and the remedy."""
     path = files.all_embeddings[1]
     foreign = Embeddings(("f" * 16,), np.zeros((1, 2), np.float32))
     table = run_table(files)
@@ -228,11 +228,11 @@ def test_embeddings_of_another_list_are_an_error(files):
 
 
 def test_embeddings_in_another_order_are_an_error(files):
-    """Also where all of their images are listed."""
+    """Even if all of their images are listed."""
     ids = image_ids(7)
     shard = Embeddings((ids[1], ids[0]), np.zeros((2, 2), np.float32))
     write_embeddings(files.all_embeddings[0], shard)
-    with pytest.raises(AstromorphError, match=r"00000\.parquet: 0+ .* this order"):
+    with pytest.raises(AstromorphError, match=r"00000\.parquet: 0+ .* the same order"):
         run_table(files)
 
 
@@ -255,9 +255,9 @@ def test_an_analysis_of_other_images_is_an_error(files, number):
 
 
 def test_a_renamed_column_is_logged(files, caplog):
-    """Where it is read."""
+    """Reading it logs both names."""
     caplog.set_level("INFO")
     run_table(files, ["kind"])
     assert "listed_x" not in caplog.text
     run_table(files)
-    assert "the list's column `x` is `listed_x` here" in caplog.text
+    assert "the column `x` of the list is exported as `listed_x`" in caplog.text

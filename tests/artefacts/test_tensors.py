@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.tensor_file import Joined, save_tensors
+from astromorph.artefacts.tensor_file import FlatArrays, save_tensors
 from astromorph.artefacts.tensor_shard import load_values, read_shard, save_values
 from astromorph.byol.augment import SkyAugmentation, _sampling_grid, gaussian_blur
 from astromorph.catalogue.split import split
@@ -25,14 +25,14 @@ from astromorph.settings.sections import AugmentationSettings, NetworkSettings
 
 
 class Malicious:
-    """What an attacker would put into a model file."""
+    """An object that runs a program when it is unpickled."""
 
     def __reduce__(self):
         return os.mkdir, ("owned",)
 
 
 def test_nothing_is_unpickled(tmp_path, monkeypatch):
-    """A file with a program in it is refused and the program does not run."""
+    """A file that contains a program is refused, and the program does not run."""
     monkeypatch.chdir(tmp_path)
     torch.save({"format": "astromorph-tensors", "x": Malicious()}, "evil.pt")
     with pytest.raises(AstromorphError, match=r"evil\.pt: .*could run any program"):
@@ -49,14 +49,14 @@ def test_nothing_is_unpickled(tmp_path, monkeypatch):
     ],
 )
 def test_other_files_are_named(tmp_path, values, message):
-    """Kind and version are checked, the remedy is told."""
+    """Kind and version are checked, and the message gives a remedy."""
     save_values(tmp_path / "a.pt", values)
     with pytest.raises(AstromorphError, match=f"{message}.*do that"):
         load_values(tmp_path / "a.pt", "kind", 1, "do that")
 
 
 def test_missing_and_damaged_files_are_named(tmp_path):
-    """Neither gives a traceback of torch."""
+    """Neither causes an exception of torch."""
     with pytest.raises(AstromorphError, match="there is no such file"):
         read_shard(tmp_path / "a.pt")
     save_values(tmp_path / "a.pt", {"images": torch.zeros(1000)})
@@ -76,8 +76,8 @@ PLAIN = {
     "dtype", ["float16", "float32", "float64", "uint8", "int32", "int64", "bool"]
 )
 @pytest.mark.parametrize("mmap", [True, False])
-def test_tensor_files_are_those_of_torch(tmp_path, dtype, mmap):
-    """Written without torch, read by it, mapped and aligned; a copy by torch agrees."""
+def test_tensor_files_equal_those_of_torch(tmp_path, dtype, mmap):
+    """They are read by torch, mapped and aligned, and its own copy is the same."""
     rng = np.random.default_rng(0)
     arrays = {
         "a": rng.integers(0, 2, (3, 4, 5)).astype(dtype),
@@ -100,14 +100,14 @@ def test_tensor_files_are_those_of_torch(tmp_path, dtype, mmap):
 
 
 @pytest.mark.parametrize("lengths", [(), (0,), (3, 0, 2), (10**6,) * 20])
-def test_joined_arrays_are_one_tensor_without_a_copy(tmp_path, lengths):
-    """The file is that of the concatenated array, bit for bit."""
+def test_flat_arrays_are_written_as_one_tensor(tmp_path, lengths):
+    """The file is identical to that of the concatenated array."""
     rng = np.random.default_rng(0)
     parts = [rng.random(length).astype("float16") for length in lengths]
     whole = np.concatenate([np.empty(0, "float16"), *parts])
     save_tensors(tmp_path / "a.pt", {"x": whole, "y": [1]})
     tracemalloc.start()
-    save_tensors(tmp_path / "b.pt", {"x": Joined(parts, "float16"), "y": [1]})
+    save_tensors(tmp_path / "b.pt", {"x": FlatArrays(parts, "float16"), "y": [1]})
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     found = torch.load(tmp_path / "b.pt", weights_only=True)["x"]
@@ -118,8 +118,8 @@ def test_joined_arrays_are_one_tensor_without_a_copy(tmp_path, lengths):
     assert peak < 10**6
 
 
-def test_tensor_files_hold_nothing_else(tmp_path):
-    """Objects and types that torch lacks are refused, no file is left."""
+def test_other_objects_are_refused_in_tensor_files(tmp_path):
+    """Objects and types that torch does not support leave no file behind."""
     for value in (object(), np.zeros(2, np.complex64), {1, 2}):
         with pytest.raises(TypeError, match=r"allowed are|only plain values"):
             save_tensors(tmp_path / "a.pt", {"x": value})
@@ -127,8 +127,8 @@ def test_tensor_files_hold_nothing_else(tmp_path):
 
 
 @given(st.integers(2, 500), st.integers(2, 64))
-def test_batches_hold_every_image_once_and_never_one_alone(number, size):
-    """About equally large, at most the size asked for where that can be."""
+def test_batches_contain_every_image_once_and_at_least_two(number, size):
+    """They have similar sizes, up to the requested one if possible."""
     parts = list(batches(number, size, torch.randperm(number)))
     assert sorted(torch.cat(parts).tolist()) == list(range(number))
     lengths = [len(p) for p in parts]
@@ -152,7 +152,7 @@ def test_a_dataset_repeats_a_channel_and_keeps_its_images():
 
 
 def test_subsets_are_gathered_from_the_shards(prepared, sky, settings, tmp_path):
-    """Train and test together are all images, each where the split says."""
+    """Training and test images follow the split and together are all images."""
     (tmp_path / "tensors").symlink_to(prepared)
     files = RunFiles.of_run(tmp_path, shards=2)
     tensors = files.all_tensors
@@ -182,8 +182,8 @@ def augmentation(seed=1, **changes) -> SkyAugmentation:
     return SkyAugmentation(settings, torch.Generator().manual_seed(seed))
 
 
-def test_each_image_and_each_view_has_its_own_draw():
-    """Equal images become different views, and another call gives others."""
+def test_each_view_of_each_image_is_augmented_independently():
+    """Equal images become different views, which also differ between calls."""
     images = torch.rand(1, 1, 32, 32).repeat(6, 1, 1, 1)
     kept = images.clone()
     augment = augmentation()
@@ -196,16 +196,16 @@ def test_each_image_and_each_view_has_its_own_draw():
     assert torch.equal(views[:6], augmentation()(images))
 
 
-def test_no_filled_corner_comes_into_view():
-    """A white image stays white however it is turned, shifted and shrunk."""
+def test_views_contain_no_filled_corners():
+    """A white image stays white when it is rotated, shifted or shrunk."""
     images = torch.ones(64, 1, 24, 40)
     strength = STILL | {"scale": (0.5, 2.0), "shift": 0.3, "gamma": 0.5, "blur": 2.0}
     views = augmentation(**strength)(images)
     torch.testing.assert_close(views, images)
 
 
-def test_without_strength_the_view_is_the_image():
-    """All settings at rest: nothing changes."""
+def test_zero_strength_leaves_the_image_unchanged():
+    """With neutral settings, the view equals the image."""
     images = torch.rand(4, 2, 20, 28)
     views = augmentation(rotation=False, flip=False, **STILL)(images)
     torch.testing.assert_close(views, images, atol=1e-5, rtol=0)
@@ -222,7 +222,7 @@ def test_flips_mirror_half_of_the_images():
 
 
 def test_each_image_is_blurred_by_its_own_beam():
-    """A point becomes a Gaussian of the width asked for; its flux stays."""
+    """A point becomes a Gaussian of the requested width with the same flux."""
     images = torch.zeros(3, 2, 33, 33)
     images[..., 16, 16] = 1
     sigma = torch.tensor([0.0, 1.0, 2.0])
@@ -238,7 +238,7 @@ def test_each_image_is_blurred_by_its_own_beam():
 
 
 def test_contrast_and_brightness_stay_within_their_settings():
-    """What stands out is scaled, the background is shifted; both by own draws."""
+    """Emission is scaled and the background is shifted, independently."""
     images = torch.full((300, 1, 16, 16), 0.3)
     images[..., 6:10, 6:10] = 0.5
     still = STILL | {"contrast": 0.5}
@@ -263,12 +263,12 @@ def test_rotation_keeps_shapes(shape):
     )
     blob = torch.exp(-(x**2 + y**2) / (2 * 4.0**2)).repeat(20, 1, 1, 1)
     views = augmentation(**STILL)(blob)
-    inside = torch.hypot(x, y) < 18  # further out a mirror image may come into view
+    inside = torch.hypot(x, y) < 18  # mirror images can appear further out
     torch.testing.assert_close(views[..., inside], blob[..., inside], atol=0.02, rtol=0)
 
 
 def test_scale_and_shift_stay_within_their_settings():
-    """A blob moves and grows by no more than it may."""
+    """A blob moves and grows no more than the settings allow."""
     n = 129
     y, x = torch.meshgrid(*[torch.arange(n) - (n - 1) / 2] * 2, indexing="ij")
     blob = torch.exp(-(x**2 + y**2) / (2 * 5.0**2)).repeat(200, 1, 1, 1)
@@ -278,7 +278,7 @@ def test_scale_and_shift_stay_within_their_settings():
         centre = (moved * axis).sum(dim=(1, 2, 3)) / weight
         assert 0.7 * 0.1 * n < centre.abs().max() < 1.05 * 0.1 * n
     grown = augmentation(rotation=False, **(STILL | {"scale": (0.5, 1.5)}))(blob)
-    inside = torch.hypot(x, y) < 30  # further out mirror images come into view
+    inside = torch.hypot(x, y) < 30  # mirror images appear further out
     size = (grown[..., inside].sum(dim=(1, 2)) / (2 * math.pi * 25)).sqrt()
     assert 0.48 < size.min() < 0.6 < 1.4 < size.max() < 1.52
 
@@ -289,7 +289,7 @@ def test_scale_and_shift_stay_within_their_settings():
 )
 @pytest.mark.parametrize("channels", [1, 3, 5])
 def test_resnet_has_the_width_of_its_last_layer(layer, features, channels):
-    """For any number of channels and images from 16 pixels."""
+    """For any number of channels, and images of at least 16 pixels."""
     network = build_network(
         "n_layer_resnet", NetworkSettings(last_layer=layer), channels
     )
@@ -297,7 +297,7 @@ def test_resnet_has_the_width_of_its_last_layer(layer, features, channels):
     assert network.features == features
 
 
-def test_the_light_network_is_light():
+def test_the_small_network_is_small():
     """`amm` has 128 features and far fewer weights than ResNet-18."""
     network = build_network("amm", NetworkSettings(), 2)
     assert network(torch.rand(3, 2, 40, 33)).shape == (3, 128)
@@ -309,15 +309,15 @@ def test_the_light_network_is_light():
 
 
 def test_unknown_networks_are_named():
-    """With what is allowed."""
+    """The message lists the allowed names."""
     with pytest.raises(ValueError, match="allowed are layer1, layer2"):
         NLayerResnet(1, "layer9")
     with pytest.raises(ValueError, match="'vgg'; allowed are n_layer_resnet, amm"):
         build_network("vgg", NetworkSettings(), 1)
 
 
-def test_noise_is_the_difference_to_the_image_s_own():
-    """Clean images get up to the level that is set; noisy ones get none."""
+def test_only_missing_noise_is_added():
+    """Clean images get noise up to the setting; noisy ones get none."""
     generator = torch.Generator().manual_seed(3)
     clean = torch.full((200, 1, 48, 48), 0.5)
     noisy = clean + 0.1 * torch.randn(clean.shape, generator=generator)
@@ -332,8 +332,8 @@ def test_noise_is_the_difference_to_the_image_s_own():
     assert found["clean"].mean() == pytest.approx(0.025, abs=0.004)
 
 
-def test_channels_are_brighter_or_fainter_by_their_own_draws():
-    """What stands out of each channel is scaled by another factor."""
+def test_channels_are_scaled_independently():
+    """The emission of each channel is scaled by a different factor."""
     images = torch.full((200, 3, 16, 16), 0.3)
     images[..., 6:10, 6:10] = 0.5
     still = STILL | {"channel_gain": 0.4}
@@ -346,15 +346,15 @@ def test_channels_are_brighter_or_fainter_by_their_own_draws():
 
 
 @pytest.mark.parametrize("shape", [(7, 9), (16, 16), (8, 3)])
-def test_the_places_of_pixels_are_torch_s(shape):
-    """Sums in place of matrix products: the same affine grid."""
+def test_pixel_positions_equal_the_affine_grid_of_torch(shape):
+    """Sums replace matrix products, with the same result."""
     matrices = torch.randn(5, 2, 3, generator=torch.Generator().manual_seed(0))
     expected = functional.affine_grid(matrices, [5, 1, *shape], align_corners=False)
     torch.testing.assert_close(_sampling_grid(matrices, *shape), expected)
 
 
-def test_repeated_channels_stay_the_same():
-    """Of images that are one channel repeated, views are so too."""
+def test_repeated_channels_stay_equal():
+    """Views of images with a repeated channel also have equal channels."""
     images = torch.rand(4, 1, 32, 32)
     augment = SkyAugmentation(None, torch.Generator().manual_seed(5), stacksize=3)
     views = augment(images.repeat(1, 3, 1, 1))

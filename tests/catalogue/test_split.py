@@ -37,14 +37,14 @@ def run_split(datafile, files, settings):
     split(datafile, files, rules, validation, settings.seed)
 
 
-def rows(path):
+def read_rows(path):
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
 
 
 def test_shard_agrees_with_its_contents(prepared, sky):
     """Ids, rows and positions are equal; images are half floats from 0 to 1."""
-    shard, table = read_shard(prepared / "00001.pt"), rows(prepared / "00001.csv")
+    shard, table = read_shard(prepared / "00001.pt"), read_rows(prepared / "00001.csv")
     assert shard.images.shape == (12, 1, 32, 32)
     assert shard.images.dtype == torch.float16
     assert 0 <= shard.images.min() < shard.images.max() <= 1
@@ -57,7 +57,7 @@ def test_shard_agrees_with_its_contents(prepared, sky):
         assert min(column) > 0
 
 
-def test_shard_stores_which_pixels_are_valid(prepared, sky):
+def test_shard_stores_the_mask_of_valid_pixels(prepared, sky):
     """Borders of NaN and padding are not valid."""
     shard = read_shard(prepared / "00000.pt")
     valid = shard.unpack_valid()
@@ -72,25 +72,27 @@ def test_shard_stores_which_pixels_are_valid(prepared, sky):
 
 
 def test_bad_files_do_not_affect_other_files(sky, settings, tmp_path):
-    """A shard of bad files only is written as well, without images."""
+    """A shard with bad files only is also written, without images."""
     good = f"{sky.parent}/sky_000000.fits"
     (tmp_path / "list.txt").write_text(f'path,n\n"",1\n{good},2\n')
     files = RunFiles(tmp_path)
     run_preprocess(tmp_path / "list.txt", Shard("a", 0, 2), files, settings)
-    table = rows(files.contents("a"))
+    table = read_rows(files.contents("a"))
     assert [r["status"] for r in table] == ["rejected", "ok"]
     assert [r["position"] for r in table] == ["", "0"]
     assert "empty path" in table[0]["reason"]
     run_preprocess(tmp_path / "list.txt", Shard("a", 0, 1), files, settings)
     shard = read_shard(files.tensors("a"))
     assert shard.images.shape == (0, 1, 32, 32)
-    assert shard.each() == shard.unpack_valid() == []
+    assert shard.image_list() == shard.unpack_valid() == []
     assert shard_image_set(shard, 1) is None
 
 
 def test_shortened_list_is_an_error(sky, settings, tmp_path):
     """The step ends if rows of the shard no longer exist."""
-    with pytest.raises(AstromorphError, match="rows 20 to 40 are needed, 8 of them"):
+    with pytest.raises(
+        AstromorphError, match="rows 20 to 40 are needed, but only 8 of them"
+    ):
         run_preprocess(sky, Shard("a", 20, 40), RunFiles(tmp_path), settings)
 
 
@@ -118,9 +120,12 @@ def native(sky, tmp_path):
 
 
 def test_native_images_have_the_size_in_the_contents(native):
-    """The same for their masks."""
-    shard, table = read_shard(native.tensors("00000")), rows(native.contents("00000"))
-    images, valid = shard.each(), shard.unpack_valid()
+    """Their masks have the same size."""
+    shard, table = (
+        read_shard(native.tensors("00000")),
+        read_rows(native.contents("00000")),
+    )
+    images, valid = shard.image_list(), shard.unpack_valid()
     shapes = [(int(r["height"]), int(r["width"])) for r in table]
     assert [tuple(i.shape) for i in images] == [(1, *s) for s in shapes]
     assert [tuple(v.shape) for v in valid] == shapes
@@ -156,7 +161,7 @@ def test_batches_of_large_images_are_smaller():
 
 @pytest.mark.parametrize("size", [5, 6, 11, 30])
 def test_small_images_are_padded_by_reflection(size):
-    """The same as the symmetric padding of numpy, at any distance."""
+    """The result equals symmetric padding of numpy, at any distance."""
     image = torch.arange(20.0).reshape(1, 4, 5)
     before = [((size - n) // 2, size - n - (size - n) // 2) for n in (4, 5)]
     expected = np.pad(image.numpy(), [(0, 0), *before], mode="symmetric")
@@ -189,7 +194,7 @@ def split_rows(tmp_path):
              "validate_settings": {"on_duplicate": drop}}, "test",
         )  # fmt: skip
         run_split(datafile, files, settings)
-        return {int(Path(r["path"]).stem): r["subset"] for r in rows(files.split)}
+        return {int(Path(r["path"]).stem): r["subset"] for r in read_rows(files.split)}
 
     return run
 
@@ -203,7 +208,7 @@ def test_split_is_stable_and_has_the_requested_fraction(split_rows):
     assert 0.2 < share < 0.3
 
 
-def test_group_is_never_on_both_sides(split_rows):
+def test_group_is_never_divided(split_rows):
     """Images with the same `group` are in the same subset."""
     subsets = split_rows(300, group=lambda k: k // 3)
     for k in range(0, 300, 3):
@@ -211,8 +216,8 @@ def test_group_is_never_on_both_sides(split_rows):
     assert set(subsets.values()) == {"train", "test"}
 
 
-def test_object_is_never_on_both_sides(split_rows):
-    """OBJECT defines groups even if positions differ, as those of a comet do."""
+def test_object_is_never_divided(split_rows):
+    """OBJECT defines groups even if positions differ, as for a comet."""
     subsets = split_rows(
         300,
         contents=lambda k: {"object": f"NGC {k % 100}", "ra_deg": k, "dec_deg": 1.0},
@@ -223,7 +228,7 @@ def test_object_is_never_on_both_sides(split_rows):
 
 
 def test_survey_name_is_not_an_object(split_rows, caplog):
-    """The same OBJECT in all files does not assign all of them to one side."""
+    """The same OBJECT in all files does not assign all of them to one subset."""
     subsets = split_rows(
         400, contents=lambda k: {"object": "SURVEY", "ra_deg": k / 2, "dec_deg": 1.0}
     )
@@ -233,12 +238,12 @@ def test_survey_name_is_not_an_object(split_rows, caplog):
 
 
 @pytest.mark.parametrize("radius", [None, 20.0])
-def test_position_is_never_on_both_sides(split_rows, radius):
-    """Within half a field or the given radius; appended rows change nothing."""
+def test_images_at_one_position_are_never_divided(split_rows, radius):
+    """Within half a field or the given radius; appended rows have no effect."""
     offsets = (0.0, 15.0, 25.0)
 
     def contents(k):
-        field = 80.0 if k % 2 else 40.0  # images of different sizes meet, too
+        field = 80.0 if k % 2 else 40.0  # neighbours also differ in size
         ra = 40.0 * (k % 60) * (1 / 60) + 360 - 20
         return {
             "ra_deg": ra % 360, "dec_deg": 5 + offsets[k // 60] / 3600,
@@ -255,7 +260,7 @@ def test_position_is_never_on_both_sides(split_rows, radius):
 
 
 def test_radius_of_zero_forms_no_groups(split_rows):
-    """Images at one position can be on both sides then."""
+    """Images at one position can then be in different subsets."""
     contents = lambda k: {"ra_deg": 10.0, "dec_deg": 1.0, "field_arcsec": 60}  # noqa: E731
     assert len(set(split_rows(50, contents=contents).values())) == 1
     found = split_rows(50, contents=contents, rules={"group_radius_arcsec": 0})
@@ -284,26 +289,28 @@ def test_column_split_takes_precedence(split_rows):
 
 
 def test_dropped_duplicates_are_not_used(split_rows, tmp_path):
-    """Also if only the pixels show that they are duplicates."""
+    """Even if only their pixels show that they are duplicates."""
     contents = lambda k: {"content": f"{k % 8:x}"}  # noqa: E731
     subsets = split_rows(10, contents=contents)
     assert "none" not in subsets.values()
-    assert [r["status"] for r in rows(tmp_path / "split.csv")][8:] == ["warning"] * 2
+    assert [r["status"] for r in read_rows(tmp_path / "split.csv")][8:] == [
+        "warning"
+    ] * 2
     dropped = split_rows(10, contents=contents, rules={"on_duplicate": "drop"})
     assert [k for k, subset in dropped.items() if subset == "none"] == [8, 9]
-    reason = rows(tmp_path / "split.csv")[8]["reason"]
+    reason = read_rows(tmp_path / "split.csv")[8]["reason"]
     assert reason.startswith("duplicate: left out, the same content as ")
     assert reason.endswith("/0.fits")
 
 
 def test_too_few_images_are_all_used_for_training(split_rows, caplog):
-    """If fewer than two images would train, none is used for testing."""
+    """If fewer than two training images remain, none is used for testing."""
     assert set(split_rows(2, fraction=0.99).values()) == {"train"}
     assert "all images are used for training" in caplog.text
 
 
 def test_contents_of_another_list_are_an_error(prepared, sky, settings, tmp_path):
-    """For shards in the wrong order and for missing shards; it names the remedy."""
+    """Shards in the wrong order and missing shards give an error with a remedy."""
     (tmp_path / "tensors").symlink_to(prepared)
     files = RunFiles(tmp_path)
     with pytest.raises(AstromorphError, match="do not list the same images"):
@@ -313,7 +320,7 @@ def test_contents_of_another_list_are_an_error(prepared, sky, settings, tmp_path
 
 
 def test_compressed_copy_is_a_duplicate(tmp_path, settings):
-    """Its bytes differ, its pixels do not."""
+    """Its bytes differ, but its pixels are the same."""
     import gzip
 
     pixels = np.random.default_rng(0).normal(size=(30, 30)).astype(np.float32)
@@ -324,10 +331,10 @@ def test_compressed_copy_is_a_duplicate(tmp_path, settings):
     datafile.write_text("a.fits\nb.fits.gz\n")
     run_preprocess(datafile, Shard("00000", 0, 2), files, settings)
     run_split(datafile, files, settings)
-    assert "the same content as" in rows(files.split)[1]["reason"]
+    assert "the same content as" in read_rows(files.split)[1]["reason"]
 
 
-def test_duplicates_are_never_on_both_sides(split_rows):
+def test_duplicates_are_never_divided(split_rows):
     """Duplicates without name or position follow their first row."""
     contents = lambda k: {"content": f"{k % 60:x}"}  # noqa: E731
     subsets = split_rows(180, contents=contents)
@@ -339,7 +346,7 @@ def test_duplicates_are_never_on_both_sides(split_rows):
 
 
 def test_many_images_at_one_position_are_one_group(split_rows):
-    """Also with absurdly large beams."""
+    """Even with absurdly large beams."""
     contents = lambda k: {  # noqa: E731
         "ra_deg": 10.0 + k * 1e-7, "dec_deg": 1.0, "field_arcsec": 60,
         "reach_arcsec": 1e300,
@@ -348,7 +355,7 @@ def test_many_images_at_one_position_are_one_group(split_rows):
 
 
 def test_common_scale_ignores_unusable_images(tmp_path):
-    """Here nothing of one image remains after cropping."""
+    """One of the images has no valid pixels after cropping."""
     for k in range(4):
         pixels = np.random.default_rng(k).normal(size=(60, 60)).astype(np.float32)
         if k == 1:
@@ -360,7 +367,7 @@ def test_common_scale_ignores_unusable_images(tmp_path):
     files = RunFiles(tmp_path)
     changed = parse({"preprocess_settings": rules}, "test")
     run_preprocess(datafile, Shard("a", 0, 4), files, changed)
-    reasons = [r["reason"] for r in rows(files.contents("a"))]
+    reasons = [r["reason"] for r in read_rows(files.contents("a"))]
     assert [bool(r) for r in reasons] == [False, True, False, False]
 
 

@@ -1,4 +1,4 @@
-"""The step `validate`: catalogue, duplicates, page, and when a run stops."""
+"""The step `validate`: catalogue, duplicates, page and stopping a run."""
 
 import csv
 import os
@@ -32,7 +32,7 @@ from astromorph.settings.loading import parse
 RNG = np.random.default_rng(0)
 
 
-def rows(path):
+def read_rows(path):
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
 
@@ -58,15 +58,15 @@ def check(tmp_path):
         settings = parse({"preprocess_settings": {"size": 32}} | values, "test")
         files = RunFiles(tmp_path)
         run_validate(tmp_path / "list.csv", files, settings)
-        return rows(files.catalogue)
+        return read_rows(files.catalogue)
 
     return run
 
 
 def test_catalogue_has_a_row_for_each_file(prepared, sky):
-    """In the order of the list, with label and position."""
-    catalogue = rows(prepared / "catalogue.csv")
-    labels = [r["label"] for r in rows(sky)]
+    """Rows are in the order of the list, with label and position."""
+    catalogue = read_rows(prepared / "catalogue.csv")
+    labels = [r["label"] for r in read_rows(sky)]
     assert [r["label"] for r in catalogue] == labels
     assert {r["status"] for r in catalogue} == {"ok"}
     assert all(0 <= float(r["ra_deg"]) < 360 for r in catalogue)
@@ -102,13 +102,18 @@ def test_page_contains_images_and_escaped_text(sky, settings, tmp_path):
     assert "&lt;script&gt;" in page
     assert "there is no such file" in page
     assert page.count("data:image/png;base64,") == 12
-    for name in ("Longer side", "Pixel scale", "Share of bad pixels", "over noise"):
+    for name in (
+        "Longer side",
+        "Pixel scale",
+        "Share of bad pixels",
+        "Peak above background",
+    ):
         assert re.search(f"<figcaption>[^<]*{name}", page), name
     assert "http" not in page.replace("http-equiv", "")
 
 
 def test_header_columns_are_added_to_the_catalogue(tmp_path, check):
-    """Also if a column of the list has the same name."""
+    """Even if a column of the list has the same name."""
     write(tmp_path / "a.fits", 1, FILTER="R", EXPTIME=30.5)
     write(tmp_path / "b.fits", 2)
     table = check(
@@ -128,7 +133,7 @@ POSITION = {
 
 @pytest.fixture
 def duplicate_files(tmp_path):
-    """Files of which some are duplicates; their names and the expected reasons."""
+    """Files, some of them duplicates: their names and the expected reasons."""
     beam = {"BMAJ": 10 / 3600, "BMIN": 10 / 3600, "RESTFRQ": 1e9}
     write(tmp_path / "a.fits", 1)
     os.link(tmp_path / "a.fits", tmp_path / "hard.fits")
@@ -149,7 +154,7 @@ def duplicate_files(tmp_path):
 
 
 def test_duplicates_are_found_and_kept(check, duplicate_files):
-    """Links, copies, and the same position in the same band, but not in another."""
+    """Links, copies, and the same position in the same band are duplicates."""
     names, expected = duplicate_files
     table = check(names)
     found = {
@@ -187,7 +192,7 @@ def test_files_with_equal_parts_are_compared_completely(tmp_path, check):
 
 @pytest.mark.parametrize("radius", [0.5, 30.0, 4000.0])
 def test_positions_within_the_radius_share_a_cell(radius):
-    """Everywhere on the sky, also at right ascension 0 and near the poles."""
+    """Everywhere on the sky, including right ascension 0 and the poles."""
     for _ in range(400):
         dec = float(np.degrees(np.arcsin(RNG.uniform(-1, 1))))
         dec = float(RNG.choice([dec, 90 - radius / 3600 * RNG.random(), -89.999]))
@@ -213,7 +218,7 @@ def test_positions_within_the_radius_share_a_cell(radius):
 
 
 def test_strongest_and_earliest_match_is_reported():
-    """For a row with the same content and the same position, this is the content."""
+    """Equal content takes precedence over equal position."""
     with duplicate_finder() as finder:
         for row in range(4):
             keys = [text_key(SAME_CONTENT, "x" if row != 1 else "y")]
@@ -233,7 +238,7 @@ def test_strongest_and_earliest_match_is_reported():
     ],
 )
 def test_too_many_bad_files_stop_the_run(tmp_path, check, rules, message):
-    """The error has the reason and an example; with one bad file less it continues."""
+    """The error has a reason and an example; with one bad file fewer, it continues."""
     for k in range(3):
         write(tmp_path / f"{k}.fits", k)
     names = ["0.fits", "1.fits", "2.fits", "absent.fits"]
@@ -244,7 +249,7 @@ def test_too_many_bad_files_stop_the_run(tmp_path, check, rules, message):
 
 
 def test_error_lists_the_most_frequent_reasons_first(tmp_path, check):
-    """With three examples each."""
+    """Each reason has three examples."""
     write(tmp_path / "good.fits")
     for k in range(4):
         write(tmp_path / f"cube{k}.fits", k, (3, 4, 5))
@@ -261,7 +266,7 @@ def test_error_lists_the_most_frequent_reasons_first(tmp_path, check):
 
 
 def test_first_image_determines_the_number_of_channels(tmp_path, check):
-    """Others are rejected with the setting; 2-D images have one channel."""
+    """Other images are rejected, and the reason names the setting."""
     write(tmp_path / "a.fits", 1, (3, 20, 20))
     write(tmp_path / "b.fits", 2, (3, 20, 20))
     write(tmp_path / "c.fits", 3, (4, 20, 20))
@@ -274,7 +279,7 @@ def test_first_image_determines_the_number_of_channels(tmp_path, check):
     status = [r["status"] for r in table]
     assert status == ["rejected", "ok", "ok", "rejected", "rejected"]
     assert (
-        "it has 4 channels where the first image of the list has 3"
+        "it has 4 channels, but the first image of the list has 3"
         in (table[3]["reason"])
     )
     settings = parse({"data_settings": {"planes": "channels"}}, "test")
@@ -285,7 +290,7 @@ def test_first_image_determines_the_number_of_channels(tmp_path, check):
 
 
 def test_files_of_several_path_columns_are_channels(tmp_path, check):
-    """`path_g` and `path_r` give one row, one image and one id."""
+    """`path_g` and `path_r` of a row are one image with one id."""
     for name in ("1g", "1r", "2g", "2r"):
         write(tmp_path / f"{name}.fits", seed=ord(name[1]) + ord(name[0]))
     table = check(
@@ -299,7 +304,7 @@ def test_files_of_several_path_columns_are_channels(tmp_path, check):
 
 
 def test_invalid_cell_of_the_column_split_is_an_error(tmp_path, check):
-    """With the cell, the file and the allowed values."""
+    """The error names the cell, the file and the allowed values."""
     write(tmp_path / "a.fits")
     with pytest.raises(AstromorphError, match=r"a\.fits: .*'dr9'; allowed are train"):
         check(["a.fits,dr9"], "path,split")
@@ -308,7 +313,7 @@ def test_invalid_cell_of_the_column_split_is_an_error(tmp_path, check):
 def test_summary_has_constant_size():
     """Reasons that differ in numbers and details are counted together."""
     reasons = ["the file is damaged: xyz", "the file is damaged: abc"]
-    reasons += [f"its {k}x3 pixels are more" for k in range(3)]
+    reasons += [f"it has {k}x3 pixels, more" for k in range(3)]
     reasons += [f"file 1 of 2 (/a{k}): there is no such file" for k in range(3)]
     reasons += ["duplicate: the same file as /a", "duplicate: the same file as /b"]
     assert len({general_reason(reason) for reason in reasons}) == 4
@@ -354,7 +359,7 @@ def test_pipe_is_rejected_without_waiting(tmp_path, check):
 
 
 def test_possible_copies_are_read_once_each():
-    """Not once for each pair of them."""
+    """They are not read again for each pair."""
     calls = []
 
     def content_id(paths):
@@ -372,7 +377,7 @@ def test_possible_copies_are_read_once_each():
 
 @pytest.mark.parametrize("start", np.linspace(0, 0.01, 7))
 def test_duplicates_repeat_only_originals(start):
-    """Of positions in a row, each near the next only, every second is an original."""
+    """In a chain of positions near the next one only, every second is an original."""
     with duplicate_finder() as finder:
         for row in range(9):
             ra = 10 + start + row * 4 / 3600

@@ -36,7 +36,7 @@ def pixels(number: int = 6) -> np.ndarray:
     ids=["native", "big-endian", "big-endian float64", "strides", "tensor", "double",
          "list", "numbers", "no mask set"],
 )  # fmt: skip
-def test_all_kinds_of_arrays_give_the_same_images(change):
+def test_all_array_types_give_the_same_images(change):
     """Byte order, strides and type of real numbers make no difference."""
     expected = torch.from_numpy(pixels())
     found = to_batch(change(pixels()))
@@ -44,8 +44,8 @@ def test_all_kinds_of_arrays_give_the_same_images(change):
     torch.testing.assert_close(found, expected)
 
 
-def test_integers_become_float32_and_half_precision_stays():
-    """uint16 as cameras write it, bool, float16 as the shards hold it."""
+def test_integers_become_float32_and_float16_is_kept():
+    """Covers uint16 from cameras, bool, and float16 as in shards."""
     for dtype in (np.uint16, ">i2", np.int64, bool):
         found = to_batch(np.ones((1, 1, 2, 2), dtype))
         assert found.dtype == torch.float32
@@ -69,13 +69,13 @@ def test_integers_become_float32_and_half_precision_stays():
     ],
 )  # fmt: skip
 def test_invalid_images_are_refused(data, message):
-    """The message says what was found and what is allowed."""
+    """The message gives the value and the allowed ones."""
     with pytest.raises(ValueError, match=f"images: {message}"):
         to_batch(data)
 
 
 def test_invalid_items_are_named():
-    """By their number in the dataset; all must have the same number of channels."""
+    """The message gives their index; all must have the same number of channels."""
     for item, message in (
         ({"image": torch.ones(2, 2)}, "image 1: found a dict"),
         (torch.ones(1, 0, 2), r"image 1: found the shape \(1, 0, 2\)"),
@@ -87,8 +87,8 @@ def test_invalid_items_are_named():
         to_image_set(3)
 
 
-def same(found, expected: torch.Tensor) -> bool:
-    """Whether both are the same images, in any order."""
+def same_images(found, expected: torch.Tensor) -> bool:
+    """Whether both contain the same images, in any order."""
     values = found.batch(torch.arange(len(found))).flatten(1).sum(dim=1)
     return torch.allclose(
         values.sort().values, expected.flatten(1).sum(dim=1).sort().values
@@ -96,11 +96,11 @@ def same(found, expected: torch.Tensor) -> bool:
 
 
 def test_all_images_of_batches_are_used_and_copies_count_once():
-    """A list or a generator of batches gives all of their images."""
+    """A list or generator of batches provides all of their images."""
     images = torch.from_numpy(pixels(12))
-    assert same(to_image_set(list(images.split(4))), images)
-    assert same(to_image_set(part for part in images.split(5)), images)
-    assert same(to_image_set(pixels(12)[:, 0]), images)
+    assert same_images(to_image_set(list(images.split(4))), images)
+    assert same_images(to_image_set(part for part in images.split(5)), images)
+    assert same_images(to_image_set(pixels(12)[:, 0]), images)
     for image in images[:3]:
         turned = image.rot90(2, (1, 2))
         copies = torch.stack([image, turned, image.flip(2), turned.flip(2)])
@@ -128,7 +128,7 @@ class Numbered(Dataset):
 
 
 def test_samplers_and_collate_functions_of_loaders_are_used():
-    """Also of streams; the batches of a loader do not matter."""
+    """Streams are included; the batch size of a loader has no effect."""
     images = torch.from_numpy(pixels())
     data = TensorDataset(images, torch.arange(6))
     for loader, expected in (
@@ -146,9 +146,11 @@ def test_samplers_and_collate_functions_of_loaders_are_used():
             torch.stack([i["pixels"] for i in items]), torch.zeros(len(items)))),
          images),
     ):  # fmt: skip
-        assert same(to_image_set(loader), expected)
+        assert same_images(to_image_set(loader), expected)
     weighted = WeightedRandomSampler([0, 0, 1.0, 0, 0, 0], 3)
-    assert same(to_image_set(DataLoader(data, 2, sampler=weighted)), images[[2, 2, 2]])
+    assert same_images(
+        to_image_set(DataLoader(data, 2, sampler=weighted)), images[[2, 2, 2]]
+    )
 
 
 def trainer(**options) -> ByolTrainer:
@@ -157,7 +159,7 @@ def trainer(**options) -> ByolTrainer:
 
 
 def test_training_test_and_embedding_accept_the_same_images():
-    """Arrays, datasets, loaders, images of different sizes; embeddings in order."""
+    """Arrays, datasets, loaders, images of different sizes; embeddings are in order."""
     made = trainer()
     given = pixels().astype(">f8")[:, :, ::-1]
     made.train_model(given, given, epochs=1, batch_size=3)
@@ -189,8 +191,8 @@ def test_images_with_non_finite_pixels_are_named():
         made(bad)
 
 
-def test_another_number_of_channels_is_explained():
-    """In training, test and embedding, and in a loop of one's own."""
+def test_a_wrong_number_of_channels_is_explained():
+    """In training, testing, embedding and custom training loops."""
     three = torch.rand(4, 3, 32, 32)
     made = trainer()
     message = "found 3 channels, but the network takes 1; make the network for 3"
@@ -217,12 +219,12 @@ class InPlace(torch.nn.Module):
         self.inside = AstroMorphologyModel(1)
 
     def forward(self, images):
-        """Features of images, which are changed."""
+        """Return features of images, and change the images."""
         return self.inside(images.sub_(0.5).mul_(2))
 
 
-def test_a_network_that_changes_its_input_does_no_harm():
-    """The images of the user and the input of the target network stay the same."""
+def test_networks_that_change_their_input_are_supported():
+    """The user's images and the input of the target network are not changed."""
     torch.manual_seed(0)
     images = torch.rand(4, 1, 32, 32)
     original = images.clone()

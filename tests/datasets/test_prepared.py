@@ -1,4 +1,4 @@
-"""Images, start weights and auxiliary task of the workflow, used from Python."""
+"""The workflow's images, start weights and auxiliary task, used from Python."""
 
 import json
 
@@ -54,7 +54,7 @@ def datafile(tmp_path_factory):
     ids=["defaults", "cropped", "native", "one scale"],
 )
 def test_prepared_images_equal_those_of_a_shard(rules, datafile, tmp_path):
-    """The same pixels, rows and statistics as `preprocess` writes."""
+    """Pixels, rows and statistics equal those that `preprocess` writes."""
     values = {"preprocess_settings": rules}
     found = prepared_images(datafile, values)
     settings = parse(values, "test")
@@ -62,7 +62,7 @@ def test_prepared_images_equal_those_of_a_shard(rules, datafile, tmp_path):
     data, preprocessing = settings.data_settings, settings.preprocess_settings
     preprocess(datafile, rows, files, data, preprocessing)
     shard = read_shard(files.tensors("00000"))
-    for ours, theirs in zip(found.images, shard.each(), strict=True):
+    for ours, theirs in zip(found.images, shard.image_list(), strict=True):
         assert ours.dtype == torch.float32
         assert torch.equal(ours, theirs.float())
     assert found.rows.tolist() == shard.rows.tolist() == [0, 1, 3, 4, 5, 6, 7]
@@ -74,7 +74,7 @@ def test_prepared_images_equal_those_of_a_shard(rules, datafile, tmp_path):
 
 
 def test_bad_files_are_rows_with_reasons(datafile):
-    """As in the tables of the workflow; there is no exception."""
+    """As in the tables of the workflow, without an exception."""
     found = prepared_images(datafile)
     assert found.reasons.keys() == {2, 8}
     assert found.reasons[8] == "there is no such file"
@@ -85,7 +85,7 @@ def test_bad_files_are_rows_with_reasons(datafile):
 
 
 def test_files_without_a_list(datafile):
-    """The same pixels; several files are the channels of one image."""
+    """Pixels are the same; several files are the channels of one image."""
     listed = prepared_images(datafile)
     files = [listed.paths[0], listed.paths[1]]
     assert torch.equal(prepared_images(files).images, listed.images[:2])
@@ -97,7 +97,7 @@ def test_files_without_a_list(datafile):
 
 
 def test_a_list_without_usable_files_gives_no_images(tmp_path):
-    """N is 0 and the shapes are still right; an empty list is an error."""
+    """N is 0 and the shapes are consistent; an empty list is an error."""
     found = prepared_images([tmp_path / "a.fits"], Settings())
     assert found.images.shape == (0, 1, 64, 64)
     assert found.statistics["noise"].shape == (0,)
@@ -113,7 +113,7 @@ def test_a_list_without_usable_files_gives_no_images(tmp_path):
 
 @pytest.mark.parametrize("name", ["n_layer_resnet", "amm"])
 def test_start_weights_equal_those_of_the_workflow(name):
-    """Online and target network have the weights that `train` begins with."""
+    """Online and target network have the initial weights of `train`."""
     values = {"network_name": name, "byol_settings": {"representation_size": 32}}
     settings = parse(values, "test")
     theirs, ours = seeded_byol(settings, 2), seeded_byol(settings, 2)
@@ -130,7 +130,7 @@ def test_start_weights_equal_those_of_the_workflow(name):
 
 
 def test_start_weights_for_other_networks_are_refused():
-    """The message says which networks have start weights."""
+    """The message names the networks that have start weights."""
     with pytest.raises(AstromorphError, match=r"found Linear; .* NLayerResnet and Ast"):
         start_from_sky(torch.nn.Linear(2, 2))
     network = NLayerResnet(1, "layer2")
@@ -140,7 +140,7 @@ def test_start_weights_for_other_networks_are_refused():
 
 
 def test_an_auxiliary_task_is_used_from_python(datafile):
-    """The seed alone determines its images and the weights of its head."""
+    """Only the seed determines its images and the weights of its head."""
     images = prepared_images(datafile, {"data_settings": {"stacksize": 3}})
     byol = BYOL(AstroMorphologyModel(3), representation_size=16)
     task = auxiliary_task_for(images, byol, number=20, seed=4)

@@ -261,7 +261,7 @@ def test_a_renamed_column_is_logged(run, form, caplog):
     """For each table."""
     caplog.set_level("INFO")
     EXPORTS[form](run[0])
-    assert "the list's column `X` is `listed_X` here" in caplog.text
+    assert "the column `X` of the list is exported as `listed_X`" in caplog.text
 
 
 TYPES = (
@@ -400,7 +400,7 @@ def test_very_long_texts_are_cut_with_a_warning(tmp_path, caplog, form):
     remarks = ["ä" * 9000, *"bcdefg"]
     files, _ = write_listed(tmp_path, {"remark": remarks})
     EXPORTS[form](files)
-    assert "cut in `remark`" in caplog.text
+    assert "truncated in `remark`" in caplog.text
     if form == "vot":
         votable = parse_votable(files.table(form), verify="exception")
         read = votable.get_first_table().to_table(use_names_over_ids=True)["remark"]

@@ -43,7 +43,7 @@ def test_text_and_csv_lists_give_the_same_entries(tmp_path, text):
 
 
 def test_byte_order_mark_is_not_part_of_the_path(tmp_path):
-    """Lists that a spreadsheet program writes begin with one."""
+    """Lists written by spreadsheet programs begin with one."""
     (entry,) = read(tmp_path, "path\na.fits\n", encoding="utf-8-sig")
     assert entry.listed_path == "a.fits"
 
@@ -57,7 +57,7 @@ def test_absolute_paths_are_not_changed(tmp_path):
 def test_paths_of_a_list_in_the_working_directory_are_not_changed(
     tmp_path, monkeypatch
 ):
-    """Also an empty cell remains an empty path."""
+    """An empty cell remains an empty path."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "list.csv").write_text('path,label\nfits/a.fits,x\n"",y\n')
     assert [e.path for e in read_filelist("list.csv")] == ["fits/a.fits", ""]
@@ -83,7 +83,7 @@ def test_ids_are_unique_and_independent_of_other_rows(tmp_path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda p: None, "there is no such file list; list one with `find"),
+        (lambda p: None, "there is no such file list; create a list with `find"),
         (lambda p: p.mkdir(), "this is a folder, not a file list"),
         (lambda p: p.write_text(""), "names no file"),
         (lambda p: p.write_text("# nothing\n\n"), "names no file"),
@@ -112,10 +112,10 @@ def test_unusable_list_is_an_error(tmp_path, make, message):
     ids=["end", "next quote", "path", "header", "after a quote", "long"],
 )
 def test_unclosed_quote_is_an_error_with_its_line(tmp_path, text, line):
-    """It never swallows the rows after it, in either reader."""
+    """Neither reader swallows the following rows."""
     path = tmp_path / "list.csv"
     path.write_text(text)
-    message = rf"list\.csv: this CSV cannot be read: line {line}: .* written twice"
+    message = rf"list\.csv: this CSV cannot be read: line {line}: .* must be doubled"
     for reader in (read_filelist, read_paths):
         with pytest.raises(AstromorphError, match=message):
             list(reader(path))
@@ -150,7 +150,7 @@ def test_quotes_in_a_text_list_are_part_of_the_path(tmp_path):
 
 @pytest.mark.parametrize("reader", [read_filelist, read_paths])
 def test_missing_list_is_an_error_with_its_name(tmp_path, reader):
-    """In both readers."""
+    """Both readers name it."""
     with pytest.raises(AstromorphError, match=r"gone\.txt: there is no such file list"):
         list(reader(tmp_path / "gone.txt"))
 
@@ -169,7 +169,7 @@ def test_shards_cover_every_row_once_and_grow():
 
 
 def test_appended_rows_change_only_the_last_shard():
-    """The boundaries depend on the row number alone."""
+    """The boundaries depend only on the row number."""
     before, after = plan_shards(entries(2400)), plan_shards(entries(3000))
     assert after[:2] == before[:2]
     assert after[2].digest != before[2].digest
@@ -184,7 +184,7 @@ def column_digest(*entries: Entry, columns=None) -> str:
 
 
 def test_column_digest_depends_on_paths_and_selected_columns():
-    """A changed label changes the digest of all columns, not that of the groups."""
+    """A changed label changes the digest of all columns, but not that of `group`."""
     a = Entry("0", "a", "a", {"label": "x", "group": "1"})
     b = Entry("0", "a", "a", {"label": "y", "group": "1"})
     c = Entry("0", "a", "/d/a", {"label": "x", "group": "1"})
@@ -195,7 +195,7 @@ def test_column_digest_depends_on_paths_and_selected_columns():
 
 
 def test_names_repeated_in_different_chunks_are_found():
-    """Few of the other names are reported with them."""
+    """Few other names are reported with them."""
     names = [f"{k}.fits" for k in range(200_000)]
     repeated = repeated_names([*names, "7.fits", "8.fits", "8.fits"])
     assert {hash("7.fits"), hash("8.fits")} <= repeated

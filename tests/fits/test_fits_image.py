@@ -49,7 +49,7 @@ def celestial(kind="RA---TAN", other="DEC--TAN", lon=83.6, lat=22.0) -> fits.Hea
     "shape", [(30, 20), (1, 30, 20), (1, 1, 30, 20), (30, 20, 1), (30, 1, 20, 1)]
 )
 def test_axes_of_length_1_are_dropped_at_any_position(tmp_path, shape):
-    """Any number of them gives the same image."""
+    """The image is the same for any number of them."""
     path = tmp_path / "a.fits"
     fits.PrimaryHDU(PIXELS.reshape(shape)).writeto(path)
     facts, image = describe(path), read(path)
@@ -70,7 +70,7 @@ def test_first_image_is_found_after_tables_and_empty_hdus(tmp_path):
 
 @pytest.mark.parametrize("method", ["RICE_1", "GZIP_1", "HCOMPRESS_1", "PLIO_1"])
 def test_tile_compressed_integers_are_read_exactly(tmp_path, method):
-    """With all compressions of the standard."""
+    """With all compression methods of the standard."""
     data = PIXELS.astype(np.int16)
     hdu = fits.CompImageHDU(data, compression_type=method, tile_shape=(30, 20))
     fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(tmp_path / "a.fits")
@@ -80,7 +80,7 @@ def test_tile_compressed_integers_are_read_exactly(tmp_path, method):
 
 @pytest.mark.parametrize(("ending", "pack"), [("gz", gzip), ("bz2", bz2)])
 def test_compressed_files_are_read(tmp_path, ending, pack):
-    """Header and pixels, with gzip and bzip2."""
+    """Header and pixels are read from gzip and bzip2 files."""
     fits.PrimaryHDU(PIXELS).writeto(tmp_path / "a.fits")
     path = tmp_path / f"a.fits.{ending}"
     path.write_bytes(pack.compress((tmp_path / "a.fits").read_bytes()))
@@ -122,7 +122,7 @@ def test_nan_and_infinity_are_bad(tmp_path):
     ],
 )
 def test_position_of_the_centre_is_in_icrs_degrees(tmp_path, kind, other, frame):
-    """For any celestial frame; the pixel scale is in arcseconds."""
+    """For every celestial frame; the pixel scale is in arcseconds."""
     header = celestial(kind, other, lon=83.6, lat=0.0)
     fits.PrimaryHDU(PIXELS, header).writeto(tmp_path / "a.fits")
     facts = describe(tmp_path / "a.fits")
@@ -212,7 +212,7 @@ def test_unusual_files_give_an_image_or_a_reason(unusual_fits, planes):
 
 @pytest.mark.filterwarnings("ignore")
 def test_pixels_of_unusual_files_agree_with_astropy(unusual_fits):
-    """Including scaling, BLANK, compression and quantisation."""
+    """Scaling, BLANK, compression and quantisation are included."""
     compared = 0
     for path in files_in(unusual_fits):
         try:
@@ -340,7 +340,7 @@ CUBE = np.arange(4 * 30 * 20, dtype=np.float32).reshape(4, 30, 20)
 )
 @pytest.mark.parametrize("compressed", [False, True])
 def test_planes_of_a_cube(tmp_path, planes, expected, compressed):
-    """An index, a range, a sum, a mean, a maximum, channels; with and without tiles."""
+    """By index, range, sum, mean, maximum and channels, with and without tiles."""
     path = tmp_path / "a.fits"
     if compressed:
         fits.CompImageHDU(CUBE, compression_type="GZIP_1", quantize_level=0).writeto(
@@ -354,15 +354,15 @@ def test_planes_of_a_cube(tmp_path, planes, expected, compressed):
 
 
 @pytest.mark.parametrize("planes", [4, "9:12", (0, 7)])
-def test_missing_planes_are_a_reason_for_refusal(tmp_path, planes):
-    """The reason gives the setting and the number of planes."""
+def test_missing_planes_reject_the_file(tmp_path, planes):
+    """The reason names the setting and the number of planes."""
     fits.PrimaryHDU(CUBE).writeto(tmp_path / "a.fits")
     with pytest.raises(FitsImageError, match=r"`data_settings.planes` is .* 4 planes"):
         describe(tmp_path / "a.fits", planes=planes)
 
 
 def test_reductions_of_planes_ignore_nan(tmp_path):
-    """A pixel is bad if it is bad in all planes; an empty channel does not matter."""
+    """A pixel is bad if it is bad in all planes; an empty channel has no effect."""
     cube = CUBE.copy()
     cube[1] = np.nan
     cube[:, 3, 4] = np.nan
@@ -375,7 +375,7 @@ def test_reductions_of_planes_ignore_nan(tmp_path):
 
 
 def test_celestial_axes_are_the_image_axes(tmp_path):
-    """Also if the spectral axis is the first FITS axis."""
+    """Even if the spectral axis is the first FITS axis."""
     header = fits.Header({"CTYPE1": "FREQ", "CTYPE2": "RA---TAN", "CTYPE3": "DEC--TAN"})
     cube = np.moveaxis(CUBE, 0, 2)
     fits.PrimaryHDU(cube, header).writeto(tmp_path / "a.fits")
@@ -390,7 +390,7 @@ def test_celestial_axes_are_the_image_axes(tmp_path):
     [(None, 1), (2, 2), ("sci", 2), (("none", "ERR"), 3), ((9, 1), 1)],
 )
 def test_hdu_is_selected_by_number_or_name(tmp_path, hdu, number):
-    """Of several choices, the first that the file has is used."""
+    """Of several choices, the first that the file contains is used."""
     images = [
         fits.ImageHDU(PIXELS + k, name=n) for k, n in enumerate(("A", "SCI", "ERR"))
     ]
@@ -413,7 +413,7 @@ def test_missing_hdu_is_an_error_that_lists_the_hdus(tmp_path):
 
 
 def test_several_files_become_channels(tmp_path):
-    """Their sizes must agree; the error names a file that is missing."""
+    """Their sizes must agree; an error names the missing file."""
     paths = [tmp_path / f"{band}.fits" for band in "grz"]
     for k, path in enumerate(paths):
         fits.PrimaryHDU(PIXELS + k).writeto(path)
@@ -490,7 +490,7 @@ def write_tiles_with_inflated_size(path):
 
 
 def test_tiles_that_do_not_cover_the_image_are_refused(tmp_path):
-    """Before memory for the image is allocated."""
+    """They are refused before memory for the image is allocated."""
     write_tiles_with_inflated_size(tmp_path / "a.fits")
     for reader in (describe, read):
         with pytest.raises(FitsImageError, match=r"tiles cover|more than its"):
@@ -535,7 +535,7 @@ def seeds(tmp_path_factory):
 @settings(max_examples=300, deadline=2000,
           suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
 def test_damaged_files_give_an_image_or_a_reason(seeds, tmp_path, data):
-    """Truncated and edited at random; benchmarks/robustness.py tries thousands."""
+    """Truncated and edited at random; benchmarks/robustness.py tests thousands."""
     raw = bytearray(data.draw(st.sampled_from(seeds)))
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, min(len(raw) - 1, 2880)))
@@ -572,7 +572,7 @@ def test_hdus_agree_with_astropy(unusual_fits):
 
 
 def test_tile_that_spans_planes_is_decoded_once(tmp_path, monkeypatch):
-    """For sums, channels and single planes of deep tiles, with the right pixels."""
+    """Sums, channels and single planes of deep tiles have the correct pixels."""
     cube = np.random.default_rng(1).normal(size=(2, 7, 20, 30)).astype(np.float32)
     fits.HDUList([
         fits.PrimaryHDU(),
@@ -599,7 +599,7 @@ def test_tile_that_spans_planes_is_decoded_once(tmp_path, monkeypatch):
 
 
 def test_headers_of_compressed_files_are_decompressed_once(tmp_path, monkeypatch):
-    """Of many small HDUs in a gzip file, nothing is read twice."""
+    """A gzip file with many small HDUs is read only once."""
     empty = [fits.ImageHDU(name=f"E{k}") for k in range(300)]
     compressed = tmp_path / "a.fits.gz"
     fits.HDUList([fits.PrimaryHDU(), *empty, fits.ImageHDU(np.ones((9, 9)))]).writeto(

@@ -1,4 +1,4 @@
-"""Preparation of images: crops, resizing, stretches and their memory."""
+"""Preparation of images: cropping, resizing, stretching and memory."""
 
 import tracemalloc
 
@@ -52,7 +52,7 @@ def rules(**values) -> PreprocessSettings:
 
 @pytest.mark.parametrize("shape", [(100, 100), (90, 120), (20, 31), (64, 64), (7, 40)])
 def test_resizing_agrees_with_torch(shape):
-    """Without bad pixels it equals antialiased bilinear interpolation."""
+    """Without bad pixels, it equals antialiased bilinear interpolation."""
     data = noisy(shape)
     resized, valid = resize(image(data), 48, 37)
     expected = functional.interpolate(
@@ -129,7 +129,7 @@ def test_aspect_ratio_is_kept_by_pad_and_crop_only():
 
 
 def test_padding_and_bad_pixels_show_the_background():
-    """They have the stretched median, not 0."""
+    """Their value is the stretched median, not 0."""
     data, mask = noisy((40, 80)), np.zeros((40, 80), bool)
     mask[:, :20] = True
     prepared = prepare(image(data, mask), rules(size=64))
@@ -196,7 +196,7 @@ def test_stretch_does_not_depend_on_unit_or_offset():
 
 @pytest.mark.parametrize("interval", ["noise", "minmax", "percentile", "zscale"])
 def test_stretches_enhance_faint_emission(interval):
-    """All of them more than the linear one; values are from 0 to 1."""
+    """All do so more than the linear one; values are from 0 to 1."""
     data = source(peak=2000.0)
     means = {}
     for stretch in ("linear", "sqrt", "log", "asinh"):
@@ -230,7 +230,7 @@ def test_common_scale_with_other_intervals(interval):
 
 @pytest.mark.parametrize("size", [64, 300])
 def test_small_source_on_a_constant_background_is_visible(size):
-    """Also if no pixel of the source is in the sample that is measured."""
+    """Even if no pixel of the source is in the measured sample."""
     data = np.zeros((size, size))
     data[10:12, 20:22] = 1e-3
     prepared = prepare(image(data), rules())
@@ -260,15 +260,15 @@ def test_source_at_the_edge_is_centred():
     assert prepared.warning == ""
 
 
-def test_crop_to_the_source_without_emission_is_a_warning():
-    """The complete image is used."""
+def test_crop_to_the_source_without_emission_causes_a_warning():
+    """The whole image is used."""
     prepared = prepare(image(noisy((80, 80))), rules(crop="source"))
     assert "nothing is brighter than 5 times the noise" in prepared.warning
     assert prepared.valid.all()
 
 
 def test_crop_fraction_keeps_the_centre():
-    """Half of each side."""
+    """With 0.5, half of each side remains."""
     data = np.arange(1600, dtype=np.float32).reshape(40, 40)
     part = prepare(image(data[10:30, 10:30]), rules())
     cropped = prepare(image(data), rules(crop_fraction=0.5))
@@ -300,7 +300,7 @@ def test_channels_keep_their_colours():
     assert prepared.pixels[0].max() < 0.6 < prepared.pixels[1].max() == 1
 
 
-def test_constant_channel_is_a_warning():
+def test_constant_channel_causes_a_warning():
     """The other channels are not affected."""
     prepared = prepare(image(np.stack([np.zeros((80, 80)), source()])), rules())
     assert (prepared.pixels[0] == 0).all()
@@ -317,7 +317,7 @@ def test_constant_image_gives_zeros_and_a_warning(interval):
 
 
 def test_image_without_valid_pixels_is_refused():
-    """With a reason."""
+    """The error gives the reason."""
     with pytest.raises(FitsImageError, match="all pixels are NaN"):
         prepare(image(np.zeros((5, 5)), np.ones((5, 5), bool)), rules())
 
@@ -336,7 +336,7 @@ def test_extreme_values_give_an_image_or_a_reason(interval):
 
 
 def test_native_images_are_in_memory_once(tmp_path):
-    """Writing them needs no second copy, which could take gigabytes."""
+    """Writing them makes no second copy, which could take gigabytes."""
     pixels = np.random.default_rng(1).normal(size=(500, 500)).astype(np.float32)
     fits.PrimaryHDU(pixels).writeto(tmp_path / "a.fits")
     (tmp_path / "list.txt").write_text("a.fits\n" * 60)
@@ -353,7 +353,7 @@ def test_native_images_are_in_memory_once(tmp_path):
 
 
 def test_native_side_is_that_of_the_largest_image(tmp_path):
-    """Of the first 16; files without an image are ignored."""
+    """The first 16 files count; those without an image are ignored."""
     for k, shape in enumerate([(30, 20), (40, 90), (500, 500)]):
         fits.PrimaryHDU(np.ones(shape, np.float32)).writeto(tmp_path / f"{k}.fits")
     (tmp_path / "list.txt").write_text("gone.fits\n" + "0.fits\n" * 14 + "1.fits\n")

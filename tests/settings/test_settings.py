@@ -1,4 +1,4 @@
-"""Settings: accepted values, messages for others, and the part of each step."""
+"""Settings: valid values, messages for invalid ones, and the part of each step."""
 
 import dataclasses
 
@@ -27,7 +27,7 @@ from astromorph.settings.steps import PARTS, part_of, train_step_settings
         ({"inference_settings": {"batchsize": 3}}, "`inference_settings.batch_size`?"),
         ({"analysis_settings": {"cluster": 3}}, "mean `analysis_settings.clusters`"),
         ({"training_settings": {"warmup": 0}}, "mean `training_settings.warm_up`"),
-        ({"qqqqqqq": 3}, r"config/README\.md lists them all"),
+        ({"qqqqqqq": 3}, r"config/README\.md lists all settings"),
         ({"batch_size": 1}, r"`batch_size`: found 1; .* greater than or equal to 2"),
         ({"network_name": "vgg"}, "did you mean vgg1.*n_layer_resnet, amm, or one of"),
         ({"network_settings": {"last_layer": "layer5"}}, "found 'layer5'"),
@@ -38,7 +38,7 @@ from astromorph.settings.steps import PARTS, part_of, train_step_settings
     ],
 )
 def test_invalid_settings_are_named(values, message):
-    """The message has the file, the setting, the value and what is allowed."""
+    """The message names the file, the setting, the value and the allowed values."""
     with pytest.raises(AstromorphError, match=message) as caught:
         parse(values, "some.yaml")
     assert str(caught.value).startswith("some.yaml: ")
@@ -61,13 +61,13 @@ def test_yaml_peculiarities_are_understood():
 
 
 def test_settings_cannot_be_changed():
-    """They are frozen."""
+    """Settings are frozen."""
     with pytest.raises(ValueError, match="frozen"):
         Settings().epochs = 3
 
 
 def test_each_setting_belongs_to_a_step_or_to_the_workflow():
-    """A setting of neither would have no effect."""
+    """Any other setting would have no effect."""
     workflow = {"datafile", "trained_network_name", "core_limit", "export_to_csv"}
     workflow |= {"preprocess_settings.shard_size"}
     workflow |= {f"export_settings.{name}" for name in ("tables", "map", "gallery")}
@@ -80,7 +80,7 @@ def test_each_setting_belongs_to_a_step_or_to_the_workflow():
 
 @pytest.mark.parametrize("step", PARTS)
 def test_the_part_of_a_step_can_be_read_again(step):
-    """It parses to settings with the same part."""
+    """Parsing it gives settings with the same part."""
     settings = parse({"epochs": 3, "augmentation_settings": {"gamma": 0.7}}, "x")
     part = part_of(settings, step)
     again = part_of(parse(part, "x"), step)

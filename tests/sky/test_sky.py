@@ -17,7 +17,7 @@ from astromorph.sky.training_set import MEASURES, measure_shape
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_drawings_are_random_and_reproducible(kind):
-    """Finite, different for different seeds, equal for the same seed."""
+    """Pixels are finite, and equal only for the same seed."""
     first, again, other = (
         sky.draw(kind, (50, 70), np.random.default_rng(s)) for s in (1, 1, 2)
     )
@@ -39,7 +39,7 @@ def test_objects_are_brighter_than_the_noise():
 
 
 def test_drawing_has_the_properties_of_the_telescope():
-    """Signal-to-noise ratio and correlation of the noise."""
+    """These are the signal-to-noise ratio and the correlation of the noise."""
     rng = np.random.default_rng(2)
     for white in (True, False):
         drawing = sky.draw("disk", (80, 80), rng, sky.Telescope(4.0, 50.0, white))
@@ -51,7 +51,7 @@ def test_drawing_has_the_properties_of_the_telescope():
 
 
 def test_measures_distinguish_shapes():
-    """Each by its purpose; a rotated or fainter image has the same measures."""
+    """Rotation and brightness do not change them."""
     y, x = np.indices((81, 81)) - 40.0
 
     def blob(x0, y0, major, minor=None):
@@ -100,7 +100,7 @@ def test_beam_is_a_convolution_with_a_gaussian():
 
 
 def test_simulated_files_vary_and_have_complete_headers(tmp_path):
-    """Sizes, shapes, borders and axes differ."""
+    """Sizes, shapes, borders and axes vary."""
     filelist = simulate(tmp_path, 70, seed=4)
     with open(filelist, newline="") as file:
         listed = list(csv.DictReader(file))
@@ -132,13 +132,13 @@ def test_image_depends_only_on_seed_and_number(tmp_path):
 
 
 def test_number_below_one_is_an_error(tmp_path):
-    """With the allowed values."""
+    """The error gives the allowed values."""
     with pytest.raises(AstromorphError, match="found 0; give 1 or more"):
         simulate(tmp_path, 0, 0)
 
 
 def test_file_is_replaced_completely_or_not_at_all(tmp_path):
-    """If writing fails, the old file remains and no temporary file."""
+    """If writing fails, the old file remains, and no temporary file."""
     path = tmp_path / "a.txt"
     path.write_text("old")
     with pytest.raises(RuntimeError), atomic_write(path) as temporary:
@@ -152,7 +152,7 @@ def test_file_is_replaced_completely_or_not_at_all(tmp_path):
 
 
 def test_folder_is_replaced_completely_or_not_at_all(tmp_path):
-    """The same for folders; files of the old folder are removed."""
+    """Files of the old folder are removed."""
     path = tmp_path / "folder"
     path.mkdir()
     (path / "old.txt").write_text("old")

@@ -22,7 +22,7 @@ rule preprocess:
         datafile=lambda wildcards: RUN.datafile,
         head=RUN.head_digest,
         rows=lambda wildcards: RUN.shards[wildcards.shard].digest,
-        files=lambda wildcards: RUN.states.of(wildcards.shard),
+        files=lambda wildcards: RUN.states.shard_digest(wildcards.shard),
         start=lambda wildcards: RUN.shards[wildcards.shard].start,
         stop=lambda wildcards: RUN.shards[wildcards.shard].stop,
     shell:

@@ -30,7 +30,7 @@ rule validate:
         **RUN.params("validate", files.catalogue),
         datafile=lambda wildcards: RUN.datafile,
         rows=RUN.list_digest,
-        files=lambda wildcards: RUN.states.all(),
+        files=lambda wildcards: RUN.states.list_digest(),
     shell:
         "python -m astromorph validate --settings {params.settings:q}"
         " --results {params.results:q} --datafile {params.datafile:q}"

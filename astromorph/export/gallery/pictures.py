@@ -223,7 +223,7 @@ def find_images(
 
 def _images_of(shard: TensorShard) -> Sequence[Tensor]:
     """The images of a shard by position; a tensor of images of one size is such."""
-    return shard.images if shard.images.ndim == 4 else shard.each()  # type: ignore[return-value]
+    return shard.images if shard.images.ndim == 4 else shard.image_list()  # type: ignore[return-value]
 
 
 def prepared_pixel_scale(

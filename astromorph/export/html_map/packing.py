@@ -262,7 +262,7 @@ class ShardPictures:
         for path in self._tensors:
             shard = read_shard(path)
             statistics = _statistics(shard)
-            for k, image in enumerate(shard.each()):
+            for k, image in enumerate(shard.image_list()):
                 if shard.image_ids[k] == image_id:
                     pixels = image.float().numpy()
                     yield pixels, {n: values[k] for n, values in statistics.items()}

@@ -19,7 +19,7 @@ from astromorph.artefacts.column_types import (
     shorten,
     shorten_ids,
     text_widths,
-    texts_of,
+    to_texts,
     typed_columns,
 )
 from astromorph.artefacts.columns import Column
@@ -164,6 +164,6 @@ def _values(cells: Any, column: Column, length: int) -> NDArray[np.generic]:
         return np.asarray(cells)
     cut = shorten_ids if column.kind == "ids" else shorten
     texts = (
-        cut(escape_to_ascii(cell), length).encode("ascii") for cell in texts_of(cells)
+        cut(escape_to_ascii(cell), length).encode("ascii") for cell in to_texts(cells)
     )
     return np.array(list(texts), f"S{length}")

@@ -22,7 +22,7 @@ from astromorph.artefacts.column_types import (
     shorten,
     shorten_ids,
     text_widths,
-    texts_of,
+    to_texts,
     typed_columns,
 )
 from astromorph.artefacts.columns import Column, is_listed
@@ -179,7 +179,7 @@ def _values(
         return cells.to_numpy(), cells.isna().to_numpy()
     if column.kind not in ("text", "ids"):
         return cells.to_numpy(), False
-    texts = texts_of(cells)
+    texts = to_texts(cells)
     empty = np.array([not text for text in texts], bool)
     encoded = [_encode(text, column, size) for text in texts]
     return np.array(encoded, f"S{size}"), empty
