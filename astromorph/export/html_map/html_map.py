@@ -276,7 +276,7 @@ def make_plot(
         palette=list(COLOURS), low=0, high=1, nan_color=NONE_COLOUR, name="mapper"
     )
     size = point_size(number)
-    # One glyph per marker, because Bokeh's WebGL draws selections of mixed ones wrongly.
+    # One glyph per marker: Bokeh's WebGL draws selections of mixed ones incorrectly.
     shown = [
         IndexFilter(indices=[] if k else None, name=f"shown-{k}")
         for k in range(len(MARKERS))

@@ -115,7 +115,7 @@ def pack_column(cells: "pd.Series", typed: "pd.Series", listed: bool) -> PackedC
 
 
 def pack_words(cells: "pd.Series", listed: bool = False) -> PackedColumn:
-    """Pack texts, as a category if at least half of the rows repeat or words are few."""
+    """Pack texts, as a category if half of the rows repeat a word or words are few."""
     column = pack_categories(cells, listed)
     if len(column.words) <= max(MAX_WORDS, len(cells) // 2):
         return column
