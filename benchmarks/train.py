@@ -313,10 +313,10 @@ def predecessor(options: argparse.Namespace) -> Contender:
     (folder / "list.txt").write_text("".join(f"{name}\n" for name in names))
     (folder / "run.py").write_text(PREDECESSOR)
     threads = str(torch.get_num_threads())
+    arguments = ["list.txt", options.layer, str(options.batch), threads]
     # Isolated (-I): with PYTHONPATH set, this package would be imported instead.
     process = subprocess.Popen(
-        [python, "-I", "run.py", "list.txt", options.layer, str(options.batch)]
-        + [threads],
+        [python, "-I", "run.py", *arguments],
         cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         stderr=subprocess.DEVNULL,
     )  # fmt: skip

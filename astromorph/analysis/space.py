@@ -40,7 +40,7 @@ class Space:
     axes : ndarray, shape (D, K), float64
         Principal axes, scaled.
     min_length : float
-        Shorter vectors are not scaled to length 1: they differ by rounding alone.
+        Shorter vectors are not scaled to length 1: they only differ by rounding.
     explained : ndarray, shape (K,), float64
         Share of the variance in each component.
     """

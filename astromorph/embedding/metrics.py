@@ -32,7 +32,7 @@ MAX_WHITENED = 64  # principal components
 ROWS_PER_COMPONENT = 4
 Perturbation = Callable[[Tensor, Tensor], Tensor]
 Embedder = Callable[[ImageSet, Perturbation | None], NDArray[np.float32]]
-# Noise and blur are left out: principal components of the pixels survive them best.
+# Without noise and blur, to which principal components of the pixels are most robust.
 GEOMETRIC = ("rotated", "flipped", "shifted")
 # With these strengths, `SkyAugmentation` only rotates and flips.
 NO_STRENGTH = {

@@ -185,7 +185,7 @@ def auxiliary_task_for(
     images : PreparedImages
         The training images; see `prepared_images`.
     byol : BYOL
-        The network to train, of which `representation_size` is used.
+        The network to train; only its `representation_size` is used.
     number : int
         Number of simulated images, at least 1.
     seed : int

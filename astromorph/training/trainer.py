@@ -523,7 +523,7 @@ class ByolTrainer(nn.Module):
     def _measure_initial_collapse(
         self, watched: ImageSet, batches: TrainingBatches
     ) -> tuple[float, float]:
-        """Effective rank and spread before the first step of a training."""
+        """Effective rank and spread before the first training step."""
         collapse = self.progress.initial_collapse
         if collapse is None:
             remeasure_after_few_steps(self.byol, batches, self.step)

@@ -157,11 +157,11 @@ const astromorphMap = (() => {
     const buttons = rows.map((row, place) => {
       const { words, same } = decorate(row, place);
       const spoken = [title(row), words, same ? "near-duplicate" : ""].filter(Boolean).join(", ");
-      const made = make("button", { type: "button", title: spoken, onclick: () => open(row, true),
+      const element = make("button", { type: "button", title: spoken, onclick: () => open(row, true),
         className: same ? "same" : "", tabIndex: place ? -1 : 0 },
         [picture(row, size), words ? make("span", { className: "distance", textContent: words }) : null]);
-      made.setAttribute("aria-label", spoken);
-      return made;
+      element.setAttribute("aria-label", spoken);
+      return element;
     });
     const group = make("div", { className: "strip" }, buttons);
     group.setAttribute("role", "group");
