@@ -224,7 +224,7 @@ def test_a_warning_is_logged_if_processes_train_separately(monkeypatch, caplog):
 def test_an_error_in_evaluation_restores_training_mode():
     """The training can continue after it."""
     trainer = make_trainer()
-    with pytest.raises(ValueError, match="takes 1"):
+    with pytest.raises(ValueError, match="expects 1"):
         trainer(torch.rand(2, 3, 32, 32))
     assert trainer.byol.training
 
