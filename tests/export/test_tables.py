@@ -381,7 +381,7 @@ def test_a_catalogue_column_with_an_invalid_number_becomes_text(tmp_path):
     assert table.column("hdu").to_pylist() == [1.0, 2.5, None]
     assert table.column("height").to_pylist() == ["1", "x", None]
     assert table.column("width").to_pylist() == [60, 60, 60]
-    assert str(table.column("channels").type) == "int64", "though it is empty"
+    assert str(table.column("channels").type) == "int64", "even if it is empty"
     assert str(table.column("ra_deg").type) == "double"
 
 
