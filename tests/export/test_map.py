@@ -272,7 +272,9 @@ def test_files_that_do_not_match_are_an_error(run, tmp_path):
     ):
         export_map(files, SIDE, 100, with_evaluation=True)
     write_tensors(files.all_tensors[1], ["e" * 16], np.zeros((1, 1, 16, 16)))
-    with pytest.raises(AstromorphError, match=r"00002\.pt: 0+14, .*run preprocess"):
+    with pytest.raises(
+        AstromorphError, match=r"00002\.pt: the image 0+14 .*run `preprocess`"
+    ):
         export_map(files, SIDE, 100, with_evaluation=False)
     assert not files.map.exists()
 
