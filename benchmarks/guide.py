@@ -1,13 +1,13 @@
-"""Measure the recipes of the how-to pages on simulated images.
+"""Evaluate the recipes of the how-to pages on simulated images.
 
     python benchmarks/guide.py
     python benchmarks/guide.py --recipes default "own loss"
 
 Each row of the table is a recipe: effective rank of the embedding, balanced accuracy
-of the nearest neighbours on whitened embeddings (seven kinds, unknown to the training),
-the share of images that are retrieved after a quarter turn and a flip, the seconds of
-training and their ratio to the first recipe that is trained. Images of 64 pixels, the
-network `amm`, one seed.
+of the nearest neighbours on whitened embeddings (seven kinds, not used in training),
+the fraction of images that are retrieved after a quarter turn and a flip, the training
+time in seconds and its ratio to that of the first trained recipe. Images of 64 by 64
+pixels, the network `amm`, one seed.
 """
 
 import argparse
@@ -41,7 +41,7 @@ from astromorph.sky.simulate import simulate
 
 
 def window(images: Tensor) -> Tensor:
-    """Three quarters of each image, as in docs/examples/own_augmentation.py."""
+    """Crop three quarters of each side, as in docs/examples/own_augmentation.py."""
     number, _, height, width = images.shape
     views = []
     for image, (y, x) in zip(images, (torch.rand(number, 2) / 4).tolist(), strict=True):
@@ -53,12 +53,12 @@ def window(images: Tensor) -> Tensor:
 
 
 def distance(prediction: Tensor, target: Tensor) -> Tensor:
-    """As in docs/examples/own_loss.py."""
+    """The loss of docs/examples/own_loss.py."""
     return functional.smooth_l1_loss(prediction, target, reduction="none").mean(dim=1)
 
 
 def network() -> nn.Module:
-    """A network with the same random weights each time."""
+    """A network with the same random weights in each call."""
     torch.manual_seed(0)
     return AstroMorphologyModel()
 
@@ -73,7 +73,7 @@ def sky_network() -> BYOL:
 def recipes(
     images: PreparedImages, labelled_images: int
 ) -> dict[str, Callable[[], ByolTrainer]]:
-    """Name of each recipe and the function that makes its trainer."""
+    """The names of recipes, and functions that create their trainers."""
 
     def plain(**options: Any) -> ByolTrainer:
         return ByolTrainer(network(), **options)
@@ -117,7 +117,7 @@ def print_row(name: str, byol: BYOL, images: PreparedImages, *times: str) -> Non
 
 
 def main() -> None:
-    """Train and evaluate all recipes, or those that are named."""
+    """Train and evaluate all recipes, or the chosen ones."""
     options = parse_options()
     logging.getLogger("astromorph").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
@@ -152,9 +152,12 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument(
-        "--labelled-images", type=int, default=1000, help="of the auxiliary task"
+        "--labelled-images",
+        type=int,
+        default=1000,
+        help="simulated images of the auxiliary task",
     )
-    parser.add_argument("--recipes", nargs="+", help="some recipes, by default all")
+    parser.add_argument("--recipes", nargs="+", help="recipes to run; by default all")
     return parser.parse_args()
 
 

@@ -1,12 +1,12 @@
-"""Measure the speed of `validate` and `preprocess` against a bare read by astropy.
+"""Compare the speed of `validate` and `preprocess` with reading files by astropy.
 
     python benchmarks/preprocess.py [--number 5000] [--rounds 5]
     python benchmarks/preprocess.py --memory 1000 10000 100000
 
-All in one run on the same warm files, 128 by 128 pixels, float32. The parts alternate,
-and the ratio is that of the medians, so that other work on the machine affects all of
-them alike. With `--memory` it prints the peak memory of one process for lists of each
-length, and its ratio to the shortest list.
+All steps are run on the same cached files of 128 by 128 pixels, float32. They
+alternate, and ratios are those of medians, so that other work on the machine affects
+all of them equally. With `--memory`, it prints the peak memory of one process for lists
+of each length, and its ratio to that for the first list.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from astromorph.settings.sections import Settings
 SETTINGS = Settings()
 SIDE = 128
 MAX_SHORT = 1000  # files of the shorter list, at most
-MAX_FILES = 1000  # that differ; longer lists name hard links to them
+MAX_FILES = 1000  # different files; longer lists contain hard links to them
 CHILD = """
 import resource, sys, time
 from astromorph.artefacts.run_files import RunFiles
@@ -63,7 +63,7 @@ print(f"{peak:.0f} {time.perf_counter() - start:.1f}")
 
 
 def write_files(folder: Path, number: int) -> Path:
-    """Write images of a source with the header of a radio image, and their list."""
+    """Write images of a source with headers of radio images, and their list."""
     rng = np.random.default_rng(0)
     y, x = np.indices((SIDE, SIDE))
     for k in range(number):
@@ -122,7 +122,7 @@ def preprocess_in_two(datafile: Path, number: int, folder: Path, pool) -> None:
 
 
 def read_bare_in_two(paths: list[Path], pool) -> None:
-    """Read the files with astropy in two processes, as the limit of this machine."""
+    """Read the files with astropy in two processes, to measure the machine's limit."""
     for job in [pool.submit(read_bare, paths[k::2]) for k in range(2)]:
         job.result()
 

@@ -3,10 +3,10 @@
     python benchmarks/quality.py radio --images FOLDER     # radio galaxies with labels
     python benchmarks/quality.py sky --number 1000         # the simulated sky
 
-Each run is `astromorph train` and `astromorph infer`, as a user runs them. The figures
-are those of `evaluation.json`: balanced accuracy in five grouped folds. `--recipe`
-selects recipes of `RECIPES`. `--label practice` evaluates the uncertain radio galaxies,
-which are used to make choices; reported figures are of the confident ones.
+Each run consists of `astromorph train` and `astromorph infer`. The numbers are those in
+`evaluation.json`: balanced accuracy in five grouped folds. `--recipe` selects recipes
+of `RECIPES`. `--label practice` evaluates the uncertain radio galaxies, which are used
+to choose settings; published numbers are for the confident ones.
 """
 
 import argparse
@@ -56,64 +56,71 @@ MEASURES = ("knn", "knn_whitened", "linear")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", choices=["radio", "sky"])
-    parser.add_argument("--images", type=Path, help="of radio: folder with labels.csv")
-    parser.add_argument("--number", type=int, default=1000, help="of the sky")
+    parser.add_argument("--images", type=Path, help="for radio: folder with labels.csv")
+    parser.add_argument(
+        "--number", type=int, default=1000, help="for sky: number of images"
+    )
     parser.add_argument("--recipe", nargs="+", default=["default"], choices=[*RECIPES])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--label", nargs="+", default=["label"])
-    parser.add_argument("--settings", default="{}", help="more of them, as JSON")
+    parser.add_argument("--settings", default="{}", help="further settings, as JSON")
     parser.add_argument("--output", type=Path, default=Path("quality"))
-    given = parser.parse_args()
-    given.output.mkdir(parents=True, exist_ok=True)
-    if given.data == "radio":
-        datafile = radio_list(given.images, given.output / "radio.csv")
+    options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
+    if options.data == "radio":
+        datafile = radio_list(options.images, options.output / "radio.csv")
     else:
-        datafile = simulate(given.output / f"sky{given.number}", given.number, seed=77)
+        datafile = simulate(
+            options.output / f"sky{options.number}", options.number, seed=77
+        )
     print("| recipe | network | kNN | kNN whitened | linear | effective rank "
           "| minutes of training |\n|---|---|---|---|---|---|---|")  # fmt: skip
-    for recipe in given.recipe:
-        settings = RECIPES[recipe] | json.loads(given.settings)
-        runs = [one(given, datafile, recipe, settings, seed) for seed in given.seeds]
-        for label in given.label:
-            title = recipe if len(given.label) == 1 else f"{recipe} ({label})"
+    for recipe in options.recipe:
+        settings = RECIPES[recipe] | json.loads(options.settings)
+        runs = [
+            run_recipe(options, datafile, recipe, settings, seed)
+            for seed in options.seeds
+        ]
+        for label in options.label:
+            title = recipe if len(options.label) == 1 else f"{recipe} ({label})"
             for name in NETWORKS:
                 found = [
                     (r[label]["networks"].get(name), r[label]["minutes"]) for r in runs
                 ]
                 if found[0][0]:
-                    print(line(title, name, found), flush=True)
+                    print(table_row(title, name, found), flush=True)
 
 
-def one(
-    given: argparse.Namespace,
+def run_recipe(
+    options: argparse.Namespace,
     datafile: Path,
     recipe: str,
     settings: Settings,
     seed: int,
 ) -> dict[str, Any]:
-    """One run; its evaluation by each column of labels."""
-    words = f"{given.data} {recipe} {seed}".replace(",", "")
-    results = given.output / words.replace(" ", "_")
+    """Train once; return the evaluation for each column of labels."""
+    words = f"{options.data} {recipe} {seed}".replace(",", "")
+    results = options.output / words.replace(" ", "_")
     command = [sys.executable, "-m", "astromorph"]
-    options = ["-d", str(datafile), "--results", str(results), "--settings"]
+    arguments = ["-d", str(datafile), "--results", str(results), "--settings"]
     evaluations = {}
     with open(f"{results}.log", "w") as log:
         start = time.perf_counter()
         chosen = settings | {"seed": seed}
-        train = [*command, "train", *options, json.dumps(chosen)]
+        train = [*command, "train", *arguments, json.dumps(chosen)]
         subprocess.run(train, check=True, stderr=log)
         minutes = (time.perf_counter() - start) / 60
-        for label in given.label:
+        for label in options.label:
             chosen["evaluation_settings"] = {"label": label}
-            infer = [*command, "infer", *options, json.dumps(chosen)]
+            infer = [*command, "infer", *arguments, json.dumps(chosen)]
             subprocess.run(infer, check=True, stderr=log)
             found = json.loads((results / "evaluation.json").read_text())
             evaluations[label] = found | {"minutes": minutes}
     return evaluations
 
 
-def line(recipe: str, name: str, found: list[tuple[dict[str, Any], float]]) -> str:
-    """Mean and spread over the seeds."""
+def table_row(recipe: str, name: str, found: list[tuple[dict[str, Any], float]]) -> str:
+    """A table row with means and standard deviations over the seeds."""
     cells = []
     for measure in MEASURES:
         values = [networks[measure]["mean"] for networks, _ in found]
@@ -125,7 +132,7 @@ def line(recipe: str, name: str, found: list[tuple[dict[str, Any], float]]) -> s
 
 
 def radio_list(images: Path, output: Path) -> Path:
-    """A list with the confident FRI and FRII as `label`, the others as `practice`."""
+    """Write a list with confident FRI and FRII as `label`, all others as `practice`."""
     with open(images / "labels.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     with open(output, "w", newline="") as file:

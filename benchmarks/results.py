@@ -1,8 +1,8 @@
-"""Time and memory of what makes results of embeddings: `analyse` and the exports.
+"""Time and memory of the steps that use embeddings: `analyse` and the exports.
 
-Made-up embeddings, a mixture of clusters, go through each step in a process of its
-own. Another step joins as a function in `STEPS`. At the end stand the exponents by
-which the time grows from one number of images to the next.
+Each step processes synthetic embeddings, a mixture of clusters, in a separate process.
+To add a step, add a function to `STEPS`. Finally, the exponents are printed by which
+the time grows from one number of images to the next.
 
     python benchmarks/results.py --images 1000 10000 100000
     python benchmarks/results.py --images 10000 100000 1000000 --length 64 --side 16
@@ -36,12 +36,12 @@ from astromorph.settings.steps import part_of, train_step_settings
 
 LATENT, KINDS = 16, 12
 ROWS_OF_A_SHARD = 16_384
-PICTURES = 4096  # that differ; the images take them in turn
-READY = "body[data-ready]"  # how the map says so
+PICTURES = 4096  # different pictures, which are repeated
+READY = "body[data-ready]"  # selector that matches once the map is ready
 
 
 def make(folder: Path, images: int, length: int, side: int) -> None:
-    """Catalogue, split and embeddings of images that do not exist."""
+    """Write catalogue, split and embeddings of synthetic images."""
     files = run_files(folder, images)
     draw = np.random.default_rng(0)
     centres = 2 * draw.standard_normal((KINDS, LATENT))
@@ -67,7 +67,7 @@ def make(folder: Path, images: int, length: int, side: int) -> None:
             | {
                 "image_id": ids[k],
                 "path": f"images/{k:07d}.fits",
-                "object": f"MADE UP {k}",
+                "object": f"SYNTHETIC {k}",
                 "ra_deg": 360 * k / images,
                 "dec_deg": 0.0,
                 "label": f"kind {kinds[k]}",
@@ -93,7 +93,7 @@ def make(folder: Path, images: int, length: int, side: int) -> None:
 
 
 def make_tensors(files: RunFiles, ids: list[str], side: int) -> None:
-    """Shards of images of a bright spot on noise; the same ones again and again."""
+    """Write shards with images of a bright spot on noise, which are repeated."""
     draw = np.random.default_rng(1)
     number = min(PICTURES, len(ids))
     pixels = (0.1 * draw.random((number, 1, side, side))).astype(np.float16)
@@ -115,7 +115,7 @@ def make_tensors(files: RunFiles, ids: list[str], side: int) -> None:
 
 
 def make_model(path: Path) -> None:
-    """A model file; the gallery wants its settings alone."""
+    """Write a model file, of which the gallery only uses the settings."""
     from astromorph.artefacts.model_file import ModelFile, save_model
     from astromorph.byol.build import seeded_byol
 
@@ -125,7 +125,7 @@ def make_model(path: Path) -> None:
 
 
 def run_files(folder: Path, images: int = 0) -> RunFiles:
-    """The files of a run of so many images, or of the one that is there."""
+    """The files of a run with a number of images, or of the existing run."""
     shards = -(-images // ROWS_OF_A_SHARD) or len(list(folder.glob("embeddings/*.p*")))
     return RunFiles.of_run(folder, shards)
 
@@ -168,7 +168,7 @@ def step_tensorboard(folder: Path, cores: int) -> None:
 
 
 def step_map(folder: Path, cores: int) -> None:
-    """In one file, however many images there are."""
+    """Write one file, for any number of images."""
     from astromorph.export.html_map.html_map import export_map
 
     side = Settings().export_settings.map_thumbnail_size
@@ -209,7 +209,7 @@ STEPS: dict[str, Callable[[Path, int], None]] = {
     "gallery": step_gallery,
 }
 MAKE = "make"
-# What each writes.
+# The output of each step.
 OUTPUTS = {
     "analyse": "analysis.parquet",
     "csv": "export/embeddings.csv",
@@ -225,13 +225,13 @@ PAGES = {"map": "export/map.html", "map and files": "export/map.html"}
 
 
 def megabytes(path: Path) -> float:
-    """Of a file, or of all in a folder."""
+    """The size of a file, or of all files in a folder."""
     files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
     return sum(p.stat().st_size for p in files) / 1e6
 
 
 def seconds_to_open(page: Path) -> float | None:
-    """Until Chromium says that the map is ready; None without it, or after minutes."""
+    """Seconds until the map is ready in Chromium; None without it or after minutes."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None or importlib.util.find_spec("playwright") is None:
         return None
@@ -253,8 +253,8 @@ def seconds_to_open(page: Path) -> float | None:
     return taken
 
 
-def measured(step: str, folder: Path, cores: int) -> dict[str, Any]:
-    """What a step in its own process takes, its start included, and writes."""
+def measure_step(step: str, folder: Path, cores: int) -> dict[str, Any]:
+    """Time, memory and output size of a step in its own process, including start-up."""
     command = [sys.executable, __file__, "--step", step, "--folder", str(folder)]
     began = time.monotonic()
     done = subprocess.run(
@@ -268,7 +268,7 @@ def measured(step: str, folder: Path, cores: int) -> dict[str, Any]:
 
 
 def run_one(step: str, folder: Path, cores: int) -> None:
-    """One step in this process; prints its peak memory."""
+    """Run one step in this process and print its CPU time and peak memory."""
     STEPS[step](folder, cores)
     used = resource.getrusage(resource.RUSAGE_SELF)
     cpu = used.ru_utime + used.ru_stime
@@ -280,7 +280,9 @@ def main() -> None:
     parser.add_argument(
         "--images", type=int, nargs="+", default=[1000, 10_000, 100_000]
     )
-    parser.add_argument("--length", type=int, default=512, help="of an embedding")
+    parser.add_argument(
+        "--length", type=int, default=512, help="length of an embedding"
+    )
     parser.add_argument("--side", type=int, default=64, help="pixels of an image")
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS))
     parser.add_argument("--cores", type=int, default=2)
@@ -300,13 +302,13 @@ def main() -> None:
     for images in options.images:
         with tempfile.TemporaryDirectory() as temporary:
             folder = options.folder / str(images) if options.folder else Path(temporary)
-            # By itself: a process begins with the peak memory of its parent.
+            # In a separate process: children start with the peak memory of this one.
             command = [sys.executable, __file__, "--step", MAKE, "--folder"]
             command += [str(folder), "--images", str(images)]
             command += ["--length", str(options.length), "--side", str(options.side)]
             subprocess.run(command, check=True)
             for step in options.steps:
-                found = measured(step, folder, options.cores)
+                found = measure_step(step, folder, options.cores)
                 taken[step].append(found["seconds"])
                 opens = "" if found["opens"] is None else f"{found['opens']:.1f}"
                 print(

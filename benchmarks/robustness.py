@@ -1,12 +1,12 @@
-"""Read thousands of damaged FITS files: each must give an image or a reason.
+"""Read thousands of damaged FITS files; each must give an image or a reason.
 
     python benchmarks/robustness.py --number 5000 [--seeds ../shared/data/odd-fits]
 
-Seeds are small files of all kinds, written here, and those of a folder that is given.
-Each is cut, has bits flipped, header cards edited, deleted or repeated, or its sizes
-inflated. The longest time and the largest memory are printed with their ratio to the
-limits of 1 s and 200 MB. A file that exceeds them, or raises anything but a reason,
-ends the run with its name.
+Seeds are small files of all kinds, which are written here, and those in a given folder.
+They are truncated, their bits are flipped, header cards are edited, deleted or
+repeated, or their sizes are inflated. The longest time and the largest memory are
+printed with their ratios to the limits of 1 s and 200 MB. A file that exceeds them ends
+the run with its name; so does any other error than a reason.
 """
 
 import argparse
@@ -110,7 +110,7 @@ def flip_header(data: bytearray, rng: random.Random) -> None:
 
 
 def edit_card(data: bytearray, rng: random.Random) -> None:
-    """Change the value of one of the keywords that matter."""
+    """Change the value of one of `KEYWORDS`."""
     places = []
     for keyword in KEYWORDS:
         at = data.find(keyword)
@@ -124,7 +124,7 @@ def edit_card(data: bytearray, rng: random.Random) -> None:
 
 
 def inflate(data: bytearray, rng: random.Random) -> None:
-    """Increase sizes, also several of them consistently."""
+    """Increase sizes, sometimes several of them consistently."""
     length = b"%d" % rng.choice((1000, 5000, 10000, 16000, 10**6))
     for keyword in rng.choice((
         (b"NAXIS1  ",), (b"NAXIS2  ",), (b"NAXIS1  ", b"NAXIS2  "),
@@ -171,7 +171,7 @@ def memory_mb() -> float:
 
 
 def read(path: Path, rules: DataSettings) -> str:
-    """The result for a file: an image, or the reason why there is none."""
+    """Read a file; return "an image" or the reason why it cannot be used."""
     try:
         fits_image.describe_image([path], rules)
         _, image = fits_image.read_image([path], rules)
@@ -186,8 +186,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--number", type=int, default=5000, help="damaged files")
-    parser.add_argument("--seed", type=int, default=0, help="of the random numbers")
-    parser.add_argument("--seeds", type=Path, help="folder of further files to damage")
+    parser.add_argument("--seed", type=int, default=0, help="seed of random numbers")
+    parser.add_argument("--seeds", type=Path, help="folder of more files to damage")
     options = parser.parse_args()
     warnings.simplefilter("error")
     rng, results = random.Random(options.seed), collections.Counter[str]()

@@ -3,15 +3,15 @@
     python benchmarks/scale.py [--rows 10000 100000 1000000]
     python benchmarks/scale.py --train 100000
 
-The first simulates up to a thousand files of 16 by 16 pixels, repeats them in the list
-by hard links, and runs all steps except training, one process each. It prints seconds,
-peak memory, and the exponent by which the time grows from one number of rows to the
-next: 1 is twice as long for twice as many. `plan` is what every Snakemake process does
-before its first job; `dry run` is all of `snakemake -n`.
+The first command simulates up to a thousand files of 16 by 16 pixels, repeats them in
+the list as hard links, and runs all steps except training, each in a separate process.
+It prints seconds, peak memory, and the exponent by which the time grows from one number
+of rows to the next: 1 means twice the time for twice the rows. `plan` is the work of
+every Snakemake process before its first job; `dry run` is all of `snakemake -n`.
 
-The second trains for one epoch on simulated images of 64 by 64 pixels, once from
-memory and once from memory-mapped files, and prints the ratio of the private memory of
-the process to the size of the images.
+The second command trains for one epoch on simulated images of 64 by 64 pixels, once
+from memory and once from memory-mapped files, and prints the ratio of the private
+memory of the process to the size of the images.
 """
 
 import argparse
@@ -42,8 +42,8 @@ SETTINGS = {
     "evaluation_settings": {"images": 0},
 }
 STEPS = ("plan", "dry run", "validate", "preprocess", "split", "infer", "csv", "board")
-WAYS = ("memory", "mapped")  # how training has its images
-# Each step in a process of its own, over all shards one after the other.
+WAYS = ("memory", "mapped")  # where training reads its images from
+# Runs one step in a separate process, for all shards one after the other.
 CHILD = """
 import json, sys, time
 from astromorph.artefacts.run_files import RunFiles
@@ -109,7 +109,7 @@ if step == "infer":  # the analysis is measured by benchmarks/results.py; here m
         ids, none, none, none, places, places, places[:, 0],
         np.arange(1, n + 1, dtype=np.int32), ("",) * n, ((),) * n, places[:, :0],
         ((),) * n))
-# Of this program alone: getrusage would count what its parent was when it forked.
+# The peak of this program; getrusage would include that of its parent when it forked.
 lines = open("/proc/self/status").read().splitlines()
 print(next(int(l.split()[1]) / 1024 for l in lines if l.startswith("VmHWM")), taken)
 """
@@ -121,9 +121,10 @@ from astromorph.provenance import canonical_json
 from astromorph.settings.loading import parse
 from astromorph.settings.steps import part_of, train_step_settings
 rules = parse(json.loads(sys.argv[2]), "benchmark")
-made_with = canonical_json(part_of(rules, "preprocess"))
+tensor_settings = canonical_json(part_of(rules, "preprocess"))
 state = seeded_byol(train_step_settings(rules), 1).state_dict()
-save_model(sys.argv[1], ModelFile(state, part_of(rules, "train"), 1, made_with, ""))
+train_settings = part_of(rules, "train")
+save_model(sys.argv[1], ModelFile(state, train_settings, 1, tensor_settings, ""))
 """
 TRAIN = """
 import json, sys, threading, time
@@ -143,7 +144,7 @@ def look():
         peak[0] = max(peak[0], own())
         time.sleep(0.05)
 if sys.argv[1] == "mapped":
-    assert callable(datasets.available_memory)  # or the next line has no effect
+    assert callable(datasets.available_memory)  # otherwise the next line has no effect
     datasets.available_memory = lambda: 0  # as in a job with little memory
 rules = parse(json.loads(sys.argv[2]), "benchmark")
 before = own()
@@ -167,7 +168,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[10**4, 10**5, 10**6])
     parser.add_argument("--train", type=int, metavar="IMAGES", help="100 or more")
     parser.add_argument("--ways", choices=WAYS, nargs="+", default=WAYS)
-    parser.add_argument("--folder", type=Path, help="to work in; else a temporary one")
+    parser.add_argument(
+        "--folder", type=Path, help="working folder; by default a temporary one"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         if options.train:
@@ -177,7 +180,7 @@ def main() -> None:
 
 
 def steps(folder: Path, sizes: list[int]) -> None:
-    """All steps for each number of rows, then the table."""
+    """Run all steps for each number of rows, then print the table."""
     originals = simulated_files(folder / "files", SIDE, min(FILES, max(sizes)))
     table: dict[str, list[tuple[float, float]]] = {step: [] for step in STEPS}
     jobs = []
@@ -200,7 +203,7 @@ def steps(folder: Path, sizes: list[int]) -> None:
 
 
 def show(sizes: list[int], table: dict[str, list[tuple[float, float]]]) -> None:
-    """A row per step: seconds, MB, and exponents of growth."""
+    """Print a row per step: seconds, MB, and exponents of growth."""
     print("\n| step |", " | ".join(f"{n:,} rows" for n in sizes), "| exponent |")
     print("|---" * (len(sizes) + 2) + "|")
     for step, found in table.items():
@@ -212,7 +215,7 @@ def show(sizes: list[int], table: dict[str, list[tuple[float, float]]]) -> None:
 
 
 def child(folder: Path, program: str, *arguments: str) -> tuple[float, float]:
-    """Peak of memory in MB and seconds of a program that prints both at its end."""
+    """Run a program that prints its peak memory in MB and its time in seconds."""
     for name in ("tensors", "embeddings"):
         (folder / name).mkdir(exist_ok=True)
     done = subprocess.run(
@@ -224,7 +227,7 @@ def child(folder: Path, program: str, *arguments: str) -> tuple[float, float]:
 
 
 def dry_run(folder: Path, datafile: Path) -> tuple[tuple[float, float], int]:
-    """The same of `snakemake -n`, and the number of jobs that it plans."""
+    """Peak memory and time of `snakemake -n`, and the number of jobs that it plans."""
     settings = SETTINGS | {"datafile": str(datafile)}
     (folder / "config" / "config.yaml").write_text(json.dumps(settings))
     snakefile = str(ROOT / "Snakefile")
@@ -260,7 +263,7 @@ def simulated_files(folder: Path, side: int, number: int) -> list[Path]:
 
 
 def linked_list(originals: list[Path], folder: Path, number: int) -> Path:
-    """A list of as many names; a thousand to a folder."""
+    """Write a list with a number of names, a thousand in each folder."""
     names = []
     for k in range(number):
         place = folder / f"{k // 1000:04d}"
@@ -274,13 +277,13 @@ def linked_list(originals: list[Path], folder: Path, number: int) -> Path:
 
 
 def save_random_model(path: Path) -> None:
-    """A model file with random weights: inference costs the same."""
+    """Write a model file with random weights, which take the same time to embed."""
     command = [sys.executable, "-c", MODEL, str(path), json.dumps(SETTINGS)]
     subprocess.run(command, check=True)
 
 
 def training(folder: Path, number: int, ways: Sequence[str]) -> None:
-    """One epoch in each way, and one of few images before."""
+    """Train for one epoch on few images, then on all images in each way."""
     settings = {
         "network_name": "amm", "epochs": 1, "batch_size": 256,
         "training_settings": {"simulated_images": 0, "precision": "float32"},

@@ -1,13 +1,14 @@
-"""Measure the structure of the source code of one or several checkouts.
+"""Measure the structure of the source code in one or more checkouts.
 
     python benchmarks/structure.py                    # this checkout
     python benchmarks/structure.py ../old .           # side by side, with ratios
 
-The code is parsed, never imported, so that any version can be measured. Modules are the
-Python files of the package without `__init__.py`. An import level is the length of the
-longest chain of imports below a module. The length of a function counts its lines from
-`def` to the end without the docstring. Comments that switch the formatter off are
-counted in the package, tests, benchmarks and docs, the other figures in the package.
+The code is parsed but not imported, so that any version can be measured. Modules are
+the Python files of the package except `__init__.py`. The import level of a module is
+the length of the longest chain of imports below it. The length of a function is its
+number of lines from `def` to the end without the docstring. Comments that switch the
+formatter off are counted in the package, tests, benchmarks and docs, lines of tests in
+the tests, and everything else in the package.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = "astromorph"
-TRAINING_STEPS = ("training.train", "train")  # where the step has been, newest first
+TRAINING_STEPS = ("training.train", "train")  # names of its module, newest first
 FORMATTER_OFF = "# fmt: " + "skip"  # in two parts, or this file would count itself
 RUN_TIME_IMPORTS = "modules that the step `train` imports"
 ALL_IMPORTS = f"{RUN_TIME_IMPORTS}, TYPE_CHECKING included"
@@ -40,7 +41,7 @@ def is_type_checking(node: ast.AST) -> bool:
 
 
 def imported_names(tree: ast.AST, type_checking: bool) -> set[str]:
-    """Full names that a module imports, with or without those for type checkers."""
+    """Full names that a module imports, with or without those under TYPE_CHECKING."""
     names: set[str] = set()
     pending = [tree]
     while pending:
@@ -58,7 +59,7 @@ def imported_names(tree: ast.AST, type_checking: bool) -> set[str]:
 
 
 def import_graph(modules: dict[str, Path], type_checking: bool) -> dict[str, set[str]]:
-    """The modules that each module imports; packages' `__init__` left out."""
+    """The modules that each module imports, except `__init__.py` files."""
     graph = {}
     for module in proper_modules(modules):
         names = imported_names(parse(modules[module]), type_checking)
@@ -68,7 +69,7 @@ def import_graph(modules: dict[str, Path], type_checking: bool) -> dict[str, set
 
 
 def proper_modules(modules: dict[str, Path]) -> list[str]:
-    """Modules that are no `__init__.py`."""
+    """Modules that are not `__init__.py` files."""
     return [name for name, path in modules.items() if path.name != "__init__.py"]
 
 
@@ -77,7 +78,7 @@ def parse(path: Path) -> ast.Module:
 
 
 def reachable(graph: dict[str, set[str]], start: str) -> set[str]:
-    """What a module imports, directly or through others, without itself."""
+    """All modules that a module imports directly or indirectly, without itself."""
     found: set[str] = set()
     pending = [start]
     while pending:
@@ -88,12 +89,12 @@ def reachable(graph: dict[str, set[str]], start: str) -> set[str]:
 
 
 def count_levels(graph: dict[str, set[str]]) -> int:
-    """Number of import levels; the modules of a circle share one."""
+    """Number of import levels; the modules of a cycle share one level."""
     remaining = dict(graph)
     levels = 0
     while remaining:
         free = [name for name in remaining if not remaining[name] & set(remaining)]
-        if not free:  # a circle: all that is left counts as one level
+        if not free:  # a cycle: all remaining modules count as one level
             return levels + 1
         for name in free:
             del remaining[name]
@@ -134,7 +135,7 @@ def count_lines(paths: list[Path]) -> int:
 
 
 def measure(repository: Path) -> dict[str, float]:
-    """All figures of one checkout, by the name of the row."""
+    """All numbers of one checkout, by the name of the row."""
     modules = find_modules(repository)
     if not modules:
         raise SystemExit(f"{repository}: no package `{PACKAGE}` in this folder")

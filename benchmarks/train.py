@@ -1,18 +1,18 @@
-"""How fast training and inference are, side by side with others in one run.
+"""Compare the speed of training and inference with other implementations.
 
-    python benchmarks/train.py                         # against the bare network
+    python benchmarks/train.py                         # with the bare network
     python benchmarks/train.py --lightly               # and lightly's BYOL
     python benchmarks/train.py --predecessor FOLDER    # and astromorph 0.1.2
 
-The same network, image size and batch for all. The bare network is a forward and
-backward pass of the online network and a forward pass of the target, on tensors
-that are there already, in our precision: what a loader, views, optimizer and
-bookkeeping cost comes on top. lightly runs as its examples do: PIL images, its
-BYOL transform, a DataLoader with a worker per core, float32. For astromorph 0.1.2 a
-Python 3.12 environment is made in FOLDER (from the package index) unless it is
-there; it reads FITS files image by image, as it always does.
+All use the same network, image size and batch size. The bare network is a forward and
+backward pass of the online network and a forward pass of the target, on existing
+tensors in the precision of astromorph, without the cost of loader, views, optimizer and
+bookkeeping. lightly runs as in its examples: PIL images, its BYOL transform, a
+DataLoader with a worker per core, float32. For astromorph 0.1.2, a Python 3.12
+environment is created in FOLDER (from the package index) unless it exists; it reads
+FITS files one by one, as usual.
 
-Needs torch and torchvision alone, without the last two options; on a GPU say
+Only torch and torchvision are needed, except for the last two options. On a GPU, use
 `--batch 1024`.
 """
 
@@ -40,75 +40,81 @@ from astromorph.embedding.embed import embed
 from astromorph.models.encoders import AstroMorphologyModel, NLayerResnet
 from astromorph.training.trainer import ByolTrainer
 
-CHANNELS = 3  # what lightly and the predecessor want
-Contender = Callable[[], float]  # images per second of one go
+CHANNELS = 3  # required by lightly and the predecessor
+Contender = Callable[[], float]  # runs once and returns images per second
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--layer", default="layer3", help="or amm")
-    parser.add_argument("--steps", type=int, default=6, help="of each go")
+    parser.add_argument("--layer", default="layer3", help="last layer, or amm")
+    parser.add_argument("--steps", type=int, default=6, help="steps of each run")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--lightly", action="store_true")
     parser.add_argument("--predecessor", type=Path)
-    parser.add_argument("--python", default="python3.12", help="of the predecessor")
-    given = parser.parse_args()
-    if given.threads:
-        torch.set_num_threads(given.threads)
+    parser.add_argument(
+        "--python", default="python3.12", help="Python of the predecessor"
+    )
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
     device = choose_device()
-    print(f"torch {torch.__version__}, {named(device)}, {torch.get_num_threads()} "
-          f"threads, {given.layer}, {given.size} px, batch {given.batch}")  # fmt: skip
+    print(
+        f"torch {torch.__version__}, {device_name(device)}, "
+        f"{torch.get_num_threads()} threads, {options.layer}, {options.size} px, "
+        f"batch {options.batch}"
+    )
     contenders: dict[str, Contender] = {
-        "bare network": bare(given, device),
-        "ours": ours(given),
+        "bare network": bare(options, device),
+        "ours": ours(options),
     }
-    asked = {"bare network": 0.90, "lightly": 1.5, "0.1.2": 8.0}
-    if given.lightly:
-        contenders["lightly"] = lightlys(given, device)
-    if given.predecessor:
-        contenders["0.1.2"] = predecessors(given)
-    compare(contenders, given.rounds, asked, "training")
-    compare(
-        {"bare network": bare_inference(given, device), "ours": our_inference(given)},
-        given.rounds, asked, "inference",
-    )  # fmt: skip
+    required = {"bare network": 0.90, "lightly": 1.5, "0.1.2": 8.0}
+    if options.lightly:
+        contenders["lightly"] = lightly_byol(options, device)
+    if options.predecessor:
+        contenders["0.1.2"] = predecessor(options)
+    compare(contenders, options.rounds, required, "training")
+    contenders = {
+        "bare network": bare_inference(options, device),
+        "ours": our_inference(options),
+    }
+    compare(contenders, options.rounds, required, "inference")
 
 
 def compare(
-    contenders: dict[str, Contender], rounds: int, asked: dict[str, float], what: str
+    contenders: dict[str, Contender], rounds: int, required: dict[str, float], what: str
 ) -> None:
-    """Let them take turns, so that what else the machine does hits all alike."""
-    for go in contenders.values():
-        go()  # so that all have started
+    """Run contenders in turn, so that other work on the machine affects all of them."""
+    for run in contenders.values():
+        run()  # warm-up
     speeds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
-        for name, go in contenders.items():
-            speeds[name].append(go())
-    print(f"\n| {what} | images/s | ours over it | asked |\n|---|---|---|---|")
+        for name, run in contenders.items():
+            speeds[name].append(run())
+    print(f"\n| {what} | images/s | ours / this | required |\n|---|---|---|---|")
     for name, found in speeds.items():
         ratios = [a / b for a, b in zip(speeds["ours"], found, strict=True)]
-        wanted = asked.get(name, "")
+        minimum = required.get(name, "")
         ratio = statistics.median(ratios)
-        print(f"| {name} | {statistics.median(found):.1f} | {ratio:.2f} | {wanted} |")
+        print(f"| {name} | {statistics.median(found):.1f} | {ratio:.2f} | {minimum} |")
 
 
-def encoder(given: argparse.Namespace) -> NLayerResnet | AstroMorphologyModel:
+def encoder(options: argparse.Namespace) -> NLayerResnet | AstroMorphologyModel:
     torch.manual_seed(0)
-    if given.layer == "amm":
+    if options.layer == "amm":
         return AstroMorphologyModel(CHANNELS)
-    return NLayerResnet(CHANNELS, given.layer)
+    return NLayerResnet(CHANNELS, options.layer)
 
 
-def byol(given: argparse.Namespace) -> BYOL:
-    return BYOL(encoder(given))
+def byol(options: argparse.Namespace) -> BYOL:
+    return BYOL(encoder(options))
 
 
 def pictures(number: int, size: int) -> Tensor:
-    """Blobs of many widths in noise, `(N, 1, S, S)`, float16."""
+    """Images of blobs of various widths with noise, `(N, 1, S, S)`, float16."""
     generator = torch.Generator().manual_seed(1)
     place = torch.arange(size) - size / 2
     squared = place[:, None] ** 2 + place[None, :] ** 2
@@ -118,73 +124,79 @@ def pictures(number: int, size: int) -> Tensor:
     return images.clamp(0, 1)[:, None].half()
 
 
-def ours(given: argparse.Namespace) -> Contender:
-    data = CachedDataset(pictures(given.batch * given.steps, given.size), CHANNELS)
+def ours(options: argparse.Namespace) -> Contender:
+    data = CachedDataset(
+        pictures(options.batch * options.steps, options.size), CHANNELS
+    )
     augment = SkyAugmentation(views(), torch.Generator().manual_seed(1), CHANNELS)  # type: ignore[arg-type]
     trainer = ByolTrainer(
-        byol(given), augmentation_function=augment, precision=given.precision
+        byol(options), augmentation_function=augment, precision=options.precision
     )
 
-    def go() -> float:
+    def run() -> float:
         start = time.perf_counter()
-        trainer.train_epoch(data, given.batch, 10**6)  # ends with a wait for the GPU
+        trainer.train_epoch(data, options.batch, 10**6)  # ends with a wait for the GPU
         return len(data) / (time.perf_counter() - start)
 
-    return go
+    return run
 
 
-def bare(given: argparse.Namespace, device: torch.device) -> Contender:
-    network = byol(given).to(device).to(memory_format=torch.channels_last)
-    precision = choose_precision(given.precision, device)
-    images = CachedDataset(pictures(given.batch, given.size), CHANNELS)
-    view = images.batch(torch.arange(given.batch)).to(device)
+def bare(options: argparse.Namespace, device: torch.device) -> Contender:
+    network = byol(options).to(device).to(memory_format=torch.channels_last)
+    precision = choose_precision(options.precision, device)
+    images = CachedDataset(pictures(options.batch, options.size), CHANNELS)
+    view = images.batch(torch.arange(options.batch)).to(device)
     view = view.contiguous(memory_format=torch.channels_last)
 
-    def go() -> float:
+    def run() -> float:
         start = time.perf_counter()
-        for _ in range(given.steps):
+        for _ in range(options.steps):
             network.zero_grad(set_to_none=True)
             with precision.autocast(device):
                 loss = network.loss(view, view)
             loss.backward()
         loss.item()
-        return given.batch * given.steps / (time.perf_counter() - start)
+        return options.batch * options.steps / (time.perf_counter() - start)
 
-    return go
+    return run
 
 
-def our_inference(given: argparse.Namespace) -> Contender:
-    network = byol(given)
-    data = CachedDataset(pictures(given.batch * given.steps, given.size), CHANNELS)
-    settings = SimpleNamespace(symmetry="none", batch_size=given.batch)
+def our_inference(options: argparse.Namespace) -> Contender:
+    network = byol(options)
+    data = CachedDataset(
+        pictures(options.batch * options.steps, options.size), CHANNELS
+    )
+    settings = SimpleNamespace(symmetry="none", batch_size=options.batch)
 
-    def go() -> float:
+    def run() -> float:
         start = time.perf_counter()
         embed(network, data, settings)  # type: ignore[arg-type]
         return len(data) / (time.perf_counter() - start)
 
-    return go
+    return run
 
 
 @torch.inference_mode()
-def bare_inference(given: argparse.Namespace, device: torch.device) -> Contender:
-    network = encoder(given).to(device).to(memory_format=torch.channels_last).eval()
-    view = torch.rand(given.batch, CHANNELS, given.size, given.size, device=device)
+def bare_inference(options: argparse.Namespace, device: torch.device) -> Contender:
+    network = encoder(options).to(device).to(memory_format=torch.channels_last).eval()
+    view = torch.rand(
+        options.batch, CHANNELS, options.size, options.size, device=device
+    )
     view = view.contiguous(memory_format=torch.channels_last)
 
     @torch.inference_mode()
-    def go() -> float:
+    def run() -> float:
         start = time.perf_counter()
-        for _ in range(given.steps):
+        for _ in range(options.steps):
             features = network(view)
         features.sum().item()
-        return given.batch * given.steps / (time.perf_counter() - start)
+        return options.batch * options.steps / (time.perf_counter() - start)
 
-    return go
+    return run
 
 
-def lightlys(given: argparse.Namespace, device: torch.device) -> Contender:
-    """The BYOL of lightly's examples, with our network as its backbone."""
+def lightly_byol(options: argparse.Namespace, device: torch.device) -> Contender:
+    """BYOL as in lightly's examples, with the same network as its backbone."""
     from copy import deepcopy
 
     from lightly.loss import NegativeCosineSimilarity
@@ -195,11 +207,11 @@ def lightlys(given: argparse.Namespace, device: torch.device) -> Contender:
     from PIL import Image
     from torch import nn
 
-    size = given.size
+    size = options.size
     transform = BYOLTransform(
         BYOLView1Transform(input_size=size), BYOLView2Transform(input_size=size)
     )
-    arrays = (255 * pictures(given.batch * given.steps, size)).byte()
+    arrays = (255 * pictures(options.batch * options.steps, size)).byte()
     photos = [Image.fromarray(a[0].numpy()).convert("RGB") for a in arrays]
 
     class Photos(torch.utils.data.Dataset[list[Tensor]]):
@@ -209,10 +221,10 @@ def lightlys(given: argparse.Namespace, device: torch.device) -> Contender:
         def __getitem__(self, index: int) -> list[Tensor]:
             return list(transform(photos[index]))  # type: ignore[arg-type]
 
-    reference = byol(given)
+    reference = byol(options)
     features, hidden = reference.representation_size, reference.projection_hidden_size
     small = reference.projection_size
-    backbone: nn.Module = encoder(given).to(device)
+    backbone: nn.Module = encoder(options).to(device)
     projector = BYOLProjectionHead(features, hidden, small).to(device)
     predictor = BYOLPredictionHead(small, hidden, small).to(device)
     slow_backbone, slow_projector = deepcopy(backbone), deepcopy(projector)
@@ -226,11 +238,11 @@ def lightlys(given: argparse.Namespace, device: torch.device) -> Contender:
     optimizer = torch.optim.SGD(learning, lr=0.06)
     criterion = NegativeCosineSimilarity()
     loader = torch.utils.data.DataLoader(
-        Photos(), batch_size=given.batch, shuffle=True, drop_last=True,
+        Photos(), batch_size=options.batch, shuffle=True, drop_last=True,
         num_workers=os.cpu_count() or 2, persistent_workers=True,
     )  # fmt: skip
 
-    def go() -> float:
+    def run() -> float:
         start = time.perf_counter()
         for one, two in loader:
             update_momentum(backbone, slow_backbone, m=0.99)
@@ -248,7 +260,7 @@ def lightlys(given: argparse.Namespace, device: torch.device) -> Contender:
         loss.item()
         return len(photos) / (time.perf_counter() - start)
 
-    return go
+    return run
 
 
 PREDECESSOR = """
@@ -279,32 +291,32 @@ for line in sys.stdin:
 """
 
 
-def predecessors(given: argparse.Namespace) -> Contender:
-    """Version 0.1.2 in an environment and a process of its own.
+def predecessor(options: argparse.Namespace) -> Contender:
+    """Version 0.1.2 in a separate environment and process.
 
-    An image counts once, although it trains on four copies of each.
+    An image counts once, although this version trains on four copies of it.
     """
     from astropy.io import fits
 
-    python = given.predecessor / "bin" / "python"
+    python = options.predecessor / "bin" / "python"
     if not python.exists():
-        subprocess.run([given.python, "-m", "venv", given.predecessor], check=True)
+        subprocess.run([options.python, "-m", "venv", options.predecessor], check=True)
         wanted = ["astromorph==0.1.2", "click", "astropy"]
         subprocess.run([python, "-m", "pip", "install", "-q", *wanted], check=True)
     folder = Path(tempfile.mkdtemp())
     names = []
-    # One more than a batch: it steps after image number `batch`, and the gradients
-    # of what comes after its last step are never computed.
-    for k, image in enumerate(pictures(given.batch + 1, given.size)):
+    # One more than a batch: a step follows image number `batch`, and gradients of
+    # images after the last step are never computed.
+    for k, image in enumerate(pictures(options.batch + 1, options.size)):
         names.append(str(folder / f"{k}.fits"))
         fits.writeto(names[-1], image[0].float().numpy())
     (folder / "list.txt").write_text("".join(f"{name}\n" for name in names))
     (folder / "run.py").write_text(PREDECESSOR)
     threads = str(torch.get_num_threads())
-    # Isolated (-I): with PYTHONPATH set, this package would be imported in its place,
-    # whose version 0.1 names once made it run, as fast as ours.
+    arguments = ["list.txt", options.layer, str(options.batch), threads]
+    # Isolated (-I): with PYTHONPATH set, this package would be imported instead.
     process = subprocess.Popen(
-        [python, "-I", "run.py", "list.txt", given.layer, str(given.batch), threads],
+        [python, "-I", "run.py", *arguments],
         cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
@@ -314,16 +326,16 @@ def predecessors(given: argparse.Namespace) -> Contender:
     if answers.readline().split() != ["ready", "0.1.2"]:
         sys.exit(f"astromorph 0.1.2 does not start: {python} {folder / 'run.py'}")
 
-    def go() -> float:
+    def run() -> float:
         sender.write("go\n")
         sender.flush()
         return float(answers.readline())
 
-    return go
+    return run
 
 
 def views() -> SimpleNamespace:
-    """The defaults of `augmentation_settings`, also where pydantic is absent."""
+    """The defaults of `augmentation_settings`, even without pydantic."""
     if importlib.util.find_spec("pydantic"):
         from astromorph.settings.sections import AugmentationSettings
 
@@ -344,7 +356,7 @@ def views() -> SimpleNamespace:
     raise LookupError("sections.py has no AugmentationSettings")
 
 
-def named(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return device.type

@@ -2,11 +2,10 @@
 
     python benchmarks/train_sky.py
 
-draws images of every kind in `astromorph.sky.draw`, as many different telescopes
-would see them, and trains each network to predict the kind and the shape measures from
-a view of the image. It writes the files `astromorph/byol/sky_weights/*.pt`, the start
-weights of `network_settings.weights: sky`. No observed image and no weights from
-elsewhere are used.
+It draws images of every kind in `astromorph.sky.draw`, as seen by many different
+telescopes, and trains each network to predict the kind and the shape measures from a
+view of the image. It writes `astromorph/byol/sky_weights/*.pt`, the start weights of
+`network_settings.weights: sky`. No observed images and no pretrained weights are used.
 """
 
 import argparse
@@ -32,7 +31,7 @@ from astromorph.sky.training_set import (
 from astromorph.training.auxiliary_task import AuxiliaryTask
 
 SIZE, BATCH, LEARNING_RATE = 64, 128, 1e-3
-LINES = 20  # of progress
+PROGRESS_LINES = 20
 
 
 def main() -> None:
@@ -43,33 +42,35 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--output", type=Path, default=sky_file("amm").parent)
-    given = parser.parse_args()
+    options = parser.parse_args()
     start = time.perf_counter()
-    rules = DrawingRules(seed=given.seed, size=SIZE)
-    images = draw_labelled_images(rules, given.images, given.processes)
+    rules = DrawingRules(seed=options.seed, size=SIZE)
+    images = draw_labelled_images(rules, options.images, options.processes)
     print(f"{len(images)} images drawn in {time.perf_counter() - start:.0f} s")
-    for name in given.networks:
-        encoder = train_encoder(name, images, given.samples, given.seed)
+    for name in options.networks:
+        encoder = train_encoder(name, images, options.samples, options.seed)
         values = {
             "format": WEIGHTS_FORMAT,
             "format_version": WEIGHTS_VERSION,
             "network_name": name,
-            "images": given.images,
-            "samples": given.samples,
-            "seed": given.seed,
+            "images": options.images,
+            "samples": options.samples,
+            "seed": options.seed,
             "state": {key: halve(value) for key, value in encoder.state_dict().items()},
         }
-        given.output.mkdir(parents=True, exist_ok=True)
-        with atomic_write(given.output / f"{name}.pt") as temporary:
+        options.output.mkdir(parents=True, exist_ok=True)
+        with atomic_write(options.output / f"{name}.pt") as temporary:
             torch.save(values, temporary)
-        digest = hashlib.sha256((given.output / f"{name}.pt").read_bytes()).hexdigest()
-        print(f"wrote {given.output / name}.pt; `SKY_DIGESTS` needs {digest[:16]}")
+        digest = hashlib.sha256(
+            (options.output / f"{name}.pt").read_bytes()
+        ).hexdigest()
+        print(f"wrote {options.output / name}.pt; `SKY_DIGESTS` needs {digest[:16]}")
 
 
 def train_encoder(
     name: str, images: LabelledImages, samples: int, seed: int
 ) -> Encoder:
-    """Train one network on the auxiliary task alone."""
+    """Train a network on the auxiliary task only."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     device = choose_device()
@@ -81,7 +82,7 @@ def train_encoder(
     augment = SkyAugmentation(generator=generator)
     precision: Precision = choose_precision("auto", device)
     steps, order = samples // BATCH, torch.empty(0, dtype=torch.int64)
-    interval = max(1, steps // LINES)
+    interval = max(1, steps // PROGRESS_LINES)
     loss_sum, start = 0.0, time.perf_counter()
     for step in range(steps):
         if len(order) < BATCH:
@@ -110,7 +111,7 @@ def train_encoder(
 
 
 def halve(value: Tensor) -> Tensor:
-    """Weights in half precision; counters do not change."""
+    """Convert weights to half precision; counters do not change."""
     return value.half() if value.is_floating_point() else value
 
 

@@ -65,17 +65,17 @@ def analyse(
         per image), `analysis_summary` (JSON: numbers, settings and versions) and
         `analysis_page` are written.
     rules : AnalysisSettings
-        All of it is used.
+        All of its settings are used.
     seed : int
-        Of all random choices.
+        Seed of all random choices.
     threads : int
-        CPU threads that search neighbours; 0 for all cores. Everything else runs on
-        one, so that the result does not depend on their number.
+        CPU threads for the neighbour search; 0 for all cores. Everything else runs on
+        one thread, so that the result does not depend on their number.
 
     Raises
     ------
     AstromorphError
-        The files do not belong together, or there is no embedding.
+        The files do not match, or there are no embeddings.
     """
     images = read_embedded_images(files)
     with threadpool_limits(1):
@@ -99,7 +99,7 @@ def read_embedded_images(files: RunFiles) -> EmbeddedImages:
     Raises
     ------
     AstromorphError
-        There is none, or the files do not belong together.
+        There are none, or the files do not match.
     """
     table = embedded_table(files, ["path"])
     if table.empty:
@@ -123,18 +123,18 @@ def analyse_embeddings(
     images : EmbeddedImages
         At least one.
     rules : AnalysisSettings
-        All of it is used.
+        All of its settings are used.
     seed : int
-        Of all random choices.
+        Seed of all random choices.
     threads : int
-        CPU threads that search neighbours; 0 for all cores.
+        CPU threads for the neighbour search; 0 for all cores.
 
     Returns
     -------
     analysis : Analysis
         A row for each image.
     summary : dict
-        Plain values: `results/analysis.json` without settings and versions.
+        The contents of `results/analysis.json` without settings and versions.
     """
     ids = images.image_ids
     space = fit_space(images.vectors, rules.whiten, rules.components)

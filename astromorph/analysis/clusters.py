@@ -23,7 +23,7 @@ ClusteringMethod = Callable[[Points], Labels]
 
 BY_KMEANS, BY_HDBSCAN = "kmeans", "hdbscan"
 MAX_SAMPLE = 10_000  # images used to choose the number of clusters and for stability
-MAX_SILHOUETTES = 4_000  # images with a silhouette; time grows as the square
+MAX_SILHOUETTES = 4_000  # images with a silhouette; its time grows as the square
 KMEANS_STARTS = 4
 REFITS = 10
 HDBSCAN_COMPONENTS = 8
@@ -41,10 +41,9 @@ class ClusterQuality:
     silhouettes : tuple of float or None
         Mean silhouette of each cluster.
     stability : float or None
-        Mean adjusted Rand index with refits to random halves; 1 if all agree.
+        Mean adjusted Rand index with refits to random halves; 1 if all refits agree.
     stabilities : tuple of float or None
-        For each cluster, its mean Jaccard index with the most similar cluster of each
-        refit.
+        Mean Jaccard index of each cluster with the most similar cluster of each refit.
     """
 
     silhouette: float | None
@@ -60,11 +59,11 @@ class Clustering:
     Attributes
     ----------
     labels : ndarray, shape (N,), int32
-        From 0, the largest cluster first; -1 in no cluster.
+        Clusters from 0, the largest first; -1 for images in no cluster.
     quality : ClusterQuality
         Silhouettes and stability.
     representatives, odd_members : dict of int to int
-        Cluster to image: nearest to its centre, and farthest from it.
+        For each cluster, the image nearest to its centre, and the one farthest from it.
     """
 
     labels: Labels
@@ -85,11 +84,11 @@ class Clusterings:
     Attributes
     ----------
     by_method : dict of str to Clustering
-        `BY_KMEANS` and `BY_HDBSCAN`.
+        The keys are `BY_KMEANS` and `BY_HDBSCAN`.
     silhouette_by_number : dict of int to float
         Mean silhouette of k-means by number of clusters; empty if the number is set.
     min_cluster_size : int
-        Of HDBSCAN.
+        Minimum number of images in a cluster of HDBSCAN.
     """
 
     by_method: dict[str, Clustering]
@@ -107,7 +106,7 @@ def find_clusters(points: Points, rules: AnalysisSettings, seed: int) -> Cluster
     rules : AnalysisSettings
         `clusters`, `max_clusters` and `min_cluster_size` are used.
     seed : int
-        Of the starts of k-means and of all samples.
+        Seed of the starts of k-means and of all samples.
 
     Returns
     -------
@@ -153,12 +152,12 @@ def kmeans(points: Points, number: int, seed: int) -> Labels:
     number : int
         Number of clusters; fewer if there are fewer distinct points.
     seed : int
-        Of the starts.
+        Seed of the starts.
 
     Returns
     -------
     ndarray, shape (N,), int32
-        From 0, the largest cluster first.
+        Clusters from 0, the largest first.
     """
     number = min(number, _count_distinct(points, number))
     if number == 1:
@@ -170,8 +169,8 @@ def kmeans(points: Points, number: int, seed: int) -> Labels:
 def score_numbers(points: Points, max_number: int, seed: int) -> dict[int, float]:
     """Mean silhouette of k-means by number of clusters.
 
-    Numbers run from 2 to `max_number`, but not beyond the root of N: smaller clusters
-    than that arise by chance. Of more than 10,000 points a sample is used.
+    Numbers run from 2 to `max_number`, or to the square root of N if it is smaller,
+    since smaller clusters arise by chance. A sample of more than 10,000 points is used.
 
     Returns
     -------
@@ -195,22 +194,22 @@ def hdbscan(points: Points, min_size: int, seed: int) -> Labels:
     """Cluster points by HDBSCAN (Campello et al. 2015).
 
     Only the leading eight components are used: with more, distances become similar and
-    most points are in no cluster. Of more than 40,000 points a sample is clustered, and
-    each of the others is assigned to the cluster of the nearest point in the sample.
+    most points are in no cluster. Of more than 40,000 points, a sample is clustered and
+    each other point is assigned to the cluster of the nearest point in the sample.
 
     Parameters
     ----------
     points : ndarray, shape (N, K), float32
         At least one.
     min_size : int
-        Number of images of the smallest cluster.
+        Minimum number of images in a cluster.
     seed : int
-        Of the sample.
+        Seed of the sample.
 
     Returns
     -------
     ndarray, shape (N,), int32
-        From 0, the largest cluster first; -1 in no cluster.
+        Clusters from 0, the largest first; -1 for points in no cluster.
     """
     if len(points) < 2 * min_size or _count_distinct(points, 2) < 2:
         return np.full(len(points), -1, np.int32)
@@ -227,9 +226,9 @@ def hdbscan(points: Points, min_size: int, seed: int) -> Labels:
 
 
 def sort_by_size(labels: NDArray[Any]) -> Labels:
-    """Renumber clusters by size, the largest 0; ties go to the one that occurs first.
+    """Renumber clusters by size, the largest 0; of equal ones, the first comes first.
 
-    -1, no cluster, stays.
+    -1, no cluster, is not changed.
     """
     names, first, counts = np.unique(labels, return_index=True, return_counts=True)
     is_cluster = names >= 0
@@ -246,13 +245,13 @@ def measure_quality(
     Parameters
     ----------
     points : ndarray, shape (N, K), float32
-        Of more than some thousands a sample is used.
+        For more than some thousands, a sample is used.
     labels : ndarray, shape (N,), int32
-        Clusters, from 0; -1 in none.
+        Clusters from 0; -1 for points in no cluster.
     refit : callable
-        The method that produced the labels: points to labels.
+        The method that produced the labels; maps points to labels.
     seed : int
-        Of the samples.
+        Seed of the samples.
 
     Returns
     -------
@@ -273,8 +272,8 @@ def silhouettes(
 ) -> tuple[float | None, list[float | None]]:
     """Mean silhouette of all clustered points, and of each cluster.
 
-    Of more than 4,000 points a sample is used. None where it is not defined: with fewer
-    than two clusters, or for a cluster outside the sample.
+    For more than 4,000 points, a sample is used. None where it is undefined: with fewer
+    than two clusters, or for a cluster without a point in the sample.
     """
     by_cluster: list[float | None] = [None] * _count_clusters(labels)
     clustered = np.flatnonzero(labels >= 0)
@@ -297,7 +296,7 @@ def find_exemplars(
     Returns
     -------
     representatives, odd_members : dict of int to int
-        Cluster to image. A cluster of one image has no odd member.
+        The image for each cluster. A cluster of one image has no odd member.
     """
     representatives, odd_members = {}, {}
     for k in range(_count_clusters(labels)):
@@ -346,7 +345,7 @@ def _draw_halves(sample: NDArray[np.int64], seed: int) -> Iterator[NDArray[np.in
 
 
 def _max_jaccard(members: NDArray[np.bool_], labels: Labels) -> float:
-    """Jaccard index of some images with the most similar cluster."""
+    """Jaccard index of a set of images with the most similar cluster."""
     best = 0.0
     for k in range(_count_clusters(labels)):
         others = labels == k

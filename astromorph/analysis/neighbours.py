@@ -15,8 +15,8 @@ Indices = NDArray[np.int64]
 
 MAX_EXACT = 100_000  # images; for more, neighbours are approximate
 ROWS_AT_A_TIME = 4096
-CHANCE_PAIRS = 1.0  # near-duplicate pairs that a set without any has by chance
-MAX_ROUNDING = 1e-4  # distance up to which two images are equal but for rounding
+CHANCE_PAIRS = 1.0  # expected near-duplicate pairs by chance in a set without any
+MAX_ROUNDING = 1e-4  # distance up to which two images are equal except for rounding
 
 
 def nearest_neighbours(
@@ -26,19 +26,19 @@ def nearest_neighbours(
     threads: int = 0,
     max_exact: int = MAX_EXACT,
 ) -> tuple[Indices, Points]:
-    """The nearest other points of each point, the nearest first.
+    """The nearest neighbours of each point, the nearest first.
 
-    Exact for up to 100,000 points; for more, by nearest-neighbour descent (Dong et al.
-    2011), which misses few.
+    They are exact for up to 100,000 points; for more, nearest-neighbour descent (Dong
+    et al. 2011) is used, which misses few.
 
     Parameters
     ----------
     points : ndarray, shape (N, K), float32
         One for each image.
     number : int
-        Number of neighbours; M is this number or N - 1.
+        Number of neighbours; M is the smaller of this number and N - 1.
     seed : int
-        Of the descent.
+        Seed of the descent.
     threads : int
         CPU threads; 0 for all cores.
     max_exact : int
@@ -47,7 +47,7 @@ def nearest_neighbours(
     Returns
     -------
     indices : ndarray, shape (N, M), int64
-        Never a point itself; of equally near ones the first comes first.
+        Never the point itself; of equally near points, the first comes first.
     distances : ndarray, shape (N, M), float32
         0 for equal points.
     """
@@ -56,7 +56,7 @@ def nearest_neighbours(
         return np.empty((len(points), 0), np.int64), np.empty((len(points), 0), "f4")
     indices = np.empty((len(points), number), np.int64)
     parts = _row_parts(len(points))
-    # A point is among its own neighbours, hence one more.
+    # One more is needed, because a point is among its own neighbours.
     if len(points) > max_exact:
         candidates = _find_by_descent(points, number + 1, seed)
         for rows in parts:
@@ -73,33 +73,33 @@ def nearest_neighbours(
 def nearest_to_point(
     point: Points, points: Points, number: int
 ) -> tuple[Indices, Points]:
-    """Indices of the points nearest to one `(K,)`, and their distances, `(M,)` each."""
+    """Indices `(M,)` and distances `(M,)` of the points nearest to a point `(K,)`."""
     distances = np.linalg.norm(points - point, axis=1)
     order = np.argsort(distances, kind="stable")[:number]
     return order, distances[order]
 
 
 def near_duplicates(indices: Indices, distances: Points) -> list[list[int]]:
-    """For each image those that are nearer to it than chance explains.
+    """For each image, those that are nearer to it than expected by chance.
 
-    In a space of m dimensions with constant density around a point, the volume within
-    distance d over that within the distance of the n-th neighbour is u = (d / d_n)^m;
-    by chance, the nearest of the n - 1 others has a smaller one with probability
-    1 - (1 - u)^(n - 1). m is estimated from the data (Facco et al. 2017). A pair counts
-    if, seen from both images, this probability is so small that all N images together
-    would have one such pair. There is no scale to choose, and dense and sparse regions
-    are treated alike.
+    In a space of m dimensions with constant density around a point, the ratio of the
+    volumes within distance d and within the distance of the n-th neighbour is
+    u = (d / d_n)^m; by chance, the nearest of the n - 1 others has a smaller ratio with
+    probability 1 - (1 - u)^(n - 1). m is estimated from the data (Facco et al. 2017).
+    A pair counts if, for both images, this probability is so small that one such pair
+    is expected among all N images. No scale has to be chosen, and dense and sparse
+    regions are treated alike.
 
     Parameters
     ----------
     indices, distances : ndarray, shape (N, M)
-        What `nearest_neighbours` returns.
+        The result of `nearest_neighbours`.
 
     Returns
     -------
     list of list of int
-        N lists, nearest first; if a is in b's, b is in a's. Images at distance 0 are
-        always duplicates.
+        N lists, nearest first; the relation is symmetric. Images at distance 0 are
+        always near-duplicates.
     """
     number, width = indices.shape
     if width == 0:
@@ -120,8 +120,8 @@ def near_duplicates(indices: Indices, distances: Points) -> list[list[int]]:
 def intrinsic_dimension(distances: Points) -> float:
     """Intrinsic dimension of the data from the two nearest neighbours of each point.
 
-    The maximum-likelihood estimate of Facco et al. (2017), from the nine tenths with
-    the smallest ratios of the two distances, as they advise.
+    The maximum-likelihood estimate of Facco et al. (2017), from the 90 % of points with
+    the smallest ratios of the two distances, as they recommend.
 
     Parameters
     ----------
@@ -139,7 +139,7 @@ def intrinsic_dimension(distances: Points) -> float:
         return 1.0
     log_ratios = np.sort(np.log(second[distinct] / first[distinct]))
     number = max(1, int(0.9 * len(log_ratios)))
-    # The likelihood of a censored sample: the others are at least as large.
+    # The likelihood of a censored sample: the other ratios are at least as large.
     censored = (len(log_ratios) - number) * log_ratios[number - 1]
     total = float(log_ratios[:number].sum() + censored)
     return max(1.0, number / total) if total > 0 else 1.0
@@ -150,10 +150,10 @@ def outlier_scores(
 ) -> tuple[Points, NDArray[np.int32]]:
     """Mean distance of each image to its nearest neighbours, and its rank.
 
-    As in Angiulli & Pizzuti (2002), over the median of all images. Neighbours are
+    As in Angiulli & Pizzuti (2002), divided by the median of all images. Neighbours are
     nearest by cosine, but their distances are Euclidean, because unusual images are
-    mostly farther from the mean as well. Planted outliers get higher ranks in this way
-    than by cosine alone or by the local outlier factor (docs/analysis.md).
+    mostly farther from the mean as well. In tests, inserted outliers get better ranks
+    in this way than by cosine alone or by the local outlier factor (docs/analysis.md).
 
     Parameters
     ----------
@@ -167,7 +167,7 @@ def outlier_scores(
     scores : ndarray, shape (N,), float32
         1 is typical; 0 if there are no neighbours.
     ranks : ndarray, shape (N,), int32
-        From 1, the largest score; ties are in the order of the images.
+        From 1 for the largest score; ties are in the order of the images.
     """
     scores = np.zeros(len(indices), np.float32)
     if indices.shape[1]:
@@ -201,9 +201,9 @@ def _find_by_descent(points: Points, number: int, seed: int) -> Indices:
 
 
 def _remove_self(candidates: Indices, start: int) -> Indices:
-    """Remove from each row its own number, or the last one if it is not there.
+    """Remove from each row its own index or, if that is missing, the last candidate.
 
-    It is not there if more points than there are candidates are equal to it.
+    It is missing if more points than there are candidates are equal to it.
     """
     own = candidates == np.arange(start, start + len(candidates))[:, None]
     own[~own.any(axis=1), -1] = True
@@ -211,7 +211,7 @@ def _remove_self(candidates: Indices, start: int) -> Indices:
 
 
 def _sort_by_distance(points: Points, indices: Indices) -> tuple[Indices, Points]:
-    """Distances by subtraction, without the rounding errors of the dot product."""
+    """Sort by distances from differences, without rounding errors of dot products."""
     distances = np.empty(indices.shape, np.float32)
     for rows in _row_parts(len(points)):
         neighbours = indices[rows]

@@ -1,4 +1,4 @@
-"""The command `similar`: the images of a run most similar to any FITS image."""
+"""The command `similar`: find the images of a run most similar to a FITS image."""
 
 import json
 import logging
@@ -43,10 +43,10 @@ Pixels = NDArray[np.float32]
 Rows = list[dict[str, str]]
 
 LOG = logging.getLogger(__name__)
-TOLERANCE = 1e-3  # of an embedding's length; other machines and batches differ less
+TOLERANCE = 1e-3  # relative; machines and batch sizes cause smaller differences
 PANELS_PER_ROW = 7
 THUMBNAIL_SIDE = 192  # pixels
-MAX_LETTERS = 24  # of a line below a panel
+MAX_CHARACTERS = 24  # in a line below a panel
 PANEL_INCHES, DOTS_PER_INCH = 1.9, 120
 
 
@@ -76,8 +76,8 @@ def similar(
 ) -> Rows:
     """Find the images of a run that are most similar to one image.
 
-    The image is read, prepared and embedded as those of the run were, and its distances
-    are measured in the space of `analyse`.
+    The image is read, prepared and embedded in the same way as those of the run, and
+    its distances are measured in the space of `analyse`.
 
     Parameters
     ----------
@@ -86,14 +86,14 @@ def similar(
     paths : sequence of str
         The FITS file, or one per channel. It need not be in the file list.
     count : int
-        How many images to find, at least 1.
+        Number of images to find, at least 1.
     output : path or None
-        PNG to write: the image, then those similar to it.
+        PNG to write: the image, followed by those similar to it.
     table : path or None
         CSV to write: the returned rows.
     datafile : str, optional
         The file list; needed if the run has several files per image and one brightness
-        scale for all of them. Otherwise the catalogue serves.
+        scale for all of them. Otherwise the catalogue is used.
 
     Returns
     -------
@@ -104,7 +104,7 @@ def similar(
     Raises
     ------
     AstromorphError
-        The image cannot be used, results are missing, or they do not belong together.
+        The image cannot be used, or results are missing or do not match.
     """
     shard = _find_first_shard(files)
     settings = parse(json.loads(shard.settings), str(files.all_tensors[0]))
@@ -144,7 +144,7 @@ def _find_reference(
     datafile: str | None,
     channels: int,
 ) -> ListReference:
-    """What all images of the run have in common."""
+    """The properties that all images of the run share."""
     if settings.preprocess_settings.stretch_scope == "image":
         return ListReference(channels)
     if datafile:
@@ -153,8 +153,8 @@ def _find_reference(
         )
     if len(paths) > 1:
         raise AstromorphError(
-            "all images of this run have one brightness scale, which is computed from "
-            "its file list: name the list with --datafile"
+            "all images of this run have the same brightness scale, which is computed "
+            "from its file list: give the list with --datafile"
         )
     rows = islice(read_csv(files.catalogue), HEAD_ROWS)
     head = [Entry(row["image_id"], row["path"], row["path"]) for row in rows]
@@ -182,15 +182,15 @@ def _prepare_image(
 def _embed_like_run(files: RunFiles, shard: TensorShard, pixels: Pixels) -> Vectors:
     """The embedding `(1, D)`, with the symmetry that the run was embedded with.
 
-    No file records the symmetry: embedding the first image of the run again tells it.
+    No file records the symmetry; it is found by embedding the first image again.
     """
     byol, model = load_model(files.model)
     stacksize = training_settings_of(model).stacksize
     if shard.channels * stacksize != model.in_channels:
         raise AstromorphError(
-            f"{files.model}: this model takes images of {model.in_channels} channels, "
-            f"those of {files.all_tensors[0]} have {shard.channels}; name the run's "
-            "own model"
+            f"{files.model}: this model expects images with {model.in_channels} "
+            f"channels, but those in {files.all_tensors[0]} have {shard.channels}; "
+            "give the model of the run"
         )
     first_image = _make_image_set(shard.image_list()[0].float(), stacksize)
     image = _make_image_set(torch.from_numpy(pixels), stacksize)
@@ -203,8 +203,8 @@ def _embed_like_run(files: RunFiles, shard: TensorShard, pixels: Pixels) -> Vect
             return embed(byol, image, rules)
     raise AstromorphError(
         f"{files.model}: the embeddings in {files.all_embeddings[0].parent} are not "
-        "from this model; name the one that they are from with "
-        "--trained-network-name, or run `infer` again"
+        "from this model; give the right model with --trained-network-name, or run "
+        "`infer` again"
     )
 
 
@@ -255,7 +255,7 @@ def _make_rows(
 
 
 def _log_if_listed(paths: Sequence[str], rows: Rows) -> None:
-    """Log whether the image is one of the run."""
+    """Log whether the image is in the run."""
     path = Path(paths[0]).resolve()
     for row in rows:
         if Path(row["path"]).resolve() == path:
@@ -294,7 +294,7 @@ def draw_panels(path: str | Path, panels: Sequence[Panel]) -> None:
     path : path
         The file to write.
     panels : sequence of Panel
-        At least one; more than seven continue in another row.
+        At least one; seven panels per row.
     """
     from matplotlib.figure import Figure
 
@@ -324,9 +324,9 @@ def draw_panels(path: str | Path, panels: Sequence[Panel]) -> None:
 
 
 def shorten(text: str) -> str:
-    """Cut the middle of a long line, since the ends of names tell files apart."""
+    """Cut the middle of a long line, since the ends of file names distinguish them."""
     printable = "".join(c if c.isprintable() else "?" for c in text)
-    if len(printable) <= MAX_LETTERS:
+    if len(printable) <= MAX_CHARACTERS:
         return printable
-    letters = MAX_LETTERS - 1
-    return f"{printable[: letters // 3]}…{printable[-(letters - letters // 3) :]}"
+    number = MAX_CHARACTERS - 1
+    return f"{printable[: number // 3]}…{printable[-(number - number // 3) :]}"

@@ -1,7 +1,7 @@
 """The space in which distances between embeddings are measured.
 
-Principal components of the embeddings, scaled by a power of their standard deviation;
-each image is its direction from the mean.
+Its axes are the principal components of the embeddings, scaled by a power of their
+standard deviation; each image is represented by its direction from the mean.
 """
 
 import warnings
@@ -21,12 +21,12 @@ ROUNDING = 1e-6  # relative difference between float32 embeddings of equal image
 ROWS_AT_A_TIME = 8192
 ROWS_PER_COMPONENT = 4
 MIN_COMPONENTS = 8
-MIN_ANGULAR = 3  # dimensions; with fewer, directions say too little
+MIN_ANGULAR = 3  # dimensions; with fewer, directions contain too little information
 Points = NDArray[np.float32]
-MIN_UMAP = 16  # points; fewer are laid out by components
-ANCHORS = 5  # nearest points of the sample that position a point outside of it
+MIN_UMAP = 16  # points; fewer are laid out by principal components
+ANCHORS = 5  # points of the sample that determine the position of another point
 PLACED_AT_A_TIME = 4096
-INITIAL_SIZE = 10.0  # largest initial coordinate, as UMAP's own initialisation has it
+INITIAL_SIZE = 10.0  # largest initial coordinate, as in UMAP's own initialisation
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Space:
     axes : ndarray, shape (D, K), float64
         Principal axes, scaled.
     min_length : float
-        Shorter vectors are not scaled to length 1: they differ by rounding alone.
+        Shorter vectors are not scaled to length 1: they only differ by rounding.
     explained : ndarray, shape (K,), float64
         Share of the variance in each component.
     """
@@ -56,10 +56,10 @@ class Space:
         return int(self.axes.shape[1]) >= MIN_ANGULAR
 
     def project(self, vectors: Vectors) -> Vectors:
-        """Points of embeddings, which need not be those that the space is fitted to.
+        """Project embeddings, which need not be those that the space was fitted to.
 
-        Euclidean distances between points run from 0 to 2: 1.41 is unrelated, 2 is
-        opposite. In spaces of one or two dimensions points are the components.
+        Euclidean distances between points run from 0 to 2: 1.41 means unrelated, 2
+        opposite. In one or two dimensions, the points are the components.
 
         Parameters
         ----------
@@ -90,11 +90,11 @@ class Space:
 def fit_space(vectors: Vectors, whiten: float, components: int) -> Space:
     """Fit the space to embeddings.
 
-    Distances are by cosine about the mean: a brighter image of the same object lies in
-    the same direction, but farther out. For radio galaxies and the simulated sky, the
-    twelve nearest images are of the same kind more often by cosine than by Euclidean
-    distance, and most often at `whiten` 0.5, for trained and untrained networks alike;
-    docs/analysis.md has the figures.
+    Distances are cosine distances about the mean: a brighter image of the same object
+    has the same direction, but is farther from the mean. For radio galaxies and the
+    simulated sky, the twelve nearest images are of the same kind more often by cosine
+    than by Euclidean distance, and most often with a `whiten` of 0.5, for trained and
+    untrained networks alike; docs/analysis.md has the numbers.
 
     Parameters
     ----------
@@ -102,10 +102,10 @@ def fit_space(vectors: Vectors, whiten: float, components: int) -> Space:
         Embeddings, at least one.
     whiten : float
         Each component is divided by this power of its standard deviation: 0 leaves
-        them unchanged, 1 gives all the same variance.
+        components unchanged, 1 gives all of them the same variance.
     components : int
-        Maximum number of components. There is at most one for every four images, but
-        at least eight where there are as many; those without variance are left out.
+        Maximum number of components. It is limited to one for every four images, but
+        not below eight; components without variance are left out.
 
     Returns
     -------
@@ -131,9 +131,9 @@ def _principal_axes(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Standard deviations, the largest first, and axes `(D, K)` with fixed signs.
 
-    scikit-learn's PCA does not serve here. For 100,000 float32 embeddings of length 512
-    (205 MB) its solver "full" took twice as long and another 593 MB; the errors of
-    "covariance_eigh", which sums up in float32, reached 70 %, because the mean is large
+    scikit-learn's PCA is not suitable. For 100,000 float32 embeddings of length 512
+    (205 MB), its solver "full" took twice as long and another 593 MB; the errors of
+    "covariance_eigh", which sums in float32, reached 70 %, because the mean is large
     compared with the variance; `IncrementalPCA` took four times as long.
     """
     number, length = vectors.shape
@@ -142,7 +142,7 @@ def _principal_axes(
         _, singular_values, rows = np.linalg.svd(centred, full_matrices=False)
         deviations, axes = singular_values / np.sqrt(number), rows.T
     else:
-        # Summed up by parts: a copy in double precision would not fit into memory.
+        # Summed in parts: a copy in double precision would not fit into memory.
         covariance = np.zeros((length, length))
         for part in _row_parts(number):
             centred = np.asarray(vectors[part], np.float64) - mean
@@ -169,10 +169,10 @@ def layout_2d(
 ) -> Points:
     """Lay points out by UMAP (McInnes et al. 2018), identically at every call.
 
-    It is initialised with the first two components, which determine the large-scale
-    arrangement, and uses exact neighbours. Of more than `map_sample` points a sample is
-    laid out; each of the others is positioned among its five nearest points of the
-    sample, weighted by inverse distance.
+    The layout is initialised with the first two components, which determine the
+    large-scale arrangement, and uses the neighbours of `nearest_neighbours`. Of more
+    than `map_sample` points, a sample is laid out; each other point is placed at the
+    mean of its five nearest points of the sample, weighted by inverse distance.
 
     Parameters
     ----------
@@ -183,9 +183,9 @@ def layout_2d(
     rules : AnalysisSettings
         `map_neighbours`, `map_distance` and `map_sample` are used.
     seed : int
-        Of the sample and of UMAP.
+        Seed of the sample and of UMAP.
     threads : int
-        CPU threads that search neighbours; 0 for all cores.
+        CPU threads for the neighbour search; 0 for all cores.
 
     Returns
     -------

@@ -14,25 +14,25 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from astromorph.settings.sections import AugmentationSettings
 
-TOLERANCE = 1e-3  # beyond 0 and 1, from rounding and resampling
-MIN_SIDE = 32  # pixels, from which a quarter of the pixels is enough for the median
+TOLERANCE = 1e-3  # allowed below 0 and above 1, for rounding and resampling
+MIN_SIDE = 32  # pixels; in larger images the median uses a quarter of the pixels
 
 
 class SkyAugmentation:
-    """Flip, rotation, scale and shift in one resampling; brightness, blur, noise.
+    """Flip, rotate, scale and shift in one resampling; change brightness, blur, noise.
 
-    Beyond its edge the image is mirrored; there are no filled corners.
+    Images are mirrored beyond their edges, so that views have no empty corners.
 
     Parameters
     ----------
     settings : AugmentationSettings, optional
         Strength of each change. The default is that of the workflow.
     generator : torch.Generator, optional
-        Source of all random numbers, on the CPU. The default is torch's own. Only the
-        noise of the pixels is drawn on the device of the images.
+        Source of all random numbers, on the CPU. The default is torch's global
+        generator. Only pixel noise is drawn on the device of the images.
     stacksize : int
-        How often a single channel is repeated in the images, at least 1: a view is
-        made of one channel and repeated, so that all channels stay the same.
+        Number of times that a single channel is repeated in the images, at least 1:
+        one channel is augmented and repeated, so that all channels stay equal.
 
     Examples
     --------
@@ -98,7 +98,7 @@ class SkyAugmentation:
                 f"images: found {images.dtype}; allowed are floats from 0 to 1"
             )
         if self._is_range_checked and images.device.type != "cpu":
-            return  # reading a value of a GPU would wait for all of its work
+            return  # reading a value from a GPU would wait for all of its work
         self._is_range_checked = True
         low, high = (float(bound) for bound in images.aminmax())
         if low < -TOLERANCE or high > 1 + TOLERANCE:
@@ -127,8 +127,8 @@ class SkyAugmentation:
     def _matrices(self, number: int, aspect: float) -> Tensor:
         """Affine maps `(N, 2, 3)` from the coordinates of a view to those of the image.
 
-        Coordinates run from -1 to 1 along both axes. In an image that is not square, a
-        rotation therefore needs the aspect, height over width.
+        Coordinates run from -1 to 1 along both axes, so the rotation of an image that
+        is not square depends on the aspect, height over width.
         """
         s = self.settings
         low, high = (math.log(scale) for scale in s.scale)
@@ -190,8 +190,8 @@ class SkyAugmentation:
 def _sampling_grid(matrices: Tensor, height: int, width: int) -> Tensor:
     """Coordinates `(N, H, W, 2)` in the image of each pixel of a view.
 
-    The same as `torch.nn.functional.affine_grid`, in a third of the time: it adds,
-    where that multiplies many small matrices.
+    The same as `torch.nn.functional.affine_grid`, in a third of the time: it uses
+    additions instead of many small matrix products.
     """
     x = (2 * torch.arange(width, device=matrices.device) + 1) / width - 1
     y = (2 * torch.arange(height, device=matrices.device) + 1) / height - 1
@@ -211,15 +211,15 @@ def _median(views: Tensor) -> Tensor:
 def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
     """Convolve each image with its own Gaussian beam.
 
-    Beyond its edge an image is mirrored, so that its sum hardly changes.
+    Images are mirrored beyond their edges, so that their sums hardly change.
 
     Parameters
     ----------
     images : Tensor, shape (N, C, H, W), float32
         The images; they are not changed.
     sigma : Tensor, shape (N,)
-        Standard deviations in pixels, at least 0, which does not change an image;
-        three times the largest must be less than H and W.
+        Standard deviations in pixels, at least 0; 0 leaves an image unchanged. Three
+        times the largest must be less than H and W.
 
     Returns
     -------

@@ -43,16 +43,16 @@ def build_byol(settings: TrainStepSettings, in_channels: int) -> BYOL:
 
 
 def seeded_byol(settings: TrainStepSettings, in_channels: int) -> BYOL:
-    """The same as `build_byol`, with weights that follow from `settings.seed`."""
+    """The same as `build_byol`, with weights determined by `settings.seed`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         return build_byol(settings, in_channels)
 
 
 def initial_byol(model: ModelFile) -> BYOL:
-    """The networks of a model file with the random weights of its seed.
+    """The networks of a model file with the random weights that its seed determines.
 
-    In evaluation mode. Training draws the same weights.
+    They are in evaluation mode. Training draws the same weights.
     """
     return seeded_byol(training_settings_of(model), model.in_channels).eval()
 
@@ -72,7 +72,7 @@ def training_settings_of(
     Raises
     ------
     AstromorphError
-        A setting is not known here, or its value is not allowed.
+        A setting is unknown, or its value is not allowed.
     """
     return train_step_settings(parse(model.settings, source))
 
@@ -123,7 +123,7 @@ def load_model(path: str | Path) -> tuple[BYOL, ModelFile]:
     Parameters
     ----------
     path : path
-        A file that the workflow or `astromorph train` wrote, by default
+        A file written by the workflow or by `astromorph train`, such as
         ``results/model/model.pt``.
 
     Returns
@@ -132,7 +132,7 @@ def load_model(path: str | Path) -> tuple[BYOL, ModelFile]:
         On the CPU; ``byol(images)`` returns embeddings `(N, D)`, ``byol.encoder`` is
         the network alone.
     model : ModelFile
-        The other content of the file: settings, channels, versions.
+        The rest of the file: settings, channels, versions.
 
     Raises
     ------

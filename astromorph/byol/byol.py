@@ -1,9 +1,9 @@
 """BYOL, "Bootstrap your own latent" (Grill et al. 2020, arXiv:2006.07733).
 
-A network learns to predict, from one view of an image, what a slow average of itself
-makes of another view. The symbols are the paper's: the online network is the encoder
-f, the projector g and the predictor q with weights theta; the target network is f and
-g with weights xi.
+From one view of an image, a network learns to predict the output of its own slow
+moving average for another view. The symbols are the paper's: the online network is the
+encoder f, the projector g and the predictor q with weights theta; the target network
+is f and g with weights xi.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ Augmentation = Callable[[Tensor], Tensor]
 
 
 def cosine_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """Squared distance of two unit vectors, 2 - 2 cos (Grill et al. 2020, eq. 2).
+    """Squared distance between unit vectors, 2 - 2 cos (Grill et al. 2020, eq. 2).
 
     Parameters
     ----------
@@ -49,9 +49,8 @@ def cosine_loss(prediction: Tensor, target: Tensor) -> Tensor:
 class BYOL(nn.Module):
     """Online and target network, and the loss between them.
 
-    A plain module: it writes nothing, logs nothing and stays on the device where it
-    is put. In your own training loop, call `update_moving_average` after each step of
-    the optimizer.
+    A plain module: it writes no files, logs nothing and stays on its device. In your
+    own training loop, call `update_moving_average` after each optimizer step.
 
     Parameters
     ----------
@@ -59,21 +58,21 @@ class BYOL(nn.Module):
         A network for images `(N, C, H, W)`; `hidden_layer` chooses the part of it that
         becomes the encoder f.
     representation_size : int, optional
-        Length D of an embedding, at least 1. Where it differs from the number F of
+        Length D of an embedding, at least 1. If it differs from the number F of
         features of the encoder, a linear layer is added. The default is F.
     hidden_layer : int or str, optional
-        The layer whose flattened output is the features: the number of a child of
+        The layer whose flattened output is the features: the index of a child of
         `network`, as in a list, or the name of a layer at any depth. The default is
         the output of `network`; if `network` ends in a classifier (a child named
         `fc`, `classifier`, `head` or `heads`), it is the input of the last linear
         layer.
     augmentation_function : callable, optional
-        Images to one view of each image, for ``forward(images, return_errors=True)``.
+        Maps images to one view of each, for ``forward(images, return_errors=True)``.
         The default is `SkyAugmentation`.
     normalization_function : callable, optional
         Applied to all images and views before the network, such as `MinMaxNorm`.
     use_momentum : bool
-        False shares the weights of online and target network, with a stop-gradient
+        If False, online and target network share their weights, with a stop-gradient
         (SimSiam, Chen & He 2021).
     projection_size : int, optional
         Length P of the vectors that are compared, at least 1. The default is half of
@@ -82,7 +81,7 @@ class BYOL(nn.Module):
         Hidden width of projector and predictor, at least 1. The default is twice
         `representation_size`.
     loss_fn : callable
-        Predictions and targets `(N, P)` to losses `(N,)` or to their mean.
+        Maps predictions and targets `(N, P)` to losses `(N,)` or to their mean.
     moving_average_decay : float
         Default decay tau of `update_moving_average`, from 0 to 1.
     features : int, optional
@@ -194,7 +193,7 @@ class BYOL(nn.Module):
         Raises
         ------
         ValueError
-            The network takes another number of channels.
+            The network expects another number of channels.
         """
         if return_errors:
             augment = self.augmentation_function or SkyAugmentation()
@@ -225,7 +224,7 @@ class BYOL(nn.Module):
         Raises
         ------
         ValueError
-            The views are not two batches of the same shape, or the network takes
+            The views are not two batches of the same shape, or the network expects
             another number of channels.
         """
         if view_1.shape != view_2.shape or view_1.ndim != 4:
@@ -242,8 +241,8 @@ class BYOL(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """The loss, and the embeddings that it was computed from.
 
-        A further loss on the embeddings, such as that of an auxiliary task, then
-        needs no second forward pass of the encoder.
+        Another loss on the embeddings, such as that of an auxiliary task, then needs
+        no second forward pass of the encoder.
 
         Parameters
         ----------
@@ -281,8 +280,8 @@ class BYOL(nn.Module):
     def update_moving_average(self, decay: float | None = None) -> None:
         """Move the target towards the online network: xi = tau xi + (1 - tau) theta.
 
-        Batch norm's running statistics are not averaged: those of the target come
-        from its own forward passes.
+        The running statistics of batch norm are not averaged: the target computes its
+        own in its forward passes.
 
         Parameters
         ----------
@@ -311,7 +310,7 @@ class BYOL(nn.Module):
             raise ValueError(
                 f"network: found embeddings of the shape {tuple(embeddings.shape)}, "
                 f"but {self.features} `features` were given, or measured with images "
-                "of another size; leave `features` out, or give `image_shape`, or a "
+                "of another size; omit `features`, or give `image_shape`, or a "
                 "`hidden_layer` whose output has the same size for all images"
             )
 
@@ -322,7 +321,7 @@ def make_view(augment: Augmentation, images: Tensor) -> Tensor:
     Parameters
     ----------
     augment : callable
-        Images `(N, C, H, W)` to views of the same number.
+        Maps images `(N, C, H, W)` to one view of each.
     images : Tensor, shape (N, C, H, W)
         The images; they are not changed.
 

@@ -1,4 +1,4 @@
-"""Measures of a collapse: the embeddings of all images become the same."""
+"""Measures of collapse, in which the embeddings of all images become the same."""
 
 import numpy as np
 from numpy.typing import NDArray

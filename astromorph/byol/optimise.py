@@ -1,4 +1,4 @@
-"""Schedules as functions of the step, and optimizers."""
+"""Optimizers, and schedules as functions of the step."""
 
 import math
 from collections.abc import Callable
@@ -32,7 +32,7 @@ def moving_average_decay(step: int, steps: int, start: float) -> float:
     step : int
         k, from 0 to K.
     steps : int
-        K, the number of steps of the training, at least 1.
+        K, the number of training steps, at least 1.
     start : float
         tau_0, from 0 to 1.
 
@@ -58,7 +58,7 @@ def moving_average_decay(step: int, steps: int, start: float) -> float:
 
 
 def warm_up_cosine(step: int, steps: int, warm_up: float = 0.1) -> float:
-    """Factor on the learning rate: it rises linearly, then falls along a cosine.
+    """Factor for the learning rate: it rises linearly, then falls along a cosine.
 
     Loshchilov & Hutter (2017), eq. 5, without restarts, after the warm-up of
     Goyal et al. (2017).
@@ -68,7 +68,7 @@ def warm_up_cosine(step: int, steps: int, warm_up: float = 0.1) -> float:
     step : int
         From 0 to `steps`.
     steps : int
-        Number of steps of the training, at least 1.
+        Number of training steps, at least 1.
     warm_up : float
         Fraction of the steps in which the factor rises, from 0 to below 1.
 
@@ -96,18 +96,18 @@ def warm_up_cosine(step: int, steps: int, warm_up: float = 0.1) -> float:
 
 
 def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
-    """Two groups of parameters: weights, which decay, and biases and norms.
+    """Two groups of parameters: weights, and biases and norms without weight decay.
 
     Parameters
     ----------
     model : nn.Module
-        Parameters without gradient are left out.
+        Parameters that do not require a gradient are left out.
 
     Returns
     -------
     list of dict
-        The argument of a torch optimizer. The first group has the optimizer's own
-        weight decay, the second has none.
+        The argument of a torch optimizer. The first group has the weight decay of the
+        optimizer, the second has none.
 
     Examples
     --------
@@ -210,14 +210,14 @@ class LARS(torch.optim.Optimizer):
 
 
 class Schedule:
-    """Learning rate and decay of the moving average over a training.
+    """Learning rate and decay of the moving average during training.
 
     Parameters
     ----------
     optimizer : torch.optim.Optimizer
         Its learning rates are set.
     base_rates : list of float
-        Learning rate of each of its parameter groups, before the factor.
+        Learning rate of each of its parameter groups, without the factor.
     factor : callable, optional
         ``factor(step, steps)`` multiplies the base rates at each step.
     lr_scheduler : LRScheduler, optional
@@ -225,7 +225,8 @@ class Schedule:
     start_decay : float
         Decay at the first step; it rises to 1 at the last.
     steps : int, optional
-        Steps of the whole training. Without it, neither changes by step.
+        Number of steps of the whole training. Without it, learning rate and decay do
+        not change by step.
     """
 
     def __init__(
@@ -246,7 +247,7 @@ class Schedule:
 
     @property
     def learning_rate(self) -> float:
-        """The present learning rate of the first parameter group."""
+        """The current learning rate of the first parameter group."""
         return float(self.optimizer.param_groups[0]["lr"])
 
     def set_learning_rate(self, step: int) -> None:
@@ -270,7 +271,7 @@ class Schedule:
         Parameters
         ----------
         loss : float
-            What `ReduceLROnPlateau` watches.
+            The loss that `ReduceLROnPlateau` monitors.
         """
         if isinstance(self.lr_scheduler, ReduceLROnPlateau):
             self.lr_scheduler.step(loss)
@@ -288,7 +289,7 @@ def make_optimizer(
     Raises
     ------
     ValueError
-        `factory` is an optimizer already, or `learning_rate` is out of range.
+        `factory` is an optimizer object, or `learning_rate` is out of range.
     """
     check_factory("optimizer", factory, torch.optim.Optimizer, OPTIMIZER_EXAMPLE)
     rate = check_number("learning_rate", learning_rate, above=0)
@@ -301,12 +302,12 @@ def make_scheduler(
     options: dict[str, Any] | None,
     schedule: StepSchedule | None,
 ) -> tuple[LRScheduler | None, StepSchedule | None]:
-    """The scheduler by epoch and the schedule by step; at most one is not None.
+    """The scheduler by epoch and the schedule by step, at least one of them None.
 
     Raises
     ------
     ValueError
-        `factory` is a scheduler already, or there is a schedule as well.
+        `factory` is a scheduler object, or there is a schedule as well.
     """
     if factory is None:
         if schedule is not None and not callable(schedule):
@@ -318,14 +319,14 @@ def make_scheduler(
     check_factory("lr_scheduler", factory, LRScheduler, SCHEDULER_EXAMPLE)
     if schedule is not None and schedule is not warm_up_cosine:
         raise ValueError(
-            "schedule: found one besides an lr_scheduler; both set the learning rate: "
-            "give one of the two"
+            "schedule: found one besides an lr_scheduler; both set the learning rate, "
+            "so give only one of them"
         )
     return factory(optimizer, **(options or {})), None
 
 
-# Their arguments are parameters and `lr`. AdamW (Loshchilov & Hutter 2019) has torch's
-# default weight decay, LARS that of BYOL (Grill et al. 2020, section 3.3).
+# Called with parameters and `lr`. AdamW (Loshchilov & Hutter 2019) has torch's default
+# weight decay, LARS that of BYOL (Grill et al. 2020, section 3.3).
 adamw = partial(torch.optim.AdamW, weight_decay=1e-2, fused=True)
 sgd = partial(torch.optim.SGD, momentum=0.9, weight_decay=1e-4)
 lars = partial(LARS, momentum=0.9, weight_decay=1e-6)

@@ -1,4 +1,4 @@
-"""The weights that training starts from: random, the simulated sky's, or a file's."""
+"""The weights that training starts from: random, pretrained, or read from a file."""
 
 import hashlib
 import logging
@@ -19,8 +19,8 @@ from astromorph.settings.steps import TrainStepSettings
 LOG = logging.getLogger(__name__)
 RANDOM, SKY, TORCHVISION = "random", "sky", "torchvision"
 WEIGHTS_FORMAT, WEIGHTS_VERSION = "astromorph-weights", 1
-# Digests of the weights that come with the package. Steps depend on the text of this
-# module, so that other weights make training run again.
+# Digests of the weights that come with the package. Steps depend on the source of this
+# module, so that changed weights make training run again.
 SKY_DIGESTS = {"n_layer_resnet": "901ccc96b045e998", "amm": "0e00a9ea0f07d207"}
 SKY_NETWORKS: dict[type[nn.Module], str] = {
     NLayerResnet: "n_layer_resnet",
@@ -54,7 +54,7 @@ def load_start_weights(byol: BYOL, settings: TrainStepSettings) -> None:
     Parameters
     ----------
     byol : BYOL
-        A new network of these settings; its encoders change.
+        A new network with these settings; its encoders are changed.
     settings : TrainStepSettings
         `network_name` and `network_settings` are used.
 
@@ -69,22 +69,23 @@ def load_start_weights(byol: BYOL, settings: TrainStepSettings) -> None:
     state = _read_state(source, settings.network_name)
     for encoder in (byol.encoder, byol.target[0]):
         random_layers = _load_matching(_without_head(encoder), state, source)
-    remark = f"; random are {', '.join(random_layers)}" if random_layers else ""
+    layers = ", ".join(random_layers)
+    remark = f"; random weights in {layers}" if random_layers else ""
     LOG.info("training starts from the weights `%s`%s", source, remark)
 
 
 def start_from_sky(network: nn.Module) -> None:
     """Load weights that were trained on the simulated sky.
 
-    The workflow's training starts from them by default. Use a smaller learning rate
+    By default, training in the workflow starts from them. Use a smaller learning rate
     with them, 0.0003 instead of 0.001.
 
     Parameters
     ----------
     network : NLayerResnet, AstroMorphologyModel or BYOL
-        Changed in place, as by `load_state_dict`; in a BYOL around one of the two,
-        online and target network change. Any number of channels is allowed; `layer4`
-        of `NLayerResnet` keeps its random weights.
+        Changed in place, as by `load_state_dict`; in a BYOL around one of the first
+        two, both online and target network are changed. Any number of channels is
+        allowed; `layer4` of `NLayerResnet` keeps its random weights.
 
     Raises
     ------
@@ -113,7 +114,7 @@ def start_from_sky(network: nn.Module) -> None:
 
 
 def start_network(model: ModelFile) -> tuple[str, BYOL] | None:
-    """The networks before training, where it did not start from random weights.
+    """The networks before training, if it did not start from random weights.
 
     Parameters
     ----------
@@ -125,8 +126,8 @@ def start_network(model: ModelFile) -> tuple[str, BYOL] | None:
     source : str
         `sky`, `torchvision`, or `start` for a file.
     byol : BYOL
-        In evaluation mode. Instead of both, None where training started from random
-        weights.
+        In evaluation mode. A single None is returned instead of both if training
+        started from random weights.
 
     Raises
     ------
@@ -143,7 +144,7 @@ def start_network(model: ModelFile) -> tuple[str, BYOL] | None:
 
 
 def sky_file(network_name: str) -> Path:
-    """The file of the package with a network's weights from the simulated sky."""
+    """The package's file of weights that were trained on the simulated sky."""
     folder = resources.files("astromorph.byol") / "sky_weights"
     return Path(str(folder)) / f"{network_name}.pt"
 
@@ -159,7 +160,7 @@ def _read_state(source: str, network_name: str) -> dict[str, Tensor]:
     if source == SKY:
         if network_name not in SKY_DIGESTS:
             raise AstromorphError(
-                f"{SETTING} is sky, which there is for {' and '.join(SKY_DIGESTS)}, "
+                f"{SETTING} is sky, which exists for {' and '.join(SKY_DIGESTS)}, "
                 f"not for {network_name}; {REMEDY}"
             )
         return _read_sky_state(network_name)
@@ -181,7 +182,7 @@ def _read_sky_state(name: str) -> dict[str, Tensor]:
 
 
 def _read_torchvision_state(name: str) -> dict[str, Tensor]:
-    """The weights of torchvision, which downloads them unless they are there."""
+    """The weights of torchvision, which are downloaded unless they are cached."""
     from torchvision.models import get_model_weights
 
     if name == "amm":
@@ -212,7 +213,7 @@ def _read_file_state(path: str) -> dict[str, Tensor]:
     except Exception as error:  # torch raises many kinds
         reason = " ".join(str(error).split())[:120]
         raise AstromorphError(
-            f"{path}: weights cannot be read from it ({reason}); {REMEDY}"
+            f"{path}: the file contains no readable weights ({reason}); {REMEDY}"
         ) from None
     state = values.get("state", values) if isinstance(values, dict) else {}
     tensors = {k: v for k, v in dict(state).items() if isinstance(v, Tensor)}
@@ -238,15 +239,14 @@ def _load_matching(
             value = _fit_channels(value.float(), own[key])
             if value.shape != own[key].shape:
                 raise AstromorphError(
-                    f"{source}: `{key}` has the shape {tuple(value.shape)}, this "
-                    f"network's has {tuple(own[key].shape)}; the weights belong to "
+                    f"{source}: `{key}` has the shape {tuple(value.shape)}, but "
+                    f"{tuple(own[key].shape)} in this network; the weights belong to "
                     f"another network; {REMEDY}"
                 )
             matching[key] = value.to(own[key].dtype)
     if not matching:
         raise AstromorphError(
-            f"{source}: none of its tensors has the name of one of this network; "
-            f"{REMEDY}"
+            f"{source}: no tensor has the name of a tensor of this network; {REMEDY}"
         )
     network.load_state_dict(matching, strict=False)
     missing = {key for key, _ in network.named_parameters()} - set(matching)
@@ -254,7 +254,7 @@ def _load_matching(
 
 
 def _fit_channels(value: Tensor, own: Tensor) -> Tensor:
-    """Filters of the first layer for another number of channels: the mean of all."""
+    """Adapt first-layer filters to another number of channels, keeping their sum."""
     if value.ndim != 4 or value.shape[:1] + value.shape[2:] != (
         own.shape[:1] + own.shape[2:]
     ):

@@ -1,7 +1,7 @@
-"""What each subcommand does: read its options, then execute steps.
+"""The subcommands: each reads its options, then executes steps.
 
-Modules of the steps are imported where they are called, so that no step loads what
-another one needs.
+The modules of steps are imported where they are called, so that no step loads the
+dependencies of another.
 """
 
 import argparse
@@ -79,12 +79,12 @@ def similar(options: argparse.Namespace) -> None:
 
 
 def read_job(options: argparse.Namespace) -> Job:
-    """What the options of a subcommand ask for.
+    """The job that the options of a subcommand describe.
 
     Parameters
     ----------
     options : Namespace
-        Of any subcommand with ``--settings`` and ``--results``.
+        Options of any subcommand with ``--settings`` and ``--results``.
 
     Returns
     -------
@@ -108,7 +108,7 @@ def read_job(options: argparse.Namespace) -> Job:
 
 
 def read_settings(options: argparse.Namespace) -> Settings:
-    """Settings of the file, overridden by the string, overridden by options."""
+    """Settings from the file, overridden by the string, overridden by options."""
     values: dict[str, Any] = {}
     if options.config_file:
         values = load(options.config_file)
@@ -130,7 +130,7 @@ def _shard(options: argparse.Namespace) -> Shard | None:
 
 
 def _threads(settings: Settings, options: argparse.Namespace) -> int:
-    """The number asked for, or all cores of this process; at most `core_limit`."""
+    """The requested number, or all cores of this process; at most `core_limit`."""
     threads = options.threads or len(os.sched_getaffinity(0))
     return min(threads, settings.core_limit) if settings.core_limit else threads
 

@@ -15,7 +15,7 @@ from astromorph.cli import commands
 from astromorph.errors import AstromorphError, explain_error
 
 Command = Callable[[argparse.Namespace], None]
-# Form and summary of each table.
+# Name and help text of each table export.
 TABLES = (
     ("csv", "Write the table of facts, analysis and embeddings as CSV."),
     ("parquet", "Write the same table as Parquet, with types."),
@@ -26,7 +26,7 @@ LOG = logging.getLogger("astromorph")
 
 
 class OneLine(logging.Formatter):
-    """A line for each record: file names can contain line ends and terminal codes."""
+    """One line per record: file names can contain line breaks and terminal codes."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, with unprintable characters as escape sequences."""
@@ -39,16 +39,16 @@ class OneLine(logging.Formatter):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one subcommand.
 
-    Exit codes: 0 success, 1 an error that the message explains, 2 wrong usage, 130
+    Exit codes: 0 success, 1 an error that is explained in the log, 2 wrong usage, 130
     interrupted.
 
     Parameters
     ----------
     arguments : sequence of str, optional
-        By default those of the process.
+        By default, those of the process.
     """
     options = parser().parse_args(arguments)
-    # Of several processes that train together, only the first one logs information.
+    # If several processes train together, only the first one logs information.
     first = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             LOG.error("%s", line)
         sys.exit(1)
     except KeyboardInterrupt:
-        LOG.error("interrupted; files that were complete before remain")
+        LOG.error("interrupted; files that were already complete are kept")
         sys.exit(130)
     except Exception as error:
         explanation = explain_error(error)
@@ -79,8 +79,8 @@ def parser() -> argparse.ArgumentParser:
         prog="astromorph",
         description="Embed FITS images without labels: images of similar objects get "
         "similar embeddings.",
-        epilog="`snakemake --cores all` runs all steps; `astromorph train` and "
-        "`astromorph infer` with -c run them without Snakemake.",
+        epilog="`snakemake --cores all` runs all steps; `astromorph train -c FILE` and "
+        "`astromorph infer -c FILE` run them without Snakemake.",
     )
     steps = parser.add_subparsers(title="steps", required=True, metavar="STEP")
     _add_simulate(steps)
@@ -107,7 +107,7 @@ def _add(steps: Any, name: str, command: Command, summary: str) -> Any:
 def _add_step(
     steps: Any, name: str, summary: str, command: Command | None = None, of: str = ""
 ) -> Any:
-    """A subcommand that takes settings; by default it executes the step of its name."""
+    """Add a subcommand with settings; by default, it executes the step of its name."""
     single = commands.single_step(f"{of}{name}") if command is None else command
     step = _add(steps, name, single, summary)
     step.add_argument(
@@ -116,7 +116,7 @@ def _add_step(
     step.add_argument(
         "--settings",
         metavar="JSON",
-        help="settings as one string; they override those of FILE",
+        help="settings as a JSON object; they override those in FILE",
     )
     step.add_argument(
         "--threads", type=int, default=0, help="CPU cores to use; 0 for all"
@@ -166,7 +166,7 @@ def _add_preprocess(steps: Any) -> None:
         nargs=2,
         required=True,
         metavar=("START", "STOP"),
-        help="rows of the file list in the shard, from 0; STOP is not included",
+        help="rows of the file list in the shard, from 0; STOP is excluded",
     )
 
 
@@ -183,7 +183,7 @@ def _add_train(steps: Any) -> None:
         steps,
         "train",
         "Train a network without labels. With -c, execute all steps from FITS files "
-        "to a model; with --shards, this step alone.",
+        "to a model; with --shards, only this step.",
         commands.train,
     )
     _add_datafile(step)
@@ -196,7 +196,7 @@ def _add_infer(steps: Any) -> None:
         steps,
         "infer",
         "Embed images with a trained network. With -c, execute all steps from FITS "
-        "files to tables; with --shard, this step alone.",
+        "files to tables; with --shard, only this step.",
         commands.infer,
     )
     _add_datafile(step)
@@ -229,14 +229,14 @@ def _add_similar(steps: Any) -> None:
         steps,
         "similar",
         commands.similar,
-        "Find the images of a finished run that are most similar to any FITS image.",
+        "Find the images of a finished run that are most similar to a FITS image.",
     )
     step.add_argument(
         "--to",
         nargs="+",
         required=True,
         metavar="FITS",
-        help="the image, listed or not; with several channels, a file for each",
+        help="the image, in the file list or not; one file for each channel",
     )
     step.add_argument(
         "--top",
@@ -260,7 +260,7 @@ def _positive(text: str) -> int:
 
 
 def _add_export(steps: Any) -> None:
-    summary = "Write tables and pages for other programs and for people."
+    summary = "Write tables, an interactive map, contact sheets or a projector folder."
     export = steps.add_parser("export", help=summary, description=summary)
     forms = export.add_subparsers(title="forms", required=True, metavar="FORM")
     for form, text in TABLES:
@@ -268,12 +268,12 @@ def _add_export(steps: Any) -> None:
     board = _add_step(
         forms,
         "tensorboard",
-        "Write a folder for TensorBoard's projector.",
+        "Write a folder for the TensorBoard projector.",
         of="export_",
     )
     _add_shards(board)
     page = _add_step(
-        forms, "map", "Write the map as a page for browsers.", of="export_"
+        forms, "map", "Write the map as an interactive HTML page.", of="export_"
     )
     _add_shards(page)
     page.add_argument(
@@ -288,7 +288,7 @@ def _add_export(steps: Any) -> None:
         of="export_",
     )
     _add_datafile(gallery)
-    _add_model(gallery, "model file, whose settings define the views")
+    _add_model(gallery, "model file; its settings determine the augmented views")
     _add_shards(gallery)
 
 
@@ -302,7 +302,7 @@ def _add_report(steps: Any) -> None:
     page = _add_step(
         parts,
         "settings",
-        "List all settings, mark those that are not the defaults, and list versions.",
+        "List all settings, highlight changed ones, and list versions.",
         of="report_",
     )
     _add_datafile(page)
@@ -314,12 +314,12 @@ def _add_results(step: Any) -> None:
         "--results",
         default="results",
         metavar="DIR",
-        help="folder of all files of the run (%(default)s)",
+        help="folder for all files of the run (%(default)s)",
     )
 
 
 def run(arguments: list[str]) -> None:
-    """Run one subcommand, given with its options."""
+    """Run the subcommand that the arguments specify."""
     options = parser().parse_args(arguments)
     options.command(options)
 
@@ -329,7 +329,7 @@ def _add_datafile(step: Any) -> None:
         "-d",
         "--datafile",
         metavar="LIST",
-        help="file list; overrides that of the settings",
+        help="file list; overrides that in the settings",
     )
 
 
@@ -338,7 +338,7 @@ def _add_model(step: Any, meaning: str) -> None:
         "-n",
         "--trained-network-name",
         metavar="PT",
-        help=f"{meaning} (model/model.pt in the folder of results)",
+        help=f"{meaning} (model/model.pt in the results folder)",
     )
 
 

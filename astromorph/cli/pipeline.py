@@ -1,7 +1,7 @@
-"""The steps one after the other, without Snakemake, for the same files.
+"""Run all steps without Snakemake, with the same output files.
 
-Prepared images are used again where their settings, their code, their rows of the
-list and their FITS files are the same.
+Prepared images are reused if their settings, code, rows of the list and FITS files have
+not changed.
 """
 
 import itertools
@@ -37,8 +37,8 @@ def run_train(job: Job) -> None:
     ----------
     job : Job
         All settings; `trained_network_name` names the model file to write, by
-        default ``model/model.pt`` in the folder of results. As many processes as
-        `threads` read files.
+        default ``model/model.pt`` in the results folder. Files are read by `threads`
+        processes.
     """
     run_steps(job, [STEPS[name] for name in (*PREPARATION, *TRAINING)])
 
@@ -50,7 +50,7 @@ def run_infer(job: Job) -> None:
     ----------
     job : Job
         All settings; `trained_network_name` names the model file to read, by
-        default ``model/model.pt`` in the folder of results.
+        default ``model/model.pt`` in the results folder.
 
     Raises
     ------
@@ -65,14 +65,14 @@ def run_infer(job: Job) -> None:
 
 
 def run_steps(job: Job, steps: Iterable[Step]) -> None:
-    """Execute steps in their order, those of single shards for each shard.
+    """Execute steps in order; steps that work on single shards, for each shard.
 
     Parameters
     ----------
     job : Job
         All settings of the run; its shards are planned here.
     steps : iterable of Step
-        Of `astromorph.cli.steps.STEPS`.
+        Values of `astromorph.cli.steps.STEPS`.
     """
     settings = job.settings
     shards = plan_shards(
@@ -99,9 +99,9 @@ def finished_run(results: str | Path, model: str | None = None) -> RunFiles:
     Parameters
     ----------
     results : path
-        The folder of its results.
+        The results folder.
     model : str, optional
-        The model file, where it is not ``model/model.pt`` in that folder.
+        The model file, if it is not ``model/model.pt`` in that folder.
 
     Raises
     ------
@@ -112,7 +112,7 @@ def finished_run(results: str | Path, model: str | None = None) -> RunFiles:
     for path in (files.catalogue, files.split, files.analysis, files.analysis_summary):
         if not path.exists():
             raise AstromorphError(
-                f"{path}: no such file; name the folder of a finished run with "
+                f"{path}: no such file; give the folder of a finished run with "
                 "--results, or run `snakemake` or `astromorph infer` first"
             )
     rows = read_csv(files.split, SPLIT_COLUMNS)
@@ -120,12 +120,12 @@ def finished_run(results: str | Path, model: str | None = None) -> RunFiles:
 
 
 def _preprocess_changed(job: Job, shards: Sequence[Shard]) -> None:
-    """Prepare the shards whose images are not prepared yet, or have changed."""
+    """Prepare the shards whose images have not been prepared yet or have changed."""
     digests = dict(zip(shards, _input_digests(job, shards), strict=True))
     changed = [s for s in shards if not _is_prepared(job.files, s, digests[s])]
     if len(changed) < len(shards):
         reused = len(shards) - len(changed)
-        LOG.info("%d of %d shards of tensors are used again", reused, len(shards))
+        LOG.info("%d of %d shards of tensors are reused", reused, len(shards))
     if job.threads > 1 and len(changed) > 1:
         with ProcessPoolExecutor(job.threads, mp_context=get_context("spawn")) as pool:
             running = [
@@ -146,7 +146,7 @@ def _preprocess(job: Job, shard: Shard, input_digest: str) -> None:
 
 
 def _input_digests(job: Job, shards: Sequence[Shard]) -> Iterator[str]:
-    """For each shard a digest of what its tensors are prepared from."""
+    """For each shard, a digest of everything that its tensors depend on."""
     common = [
         canonical_json(part_of(job.settings, "preprocess")),
         code_digest(STEPS["preprocess"].code),

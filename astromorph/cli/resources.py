@@ -1,7 +1,7 @@
-"""Memory and time that a step requests of a cluster, estimated from its input.
+"""Memory and time that a step requests from a cluster, estimated from its input.
 
-The estimates are generous. A job that runs out of memory or time gets more at its next
-attempt, where training continues from its checkpoint and every other step starts again.
+The estimates are generous. A job that runs out of memory or time gets more in its next
+attempt, in which training continues from its checkpoint and other steps start again.
 """
 
 import math
@@ -10,33 +10,33 @@ from dataclasses import dataclass
 from astromorph.settings.presets import preset_epochs, simulated_images
 from astromorph.settings.sections import Settings
 
-# MB that a job needs before it starts to work: two Snakemakes, Python, and torch.
+# MB that a job needs before it starts to work: two Snakemake processes, Python, torch.
 BASE_MB, BASE_WITH_TORCH_MB = 800, 2500
-DEFAULT_NATIVE_SIDE = 512  # side of images that keep their size, where it is unknown
-# Images that keep their size form smaller batches where their side is larger than this.
+DEFAULT_NATIVE_SIDE = 512  # side of images that keep their size, if it is unknown
+# Images that keep their size form smaller batches if their side is larger than this.
 MAX_SIDE_OF_FULL_BATCH = 128
-DEFAULT_LENGTH = 512  # length of an embedding, where the network decides it
-# Of one core, for images of 64 pixels; half of what an old machine does.
+DEFAULT_LENGTH = 512  # length of an embedding, if the network determines it
+# Per core, for images of 64 by 64 pixels; half the rate of an old machine.
 FILES_PER_SECOND, TRAINED_PER_SECOND, EMBEDDED_PER_SECOND = 50.0, 10.0, 60.0
-# Of the analysis; a third of what a machine of 2023 does. Up to MAX_ALL_PAIRS images
-# all pairs are compared.
+# For the analysis; a third of the rate of a machine of 2023. Up to MAX_ALL_PAIRS
+# images, all pairs are compared.
 ANALYSED_PER_SECOND, PAIRS_PER_SECOND, MAX_ALL_PAIRS = 200.0, 5e7, 100_000
-COPIES = 1.5  # of a shard's tensors in memory: preprocessing holds one, and its masks
-# MB per image of 64 pixels in a batch, 1.3 times the maximum that was measured on a
-# CPU: training n_layer_resnet up to layer3 took 5.5 in float32, 3.3 in bfloat16, at 256
-# pixels 4.6 and 2.9 times the area, `amm` 2.3 and 1.7; embedding took 0.6.
+COPIES = 1.5  # memory of preprocessing relative to a shard's tensors; includes masks
+# MB per image of 64 by 64 pixels in a batch, 1.3 times the maximum measured on a CPU.
+# Training took 5.5 in float32 and 3.3 in bfloat16 for n_layer_resnet up to layer3 (at
+# 256 pixels 4.6 and 2.9 times the area), 2.3 and 1.7 for `amm`; embedding took 0.6.
 TRAINED_MB, EMBEDDED_MB = 7.2, 0.8
-# Minutes. Longer trainings continue in the next attempt; other steps start again, so
-# that they may request more than clusters give.
+# Minutes. Longer training continues in the next attempt. Other steps start again, so
+# they may request more than a cluster allows.
 MAX_TRAINING_MINUTES, MAX_OTHER_MINUTES = 1440, 14 * 1440
-MAX_IMAGES_MB = 64_000  # training leaves larger data in their files
+MAX_IMAGES_MB = 64_000  # training does not load larger data into memory
 # Per image: the joined table of an export, and some columns of the catalogue.
 TABLE_MB, CATALOGUE_MB = 1.3e-3, 6e-4
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What a job requests at its first attempt.
+    """The resources that a job requests in its first attempt.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class Resources:
     max_minutes: int = MAX_OTHER_MINUTES
 
     def at(self, attempt: int) -> "Resources":
-        """The resources of an attempt, from 1: that many times as much."""
+        """The resources of an attempt, from 1: the first request times its number."""
         minutes = min(self.minutes * attempt, self.max_minutes)
         return Resources(self.mem_mb * attempt, minutes, self.max_minutes)
 
@@ -65,7 +65,7 @@ def resources_for(
     cores: int = 1,
     native_side: int = DEFAULT_NATIVE_SIDE,
 ) -> Resources:
-    """Estimate what a step needs.
+    """Estimate the resources of a step.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ def resources_for(
 def _rounded(
     megabytes: float, seconds: float, max_minutes: int = MAX_OTHER_MINUTES
 ) -> Resources:
-    """Rounded up, with ten minutes for the start and the end of the job."""
+    """Resources rounded up, plus ten minutes for the start and the end of the job."""
     minutes = min(max_minutes, 10 + math.ceil(seconds / 60))
     return Resources(100 * math.ceil(megabytes / 100), minutes, max_minutes)
 
@@ -146,7 +146,7 @@ def _rounded(
 def _images_in_batch(
     batch_size: int, settings: Settings, area: float, min_images: int
 ) -> float:
-    """Number of images of 64 pixels that have as many pixels as a batch."""
+    """Number of images of 64 by 64 pixels with as many pixels as a batch."""
     if settings.preprocess_settings.size != "native":
         return batch_size * area
     largest_full = (MAX_SIDE_OF_FULL_BATCH / 64) ** 2
@@ -154,11 +154,11 @@ def _images_in_batch(
 
 
 def _samples(settings: Settings, images: int) -> float:
-    """Number of samples in all epochs of a training."""
+    """Number of samples in all training epochs."""
     epochs = settings.epochs or preset_epochs(max(images, 1))
     return epochs * images * _with_simulated(settings, images)
 
 
 def _with_simulated(settings: Settings, images: int) -> int:
-    """Images in a batch for each listed image."""
+    """Number of images in a batch for each listed image, including simulated ones."""
     return 2 if simulated_images(settings, images) else 1

@@ -1,8 +1,9 @@
-"""The table of the steps, and the files that a run is asked for.
+"""The table of steps, and the target files of a run.
 
-The workflow's rules and the pipeline of the command line are both made from `STEPS`,
-so that the same settings give the same files. Steps import their modules when they run:
-the Snakefile, which reads this table for every job, stays free of torch.
+The rules of the workflow and the pipeline of the command line are both built from
+`STEPS`, so that the same settings give the same files. Steps import their modules when
+they run, so that the Snakefile, which reads this table for every job, does not import
+torch.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,7 +19,7 @@ from astromorph.settings.loading import required_datafile
 from astromorph.settings.sections import Settings
 from astromorph.settings.steps import part_of, train_step_settings
 
-# The forms of the table of embeddings, and how their file names end.
+# The formats of the table of embeddings and their file name suffixes.
 TABLE_ENDINGS = {"csv": "csv", "parquet": "parquet", "fits": "fits", "votable": "vot"}
 
 
@@ -29,11 +30,11 @@ class Job:
     Attributes
     ----------
     settings : Settings
-        Those of the run, or the part that the step depends on, else the defaults.
+        Those of the run, or the part that the step depends on with defaults elsewhere.
     files : RunFiles
         The files of the run.
     source : str
-        Where the settings come from; begins messages about them.
+        Where the settings come from; messages about them begin with it.
     threads : int
         CPU threads or processes to use.
     shard : Shard or None
@@ -51,14 +52,14 @@ class Job:
 
     @property
     def datafile(self) -> str:
-        """Name of the file list; an error where none is set."""
+        """Name of the file list; raises an error if none is set."""
         return required_datafile(self.settings, self.source)
 
     @property
     def one_shard(self) -> Shard:
         """The shard of a step that works on a single one."""
         if self.shard is None:
-            raise AstromorphError("--shard: name the shard that this step works on")
+            raise AstromorphError("--shard: give the shard that this step works on")
         return self.shard
 
 
@@ -148,22 +149,22 @@ def _export_csv(job: Job) -> None:
 def _export_parquet(job: Job) -> None:
     from astromorph.export.tables.parquet import export_parquet
 
-    export_parquet(job.files, _made_with(job))
+    export_parquet(job.files, _table_settings(job))
 
 
 def _export_fits(job: Job) -> None:
     from astromorph.export.tables.fits import export_fits
 
-    export_fits(job.files, _made_with(job))
+    export_fits(job.files, _table_settings(job))
 
 
 def _export_votable(job: Job) -> None:
     from astromorph.export.tables.votable import export_votable
 
-    export_votable(job.files, _made_with(job))
+    export_votable(job.files, _table_settings(job))
 
 
-def _made_with(job: Job) -> str:
+def _table_settings(job: Job) -> str:
     """The settings that are written into a table."""
     return canonical_json(part_of(job.settings, "export_tables"))
 
@@ -222,18 +223,19 @@ class Step:
     Attributes
     ----------
     name : str
-        The rule's name. The subcommand has a space in place of the underscore.
+        The name of the rule. The subcommand has a space instead of the underscore.
     run : callable
         Executes the step.
     code : str
-        The module whose digest makes the step run again, without the package's name.
+        The module, without the name of the package; the step runs again if its digest
+        changes.
     targets : callable
-        Those of its files that a run is asked for; every other file is needed by a
-        later step.
+        Those of its files that are targets of a run; all others are inputs of later
+        steps.
     part : str
-        Key of `astromorph.settings.steps.PARTS`; empty where no setting counts.
+        Key of `astromorph.settings.steps.PARTS`; empty if the step has no settings.
     resources : str
-        Which estimate of `astromorph.cli.resources` holds for it.
+        Name of its estimate in `astromorph.cli.resources`.
     is_wanted : callable
         Whether a run of the workflow with these settings has the step.
     """
@@ -326,12 +328,12 @@ def wanted_steps(settings: Settings) -> tuple[Step, ...]:
 
 
 def targets(settings: Settings, files: RunFiles) -> list[Path]:
-    """The files that a run is asked for.
+    """The target files of a run.
 
     Parameters
     ----------
     settings : Settings
-        All of them: they decide which exports there are.
+        All of them; they determine which exports there are.
     files : RunFiles
         The files of the run, all shards included.
 

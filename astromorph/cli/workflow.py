@@ -1,4 +1,4 @@
-"""What the rules of the workflow are made from: shards, digests, resources, params."""
+"""Helpers for the rules of the workflow: shards, digests, resources and params."""
 
 import functools
 import re
@@ -29,23 +29,23 @@ from astromorph.settings.sections import Settings
 from astromorph.settings.steps import part_of
 
 SOURCE = "settings (config/config.yaml, --configfile, --config)"
-# Bytes of a table above which the report leaves it out: browsers must open the report.
+# Bytes; larger tables are not included in the report, which browsers must open.
 MAX_REPORTED_BYTES = 20_000_000
 CATALOGUE_ROW_BYTES, SPLIT_ROW_BYTES = 300, 200
-CORES_OF_A_CLUSTER = 8  # a cluster gives Snakemake no number of cores
-# Where Snakemake remembers what results were made from.
+DEFAULT_CLUSTER_CORES = 8  # on a cluster, Snakemake has no number of cores
+# Where Snakemake records what results depend on.
 METADATA = (Path(".snakemake/metadata.db"), Path(".snakemake/metadata"))
-# The shell of every job. What Snakemake itself sets without a prefix comes first, so
-# that a step that fails in front of `| tee` fails. The shell ignores the signals by
-# which a cluster ends a job: it must wait for training, which writes a checkpoint then.
-# A step that the system kills (status 137) cannot say why itself.
+# The beginning of every shell command. Snakemake's default prefix comes first, so that
+# a job fails if its step fails before `| tee`. The shell ignores the signals with which
+# a cluster ends a job: it must wait while training writes a checkpoint. A step that is
+# killed by the system (status 137) cannot log the reason.
 SHELL_PREFIX = (
     "set -euo pipefail; trap : TERM USR1; trap 'test $? -ne 137 || echo \"astromorph: "
-    "killed, most likely because memory ran out; give the step more (mem_mb), or set a "
-    "smaller batch_size, preprocess_settings.size or shard_size, then run the same "
+    "killed, most likely out of memory; give the step more (mem_mb), or set a smaller "
+    "batch_size, preprocess_settings.size or shard_size, then run the same command "
     "again\" >&2' EXIT; "
 )
-Function = Callable[..., Any]  # of wildcards and more, by the names of its parameters
+Function = Callable[..., Any]  # Snakemake passes wildcards and more, by name
 # Snakemake writes a line, then indented lines of "name: value".
 FAILED = re.compile(r"^Error in rule (\w+):\n((?:[ \t]+.*\n)+)", re.MULTILINE)
 FINISHED = re.compile(r"^Finished jobid: (\d+)\b", re.MULTILINE)
@@ -54,7 +54,7 @@ LOGGED_ERROR = re.compile(r" ERROR (.*)")
 
 @dataclass(frozen=True, slots=True)
 class WorkflowPlan:
-    """A run as the rules see it.
+    """The settings, files and digests that the rules use.
 
     Attributes
     ----------
@@ -65,15 +65,15 @@ class WorkflowPlan:
     files : RunFiles
         The files of the run, all shards included.
     shards : dict of str to Shard
-        By their names, in the order of the list.
+        By name, in the order of the list.
     list_digest, group_digest : str
-        Of all cells of the list, and of those that decide the split.
+        Digests of all cells of the list, and of those that determine the split.
     head_digest : str
-        Of the first rows, where they decide something for all images; else empty.
+        Digest of the first rows if they affect all images; else empty.
     states : ShardStates
-        Whether FITS files were replaced under their names.
+        Sizes and times of the FITS files, to detect replaced files.
     cores : int
-        CPU cores of a step that uses several.
+        CPU cores for a step that uses several.
     """
 
     settings: Settings
@@ -88,12 +88,12 @@ class WorkflowPlan:
 
     @property
     def number_of_images(self) -> int:
-        """Rows of the file list."""
+        """Number of rows of the file list."""
         return max(shard.stop for shard in self.shards.values())
 
     @property
     def has_own_model(self) -> bool:
-        """Whether the run trains, rather than using a model that the settings name."""
+        """Whether the run trains a model instead of using one given in the settings."""
         return STEPS["train"].is_wanted(self.settings)
 
     @property
@@ -103,29 +103,29 @@ class WorkflowPlan:
 
     @property
     def has_map_folder(self) -> bool:
-        """Whether the thumbnails of the map lie in a folder of their own."""
+        """Whether the thumbnails of the map are in a separate folder."""
         return self.number_of_images > self.settings.export_settings.map_one_file
 
     @property
     def declared_list(self) -> list[str]:
         """The list as an input of rules.
 
-        Snakemake takes braces in a name for wildcards, without exception. A list with
-        such a name is left out: the params hold what jobs depend on of it.
+        Snakemake always interprets braces in a name as wildcards. A list with such a
+        name is omitted; the params contain everything that jobs depend on.
         """
         return [] if "{" in self.datafile else [self.datafile]
 
     def targets(self) -> list[Path]:
-        """The files that the run is asked for."""
+        """The target files of the run."""
         return targets(self.settings, self.files)
 
     def params(self, step: str, first_output: Path) -> dict[str, Any]:
-        """What makes a step run again, and where it works.
+        """The params of a rule: what makes its step run again, and where it works.
 
         Parameters
         ----------
         step : str
-            The rule's name.
+            The name of the rule.
         first_output : Path
             The first output that the rule declares, or one in the same folder.
 
@@ -133,20 +133,20 @@ class WorkflowPlan:
         -------
         dict
             `settings`: those that the step depends on, as one canonical string,
-            since Snakemake remembers params as a set of values without names.
-            `code`: the digest of its code. `results`: the folder of results.
+            since Snakemake stores params as a set of values without names.
+            `code`: the digest of its code. `results`: the results folder.
         """
         row = STEPS[step]
         part = canonical_json(part_of(self.settings, row.part)) if row.part else "{}"
         return {
-            # A function, since Snakemake takes braces in a text for wildcards.
+            # A function, since Snakemake interprets braces in a string as wildcards.
             "settings": lambda wildcards: part,
             "code": code_digest(row.code),
             "results": results_folder(first_output.relative_to(self.files.results)),
         }
 
     def resources(self, step: str, cores: int = 1) -> dict[str, Function]:
-        """Memory and time that a job asks for, more at each attempt."""
+        """Memory and time that a job requests, more in each attempt."""
 
         def estimate(wildcards: Any, attempt: int) -> resources.Resources:
             shard = self.shards.get(wildcards.get("shard"))
@@ -168,13 +168,13 @@ class WorkflowPlan:
         Parameters
         ----------
         row_bytes : int
-            Usual length of a row.
+            Typical length of a row in bytes.
         """
         return self.number_of_images * row_bytes <= MAX_REPORTED_BYTES
 
     @property
     def table_row_bytes(self) -> int:
-        """Usual length of a row of the table of embeddings, as CSV."""
+        """Typical length in bytes of a row of the table of embeddings, as CSV."""
         length = (
             self.settings.byol_settings.representation_size or resources.DEFAULT_LENGTH
         )
@@ -182,7 +182,7 @@ class WorkflowPlan:
 
 
 def plan_workflow(config: Mapping[str, Any], cores: int | None) -> WorkflowPlan:
-    """Read settings and file list.
+    """Read the settings and the file list.
 
     Parameters
     ----------
@@ -205,8 +205,8 @@ def plan_workflow(config: Mapping[str, Any], cores: int | None) -> WorkflowPlan:
     model = settings.trained_network_name
     if model and "{" in model:
         raise AstromorphError(
-            f"`trained_network_name`: found {model!r}; the workflow allows no braces "
-            "in it, rename the file"
+            f"`trained_network_name`: found {model!r}; the workflow does not allow "
+            "braces in it; rename the file"
         )
     # The list is read once for its shards and for both digests.
     columns = ColumnDigests(None, [GROUP_COLUMN, SPLIT_COLUMN])
@@ -226,21 +226,21 @@ def plan_workflow(config: Mapping[str, Any], cores: int | None) -> WorkflowPlan:
         group_digest,
         head,
         ShardStates(datafile, shards),
-        settings.core_limit or cores or CORES_OF_A_CLUSTER,
+        settings.core_limit or cores or DEFAULT_CLUSTER_CORES,
     )
 
 
 def results_folder(below: Path) -> Function:
-    """A function for params: the folder of results of a job.
+    """A function for params: the results folder of a job.
 
-    A storage provider puts copies of the files into another folder, and a module
-    statement may give a prefix, so that only the job's own paths tell where it is.
+    A storage provider copies the files to another folder, and a module statement may
+    add a prefix, so that only the paths of the job determine where it is.
 
     Parameters
     ----------
     below : Path
-        The rule's first output relative to the folder of results, of which the number
-        of folders counts.
+        The first output of the rule, relative to the results folder; its number of
+        folders is used.
 
     Examples
     --------
@@ -264,15 +264,15 @@ def results_folder(below: Path) -> Function:
 
 
 def state_of_file(path: str | None) -> Function:
-    """A function for params: size and time of a file that settings name.
+    """A function for params: size and time of a file given in the settings.
 
-    A file that was replaced under its name counts as another one. Empty for None.
+    They change if the file is replaced. Empty for None.
     """
     return lambda wildcards: file_state([path]) if path else ""
 
 
 def metadata_is_lost(files: RunFiles) -> bool:
-    """Whether results exist of which Snakemake does not know what they depend on."""
+    """Whether results exist, but not Snakemake's record of what they depend on."""
     database, folder = METADATA
     known = database.exists() or any(folder.glob("*"))
     return files.catalogue.exists() and not known
@@ -307,16 +307,16 @@ def _native_side(settings: Settings, datafile: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class FailedJob:
-    """A job that failed and did not succeed at a later attempt.
+    """A job that failed and did not succeed in a later attempt.
 
     Attributes
     ----------
     rule : str
         Its step.
     log : str
-        The log file of the step; empty where it has none.
+        The log file of the step; empty if it has none.
     reason : str
-        The last error in that log; empty where there is none.
+        The last error in that log; empty if there is none.
     """
 
     rule: str
@@ -329,7 +329,7 @@ class FailedJob:
 
 
 def failed_jobs(log: str | Path | Iterable[str | Path]) -> list[FailedJob]:
-    """Find the jobs that failed at their last attempt.
+    """Find the jobs whose last attempt failed.
 
     Parameters
     ----------
@@ -339,7 +339,7 @@ def failed_jobs(log: str | Path | Iterable[str | Path]) -> list[FailedJob]:
     Returns
     -------
     list of FailedJob
-        In the order of their first failure; empty where the log does not exist.
+        In the order of their first failure; empty if the log does not exist.
     """
     logs = [log] if isinstance(log, str | Path) else log
     text = "\n".join(_read(path) for path in logs)
@@ -367,7 +367,7 @@ def _last_error(log: str) -> str:
 
 
 def _read(path: str | Path) -> str:
-    """The text of a log; empty where it does not exist."""
+    """The text of a log; empty if it does not exist."""
     try:
         return Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:

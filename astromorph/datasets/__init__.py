@@ -1,1 +1,1 @@
-"""Images as PyTorch wants them: datasets, batches, and FITS files as a dataset."""
+"""Images for PyTorch: datasets, batches, and FITS files as a dataset."""

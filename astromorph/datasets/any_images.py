@@ -1,4 +1,4 @@
-"""Images in any form that a program has: tensors, arrays, lists, datasets, loaders."""
+"""Conversion of images from tensors, arrays, lists, datasets and loaders."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ from torch.utils.data import (
 
 from astromorph.datasets.batching import collate_images
 
-# Types that pixels keep; others become float32.
+# Pixels of these types are not converted; all others become float32.
 PIXEL_TYPES = (torch.float16, torch.bfloat16, torch.float32)
 SHAPES = "(H, W), (C, H, W) and batches or copies (K, C, H, W)"
 
@@ -30,7 +30,7 @@ def to_tensor(data: Any, name: str) -> Tensor:
     Parameters
     ----------
     data : Tensor, ndarray or nested list of numbers
-        Any byte order, strides and real type.
+        Any real type, byte order and strides.
     name : str
         Name of the argument, for messages.
 
@@ -74,8 +74,8 @@ def _from_numpy(data: Any, name: str) -> Tensor:
         )
     if array.dtype.kind not in "biuf":
         raise ValueError(
-            f"{name}: found a {type_name}; allowed are tensors, arrays of numpy and "
-            "lists of them, of real numbers, or pairs that begin with one"
+            f"{name}: found a {type_name}; allowed are tensors, numpy arrays and "
+            "lists of real numbers, or pairs that begin with one of these"
         )
     is_half = array.dtype.kind == "f" and array.dtype.itemsize == 2
     # torch needs native byte order, positive strides and writable memory; numpy
@@ -101,7 +101,7 @@ def to_batch(data: Any, name: str = "images") -> Tensor:
     Raises
     ------
     ValueError
-        The shape is another one.
+        The data have another shape.
     """
     batch = to_tensor(data, name)
     if batch.ndim != 4:
@@ -113,7 +113,7 @@ def to_batch(data: Any, name: str = "images") -> Tensor:
 
 
 def first_element(item: Any) -> Any:
-    """The image of a pair of image and label; any other item unchanged."""
+    """The image in a pair of image and label; any other item is returned unchanged."""
     return item[0] if isinstance(item, tuple | list) and len(item) else item
 
 
@@ -125,10 +125,10 @@ def to_images(item: Any, index: int, copies: bool) -> Iterator[Tensor]:
     item : Tensor, ndarray or a pair that begins with one
         ``(H, W)``, ``(C, H, W)``, or several images ``(K, C, H, W)``.
     index : int
-        Its number in the dataset, for messages.
+        Its index in the dataset, for messages.
     copies : bool
-        The K images are copies of one, of which the first is used. If False, they
-        count as copies only where each is the first one rotated or mirrored.
+        The K images are copies of one image, and only the first is used. If False,
+        they count as copies only if each is the first one rotated or mirrored.
 
     Yields
     ------
@@ -178,7 +178,7 @@ def check_same_kind(images: Sequence[Tensor]) -> None:
     Raises
     ------
     ValueError
-        The number differs; the message names the first such image.
+        The numbers differ; the message names the first image that differs.
     """
     channels = images[0].shape[0]
     for index, image in enumerate(images):
@@ -190,7 +190,7 @@ def check_same_kind(images: Sequence[Tensor]) -> None:
 
 
 def first_non_finite(images: Sequence[Tensor] | Tensor) -> int | None:
-    """Index of the first image with NaN or infinite pixels; None without any."""
+    """Index of the first image with NaN or infinite pixels, or None."""
     for index, image in enumerate(images):
         if not bool(image.isfinite().all()):
             return index
@@ -210,8 +210,8 @@ def iterate_items(data: Any) -> Iterator[Any]:
     Parameters
     ----------
     data : Dataset, DataLoader or iterable
-        Of a loader, the items that its sampler chooses; its batches, where it has a
-        `collate_fn` of its own.
+        From a loader, the items that its sampler chooses are yielded, or its batches
+        if it has a `collate_fn` of its own.
 
     Yields
     ------
@@ -230,26 +230,26 @@ def iterate_items(data: Any) -> Iterator[Any]:
             return
         yield from (data.dataset[index] for index in _sampled_indices(data))
     elif hasattr(data, "__getitem__") and hasattr(data, "__len__"):
-        # A dataset need not raise IndexError at its end, so that its length counts.
+        # The length is used, because a dataset need not raise IndexError at its end.
         yield from (data[index] for index in range(len(data)))
     elif hasattr(data, "__iter__"):
         yield from data
     else:
         raise ValueError(
-            f"images: found a {type(data).__name__}; allowed are tensors, arrays of "
-            "numpy, datasets, loaders, and iterables of images"
+            f"images: found a {type(data).__name__}; allowed are tensors, numpy "
+            "arrays, datasets, loaders, and iterables of images"
         )
 
 
 def _is_image_list(batch: Any) -> bool:
-    """Whether it is a list of images, not a pair of images and labels."""
+    """Whether a batch is a list of images, not a pair of images and labels."""
     return isinstance(batch, tuple | list) and all(
         isinstance(image, Tensor) and image.ndim == 3 for image in batch
     )
 
 
 def _sampled_indices(loader: DataLoader[Any]) -> Iterable[int]:
-    """Indices of the items that a loader loads; in order, where it only shuffles."""
+    """Indices of the items that a loader loads; ascending if it only shuffles."""
     if loader.batch_sampler is None:
         sampler: Any = loader.sampler
     elif type(loader.batch_sampler) is BatchSampler:

@@ -1,4 +1,4 @@
-"""Batches of equal size, of images of similar size, and for torch's DataLoader."""
+"""Batches of nearly equal size, of images of similar size, and for a DataLoader."""
 
 import math
 from collections import defaultdict
@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, Sampler, Subset, random_split
 
 MIN_BATCH = 2  # batch norm cannot normalise a single image
 MIN_GROUP = 8  # fewer images of one size are grouped with those of the next size
-PIXELS = 128 * 128  # a larger image counts as several in a batch
+PIXELS = 128 * 128  # batches of larger images have fewer images
 
 
 def batches(
@@ -20,22 +20,21 @@ def batches(
     order: Tensor | None = None,
     min_size: int = MIN_BATCH,
 ) -> Iterator[Tensor]:
-    """Divide indices into batches whose sizes differ by one at most.
+    """Divide indices into batches whose sizes differ by at most one.
 
-    Each index appears once. There is no small remainder, and no batch of one image
-    unless there is only one image: batch norm could not normalise it.
+    Each index appears once. No small batch remains at the end, and no batch has a
+    single image unless there is only one: batch norm could not normalise it.
 
     Parameters
     ----------
     number : int
         Number of images, at least 0.
     batch_size : int
-        Maximum size of a batch, at least 1; exceeded where a batch of one would
-        remain.
+        Maximum size of a batch, at least 1; exceeded if a batch of one would remain.
     order : Tensor, shape (number,), int64, optional
         The indices in the order to use; by default 0, 1, 2, ...
     min_size : int
-        Minimum size of a batch, except where there are fewer images; by default 2.
+        Minimum size of a batch, unless there are fewer images; by default 2.
 
     Yields
     ------
@@ -100,8 +99,8 @@ def batches_of_similar_size(
     shapes : sequence of tuple of int
         ``(height, width)`` of each image.
     batch_size : int
-        Maximum number of images of up to 128 by 128 pixels in a batch; of larger
-        images there are fewer.
+        Maximum number of images of up to 128 by 128 pixels in a batch; batches of
+        larger images have fewer.
     order : Tensor, shape (N,), int64, optional
         The indices in the order to use; by default 0, 1, 2, ...
     min_size : int
@@ -149,7 +148,7 @@ class SizeBucketSampler(Sampler[list[int]]):
     seed : int
         Seed of the order, at least 0; by default 0.
     min_size : int
-        Minimum number of images in a batch, where there are as many; by default 2,
+        Minimum number of images in a batch, unless there are fewer; by default 2,
         which batch norm needs.
 
     Examples
@@ -203,7 +202,8 @@ def collate_images(items: Sequence[Any]) -> Tensor:
     Returns
     -------
     Tensor, shape (B, C, H, W)
-        Of the largest height and width; smaller images are padded by reflection.
+        H and W are the largest height and width; smaller images are padded by
+        reflection.
 
     Examples
     --------
@@ -257,10 +257,10 @@ def split_images(
 
 
 def _group_rare_sizes(by_size: dict[tuple[int, int], list[int]]) -> list[list[int]]:
-    """Group sizes of few images with the next size.
+    """Group sizes that have few images with the next size.
 
-    Images that are higher than wide come last: in one batch with wide ones, both
-    would be padded.
+    Images that are taller than wide come last: in a batch with wide ones, both would
+    be padded.
     """
     groups: list[list[int]] = []
     for size in sorted(by_size, key=lambda size: (size[0] > size[1], max(size), size)):

@@ -1,4 +1,4 @@
-"""Images of FITS files: prepared as in the workflow, or as stored, as a dataset."""
+"""Datasets of FITS images: prepared as in the workflow, or unscaled."""
 
 import itertools
 import operator
@@ -28,15 +28,15 @@ from astromorph.settings.loading import parse
 from astromorph.settings.sections import DataSettings, Settings
 from astromorph.settings.steps import part_of
 
-MISSING = "N/A"  # where a header lacks a keyword
-SOURCE = "FitsFilelistDataset"  # begins the messages about settings
+MISSING = "N/A"  # for a keyword that is not in the header
+SOURCE = "FitsFilelistDataset"  # at the start of messages about settings
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedImages:
     """Images that are ready for a network, and the rows of the list they come from.
 
-    It has a length, N, and can be indexed, so that it serves as a dataset for a
+    It has a length, N, and can be indexed, so it can be used as a dataset in a
     trainer, a `DataLoader` and `split_images`.
 
     Attributes
@@ -49,13 +49,13 @@ class PreparedImages:
     entries : list of Entry, of length M
         All rows of the list: `image_id`, `path`, and `columns`, such as a label.
     reasons : dict of int to str
-        For each of the M - N rows that could not be used, the reason.
+        The reason for each of the M - N rows that could not be used.
     warnings : dict of int to str
-        For rows that were used but look unusual, the warning.
+        The warnings for rows that were used but look unusual.
     statistics : dict of str to Tensor, shape (N,), float32
         Background, noise and others; see `astromorph.preprocessing.prepare.Prepared`.
     settings : Settings
-        The settings of the preparation.
+        The settings that the images were prepared with.
     """
 
     images: Tensor | list[Tensor]
@@ -84,13 +84,13 @@ class PreparedImages:
         Returns
         -------
         list of str
-            N values; empty strings where the list has no such column.
+            N values; empty strings if the list has no such column.
         """
         return [self.entries[row].columns.get(name, "") for row in self.rows]
 
     @property
     def paths(self) -> list[str]:
-        """The files of the N images; of an image of several files, the first."""
+        """The files of the N images; the first one for an image of several files."""
         return [self.entries[row].path for row in self.rows]
 
     @property
@@ -100,7 +100,7 @@ class PreparedImages:
 
     @property
     def tensor_settings(self) -> str:
-        """The settings of the preparation as JSON, as in a model file."""
+        """The settings that the images were prepared with, as JSON for a model file."""
         return canonical_json(part_of(self.settings, "preprocess"))
 
 
@@ -110,14 +110,14 @@ def prepared_images(
 ) -> PreparedImages:
     """Read FITS files and prepare them exactly as the workflow does.
 
-    Planes are selected, the image is cropped and resized without its bad pixels, and
-    its brightness is scaled to the range 0 to 1. All images are in memory.
+    Planes are selected, each image is cropped and resized without its bad pixels, and
+    its brightness is scaled to the range 0 to 1. All images are held in memory.
 
     Parameters
     ----------
     filelist : path or sequence
-        A file list, as in the workflow; or the files themselves, each a path, or a
-        sequence of paths whose images are the channels of one.
+        A file list, as in the workflow; or the files themselves, each a path or a
+        sequence of paths, whose images become the channels of one image.
     settings : Settings or mapping, optional
         Settings nested as in the configuration, such as
         ``{"preprocess_settings": {"size": 96}}``; `data_settings` and
@@ -133,7 +133,7 @@ def prepared_images(
     ------
     AstromorphError
         The list cannot be read or is empty; a setting is unknown or out of range; or
-        the settings need the first 256 files, none of which has an image.
+        a setting is derived from the first 256 files and none of them has an image.
 
     Examples
     --------
@@ -144,7 +144,7 @@ def prepared_images(
     >>> prepared.images.shape, prepared.column("label")[0]
     (torch.Size([3, 1, 64, 64]), 'disk')
 
-    Files without a list, of which one is missing, in another size:
+    Files without a list, one of them missing, at another size:
 
     >>> files = [prepared.paths[0], "nowhere.fits", prepared.paths[2]]
     >>> prepared = prepared_images(files, {"preprocess_settings": {"size": 32}})
@@ -202,7 +202,7 @@ def _to_tensor(prepared: Prepared, settings: Settings) -> Tensor:
 def _stack(
     images: list[Tensor], channels: int, settings: Settings
 ) -> Tensor | list[Tensor]:
-    """One tensor `(N, C, S, S)`, also without images; a list if sizes are native."""
+    """One tensor `(N, C, S, S)`, even if N is 0; a list if sizes are native."""
     size = settings.preprocess_settings.size
     if size == "native":
         return images
@@ -212,7 +212,7 @@ def _stack(
 
 
 class FitsFilelistDataset(Dataset[Tensor]):
-    """Images of FITS files, each read when it is used.
+    """Images of FITS files, each read on access.
 
     Pixel values are not scaled. Bad pixels (NaN, infinite, BLANK) are replaced by the
     median of the good ones.
@@ -221,7 +221,7 @@ class FitsFilelistDataset(Dataset[Tensor]):
     ----------
     filelist : path or list of path
         A file list, as in the workflow, or the files themselves. A relative path in a
-        list is relative to the folder of the list or, where there is no such file, to
+        list is relative to the folder of the list or, if there is no such file, to
         the working directory.
     stacksize : int
         Number of times that a single channel is repeated.
@@ -303,7 +303,7 @@ class FitsFilelistDataset(Dataset[Tensor]):
         Returns
         -------
         list of str
-            ``"N/A"`` where a header lacks the keyword or its value is empty.
+            ``"N/A"`` if a header lacks the keyword or its value is empty.
         """
         settings = self.settings.model_copy(update={"header_columns": (keyword,)})
         values = []
@@ -321,7 +321,7 @@ class FitsFilelistDataset(Dataset[Tensor]):
         except TypeError:
             raise TypeError(
                 f"{SOURCE}: found the index {index!r}; allowed are integers; for "
-                "several images make a torch.utils.data.Subset"
+                "several images, use torch.utils.data.Subset"
             ) from None
         if not -len(self) <= number < len(self):
             raise IndexError(f"image {number}: there are {len(self)} images")
@@ -342,7 +342,10 @@ def _read_pixels(paths: tuple[str, ...], settings: DataSettings) -> Tensor:
 
 @contextmanager
 def _naming_file(paths: Sequence[str]) -> Iterator[None]:
-    """Begin errors with the file; in tables of the workflow its row names it."""
+    """Put the file before the message of an error.
+
+    The workflow needs no such prefix: its tables have a column for the file.
+    """
     try:
         yield
     except FitsImageError as error:

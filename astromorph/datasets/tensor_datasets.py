@@ -1,4 +1,4 @@
-"""Datasets of prepared images: in memory, in their files, or of different sizes."""
+"""Datasets of prepared images: in memory, memory-mapped, or of different sizes."""
 
 import logging
 from collections import defaultdict
@@ -100,7 +100,7 @@ class MappedDataset(Dataset[Tensor]):
     shards : sequence of Tensor, each of shape (M, C, H, W)
         The images of each file, mapped into memory; at least one file.
     positions : Tensor, shape (N, 2), int64
-        For each image the index of its shard and its index there.
+        For each image, the index of its shard and its index in the shard.
     stacksize : int
         Number of times that a single channel is repeated, at least 1.
 
@@ -143,7 +143,7 @@ class MappedDataset(Dataset[Tensor]):
         images = torch.empty(len(indices), *self.shards[0].shape[1:])
         for shard in sorted(set(shards.tolist())):
             in_shard = shards == shard
-            # Disks read fastest in the order of the file.
+            # Reading in file order is fastest.
             order = rows[in_shard].argsort()
             target = in_shard.nonzero().squeeze(1)[order]
             images[target] = self.shards[shard][rows[target]].float()
@@ -165,12 +165,12 @@ class MappedDataset(Dataset[Tensor]):
 
 
 class NativeDataset(Dataset[Tensor]):
-    """Images of different sizes; those of a batch have one size or similar sizes.
+    """Images of different sizes; those in a batch have the same or similar sizes.
 
     Parameters
     ----------
     images : sequence of Tensor, each of shape (C, H, W)
-        Values from 0 to 1, the same number of channels, at least one image.
+        At least one image; values from 0 to 1, all with the same number of channels.
     stacksize : int
         Number of times that a single channel is repeated, at least 1.
 
@@ -200,13 +200,14 @@ class NativeDataset(Dataset[Tensor]):
         return len(self.images)
 
     def __getitem__(self, index: int) -> Tensor:
-        """One image `(C, H, W)`, float32, of its own size."""
+        """One image `(C, H, W)`, float32, at its own size."""
         return self.batch(torch.tensor([index]))[0]
 
     def batch(self, indices: Tensor) -> Tensor:
-        """Images `(B, C, H, W)`, float32, of the largest height and width among them.
+        """Images `(B, C, H, W)`, float32.
 
-        Smaller images are padded by reflection.
+        H and W are the largest height and width; smaller images are padded by
+        reflection.
         """
         images = collate_images([self.images[index] for index in indices.tolist()])
         return _repeat_channel(images.float(), self.stacksize)
@@ -231,12 +232,12 @@ ImageSet = CachedDataset | MappedDataset | NativeDataset
 
 @dataclass(frozen=True, slots=True)
 class Subset:
-    """The images of a run that are in one subset.
+    """The training or test images of a run.
 
     Attributes
     ----------
     images : CachedDataset, MappedDataset, NativeDataset or None
-        N images; None without any.
+        N images; None if there are none.
     image_ids : list of str
         N ids.
     statistics : dict of str to Tensor, shape (N,), float32
@@ -249,34 +250,34 @@ class Subset:
 
 
 def to_image_set(data: Any) -> ImageSet | None:
-    """Load images from any data that a program has.
+    """Load images from any kind of data.
 
-    Each item is read once, now, into memory. A dataset that changes its images at
-    random is therefore sampled once and not in each epoch: random views are the task
-    of `augmentation_function`.
+    Each item is read into memory once, immediately. A dataset with random transforms
+    is therefore sampled once, not in each epoch: random views are the task of
+    `augmentation_function`.
 
     Parameters
     ----------
     data : Tensor, ndarray, Dataset, DataLoader, iterable or None
         Images `(N, C, H, W)` or `(N, H, W)`; a dataset of this module; or anything
-        that gives images `(C, H, W)` or `(H, W)` one by one, or several as
+        that yields images `(C, H, W)` or `(H, W)` one by one, or several as
         `(K, C, H, W)`. These count as K images unless they are copies of one: the
         items of `FitsFilelistDataset` and of any dataset whose `gives_copies` is
         True, or the first image rotated or mirrored. Each item may be a pair that
-        begins with the image, such as image and label. Of a DataLoader, the items
-        that its `sampler` or `batch_sampler` chooses are read; where it has a
-        `collate_fn` of its own, its batches.
+        begins with the image, such as image and label. From a DataLoader, the items
+        that its `sampler` or `batch_sampler` chooses are read, or its batches if it
+        has a `collate_fn` of its own.
 
     Returns
     -------
     CachedDataset, MappedDataset, NativeDataset or None
-        The pixels unchanged, as float16 or float32; NativeDataset where sizes differ.
-        None without any image.
+        The unchanged pixels, as float16, bfloat16 or float32; NativeDataset if sizes
+        differ. None if there are no images.
 
     Raises
     ------
     ValueError
-        An item is not an image, or has another number of channels than the first.
+        An item is not an image, or its number of channels differs from the first.
 
     Examples
     --------
@@ -326,7 +327,7 @@ def read_subset(
     Parameters
     ----------
     split : path
-        The table that the step `split` wrote.
+        The table written by the step `split`.
     tensors : sequence of path
         All shards; the stem of a file is the name of its shard.
     subset : str
@@ -334,8 +335,8 @@ def read_subset(
     stacksize : int
         Number of times that a single channel is repeated.
     max_bytes : int, optional
-        Memory for images; if it is too small, they stay in their files. By default
-        half of the available memory.
+        Memory for images, in bytes; if it is too small, they are memory-mapped. By
+        default half of the available memory.
 
     Returns
     -------
@@ -356,7 +357,7 @@ def read_subset(
     images, image_ids, statistics = gather(tensors, positions, stacksize, max_bytes)
     if image_ids != expected_ids:
         raise AstromorphError(
-            f"{split} and the tensors do not hold the same images; run split again"
+            f"{split} and the tensors do not have the same images; run split again"
         )
     return Subset(images, image_ids, statistics)
 
@@ -374,18 +375,18 @@ def gather(
     tensors : sequence of path
         All shards; the stem of a file is the name of its shard.
     positions : mapping of str to sequence of int
-        For each shard, by its name, the indices of the images there.
+        For each shard, by name, the indices of the images in it.
     stacksize : int
         Number of times that a single channel is repeated.
     max_bytes : int, optional
-        Memory for images; if it is too small, they stay in their files. By default
-        half of the available memory.
+        Memory for images, in bytes; if it is too small, they are memory-mapped. By
+        default half of the available memory.
 
     Returns
     -------
     images : CachedDataset, MappedDataset, NativeDataset or None
-        In the order of the shards, then of the positions; None without any. Shards
-        that have fewer images than the positions need are left out.
+        In the order of the shards, then of the positions; None if there are none.
+        Shards with fewer images than the positions require are skipped.
     image_ids : list of str
         N ids.
     statistics : dict of str to Tensor, shape (N,), float32
@@ -424,14 +425,14 @@ def _load_or_map(
     stacksize: int,
     max_bytes: int | None,
 ) -> CachedDataset | MappedDataset | None:
-    """Images of one size: in memory if they fit, else in their files."""
+    """Images of one size: in memory if they fit, else memory-mapped."""
     if not shards:
         return None
     number = sum(len(rows) for rows in indices)
     if max_bytes is None:
         max_bytes = available_memory() // 2
     if number * shards[0][0].nbytes > max_bytes:
-        LOG.info("%d images do not fit in memory and stay in their files", number)
+        LOG.info("%d images do not fit in memory and are read batch by batch", number)
         shard = torch.cat([torch.full_like(rows, k) for k, rows in enumerate(indices)])
         positions = torch.stack([shard, torch.cat(list(indices))], dim=1)
         return MappedDataset(shards, positions, stacksize)
@@ -444,15 +445,15 @@ def _load_or_map(
 
 
 def _repeat_channel(images: Tensor, stacksize: int) -> Tensor:
-    """Images `(B, stacksize, H, W)` of single-channel ones; others unchanged."""
+    """Repeat the channel of single-channel images `stacksize` times."""
     return images.repeat(1, stacksize, 1, 1) if stacksize > 1 else images
 
 
 def _count_channels(channels: int, stacksize: int) -> int:
-    """Channels that the network sees."""
+    """Channels of the network's input."""
     if stacksize > 1 and channels > 1:
         raise AstromorphError(
-            f"`data_settings.stacksize`: found {stacksize} for images of {channels} "
-            "channels; only a single one can be repeated: set it to 1"
+            f"`data_settings.stacksize`: found {stacksize} for images with {channels} "
+            "channels; only a single channel can be repeated: set it to 1"
         )
     return channels * stacksize

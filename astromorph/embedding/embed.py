@@ -37,7 +37,7 @@ def embed(
         Batch size and symmetry.
     perturbation : callable, optional
         Takes images `(B, C, H, W)` and their indices `(B,)`, and returns the images
-        to embed in their place.
+        to embed instead.
     device : torch.device, optional
         Where to compute; by default the best device available.
 
@@ -47,7 +47,7 @@ def embed(
         In the order of the images.
     """
     device = choose_device() if device is None else device
-    # Convolutions are faster where the channels of a pixel are adjacent in memory.
+    # Convolutions are faster if the channels of a pixel are adjacent in memory.
     byol = byol.to(device).to(memory_format=torch.channels_last).eval()
     batches = list(images.batches(settings.batch_size))
     vectors = np.empty((len(images), byol.representation_size), np.float32)
@@ -78,8 +78,8 @@ def embed_images(
     images : PreparedImages, Tensor, Dataset, DataLoader or sequence
         N images; see `astromorph.datasets.tensor_datasets.to_image_set`.
     symmetry : {'d4', 'none'}
-        `d4` averages over the 8 flips and right-angle rotations, since orientation on
-        the sky has no meaning; `none` takes an eighth of the time and equals
+        `d4` averages over the 8 flips and right-angle rotations, since the orientation
+        on the sky is arbitrary; `none` takes an eighth of the time and is the same as
         ``network(images)``.
     batch_size : int
         Images per batch, at least 1.

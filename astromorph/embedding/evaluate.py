@@ -1,8 +1,8 @@
 """The step `evaluate`: the quality of an embedding, compared with references.
 
 The same measures are computed for several embeddings of the same images: those of the
-trained network, of the weights that its training began with where these were not
-random, of the same network with random weights, and principal components of the pixels.
+trained network, of the weights that its training started from (unless random), of the
+same network with random weights, and principal components of the pixels.
 """
 
 import json
@@ -48,7 +48,7 @@ LOG = logging.getLogger(__name__)
 MAX_PERTURBED = 256  # images that are embedded again under each perturbation
 NUISANCE_COLUMNS = ("width", "height", "beam_major_arcsec", "pixel_scale_arcsec")
 LEADING = 5  # principal components that are correlated with nuisance parameters
-MIN_DIFFERENCE = 0.02  # smaller differences count as none
+MIN_DIFFERENCE = 0.02  # smaller differences are ignored
 ADVICE = (
     "train longer (`epochs`), use stronger augmentations (`augmentation_settings`), or "
     "list more images"
@@ -73,7 +73,7 @@ class SampledImage:
     label : str
         Its class; empty if unknown.
     group : str
-        Images of one group, such as of one object, are kept in one fold.
+        Images of a group, such as those of one object, are kept in the same fold.
     nuisances : dict of str to float
         Properties in the catalogue that the embedding should not depend on.
     vector : ndarray, shape (D,), float32
@@ -95,7 +95,7 @@ def evaluate(
     rules: EvaluationSettings,
     threads: int = 0,
 ) -> None:
-    """Measure an embedding and its references, and say which is better.
+    """Measure an embedding and its references, and report which is better.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def evaluate(
         `evaluation` (JSON: the measures by network, and the verdict) and
         `evaluation_page` are written.
     inference : InferenceSettings
-        How the references embed: as the trained network did.
+        How the references embed: in the same way as the trained network.
     rules : EvaluationSettings
         Size of the sample, column of the labels.
     threads : int
@@ -113,7 +113,7 @@ def evaluate(
     Raises
     ------
     AstromorphError
-        The files do not belong together, or fewer than two images have an embedding.
+        The files do not match, or fewer than two images have an embedding.
     """
     if threads:
         torch.set_num_threads(threads)
@@ -146,13 +146,13 @@ def evaluate(
 
 
 def _draw_sample(files: RunFiles, rules: EvaluationSettings) -> list[SampledImage]:
-    """The images with the smallest ids, which is as good as a random choice."""
+    """The images with the smallest ids, which amounts to a random choice."""
     table = embedded_table(files, NUISANCE_COLUMNS)
     sample = table.sort_values("image_id").head(rules.images)
     if len(sample) < 2:
         raise AstromorphError(
-            f"{files.split}: {len(sample)} images have an embedding, at least 2 are "
-            "needed to evaluate it"
+            f"{files.split}: {len(sample)} images have an embedding; at least 2 are "
+            "needed for an evaluation"
         )
     in_order = sample.sort_index()
     blocks = [vectors for _, vectors in embedding_blocks(files, in_order)]
@@ -192,7 +192,7 @@ def _catalogue_nuisances(row: Mapping[str, str]) -> dict[str, float]:
 def _read_images(
     tensors: Sequence[Path], sample: Sequence[SampledImage], stacksize: int
 ) -> tuple[ImageSet, dict[str, Tensor]]:
-    """The images of the sample and their statistics, in its order."""
+    """The images of the sample and their statistics, in the order of the sample."""
     by_shard: dict[str, list[int]] = defaultdict(list)
     for k, image in enumerate(sample):
         by_shard[image.shard].append(k)
@@ -216,7 +216,7 @@ def _read_images(
 def _collect_nuisances(
     sample: Sequence[SampledImage], statistics: Mapping[str, Tensor]
 ) -> Parameters:
-    """What the embedding should not depend on, `(N,)` each; known of every image."""
+    """Nuisance parameters that are known for every image, `(N,)` each."""
     names = set.intersection(*(set(image.nuisances) for image in sample))
     parameters = {
         name: np.array([image.nuisances[name] for image in sample]) for name in names
@@ -251,7 +251,7 @@ def _measure_without_labels(vectors: Vectors, nuisances: Parameters) -> dict[str
 def _score_with_labels(
     vectors: Vectors, sample: Sequence[SampledImage]
 ) -> dict[str, Any]:
-    """Scores of classifiers; empty without two classes of five objects each."""
+    """Scores of classifiers; empty unless two classes have five groups each."""
     groups_by_class: dict[str, set[str]] = defaultdict(set)
     for image in sample:
         if image.label:
@@ -300,7 +300,7 @@ def give_verdict(networks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     -------
     dict
         `better`, bool: whether the trained network is better than the untrained one;
-        `measure`, str: what decides; `difference`, float; `sentence`, str.
+        `measure`, str: the measure that decides; `difference`, float; `sentence`, str.
     """
     if "knn_whitened" in networks[TRAINED]:
         measure = "knn_whitened"
@@ -340,15 +340,15 @@ def give_verdict(networks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _compare_with_others(scores: Mapping[str, float], better: bool) -> str:
-    """What pixels or the start weights do as well as the trained network, or better."""
+    """Remarks if pixels are better, or the start weights better or as good."""
     remarks = ""
     if better and scores[PIXELS] > scores[TRAINED] + MIN_DIFFERENCE:
         remarks += "; principal components of the pixels are better still"
     for name in set(scores) - {TRAINED, UNTRAINED, PIXELS}:
         if scores[name] > scores[TRAINED] + MIN_DIFFERENCE:
-            remarks += f"; the weights that training began with ({name}) were better"
+            remarks += f"; the weights that training started from ({name}) were better"
         elif better and scores[name] >= scores[TRAINED] - MIN_DIFFERENCE:
-            remarks += f"; the weights that training began with ({name}) are as good"
+            remarks += f"; the weights that training started from ({name}) are as good"
     return remarks
 
 
@@ -364,16 +364,16 @@ def make_embedders(
     model : ModelFile
         The model file that it was read from.
     images : CachedDataset, MappedDataset or NativeDataset
-        The images to which the principal components of the pixels are fitted.
+        The images that the principal components of the pixels are fitted to.
     inference : InferenceSettings
         How the networks embed.
 
     Returns
     -------
     dict of str to callable
-        `TRAINED`, the start weights by their name unless they were random,
-        `UNTRAINED` and `PIXELS`. Each takes images and a perturbation or None, and
-        returns embeddings `(N, D)`, float32.
+        The keys are `TRAINED`, the name of the start weights unless they were random,
+        `UNTRAINED` and `PIXELS`. Each embedder takes images and a perturbation or
+        None, and returns embeddings `(N, D)`, float32.
     """
     networks = {TRAINED: byol, **_start_network(model), UNTRAINED: initial_byol(model)}
     embedders = {
@@ -384,7 +384,7 @@ def make_embedders(
 
 
 def _start_network(model: ModelFile) -> dict[str, BYOL]:
-    """The network with the weights that training began with, unless random."""
+    """The network with the weights that training started from, unless random."""
     try:
         start = start_network(model)
     except AstromorphError as error:
@@ -398,7 +398,7 @@ def _network_embedder(network: BYOL, inference: InferenceSettings) -> Embedder:
 
 
 def _pixel_embedder(images: ImageSet) -> Embedder:
-    """Projects on the leading principal components of the pixels of `images`."""
+    """Project onto the leading principal components of the pixels of `images`."""
     pixels = _downsample(images, None)
     components = min(PIXEL_COMPONENTS, *pixels.shape)
     pca = PCA(components, svd_solver="full").fit(pixels)
@@ -406,12 +406,12 @@ def _pixel_embedder(images: ImageSet) -> Embedder:
 
 
 def _downsample(images: ImageSet, perturbation: Perturbation | None) -> Vectors:
-    """The pixels of images of 32 by 32 pixels or fewer, flattened, `(N, P)`."""
+    """Pixels of images, downsampled to at most 32 by 32, flattened to `(N, P)`."""
     rows: dict[int, Vectors] = {}
     for indices in images.batches(BATCH_SIZE):
         batch = images.batch(indices)
         batch = batch if perturbation is None else perturbation(batch, indices)
-        # Cubes have many channels: fewer pixels of each keep the work the same.
+        # Cubes have many channels; fewer pixels of each limit the computing time.
         side = int(2 * PIXEL_SIDE / batch.shape[1] ** 0.5)
         side = max(MIN_PIXEL_SIDE, min(PIXEL_SIDE, side))
         small = functional.adaptive_avg_pool2d(batch, side).flatten(1).numpy()

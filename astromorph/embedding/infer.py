@@ -39,7 +39,7 @@ def infer(
     Raises
     ------
     AstromorphError
-        The model cannot be read, or takes another number of channels.
+        The model cannot be read, or expects another number of channels.
     """
     if threads:
         torch.set_num_threads(threads)
@@ -58,19 +58,20 @@ def infer(
 def _images_for_model(
     tensors: TensorShard, model: ModelFile, files: RunFiles
 ) -> ImageSet | None:
-    """The images of a shard, if it has any; checks that the model can embed them."""
+    """The images of a shard, or None; an error if the model cannot embed them."""
     images = shard_image_set(tensors, training_settings_of(model).stacksize)
     if images is None:
         return None
     if images.channels != model.in_channels:
         raise AstromorphError(
-            f"{files.model}: this model takes images of {model.in_channels} channels, "
-            f"the tensors have {images.channels}; train a model on images like these"
+            f"{files.model}: this model expects images with {model.in_channels} "
+            f"channels, but the tensors have {images.channels}; train a model on "
+            "images like these"
         )
     if model.tensor_settings != tensors.settings:
         LOG.warning(
-            "%s was trained on images prepared with %s, these were prepared with %s; "
-            "the embeddings may not be comparable",
+            "%s was trained on images prepared with %s, but these were prepared with "
+            "%s; the embeddings may not be comparable",
             files.model,
             model.tensor_settings,
             tensors.settings,

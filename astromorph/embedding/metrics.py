@@ -32,7 +32,7 @@ MAX_WHITENED = 64  # principal components
 ROWS_PER_COMPONENT = 4
 Perturbation = Callable[[Tensor, Tensor], Tensor]
 Embedder = Callable[[ImageSet, Perturbation | None], NDArray[np.float32]]
-# Noise and blur are left out: principal components of the pixels survive them best.
+# Without noise and blur, to which principal components of the pixels are most robust.
 GEOMETRIC = ("rotated", "flipped", "shifted")
 # With these strengths, `SkyAugmentation` only rotates and flips.
 NO_STRENGTH = {
@@ -56,7 +56,7 @@ class Score:
     mean, std : float
         Mean and standard deviation over the folds, from 0 to 1.
     confusion : list of list of int
-        Confusion matrix of all folds: rows are true classes, columns predicted ones.
+        Confusion matrix over all folds: rows are true classes, columns predicted ones.
     """
 
     mean: float
@@ -72,12 +72,12 @@ def principal_components(vectors: Vectors, number: int) -> NDArray[np.float64]:
     vectors : ndarray, shape (N, D)
         Embeddings.
     number : int
-        How many, at least 1.
+        Number of components, at least 1.
 
     Returns
     -------
     ndarray, shape (N, K), float64
-        K is `number`, or the smaller of N and D.
+        K is the smallest of `number`, N and D.
 
     Examples
     --------
@@ -94,10 +94,10 @@ def principal_components(vectors: Vectors, number: int) -> NDArray[np.float64]:
 def whiten(vectors: Vectors) -> NDArray[np.float64]:
     """The first 64 principal components, each scaled to variance 1.
 
-    Directions of little variance, which carry much of what a network knows, then count
-    as much as the first ones. No label is used. The number is fixed, so that an
-    embedding with one dominant direction is not cut short; few images give fewer
-    components, one for every four.
+    Directions of little variance, which contain much of the information, then count as
+    much as the first ones. No labels are used. The number does not depend on the
+    variances, so that an embedding with one dominant direction keeps its other
+    components. There is at most one component for every four images.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def alignment(one: Vectors, other: Vectors) -> float:
     Parameters
     ----------
     one, other : ndarray, shape (N, D)
-        Embeddings of both views of each image.
+        Embeddings of the two views of each image.
 
     Returns
     -------
@@ -163,7 +163,7 @@ def uniformity(vectors: Vectors) -> float:
     Returns
     -------
     float
-        0 if the embedding has collapsed, about -4 if it is even; 0 for a single image.
+        0 if the embedding has collapsed, about -4 if it is uniform; 0 for one image.
 
     Examples
     --------
@@ -177,7 +177,7 @@ def uniformity(vectors: Vectors) -> float:
 
 
 def retrieval(perturbed: Vectors, originals: Vectors) -> float:
-    """Share of perturbed images whose nearest original, by cosine, is their own.
+    """Fraction of perturbed images whose nearest original, by cosine, is their own.
 
     Parameters
     ----------
@@ -213,14 +213,14 @@ def knn_score(
     labels : sequence of str
         N classes; at least two, each with as many groups as there are folds.
     groups : sequence of str
-        N names; images of one group are never in training and test set of a fold.
+        N names; images of a group are never in both training and test set of a fold.
     neighbours : int
-        How many neighbours vote, at least 1; by default 10.
+        Number of neighbours that vote, at least 1; by default 10.
 
     Returns
     -------
     Score
-        Of five folds.
+        Over five folds.
 
     Examples
     --------
@@ -258,12 +258,12 @@ def linear_score(
     labels : sequence of str
         N classes; at least two, each with as many groups as there are folds.
     groups : sequence of str
-        N names; images of one group are never in training and test set of a fold.
+        N names; images of a group are never in both training and test set of a fold.
 
     Returns
     -------
     Score
-        Of five folds.
+        Over five folds.
 
     Examples
     --------
@@ -324,8 +324,8 @@ def _cross_validate(
     for train, test in folds.split(vectors, true, list(groups)):
         classifier = make_classifier(len(train)).fit(vectors[train], true[train])
         predicted[test] = classifier.predict(vectors[test])
-        # The mean recall of the classes in the fold: balanced accuracy, but without a
-        # warning where a class that is not in the fold is predicted.
+        # The mean recall of the classes in the fold is the balanced accuracy, but gives
+        # no warning if a class is predicted that is not in the fold.
         classes = np.unique(true[test])
         accuracies.append(
             recall_score(true[test], predicted[test], labels=classes, average="macro")
@@ -337,18 +337,18 @@ def _cross_validate(
 
 
 def make_perturbations(noise: Tensor) -> dict[str, Perturbation]:
-    """The perturbations by name, with random numbers that are the same at every call.
+    """The perturbations by name; their random numbers are the same in every call.
 
     Parameters
     ----------
     noise : Tensor, shape (N,), float32
-        Standard deviation of the noise of each image, where the image spans 0 to 1.
+        Standard deviation of the noise of each image, for pixels from 0 to 1.
 
     Returns
     -------
     dict of str to callable
-        Each takes images `(B, C, H, W)` and their indices among the N `(B,)`, and
-        returns perturbed images `(B, C, H, W)`.
+        Each takes images `(B, C, H, W)` and their indices `(B,)` among the N images,
+        and returns perturbed images `(B, C, H, W)`.
     """
 
     def augment(**strengths: Any) -> Perturbation:
@@ -386,7 +386,7 @@ def measure_robustness(
     Parameters
     ----------
     embed : callable
-        Embeds images, perturbed where a perturbation is given.
+        Embeds images, perturbed if a perturbation is given.
     images : CachedDataset, MappedDataset or NativeDataset
         N images.
     noise : Tensor, shape (N,), float32

@@ -1,1 +1,1 @@
-"""What other programs and people open: tables, map, galleries, TensorBoard."""
+"""Exports: tables, the interactive map, contact sheets, TensorBoard."""

@@ -1,4 +1,4 @@
-"""What only the report shows: settings, and a figure of the training history."""
+"""Pages and figures of the report: settings, and the training history."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ from astromorph.settings.sections import Section, Settings
 from astromorph.settings.steps import PARTS, part_of
 
 LOG = logging.getLogger(__name__)
-# They change where and how a run works, and none of its results.
+# These settings affect where and how a run works, but not its results.
 LEFT_OUT = frozenset({"trained_network_name", "core_limit", "export_to_csv"})
 # Okabe & Ito (2008); line styles and markers differ too.
 BLUE, ORANGE, GREEN, GRAY = "#0072b2", "#d55e00", "#009e73", "#57606a"
@@ -38,7 +38,7 @@ class SettingRow:
     name : str
         Name without its section.
     value, default : str
-        As in YAML.
+        Formatted as in YAML.
     is_changed : bool
         Whether the value differs from the default.
     description : str
@@ -60,8 +60,8 @@ def write_settings_page(files: RunFiles, settings: Settings) -> None:
     files : RunFiles
         `model` is read without unpickling; `settings_page` is written.
     settings : Settings
-        Settings of the run. Those that training depends on are replaced by the
-        model's.
+        Settings of the run. Those that training depends on are replaced by those in
+        the model file.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def write_settings_page(files: RunFiles, settings: Settings) -> None:
 
 
 def list_settings(settings: Settings) -> Iterator[tuple[str, list[SettingRow]]]:
-    """List every setting that can change a result, by section.
+    """List all settings that can affect results, by section.
 
     Parameters
     ----------
@@ -139,7 +139,7 @@ def _as_yaml(value: Any) -> str:
 
 
 def _effective_settings(settings: Settings, model: ModelFile) -> Settings:
-    """The settings that the results depend on: those of training are the model's."""
+    """The settings that results depend on; those of training come from the model."""
     values = settings.model_dump(mode="json")
     for name, value in model.settings.items():
         if isinstance(value, dict):
@@ -149,15 +149,15 @@ def _effective_settings(settings: Settings, model: ModelFile) -> Settings:
     return parse(values, "settings and model file")
 
 
-def _differences(of_training: str, of_run: str) -> list[tuple[str, str, str]]:
-    """Preprocessing settings in which training images differ from those of the run."""
+def _differences(training_json: str, run_json: str) -> list[tuple[str, str, str]]:
+    """Preprocessing settings that differ between training and this run."""
     training, run = (
         {
             f"{section}.{key}": value
             for section, values in json.loads(text).items()
             for key, value in values.items()
         }
-        for text in (of_training, of_run)
+        for text in (training_json, run_json)
     )
     return [
         (name, _as_yaml(training.get(name)), _as_yaml(run.get(name)))
@@ -168,7 +168,7 @@ def _differences(of_training: str, of_run: str) -> list[tuple[str, str, str]]:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A column of the history and how it is drawn."""
+    """A column of the history and its style."""
 
     column: str
     label: str
@@ -219,22 +219,22 @@ PANELS = (
 
 
 def plot_history(files: RunFiles) -> None:
-    """Draw the history of a training.
+    """Draw the training history.
 
     Parameters
     ----------
     files : RunFiles
-        `history` is read, `history_figure` is written. A panel without a number is
-        left out.
+        `history` is read, `history_figure` is written. Panels without data are
+        omitted.
 
     Raises
     ------
     AstromorphError
-        The history is missing, lacks a column, or has no epoch.
+        The history is missing, lacks a column, or has no epochs.
     """
     rows = list(read_csv(files.history, HISTORY_COLUMNS))
     if not rows:
-        raise AstromorphError(f"{files.history}: it has no epoch; run `train` again")
+        raise AstromorphError(f"{files.history}: it has no epochs; run `train` again")
     columns = {
         name: [float(row[name]) if row[name] else math.nan for row in rows]
         for name in HISTORY_COLUMNS
@@ -256,7 +256,7 @@ def draw_history(columns: Columns) -> Any:
     Parameters
     ----------
     columns : dict of str to sequence of float
-        Columns of the history; NaN where there is no number.
+        Columns of the history; NaN for missing numbers.
 
     Returns
     -------
@@ -308,7 +308,7 @@ def _draw_panel(axes: Any, panel: Panel, columns: Columns) -> None:
 
 
 def _upper_limit(panel: Panel, columns: Columns) -> float:
-    """End of the y axis, which ignores infinite values of a diverged training."""
+    """Upper limit of the y axis; ignores infinite values of diverged training."""
     highest = max(
         value
         for curve in panel.curves

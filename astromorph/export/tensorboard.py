@@ -1,8 +1,8 @@
-"""The export `tensorboard`: a folder that TensorBoard's projector opens.
+"""The export `tensorboard`: a folder for the TensorBoard projector.
 
-The formats are the projector's: `tensors.tsv`, `map.tsv` and `pca.tsv` with a point a
-line, `metadata.tsv` with a header, one sprite of square thumbnails, and
-`projector_config.pbtxt` that names them.
+The formats are those of the projector: `tensors.tsv`, `map.tsv` and `pca.tsv` with one
+point per line, `metadata.tsv` with a header, a sprite of square thumbnails, and
+`projector_config.pbtxt`, which names these files.
 """
 
 import json
@@ -27,14 +27,14 @@ from astromorph.pages.pictures import thumbnail
 
 LOG = logging.getLogger(__name__)
 MAX_POINTS = 100_000  # the projector reads no more rows of a table
-MAX_SPRITE = 8192  # pixels a side: what browsers accept as one texture
-MIN_THUMBNAIL = 16  # pixels a side of a thumbnail that still shows something
-MAX_OUTLIERS = 1000  # of a sample, the most unusual first
+MAX_SPRITE = 8192  # pixels; the largest side of a texture that browsers accept
+MIN_THUMBNAIL = 16  # pixels; the smallest side of a recognisable thumbnail
+MAX_OUTLIERS = 1000  # outliers that a sample always contains
 SEED = 0
-# Nearest images the projector finds itself.
+# Without lists of ids: the projector finds nearest neighbours itself.
 COLUMNS = tuple(column.name for column in ANALYSED if column.kind != "ids")
-# Name in the projector, file, columns. It draws no points of two coordinates: the map
-# gets a third, which is 0.
+# Name in the projector, and file. The projector draws no points with two coordinates,
+# so the map and the components have a third, which is 0.
 TENSORS = (
     ("embeddings", "tensors.tsv"),
     ("map", "map.tsv"),
@@ -55,24 +55,24 @@ embeddings {{
 
 
 def export_tensorboard(files: RunFiles, thumbnail_size: int) -> None:
-    """Write the folder: points, thumbnails, facts, and the map as a second view.
+    """Write the folder: points, thumbnails, metadata, and the map as a second view.
 
-    Of more images than the projector can show, the folder holds a sample.
+    If there are more images than the projector can show, the folder contains a sample.
 
     Parameters
     ----------
     files : RunFiles
         Catalogue, split, embeddings, analysis and tensors are read; the folder
-        ``projector`` is written anew.
+        ``projector`` is replaced.
     thumbnail_size : int
-        The side of a thumbnail in pixels; smaller where there are many.
+        The side of a thumbnail in pixels; smaller if there are many.
 
     Raises
     ------
     AstromorphError
-        A file is missing, or the files do not belong together.
+        A file is missing, or the files do not match.
     """
-    # The projector labels points by the first column: the user's own come first.
+    # The projector labels points by the first column, so the user's columns are first.
     facts = [*listed_columns(files).values(), *EXPORT_COLUMNS]
     table = run_table(files, [*facts, *COLUMNS])
     chosen = stratified_sample(
@@ -84,8 +84,8 @@ def export_tensorboard(files: RunFiles, thumbnail_size: int) -> None:
     number = int(chosen.sum())
     if number < len(chosen):
         LOG.info(
-            "%s: a sample of %d of %d images, by cluster, with the representatives and "
-            "the most unusual; TensorBoard shows no more",
+            "%s: a sample of %d of %d images, by cluster, including representatives "
+            "and the most unusual images; TensorBoard cannot show more",
             files.projector,
             number,
             len(chosen),
@@ -97,8 +97,8 @@ def export_tensorboard(files: RunFiles, thumbnail_size: int) -> None:
         )
         if side < thumbnail_size:
             LOG.info(
-                "%s: thumbnails have %d pixels instead of %d, so that their sheet "
-                "stays within %d",
+                "%s: thumbnails have %d pixels instead of %d, so that the sheet does "
+                "not exceed %d",
                 files.projector,
                 side,
                 thumbnail_size,
@@ -109,7 +109,7 @@ def export_tensorboard(files: RunFiles, thumbnail_size: int) -> None:
             CONFIG.format(name=name, file=file, side=side) for name, file in TENSORS
         )
         (folder / "projector_config.pbtxt").write_text(config, encoding="utf-8")
-        # TensorBoard recognises a run by its event file, though it is empty.
+        # TensorBoard recognises a run by its event file, even if it is empty.
         EventFileWriter(str(folder)).close()
     LOG.info(
         "%s: %d points with thumbnails of %d pixels", files.projector, number, side
@@ -119,7 +119,7 @@ def export_tensorboard(files: RunFiles, thumbnail_size: int) -> None:
 def _write_points(
     folder: Path, files: RunFiles, table: Any, columns: Sequence[str]
 ) -> None:
-    """Write points and facts of the rows of a table."""
+    """Write points and metadata of the rows of a table."""
     with ExitStack() as stack:
 
         def create(name: str) -> Any:
@@ -127,7 +127,7 @@ def _write_points(
 
         tensors, places, components = (create(file) for _, file in TENSORS)
         metadata = create("metadata.tsv")
-        # A header is a header to the projector where there are two columns or more.
+        # The projector expects a header if there are at least two columns.
         metadata.write("\t".join(map(one_cell, columns)) + "\n")
         for rows, vectors in embedding_blocks(files, table):
             for file, points in (
@@ -154,7 +154,7 @@ def _cells(values: Any) -> list[str]:
 
 
 def one_cell(text: str) -> str:
-    """Text without what would end a cell or a line; control characters are escaped."""
+    """Text with tabs and line breaks as spaces and control characters escaped."""
     if text.isprintable():
         return text
     quoted = json.dumps(text, ensure_ascii=False)
@@ -163,7 +163,7 @@ def one_cell(text: str) -> str:
 
 
 def max_thumbnails(side: int) -> int:
-    """How many thumbnails fit on a sheet: of 16 pixels, or of fewer where set so."""
+    """Number of thumbnails that fit on a sheet, at 16 pixels or `side` if smaller."""
     return (MAX_SPRITE // min(side, MIN_THUMBNAIL)) ** 2
 
 
@@ -179,8 +179,7 @@ def make_sprite(
     image_ids : set of str
         The images to draw: at least one, at most `max_thumbnails`.
     side : int
-        Side of a thumbnail in pixels; smaller where the sheet would exceed
-        8192 pixels.
+        Side of a thumbnail in pixels; reduced if the sheet would exceed 8192 pixels.
 
     Returns
     -------
@@ -220,26 +219,26 @@ def stratified_sample(
         The strata.
     rank : ndarray, shape (N,), int32
         1 is the most unusual. The first thousand are chosen, or a tenth of the sample
-        where that is fewer.
+        if that is fewer.
     preferred : ndarray, shape (N,), bool
         Rows that are chosen before all others, such as representatives of clusters.
     max_rows : int
-        Rows of the sample, at least 1.
+        Maximum number of rows in the sample, at least 1.
 
     Returns
     -------
     ndarray, shape (N,), bool
-        All rows where they are no more than `max_rows`, else exactly `max_rows`. The
-        same each time.
+        All rows if there are at most `max_rows`, else exactly `max_rows`. The same
+        every time.
     """
     number = len(cluster)
     if number <= max_rows:
         return np.ones(number, bool)
     first = preferred | (rank <= min(MAX_OUTLIERS, max_rows // 10))
     key = np.random.default_rng(SEED).random(number)
-    # Within a cluster the order is random; the k-th of n has the place (k + 1/2) / n.
-    # So the first rows by place have as much of each cluster as there is of it, to
-    # within a row.
+    # Within a cluster, the order is random, and the k-th of n has the place
+    # (k + 1/2) / n. The first rows by place therefore contain each cluster in
+    # proportion to its size, to within one row.
     by_cluster = np.lexsort((key, cluster))
     _, starts, counts = np.unique(
         cluster[by_cluster], return_index=True, return_counts=True

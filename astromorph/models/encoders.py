@@ -14,7 +14,7 @@ from torchvision.models import get_model, list_models, resnet18
 from astromorph.checks import check_integer
 from astromorph.models.hidden_layer import PROBE_SIDE
 
-if TYPE_CHECKING:  # pydantic, which training by itself does not need
+if TYPE_CHECKING:  # pydantic, which training alone does not need
     from astromorph.settings.sections import NetworkSettings
 
 RESNET_FEATURES = {"layer1": 64, "layer2": 128, "layer3": 256, "layer4": 512}
@@ -125,15 +125,15 @@ class AstroMorphologyModel(nn.Module):
 
 
 class TorchvisionEncoder(nn.Module):
-    """Any classification network of torchvision without its last layer.
+    """Any torchvision classification network without its last layer.
 
     Parameters
     ----------
     name : str
-        Its name in torchvision. The weights are random.
+        Name of the network in torchvision. The weights are random.
     in_channels : int
-        Channels of the images, at least 1; by default 3. The first convolution is
-        replaced where the number differs.
+        Channels of the images, at least 1; by default 3. For any other number, the
+        first convolution is replaced.
 
     Attributes
     ----------
@@ -220,7 +220,7 @@ class MinMaxNorm(nn.Module):
 
 @contextmanager
 def explaining_channels(encoder: nn.Module, channels: int | None) -> Iterator[None]:
-    """Explain the error of a network that was made for another number of channels.
+    """Explain the error of a network that expects another number of channels.
 
     Parameters
     ----------
@@ -232,7 +232,7 @@ def explaining_channels(encoder: nn.Module, channels: int | None) -> Iterator[No
     Raises
     ------
     ValueError
-        In place of torch's error, where the numbers of channels differ.
+        Instead of torch's error, if the numbers of channels differ.
     """
     try:
         yield
@@ -240,12 +240,14 @@ def explaining_channels(encoder: nn.Module, channels: int | None) -> Iterator[No
         first = next((m for m in encoder.modules() if isinstance(m, nn.Conv2d)), None)
         if first is None or channels is None or first.in_channels == channels:
             raise
-        remedy = f"make the network for {channels}, such as with in_channels={channels}"
+        remedy = (
+            f"create the network for {channels}, such as with in_channels={channels}"
+        )
         if channels == 1:
             remedy += f", or repeat the channel: stacksize={first.in_channels}"
         raise ValueError(
             f"images: found {channels} channel{'s' * (channels > 1)}, but the network "
-            f"takes {first.in_channels}; {remedy}"
+            f"expects {first.in_channels}; {remedy}"
         ) from error
 
 
@@ -255,14 +257,14 @@ Encoder = NLayerResnet | AstroMorphologyModel | TorchvisionEncoder
 def build_network(
     network_name: str, settings: "NetworkSettings", in_channels: int
 ) -> Encoder:
-    """Build the encoder that the settings name, with random weights.
+    """Build the encoder chosen in the settings, with random weights.
 
     Parameters
     ----------
     network_name : str
-        ``"n_layer_resnet"``, ``"amm"`` or a name of torchvision.
+        ``"n_layer_resnet"``, ``"amm"`` or the name of a torchvision network.
     settings : NetworkSettings
-        Its shape; used by `n_layer_resnet` only.
+        Its architecture; used by `n_layer_resnet` only.
     in_channels : int
         Channels of the images.
 
@@ -288,7 +290,7 @@ def _input_convolution(in_channels: int) -> nn.Conv2d:
 
 
 def _with_in_channels(convolution: nn.Conv2d, in_channels: int) -> nn.Conv2d:
-    """A new convolution that differs in its input channels only."""
+    """A new convolution that differs only in its input channels."""
     return nn.Conv2d(
         in_channels,
         convolution.out_channels,

@@ -1,12 +1,12 @@
-"""The encoder inside a network: its layers up to the one that gives the features."""
+"""The encoder inside a network: its layers up to the one whose output is used."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-CLASSIFIERS = ("fc", "classifier", "head", "heads")  # their names in torchvision
-PROBE_SIDE = 64  # pixels; every network of the settings accepts such an image
+CLASSIFIERS = ("fc", "classifier", "head", "heads")  # attribute names in torchvision
+PROBE_SIDE = 64  # pixels; every network in the settings accepts this size
 
 
 class HiddenLayer(nn.Module):
@@ -15,11 +15,11 @@ class HiddenLayer(nn.Module):
     Parameters
     ----------
     network : nn.Module
-        The network. All of it runs, also what follows the layer.
+        The network. All of it runs, including the layers after the chosen one.
     layer : int or str
-        The layer that gives the features: the number of a child, or a name.
+        The layer whose output is the features: the index of a child, or a name.
     before : bool
-        Use the input of the layer in place of its output; by default False.
+        Use the layer's input instead of its output; by default False.
 
     Raises
     ------
@@ -53,7 +53,7 @@ class HiddenLayer(nn.Module):
         def save(layer: nn.Module, inputs: Any, output: Tensor) -> None:
             features.append(inputs[0] if self.before else output)
 
-        # The hook lives for one call: a copy of the network would share a lasting one.
+        # The hook is removed after each call: copies of the network would share it.
         hook = find_layer(self.network, self.layer).register_forward_hook(save)
         try:
             self.network(images)
@@ -65,14 +65,14 @@ class HiddenLayer(nn.Module):
 
 
 def find_layer(network: nn.Module, layer: int | str) -> nn.Module:
-    """Find a layer of a network by the number of a child or by name.
+    """Find a layer of a network by the index of a child or by name.
 
     Parameters
     ----------
     network : nn.Module
         The network.
     layer : int or str
-        The number of a child, negative from the end; or a name such as ``"body.0"``.
+        The index of a child, negative from the end; or a name such as ``"body.0"``.
 
     Returns
     -------
@@ -102,22 +102,23 @@ def find_layer(network: nn.Module, layer: int | str) -> nn.Module:
 def make_encoder(
     network: nn.Module, hidden_layer: int | str | None = None
 ) -> nn.Module:
-    """Make an encoder of a network.
+    """Make an encoder from a network.
 
     Parameters
     ----------
     network : nn.Module
         Any network for images.
     hidden_layer : int or str, optional
-        The layer that gives the features, see `find_layer`. By default the input of
-        the last linear layer of a classifier named as in torchvision; of another
-        network, or one with an attribute `features`, its own output.
+        The layer whose output is the features; see `find_layer`. By default, the
+        input of the last linear layer of a classifier named as in torchvision; for
+        other networks, and those with an integer attribute `features`, the output of
+        the network.
 
     Returns
     -------
     nn.Module
-        Maps images `(N, C, H, W)` to features `(N, F)`. The network itself, where its
-        own output is used.
+        Maps images `(N, C, H, W)` to features `(N, F)`. The network itself if its
+        output is used.
 
     Raises
     ------
@@ -153,8 +154,8 @@ def count_features(
     encoder : nn.Module
         Maps images `(N, C, H, W)` to features `(N, F)`.
     image_shape : tuple of int, optional
-        ``(C, H, W)`` of the images with which the encoder is tried. By default the
-        input channels of its first convolution, and 64 by 64 pixels.
+        ``(C, H, W)`` of the images that the encoder is tested with. By default, the
+        input channels of its first convolution and 64 by 64 pixels.
 
     Returns
     -------
@@ -184,7 +185,9 @@ def count_features(
         with torch.enable_grad():
             features = encoder.eval()(torch.zeros(2, *shape, device=device))
         if features.ndim != 2 or len(features) != 2:
-            raise RuntimeError(f"it gives {tuple(features.shape)} in place of (2, F)")
+            raise RuntimeError(
+                f"its output has the shape {tuple(features.shape)}, not (2, F)"
+            )
         gradients = (
             torch.autograd.grad(features.sum(), parameters, allow_unused=True)
             if parameters
@@ -193,8 +196,8 @@ def count_features(
     except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"network: it cannot be tried with images {(2, *shape)}: {reason}; name a "
-            "`hidden_layer`, `image_shape=(C, H, W)` of your images, or both"
+            f"network: it fails on test images of the shape {(2, *shape)}: {reason}; "
+            "give a `hidden_layer`, `image_shape=(C, H, W)` of your images, or both"
         ) from None
     finally:
         for module, mode in training.items():

@@ -1,1 +1,1 @@
-"""What HTML pages share: templates, thumbnails and colours."""
+"""Shared parts of HTML pages: templates, thumbnails and colours."""

@@ -18,7 +18,7 @@ def render_template(template: str, **values: Any) -> str:
     template : str
         Name of a file in ``astromorph/pages/templates``.
     **values
-        Values of the template's variables.
+        Values of the variables in the template.
 
     Returns
     -------
@@ -67,7 +67,7 @@ def _environment() -> Environment:
 
 
 def _json(value: Any) -> Markup:
-    """JSON for a script element: no character ends the element or a comment."""
+    """JSON for a script element, escaped so that it cannot end the element."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")

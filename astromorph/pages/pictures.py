@@ -45,14 +45,14 @@ def thumbnail(pixels: NDArray[np.float32], side: int) -> NDArray[np.uint8]:
 
 
 def data_url(picture: NDArray[np.uint8]) -> str:
-    """A picture as a PNG data URL, to be part of a page."""
+    """A picture as a PNG data URL, to be embedded in a page."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format="PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def point_size(number: int) -> float:
-    """Diameter in pixels of each of a number of points on a map.
+    """Diameter in pixels of the points on a map with a number of points.
 
     Examples
     --------

@@ -1,8 +1,8 @@
-"""An auxiliary task on simulated images: name their kind and measure their shape.
+"""An auxiliary task on simulated images: predict their kind and their shape.
 
-The shapes of simulated images are known. A linear head on the encoder predicts them,
-so that the encoder learns about shapes from as many images as needed, which a small
-set of observed images cannot teach. No label of the data is used.
+The shapes of simulated images are known, and a linear head on the encoder predicts
+them. The encoder thus learns about shapes from as many images as needed, which a small
+set of observed images cannot provide. No labels of the data are used.
 """
 
 import logging
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from astromorph.datasets.fits_images import PreparedImages
 
 LOG = logging.getLogger(__name__)
-SHAPE_WEIGHT = 2.0  # weight of the shape measures against the kinds
-MAX_DEVIATION = 4.0  # standard deviations; measures beyond are clipped
-MAX_MEASURED = 256  # images of the data whose appearance is measured
+SHAPE_WEIGHT = 2.0  # weight of the shape measures relative to the kinds
+MAX_DEVIATION = 4.0  # standard deviations; larger deviations are clipped
+MAX_MEASURED = 256  # training images whose appearance is measured
 MIN_NATIVE_SIDE, MAX_NATIVE_SIDE = 32, 128  # pixels, for data of different sizes
 
 
@@ -49,7 +49,7 @@ class AuxiliaryTask(nn.Module):
     representation_size : int
         Length D of an embedding.
     stacksize : int
-        How often a single channel is repeated.
+        Number of times that a single channel is repeated.
 
     Attributes
     ----------
@@ -89,14 +89,14 @@ class AuxiliaryTask(nn.Module):
         embeddings : Tensor, shape (B, D)
             Embeddings of views of simulated images.
         indices : Tensor, shape (B,), int64, on the CPU
-            Which images these are.
+            Indices of these images.
 
         Returns
         -------
         Tensor, shape ()
             Cross entropy of the kinds plus twice the smooth L1 loss of the shape
-            measures. Images without an object have no measures; the weight of the
-            others makes up for them.
+            measures. Images without an object have no measures; the others are
+            weighted to compensate for that.
         """
         predictions = self.head(embeddings).float()
         kinds = self.kinds[indices].to(predictions.device)
@@ -107,8 +107,8 @@ class AuxiliaryTask(nn.Module):
             predictions[:, len(MORPHOLOGIES) :] * has_shape,
             shapes.nan_to_num(0) * has_shape,
         )
-        # The share in all images, not in these: the losses of parts of a batch on
-        # several processes then have the batch's loss as their mean.
+        # The share among all images, not these: where several processes divide a
+        # batch, the mean of their losses is then the loss of the whole batch.
         return kind_loss + SHAPE_WEIGHT * (shape_loss / self.share_with_shape)
 
 
@@ -127,7 +127,7 @@ def build_auxiliary_task(
     seed: int = 0,
     processes: int = 1,
 ) -> AuxiliaryTask:
-    """Draw simulated images that look like the data, and make the task of them.
+    """Draw simulated images that look like the data, and build the task from them.
 
     Parameters
     ----------
@@ -142,11 +142,11 @@ def build_auxiliary_task(
     number : int
         Number of simulated images, at least 1.
     stacksize : int
-        How often a single channel is repeated in `images`.
+        Number of times that a single channel is repeated in `images`.
     seed : int
         Determines the simulated images and the weights of the head.
     processes : int
-        How many processes draw; without influence on the images.
+        Number of processes that draw; it does not affect the images.
 
     Returns
     -------
@@ -175,9 +175,9 @@ def auxiliary_task_for(
 ) -> AuxiliaryTask:
     """The workflow's auxiliary task, for ``ByolTrainer(byol, auxiliary_task=...)``.
 
-    Simulated images with the noise and the beam of yours, prepared in the same way,
-    whose shapes are known. They make up half of each batch; a head on the encoder
-    learns to predict their kinds and shapes. Drawing 12,000 takes one to three
+    It uses simulated images of known shape, with the noise and the beam of your images
+    and prepared in the same way. They make up half of each batch; a head on the
+    encoder learns to predict their kinds and shapes. Drawing 12,000 takes one to three
     minutes on one core.
 
     Parameters
@@ -185,14 +185,14 @@ def auxiliary_task_for(
     images : PreparedImages
         The training images; see `prepared_images`.
     byol : BYOL
-        The network to train, of which `representation_size` is used.
+        The network to train; only its `representation_size` is used.
     number : int
         Number of simulated images, at least 1.
     seed : int
         Determines the simulated images and the weights of the head.
     processes : int
-        How many processes draw, from 1; without influence on the images. A program
-        that uses more than 1 needs ``if __name__ == "__main__":``.
+        Number of processes that draw, at least 1; it does not affect the images. A
+        program that uses more than 1 needs ``if __name__ == "__main__":``.
 
     Returns
     -------
@@ -231,7 +231,7 @@ def auxiliary_task_for(
 
 
 def _as_image_set(images: Tensor | Sequence[Tensor]) -> ImageSet | None:
-    """Prepared images as an image set; None without any."""
+    """Prepared images as an image set; None if there are none."""
     if len(images) == 0:
         return None
     if isinstance(images, Tensor):
@@ -242,7 +242,8 @@ def _as_image_set(images: Tensor | Sequence[Tensor]) -> ImageSet | None:
 def simulated_side(images: ImageSet) -> int:
     """Side of the simulated images, in pixels.
 
-    That of the data, or their median side, from 32 to 128, where sizes differ.
+    The side of the training images or, if their sizes differ, the median of their
+    longer sides, limited to 32 to 128.
     """
     if not isinstance(images, NativeDataset):
         return int(images[0].shape[-1])

@@ -2,11 +2,11 @@
 
 In evaluation mode, batch norm uses running means and variances that start at 0 and 1
 and forget a tenth at each step (Ioffe & Szegedy 2015, alg. 2, with torch's moving
-average). After few steps much of the start is left. Where the layers before shrink
-their input, as in a deep network with random weights, a variance of 1 is so far off
-that all images get the same embedding. Until then the statistics are measured again,
-as the mean over batches of images as they are embedded (the precise batch norm of
-Wu & Johnson 2021, section 3).
+average). After few steps, the initial values still contribute much. If the preceding
+layers shrink their input, as in a deep network with random weights, a variance of 1 is
+so wrong that all images get the same embedding. In the first steps, the statistics are
+therefore measured again, as the mean over batches of images without augmentation (the
+precise batch norm of Wu & Johnson 2021, section 3).
 """
 
 from collections.abc import Iterable
@@ -20,22 +20,22 @@ from astromorph.byol.byol import BYOL
 from astromorph.models.encoders import explaining_channels
 from astromorph.training.batches import TrainingBatches
 
-FEW_STEPS = 100  # 0.9^100, about 3e-5, of the start is left after them
+FEW_STEPS = 100  # the weight of the initial values is then 0.9^100, about 3e-5
 MAX_MEASURED, PER_BATCH = 1024, 128  # images
 
 
 @torch.no_grad()
 def remeasure(byol: BYOL, batches: Iterable[Tensor]) -> None:
-    """Measure the running statistics of all batch norms again, in place.
+    """Measure the running statistics of all batch norm layers again, in place.
 
-    Weights do not change and no random number is drawn: batch norm alone is in
-    training mode meanwhile, dropout is not.
+    Weights do not change and no random number is drawn: only batch norm is put into
+    training mode, dropout is not.
 
     Parameters
     ----------
     byol : BYOL
         Its encoder, projector, predictor and target are measured; the modes of all
-        modules stay the same.
+        modules are restored.
     batches : iterable of Tensor, each of shape (B, C, H, W), B at least 2
         Images without augmentation, on the device of the network.
 
@@ -67,12 +67,12 @@ def remeasure(byol: BYOL, batches: Iterable[Tensor]) -> None:
 
 
 def remeasure_after_few_steps(byol: BYOL, batches: TrainingBatches, step: int) -> None:
-    """Measure the running statistics again in the first 100 steps of a training.
+    """Measure the running statistics again if fewer than 100 steps were trained.
 
     Parameters
     ----------
     byol : BYOL
-        Measured with up to 1024 images, evenly spaced in the data.
+        Measured with up to 1024 evenly spaced images.
     batches : TrainingBatches
         The training images.
     step : int

@@ -1,4 +1,4 @@
-"""The batches of a training: their order, their part on each process, their views."""
+"""Training batches: their order, their division among processes, their views."""
 
 import logging
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # the simulated images need more packages than the loop
     from astromorph.training.auxiliary_task import AuxiliaryTask
 
 LOG = logging.getLogger(__name__)
-# What random numbers are for: each purpose has its own sequence.
+# Purposes of random numbers; each has its own sequence.
 ORDER, SIMULATED_ORDER, VIEWS = 1, 2, 3
 TEST_SEED = 1_000_003  # the views of test images are the same in every epoch
 IMAGES_AT_A_TIME = 256
@@ -48,11 +48,11 @@ class Batch:
     images : Tensor, shape (B + K, C, H, W), float32
         B images of the data, then K simulated ones.
     simulated : Tensor, shape (K,), int64, or None
-        Which simulated images these are; None without an auxiliary task.
+        Indices of the simulated images; None without an auxiliary task.
     local_size : int
         B.
     size : int
-        Images of the data in the batches of all processes.
+        Number of images of the data in the batch of all processes.
     """
 
     images: Tensor
@@ -62,25 +62,26 @@ class Batch:
 
     @property
     def weight(self) -> float:
-        """Factor on this part's mean loss, so that the parts' mean is the batch's."""
+        """Weight of this part's loss, so that the mean over parts is the batch's."""
         return distributed.loss_weight(self.local_size, self.size)
 
 
 class TrainingBatches:
-    """The images of a training, in batches.
+    """The training images, in batches.
 
     Parameters
     ----------
     images : CachedDataset, MappedDataset or NativeDataset
         The training images.
     batch_size : int
-        Images of the data in each batch, of all processes.
+        Number of images of the data in each batch of all processes.
     seed : int
         Determines the order.
     device : torch.device
         Where the batches are used.
     auxiliary_task : AuxiliaryTask, optional
-        Its simulated images are added to each batch, as many as there are others.
+        As many of its simulated images as there are images of the data are added to
+        each batch.
     """
 
     def __init__(
@@ -101,14 +102,14 @@ class TrainingBatches:
             self._simulated_order = ShuffledCycle(len(auxiliary_task), seed)
 
     def __len__(self) -> int:
-        """The number of batches of an epoch."""
+        """The number of batches in an epoch."""
         return sum(1 for _ in batch_indices(self.images, self.batch_size))
 
     def remaining(self, progress: Progress) -> Iterator[Batch]:
-        """The batches of the present epoch that have not been used yet.
+        """The batches of the current epoch that have not been used yet.
 
-        Every image is used once in an epoch, in an order that follows from the seed
-        and the number of the epoch.
+        Every image is used once in an epoch, in an order that is determined by the
+        seed and the number of the epoch.
         """
         generator = random_generator(self.seed, ORDER, progress.epoch)
         order = torch.randperm(len(self.images), generator=generator)
@@ -127,7 +128,7 @@ class TrainingBatches:
             images_seen += len(part)
 
     def _next_simulated(self, images_seen: int, number: int) -> Tensor | None:
-        """Indices of the simulated images that join a batch on this process."""
+        """Indices of the simulated images that are added to a batch on this process."""
         if self._simulated_images is None:
             return None
         chosen = self._simulated_order.take(images_seen, number)
@@ -137,19 +138,19 @@ class TrainingBatches:
 class Views:
     """Two random views of each image.
 
-    The random numbers of the default augmentation follow from the seed, the step and
-    the rank of the process. An augmentation of the user's own draws as it likes.
+    The random numbers of the default augmentation are determined by the seed, the step
+    and the rank of the process. Other augmentations draw their own.
 
     Parameters
     ----------
     augment : callable
-        Images `(N, C, H, W)` to one view of each.
+        Maps images `(N, C, H, W)` to one view of each.
     seed : int
         Determines the random numbers.
     """
 
     def __init__(self, augment: Augmentation, seed: int) -> None:
-        # A copy, because its generator is replaced; the user's own stays as it is.
+        # A copy, because its generator is replaced; the user's object is not changed.
         is_seeded = isinstance(augment, SkyAugmentation)
         self.augment = copy(augment) if is_seeded else augment
         self.seed = seed
@@ -178,12 +179,12 @@ class Views:
 def choose_augmentation(
     byol: BYOL, given: Augmentation | None, default: Augmentation | None
 ) -> Augmentation:
-    """The given augmentation, else BYOL's, the class's, or that of the sky."""
+    """The given augmentation, else that of `byol`, else the default of the trainer."""
     own = byol.augmentation_function
     if given is not None and own is not None and own is not given:
         raise ValueError(
-            "augmentation_function: the network is a BYOL that has one already; give "
-            "one of the two"
+            "augmentation_function: the network is a BYOL that already has one; give "
+            "only one of them"
         )
     check_instance("augmentation_function", given)
     return given or own or default or SkyAugmentation()
@@ -195,9 +196,9 @@ class ShuffledCycle:
     Parameters
     ----------
     number : int
-        How many indices there are, from 0.
+        Number of indices.
     seed : int
-        Determines the order, which is another one in each round.
+        Determines the order, which differs in each round.
 
     Examples
     --------
@@ -213,7 +214,7 @@ class ShuffledCycle:
         self._order = torch.empty(0, dtype=torch.int64)
 
     def take(self, start: int, number: int) -> Tensor:
-        """Indices `(number,)`, int64, after the first `start` ones."""
+        """The next indices `(number,)`, int64, after the first `start` ones."""
         chosen = []
         for place in range(start, start + number):
             round_, position = divmod(place, self.number)
@@ -226,7 +227,7 @@ class ShuffledCycle:
 
 
 def random_generator(seed: int, *purpose: int) -> torch.Generator:
-    """Random numbers that follow from a seed and from what they are for."""
+    """A generator of random numbers for a purpose, seeded by `seed`."""
     words = np.random.SeedSequence([seed, *purpose]).generate_state(1)
     return torch.Generator().manual_seed(int(words[0]))
 
@@ -235,12 +236,12 @@ def check_batch_size(batch_size: int, data: Any) -> int:
     """Images per step, at least 2."""
     size = check_integer("batch_size", batch_size, 1)
     if size < MIN_BATCH:
-        LOG.warning("batch_size: found 1; BYOL compares images, so that 2 are used")
+        LOG.warning("batch_size: found 1; 2 is used, because BYOL compares images")
         size = MIN_BATCH
     loader_size = data.batch_size if isinstance(data, DataLoader) else None
     if loader_size not in (None, 1, size):
         LOG.warning(
-            "the loader's batches of %d are not used: a step takes %d images "
+            "the batch size of the loader, %d, is not used: a step uses %d images "
             "(`batch_size`)",
             *(loader_size, size),
         )
@@ -250,7 +251,7 @@ def check_batch_size(batch_size: int, data: Any) -> int:
 def load_images(
     data: Any, augment: Augmentation, state: TrainingState
 ) -> ImageSet | None:
-    """A user's images, from 0 to 1 where the default augmentation needs that.
+    """Load a user's images, scaled to 0 to 1 if the default augmentation needs that.
 
     Parameters
     ----------
@@ -259,8 +260,8 @@ def load_images(
     augment : callable
         Makes the views.
     state : TrainingState
-        If the images have to be scaled and nothing normalises them, `MinMaxNorm` is
-        put before its network, with a warning.
+        If the images have to be scaled and its network has no normalization function,
+        `MinMaxNorm` is added to it, with a warning.
 
     Returns
     -------
@@ -279,8 +280,8 @@ def load_images(
         return images
     if not is_normalized:
         LOG.warning(
-            "the images are not from 0 to 1, as the default augmentation needs them; "
-            "`MinMaxNorm` is put before the network"
+            "the images are not in the range from 0 to 1, which the default "
+            "augmentation needs; `MinMaxNorm` is added before the network"
         )
         state.scale_images()
     return scale_to_unit_range(images)
@@ -289,12 +290,12 @@ def load_images(
 def batch_indices(
     images: ImageSet, batch_size: int, order: Tensor | None = None
 ) -> Iterator[Tensor]:
-    """Indices of batches that have enough images for every process."""
+    """Indices of batches with enough images for every process."""
     return images.batches(batch_size, order, MIN_BATCH * distributed.world_size())
 
 
 def cache_on_device(images: ImageSet, device: torch.device) -> ImageSet:
-    """The same images, in the memory of the device where they fit into it."""
+    """The same images, in the memory of the device if they fit into it."""
     if isinstance(images, CachedDataset) and fits_on_device(images.images, device):
         return CachedDataset(images.images.to(device), images.stacksize)
     return images
@@ -315,7 +316,7 @@ def resize_like(images: Tensor, like: Tensor) -> Tensor:
 
 
 def is_unit_range(images: ImageSet) -> bool:
-    """Whether all pixels are from 0 to 1; NaN is not."""
+    """Whether all pixels are from 0 to 1; False if any is NaN."""
     if isinstance(images, NativeDataset):
         return all(_is_unit_range(image) for image in images.images)
     parts = images.batches(IMAGES_AT_A_TIME)
@@ -341,7 +342,7 @@ def check_finite(images: Any) -> None:
     Parameters
     ----------
     images : Tensor or sequence of Tensor, each of shape (C, H, W)
-        Images that nothing normalises before the network.
+        Images that are not normalised before the network.
 
     Raises
     ------
@@ -351,14 +352,14 @@ def check_finite(images: Any) -> None:
     bad = first_non_finite(images)
     if bad is not None:
         raise ValueError(
-            f"image {bad}: found NaN or infinite pixels; fill them, leave the image "
-            "out, or give normalization_function=MinMaxNorm(), which makes them 0"
+            f"image {bad}: found NaN or infinite pixels; fill them, omit the image, or "
+            "give normalization_function=MinMaxNorm(), which sets them to 0"
         )
 
 
 @contextmanager
 def evaluation_mode(network: nn.Module) -> Iterator[None]:
-    """Put a network into evaluation mode, and back again, also after an error."""
+    """Put a network into evaluation mode, and restore its mode even after an error."""
     training = network.training
     network.eval()
     try:

@@ -1,7 +1,7 @@
-"""Checkpoints: a training that was interrupted resumes from the last one.
+"""Checkpoints, from which interrupted training resumes.
 
-They are in a folder whose name is a digest of all that determines the training, so
-that a checkpoint of other settings, data or code is never used.
+They are in a folder whose name is a digest of everything that determines the training,
+so that a checkpoint of other settings, data or code is never used.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ CHECKPOINT_FORMAT, CHECKPOINT_VERSION = "astromorph-checkpoint", 3
 MISMATCH_ERRORS = (RuntimeError, KeyError, ValueError, TypeError)  # from torch
 DAMAGE_ERRORS = (zipfile.BadZipFile, OSError, EOFError)
 IMAGES_AT_A_TIME = 256  # for a digest
-DUE = 1  # it is time for a checkpoint; the numbers of signals are larger
+DUE = 1  # a checkpoint is due; smaller than the signal numbers that are handled
 NUMBER_KEPT = 2  # the last checkpoint, and the one before in case it is damaged
 
 
@@ -42,21 +42,22 @@ class Interrupted(AstromorphError):
 
 
 class Checkpoints:
-    """The checkpoints of one training.
+    """The checkpoints of one training run.
 
     Parameters
     ----------
     folder : path
-        Contains a folder for each training of a model.
+        Contains a folder for each training run of a model.
     name : str
-        Digest of all that determines the training except the number of epochs, which
-        is appended where each step depends on it.
+        Digest of everything that determines the training except the number of epochs,
+        which is appended if each step depends on it.
     epochs : int
         Number of epochs of the training.
     minutes : float
-        How often a checkpoint is written; with 0 only at signals and at the end.
+        Minutes between checkpoints; if 0, they are written only after signals and at
+        the end.
     fixed_pace : bool
-        Whether a step does not depend on the number of epochs, so that a finished
+        Whether the steps do not depend on the number of epochs, so that finished
         training can be continued with more epochs.
     """
 
@@ -79,7 +80,7 @@ class Checkpoints:
     def restore(self, trainer: ByolTrainer) -> bool:
         """Restore a trainer from the last usable checkpoint; False without one.
 
-        Of several processes, that of rank 0 chooses the checkpoint for all.
+        The process of rank 0 chooses the checkpoint for all processes.
         """
         step = self._restore_last(trainer) if distributed.rank() == 0 else None
         chosen = distributed.broadcast(-1 if step is None else step)
@@ -94,7 +95,7 @@ class Checkpoints:
             try:
                 values = self._read(path)
                 if values["trainer"]["progress"]["epoch"] > self.epochs:
-                    continue  # of a longer training at the same pace
+                    continue  # from longer training at the same pace
                 _restore_trainer(trainer, values)
             except (AstromorphError, *MISMATCH_ERRORS) as error:
                 if is_machine_error(error):  # memory or device, not the file
@@ -124,9 +125,9 @@ class Checkpoints:
         return values
 
     def after_step(self, trainer: ByolTrainer) -> None:
-        """Write a checkpoint if it is time to, or if a signal was received.
+        """Write a checkpoint if one is due, or if a signal was received.
 
-        Several processes act together if one of them has a reason to.
+        All processes act together if one of them has a reason to.
 
         Raises
         ------
@@ -150,7 +151,7 @@ class Checkpoints:
     def _try_to_write(self, trainer: ByolTrainer) -> str:
         """Write a checkpoint, or log why not; return how the training can resume.
 
-        The process of rank 0 writes what all of them contribute.
+        The process of rank 0 writes the contributions of all processes.
         """
         path = self._path(trainer.step)
         loss_sums = distributed.all_gather(trainer.progress.loss_sums)
@@ -166,7 +167,7 @@ class Checkpoints:
         LOG.warning("no checkpoint was written: %s", reason)
         earlier = next(iter(self._paths()), None)
         if earlier:
-            return f"run the same command to resume from {earlier}, which is earlier"
+            return f"run the same command to resume from the earlier {earlier}"
         return "there is no checkpoint: run the same command to start again"
 
     def _write(self, path: Path, trainer: ByolTrainer, loss_sums: Tensor) -> None:
@@ -181,13 +182,13 @@ class Checkpoints:
         self._last_written = time.monotonic()  # writing may take long
 
     def finish(self, trainer: ByolTrainer) -> None:
-        """Write a checkpoint at the end of a training, and remove those before it."""
+        """Write a checkpoint at the end of training, and remove earlier ones."""
         self._try_to_write(trainer)
         if distributed.rank() == 0:
             self._remove_old(1, trainer.step)
 
     def listening(self) -> AbstractContextManager[None]:
-        """The context in which signals are handled after the present step."""
+        """The context in which signals are handled after the current step."""
 
         def remember(number: int) -> None:
             self._signal = number
@@ -204,7 +205,7 @@ class Checkpoints:
     def _remove_old(self, number_kept: int, step: int) -> None:
         """Remove all but the last checkpoints up to a step.
 
-        Later ones may belong to a longer training at the same pace.
+        Later ones may belong to longer training at the same pace.
         """
         earlier = [path for path in self._paths() if path <= self._path(step)]
         for old in earlier[number_kept:]:
@@ -222,11 +223,11 @@ class Checkpoints:
         numbers -= {self.epochs}
         if numbers and not self.fixed_pace:
             LOG.warning(
-                "%s has checkpoints of a training of %s epochs; with %d epochs, "
-                "learning rate and moving average differ from the first step on, so "
-                "that training starts again",
+                "%s has checkpoints of training for %s epochs; for %d epochs, learning "
+                "rate and moving average differ from the first step, so training "
+                "starts again",
                 self.folder.parent,
-                " and of ".join(map(str, sorted(numbers))),
+                " and ".join(map(str, sorted(numbers))),
                 self.epochs,
             )
 
@@ -253,7 +254,7 @@ def make_checkpoints(
     files: RunFiles,
     epochs: int,
 ) -> Checkpoints:
-    """The checkpoints of a training, named after all that determines it.
+    """The checkpoints of a training run, named after everything that determines it.
 
     Parameters
     ----------
@@ -275,8 +276,8 @@ def make_checkpoints(
     Checkpoints
     """
     values = settings.to_dict()
-    # These decide when a checkpoint is written, how fast a step is and how many steps
-    # there are, not what a step does.
+    # These determine when checkpoints are written, how fast a step is and how many
+    # steps there are, but not the result of a step.
     for name in ("checkpoint_minutes", "compile"):
         del values["training_settings"][name]
     del values["epochs"]

@@ -1,4 +1,4 @@
-"""The history of a training: a record for each epoch, in the log and on TensorBoard."""
+"""The training history: a record of each epoch, in the log and in TensorBoard."""
 
 import logging
 import math
@@ -13,9 +13,9 @@ from torch import Tensor
 from astromorph.byol.collapse import Vectors, rank_me, spread
 
 LOG = logging.getLogger(__name__)
-# A collapse: both measures below this share of those before training,
+# Collapse: a measure below this fraction of its value before training,
 COLLAPSED_SHARE = 0.3
-# or effective rank and spread so low that all embeddings are practically the same.
+# or so low that all embeddings are practically the same.
 MIN_RANK, MIN_SPREAD = 1.05, 0.01
 
 
@@ -28,9 +28,9 @@ class Epoch:
     epoch : int
         Number of the epoch, from 1.
     train_loss : float
-        BYOL's loss, mean over the training images, from 0 to 8.
+        BYOL's mean loss over the training images, from 0 to 8.
     test_loss : float or None
-        BYOL's loss of the test images; None without any.
+        BYOL's mean loss over the test images; None if there are none.
     auxiliary_loss : float or None
         Loss of the auxiliary task on simulated images; None without one.
     learning_rate : float
@@ -38,8 +38,8 @@ class Epoch:
     moving_average_decay : float
         Decay of the moving average after the last step.
     effective_rank, spread : float
-        Of the embeddings of up to 512 test images (training images where there are
-        fewer than 64 test images); 1 and 0 mean a collapse.
+        Of the embeddings of up to 512 test images (training images if there are fewer
+        than 64 test images); 1 and 0 mean collapse.
 
     Examples
     --------
@@ -59,12 +59,12 @@ class Epoch:
 
 
 class Reporter:
-    """Measures, records and reports each epoch of a training.
+    """Measures, records and reports each training epoch.
 
     Parameters
     ----------
     history : list of Epoch
-        Grows by one record for each epoch.
+        One record is appended for each epoch.
     epochs : int
         Number of epochs of the training.
     initial_collapse : tuple of float
@@ -74,9 +74,9 @@ class Reporter:
     use_momentum : bool
         Whether the target network is a moving average.
     compute_test_loss : callable
-        Returns the loss of the test images, or None without any.
+        Returns the loss of the test images, or None if there are none.
     compute_embeddings : callable
-        Returns the embeddings `(N, D)` that are watched for a collapse.
+        Returns the embeddings `(N, D)` that are monitored for collapse.
     """
 
     def __init__(
@@ -100,12 +100,12 @@ class Reporter:
 
     @contextmanager
     def writing_to(self, log_dir: str | Path | None) -> Iterator[None]:
-        """Write scalars for TensorBoard, at first those of earlier epochs.
+        """Write scalars for TensorBoard, starting with those of earlier epochs.
 
         Parameters
         ----------
         log_dir : path or None
-            The folder; None writes nothing.
+            The folder; nothing is written if None.
         """
         with scalar_writer(log_dir) as write:
             self._write_scalars = write
@@ -121,12 +121,12 @@ class Reporter:
         learning_rate: float,
         moving_average_decay: float,
     ) -> float:
-        """Report an epoch; the numbers are those of `Epoch`.
+        """Report an epoch; the parameters are described in `Epoch`.
 
         Returns
         -------
         float
-            The test loss, or the training loss without test images.
+            The test loss, or the training loss if there are no test images.
         """
         test_loss = self.compute_test_loss()
         collapse = measure_collapse(self.compute_embeddings().numpy())
@@ -176,10 +176,10 @@ def warn_of_collapse(
     remedy = "set a smaller `learning_rate` or a larger `batch_size`"
     remedy += "" if use_momentum else ", or `use_momentum` to true"
     if _is_collapsed(before):
-        remedy = "it was collapsed before training: check that the images differ"
+        remedy = "it had collapsed before training: check that the images differ"
     LOG.warning(
-        "epoch %d: the embedding collapses (effective rank %.2f, spread %.4f; %.2f "
-        "and %.4f before training); %s",
+        "epoch %d: the embedding is collapsing (effective rank %.2f, spread %.4f; "
+        "%.2f and %.4f before training); %s",
         *(epoch, *now, *before, remedy),
     )
 
@@ -207,12 +207,12 @@ def _write_nothing(record: Epoch) -> None:
 
 @contextmanager
 def scalar_writer(log_dir: str | Path | None) -> Iterator[Callable[[Epoch], None]]:
-    """A function that writes an epoch's scalars for TensorBoard.
+    """A function that writes the scalars of an epoch for TensorBoard.
 
     Parameters
     ----------
     log_dir : path or None
-        The folder; None writes nothing.
+        The folder; nothing is written if None.
     """
     if log_dir is None:
         yield _write_nothing

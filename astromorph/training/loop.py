@@ -1,4 +1,4 @@
-"""The training loop, the objective that it minimises, and the loss of test images."""
+"""The training loop, the objective that it minimises, and the test loss."""
 
 import logging
 import math
@@ -40,20 +40,20 @@ def run_training_loop(
     report: Callable[[int, float, float, float, float], float],
     after_step: Callable[[], None],
 ) -> None:
-    """Train until `state` has a number of epochs, from wherever it is.
+    """Continue training from `state` until it has completed `epochs` epochs.
 
-    `objective` is an `Objective`, wrapped where several processes train together.
+    `objective` is an `Objective`, wrapped if several processes train together.
     `report` receives the number of an epoch, both losses, learning rate and decay, and
-    returns the loss that `ReduceLROnPlateau` watches. `after_step` writes checkpoints,
-    or stops the training by an exception.
+    returns the loss that `ReduceLROnPlateau` monitors. `after_step` writes checkpoints,
+    or raises an exception to stop the training.
     """
     byol, optimizer, progress = state.byol, state.optimizer, state.progress
     while progress.epoch < epochs:
         objective.train()
-        # A training that was interrupted within an epoch starts at its next batch.
+        # Training that was interrupted within an epoch continues with its next batch.
         for batch in batches.remaining(progress):
-            # The random numbers of a step follow from the seed and the step alone, so
-            # that a resumed training has the same views as an uninterrupted one.
+            # Only the seed and the step determine the random numbers of a step, so that
+            # resumed training has the same views as uninterrupted training.
             view_1, view_2 = views.at_step(progress.step, batch.images)
 
             # One forward pass of the encoder for BYOL's loss and the auxiliary task.
@@ -62,8 +62,8 @@ def run_training_loop(
 
             schedule.set_learning_rate(progress.step)
             optimizer.zero_grad(set_to_none=True)
-            # Gradients are averaged over the processes, whose parts of the batch may
-            # differ by one image: weighted, the average is that of the whole batch.
+            # Gradients are averaged over processes, whose parts of the batch may differ
+            # by one image. The weight makes the average that of the whole batch.
             (loss * batch.weight).backward()
             optimizer.step()
 
@@ -76,7 +76,7 @@ def run_training_loop(
         train_loss, auxiliary_loss = progress.mean_losses(len(batches.images))
         check_finite_loss(train_loss)
         progress.finish_epoch()
-        # Evaluation mode needs running statistics, which few steps leave unsettled.
+        # Evaluation mode uses running statistics, which are wrong after few steps.
         remeasure_after_few_steps(byol, batches, progress.step)
         rate, decay = schedule.learning_rate, schedule.decay(progress.step)
         watched = report(progress.epoch, train_loss, auxiliary_loss, rate, decay)
@@ -87,7 +87,7 @@ def run_training_loop(
 def compute_mean_loss(
     state: TrainingState, views: Views, images: ImageSet, batch_size: int
 ) -> float:
-    """BYOL's loss in evaluation mode, mean over images.
+    """BYOL's mean loss over images, in evaluation mode.
 
     With the default augmentation, the views are the same at every call.
 
@@ -127,7 +127,7 @@ def compute_embeddings(byol: BYOL, images: ImageSet, batch_size: int) -> Tensor:
     byol : BYOL
         The network; it is not changed.
     images : CachedDataset, MappedDataset or NativeDataset
-        N images, each embedded in its own size.
+        N images, each embedded at its own size.
     batch_size : int
         Images at a time.
     """
@@ -141,7 +141,7 @@ def compute_embeddings(byol: BYOL, images: ImageSet, batch_size: int) -> Tensor:
 
 
 def check_finite_loss(loss: float) -> None:
-    """Stop a training that has diverged.
+    """Raise an error if training has diverged.
 
     Raises
     ------
@@ -151,14 +151,14 @@ def check_finite_loss(loss: float) -> None:
     if not math.isfinite(loss):
         raise AstromorphError(
             f"training: the loss is {loss}; set a smaller `learning_rate`, or look for "
-            "images with extreme values: their largest and smallest pixels"
+            "images with extremely large or small pixel values"
         )
 
 
 class Objective(nn.Module):
-    """The loss that is minimised: BYOL's, plus that of the auxiliary task.
+    """The loss that is minimised: that of BYOL plus that of the auxiliary task.
 
-    One module, because processes that train together average the gradients of one
+    It is a single module, because distributed training averages the gradients of one
     module's forward pass.
 
     Parameters
@@ -166,9 +166,9 @@ class Objective(nn.Module):
     byol : BYOL
         Online and target network.
     auxiliary_task : AuxiliaryTask, optional
-        What the encoder learns from simulated images.
+        The prediction task on simulated images.
     auxiliary_weight : float
-        Weight of the auxiliary task's loss; BYOL's has the weight 1.
+        Weight of the loss of the auxiliary task; that of BYOL has weight 1.
     """
 
     def __init__(
@@ -192,22 +192,22 @@ class Objective(nn.Module):
         view_1, view_2 : Tensor, shape (N, C, H, W)
             One view of each image; the last K images are simulated.
         simulated : Tensor, shape (K,), int64, optional
-            Which simulated images these are.
+            Indices of the simulated images.
 
         Returns
         -------
         loss : Tensor, shape ()
             The weighted sum of both losses.
         losses : Tensor, shape (2,)
-            BYOL's loss and the auxiliary task's, without gradient; the second is 0
-            where there is none.
+            The losses of BYOL and of the auxiliary task, without gradient; the second
+            is 0 if there is no such task.
         """
         byol_loss, embeddings = self.byol.loss_and_embeddings(view_1, view_2)
         if self.auxiliary_task is None or simulated is None:
             return byol_loss, _detached(byol_loss, torch.zeros_like(byol_loss))
-        of_simulated = [part[-len(simulated) :] for part in embeddings.chunk(2)]
+        simulated_parts = [part[-len(simulated) :] for part in embeddings.chunk(2)]
         auxiliary_loss = self.auxiliary_task(
-            torch.cat(of_simulated), simulated.repeat(2)
+            torch.cat(simulated_parts), simulated.repeat(2)
         )
         loss = byol_loss + self.auxiliary_weight * auxiliary_loss
         return loss, _detached(byol_loss, auxiliary_loss)
@@ -218,9 +218,9 @@ def _detached(byol_loss: Tensor, auxiliary_loss: Tensor) -> Tensor:
 
 
 def place_objective(objective: Objective, device: torch.device) -> Objective:
-    """Move the networks to a device, in the memory layout that suits it."""
+    """Move the networks to a device, in the memory layout that is fastest there."""
     objective = objective.to(device)
-    # Convolutions are faster where the channels of a pixel lie together in memory.
+    # Convolutions are faster if the channels of a pixel are adjacent in memory.
     objective = objective.to(memory_format=torch.channels_last)
     if distributed.world_size() > 1 and device.type == "cuda":
         synced: Any = nn.SyncBatchNorm.convert_sync_batchnorm(objective)  # type: ignore[no-untyped-call]
@@ -231,7 +231,7 @@ def place_objective(objective: Objective, device: torch.device) -> Objective:
 def wrap_objective(
     objective: Objective, device: torch.device, compile: bool
 ) -> nn.Module:
-    """An objective that processes train together, and that torch may compile."""
+    """The objective, wrapped for distributed training and compiled if requested."""
     wrapped = distributed.wrap_for_training(objective, device)
     if not compile:
         return wrapped
@@ -240,17 +240,17 @@ def wrap_objective(
 
 
 def agree_on_precision(precision: Precision) -> Precision:
-    """bfloat16 where all processes chose it, else float32."""
+    """bfloat16 if all processes chose it, else float32."""
     is_fast = distributed.all_agree(precision.dtype == torch.bfloat16)
     return Precision(torch.bfloat16 if is_fast else torch.float32)
 
 
 def warn_of_separate_processes() -> None:
-    """Log a warning if several processes were started that do not train together."""
+    """Log a warning if several processes were started but do not train together."""
     number = distributed.unjoined_processes()
     if number > 1:
         LOG.warning(
-            "%d processes were started, but each trains by itself and writes the same "
+            "%d processes were started, but each trains separately and writes the same "
             "files; put the program into `with astromorph.distributed.process_group"
             "(%d):`",
             *(number, number),

@@ -1,4 +1,4 @@
-"""The state of a training: what is saved, so that it can be resumed bit for bit."""
+"""The training state, which is saved so that training can be resumed bit for bit."""
 
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -25,21 +25,21 @@ REMEDY = "start the training again, or name another file"
 
 @dataclass(slots=True)
 class Progress:
-    """How far a training is.
+    """Progress of the training.
 
     Attributes
     ----------
     step, epoch : int
         Steps and epochs so far.
     batches_done : int
-        Batches of the present epoch so far.
+        Batches of the current epoch so far.
     images_seen : int
-        Images of the data so far, repetitions included. As many simulated images have
-        been used where there is an auxiliary task.
+        Images of the data so far, repetitions included. With an auxiliary task, as
+        many simulated images have been used.
     images, batch_size : int
-        Number of training images, and images per step; 0 before the first training.
+        Number of training images, and images per step; 0 before training.
     loss_sums : Tensor, shape (2,)
-        BYOL's loss and that of the auxiliary task, summed over the images of this
+        The losses of BYOL and of the auxiliary task, summed over the images of this
         epoch on this process.
     history : list of Epoch
         One record for each epoch so far.
@@ -63,7 +63,7 @@ class Progress:
         Parameters
         ----------
         losses : Tensor, shape (2,)
-            Both losses, means over the images of this process.
+            Both losses, averaged over the images of this process.
         local_size, size : int
             Images of the data in the batch: on this process, and on all processes.
         """
@@ -78,12 +78,12 @@ class Progress:
         Parameters
         ----------
         images : int
-            Number of training images, of all processes.
+            Number of training images on all processes.
 
         Returns
         -------
         byol_loss, auxiliary_loss : float
-            Means over all images of the epoch.
+            Averages over all images of the epoch.
         """
         means = distributed.all_reduce_sum(self.loss_sums) / images
         byol_loss, auxiliary_loss = means.tolist()
@@ -96,7 +96,7 @@ class Progress:
         self.epoch += 1
 
     def check_resumable(self, images: int, batch_size: int) -> None:
-        """Raise an error if a training with other data or batches was interrupted.
+        """Raise an error if the interrupted training had other data or batches.
 
         Parameters
         ----------
@@ -113,7 +113,7 @@ class Progress:
         if self.images not in (0, images):
             raise AstromorphError(
                 f"resume: found {images} training images, but the training was started "
-                f"with {self.images}; give the same images, or leave `resume` out"
+                f"with {self.images}; give the same images, or omit `resume`"
             )
         if self.batches_done and self.batch_size not in (0, batch_size):
             raise AstromorphError(
@@ -124,16 +124,16 @@ class Progress:
 
 @dataclass(slots=True)
 class TrainingState:
-    """All that changes in a training, and how it is saved and restored.
+    """Everything that changes during training, and how it is saved and restored.
 
     Attributes
     ----------
     byol : BYOL
         Online and target network.
     auxiliary_task : AuxiliaryTask or None
-        What the encoder learns from simulated images.
+        The prediction task on simulated images.
     optimizer : torch.optim.Optimizer
-        Changes the weights.
+        Updates the weights.
     lr_scheduler : LRScheduler or None
         Changes the learning rate after each epoch.
     device : torch.device
@@ -141,10 +141,10 @@ class TrainingState:
     precision : Precision
         Number format of the network's arithmetic.
     progress : Progress
-        How far the training is.
+        Progress of the training.
     scales_images : bool
-        Whether the trainer put `MinMaxNorm` before the network, because the images
-        are not from 0 to 1.
+        Whether the trainer added `MinMaxNorm` before the network, because the images
+        are not in the range from 0 to 1.
     is_restored : bool
         Whether `restore` was called.
     """
@@ -167,11 +167,11 @@ class TrainingState:
         return self.precision.autocast(self.device)
 
     def reset(self) -> None:
-        """Forget all progress; the weights stay."""
+        """Reset the progress; the weights do not change."""
         self.progress = Progress(loss_sums=torch.zeros(2, device=self.device))
 
     def check_resumable(self, images: int, batch_size: int) -> None:
-        """Raise an error if there is no training to resume with such data.
+        """Raise an error if there is no training to resume with this data.
 
         Raises
         ------
@@ -181,17 +181,17 @@ class TrainingState:
         if not self.is_restored and self.progress.step == self.progress.epoch == 0:
             raise AstromorphError(
                 "resume: found no training to resume; `load` a saved state first, or "
-                "leave `resume` out"
+                "omit `resume`"
             )
         self.progress.check_resumable(images, batch_size)
 
     def scale_images(self) -> None:
-        """Put `MinMaxNorm` before the network."""
+        """Add `MinMaxNorm` before the network."""
         self.byol.normalization_function = MinMaxNorm()
         self.scales_images = True
 
     def to_dict(self) -> dict[str, Any]:
-        """All that is needed to resume the training, as tensors and plain values."""
+        """Everything needed to resume the training, as tensors and plain values."""
         task, scheduler = self.auxiliary_task, self.lr_scheduler
         progress = {f.name: getattr(self.progress, f.name) for f in fields(Progress)}
         progress["history"] = [asdict(epoch) for epoch in self.progress.history]
@@ -209,7 +209,7 @@ class TrainingState:
         }
 
     def restore(self, values: dict[str, Any]) -> None:
-        """Continue where a state with the same parts was when it was saved.
+        """Restore the saved state of training with the same parts.
 
         Parameters
         ----------
@@ -219,7 +219,7 @@ class TrainingState:
         Raises
         ------
         ValueError, RuntimeError, KeyError
-            The state has other parts.
+            The saved state has other parts.
         """
         for name, part in self._part_names().items():
             saved = values["parts"][name]
@@ -232,7 +232,7 @@ class TrainingState:
         progress = values["progress"]
         if self.lr_scheduler is not None:
             self.lr_scheduler.load_state_dict(values["lr_scheduler"])
-            # Else torch warns where an epoch ends before the first step from here.
+            # Otherwise, torch warns if the epoch ends before another step.
             object.__setattr__(self.optimizer, "_opt_called", progress["step"] > 0)
         if self.scales_images != values["scales_images"]:
             norm = MinMaxNorm() if values["scales_images"] else None
@@ -260,12 +260,12 @@ class TrainingState:
         Parameters
         ----------
         path : path
-            The file; it is complete, or not there.
+            The file; it is written completely or not at all.
 
         Raises
         ------
         WriteError
-            The disk is full, or there is no right to write.
+            The disk is full, or there is no permission to write.
         """
         head = {"format": STATE_FORMAT, "format_version": STATE_VERSION}
         save_values(path, head | self.to_dict())
@@ -281,8 +281,8 @@ class TrainingState:
         Raises
         ------
         AstromorphError
-            The file is missing, damaged or pickled, or the state has other parts; the
-            message names them.
+            The file is missing, damaged or pickled, or the saved state has other parts,
+            which the message names.
         """
         values = load_values(path, STATE_FORMAT, STATE_VERSION, REMEDY)
         try:
@@ -290,12 +290,12 @@ class TrainingState:
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise AstromorphError(
-                f"{path}: it does not fit this trainer ({reason}); make a trainer with "
-                f"the same arguments as the one that wrote it, {REMEDY}"
+                f"{path}: it does not match this trainer ({reason}); create a trainer "
+                f"with the same arguments as the one that wrote it, {REMEDY}"
             ) from None
 
     def _part_names(self) -> dict[str, str]:
-        """Names of the parts that are not saved, which must be the same later."""
+        """Names of the parts that are not saved and must be the same when restoring."""
         norm = None if self.scales_images else self.byol.normalization_function
         return {
             "optimizer": _name(self.optimizer),
@@ -306,7 +306,7 @@ class TrainingState:
 
 
 def _gpu_random_state(device: torch.device) -> Tensor | None:
-    """State of a GPU's random numbers, which dropout uses there."""
+    """State of the random number generator of a GPU, which dropout uses there."""
     return torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
 

@@ -1,4 +1,4 @@
-"""The step `train`: from tensors and a split to a model."""
+"""The step `train`: from tensors and a split to a trained model."""
 
 import json
 import logging
@@ -44,7 +44,7 @@ from astromorph.training.trainer import ByolTrainer
 LOG = logging.getLogger(__name__)
 RANDOM_START_RATE, START_WEIGHTS_RATE = 1e-3, 3e-4  # default learning rates
 ROWS, PAIRS = 8, 3  # images in the picture, and pairs of views of each image
-SIDE, GAP, WIDE_GAP = 96, 2, 12  # pixels: of a view, in a pair, between pairs
+SIDE, GAP, WIDE_GAP = 96, 2, 12  # pixels: side of a view; gap in and between pairs
 MEASURES = ("loss/train", "loss/test", "embedding/effective_rank", "embedding/spread")
 
 
@@ -52,8 +52,8 @@ def train(settings: TrainStepSettings, files: RunFiles, threads: int = 0) -> Non
     """Train a network on the images of a run, and write the model.
 
     Reads the split and all tensors; writes the model, the history, the TensorBoard
-    scalars and checkpoints. With several devices, processes are started that train
-    together, unless torchrun or srun has started this one as one of them; the process
+    scalars and checkpoints. For several devices, processes that train together are
+    started, unless torchrun or srun has started this one as one of them; the process
     of rank 0 writes.
 
     Parameters
@@ -61,15 +61,14 @@ def train(settings: TrainStepSettings, files: RunFiles, threads: int = 0) -> Non
     settings : TrainStepSettings
         The settings that training depends on.
     files : RunFiles
-        The files of the run, with all of its shards.
+        The files of the run, including all shards.
     threads : int
         CPU threads; 0 leaves the choice to torch.
 
     Raises
     ------
     AstromorphError
-        The inputs do not belong together, there are too few images, or the training
-        diverges.
+        The inputs do not match, there are too few images, or the training diverges.
     """
     rules = settings.training_settings
     if rules.devices * rules.nodes > 1 and not distributed.is_started():
@@ -167,7 +166,7 @@ def size_warnings(byol: BYOL) -> list[str]:
     if byol.projection_size >= size:
         warnings.append(
             f"`byol_settings.projection_size` is {byol.projection_size}, not smaller "
-            f"than `representation_size`, {size}; the projector then does not compress"
+            f"than `representation_size`, {size}; the projector does not compress"
         )
     if byol.projection_hidden_size <= size:
         warnings.append(
@@ -184,7 +183,7 @@ def _make_auxiliary_task(
     byol: BYOL,
     processes: int,
 ) -> AuxiliaryTask | None:
-    """The task on simulated images that look like the data; None without any."""
+    """The task on simulated images that look like the data; None if it is off."""
     number = simulated_images(settings, len(data.image_ids))
     if number == 0 or data.images is None:
         return None
@@ -242,9 +241,9 @@ def write_summary(
 ) -> None:
     """Write settings and pairs of views for TensorBoard.
 
-    Settings are written as hyperparameters of the run itself, with its measures, so
-    that the tab *HParams* compares runs. The picture has the tag ``views/pairs``. No
-    random number of the training is used.
+    Settings are written as hyperparameters of the run, with its metrics, so that runs
+    can be compared in the tab *HParams*. The picture has the tag ``views/pairs``. The
+    random numbers of the training are not affected.
 
     Parameters
     ----------
@@ -255,14 +254,14 @@ def write_summary(
     images : CachedDataset, MappedDataset or NativeDataset
         The training images.
     choices : mapping
-        Values that training chose where settings are null, such as the epochs.
+        Values that training chose for settings that are null, such as `epochs`.
     """
     from torch.utils.tensorboard import SummaryWriter
     from torch.utils.tensorboard.summary import hparams
 
     values = dict(flatten_settings(settings.to_dict())) | dict(choices)
     with SummaryWriter(str(log_dir)) as writer:
-        # `add_hparams` would write them as another run.
+        # `add_hparams` would write them as a separate run.
         summaries = hparams(values, dict.fromkeys(MEASURES, 0.0))  # type: ignore[no-untyped-call]
         for summary in summaries:
             writer._get_file_writer().add_summary(summary)
@@ -293,19 +292,19 @@ def flatten_settings(
 def draw_view_pairs(
     augment: Callable[[Tensor], Tensor], images: ImageSet
 ) -> NDArray[np.uint8]:
-    """A picture of images and of their views, as the network receives them.
+    """A picture of images and their views, as the network receives them.
 
     Parameters
     ----------
     augment : callable
-        Images `(N, C, H, W)` to one view of each.
+        Maps images `(N, C, H, W)` to one view of each.
     images : CachedDataset, MappedDataset or NativeDataset
-        Eight of them are shown, evenly spaced, or all if there are fewer.
+        Eight evenly spaced images are shown, or all if there are fewer.
 
     Returns
     -------
     ndarray, shape (H, W), uint8
-        A row for each image: the prepared image, then three pairs of views.
+        One row per image: the prepared image, then three pairs of views.
     """
     chosen = np.linspace(0, len(images) - 1, min(ROWS, len(images))).astype(int)
     width = SIDE + PAIRS * (WIDE_GAP + 2 * SIDE + GAP)

@@ -1,4 +1,4 @@
-"""`ByolTrainer`: a ready training loop with exchangeable parts."""
+"""`ByolTrainer`: a complete training loop with replaceable parts."""
 
 import logging
 from collections.abc import Callable
@@ -53,18 +53,18 @@ if TYPE_CHECKING:  # the simulated images need more packages than the trainer
     from astromorph.training.auxiliary_task import AuxiliaryTask
 
 LOG = logging.getLogger(__name__)
-# Images whose embeddings are watched for a collapse; test images if there are as many.
+# Images whose embeddings are monitored for collapse; test images if there are enough.
 MAX_WATCHED, MIN_WATCHED = 512, 64
 BATCH_SIZE = 128  # images per step
 EMBEDDING_BATCH_SIZE = 512  # images that `forward` embeds at a time
 
 
 class ByolTrainer(nn.Module):
-    """BYOL with a ready training loop, of which every part can be exchanged.
+    """BYOL with a complete training loop, every part of which can be replaced.
 
-    The random numbers of the loop follow from the seed and the number of the step, so
-    that a training that was resumed from a saved state equals one that was never
-    interrupted. (An augmentation of your own draws its own random numbers.)
+    The seed and the number of the step determine the random numbers of the loop, so
+    that training resumed from a saved state gives the same result as uninterrupted
+    training. (An augmentation of your own draws its own random numbers.)
 
     Parameters
     ----------
@@ -75,12 +75,12 @@ class ByolTrainer(nn.Module):
     representation_size : int, optional
         Length D of an embedding, at least 1. The default is the number of features.
     augmentation_function : callable, optional
-        Images `(N, C, H, W)` to one view of each; called twice per step. The default
-        is that of `network` if it is a BYOL that has one, else `SkyAugmentation`,
-        which needs images from 0 to 1: others are scaled by `MinMaxNorm`, with a
-        warning.
+        Maps images `(N, C, H, W)` to one view of each; called twice per step. The
+        default is that of `network` if it is a BYOL that has one, else
+        `SkyAugmentation`, which needs images from 0 to 1: others are scaled by
+        `MinMaxNorm`, with a warning.
     optimizer : callable, optional
-        ``optimizer(parameters, lr=learning_rate)``, such as a class of
+        Called as ``optimizer(parameters, lr=learning_rate)``, such as a class of
         ``torch.optim``. `parameters` are two groups; the second, of biases and norms,
         has no weight decay. The default is AdamW with a weight decay of 0.01.
     normalization_function : callable, optional
@@ -88,16 +88,16 @@ class ByolTrainer(nn.Module):
     learning_rate : float
         Argument of `optimizer`, above 0.
     lr_scheduler : callable, optional
-        ``lr_scheduler(optimizer, **lr_scheduler_options)``; stepped after each
-        epoch. ``ReduceLROnPlateau`` receives the test loss, or the training loss
-        without test images.
+        Called as ``lr_scheduler(optimizer, **lr_scheduler_options)``; stepped after
+        each epoch. ``ReduceLROnPlateau`` receives the test loss, or the training loss
+        if there are no test images.
     lr_scheduler_options : dict, optional
-        Keywords for `lr_scheduler`.
+        Keyword arguments for `lr_scheduler`.
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
     schedule : callable or None
-        ``schedule(step, steps)`` returns the factor on the learning rate at each
-        step, counted from 0; None leaves the learning rate constant. The default is
+        ``schedule(step, steps)`` returns the factor for the learning rate at each
+        step, counted from 0; if None, the learning rate is constant. The default is
         `warm_up_cosine`, or None if there is an `lr_scheduler`.
     precision : {'auto', 'float32', 'bfloat16'}
         Number format of the network's arithmetic; `auto` measures which is faster.
@@ -106,14 +106,14 @@ class ByolTrainer(nn.Module):
     auxiliary_task : AuxiliaryTask, optional
         Simulated images with known shapes; they make up half of each batch.
     auxiliary_weight : float
-        Weight of the auxiliary task's loss relative to BYOL's, at least 0.
+        Weight of the loss of the auxiliary task relative to that of BYOL, at least 0.
     seed : int
         Determines the order of the images and the default augmentation, at least 0.
-        The network comes with its weights: for reproducible ones, call
+        The weights of `network` are used unchanged: for reproducible ones, call
         ``torch.manual_seed`` before you create it, and before you create this object,
         which draws the weights of the heads.
     **byol_options
-        Further keywords of `BYOL`: `loss_fn`, `projection_size`,
+        Further arguments of `BYOL`: `loss_fn`, `projection_size`,
         `projection_hidden_size`, `use_momentum`, `moving_average_decay` (tau at the
         first step, 0.99 by default; it rises to 1), `features`, `image_shape`.
 
@@ -132,7 +132,7 @@ class ByolTrainer(nn.Module):
     step, epoch : int
         Steps and epochs so far.
     history : list of Epoch
-        Of the present or last training.
+        One record for each epoch of the current or last training.
 
     Raises
     ------
@@ -221,7 +221,7 @@ class ByolTrainer(nn.Module):
 
     @property
     def progress(self) -> Progress:
-        """How far the training is."""
+        """Progress of the training."""
         return self._state.progress
 
     @property
@@ -241,7 +241,7 @@ class ByolTrainer(nn.Module):
 
     @property
     def history(self) -> list[Epoch]:
-        """One record for each epoch of the present or last training."""
+        """One record for each epoch of the current or last training."""
         return self.progress.history
 
     def train_model(
@@ -262,25 +262,25 @@ class ByolTrainer(nn.Module):
         ----------
         train_data : Tensor, ndarray, Dataset, DataLoader or iterable
             At least two images; see `astromorph.datasets.tensor_datasets.to_image_set`.
-            Each image is read into memory once, so that a random transform of a
-            dataset is drawn once. Batches are made here, of images of similar size.
+            Each image is read into memory once, so that random transforms of a dataset
+            are applied once. Batches are formed here, from images of similar size.
         test_data : Tensor, ndarray, Dataset, DataLoader, iterable or None
-            Images that are not trained on, whose loss is measured.
+            Images that are not used for training, whose loss is measured.
         epochs : int
-            How often each image is used, at least 1.
+            Number of times that each image is used, at least 1.
         batch_size : int
             Images per step, without simulated ones; at least 2, because BYOL compares
             the images of a batch.
         log_dir : path, optional
             Folder for TensorBoard scalars.
         save_file : path, optional
-            Where `save` writes the state at the end.
+            File to which `save` writes the state at the end.
         resume : bool
             Continue from a saved state, with the same data and options; `epochs` is
             then the total number.
         after_step : callable, optional
-            Called with this object after each step, to save it or to stop the
-            training by an exception.
+            Called with this object after each step, to save it or to raise an
+            exception that stops the training.
 
         Returns
         -------
@@ -293,7 +293,7 @@ class ByolTrainer(nn.Module):
             There are fewer than two images, the loss is not finite, or there is no
             training to resume with these data.
         ValueError
-            An item is no image or has pixels that are NaN, the network takes another
+            An item is not an image or has NaN pixels, the network expects another
             number of channels, or a number is out of range.
         """
         epochs = check_integer("epochs", epochs, 1)
@@ -350,12 +350,12 @@ class ByolTrainer(nn.Module):
             Images per step, without simulated ones; at least 2.
         steps : int, optional
             Steps of the whole training, for `schedule` and the moving average. By
-            default both stay as they are at the first step.
+            default, neither the learning rate nor the decay changes.
 
         Returns
         -------
         float
-            BYOL's loss, mean over the images, from 0 to 8.
+            BYOL's mean loss over the images, from 0 to 8.
         """
         batch_size = check_batch_size(batch_size, train_data)
         batches = self._make_batches(train_data, batch_size, MIN_BATCH)
@@ -378,7 +378,7 @@ class ByolTrainer(nn.Module):
         return losses[0]
 
     def test(self, test_data: Any, batch_size: int = BATCH_SIZE) -> float:
-        """Mean loss of images in evaluation mode, without influence on the training.
+        """Mean loss of images in evaluation mode; it does not affect the training.
 
         With the default augmentation, the views are the same at every call.
 
@@ -409,20 +409,20 @@ class ByolTrainer(nn.Module):
         ----------
         images : Tensor or ndarray of shape (N, C, H, W), Dataset, DataLoader, list
             As in training, of any real type and byte order; they are not changed.
-            Images of different sizes come as a dataset, a loader or a list.
+            Give images of different sizes as a dataset, a loader or a list.
         return_errors : bool
             Return the mean loss of two views of each image, as `test` does.
 
         Returns
         -------
         Tensor, shape (N, D), or (), float32, on the CPU
-            In the order of the images; each is embedded by itself, without padding.
+            In the order of the images; each is embedded at its own size, unpadded.
 
         Raises
         ------
         ValueError
-            An item is no image or has pixels that are NaN, or the network takes
-            another number of channels.
+            An item is not an image or has NaN pixels, or the network expects another
+            number of channels.
         """
         if isinstance(images, Tensor | np.ndarray):
             images = to_batch(images)
@@ -439,24 +439,24 @@ class ByolTrainer(nn.Module):
         return compute_embeddings(self.byol, image_set, EMBEDDING_BATCH_SIZE)
 
     def state(self) -> dict[str, Any]:
-        """All that is needed to resume the training, as tensors and plain values."""
+        """Everything needed to resume the training, as tensors and plain values."""
         return self._state.to_dict()
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue where a trainer with the same arguments was.
+        """Restore the state of a trainer with the same arguments.
 
-        Where that trainer put `MinMaxNorm` before the network, because its images were
-        not from 0 to 1, it is put before this one as well.
+        If that trainer added `MinMaxNorm` before its network, because its images were
+        not in the range from 0 to 1, it is added to this one as well.
 
         Parameters
         ----------
         state : dict
-            What `state` returned.
+            The return value of `state`.
 
         Raises
         ------
         ValueError, RuntimeError, KeyError
-            The other trainer had other parts.
+            The other trainer had different parts.
         """
         self._state.restore(state)
 
@@ -466,17 +466,17 @@ class ByolTrainer(nn.Module):
         Parameters
         ----------
         path : path
-            The file; it is complete, or not there.
+            The file; it is written completely or not at all.
 
         Raises
         ------
         WriteError
-            The disk is full, or there is no right to write.
+            The disk is full, or there is no permission to write.
         """
         self._state.save(path)
 
     def load(self, path: str | Path) -> None:
-        """Read what `save` wrote; continue with ``train_model(..., resume=True)``.
+        """Read a file of `save`; continue with ``train_model(..., resume=True)``.
 
         Parameters
         ----------
@@ -487,8 +487,8 @@ class ByolTrainer(nn.Module):
         ------
         AstromorphError
             The file is missing, damaged or pickled, or belongs to a trainer with
-            another network, optimizer, scheduler or normalization; the message names
-            it.
+            another network, optimizer, scheduler or normalization, which the message
+            names.
         """
         self._state.load(path)
 
@@ -523,7 +523,7 @@ class ByolTrainer(nn.Module):
     def _measure_initial_collapse(
         self, watched: ImageSet, batches: TrainingBatches
     ) -> tuple[float, float]:
-        """Effective rank and spread before the first step of a training."""
+        """Effective rank and spread before the first training step."""
         collapse = self.progress.initial_collapse
         if collapse is None:
             remeasure_after_few_steps(self.byol, batches, self.step)
@@ -547,13 +547,13 @@ def _make_byol(network: nn.Module, options: dict[str, Any]) -> BYOL:
         return BYOL(network, **given)
     if given:
         raise ValueError(
-            f"{', '.join(given)}: the network is a BYOL already; give these to it"
+            f"{', '.join(given)}: the network is already a BYOL; give these to it"
         )
     return network
 
 
 def _choose_watched(test_images: ImageSet | None, train_images: ImageSet) -> ImageSet:
-    """The images whose embeddings are watched for a collapse."""
+    """The images whose embeddings are monitored for collapse."""
     is_enough = test_images is not None and len(test_images) >= MIN_WATCHED
     images = test_images if test_images is not None and is_enough else train_images
     return images.subset(range(min(len(images), MAX_WATCHED)))

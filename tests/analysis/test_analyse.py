@@ -110,7 +110,7 @@ def test_neighbours_share_the_kind(planted):
 
 
 def test_planted_duplicates_are_detected(planted):
-    """Equal embeddings and slightly different ones; hardly any other pair."""
+    """Equal and slightly different embeddings, and hardly any other pairs."""
     analysis, summary, _ = planted
     ids = analysis.image_ids
     for original, copy in ((3, 300), (70, 301), (200, 302)):
@@ -123,7 +123,7 @@ def test_planted_duplicates_are_detected(planted):
 
 
 def test_planted_outliers_have_the_first_ranks(planted):
-    """The three images that are of no kind have ranks 1 to 3."""
+    """The three images that belong to no kind have ranks 1 to 3."""
     analysis, summary, _ = planted
     assert set(analysis.outlier_rank[303:].tolist()) == {1, 2, 3}
     assert summary["outliers"][0]["score"] > 2
@@ -142,7 +142,7 @@ def test_each_cluster_has_one_representative_and_one_odd_member(planted):
 
 
 def test_random_embeddings_have_hardly_any_duplicates():
-    """About one pair by chance, whatever the number of dimensions."""
+    """About one pair by chance, for any number of dimensions."""
     for length in (3, 10, 40):
         vectors = np.random.default_rng(length).normal(size=(2000, length))
         _, summary = analyse_vectors(vectors, {"map": "pca", "clusters": 2})
@@ -152,8 +152,8 @@ def test_random_embeddings_have_hardly_any_duplicates():
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 5, 13, 15, 16, 17, 40])
 @pytest.mark.parametrize("clusters", [None, 7])
-def test_few_images_are_no_error(number, clusters):
-    """Fewer images than clusters, than neighbours, than UMAP needs."""
+def test_few_images_are_analysed(number, clusters):
+    """Fewer images than clusters, than neighbours, or than UMAP needs."""
     vectors = np.random.default_rng(number).normal(size=(number, 8))
     method = "umap" if number == 17 else "pca"  # UMAP once is enough
     analysis, summary = analyse_vectors(vectors, {"clusters": clusters, "map": method})
@@ -163,8 +163,8 @@ def test_few_images_are_no_error(number, clusters):
 
 
 @pytest.mark.parametrize("length", [1, 2, 3])
-def test_short_embeddings_are_no_error(length):
-    """In one and two dimensions distances are Euclidean."""
+def test_short_embeddings_are_analysed(length):
+    """In one and two dimensions, distances are Euclidean."""
     vectors = np.random.default_rng(0).normal(size=(60, length))
     analysis, summary = analyse_vectors(vectors)
     check_complete(analysis, summary, 60)
@@ -188,8 +188,8 @@ def test_equal_embeddings_are_one_cluster_of_duplicates(others, method):
         assert analysis.outlier_rank[30] == 1
 
 
-def test_rounding_errors_of_equal_images_are_no_structure():
-    """Differences at the precision of float32 count as none."""
+def test_rounding_errors_of_equal_images_are_ignored():
+    """Differences at the precision of float32 do not form clusters."""
     noise = np.random.default_rng(0).normal(size=(50, 16))
     vectors = (3 * (1 + 1e-7 * noise)).astype(np.float32)
     analysis, summary = analyse_vectors(vectors)
@@ -200,7 +200,7 @@ def test_rounding_errors_of_equal_images_are_no_structure():
 
 
 def test_neighbours_are_exact_and_ties_go_to_the_first():
-    """The same as from all pairs of distances."""
+    """They equal those from all pairs of distances."""
     points = np.random.default_rng(0).normal(size=(500, 6)).astype(np.float32)
     points[100] = points[7]
     points[200] = points[7]
@@ -239,13 +239,13 @@ def test_many_points_have_neighbours_by_descent(monkeypatch):
 
 
 def test_labels_are_by_size_and_ties_by_the_first_image():
-    """-1, no cluster, stays."""
+    """-1, no cluster, is not changed."""
     labels = np.array([4, 4, -1, 9, 9, 2, 2, 2, 7])
     assert clusters.sort_by_size(labels).tolist() == [1, 1, -1, 2, 2, 0, 0, 0, 3]
 
 
 def test_clusters_of_one_gaussian_are_unstable():
-    """Dividing a single blob into six gives other clusters each time."""
+    """Dividing a single blob into six gives different clusters each time."""
     blob = np.random.default_rng(0).normal(size=(400, 5)).astype(np.float32)
 
     def refit(part):
@@ -258,7 +258,7 @@ def test_clusters_of_one_gaussian_are_unstable():
 
 
 def test_images_outside_the_sample_are_positioned_near_their_kind():
-    """As well as those that UMAP lays out."""
+    """They are placed as well as those that UMAP lays out."""
     vectors, labels = blobs(each=50)
     space = fit_space(vectors, 0.5, 64)
     points, components = space.project(vectors), space.components(vectors)[:, :2]
@@ -282,7 +282,7 @@ def test_hdbscan_assigns_images_outside_its_sample(monkeypatch):
 
 
 def test_whitening_scales_the_components():
-    """At 1 all have variance 1, at 0 their own."""
+    """At 1, all have variance 1; at 0, their variances do not change."""
     draw = np.random.default_rng(0)
     vectors = (draw.normal(size=(400, 4)) * [8, 4, 2, 1]).astype(np.float32)
     for whiten, expected in ((1.0, [1, 1, 1, 1]), (0.0, [8, 4, 2, 1])):
@@ -319,7 +319,7 @@ def run(files, rules=UMAP, seed=0, threads=1):
 
 
 def test_the_same_seed_gives_the_same_bytes(files):
-    """All three files, whatever the number of threads; another seed, another map."""
+    """All three files, for any number of threads; another seed gives another map."""
     first = run(files)
     assert first == run(files, threads=2)
     assert first[0] != run(files, seed=1)[0]

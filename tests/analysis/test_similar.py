@@ -1,4 +1,4 @@
-"""The command `similar`: the images of a run most similar to any FITS image."""
+"""The command `similar`: find the images of a run most similar to a FITS image."""
 
 import csv
 import json
@@ -66,7 +66,7 @@ def folder(tmp_path_factory):
 
 
 def test_a_listed_image_is_most_similar_to_itself(folder, tmp_path, capsys, caplog):
-    """At distance 0, which is logged; printed table, CSV and picture agree."""
+    """At distance 0, which is logged; the printed table, CSV and picture agree."""
     caplog.set_level("INFO")
     image = folder / "fits" / "sky_000045.fits"
     options = ["--to", str(image), "--top", "4", "--results", str(folder / "results")]
@@ -119,7 +119,7 @@ def test_an_unlisted_image_is_similar_to_its_kind(folder, tmp_path):
 
 
 def test_a_run_with_one_brightness_scale_and_no_symmetry(tmp_path_factory):
-    """A listed image is prepared and embedded in the same way: distance 0."""
+    """A listed image is prepared and embedded like the run: its distance is 0."""
     changes = {
         "preprocess_settings": SETTINGS["preprocess_settings"]
         | {"stretch_scope": "dataset", "stretch": "sqrt"},
@@ -132,7 +132,7 @@ def test_a_run_with_one_brightness_scale_and_no_symmetry(tmp_path_factory):
         rows = similar(files, [image], 2, None, None, datafile)
         assert rows[0]["path"] == image
         assert float(rows[0]["distance"]) < 1e-3
-    with pytest.raises(AstromorphError, match="name the list with --datafile"):
+    with pytest.raises(AstromorphError, match="give the list with --datafile"):
         similar(files, [image, image], 2, None, None)
 
 
@@ -189,7 +189,7 @@ def test_images_of_any_form_are_similar_to_themselves(
 
 def test_errors_say_what_is_wrong(folder, tmp_path):
     """Missing results, a missing file, other channels, another model."""
-    with pytest.raises(AstromorphError, match="name the folder of a finished run"):
+    with pytest.raises(AstromorphError, match="give the folder of a finished run"):
         finished_run(tmp_path)
     files = finished_run(folder / "results")
     with pytest.raises(AstromorphError, match=r"none\.fits: .*no such file"):
@@ -211,7 +211,7 @@ def test_errors_say_what_is_wrong(folder, tmp_path):
 
 
 def test_long_names_are_shortened_in_the_middle():
-    """The end mostly tells files of one folder apart."""
+    """Files in one folder mostly differ in the ends of their names."""
     assert shorten("a.fits") == "a.fits"
     assert shorten("x" * 40 + "_0017.fits").endswith("xx_0017.fits")
     assert len(shorten("x" * 99)) == 24

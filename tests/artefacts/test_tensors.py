@@ -147,7 +147,7 @@ def test_a_dataset_repeats_a_channel_and_keeps_its_images():
     torch.testing.assert_close(
         data.batch(torch.tensor([4, 1]))[:, 2].half(), images[[4, 1], 0]
     )
-    with pytest.raises(AstromorphError, match="only a single one can be repeated"):
+    with pytest.raises(AstromorphError, match="only a single channel can be repeated"):
         CachedDataset(torch.rand(2, 3, 8, 8), stacksize=2)
 
 
@@ -173,7 +173,7 @@ def test_subsets_are_gathered_from_the_shards(prepared, sky, settings, tmp_path)
         assert all(
             len(column) == len(part.images) for column in part.statistics.values()
         )
-    with pytest.raises(AstromorphError, match="do not hold the same images"):
+    with pytest.raises(AstromorphError, match="do not have the same images"):
         read_subset(tmp_path / "split.csv", tensors[:1], "train")
 
 

@@ -1,4 +1,4 @@
-"""Every benchmark and every script of the guide runs, as a user starts it.
+"""Every benchmark and every script of the guide runs as a user would start it.
 
 Sizes are as small as the scripts allow: what is checked is that they run and that each
 row that they promise is printed with numbers, not what the numbers are.
@@ -48,7 +48,7 @@ def script(tmp_path):
 
 
 def table_rows(output: str) -> dict[str, list[str]]:
-    """The further cells of each row of the Markdown tables, by the first cell.
+    """The other cells of each row of Markdown tables, by the first cell.
 
     Heads and rulers are left out.
     """
@@ -81,7 +81,7 @@ def test_every_script_has_a_test():
     "path", [p for p in SCRIPTS if p != SPHINX], ids=lambda p: p.stem
 )
 def test_every_script_explains_itself(path, tmp_path):
-    """`--help` describes it, does nothing else and succeeds."""
+    """`--help` only prints a description, and succeeds."""
     command = [sys.executable, str(path), "--help"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -172,7 +172,7 @@ def test_scale(script):
 
 @pytest.mark.slow
 def test_scale_of_training(script):
-    """Few images, then all from memory and from mapped files, with both ratios."""
+    """Few images, then all, from memory and from mapped files, with both ratios."""
     head, *lines = script("benchmarks/scale.py", "--train", 100).splitlines()
     assert head.startswith("100 images of 64 by 64")
     assert [line.split(":")[0].split() for line in lines] == [
@@ -210,7 +210,7 @@ def test_quality(script):
 
 @pytest.mark.slow
 def test_train(script):
-    """Our training and inference beside the bare network, with the ratio."""
+    """Training and inference of the package and of the bare network, with ratios."""
     output = script(
         "benchmarks/train.py",
         *("--size", 32, "--batch", 8, "--steps", 1, "--rounds", 1, "--layer", "amm"),
@@ -228,7 +228,7 @@ def test_train(script):
 
 @pytest.mark.slow
 def test_train_sky(script, tmp_path):
-    """The start weights of one network; the file is what the package reads."""
+    """The start weights of one network are written in a file that can be read."""
     output = script(
         "benchmarks/train_sky.py",
         *("--images", 40, "--samples", 256, "--networks", "amm", "--processes", 1),
@@ -243,7 +243,7 @@ def test_train_sky(script, tmp_path):
 
 @pytest.mark.slow
 def test_guide(script):
-    """A row for each recipe that is named, and for the two untrained networks."""
+    """A row for each chosen recipe, and for the two untrained networks."""
     rows = table_rows(
         script(
             "benchmarks/guide.py",
@@ -262,7 +262,7 @@ def test_guide(script):
 
 @pytest.mark.slow
 def test_figures(script, tmp_path):
-    """Each figure of the guide is drawn into the folder that is named."""
+    """Each figure of the guide is written to the given folder."""
     script("docs/figures.py", "drawn")
     names = {path.name for path in (tmp_path / "drawn").iterdir()}
     assert names == {"method.png", "views.png", "schedules.png", "evaluation.png"}
@@ -287,7 +287,7 @@ def test_settings_page(script, tmp_path):
 @pytest.mark.browser
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium")
 def test_screenshots(script, tmp_path):
-    """The pictures of a small run, each below the size that the repository allows."""
+    """Pictures of a small run, each below the size limit of the repository."""
     simulate = ["simulate", "--output", "run/fits", "--number", "35", "--seed", "1"]
     (tmp_path / "run" / "config").mkdir(parents=True)
     settings = QUICK_TRAINING | {"datafile": "fits/filelist.csv"}

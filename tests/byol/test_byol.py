@@ -49,7 +49,7 @@ def test_loss_is_symmetric_in_the_views():
 
 
 def test_embeddings_come_with_the_loss_from_one_forward_pass():
-    """A further loss on the embeddings needs no second pass of the encoder."""
+    """Another loss on the embeddings needs no second pass of the encoder."""
     byol, (a, b) = small().eval(), views()
     passes = []
     byol.encoder.register_forward_hook(lambda *_: passes.append(1))
@@ -97,7 +97,7 @@ def test_target_starts_as_the_online_network_and_follows_it():
 
 
 def test_target_keeps_its_own_batch_norm_statistics():
-    """In training the target's running means move by its own forward passes."""
+    """In training mode, the target computes them in its own forward passes."""
     byol, (a, b) = small(), views()
     byol.train().loss(a, b)
     online, target = byol.encoder.body[0][1], byol.target[0].body[0][1]
@@ -108,7 +108,7 @@ def test_target_keeps_its_own_batch_norm_statistics():
 
 
 def test_without_momentum_the_target_is_the_online_network():
-    """With `use_momentum` false the weights of the target have no influence."""
+    """If `use_momentum` is False, the weights of the target have no effect."""
     byol, (a, b) = small(use_momentum=False).eval(), views()
     before = byol.loss(a, b)
     for parameter in byol.target.parameters():
@@ -117,8 +117,8 @@ def test_without_momentum_the_target_is_the_online_network():
 
 
 @pytest.mark.parametrize("size", [None, 16, 128, 300])
-def test_representation_size_is_honoured(size):
-    """Narrower, equal or wider than the features, the embedding has that length."""
+def test_representation_size_is_the_length_of_embeddings(size):
+    """Whether it is smaller than, equal to or larger than the number of features."""
     byol = small(representation_size=size)
     assert byol(torch.rand(3, 1, 32, 32)).shape == (3, size or 128)
     assert byol.projection_size < byol.representation_size
@@ -126,7 +126,7 @@ def test_representation_size_is_honoured(size):
 
 
 def test_decay_rises_along_a_cosine():
-    """From tau_0 over the middle to 1, never falling."""
+    """It rises monotonically from tau_0 to 1."""
     taus = [moving_average_decay(k, 100, 0.9) for k in range(101)]
     assert taus[0] == pytest.approx(0.9)
     assert taus[50] == pytest.approx(0.95)
@@ -165,8 +165,8 @@ def test_the_learning_rate_rises_and_falls(steps):
         assert factors[-1] < 1e-4
 
 
-class TwentyLines(nn.Module):
-    """A user's network, of which some layers follow the chosen one."""
+class CustomNetwork(nn.Module):
+    """A user's network, in which layers follow the chosen one."""
 
     def __init__(self):
         super().__init__()
@@ -176,7 +176,7 @@ class TwentyLines(nn.Module):
         self.last(torch.zeros(1, 6 * 15 * 15))
 
     def forward(self, images):
-        """Five numbers an image."""
+        """Five numbers for each image."""
         return self.last(self.second(self.first(images)).flatten(1))
 
 
@@ -187,7 +187,7 @@ class TwentyLines(nn.Module):
 )  # fmt: skip
 def test_any_layer_of_any_network_is_an_embedding(layer, size):
     """By number or by name; the layers after it are not trained."""
-    network = TwentyLines()
+    network = CustomNetwork()
     byol = BYOL(network, hidden_layer=layer)
     assert byol.representation_size == size
     assert byol(torch.rand(3, 2, 64, 64)).shape == (3, size)
@@ -200,17 +200,17 @@ def test_any_layer_of_any_network_is_an_embedding(layer, size):
 
 
 @pytest.mark.parametrize("layer", ["third", 7, "first.9"])
-def test_a_layer_that_does_not_exist_is_named_with_those_that_do(layer):
-    """Children with their numbers, and the layers within them."""
+def test_an_unknown_layer_is_an_error_that_lists_the_layers(layer):
+    """It lists the children with their indices, and the layers within them."""
     message = (
-        r"found .*TwentyLines has the layers 0 \(first\), 1 \(second\), 2 \(last\)"
+        r"found .*CustomNetwork has the layers 0 \(first\), 1 \(second\), 2 \(last\)"
     )
     with pytest.raises(ValueError, match=message + ".*first.0, first.1"):
-        BYOL(TwentyLines(), hidden_layer=layer)
+        BYOL(CustomNetwork(), hidden_layer=layer)
 
 
-def test_classifiers_of_torchvision_are_cut_before_their_last_layer():
-    """Without an option; the features are the input of that layer."""
+def test_torchvision_classifiers_are_cut_before_their_last_layer():
+    """By default, the features are the input of the last layer."""
     for network, size in ((models.resnet18(), 512), (models.mobilenet_v2(), 1280)):
         assert BYOL(network).representation_size == size
     byol = BYOL(models.resnet18(), hidden_layer="avgpool", representation_size=64)
@@ -219,16 +219,16 @@ def test_classifiers_of_torchvision_are_cut_before_their_last_layer():
 
 def test_a_network_that_fails_on_images_of_zeros_is_refused():
     """The message says which options help."""
-    with pytest.raises(ValueError, match=r"cannot be tried with .*\(2, 1, 64, 64\)"):
+    with pytest.raises(ValueError, match=r"fails on test images .*\(2, 1, 64, 64\)"):
         BYOL(nn.Sequential(nn.Flatten(), nn.Linear(100, 3)))
     byol = BYOL(nn.Sequential(nn.Flatten(), nn.Linear(100, 3)), image_shape=(1, 10, 10))
     assert byol.representation_size == 3
-    with pytest.raises(ValueError, match="in place of"):
+    with pytest.raises(ValueError, match=r"not \(2, F\)"):
         BYOL(nn.Conv2d(1, 2, 3))
 
 
 def test_counting_features_does_not_change_the_network():
-    """No gradient, no running statistic and no mode changes."""
+    """Gradients, running statistics and modes do not change."""
     network = models.resnet18()
     state = {name: value.clone() for name, value in network.state_dict().items()}
     BYOL(network, hidden_layer="layer1")
@@ -259,7 +259,7 @@ def test_the_given_loss_and_normalization_are_used():
 
 
 def test_forward_returns_the_loss_of_two_views():
-    """The augmentation makes both; the target moves with the default decay."""
+    """The augmentation makes both views; the target moves with the default decay."""
     drawn = []
 
     def augment(images):
@@ -283,13 +283,13 @@ def test_forward_returns_the_loss_of_two_views():
 
 
 def test_views_of_other_shapes_are_refused():
-    """Before anything is computed."""
+    """The error is raised before anything is computed."""
     with pytest.raises(ValueError, match=r"both must be \(N, C, H, W\)"):
         small().loss(torch.rand(2, 1, 32, 32), torch.rand(3, 1, 32, 32))
 
 
 def test_minmaxnorm_accepts_odd_images():
-    """Each image is scaled by itself; constants and NaN become 0."""
+    """Each image is scaled separately; constants and NaN become 0."""
     images = torch.rand(4, 2, 5, 5) * 70 - 30
     images[1] = 3.0
     images[2, :, 0] = torch.nan

@@ -1,4 +1,4 @@
-"""The method against lightly, an independent implementation."""
+"""BYOL compared with lightly, an independent implementation."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def drawn(*shape: int, seed: int = 1) -> torch.Tensor:
 
 
 def test_the_loss_equals_that_of_lightly():
-    """Twice one plus their negative cosine, which is minus the mean cosine."""
+    """Their loss is minus the mean cosine, ours is 2 plus twice their loss."""
     a, b = drawn(2, 40, 16)
     theirs = NegativeCosineSimilarity()(a, b)
     torch.testing.assert_close(cosine_loss(a, b).mean(), 2 + 2 * theirs)
@@ -54,13 +54,13 @@ def test_the_symmetric_loss_and_its_gradients_equal_those_of_lightly():
 
 @pytest.mark.parametrize("start", [0.9, 0.99, 0.996])
 def test_the_decay_of_the_target_equals_that_of_lightly(start):
-    """Their last step is number K - 1, ours K."""
+    """Their last step has the number K - 1, ours K."""
     for step in range(0, 51):
         expected = cosine_schedule(step, 51, start, 1.0)
         assert moving_average_decay(step, 50, start) == pytest.approx(expected)
 
 
-def test_the_target_moves_as_that_of_lightly():
+def test_the_target_moves_like_that_of_lightly():
     """All weights are the same after an update."""
     ours, theirs = byol(), byol()
     ours.update_moving_average(0.93)
@@ -73,8 +73,8 @@ def test_the_target_moves_as_that_of_lightly():
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("decay", [0.0, 1e-6, 0.1])
-def test_lars_steps_as_that_of_lightly(momentum, decay):
-    """Ten steps of a small network; biases and norms are not scaled in either."""
+def test_lars_steps_equal_those_of_lightly(momentum, decay):
+    """Ten steps of a small network; neither scales biases and norms."""
     ours, theirs = (byol().projector for _ in range(2))
     options = {"lr": 0.3, "momentum": momentum, "trust_coefficient": 0.01}
     one = LARS(parameter_groups(ours), weight_decay=decay, **options)

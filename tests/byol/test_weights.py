@@ -52,7 +52,7 @@ def test_the_default_start_is_the_simulated_sky(values, source):
 
 @pytest.mark.parametrize("name", sorted(SKY_DIGESTS))
 def test_the_weights_of_the_package_have_the_recorded_digest(name):
-    """The steps depend on the code, so that other weights make training run again."""
+    """Steps depend on the code, so that changed weights make training run again."""
     assert (
         hashlib.sha256(sky_file(name).read_bytes()).hexdigest()[:16]
         == SKY_DIGESTS[name]
@@ -83,17 +83,17 @@ def test_start_weights_are_loaded_into_online_and_target_network(name, size):
 
 
 def test_layers_without_start_weights_stay_random(caplog):
-    """The fourth layer of ResNet-18; a network with fewer layers has none."""
+    """The fourth layer of ResNet-18, unless the network has fewer layers."""
     caplog.set_level("INFO")
     model, other = start_and_random(network_settings={"last_layer": "layer4"})
     mine, random = model.encoder.state_dict(), other.encoder.state_dict()
     for name in mine:
         if name.endswith("conv1.weight"):
             assert torch.equal(mine[name], random[name]) == ("layer4" in name)
-    assert "random are body.layer4" in caplog.text
+    assert "random weights in body.layer4" in caplog.text
     caplog.clear()
     start_and_random(network_settings={"last_layer": "layer1"})
-    assert "random are" not in caplog.text
+    assert "random weights" not in caplog.text
 
 
 def test_filters_are_averaged_for_several_channels():
@@ -138,10 +138,13 @@ def test_a_file_can_contain_the_start_weights(tmp_path):
     ("write", "message"),
     [
         (None, "there is no such file"),
-        ({"x": torch.ones(2)}, "none of its tensors has the name"),
-        ({"body.0.0.weight": torch.ones(2)}, r"has the shape \(2,\), this network's"),
-        (b"nothing", "weights cannot be read"),
-        ("text", "none of its tensors"),
+        ({"x": torch.ones(2)}, "no tensor has the name"),
+        (
+            {"body.0.0.weight": torch.ones(2)},
+            r"has the shape \(2,\), but .* in this network",
+        ),
+        (b"nothing", "contains no readable weights"),
+        ("text", "no tensor has the name"),
     ],
 )
 def test_files_that_do_not_fit_are_refused(write, message, tmp_path):
@@ -158,7 +161,7 @@ def test_files_that_do_not_fit_are_refused(write, message, tmp_path):
 
 
 def test_sky_for_another_network_is_refused():
-    """Only the package's own networks have such weights."""
+    """Only the networks of the package have such weights."""
     with pytest.raises(
         AstromorphError, match="n_layer_resnet and amm, not for resnet34"
     ):
@@ -202,7 +205,7 @@ def test_torchvision_weights_are_read_from_the_download_folder(tmp_path, monkeyp
 
 
 def test_the_networks_before_training_are_rebuilt():
-    """There are none where training started from random weights."""
+    """There are none if training started from random weights."""
     for weights, source in (("random", None), (None, "sky")):
         values = {"network_name": "amm", "network_settings": {"weights": weights}}
         settings = step_settings(values)

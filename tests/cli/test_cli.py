@@ -79,12 +79,12 @@ def test_train_writes_a_model_and_logs_its_path(trained):
     assert (folder / "results/validation.html").exists()
 
 
-def test_infer_embeds_with_the_model_and_uses_the_tensors_again(trained):
+def test_infer_embeds_with_the_model_and_reuses_the_tensors(trained):
     """`infer -c -n` writes the CSV and the projector without preprocessing again."""
     folder, _ = trained
     done = run(folder, "infer", "-c", "settings.toml", "-n", "results/model/model.pt")
     assert done.returncode == 0, done.stderr
-    assert "2 of 2 shards of tensors are used again" in done.stderr
+    assert "2 of 2 shards of tensors are reused" in done.stderr
     with open(folder / "results/export/embeddings.csv", newline="") as file:
         table = list(csv.DictReader(file))
     assert len(table) == 20
@@ -94,7 +94,7 @@ def test_infer_embeds_with_the_model_and_uses_the_tensors_again(trained):
 
 
 def test_a_replaced_image_is_read_again(trained, tmp_path):
-    """Tensors are not used again where a file of theirs has changed."""
+    """Tensors are not reused if one of their files has changed."""
     import os
     import shutil
 
@@ -107,10 +107,10 @@ def test_a_replaced_image_is_read_again(trained, tmp_path):
     model = "results/model/model.pt"
     done = run(folder, "infer", "-c", "settings.toml", "-n", model)
     assert done.returncode == 0, done.stderr
-    assert "1 of 2 shards of tensors are used again" in done.stderr
+    assert "1 of 2 shards of tensors are reused" in done.stderr
 
 
-def test_the_command_line_wins_over_the_file(trained):
+def test_options_override_the_settings_file(trained):
     """`-d` and `-n` replace `datafile` and `trained_network_name` of the settings."""
     folder, _ = trained
     few = folder / "few.txt"
@@ -136,7 +136,7 @@ def test_the_command_line_wins_over_the_file(trained):
     ],
 )
 def test_a_list_without_images_ends_in_one_message(trained, content, message):
-    """Missing, empty or useless lists: exit code 1, the reason, no traceback."""
+    """Missing, empty or unusable lists: exit code 1, the reason, no traceback."""
     folder, _ = trained
     (folder / "list.txt").unlink(missing_ok=True)
     if content is not None:
@@ -149,7 +149,7 @@ def test_a_list_without_images_ends_in_one_message(trained, content, message):
 
 
 def test_all_images_of_nan_stop_before_training(trained):
-    """What only the pixels show stops the run too, with counts and reasons."""
+    """Unusable pixels in all files also stop the run, with counts and reasons."""
     import numpy as np
     from astropy.io import fits
 
@@ -165,7 +165,7 @@ def test_all_images_of_nan_stop_before_training(trained):
     assert "2 times: all pixels are NaN" in done.stderr
 
 
-def test_an_unknown_setting_names_the_nearest(trained):
+def test_the_error_of_an_unknown_setting_suggests_a_similar_name(trained):
     """A typo in settings.toml is refused before anything runs."""
     folder, _ = trained
     (folder / "typo.toml").write_text('datafile = "x"\nbatchsize = 3\n')
@@ -174,8 +174,8 @@ def test_an_unknown_setting_names_the_nearest(trained):
     assert "typo.toml: `batchsize` is not a setting; did you mean" in done.stderr
 
 
-def test_a_model_for_other_channels_says_so(trained, tmp_path):
-    """The message names the model's channels and those of the images."""
+def test_a_model_for_other_channels_is_an_error(trained, tmp_path):
+    """The message gives the number of channels of the model and of the images."""
     folder, _ = trained
     values = torch.load(folder / "results/model/model.pt", weights_only=True)
     values["settings"]["data_settings"]["stacksize"] = 1
@@ -183,7 +183,7 @@ def test_a_model_for_other_channels_says_so(trained, tmp_path):
     model = str(tmp_path / "other.pt")
     done = run(folder, "infer", "-c", "settings.toml", "-n", model)
     assert done.returncode == 1
-    assert "takes images of 3 channels, the tensors have 1" in done.stderr
+    assert "expects images with 3 channels, but the tensors have 1" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_a_model_for_other_channels_says_so(trained, tmp_path):
         ({"settings": {"network_name": "vgg"}}, "its network cannot be built"),
     ],
 )
-def test_a_model_of_another_version_says_so(trained, tmp_path, change, message):
+def test_a_model_of_another_version_is_an_error(trained, tmp_path, change, message):
     """Format and settings are checked before any image is read."""
     folder, _ = trained
     values = torch.load(folder / "results/model/model.pt", weights_only=True)
@@ -207,7 +207,7 @@ def test_a_model_of_another_version_says_so(trained, tmp_path, change, message):
 
 
 def test_a_pickled_model_is_refused(trained, tmp_path):
-    """A model file with objects in it is not unpickled."""
+    """A model file that contains objects is not unpickled."""
     folder, _ = trained
     torch.save(torch.nn.Linear(2, 2), tmp_path / "pickled.pt")
     model = str(tmp_path / "pickled.pt")
@@ -216,8 +216,8 @@ def test_a_pickled_model_is_refused(trained, tmp_path):
     assert "pickled objects" in done.stderr
 
 
-def test_unwise_head_sizes_are_warned_of(trained):
-    """Projection not smaller, hidden layer not larger than the representation."""
+def test_unusual_head_sizes_cause_warnings(trained):
+    """A projection that is not smaller, a hidden layer that is not larger."""
     folder, _ = trained
     text = SETTINGS.replace(
         "representation_size = 16",

@@ -1,4 +1,4 @@
-"""What a job requests of a cluster grows with its input."""
+"""The resources that a job requests from a cluster grow with its input."""
 
 import re
 import subprocess
@@ -43,7 +43,7 @@ def test_more_images_never_need_less(step):
 
 
 def test_memory_follows_the_tensors():
-    """A shard of larger images needs more; preprocessing has two copies at most."""
+    """A shard of larger images needs more; preprocessing has at most two copies."""
     small, large = parse({}, "test"), parse({"preprocess_settings": {"size": 256}}, "t")
     for step in ("preprocess", "infer", "train"):
         less, more = (resources_for(step, rules, 4096) for rules in (small, large))
@@ -71,7 +71,7 @@ def test_a_later_attempt_gets_more():
 
 
 @pytest.mark.parametrize(("size", "images"), [(512, 16384), (1024, 8192)])
-def test_steps_without_checkpoints_request_the_time_that_they_take(size, images):
+def test_steps_without_checkpoints_request_enough_time(size, images):
     """Training continues in its next attempt; a shard of large images does not."""
     rules = parse({"preprocess_settings": {"size": size}}, "test")
     infer, train = (resources_for(step, rules, images) for step in ("infer", "train"))
@@ -80,8 +80,8 @@ def test_steps_without_checkpoints_request_the_time_that_they_take(size, images)
     assert train.minutes == train.at(4).minutes == MAX_TRAINING_MINUTES
 
 
-def test_images_that_keep_their_size_need_what_that_size_needs():
-    """Tensors and time follow their side; batches of large images are smaller."""
+def test_resources_depend_on_the_size_of_images_that_keep_it():
+    """Tensors and time grow with their side; batches of large images are smaller."""
     native = parse({"preprocess_settings": {"size": "native"}}, "test")
     for side, images in ((128, 16384), (512, 4096), (1000, 4096)):
         fixed = parse({"preprocess_settings": {"size": min(side, 1024)}}, "test")
@@ -108,8 +108,8 @@ def test_the_symmetry_costs_time_not_memory():
     assert eight_views.minutes > 4 * (one_view.minutes - 10)
 
 
-def test_requests_of_the_guide_grow_with_the_attempts(tmp_path):
-    """Its profile, with a training that fails at each attempt; plain numbers stay."""
+def test_resources_in_the_profile_of_the_guide_grow_with_attempts(tmp_path):
+    """Training that fails in each attempt requests more; plain numbers do not grow."""
     guide = (Path(__file__).parents[2] / "docs" / "slurm.md").read_text()
     (profile,) = re.findall(r"```yaml\n(set-resources:.*?)```", guide, re.S)
     command = 'echo "{resources.mem_mb} {resources.runtime}" >> requested; false'

@@ -1,4 +1,4 @@
-"""The one table of file names is the one that the guide prints."""
+"""The table of file names agrees with the guide."""
 
 import inspect
 import re
@@ -38,8 +38,8 @@ def test_the_guide_names_every_ending_of_the_table():
         assert f"`{ending}`" in section
 
 
-def test_a_named_model_takes_the_place_of_the_own_one():
-    """Checkpoints lie beside it; the history stays with the run."""
+def test_a_named_model_replaces_that_of_the_run():
+    """Checkpoints are next to it; the history stays with the run."""
     files = RunFiles.of_run("results", shards=1, named_model="models/a.pt")
     assert files.model == Path("models/a.pt")
     assert files.checkpoints == Path("models/checkpoints")

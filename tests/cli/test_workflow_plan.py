@@ -1,4 +1,4 @@
-"""What the rules are made from, without Snakemake."""
+"""Helpers for the rules of the workflow, tested without Snakemake."""
 
 import json
 from pathlib import Path
@@ -32,7 +32,7 @@ class Wildcards(dict):
 
 
 def test_the_plan_has_shards_files_and_cores(listed):
-    """Shards are named as the files are; `core_limit` bounds the cores."""
+    """Shards have the names of their files; `core_limit` limits the cores."""
     plan = plan_workflow(listed, 6)
     assert tuple(plan.shards) == plan.files.shards == ("00000", "00001", "00002")
     assert plan.number_of_images == 5
@@ -57,7 +57,7 @@ def test_only_the_cells_that_decide_the_split_change_its_digest(listed, tmp_path
 
 @pytest.mark.parametrize("name", STEPS)
 def test_each_step_gets_its_own_settings_and_code(listed, name):
-    """`settings` holds the names of its part and no others."""
+    """`settings` contains the names of its part and no others."""
     plan = plan_workflow(listed, 1)
     params = plan.params(name, plan.files.analysis)
     values = json.loads(params["settings"](Wildcards()))
@@ -81,9 +81,11 @@ def test_resources_follow_the_shard_and_the_attempt(listed, tmp_path):
     assert minutes(one, 1) < minutes(every, 1)
 
 
-def test_a_model_with_braces_is_refused_and_a_list_is_no_input(listed, tmp_path):
-    """Snakemake would take them for wildcards."""
-    with pytest.raises(AstromorphError, match="the workflow allows no braces in it"):
+def test_braces_are_refused_in_a_model_and_omit_a_list(listed, tmp_path):
+    """Snakemake would interpret them as wildcards."""
+    with pytest.raises(
+        AstromorphError, match="the workflow does not allow braces in it"
+    ):
         plan_workflow(listed | {"trained_network_name": "m{1}.pt"}, 1)
     assert plan_workflow(listed, 1).declared_list == ["list.csv"]
     (tmp_path / "{list}.csv").write_text((tmp_path / "list.csv").read_text())
@@ -92,7 +94,7 @@ def test_a_model_with_braces_is_refused_and_a_list_is_no_input(listed, tmp_path)
 
 
 def test_large_tables_are_not_reported(listed):
-    """Five rows fit, unless each is larger than a fifth of the bound."""
+    """Five rows fit, unless each is larger than a fifth of the limit."""
     plan = plan_workflow(listed, 1)
     assert plan.is_reported(MAX_REPORTED_BYTES // 5)
     assert not plan.is_reported(MAX_REPORTED_BYTES // 5 + 1)
@@ -103,7 +105,7 @@ def test_large_tables_are_not_reported(listed):
 )
 @pytest.mark.parametrize("folder", ["results", "prefix/results", "/tmp/fs/run/results"])
 def test_the_results_folder_is_that_of_the_job(path, folder):
-    """Also where a storage provider or a module puts the files elsewhere."""
+    """Even if a storage provider or a module puts the files elsewhere."""
     declared = RunFiles.of_run("results").results / path
     function = results_folder(declared.relative_to("results"))
     assert function(Wildcards(), [f"{folder}/{path}"]) == folder
@@ -121,7 +123,7 @@ def test_a_replaced_file_has_another_state(tmp_path):
 
 
 def test_lost_metadata_is_noticed(tmp_path, monkeypatch):
-    """Results without `.snakemake`; nothing is missing before the first run."""
+    """If there are results without `.snakemake`, but not before the first run."""
     monkeypatch.chdir(tmp_path)
     files = RunFiles.of_run("results")
     assert not metadata_is_lost(files)
@@ -134,7 +136,7 @@ def test_lost_metadata_is_noticed(tmp_path, monkeypatch):
 
 
 def test_native_sizes_are_read_from_the_list(listed, tmp_path):
-    """Images that keep their size need memory by the first headers."""
+    """The first headers determine the memory for images that keep their size."""
     import numpy as np
     from astropy.io import fits
 

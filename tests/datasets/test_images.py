@@ -195,7 +195,7 @@ def test_a_wrong_number_of_channels_is_explained():
     """In training, testing, embedding and custom training loops."""
     three = torch.rand(4, 3, 32, 32)
     made = trainer()
-    message = "found 3 channels, but the network takes 1; make the network for 3"
+    message = "found 3 channels, but the network expects 1; create the network for 3"
     for use in (
         lambda: made.train_model(three, epochs=1),
         lambda: made.train_epoch(three),

@@ -53,7 +53,7 @@ def run(files, **rules):
 
 @pytest.mark.slow
 def test_an_untrained_model_is_no_better_than_its_reference(files, caplog):
-    """The reference has the same weights: every measure is equal."""
+    """The reference has the same weights, so that all measures are equal."""
     result, page = run(files)
     trained, untrained = (result["networks"][name] for name in (TRAINED, UNTRAINED))
     for name in ("retrieval", "alignment"):
@@ -71,7 +71,7 @@ def test_an_untrained_model_is_no_better_than_its_reference(files, caplog):
 
 @pytest.mark.slow
 def test_the_untrained_reference_has_the_initial_weights(files):
-    """Each weight, whatever random numbers were drawn before."""
+    """All weights are equal, whatever random numbers were drawn before."""
     torch.rand(5)
     byol, model = load_model(files.model)
     torch.rand(7)
@@ -83,7 +83,7 @@ def test_the_untrained_reference_has_the_initial_weights(files):
 
 @pytest.mark.slow
 def test_a_sample_is_reproducible_and_has_the_requested_size(files):
-    """The same images and measures at every call."""
+    """The images and measures are the same in every call."""
     first, _ = run(files, images=10)
     second, _ = run(files, images=10)
     assert first == second
@@ -113,8 +113,8 @@ def test_a_run_without_embeddings_is_an_error(files, tmp_path):
         evaluate(empty, INFERENCE, EvaluationSettings())
 
 
-def test_other_tensors_than_those_embedded_are_an_error(files, tmp_path):
-    """The shards in another order: the message names their folder."""
+def test_tensors_that_were_not_embedded_are_an_error(files, tmp_path):
+    """For shards in another order, the message names their folder."""
     swapped = RunFiles.of_run(tmp_path, shards=2, named_model=files.model)
     swapped.catalogue.symlink_to(files.catalogue)
     swapped.split.symlink_to(files.split)
@@ -139,7 +139,7 @@ def scores(trained, untrained, pixels=0.1, **others):
         (scores(0.71, 0.7), False, "no better than the untrained network"),
         (scores(0.6, 0.7), False, "WORSE than the untrained network by 0.100"),
         (scores(0.8, 0.7, 0.9), True, "components of the pixels are better still"),
-        (scores(0.8, 0.7, sky=0.9), True, "training began with (sky) were better"),
+        (scores(0.8, 0.7, sky=0.9), True, "training started from (sky) were better"),
         (
             scores(0.8, 0.7, sky=0.79),
             True,
@@ -148,7 +148,7 @@ def scores(trained, untrained, pixels=0.1, **others):
     ],
 )
 def test_the_verdict_is_one_sentence(networks, better, expected):
-    """With the figures, and with advice if the network is no better."""
+    """It contains the numbers, and advice if the network is no better."""
     verdict = give_verdict(networks)
     assert verdict["better"] is better
     assert expected in verdict["sentence"]
@@ -156,7 +156,7 @@ def test_the_verdict_is_one_sentence(networks, better, expected):
 
 
 def test_without_labels_the_verdict_uses_geometric_perturbations():
-    """Noise and blur, under which pixels do best, are not counted."""
+    """Noise and blur, to which pixels are most robust, are excluded."""
     retrieval = {"rotated": 0.5, "flipped": 0.5, "shifted": 0.5, "noisier": 0.0}
     networks = {
         TRAINED: {"retrieval": retrieval},
@@ -169,8 +169,8 @@ def test_without_labels_the_verdict_uses_geometric_perturbations():
     assert verdict["difference"] == pytest.approx(0.1)
 
 
-def test_perturbations_change_images_as_their_names_say():
-    """The input stays unchanged; noise is added at the level of each image."""
+def test_perturbations_change_images_according_to_their_names():
+    """The input does not change; noise is added at the level of each image."""
     images = torch.rand(4, 2, 32, 32, generator=torch.Generator().manual_seed(0)) / 2
     images[:, :, 12:18, 14:20] += 0.4
     original, noise = images.clone(), torch.tensor([0.0, 0.0, 0.1, 0.1])

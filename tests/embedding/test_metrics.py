@@ -1,4 +1,4 @@
-"""Measures of embeddings whose values are known."""
+"""Measures of embeddings, for cases with known values."""
 
 import numpy as np
 import pytest
@@ -59,7 +59,7 @@ def test_principal_components_are_those_of_the_singular_value_decomposition():
 
 
 def test_whitened_columns_are_uncorrelated_and_have_variance_one():
-    """The number of components depends on that of the images; equal ones have none."""
+    """Their number depends on that of the images; equal images have none."""
     vectors = RNG.normal(size=(400, 70)) * np.logspace(0, -4, 70)
     whitened = metrics.whiten(vectors)
     assert whitened.shape[1] == 64
@@ -69,8 +69,8 @@ def test_whitened_columns_are_uncorrelated_and_have_variance_one():
     assert (metrics.whiten(np.ones((5, 3))) == 0).all()
 
 
-def test_knn_score_is_that_of_a_direct_vote():
-    """Cosine, ten neighbours, ties to the nearer class, mean over the folds."""
+def test_knn_score_equals_that_of_a_direct_vote():
+    """Cosine, ten neighbours, ties go to the nearer class, mean over the folds."""
     vectors, labels, groups = clusters(distance=0.5)
     score = metrics.knn_score(vectors, labels, groups)
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -94,7 +94,7 @@ def test_knn_score_is_that_of_a_direct_vote():
 
 @pytest.mark.parametrize("score", [metrics.knn_score, metrics.linear_score])
 def test_separate_classes_score_one_and_random_labels_score_chance(score):
-    """Accuracy 1 for separate clusters, 1/4 for labels at random."""
+    """Accuracy 1 for separate clusters, 1/4 for random labels."""
     vectors, labels, groups = clusters()
     separate = score(vectors, labels, groups)
     assert separate.mean == pytest.approx(1, abs=0.01)
@@ -105,7 +105,7 @@ def test_separate_classes_score_one_and_random_labels_score_chance(score):
 
 
 def test_a_class_that_is_missing_in_a_fold_is_left_out_of_its_mean():
-    """Two groups make up a class: three folds are without it. No warning is raised."""
+    """A class of two groups is missing in three folds; no warning is raised."""
     labels = ["a"] * 60 + ["b"] * 40
     groups = [str(k) for k in range(60)] + ["b1"] * 20 + ["b2"] * 20
     vectors = np.random.default_rng(1).normal(size=(100, 3))
@@ -117,7 +117,7 @@ def test_a_class_that_is_missing_in_a_fold_is_left_out_of_its_mean():
 
 
 def test_images_of_one_group_are_in_one_fold():
-    """Copies of an image in its group do not raise the score; in others they do."""
+    """Copies of an image increase the score unless they are in the same group."""
     vectors = np.repeat(RNG.normal(size=(60, 8)), 3, axis=0)
     labels = [str(k) for k in np.repeat(RNG.integers(0, 2, 60), 3)]
     separate_groups = [str(k) for k in range(180)]

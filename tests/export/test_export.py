@@ -1,4 +1,4 @@
-"""The exports: one table, one folder for the projector."""
+"""The exports: the CSV table and the folder for the projector."""
 
 import csv
 
@@ -30,7 +30,7 @@ VECTORS = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
 
 @pytest.fixture
 def files(tmp_path) -> RunFiles:
-    """A run of six files with nasty names in two shards.
+    """A run of six files with unusual names in two shards.
 
     The third was rejected, the fifth left out by the split. A column of the list has
     a name of ours.
@@ -48,8 +48,8 @@ def files(tmp_path) -> RunFiles:
 
 
 @pytest.mark.parametrize(("separator", "sign"), [("comma", ","), ("semicolon", ";")])
-def test_the_csv_returns_what_was_embedded(files, separator, sign):
-    """Vectors come back to the last bit, names unharmed but for formulas."""
+def test_the_csv_preserves_embeddings_and_names(files, separator, sign):
+    """Vectors are exact to the last bit; names only change if they are formulas."""
     export_csv(files, separator)
     with open(files.table("csv"), newline="", encoding="utf-8") as file:
         table = list(csv.DictReader(file, delimiter=sign))
@@ -90,7 +90,7 @@ def test_metadata_has_a_line_per_point(files):
 
 
 def test_the_projector_shows_a_sample_of_many(files, monkeypatch, caplog):
-    """The sample is the same in all of its files, and the log says so."""
+    """The sample is the same in all files, and is logged."""
     caplog.set_level("INFO")
     monkeypatch.setattr(tensorboard, "MAX_POINTS", 3)
     export_tensorboard(files, 48)
@@ -108,8 +108,8 @@ def test_the_projector_shows_a_sample_of_many(files, monkeypatch, caplog):
         assert sheet.size == (96, 96)
 
 
-def test_a_sample_has_its_share_of_every_cluster():
-    """In proportion; representatives and outliers come first; the same each time."""
+def test_a_sample_contains_clusters_in_proportion():
+    """Representatives and outliers come first; the sample is the same every time."""
     draw = np.random.default_rng(1)
     cluster = np.repeat([0, 1, 2, -1], [6000, 3000, 990, 10]).astype(np.int32)
     rank = (1 + draw.permutation(10_000)).astype(np.int32)
@@ -126,7 +126,7 @@ def test_a_sample_has_its_share_of_every_cluster():
     assert stratified_sample(cluster, rank, np.ones(10_000, bool), 10).sum() == 10
 
 
-def test_thumbnails_stand_upright():
+def test_thumbnails_are_upright():
     """The first row of a FITS image is at the bottom of its picture."""
     pixels = np.zeros((1, 8, 8), np.float32)
     pixels[0, 0, :] = 1
@@ -136,7 +136,7 @@ def test_thumbnails_stand_upright():
 
 
 def test_sprites_stay_within_the_limit(files, monkeypatch):
-    """Thumbnails shrink rather than exceed the largest sprite."""
+    """Thumbnails are reduced if the sprite would be too large."""
     ids = {image_ids(6)[k] for k in (0, 1, 3, 4, 5)}
     sheet, side = make_sprite(files.all_tensors, ids, 48)
     assert (side, sheet.shape) == (48, (144, 144))
@@ -151,7 +151,7 @@ def test_sprites_stay_within_the_limit(files, monkeypatch):
 
 
 def test_d4_are_the_eight_symmetries():
-    """Eight different views, and the same eight for a turned image."""
+    """Eight different views, and the same eight for a rotated image."""
     image = torch.arange(9.0).reshape(1, 1, 3, 3)
     views = {tuple(v.flatten().tolist()) for v in dihedral_views(image)}
     turned = {
@@ -161,8 +161,8 @@ def test_d4_are_the_eight_symmetries():
     assert views == turned
 
 
-def test_d4_embeddings_do_not_see_the_position_angle():
-    """Averaged over the symmetries, a turned image has the same embedding."""
+def test_d4_embeddings_do_not_depend_on_the_position_angle():
+    """Averaged over the symmetries, a rotated image has the same embedding."""
     from astromorph.byol.byol import BYOL
     from astromorph.datasets.tensor_datasets import CachedDataset
     from astromorph.models.encoders import AstroMorphologyModel

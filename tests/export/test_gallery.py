@@ -133,7 +133,7 @@ def ids_of(sheet: Sheet) -> list[str]:
 def test_a_cluster_sheet_starts_with_the_representative(
     tmp_path,
 ):
-    """Then its neighbours in the cluster, a random sample, and the least typical."""
+    """Followed by its neighbours in the cluster, a random sample, the least typical."""
     ids = make_ids(60)
     sheets = sheets_by_name(tmp_path, points_on_a_line(ids, [0] * 40 + [1] * 20))
     sheet = sheets["cluster_00"]
@@ -158,7 +158,7 @@ def test_images_of_another_cluster_are_not_near_the_representative(tmp_path):
     assert near == {ids[0]}
 
 
-def test_the_random_sample_depends_on_the_seed_alone(tmp_path):
+def test_the_random_sample_only_depends_on_the_seed(tmp_path):
     """The same seed gives the same images, another seed others."""
     path = tmp_path / "analysis.parquet"
     write_analysis(path, points_on_a_line(make_ids(200), [-1] * 200))
@@ -169,7 +169,7 @@ def test_the_random_sample_depends_on_the_seed_alone(tmp_path):
 
 
 def test_outliers_are_sorted_by_rank(tmp_path):
-    """The highest score first, with rank and score."""
+    """The highest score is first; notes show rank and score."""
     ids = make_ids(30)
     sheet = sheets_by_name(tmp_path, points_on_a_line(ids, [0] * 30))["outliers"]
     assert ids_of(sheet) == ids[:-13:-1]
@@ -177,7 +177,7 @@ def test_outliers_are_sorted_by_rank(tmp_path):
 
 
 def test_each_row_of_neighbours_starts_with_an_example(tmp_path):
-    """A representative, then its neighbours by distance."""
+    """A representative, followed by its neighbours by distance."""
     ids = make_ids(40)
     sheets = sheets_by_name(tmp_path, points_on_a_line(ids, [0] * 24 + [1] * 16, 6))
     sheet = sheets["neighbours_1"]
@@ -190,7 +190,7 @@ def test_each_row_of_neighbours_starts_with_an_example(tmp_path):
 
 
 def test_near_duplicates_are_sorted_by_distance(tmp_path):
-    """Each pair appears once, whichever of the two names the other."""
+    """Each pair appears once, even if only one image lists the other."""
     ids = make_ids(12)
     analysis = points_on_a_line(ids, [0] * 12, 4)
     duplicates: list[tuple[str, ...]] = [()] * 12
@@ -263,7 +263,7 @@ def test_pixel_scale_of_prepared_images(rules, shape, expected):
 @pytest.mark.parametrize("fit", ["pad", "crop", "squeeze"])
 @pytest.mark.parametrize("fraction", [1.0, 0.6])
 def test_pixel_scale_gives_the_distance_of_two_stars(fit, fraction):
-    """The distance measured in the tensor is the one on the sky."""
+    """The distance measured in the tensor is that on the sky."""
     pixels = np.zeros((1, 200, 160), np.float32)
     pixels[0, 95:105, 55:60] = 1
     pixels[0, 95:105, 95:100] = 1
@@ -291,7 +291,7 @@ def test_pixel_scale_gives_the_distance_of_two_stars(fit, fraction):
     ],
 )  # fmt: skip
 def test_scale_bars_are_round(arcsec_per_pixel, label, arcsec):
-    """The longest round angle of at most 0.4 of the width, in the usual unit."""
+    """The longest round angle that is at most 0.4 of the width, in the usual unit."""
     bar = choose_scale_bar(arcsec_per_pixel, 160)
     assert (bar.label, bar.arcsec) == (label, pytest.approx(arcsec))
     assert bar.pixels * arcsec_per_pixel == pytest.approx(arcsec)
@@ -366,7 +366,7 @@ def test_channels_are_stretched_separately_and_averaged():
 
 
 def test_a_constant_image_is_black():
-    """It has no range to stretch, which is no error."""
+    """It has no range to stretch, which is not an error."""
     image = Image(np.full((1, 9, 9), 7, np.float32), np.zeros((9, 9), np.bool_))
     assert (apply_stretch(image, "asinh") == 0).all()
 
@@ -421,8 +421,8 @@ def test_unusual_names_are_drawn_as_plain_text(tmp_path, name):
     assert pixels.shape[::-1] == Layout(3, 1, 1).size
 
 
-def test_characters_that_the_font_lacks_are_replaced():
-    """Each by a box."""
+def test_characters_that_are_not_in_the_font_are_replaced():
+    """Each becomes a box."""
     assert printable("a\n銀\udce9") == "a" + 3 * REPLACEMENT
 
 
@@ -501,7 +501,7 @@ def test_the_folder_contains_sheets_page_and_table(run):
 
 
 def test_the_same_input_gives_the_same_bytes(run):
-    """No date, program name, font or matplotlib setting of the machine has a part."""
+    """The date, the program and the machine's fonts and settings have no effect."""
     first, again = run.export("first"), run.export("again")
     import matplotlib as mpl
 
@@ -575,7 +575,7 @@ def test_images_of_native_size_are_drawn(tmp_path, sky):
 
 
 def test_unusual_names_are_safe_on_page_and_in_table(run):
-    """Every frame is drawn, the page contains no markup of names."""
+    """Every frame is drawn, and the page contains no markup from names."""
     catalogue = run.files.catalogue
     original = catalogue.read_bytes()
     rows = list(artefacts.read_csv(catalogue))
@@ -606,7 +606,7 @@ def test_an_analysis_of_other_images_is_an_error(run):
 
 
 def test_views_are_augmented_as_in_training():
-    """Without augmentation they equal the image; one seed gives the same views."""
+    """Without augmentation, they equal the image; one seed gives the same views."""
     identity = {
         "rotation": False, "flip": False, "scale": (1.0, 1.0), "shift": 0.0,
         "gamma": 0.0, "contrast": 0.0, "brightness": 0.0, "blur": 0.0, "noise": 0.0,
@@ -624,7 +624,7 @@ def test_views_are_augmented_as_in_training():
 
 
 def test_a_sheet_has_no_metadata(tmp_path):
-    """Its bytes depend on the content alone."""
+    """Its bytes only depend on its content."""
     sheet = Sheet("s", "clusters", "s", 3, (Frame("a"),))
     for name in ("a", "b"):
         picture = Picture(np.eye(9, dtype=np.float32))

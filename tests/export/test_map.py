@@ -1,4 +1,4 @@
-"""The map that opens in a browser: what goes into it, and how it behaves there."""
+"""The interactive map: its content, and its behaviour in a browser."""
 
 import base64
 import csv
@@ -44,7 +44,7 @@ WITHOUT = ("--disable-3d-apis",)
 
 
 def analysis() -> Analysis:
-    """Images in rows of eight; the neighbours of each are the next in the list."""
+    """Images in rows of eight; the neighbours of an image are the next in the list."""
     places = np.array([divmod(k, WIDTH)[::-1] for k in range(NUMBER)], np.float32)
     cluster = np.repeat([0, 1, -1], [24, 16, 8]).astype(np.int32)
     near = [[(k + j) % NUMBER for j in (1, 2, 3)] for k in range(NUMBER)]
@@ -66,7 +66,7 @@ def analysis() -> Analysis:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run with all that the export reads; image k is gray, 5 k of 255.
+    """A run with all files that the export reads; image k has the gray value 5 k.
 
     One listed file is rejected and one is left out by the split.
     """
@@ -98,7 +98,7 @@ def run(tmp_path_factory):
 
 
 def copy_of(run, folder):
-    """The same run in a folder that a test may change."""
+    """A copy of the run in a folder that a test may change."""
     ignore = shutil.ignore_patterns("export")
     shutil.copytree(run.results, folder, ignore=ignore, dirs_exist_ok=True)
     return replace(run, results=folder)
@@ -130,7 +130,7 @@ def array(packed) -> np.ndarray:
 
 
 def map_column(text: str, name: str, number: int) -> tuple[list | None, bool]:
-    """The cells of a column, unpacked, and whether they are numbers; None without."""
+    """The unpacked cells of a column or None, and whether they are numbers."""
     names = [column["name"] for column in script_data(text, "page")["columns"]]
     if name not in names:
         return None, False
@@ -148,8 +148,8 @@ def cells(text: str, name: str) -> list:
     return found
 
 
-def test_the_page_holds_every_column_of_every_image(exported):
-    """Names of any kind come back; rejected and left-out files are not there."""
+def test_the_page_contains_every_column_of_every_image(exported):
+    """Names of any kind are preserved; rejected and excluded files are missing."""
     text = exported.read_text(encoding="utf-8")
     assert cells(text, "object") == NAMES
     assert cells(text, "path") == [f"fits/{k:03d}.fits" for k in range(NUMBER)]
@@ -177,8 +177,8 @@ def test_neighbours_are_row_numbers(exported):
     assert relations["duplicates"] == {"10": [11]}
 
 
-def test_the_pictures_stand_in_order_on_sheets(exported):
-    """Image k is gray 5 k; none runs into the one beside it."""
+def test_pictures_are_in_order_on_sheets(exported):
+    """Image k has the gray value 5 k; none bleeds into the next one."""
     text = exported.read_text(encoding="utf-8")
     found = re.search(r'id="sheet-0">([^<]+)<', text)
     sheet = np.asarray(Image.open(io.BytesIO(base64.b64decode(found[1]))))
@@ -190,8 +190,8 @@ def test_the_pictures_stand_in_order_on_sheets(exported):
 
 
 @pytest.mark.parametrize(("side", "cell"), [(16, 16), (20, 24), (64, 64)])
-def test_sheets_hold_whole_blocks(side, cell):
-    """Of 300 pictures the second sheet has 44; it is only as high as it must be."""
+def test_sheets_consist_of_whole_blocks(side, cell):
+    """The second sheet of 300 pictures has 44 and is only as high as necessary."""
     drawn = SheetLayout.for_side(side).draw(np.full((300, side, side), 200, np.uint8))
     first, second = (Image.open(io.BytesIO(data)).size for data in drawn)
     assert first == (16 * cell, 16 * cell)
@@ -208,21 +208,21 @@ def test_sheets_hold_whole_blocks(side, cell):
     ],
 )
 def test_words_that_repeat_are_categories(words, kind):
-    """Also where they are few; they are packed in the order of their first row."""
+    """As are few words; they are packed in the order of their first rows."""
     column = pack_words(pd.Series(words, name="a"))
     assert (column.kind, column.numbers) == (kind, None)
     assert [column.words[code] for code in column.codes] == words
     assert pack_categories(pd.Series(words, name="a")).kind == "category"
 
 
-def test_numbers_are_short_where_nothing_is_lost():
-    """float32 where it is exact."""
+def test_numbers_are_packed_as_float32_if_that_is_exact():
+    """All others are float64."""
     assert pack_numbers("a", np.array([0.5, np.nan])).numbers.dtype == np.float32
     assert pack_numbers("a", np.array([0.1])).numbers.dtype == np.float64
 
 
 def test_large_columns_are_left_out_with_a_note(run, tmp_path, monkeypatch):
-    """Names and paths stay, whatever their size."""
+    """Names and paths are always included."""
     monkeypatch.setattr(module, "MAX_TEXT", 150)
     text = export(run, tmp_path).read_text(encoding="utf-8")
     names = [column["name"] for column in script_data(text, "page")["columns"]]
@@ -234,7 +234,7 @@ def test_large_columns_are_left_out_with_a_note(run, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("max_one_file", [NUMBER + 1, NUMBER + 2])
 def test_many_pictures_are_beside_the_page(run, tmp_path, max_one_file):
-    """The number of listed files decides; the folder is complete and written anew."""
+    """The number of listed files decides; the folder is complete and replaced."""
     files = copy_of(run, tmp_path)
     files.map_pictures.mkdir(parents=True)
     (files.map_pictures / "9.jpg").write_text("old")
@@ -248,7 +248,7 @@ def test_many_pictures_are_beside_the_page(run, tmp_path, max_one_file):
 
 
 def test_no_text_of_the_input_is_markup(exported):
-    """Names are JSON without the signs that HTML knows."""
+    """Names are JSON without characters that are special in HTML."""
     text = exported.read_text(encoding="utf-8")
     assert "window.hacked = 1</script>" not in text
     assert "<img src=x" not in text
@@ -258,8 +258,8 @@ def test_no_text_of_the_input_is_markup(exported):
     assert not any(set("<>&") & set(script) for script in scripts)
 
 
-def test_files_that_do_not_belong_together_are_an_error(run, tmp_path):
-    """The message names the file, the image and what to do."""
+def test_files_that_do_not_match_are_an_error(run, tmp_path):
+    """The message names the file, the image and the remedy."""
     files = copy_of(run, tmp_path)
     other = replace(analysis(), image_ids=("d" * 16, *IDS[1:]))
     write_analysis(files.analysis, other)
@@ -267,16 +267,20 @@ def test_files_that_do_not_belong_together_are_an_error(run, tmp_path):
     with pytest.raises(AstromorphError, match=r"analysis\.parquet: .*run `analyse`"):
         export_map(files, SIDE, 100, with_evaluation=False)
     write_analysis(files.analysis, analysis())
-    with pytest.raises(AstromorphError, match=r"evaluation\.json: no evaluation"):
+    with pytest.raises(
+        AstromorphError, match=r"evaluation\.json: the evaluation cannot be read"
+    ):
         export_map(files, SIDE, 100, with_evaluation=True)
     write_tensors(files.all_tensors[1], ["e" * 16], np.zeros((1, 1, 16, 16)))
-    with pytest.raises(AstromorphError, match=r"00002\.pt: 0+14, .*run preprocess"):
+    with pytest.raises(
+        AstromorphError, match=r"00002\.pt: the image 0+14 .*run `preprocess`"
+    ):
         export_map(files, SIDE, 100, with_evaluation=False)
     assert not files.map.exists()
 
 
 def test_one_image_alone_has_a_map(tmp_path):
-    """No neighbour, no range, nothing to compare: the page is there all the same."""
+    """The page is written even without neighbours and without a range of values."""
     one = {
         name: value[:1] if name != "distances" else value[:1, :0]
         for name in Analysis.__slots__
@@ -294,7 +298,7 @@ def test_one_image_alone_has_a_map(tmp_path):
 
 @pytest.fixture(scope="module", params=[WITH_WEBGL, WITHOUT], ids=["webgl", "canvas"])
 def browser(request):
-    """Chromium without a window, with WebGL in software or without any."""
+    """Headless Chromium, with WebGL in software or without WebGL."""
     if CHROMIUM is None:
         pytest.skip("there is no chromium on this machine")
     from playwright.sync_api import sync_playwright
@@ -314,14 +318,14 @@ class Watched:
         self.messages, self.requests = [], []
         context = browser.new_context(viewport={"width": width, "height": height})
         self.page = context.new_page()
-        self.page.on("console", self._hear)
+        self.page.on("console", self._record_message)
         self.page.on("pageerror", lambda error: self.messages.append(str(error)))
         context.route(re.compile(r"^(?!file:|data:|blob:)"), self._refuse)
         self.page.goto(f"{path.as_uri()}{browser.fragment}")
         self.page.wait_for_selector("body[data-ready]", timeout=30_000)
 
-    def _hear(self, message) -> None:
-        # Chromium's own remark on reading WebGL's picture in software.
+    def _record_message(self, message) -> None:
+        # A remark of Chromium about reading pixels from WebGL in software.
         if message.type in ("error", "warning") and "GPU stall" not in message.text:
             self.messages.append(message.text)
 
@@ -330,7 +334,7 @@ class Watched:
         route.abort()
 
     def place(self, row: int) -> tuple[float, float]:
-        """Where an image's point is on the screen."""
+        """The position of the point of an image on the screen."""
         return tuple(self.page.evaluate(
             """row => {
               const { view, points, dots } = astromorphMap.models();
@@ -341,7 +345,7 @@ class Watched:
             }""", row))  # fmt: skip
 
     def shown(self) -> list[int]:
-        """Rows that pass all filters, as the plot has them."""
+        """The rows that pass all filters, from the plot."""
         return self.page.evaluate(
             """() => {
               const all = [...astromorphMap.state.shown.keys()];
@@ -350,7 +354,7 @@ class Watched:
             }""")  # fmt: skip
 
     def state(self, name: str):
-        """What the page's script keeps."""
+        """A value of the script's state."""
         return self.page.evaluate(f"astromorphMap.state.{name}")
 
     def colour(self, name: str) -> None:
@@ -358,29 +362,29 @@ class Watched:
         self.page.select_option("#colour", name)
 
     def drag(self, *places) -> None:
-        """Along places with the button held."""
+        """Drag the pointer along positions."""
         mouse = self.page.mouse
         mouse.move(*places[0])
         mouse.down()
-        for place in places[1:]:  # slowly, as a hand does
+        for place in places[1:]:  # slowly, like a user
             self.page.wait_for_timeout(100)
             mouse.move(*place, steps=4)
         self.page.wait_for_timeout(100)
         mouse.up()
 
     def expect_list(self, rows: list[int]) -> None:
-        """The list has these; a slow machine takes a moment."""
+        """Wait until the list has these rows."""
         same = (
             "rows => JSON.stringify(astromorphMap.state.list) === JSON.stringify(rows)"
         )
         self.page.wait_for_function(same, arg=rows, timeout=10_000)
 
     def tool(self, name: str) -> None:
-        """Take a tool of Bokeh in hand, by its button."""
+        """Select a Bokeh tool by its button."""
         self.page.locator(f".bk-tool-icon-{name}").first.click()
 
     def around(self, *rows: int) -> list[tuple[float, float]]:
-        """Corners of a box around some points."""
+        """Corners of a box around points."""
         xs, ys = zip(*map(self.place, rows), strict=True)
         left, right, top, bottom = min(xs) - 9, max(xs) + 9, min(ys) - 9, max(ys) + 9
         return [(left, top), (right, top), (right, bottom), (left, bottom)]
@@ -388,7 +392,7 @@ class Watched:
 
 @pytest.fixture
 def map_page(browser, exported):
-    """The page; afterwards there were no requests to a network, and no complaints."""
+    """The page; finally checks that there were no network requests or messages."""
     watched = Watched(browser, exported)
     yield watched
     assert watched.messages == []
@@ -399,7 +403,7 @@ def map_page(browser, exported):
 
 @pytest.mark.browser
 def test_points_are_drawn(map_page):
-    """One for each image, and where they are there is colour."""
+    """One for each image, with colour at its position."""
     assert map_page.shown() == list(range(NUMBER))
     picture = map_page.page.screenshot()
     pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
@@ -413,7 +417,7 @@ def test_points_are_drawn(map_page):
 @pytest.mark.browser
 @pytest.mark.parametrize("row", [0, 1, 7, 20, 47])
 def test_hover_shows_picture_and_facts_of_this_image(map_page, row):
-    """The picture's gray and the name are those of the point below the pointer."""
+    """The gray value and the name are those of the point under the pointer."""
     map_page.page.mouse.move(*map_page.place(row))
     card = map_page.page.locator("#card")
     card.wait_for()
@@ -430,7 +434,7 @@ def test_hover_shows_picture_and_facts_of_this_image(map_page, row):
 
 @pytest.mark.browser
 def test_colours_follow_the_column(map_page):
-    """Categories get colours by number, then markers; numbers a colour bar."""
+    """Categories have colours, then markers; numbers have a colour bar."""
     bar = "astromorphMap.models().bar.visible"
     assert not map_page.page.evaluate(bar)
     map_page.colour("outlier_score")
@@ -451,7 +455,7 @@ def test_colours_follow_the_column(map_page):
 
 @pytest.mark.browser
 def test_the_legend_filters_with_counts(map_page):
-    """A box hides its images; none, all, and a second column's filter too."""
+    """Checkboxes, the buttons None and All, and a filter of a second column."""
     page = map_page.page
     map_page.colour("kind")
     assert "<b>ring</b>" in page.inner_text("#legend")
@@ -476,7 +480,7 @@ def test_the_legend_filters_with_counts(map_page):
 
 @pytest.mark.browser
 def test_numbers_are_filtered_by_range(map_page):
-    """From and to; images without a number are hidden with them."""
+    """A minimum and a maximum; images without a number are hidden."""
     map_page.colour("<i>redshift</i>")
     fields = map_page.page.locator("#legend input")
     fields.nth(0).fill("0.0195")
@@ -498,8 +502,8 @@ def test_numbers_are_filtered_by_range(map_page):
         ("fits/999", []),
     ],
 )
-def test_search_finds_and_says_how_many(map_page, query, rows):
-    """By object, file name, path or id; what was found is marked and zoomed to."""
+def test_search_shows_matches_and_their_number(map_page, query, rows):
+    """By object, file name, path or id; matches are marked and zoomed to."""
     page = map_page.page
     page.fill("#query", query)
     page.press("#query", "Enter")
@@ -530,8 +534,8 @@ def saved(page, words: str, folder):
 
 
 @pytest.mark.browser
-def test_a_lasso_makes_a_list_that_is_saved(map_page, tmp_path):
-    """As a table without formulas, and as a list that astromorph reads."""
+def test_a_lasso_selection_can_be_saved(map_page, tmp_path):
+    """As a table without formulas, and as a file list for astromorph."""
     page = map_page.page
     map_page.tool("lasso-select")
     map_page.drag(*map_page.around(0, 3, 19), map_page.around(0)[0])
@@ -558,7 +562,7 @@ def test_a_lasso_makes_a_list_that_is_saved(map_page, tmp_path):
 
 @pytest.mark.browser
 def test_a_box_selects_and_shift_adds(map_page):
-    """Only what is shown; the list can be cleared."""
+    """Only images that are shown are selected; the list can be cleared."""
     page = map_page.page
     map_page.colour("kind")
     page.locator("#legend label", has_text="jet").locator("input").uncheck()
@@ -577,7 +581,7 @@ def test_a_box_selects_and_shift_adds(map_page):
 
 @pytest.mark.browser
 def test_a_click_shows_the_image_and_its_neighbours(map_page):
-    """Facts, distances, links by position that nothing follows before a click."""
+    """Facts, distances, and links by position, which are only followed on a click."""
     page = map_page.page
     page.mouse.click(*map_page.place(10))
     image = page.locator("#image")
@@ -606,8 +610,8 @@ def test_a_click_shows_the_image_and_its_neighbours(map_page):
 
 
 @pytest.mark.browser
-def test_all_of_it_works_by_keyboard(map_page):
-    """Tab reaches the map, arrows move and step, Enter opens, Escape closes."""
+def test_the_map_can_be_used_by_keyboard(map_page):
+    """Tab focuses the map, arrow keys move it, Enter opens, Escape closes an image."""
     page = map_page.page
     seen = set()
     for _ in range(40):
@@ -636,7 +640,7 @@ def test_all_of_it_works_by_keyboard(map_page):
 
 @pytest.mark.browser
 def test_principal_components_instead_of_the_map(map_page):
-    """The points move; what lies under the pointer moves with them."""
+    """The points move, and so do their positions under the pointer."""
     before = map_page.place(9)
     map_page.page.select_option("#layout", "pca")
     map_page.page.wait_for_timeout(200)
@@ -648,8 +652,8 @@ def test_principal_components_instead_of_the_map(map_page):
 
 
 @pytest.mark.browser
-def test_pictures_take_the_place_of_points(map_page):
-    """One in each part of the map; pointing and clicking then mean them."""
+def test_pictures_replace_points(map_page):
+    """There is one in each cell of the map; hovering and clicking refer to it."""
     page = map_page.page
     page.check("#draw")
     page.wait_for_function(
@@ -663,7 +667,7 @@ def test_pictures_take_the_place_of_points(map_page):
 
 @pytest.mark.browser
 def test_a_narrow_window_is_readable(browser, exported):
-    """Nothing is cut off at the side."""
+    """The page is not wider than the window."""
     watched = Watched(browser, exported, 360, 700)
     width = "document.documentElement.scrollWidth"
     assert watched.page.evaluate(width) <= 360
@@ -676,7 +680,7 @@ def test_a_narrow_window_is_readable(browser, exported):
 
 @pytest.mark.browser
 def test_pictures_beside_the_page_are_shown(browser, run, tmp_path):
-    """Where the folder is missing, the page says so and still works."""
+    """If the folder is missing, the page shows a message and still works."""
     page = export(run, tmp_path / "map #1", max_one_file=0)
     pictures = page.parent / "map_files"
     watched = Watched(browser, page)

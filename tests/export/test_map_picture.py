@@ -1,4 +1,4 @@
-"""The map as a picture: positions and colours of points, examples, legend."""
+"""Pictures of the map: positions and colours of points, examples, legend."""
 
 from dataclasses import replace
 
@@ -61,13 +61,13 @@ def read_pixels(path):
 
 
 def has_colour(pixels, colour):
-    """Where the map, without the legend, has exactly a colour."""
+    """Whether each pixel of the map, without the legend, has exactly a colour."""
     field = pixels[TITLE : TITLE + FIELD, :FIELD]
     return (field == ImageColor.getrgb(colour)).all(axis=2)
 
 
 def test_points_have_the_position_and_the_colour_of_their_cluster(tmp_path):
-    """Right is a larger x, up a larger y; both axes have one scale."""
+    """To the right x increases, upwards y; both axes have the same scale."""
     positions = [(0, 0), (0, 1), (4, 0), (4, 1)]
     files = write_tables(tmp_path, positions, [0, 0, 1, 1])
     (contents,) = choose_maps(files, "label")
@@ -82,7 +82,7 @@ def test_points_have_the_position_and_the_colour_of_their_cluster(tmp_path):
 
 
 def test_labels_colour_a_second_map(tmp_path):
-    """The most frequent label first; images without one are gray."""
+    """The most frequent label comes first; images without a label are gray."""
     labels = ["b", "b", "a", "", "b", "a"]
     positions = [(k, k % 2) for k in range(6)]
     files = write_tables(tmp_path, positions, [0] * 6, labels, "kind")
@@ -119,7 +119,7 @@ def test_classes_without_a_colour_of_their_own_are_gray(tmp_path):
 
 
 def test_pictures_neither_overlap_nor_cover_the_points():
-    """There is room for as many pictures as clusters have sheets, in one crowd."""
+    """There is room for as many pictures as sheets of clusters, all at one spot."""
     occupied = np.zeros((CELLS, CELLS), np.bool_)
     occupied[300 // CELL : 500 // CELL, 300 // CELL : 500 // CELL] = True
     spots = [(400.0 + k, 440.0 - k) for k in range(24)]
@@ -138,7 +138,7 @@ def test_pictures_neither_overlap_nor_cover_the_points():
 
 
 def test_there_may_be_no_room_for_a_picture():
-    """More pictures than fit on the map are left out."""
+    """Pictures that do not fit on the map are omitted."""
     spots = [(400.0, 440.0)] * 200
     corners = place_pictures(np.zeros((CELLS, CELLS), np.bool_), spots)
     assert 24 < len([corner for corner in corners if corner]) < 200
@@ -172,7 +172,7 @@ def test_overlapping_classes_are_seen_in_proportion(tmp_path):
 
 
 def repeat(analysis, number, positions, clusters):
-    """An analysis of many images, with the first row's values but for two columns."""
+    """An analysis of many images, with the values of one row except two columns."""
     values = {}
     for name in Analysis.__slots__:
         value = getattr(analysis, name)[:1]
@@ -184,7 +184,7 @@ def repeat(analysis, number, positions, clusters):
 
 
 def test_many_points_give_the_same_bytes_each_time(tmp_path):
-    """40,000 points, which the analysis has in several parts."""
+    """40,000 points, for which the analysis has several parts."""
     rng = np.random.default_rng(0)
     number = 40_000
     files = write_tables(tmp_path, [(0, 0)], [0])
@@ -201,13 +201,13 @@ def test_many_points_give_the_same_bytes_each_time(tmp_path):
 
 
 def test_a_single_point_is_drawn(tmp_path):
-    """The map has no extent, and therefore no scale."""
+    """The map then has no extent."""
     (contents,) = choose_maps(write_tables(tmp_path, [(7, 7)], [0]), "label")
     assert has_colour(draw(tmp_path / "m.png", contents), COLOURS[0]).any()
 
 
 def test_markers_have_about_the_same_area(tmp_path):
-    """Classes of one size look equally large."""
+    """Classes of equal size look equally large."""
     areas = []
     for marker in MARKERS:
         shape, factor = MARKER_SHAPES[marker]

@@ -1,4 +1,4 @@
-"""TensorBoard itself, in a browser, on what was exported for it."""
+"""TensorBoard in a browser, with the exported folder."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from astromorph.training.history import Epoch, scalar_writer
 pytestmark = pytest.mark.slow
 
 CHROMIUM = shutil.which("chromium")
-# Points are drawn by WebGL, which a machine without a screen does in software.
+# WebGL draws the points; without a screen, it is emulated in software.
 OPTIONS = [
     "--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader",
     "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist",
@@ -53,7 +53,7 @@ def runs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def board(runs, tmp_path_factory):
-    """TensorBoard on a free port of this machine; its address."""
+    """The address of TensorBoard, which runs on a free port of this machine."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -72,7 +72,7 @@ def board(runs, tmp_path_factory):
 
 
 def wait_for(address: str, process: subprocess.Popen, log: Path) -> None:
-    """Until it has found the projector's folders."""
+    """Wait until TensorBoard has found the folders of the projector."""
     deadline = time.monotonic() + PATIENCE / 1000
     while time.monotonic() < deadline:
         assert process.poll() is None, log.read_text()
@@ -90,8 +90,8 @@ def answer(address: str):
         return json.load(response)
 
 
-def test_runs_are_told_apart_by_name(board):
-    """Of several runs, curves and projector, as their folders are named."""
+def test_runs_are_distinguished_by_name(board):
+    """Curves and projectors of several runs have the names of their folders."""
     assert set(answer(f"{board}/data/runs")) == {
         f"{name}/results/{kind}"
         for name in ("one", "two")
@@ -104,7 +104,7 @@ def test_runs_are_told_apart_by_name(board):
 
 @pytest.mark.browser
 def test_the_projector_shows_points_thumbnails_and_facts(board, tmp_path):
-    """In a real browser: all files load, nothing is asked of another machine.
+    """In a real browser: all files load, and no other machine is contacted.
 
     What a name holds is shown and not run.
     """
@@ -125,7 +125,7 @@ def test_the_projector_shows_points_thumbnails_and_facts(board, tmp_path):
         frame = page.frame_locator("iframe").frame_locator("iframe")
         frame.get_by_text(f"Points: {NUMBER}").wait_for()
         asked = answers_to(page, answers, "embeddings")
-        # The map has three axes, and so is not made spherical.
+        # The map has three axes, so it is not normalised to a sphere.
         frame.locator("paper-dropdown-menu", has_text="tensors found").first.click()
         frame.locator("paper-item:visible", has_text="map").first.click()
         frame.get_by_text("Dimension: 3").wait_for()
@@ -145,7 +145,7 @@ def test_the_projector_shows_points_thumbnails_and_facts(board, tmp_path):
 
 
 def answers_to(page, answers: dict[str, int], tensor: str) -> dict[str, int]:
-    """The answers for the files of a tensor, when all three are there."""
+    """The answers for the files of a tensor, once all three have arrived."""
     wanted = re.compile(rf"/(tensor|metadata|sprite_image)\?.*name={tensor}\b")
     for _ in range(PATIENCE // 200):
         found = {url: code for url, code in answers.items() if wanted.search(url)}

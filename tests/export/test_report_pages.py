@@ -43,13 +43,13 @@ def test_panels_without_numbers_are_left_out():
 
 
 def test_a_diverged_loss_does_not_set_the_range_of_the_axis():
-    """The largest finite value does."""
+    """The largest finite value determines it."""
     figure = draw_history(columns(train_loss=NUMBERS))
     assert figure.axes[0].get_ylim() == pytest.approx((0, 1.08 * 1.5))
 
 
 def test_the_history_is_drawn_with_the_same_bytes_each_time(files):
-    """Without a date; the file name is that of the run."""
+    """The file contains no date."""
     rows = [{"epoch": k, "train_loss": 2 / k, "spread": 0.5} for k in (1, 2, 3)]
     artefacts.write_csv(files.history, HISTORY_COLUMNS, rows)
     data = []
@@ -69,7 +69,7 @@ def test_a_history_without_epochs_is_an_error(files):
 
 
 def test_changed_settings_are_listed_first(files):
-    """Those of training are the model's; others are those of the run."""
+    """Those of training come from the model, all others from the run."""
     changes = {"epochs": 5, "analysis_settings": {"clusters": 4}, "core_limit": 1}
     write_settings_page(files, parse(changes, "test"))
     page = files.settings_page.read_text()
@@ -80,8 +80,8 @@ def test_changed_settings_are_listed_first(files):
     assert ">core_limit</td>" not in page
 
 
-def test_without_changes_the_page_says_so(files):
-    """Instead of an empty table."""
+def test_a_page_without_changed_settings_has_a_note(files):
+    """There is no empty table."""
     save_model(files.model, {})
     write_settings_page(files, parse({}, "test"))
     assert "All settings have their default values." in files.settings_page.read_text()

@@ -1,4 +1,4 @@
-"""The tables for other programs: types, units, nothing lost, the same each time."""
+"""The tables for other programs: types, units, complete and reproducible content."""
 
 import math
 
@@ -35,7 +35,7 @@ from astromorph.export.tensorboard import export_tensorboard
 
 ROWS_AT_A_TIME = "astromorph.artefacts.run_table.ROWS_AT_A_TIME"
 NUMBER = 7
-# The list's columns; `X` has a name of ours.
+# The columns of the list; the name of `X` is also that of an exported column.
 LISTED = {
     "redshift": ["0.5", "", "1e-3", "-2", "0", "nan", "7"],
     "survey_id": ["1", "-2", "", "9223372036854775807", "0", "5", "6"],
@@ -56,7 +56,7 @@ EXPORTS = {
 
 
 def write_listed(results, listed, neighbours=3):
-    """A run of seven images in two shards, with further columns of the list."""
+    """A run of seven images in two shards, with additional columns in the list."""
     facts = {
         "path": [f"fits/ä{k}.fits" for k in range(NUMBER)],
         "hdu": range(NUMBER),
@@ -87,7 +87,7 @@ def write_listed(results, listed, neighbours=3):
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Such a run, read a few rows at a time; blocks, shards and chunks differ."""
+    """Such a run, read in blocks that differ from the shards and chunks."""
     monkeypatch.setattr(ROWS_AT_A_TIME, 3)
     monkeypatch.setattr(tables, "MAX_ROW_BYTES", 500)
     monkeypatch.setattr(analysis_table, "ROWS_AT_A_TIME", 2)
@@ -95,7 +95,7 @@ def run(tmp_path, monkeypatch):
 
 
 def check_numbers(column):
-    """What every typed table says of the list's numbers and ours."""
+    """Check a numeric column, which is the same in all typed tables."""
     redshift = np.ma.filled(np.ma.asarray(column("redshift"), float), np.nan)
     np.testing.assert_array_equal(redshift, [0.5, np.nan, 1e-3, -2, 0, np.nan, 7])
     identity = np.ma.asarray(column("survey_id"))
@@ -114,7 +114,7 @@ def check_numbers(column):
 
 
 def check_texts(text):
-    """What every typed table says in words."""
+    """Check the texts, which are the same in all typed tables."""
     assert text("image_id") == [f"{k:016x}" for k in range(NUMBER)]
     assert text("object") == [str(k) for k in range(NUMBER)], "names are no numbers"
     assert text("code") == LISTED["code"], "leading zeros are kept"
@@ -126,8 +126,8 @@ def check_texts(text):
     assert text("role") == ["", "odd", "", "", "", "", ""]
 
 
-def test_parquet_returns_all(run):
-    """Types, nulls, lists, the list's texts as they were, vectors bit for bit."""
+def test_parquet_is_complete(run):
+    """Types, nulls, lists, unchanged texts, and vectors bit for bit."""
     files, vectors = run
     export_parquet(files, MADE_WITH)
     table = pq.read_table(files.table("parquet"))
@@ -153,8 +153,8 @@ def test_parquet_returns_all(run):
     assert table.column("listed_emb_0").to_pylist() == [1.5] * NUMBER
 
 
-def test_the_fits_table_returns_all(run):
-    """By astropy, which finds nothing against the standard; texts are escaped."""
+def test_the_fits_table_is_complete(run):
+    """It can be read by astropy and conforms to the standard; texts are escaped."""
     files, vectors = run
     export_fits(files, MADE_WITH)
     with fits.open(files.table("fits")) as opened:
@@ -183,8 +183,8 @@ def test_the_fits_table_returns_all(run):
     assert files.table("fits").stat().st_size % 2880 == 0
 
 
-def test_the_votable_returns_all(run):
-    """By astropy, for which every deviation from the standard is an error here."""
+def test_the_votable_is_complete(run):
+    """It can be read by astropy, with deviations from the standard as errors."""
     files, vectors = run
     export_votable(files, MADE_WITH)
     votable = parse_votable(files.table("vot"), verify="exception")
@@ -206,20 +206,20 @@ def test_the_votable_returns_all(run):
 
 @pytest.mark.parametrize("form", EXPORTS)
 def test_the_same_input_gives_the_same_bytes(run, form, monkeypatch):
-    """Nothing in a table depends on the time; block sizes do not matter."""
+    """Tables depend neither on the time nor on the size of blocks."""
     files, _ = run
     contents = []
     for _ in range(2):
         EXPORTS[form](files)
         contents.append(files.table(form).read_bytes())
-        if form != "parquet":  # whose row groups are the blocks
+        if form != "parquet":  # its row groups are the blocks
             monkeypatch.setattr(ROWS_AT_A_TIME, 4)
     assert contents[0] == contents[1]
 
 
 @pytest.mark.parametrize("form", EXPORTS)
 def test_one_image_has_no_neighbours(tmp_path, form):
-    """A column that would be empty by its type is left out, and all can be read."""
+    """Columns of length 0 are omitted; the table can be read."""
     files, _ = write_listed(tmp_path, {}, neighbours=0)
     EXPORTS[form](files)
     out = files.table(form)
@@ -234,7 +234,7 @@ def test_one_image_has_no_neighbours(tmp_path, form):
 
 
 def test_all_ucds_are_words_of_the_vocabulary():
-    """Of UCD1+, in the positions where they are allowed; meanings fit a FITS card."""
+    """UCD1+ allows them in these positions; descriptions fit a FITS card."""
     for column in (*FACTS, *ANALYSED, DISTANCES, EMBEDDING):
         if column.ucd:
             parse_ucd(column.ucd, check_controlled_vocabulary=True)
@@ -242,8 +242,8 @@ def test_all_ucds_are_words_of_the_vocabulary():
         assert column.meaning.isascii()
 
 
-def test_names_of_the_list_differ_from_ours():
-    """Whatever their case; two that differ by case alone are told apart."""
+def test_names_from_the_list_are_unique():
+    """Case is ignored; two that only differ in case get different names."""
     given_names = ["x", "Cluster", "emb_12", "kind", "Kind", "listed_x", "embedding"]
     names = listed_names(given_names)
     ours = {c.name.lower() for c in (*FACTS, *ANALYSED, DISTANCES, EMBEDDING)}
@@ -258,7 +258,7 @@ def test_names_of_the_list_differ_from_ours():
 
 @pytest.mark.parametrize("form", EXPORTS)
 def test_a_renamed_column_is_logged(run, form, caplog):
-    """For each table."""
+    """In the export of each table."""
     caplog.set_level("INFO")
     EXPORTS[form](run[0])
     assert "the column `X` of the list is exported as `listed_X`" in caplog.text
@@ -266,7 +266,7 @@ def test_a_renamed_column_is_logged(run, form, caplog):
 
 TYPES = (
     # cells of a column, their type in all tables, whether the map has numbers
-    (["1", "2"], "int64", False),  # few integers are classes there
+    (["1", "2"], "int64", False),  # few integers are categories on the map
     ([str(k) for k in range(-7, 7)], "int64", True),
     (["1", "", "-3"], "int64", False),
     (["+3", "-0"], "int64", False),
@@ -329,7 +329,7 @@ def typed(tmp_path_factory):
 
 @pytest.mark.parametrize("k", range(len(TYPES)), ids=lambda k: TYPES[k][0][0][:20])
 def test_every_table_has_the_same_types(typed, k):
-    """A column is numeric where all its cells are, and where no digit is lost."""
+    """A column is numeric if all cells are numbers and no digits are lost."""
     name, cells, (_, kind, map_has_numbers) = f"z{k}", column_cells(k), TYPES[k]
     empty = [cell.lower() in ("", "nan") for cell in cells]
     assert list(typed["csv"][name]) == cells, "CSV is text, as the list has it"
@@ -371,8 +371,8 @@ def test_every_table_has_the_same_types(typed, k):
                 assert value == convert(cell), form
 
 
-def test_numbers_of_ours_that_are_none_turn_to_text(tmp_path):
-    """One odd cell of the catalogue loses no other."""
+def test_a_catalogue_column_with_an_invalid_number_becomes_text(tmp_path):
+    """The invalid cell does not affect other cells."""
     rows = catalogue_rows(3, hdu=["1", "2.5", ""], height=["1", "x", ""])
     rows[0]["ra_deg"], rows[1]["ra_deg"] = "10", "nan"
     files = write_run(tmp_path, rows)
@@ -381,13 +381,13 @@ def test_numbers_of_ours_that_are_none_turn_to_text(tmp_path):
     assert table.column("hdu").to_pylist() == [1.0, 2.5, None]
     assert table.column("height").to_pylist() == ["1", "x", None]
     assert table.column("width").to_pylist() == [60, 60, 60]
-    assert str(table.column("channels").type) == "int64", "though it is empty"
+    assert str(table.column("channels").type) == "int64", "even if it is empty"
     assert str(table.column("ra_deg").type) == "double"
 
 
 @given(st.text())
 def test_escaped_texts_can_be_undone(text):
-    """Whatever was in them."""
+    """For any characters."""
     escaped = escape_to_ascii(text)
     assert escaped.isascii()
     assert escaped.isprintable()
@@ -396,7 +396,7 @@ def test_escaped_texts_can_be_undone(text):
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_very_long_texts_are_cut_with_a_warning(tmp_path, caplog, form):
-    """At 4096 characters, in the tables whose rows are all of one length."""
+    """At 4096 characters, in tables whose rows have a fixed length."""
     remarks = ["ä" * 9000, *"bcdefg"]
     files, _ = write_listed(tmp_path, {"remark": remarks})
     EXPORTS[form](files)
@@ -414,16 +414,16 @@ def test_very_long_texts_are_cut_with_a_warning(tmp_path, caplog, form):
 
 
 def test_a_fits_table_of_too_many_columns_is_an_error(tmp_path):
-    """With the remedy."""
+    """The message gives the remedy."""
     listed = {f"c{k}": ["1"] * NUMBER for k in range(1000)}
     files, _ = write_listed(tmp_path, listed)
-    with pytest.raises(AstromorphError, match=r"at most 999; leave `fits` out"):
+    with pytest.raises(AstromorphError, match=r"at most 999; remove `fits`"):
         EXPORTS["fits"](files)
 
 
 @pytest.mark.parametrize("form", EXPORTS)
-def test_no_table_is_written_of_files_that_do_not_belong_together(tmp_path, form):
-    """Fewer or more images than were analysed; the error names the step."""
+def test_no_table_is_written_from_files_that_do_not_match(tmp_path, form):
+    """With fewer or more images than were analysed; the error names the step."""
     files, _ = write_listed(tmp_path, {})
     for number in (NUMBER - 1, NUMBER + 1):
         write_analysis(files.analysis, random_analysis(image_ids(number)))
@@ -434,8 +434,8 @@ def test_no_table_is_written_of_files_that_do_not_belong_together(tmp_path, form
     assert not files.table(form).exists()
 
 
-def test_tables_name_settings_and_program(run):
-    """As they are given; how a table is written is not among them."""
+def test_tables_contain_settings_and_program(run):
+    """The settings are written unchanged, without those of the export."""
     files, _ = run
     EXPORTS["parquet"](files)
     metadata = pq.read_schema(files.table("parquet")).metadata

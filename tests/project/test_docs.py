@@ -50,7 +50,7 @@ def blocks(document: Path, language: str) -> list[str]:
 
 
 def table_rows(document: Path) -> list[tuple[str, list[str]]]:
-    """Cells of each table row and the heading above it; no header rows."""
+    """Cells of each table row and the heading above it, without header rows."""
     heading, found, in_table = "", [], False
     for line in document.read_text().splitlines():
         if line.startswith("#"):
@@ -98,13 +98,13 @@ def shown_commands(program: str) -> list[list[str]]:
 
 
 def test_each_setting_is_documented_with_its_true_default():
-    """config/README.md lists every setting, no others, with the right defaults."""
+    """config/README.md lists exactly the existing settings, with their defaults."""
     assert documented_defaults() == true_defaults()
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "sample.yaml"])
 def test_each_configuration_is_valid(name):
-    """The configurations of the project contain known settings only."""
+    """The configurations of the project only contain known settings."""
     path = ROOT / "config" / name
     parsed = loading.parse(loading.load(path), name)
     assert loading.required_datafile(parsed, name)
@@ -121,7 +121,7 @@ def test_settings_examples_are_valid(document):
         loading.parse(values, document.name)
 
 
-def test_both_forms_of_the_example_are_equal():
+def test_both_formats_of_the_example_are_equal():
     """The YAML and the TOML example of config/README.md give equal settings."""
     (toml,), (plain,) = blocks(CONFIG_README, "toml"), blocks(CONFIG_README, "yaml")
     assert tomllib.loads(toml) == yaml.safe_load(plain)
@@ -180,7 +180,7 @@ def test_make_targets_exist():
 
 
 def test_result_files_are_those_of_a_run():
-    """docs/files.md, which lists all files, has each of the README's table."""
+    """docs/files.md, which lists all files, contains those in the README."""
     listed = FILES.read_text().replace("{ending}", "").replace("{job}", "")
     rows = [
         cells[0].strip("`")
@@ -204,7 +204,7 @@ def test_columns_are_documented(table):
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_linked_files_exist(document):
-    """Every relative link of a document leads to a file; anchors are Sphinx's part."""
+    """Every relative link of a document leads to a file; Sphinx checks anchors."""
     targets = re.findall(r"\]\(([^)\s]+)\)", document.read_text())
     assert targets
     for target in targets:

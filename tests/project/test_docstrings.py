@@ -1,4 +1,4 @@
-"""Public docstrings are complete: every parameter, the return value, nothing else."""
+"""Public docstrings are complete: exactly the parameters, and the return value."""
 
 import importlib
 import inspect
@@ -8,7 +8,7 @@ from numpydoc.validate import validate
 
 import astromorph
 
-# No text, undocumented or unknown parameters, no types, no return.
+# Missing text, undocumented or unknown parameters, missing types or return value.
 CHECKED = {"GL08", "SS01", "PR01", "PR02", "PR04", "PR07", "RT01", "YD01"}
 FURTHER = [
     "byol.augment.gaussian_blur", "byol.byol.mlp_head", "byol.build.make_model_file",
@@ -24,8 +24,8 @@ FURTHER = [
     "settings.loading.parse", "sky.draw.draw", "sky.simulate.simulate",
     "sky.training_set.draw_labelled_images", "training.auxiliary_task.AuxiliaryTask",
 ]  # fmt: skip
-# One line says it all; settings have a text each, which the guide shows; a record's
-# attributes are its parameters.
+# One line is sufficient; or each setting has a text, which the guide shows; or the
+# parameters of a record are documented as its attributes.
 SHORT = {
     "byol.byol.mlp_head",
     "datasets.fits_images.PreparedImages",

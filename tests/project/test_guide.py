@@ -1,4 +1,4 @@
-"""The guide: it builds without a warning, its programs run and have right types."""
+"""The guide builds without warnings; its programs run and have correct types."""
 
 import os
 import re
@@ -43,7 +43,7 @@ BLOCKS = [
 
 
 def test_every_program_is_run_and_shown():
-    """Each has its expected output here and is shown in a page."""
+    """Each has its expected output in this module and is shown on a page."""
     assert {program.stem for program in PROGRAMS} == set(OUTPUT)
     pages = "".join(page.read_text() for page in PAGES)
     for program in PROGRAMS:
@@ -60,8 +60,8 @@ def check_types(*paths: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_programs_and_blocks_have_right_types(tmp_path):
-    """By mypy, which finds the wrong type of a setting in a program of this test."""
+def test_programs_and_blocks_have_correct_types(tmp_path):
+    """According to mypy, which detects a wrong type of a setting in this test."""
     blocks = []
     for k, block in enumerate(BLOCKS):
         blocks.append(tmp_path / f"block_{k}.py")
@@ -79,7 +79,7 @@ def test_programs_and_blocks_have_right_types(tmp_path):
 
 
 def wrong_settings(report: str) -> list[str]:
-    """Lines of mypy about a value that a group of settings does not take."""
+    """Lines of mypy about a value that a group of settings does not accept."""
     pattern = r'(Unexpected keyword )?[Aa]rgument .* (to|for) "\w*Settings"'
     return [line for line in report.splitlines() if re.search(pattern, line)]
 
@@ -98,7 +98,7 @@ def test_pages_have_blocks_and_programs():
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_python_blocks_of_the_pages_run(block, tmp_path, monkeypatch):
-    """In a folder with a table and with a model of the names that they use."""
+    """In a folder with the table and the model that they use."""
     monkeypatch.chdir(tmp_path)
     export = tmp_path / "results" / "export"
     model = tmp_path / "runs" / "layer2-seed1" / "results" / "model" / "model.pt"
@@ -116,7 +116,7 @@ def test_python_blocks_of_the_pages_run(block, tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)
 def test_programs_run(program, tmp_path):
-    """Unchanged, in an empty folder; each prints what is expected of it."""
+    """Unchanged, in an empty folder, with the expected output."""
     command = [sys.executable, str(program)]
     if program.stem == "several_devices":
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -130,7 +130,7 @@ def test_programs_run(program, tmp_path):
 
 
 def test_the_tutorial_reads_a_run_without_labels(tmp_path):
-    """A table without the column `label`, as a plain text list gives."""
+    """The table has no column `label` if the file list is a plain text list."""
     folder = tmp_path / "results"
     (folder / "export").mkdir(parents=True)
     (folder / "evaluation.json").write_text('{"verdict": {"sentence": "fine"}}')
@@ -144,7 +144,7 @@ def test_the_tutorial_reads_a_run_without_labels(tmp_path):
 
 
 def test_the_reference_lists_every_public_name():
-    """docs/api.md has each name of `astromorph.__all__`."""
+    """docs/api.md contains each name of `astromorph.__all__`."""
     import astromorph
 
     page = (DOCS / "api.md").read_text()
@@ -154,7 +154,7 @@ def test_the_reference_lists_every_public_name():
 
 @pytest.mark.slow
 def test_the_guide_builds_without_a_warning(tmp_path):
-    """With all links and figures; its pages load no script or style from elsewhere."""
+    """With all links and figures; pages load no scripts or styles from other sites."""
     command = [sys.executable, "-m", "sphinx", "-W", "-q", "-b", "html"]
     done = subprocess.run(
         [*command, "-d", str(tmp_path / "trees"), str(DOCS), str(tmp_path / "html")],
@@ -189,7 +189,7 @@ def loaded_from_elsewhere(page: str) -> list[str]:
 
 
 def test_scripts_from_elsewhere_are_recognised():
-    """With either quote, without a protocol, with a version behind the name."""
+    """With either kind of quotes, without a protocol, and with a version."""
     page = """
     <script src="https://example.org/a.js"></script>
     <link rel="stylesheet" href='//example.org/b.css?v=1'>

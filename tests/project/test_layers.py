@@ -1,4 +1,4 @@
-"""The folders of the package, and which of them may know of which.
+"""The folders of the package, and which of them may import which.
 
 `FOLDERS` is the map: data flow down the table, imports only go up it.
 """
@@ -18,14 +18,14 @@ FOLDERS = (
     ("", True, False),  # errors, checks, atomic files, devices: used everywhere
     ("settings", False, False),  # every setting, and which step depends on it
     ("artefacts", True, False),  # the files that steps exchange
-    ("filelist", False, False),  # which images there are
-    ("fits", False, True),  # from bytes to an image, its facts and its place
-    ("pages", False, False),  # what all HTML pages share
+    ("filelist", False, False),  # the list of images
+    ("fits", False, True),  # from bytes to an image, its facts and its position
+    ("pages", False, False),  # shared parts of HTML pages
     ("preprocessing", False, False),  # from an image to a tensor
     ("catalogue", False, False),  # the steps `validate` and `split`
     ("sky", False, False),  # simulated images
     ("models", True, False),  # encoders
-    ("datasets", True, False),  # images as PyTorch wants them
+    ("datasets", True, False),  # images for PyTorch
     ("byol", True, False),  # the method
     ("training", True, False),  # the step `train`
     ("embedding", True, False),  # the steps `infer` and `evaluate`
@@ -34,8 +34,8 @@ FOLDERS = (
     ("cli", False, False),  # the command line
 )
 LEVEL = {folder: level for level, (folder, _, _) in enumerate(FOLDERS)}
-# At the top of the package, but made of everything below: who is started, and what is
-# kept of version 0.1, which only the command line and `import astromorph` know of.
+# Modules at the top of the package that may import all folders: the entry point, and
+# compatibility with version 0.1, which only the command line and the package import.
 ABOVE_ALL = {"__main__": "cli", "compat": "export"}
 MAX_MODULES = 12  # in one folder
 MODULES = {
@@ -59,7 +59,7 @@ def tree(module: str) -> ast.Module:
 
 
 def imports(module: str) -> set[str]:
-    """Full names of what a module imports, anywhere in its text."""
+    """Full names of all imports anywhere in a module."""
     names: set[str] = set()
     for node in ast.walk(tree(module)):
         if isinstance(node, ast.Import):
@@ -78,12 +78,12 @@ def own_imports(module: str) -> set[str]:
 
 
 def test_every_folder_is_in_the_table():
-    """A new folder is given its place there."""
+    """A new folder must be added to it."""
     assert {folder_of(module) for module in MODULES} == set(LEVEL)
 
 
 def test_no_folder_is_too_full():
-    """What cannot be taken in at one look is divided."""
+    """A folder with too many modules must be divided."""
     count: dict[Path, int] = {}
     for path in MODULES.values():
         count[path.parent] = count.get(path.parent, 0) + 1
@@ -92,13 +92,13 @@ def test_no_folder_is_too_full():
 
 @pytest.mark.parametrize("module", MODULES)
 def test_a_module_imports_from_folders_above_it_in_the_table(module):
-    """Data flow one way; within a folder, modules may use each other."""
+    """Dependencies have one direction; within a folder, modules may use each other."""
     level = level_of(module)
     assert not {name for name in own_imports(module) if level_of(name) > level}
 
 
-def test_modules_import_each_other_in_no_circle():
-    """Each can be read after what it imports."""
+def test_there_are_no_circular_imports():
+    """Each module can be read after those that it imports."""
     done: set[str] = set()
     left = dict.fromkeys(MODULES)
     while ready := [name for name in left if own_imports(name) - {name} <= done]:
@@ -110,7 +110,7 @@ def test_modules_import_each_other_in_no_circle():
 
 @pytest.mark.parametrize("module", MODULES)
 def test_torch_and_astropy_stay_in_their_folders(module):
-    """Small steps start at once without torch; FITS keywords are known in one place."""
+    """Small steps start quickly without torch; FITS keywords are in one folder."""
     _, torch, astropy = FOLDERS[level_of(module)]
     names = imports(module)
     if not torch:
@@ -156,12 +156,12 @@ import astromorph.export.tables.votable, astromorph.cli.pipeline
     ],
 )
 def test_small_steps_do_not_import_torch(code):
-    """`--help` and the steps without tensors leave torch alone."""
+    """`--help` and the steps without tensors do not need torch."""
     python(f"{code}\nimport sys; assert 'torch' not in sys.modules, 'torch'")
 
 
-def test_the_training_loop_needs_torch_alone():
-    """Its benchmark runs on machines that have torch and torchvision, no more."""
+def test_the_training_loop_only_needs_torch():
+    """Its benchmark runs on machines that only have torch and torchvision."""
     python("""
 import sys
 for name in ("pydantic", "yaml", "astropy", "tqdm", "sklearn", "pandas", "pyarrow",
@@ -189,7 +189,7 @@ def test_the_snakefile_imports_no_torch(tmp_path):
 
 
 def test_public_names_load_on_use():
-    """`import astromorph` costs nothing; each public name is what it says."""
+    """`import astromorph` is fast; each public name is the documented object."""
     import astromorph
 
     for name in set(astromorph.__all__) - {"__version__", "FilelistDataset"}:

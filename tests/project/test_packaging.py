@@ -23,7 +23,7 @@ def requirements(lines: list[str]) -> dict[str, Requirement]:
 
 
 def imported_distributions(*folders: str) -> dict[str, str]:
-    """Distributions that modules in these folders import, and one such module each."""
+    """Distributions that modules in these folders import, each with one such module."""
     distributions = importlib.metadata.packages_distributions()
     found = {}
     for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
@@ -41,7 +41,7 @@ def imported_distributions(*folders: str) -> dict[str, str]:
 
 
 def test_each_imported_package_is_a_dependency():
-    """No import relies on what another dependency happens to install."""
+    """No import relies on an indirect dependency."""
     declared = requirements(PROJECT["dependencies"]).keys() | {"astromorph"}
     found = imported_distributions("astromorph", "workflow")
     assert len(found) > 10
@@ -49,7 +49,7 @@ def test_each_imported_package_is_a_dependency():
 
 
 def test_tests_and_documentation_import_declared_packages():
-    """Those of the package, and those of the extra `dev`."""
+    """They are dependencies of the package or of the extra `dev`."""
     lines = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
     declared = requirements(lines).keys() | {"astromorph"}
     found = imported_distributions("tests", "benchmarks", "docs")
@@ -58,7 +58,7 @@ def test_tests_and_documentation_import_declared_packages():
 
 
 def test_the_conda_environment_agrees_with_the_project():
-    """Same packages, same ranges, same Python."""
+    """Packages, version ranges and Python version are the same."""
     needed = requirements(PROJECT["dependencies"])
     needed = {CONDA_NAMES.get(n, n): str(r.specifier) for n, r in needed.items()}
     needed["python"] = PROJECT["requires-python"]
@@ -70,7 +70,7 @@ def test_the_conda_environment_agrees_with_the_project():
     assert {n: str(r.specifier) for n, r in there.items()} == needed
 
 
-def test_the_constraints_pin_all_that_the_project_asks_for():
+def test_the_constraints_pin_all_requirements():
     """Each requirement has one exact release within its range."""
     pins = {}
     for line in (ROOT / "constraints.txt").read_text().split():
@@ -92,7 +92,7 @@ def test_the_installed_package_is_this_one():
 
 
 def test_editors_see_the_public_names_that_load():
-    """`astromorph/__init__.py` has each name once for type checkers, once to load."""
+    """`astromorph/__init__.py` lists each name for type checkers and for loading."""
     import astromorph
 
     for_types = {
@@ -108,7 +108,7 @@ def test_editors_see_the_public_names_that_load():
 
 
 def test_importing_the_package_imports_none_of_its_modules():
-    """Nor numpy, torch or pydantic: nothing outside the standard library."""
+    """It only imports the standard library, not numpy, torch or pydantic."""
     code = """
 import sys
 before = set(sys.modules)
@@ -123,7 +123,7 @@ print(*sorted(set(sys.modules) - before - {"astromorph"}))
 
 
 def test_type_checkers_see_public_names_with_their_types(tmp_path):
-    """`ByolTrainer` is a class and not Any; a name that is not there is an error."""
+    """`ByolTrainer` is a class, not Any; an unknown name is an error."""
     program = tmp_path / "program.py"
     program.write_text("""
 import astromorph

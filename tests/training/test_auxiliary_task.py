@@ -32,7 +32,7 @@ def labelled_images():
 
 
 def test_labelled_images_are_of_every_kind(labelled_images):
-    """Measures have mean 0 and standard deviation 1; without an object all are NaN."""
+    """Measures have mean 0 and standard deviation 1; NaN for images without objects."""
     images, shapes = labelled_images.images, labelled_images.shapes
     assert images.shape == (48, 1, 32, 32)
     assert images.dtype == np.float16
@@ -47,7 +47,7 @@ def test_labelled_images_are_of_every_kind(labelled_images):
 
 
 def test_labelled_images_do_not_depend_on_the_number_of_processes(monkeypatch):
-    """Nor on the size of the parts; another seed draws others."""
+    """Nor on the size of the parts; another seed gives other images."""
     rules = DrawingRules(seed=1, size=24, channels=2)
     alone = draw_labelled_images(rules, 40)
     monkeypatch.setattr(training_set, "SERIAL_BELOW", 10)
@@ -105,7 +105,7 @@ def test_the_appearance_of_odd_data_is_finite():
 
 
 def test_simulated_images_look_like_the_data():
-    """Their noise has a broad beam where that of the data has one."""
+    """Their noise has a broad beam if that of the data has one."""
     medians = []
     for beam in (1.5, 4.0):
         like = Appearance(signals=(12.0,) * 5, beams=(beam,) * 5)
@@ -158,7 +158,7 @@ def test_images_without_an_object_have_no_shape_loss(labelled_images):
 
 
 def test_the_appearance_of_the_data_is_measured():
-    """Side and noise, of images of one size and of different sizes."""
+    """Side and noise, for images of one size and of different sizes."""
     generator = torch.Generator().manual_seed(0)
     images = 0.2 + 0.05 * torch.randn(20, 2, 32, 32, generator=generator)
     count = {"maximum": 9.0, "background": 1.0, "noise": 0.5, "stretched_noise": 0.05}

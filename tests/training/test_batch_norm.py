@@ -1,4 +1,4 @@
-"""Batch norm's running statistics after few steps."""
+"""Running statistics of batch norm after few steps."""
 
 import torch
 from torchvision.models import efficientnet_b0
@@ -12,7 +12,7 @@ from astromorph.training.trainer import ByolTrainer
 
 
 def test_batch_norm_statistics_are_remeasured_after_few_steps(caplog):
-    """A deep network then has different embeddings of different images."""
+    """A deep network then gives different embeddings for different images."""
     torch.manual_seed(0)
     trainer = ByolTrainer(efficientnet_b0(), device="cpu", precision="float32")
     data = images(16).repeat(1, 3, 1, 1)
@@ -23,8 +23,8 @@ def test_batch_norm_statistics_are_remeasured_after_few_steps(caplog):
     assert trainer(data).std(dim=0).mean() > 0.01
 
 
-def test_remeasuring_changes_nothing_but_the_statistics():
-    """No weight, mode, momentum or random number; repeating it gives the same."""
+def test_remeasuring_only_changes_the_statistics():
+    """Weights, modes, momentum and random numbers do not change; it is repeatable."""
     torch.manual_seed(0)
     network = torch.nn.Sequential(AstroMorphologyModel(1), torch.nn.Dropout(0.5))
     byol = BYOL(network)
@@ -48,7 +48,7 @@ def test_remeasuring_changes_nothing_but_the_statistics():
 
 
 def test_after_many_steps_the_statistics_are_not_remeasured(monkeypatch):
-    """They are then those of the training steps."""
+    """The statistics of the training steps are kept."""
     steps = []
     monkeypatch.setattr(batch_norm, "remeasure", lambda *_: steps.append(trainer.step))
     monkeypatch.setattr(batch_norm, "FEW_STEPS", 4)

@@ -46,7 +46,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def without_batch_norm(network: nn.Module) -> nn.Module:
-    """Replace batch norm, which measures the images of each process alone."""
+    """Replace batch norm, whose statistics are computed separately in each process."""
     for name, child in network.named_children():
         if isinstance(child, (nn.BatchNorm1d, nn.BatchNorm2d)):
             setattr(network, name, nn.Identity())
@@ -56,7 +56,7 @@ def without_batch_norm(network: nn.Module) -> nn.Module:
 
 
 def train_some_steps() -> dict[str, object]:
-    """Losses and weights after a few steps, with views that need no random numbers."""
+    """Losses and weights after a few steps, with deterministic views."""
     torch.manual_seed(0)
     byol = without_batch_norm(BYOL(AstroMorphologyModel(1), features=128))
     task = AuxiliaryTask(draw_labelled_images(DrawingRules(seed=0, size=24), 21), 128)
@@ -113,7 +113,7 @@ def test_two_processes_train_like_one(tmp_path):
 
 
 def test_a_process_that_dies_ends_the_run(tmp_path):
-    """Its error is shown; the other process does not wait for it."""
+    """The error is shown; the other process does not wait."""
     done = torchrun(tmp_path, str(tmp_path / "out.pt"), "die")
     assert done.returncode != 0
     assert "this process dies" in done.stderr
@@ -150,7 +150,7 @@ def test_the_command_line_starts_the_processes(start, tmp_path):
 
 
 def test_an_error_in_a_process_ends_the_step(start, split_run, tmp_path):
-    """The message of the process, then which processes failed; nothing is written."""
+    """Its message and the failed processes are logged; nothing is written."""
     files = RunFiles(tmp_path / "results")
     shutil.copytree(split_run.results, files.results, symlinks=True)
     files.split.write_text(files.split.read_text().replace(",train,", ",test,"))
@@ -162,7 +162,7 @@ def test_an_error_in_a_process_ends_the_step(start, split_run, tmp_path):
 
 
 def find_process(rank: int, folder: Path) -> int:
-    """Id of the process of a rank that works in a folder."""
+    """Id of the process with a rank that runs in a folder."""
     for place in Path("/proc").glob("[0-9]*"):
         try:
             environment = (place / "environ").read_bytes().split(b"\0")
@@ -220,13 +220,13 @@ def wait_for(process: subprocess.Popen[str], folder: Path, words: str) -> None:
 
 
 def test_several_machines_need_srun(start, tmp_path):
-    """One process cannot start processes on other machines."""
+    """A process cannot start processes on other machines."""
     assert start(tmp_path, 2, nodes=2).wait(300) == 1
     assert "run the step with srun" in read_log(tmp_path)
 
 
 def test_a_single_process_needs_no_communication(monkeypatch):
-    """It has all images and its own loss, and joins no others."""
+    """It uses all images and its own loss, and communicates with no others."""
     indices = torch.arange(5)
     assert torch.equal(distributed.local_part(indices), indices)
     assert distributed.loss_weight(3, 3) == 1
@@ -242,7 +242,7 @@ def test_a_single_process_needs_no_communication(monkeypatch):
 def test_the_environment_of_srun_is_used(monkeypatch):
     """It is an error if it has four tasks, but the settings ask for three."""
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.setenv(name, "")  # so that what is set is taken back
+        monkeypatch.setenv(name, "")  # so that the value is restored
         monkeypatch.delenv(name)
     for name, value in {"PROCID": "2", "NTASKS": "4", "STEP_NUM_TASKS": "4"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)

@@ -9,7 +9,7 @@ from astromorph.training.loop import Objective
 
 
 def test_the_objective_is_the_weighted_sum_of_both_losses():
-    """The auxiliary task sees the simulated images alone, in both views."""
+    """The auxiliary task only receives the simulated images, in both views."""
     torch.manual_seed(0)
     byol = BYOL(AstroMorphologyModel(1)).eval()
     task = auxiliary_task()

@@ -1,4 +1,4 @@
-"""A training that is interrupted resumes, and ends with the same model."""
+"""Interrupted training resumes and ends with the same model."""
 
 import os
 import random
@@ -53,7 +53,7 @@ def train_to_end(checkpoints: Checkpoints, epochs: int = 3) -> ByolTrainer:
 
 
 def test_a_signal_interrupts_after_the_step(tmp_path):
-    """There is a checkpoint, which the message names; the handlers are restored."""
+    """The message names a checkpoint; the signal handlers are restored."""
     before = signal.getsignal(signal.SIGTERM)
     checkpoints = Checkpoints(tmp_path, "a", 3, 0)
     trainer = make_trainer()
@@ -79,7 +79,7 @@ def test_a_signal_interrupts_after_the_step(tmp_path):
 
 
 def test_the_checkpoint_before_a_damaged_one_is_used(tmp_path, caplog):
-    """With a warning; the model at the end is the same."""
+    """A warning is logged; the model at the end is the same."""
     caplog.set_level("INFO")
     checkpoints = Checkpoints(tmp_path, "a", 3, 1e-9)
 
@@ -103,8 +103,8 @@ def test_the_checkpoint_before_a_damaged_one_is_used(tmp_path, caplog):
         assert torch.equal(resumed.byol.state_dict()[name], value)
 
 
-def test_a_finished_training_is_not_repeated(tmp_path):
-    """It has no step left; other settings or data have another folder."""
+def test_finished_training_is_not_repeated(tmp_path):
+    """No steps remain; other settings or data have another folder."""
     uninterrupted = train_to_end(Checkpoints(tmp_path, "a", 3, 0))
     again, steps = make_trainer(), []
     assert Checkpoints(tmp_path, "a", 3, 0).restore(again)
@@ -115,8 +115,8 @@ def test_a_finished_training_is_not_repeated(tmp_path):
     assert not Checkpoints(tmp_path, "b", 3, 0).restore(make_trainer())
 
 
-def test_changed_bytes_of_a_checkpoint_are_noticed(tmp_path, caplog):
-    """Not only a truncated file, which torch notices by itself."""
+def test_changed_bytes_of_a_checkpoint_are_detected(tmp_path, caplog):
+    """Not only a truncated file, which torch itself detects."""
     train_to_end(Checkpoints(tmp_path, "a", 3, 0))
     (path,) = (tmp_path / "a-3").iterdir()
     with open(path, "r+b") as file:
@@ -128,16 +128,16 @@ def test_changed_bytes_of_a_checkpoint_are_noticed(tmp_path, caplog):
 
 
 def test_no_checkpoint_is_written_if_the_loss_is_not_finite(tmp_path, caplog):
-    """A training resumes from the checkpoint before it."""
+    """Training resumes from the previous checkpoint."""
     checkpoints = Checkpoints(tmp_path, "a", 3, 1e-9)
 
-    def spoil(now: ByolTrainer) -> None:
+    def make_loss_infinite(now: ByolTrainer) -> None:
         if now.step == 2:
             now.progress.loss_sums[0] = float("nan")
         checkpoints.after_step(now)
 
     with pytest.raises(AstromorphError, match="the loss is nan"):
-        make_trainer().train_model(images(), None, 3, 8, after_step=spoil)
+        make_trainer().train_model(images(), None, 3, 8, after_step=make_loss_infinite)
     assert [p.name for p in (tmp_path / "a-3").iterdir()] == ["step-000000001.pt"]
     assert "no checkpoint was written: the loss is not finite" in caplog.text
     resumed = train_to_end(Checkpoints(tmp_path, "a", 3, 0))
@@ -148,7 +148,7 @@ def test_no_checkpoint_is_written_if_the_loss_is_not_finite(tmp_path, caplog):
 def train_and_interrupt(
     checkpoints: Checkpoints, epochs: int, step: int, match: str = "SIGTERM"
 ) -> None:
-    """A training that receives a signal in a step."""
+    """Train until a signal is received in a step."""
 
     def after(now: ByolTrainer) -> None:
         if now.step == step:
@@ -162,11 +162,11 @@ def train_and_interrupt(
 
 
 def test_training_starts_again_with_another_number_of_epochs(tmp_path, caplog):
-    """A warning says why; the new training is resumed like any other."""
+    """A warning explains this; the new training can be resumed as well."""
     train_to_end(Checkpoints(tmp_path, "a", 3, 0))
     assert not Checkpoints(tmp_path, "a", 5, 0).restore(make_trainer())
     assert (
-        "has checkpoints of a training of 3 epochs; with 5 epochs, learning"
+        "has checkpoints of training for 3 epochs; for 5 epochs, learning"
         in caplog.text
     )
     train_and_interrupt(Checkpoints(tmp_path, "a", 5, 0), 5, 7)
@@ -176,7 +176,7 @@ def test_training_starts_again_with_another_number_of_epochs(tmp_path, caplog):
 
 
 def test_with_a_fixed_pace_all_numbers_of_epochs_share_checkpoints(tmp_path):
-    """A shorter training does not remove those of a longer one."""
+    """Shorter training does not remove the checkpoints of longer training."""
     train_to_end(Checkpoints(tmp_path, "a", 3, 0, fixed_pace=True))
     trainer = make_trainer()
     assert Checkpoints(tmp_path, "a", 5, 0, fixed_pace=True).restore(trainer)
@@ -191,7 +191,7 @@ def test_with_a_fixed_pace_all_numbers_of_epochs_share_checkpoints(tmp_path):
 
 @pytest.fixture
 def start(start_training, tmp_path):
-    """A function that starts the command line's training in a folder of its own."""
+    """A function that starts training by the command line in a separate folder."""
 
     def start(folder: str, **changes) -> subprocess.Popen[str]:
         (tmp_path / folder).mkdir(exist_ok=True)
@@ -201,15 +201,15 @@ def start(start_training, tmp_path):
 
 
 def finish(process: subprocess.Popen[str], folder: Path) -> str:
-    """Wait for a training that succeeds; return its log."""
+    """Wait until training succeeds; return its log."""
     code, log = process.wait(300), (folder / "log").read_text()
     assert code == 0, log
     return log
 
 
 @pytest.mark.slow
-def test_a_training_killed_five_times_ends_with_the_same_model(start, tmp_path):
-    """By SIGKILL at random moments; weights and history are the same bit for bit."""
+def test_training_killed_five_times_ends_with_the_same_model(start, tmp_path):
+    """By SIGKILL at random times; weights and history are the same bit for bit."""
     runs = [RunFiles(tmp_path / name / "results") for name in ("whole", "killed")]
     finish(start("whole", epochs=24), tmp_path / "whole")
     files = runs[1]
@@ -217,7 +217,7 @@ def test_a_training_killed_five_times_ends_with_the_same_model(start, tmp_path):
     for _ in range(5):
         process = start("killed", epochs=24)
         earlier = set(files.checkpoints.rglob("step-*.pt"))
-        # At some moment after its first new checkpoint.
+        # At a random time after its first new checkpoint.
         while process.poll() is None:
             if set(files.checkpoints.rglob("step-*.pt")) - earlier:
                 time.sleep(rng.uniform(0, 0.05))
@@ -234,7 +234,7 @@ def test_a_training_killed_five_times_ends_with_the_same_model(start, tmp_path):
 
 
 def assert_same_model(one: RunFiles, other: RunFiles, without: str = "none") -> None:
-    """Bit for bit, except the named part of the model."""
+    """Compare models bit for bit, except the named part."""
     models = [load_values(run.model, MODEL_FORMAT, 1, "") for run in (one, other)]
     for name, value in models[0]["state"].items():
         if not name.startswith(without):
@@ -242,8 +242,8 @@ def assert_same_model(one: RunFiles, other: RunFiles, without: str = "none") -> 
 
 
 @pytest.mark.slow
-def test_a_training_with_a_fixed_pace_is_continued_with_more_epochs(start, tmp_path):
-    """`epochs: 3`, then 6: the result is that of six at once."""
+def test_training_with_a_fixed_pace_is_continued_with_more_epochs(start, tmp_path):
+    """`epochs: 3`, then 6, has the same result as six epochs at once."""
     pace = {"exponential_lr": True, "byol_settings": {"use_momentum": False}}
     more, at_once = (RunFiles(tmp_path / n / "results") for n in ("more", "at once"))
     finish(start("more", epochs=3, **pace), tmp_path / "more")
@@ -257,13 +257,13 @@ def test_a_training_with_a_fixed_pace_is_continued_with_more_epochs(start, tmp_p
     assert_same_model(more, at_once, without="target.")
     finish(start("cosine", epochs=2), tmp_path / "cosine")
     log = finish(start("cosine", epochs=3), tmp_path / "cosine")
-    assert "has checkpoints of a training of 2 epochs; with 3" in log
+    assert "has checkpoints of training for 2 epochs; for 3" in log
     assert "resumes from" not in log
 
 
 @pytest.mark.slow
 def test_checkpoints_belong_to_settings_and_data(split_run, tmp_path):
-    """How often they are written, and the number of epochs, do not matter."""
+    """They do not depend on how often they are written or the number of epochs."""
     data = [
         read_subset(split_run.split, split_run.all_tensors, subset, 1)
         for subset in ("train", "test")
@@ -297,8 +297,8 @@ def test_checkpoints_belong_to_settings_and_data(split_run, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_interrupted_step_says_how_to_resume(start, tmp_path):
-    """SIGTERM: a checkpoint, exit code 1, no model."""
+def test_an_interrupted_step_logs_how_to_resume(start, tmp_path):
+    """After SIGTERM, there is a checkpoint, exit code 1 and no model."""
     process = start("run", epochs=2000)
     files = RunFiles(tmp_path / "run" / "results")
     while not list(files.checkpoints.rglob("step-*.pt")):
@@ -312,8 +312,8 @@ def test_an_interrupted_step_says_how_to_resume(start, tmp_path):
     assert not files.model.exists()
 
 
-def test_without_a_checkpoint_an_interruption_says_so(tmp_path, monkeypatch):
-    """The disk is full: the training can only start again."""
+def test_an_interruption_without_a_checkpoint_is_reported(tmp_path, monkeypatch):
+    """If the disk is full, training can only start again."""
 
     def fail(path: Path, values: dict) -> None:
         raise WriteError(f"{path}: the disk is full")
@@ -324,7 +324,7 @@ def test_without_a_checkpoint_an_interruption_says_so(tmp_path, monkeypatch):
 
 
 def test_checkpoints_that_are_pickles_are_not_read(tmp_path, caplog):
-    """They are renamed like damaged ones."""
+    """They are renamed, as damaged ones are."""
     folder = tmp_path / "a-3"
     folder.mkdir()
     torch.save({"trainer": AstroMorphologyModel(1)}, folder / "step-000000001.pt")
@@ -333,5 +333,5 @@ def test_checkpoints_that_are_pickles_are_not_read(tmp_path, caplog):
 
 
 def test_an_interruption_ends_the_command_line_with_a_message():
-    """It is an error of the package, which has no traceback there."""
+    """It is an error of the package, for which no traceback is shown."""
     assert issubclass(Interrupted, AstromorphError)

@@ -31,7 +31,7 @@ def make_trainer(seed: int = 0, **options) -> ByolTrainer:
 
 
 def test_one_seed_gives_one_model_bit_for_bit():
-    """Two runs with one seed agree in every weight and every loss; another does not."""
+    """Weights and losses of two runs are equal with the same seed, else not."""
     runs = []
     for seed in (1, 1, 2):
         trainer = make_trainer(seed)
@@ -44,7 +44,7 @@ def test_one_seed_gives_one_model_bit_for_bit():
 
 
 def test_every_image_is_used_once_per_epoch_in_a_new_order():
-    """Also those of the last, incomplete batch; no epoch repeats an order."""
+    """Including those of the last, incomplete batch; no epoch repeats an order."""
     batches: list[torch.Tensor] = []
 
     def remember(batch: torch.Tensor) -> torch.Tensor:
@@ -64,14 +64,14 @@ def test_every_image_is_used_once_per_epoch_in_a_new_order():
     )
 
 
-def test_the_loss_falls():
+def test_the_loss_decreases():
     """Thirty steps on a few images make the views easier to predict."""
     history = make_trainer().train_model(images(), None, epochs=10, batch_size=10)
     assert history[-1].train_loss < 0.8 * history[0].train_loss
 
 
 def test_the_target_follows_the_online_network():
-    """It changes with a decay below 1; the decay is 1 at the end of the training."""
+    """It changes if the decay is below 1; the decay is 1 at the end of training."""
     trainer = make_trainer(moving_average_decay=0.5)
     before = [p.clone() for p in trainer.byol.target.parameters()]
     history = trainer.train_model(images(), None, epochs=2, batch_size=10)
@@ -81,7 +81,7 @@ def test_the_target_follows_the_online_network():
 
 
 def test_evaluation_does_not_change_the_model():
-    """`test` and `forward` leave it in training mode and change no buffer."""
+    """`test` and `forward` leave it in training mode and do not change buffers."""
     trainer = make_trainer()
     trainer.train_model(images(), images(4), epochs=1, batch_size=10)
     buffers = {k: v.clone() for k, v in trainer.byol.named_buffers()}
@@ -115,7 +115,7 @@ def test_the_given_optimizer_and_scheduler_are_used():
 
 
 def test_the_learning_rate_follows_the_schedule():
-    """By default warm-up and cosine; any function of the step, or none."""
+    """By default, warm-up and cosine; or any function of the step, or none."""
     rates = {}
     for name, schedule in (
         ("default", ...),
@@ -147,7 +147,7 @@ def test_a_warning_is_logged_when_the_embedding_collapses(caplog):
 
     trainer.augment = shrink_weights
     history = trainer.train_model(images(), None, epochs=2, batch_size=8)
-    assert "epoch 1: the embedding collapses" in caplog.text
+    assert "epoch 1: the embedding is collapsing" in caplog.text
     assert history[-1].spread < 0.01
 
 
@@ -171,15 +171,15 @@ def test_one_image_is_not_enough():
         make_trainer().train_model(images(1), None, epochs=1)
 
 
-def test_a_diverging_training_stops_with_a_remedy():
-    """The loss is not finite."""
+def test_diverging_training_stops_with_a_remedy():
+    """The message says that the loss is not finite."""
     trainer = make_trainer(learning_rate=1e30)
     with pytest.raises(AstromorphError, match=r"the loss is nan.*learning_rate"):
         trainer.train_model(images(), None, epochs=3, batch_size=10)
 
 
 def test_embeddings_do_not_depend_on_the_batch():
-    """An image has the same embedding alone and among others."""
+    """An image has the same embedding alone and in a batch with others."""
     trainer = make_trainer()
     trainer.train_model(images(), None, epochs=1, batch_size=10)
     together, alone = trainer.forward(images(4)), trainer.forward(images(4)[2:3])
@@ -211,7 +211,7 @@ def test_half_of_each_batch_is_simulated():
     assert history[1].auxiliary_loss != history[0].auxiliary_loss
 
 
-def test_the_auxiliary_loss_falls():
+def test_the_auxiliary_loss_decreases():
     """The head predicts kinds and shapes better with every epoch."""
     trainer = make_trainer(
         auxiliary_task=auxiliary_task(), augmentation_function=lambda images: images
@@ -221,7 +221,7 @@ def test_the_auxiliary_loss_falls():
 
 
 def test_with_an_auxiliary_weight_of_0_the_head_learns_nothing():
-    """The loss is then BYOL's own."""
+    """Only the loss of BYOL is minimised."""
     task = auxiliary_task()
     before = task.head.weight.clone()
     trainer = make_trainer(
@@ -233,7 +233,7 @@ def test_with_an_auxiliary_weight_of_0_the_head_learns_nothing():
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_one_seed_gives_one_model_in_each_precision(precision):
-    """Bit for bit, also with an auxiliary task; the weights stay float32."""
+    """Bit for bit, even with an auxiliary task; the weights remain float32."""
     states = []
     for _ in range(2):
         trainer = make_trainer(3, auxiliary_task=auxiliary_task(), precision=precision)
@@ -255,7 +255,7 @@ def test_simulated_images_are_resized_to_the_size_of_each_batch():
 
 
 @pytest.mark.slow
-def test_compiled_training_is_training():
+def test_compiled_training_equals_training():
     """`torch.compile` gives the same losses within rounding."""
     pytest.importorskip("torch._inductor")
     if shutil.which("g++") is None:
@@ -271,8 +271,8 @@ def test_compiled_training_is_training():
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
-def test_default_epochs_follow_from_the_number_of_images():
-    """Small sets are used often, large ones at least once."""
+def test_default_epochs_depend_on_the_number_of_images():
+    """Small sets are used many times, large ones at least once."""
     epochs = [preset_epochs(n) for n in (2, 200, 1000, 10**4, 10**5, 10**7)]
     assert epochs == sorted(epochs, reverse=True)
     assert epochs[0] <= 300
@@ -283,12 +283,12 @@ def test_default_epochs_follow_from_the_number_of_images():
 
 
 class Stop(Exception):
-    """Ends a training from outside."""
+    """Stops the training."""
 
 
 @pytest.mark.parametrize("last", [1, 3, 4, 7])
-def test_an_interrupted_training_equals_an_uninterrupted_one(last, tmp_path):
-    """Bit for bit, whether within an epoch, at its end, or in the last epoch."""
+def test_interrupted_training_equals_uninterrupted_training(last, tmp_path):
+    """Bit for bit: within an epoch, at its end, and in the last epoch."""
     options = {
         "learning_rate": 0.01,
         "lr_scheduler": torch.optim.lr_scheduler.ExponentialLR,
@@ -314,8 +314,8 @@ def test_an_interrupted_training_equals_an_uninterrupted_one(last, tmp_path):
         assert torch.equal(resumed.byol.state_dict()[name], value), name
 
 
-def test_a_second_training_starts_from_the_present_weights():
-    """Its schedule, order and history are those of a new training."""
+def test_a_second_training_run_starts_from_the_current_weights():
+    """Its schedule, order and history start again."""
     trainer = make_trainer()
     trainer.train_model(images(), None, epochs=1, batch_size=10)
     weights = [p.clone() for p in trainer.byol.encoder.parameters()]
@@ -326,10 +326,10 @@ def test_a_second_training_starts_from_the_present_weights():
 
 
 def test_a_saved_state_of_another_network_is_refused(tmp_path):
-    """The message names the file and what does not fit."""
+    """The message names the file and the mismatch."""
     make_trainer().save(tmp_path / "state.pt")
     other = make_trainer(representation_size=16)
-    with pytest.raises(AstromorphError, match=r"state\.pt: it does not fit this"):
+    with pytest.raises(AstromorphError, match=r"state\.pt: it does not match this"):
         other.load(tmp_path / "state.pt")
     (tmp_path / "state.pt").write_bytes(b"half")
     with pytest.raises(AstromorphError, match="not a readable"):
@@ -337,7 +337,7 @@ def test_a_saved_state_of_another_network_is_refused(tmp_path):
 
 
 def test_images_of_all_forms_are_accepted():
-    """Loaders, datasets with labels, lists, copies of an image, one axis less."""
+    """Loaders, datasets with labels, lists, copies of an image, a missing axis."""
     data = images(6)
     pairs = TensorDataset(data, torch.arange(6))
     copies = [torch.stack([image, image.flip(2)]) for image in data]
@@ -364,12 +364,12 @@ def test_images_of_all_forms_are_accepted():
 
 
 def test_images_of_any_range_are_scaled_for_the_default_augmentation(caplog):
-    """With a warning, in training and embedding; NaN does no harm."""
+    """With a warning, in training and embedding; NaN pixels are allowed."""
     raw = 1000 * images(12) - 50
     raw[0, 0, :4] = torch.nan
     trainer = make_trainer()
     history = trainer.train_model(raw, None, epochs=1, batch_size=6)
-    assert "not from 0 to 1" in caplog.text
+    assert "not in the range from 0 to 1" in caplog.text
     assert history[0].train_loss < 8
     assert trainer(raw).isfinite().all()
     assert isinstance(trainer.byol.normalization_function, MinMaxNorm)
@@ -377,7 +377,7 @@ def test_images_of_any_range_are_scaled_for_the_default_augmentation(caplog):
 
 
 def test_options_of_a_byol_are_refused():
-    """It has its layer and its sizes already."""
+    """A BYOL already has its layer and its sizes."""
     byol = BYOL(AstroMorphologyModel(1))
     with pytest.raises(ValueError, match="representation_size: the network is a BYOL"):
         ByolTrainer(byol, representation_size=3)
@@ -385,7 +385,7 @@ def test_options_of_a_byol_are_refused():
 
 
 def test_forward_returns_the_loss_with_return_errors():
-    """Of two views of each image, in evaluation mode."""
+    """It is the loss of two views of each image in evaluation mode."""
     trainer = make_trainer()
     loss = trainer(images(5), return_errors=True)
     assert loss.shape == ()

@@ -1,4 +1,4 @@
-"""Arguments of `ByolTrainer`: which are used, which are refused, and how."""
+"""Arguments of `ByolTrainer` that are used, and those that are refused."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ from astromorph.training.trainer import ByolTrainer
 
 
 def test_a_saved_state_includes_the_scaling_of_images(tmp_path):
-    """A trainer that loads it has the same embeddings of raw pixels, and resumes."""
+    """A trainer that loads it gives the same embeddings of raw pixels and resumes."""
     raw = 1000 * images(12) - 50
     trainer = make_trainer()
     trainer.train_model(raw, None, epochs=1, batch_size=6, save_file=tmp_path / "a.pt")
@@ -37,7 +37,7 @@ def test_a_saved_state_includes_the_scaling_of_images(tmp_path):
 
 
 def test_a_state_of_other_parts_is_refused(tmp_path):
-    """The message names the part; nothing has changed."""
+    """The message names the part; the trainer does not change."""
     make_trainer().save(tmp_path / "adamw.pt")
     for options, message in (
         ({"optimizer": torch.optim.SGD}, "optimizer: found AdamW, here it is SGD"),
@@ -54,7 +54,7 @@ def test_a_state_of_other_parts_is_refused(tmp_path):
 
 
 def test_only_the_same_training_is_resumed(tmp_path):
-    """It has as many images and, in the middle of an epoch, the same batch size."""
+    """The number of images and, within an epoch, the batch size must be the same."""
     trainer = make_trainer()
     with pytest.raises(AstromorphError, match="found no training to resume; `load`"):
         trainer.train_model(images(12), epochs=2, resume=True)
@@ -75,16 +75,16 @@ def test_only_the_same_training_is_resumed(tmp_path):
 
 
 def test_a_warning_is_logged_if_all_images_are_the_same(caplog):
-    """The embedding was collapsed before training, which the warning says."""
+    """The warning says that the embedding had collapsed before training."""
     history = make_trainer().train_model(torch.zeros(8, 1, 32, 32), None, 1, 4)
     assert history[0].effective_rank < 1.05
-    assert "epoch 1: the embedding collapses" in caplog.text
+    assert "epoch 1: the embedding is collapsing" in caplog.text
     assert "check that the images differ" in caplog.text
     assert "use_momentum" not in caplog.text
 
 
 def test_the_remedy_against_a_collapse_depends_on_use_momentum(caplog):
-    """The setting is named only where it is off."""
+    """The setting is only mentioned if it is off."""
     warn_of_collapse((1.2, 0.02), (10.0, 0.5), 3, use_momentum=False)
     assert "or `use_momentum` to true" in caplog.text
     caplog.clear()
@@ -110,7 +110,7 @@ def test_the_augmentation_of_a_given_byol_is_used():
     trainer(images(3), return_errors=True)
     assert sizes[4:] == [3, 3]
     assert byol.augmentation_function is augment
-    with pytest.raises(ValueError, match="a BYOL that has one already"):
+    with pytest.raises(ValueError, match="a BYOL that already has one"):
         ByolTrainer(byol, augmentation_function=lambda images: images)
 
 
@@ -178,19 +178,19 @@ def test_the_class_of_a_network_is_refused():
     ],
 )
 def test_epochs_and_batch_size_out_of_range_are_refused(options, message):
-    """Before the training starts."""
+    """The error is raised before training starts."""
     with pytest.raises(ValueError, match=message):
         make_trainer().train_model(images(4), **options)
 
 
 def test_a_warning_is_logged_if_another_batch_size_is_used(caplog):
-    """For batches of one image, and for those of a loader."""
+    """For batches of one image, and for the batches of a loader."""
     make_trainer().train_model(images(4), epochs=1, batch_size=1)
     assert "batch_size: found 1" in caplog.text
     caplog.clear()
     loader = DataLoader(images(8), batch_size=4)
     make_trainer().train_model(loader, epochs=1, batch_size=8)
-    assert "the loader's batches of 4 are not used: a step takes 8" in caplog.text
+    assert "batch size of the loader, 4, is not used: a step uses 8" in caplog.text
 
 
 def test_a_wrong_number_of_features_is_refused():
@@ -203,7 +203,7 @@ def test_a_wrong_number_of_features_is_refused():
 
 
 def test_reduce_lr_on_plateau_receives_the_loss():
-    """It lowers the learning rate when the loss does not fall."""
+    """It reduces the learning rate if the loss does not decrease."""
     trainer = make_trainer(
         learning_rate=1e-3, lr_scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau,
         lr_scheduler_options={"patience": 0, "factor": 0.1, "threshold": 9.0,
@@ -217,21 +217,21 @@ def test_a_warning_is_logged_if_processes_train_separately(monkeypatch, caplog):
     """Each would write the same files."""
     monkeypatch.setenv("WORLD_SIZE", "2")
     make_trainer()
-    assert "2 processes were started, but each trains by itself" in caplog.text
+    assert "2 processes were started, but each trains separately" in caplog.text
     assert "astromorph.distributed.process_group(2)" in caplog.text
 
 
 def test_an_error_in_evaluation_restores_training_mode():
     """The training can continue after it."""
     trainer = make_trainer()
-    with pytest.raises(ValueError, match="takes 1"):
+    with pytest.raises(ValueError, match="expects 1"):
         trainer(torch.rand(2, 3, 32, 32))
     assert trainer.byol.training
 
 
 @pytest.mark.parametrize("images_epochs", [(12, 1), (60, 3), (12, None)])
 def test_no_more_simulated_images_are_drawn_than_are_used(images_epochs):
-    """A batch has as many simulated images as others; at most 12,000 are drawn."""
+    """Half of a batch is simulated; at most 12,000 images are drawn."""
     number, epochs = images_epochs
     settings = parse({"epochs": epochs}, "test")
     expected = number * (epochs or preset_epochs(number))

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a training besides its curves."""
+"""The settings and pictures of a training run in TensorBoard."""
 
 import numpy as np
 import pytest
@@ -34,8 +34,8 @@ def images(number: int = 20) -> CachedDataset:
     return CachedDataset(torch.rand(number, 1, 32, 32, generator=generator).half())
 
 
-def test_settings_and_views_are_in_the_run_of_the_curves(tmp_path):
-    """One folder, read as one run: hyperparameters, a picture, scalars."""
+def test_settings_and_views_are_in_the_same_run_as_the_curves(tmp_path):
+    """One folder is read as one run: hyperparameters, a picture, scalars."""
     settings = step_settings({"byol_settings": {"use_momentum": False}})
     write_summary(tmp_path, settings, images(), {"epochs": 7})
     with scalar_writer(tmp_path) as write:
@@ -56,7 +56,7 @@ def test_settings_and_views_are_in_the_run_of_the_curves(tmp_path):
     assert "loss/test" in {metric.name.tag for metric in metrics}
 
 
-def test_no_random_number_of_the_training_is_used(tmp_path):
+def test_the_summary_does_not_affect_random_numbers(tmp_path):
     """The training is the same with and without the summary."""
     torch.manual_seed(3)
     before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
@@ -65,7 +65,7 @@ def test_no_random_number_of_the_training_is_used(tmp_path):
     assert np.array_equal(np.random.get_state()[1], numpy_before)
 
 
-def test_pairs_are_views_of_the_image_before_them():
+def test_pairs_are_views_of_the_image_in_their_row():
     """A row for each image: the prepared image, then six different views."""
     picture = draw_view_pairs(augmentation(), images())
     assert picture.shape == (8 * (SIDE + GAP) - GAP, 7 * SIDE + 3 * (12 + GAP))
@@ -90,6 +90,6 @@ def test_few_images_of_different_sizes_are_shown(number):
 
 
 def test_settings_have_their_full_names():
-    """Those of config/README.md; lists become text."""
+    """The names are those in config/README.md; lists become text."""
     nested = {"a": 1, "b": {"c": None, "d": [1, 2], "e": True}}
     assert dict(flatten_settings(nested)) == {"a": 1, "b.d": "[1, 2]", "b.e": True}

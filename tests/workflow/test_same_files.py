@@ -33,8 +33,8 @@ SETTINGS = {
     },
 }  # fmt: skip
 FILES = RunFiles.of_run("results", shards=3)
-# What Snakemake writes beside the files of the steps, and the command line's record of
-# what prepared images depend on, which Snakemake keeps itself.
+# Files that only Snakemake writes, and the command line's record of what prepared
+# images depend on, for which Snakemake has its own.
 WORKFLOW_ONLY = re.compile(
     r"results/(logs|benchmarks)/.*|results/.*\.snakemake_timestamp"
 )
@@ -42,7 +42,7 @@ COMMAND_LINE_ONLY = {str(FILES.cache_record(shard)) for shard in FILES.shards}
 
 
 def run(folder: Path, *command: str) -> None:
-    """Run a module of Python in a folder."""
+    """Run a Python module in a folder."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-m", *command],
@@ -60,7 +60,7 @@ def both(tmp_path_factory) -> tuple[Path, Path]:
         (folder / "config").mkdir()
         (folder / "config" / "config.yaml").write_text(yaml.safe_dump(SETTINGS))
     by_rules, by_commands = folders
-    # Times of files count for what is prepared again, not for any result.
+    # File times only affect which images are prepared again, not the results.
     run(by_rules, "snakemake", "-s", str(ROOT / "Snakefile"), "--cores", "2")
     options = ["-c", "config/config.yaml"]
     run(by_commands, "astromorph", "train", *options)
@@ -69,14 +69,14 @@ def both(tmp_path_factory) -> tuple[Path, Path]:
 
 
 def written(folder: Path) -> set[str]:
-    """Names of all files of a run; TensorBoard's without time, machine and process."""
+    """Names of all files of a run, without time, machine and process."""
     paths = [p for p in (folder / "results").rglob("*") if p.is_file()]
     names = {str(path.relative_to(folder)) for path in paths}
     return {re.sub(r"(tfevents)\..*\.(\d+)$", r"\1.\2", name) for name in names}
 
 
 def test_both_write_the_same_files(both):
-    """But for logs, benchmarks and records of the cache."""
+    """Except logs, benchmarks and cache records."""
     by_rules, by_commands = (written(folder) for folder in both)
     by_rules = {name for name in by_rules if not WORKFLOW_ONLY.fullmatch(name)}
     assert by_commands - by_rules == COMMAND_LINE_ONLY
@@ -107,13 +107,13 @@ def test_both_write_the_same_files(both):
     ids=str,
 )
 def test_both_write_the_same_bytes(both, path):
-    """Embeddings and tables: one computation, by two ways."""
+    """Embeddings and tables are computed in the same way."""
     by_rules, by_commands = ((folder / path).read_bytes() for folder in both)
     assert by_rules == by_commands
 
 
-def test_the_targets_are_there(both):
-    """Both ways make every file that a run is asked for."""
+def test_all_targets_exist(both):
+    """The workflow and the command line write all targets of a run."""
     asked = targets(parse(SETTINGS, "test"), FILES)
     assert len(asked) == len(set(asked)) > 15
     for folder in both:
@@ -121,7 +121,7 @@ def test_the_targets_are_there(both):
 
 
 def test_targets_follow_the_settings():
-    """Each optional export can be left out; a named model is not trained."""
+    """Each optional export can be switched off; a given model is not trained."""
     everything = targets(parse({}, "test"), FILES)
     for values, left_out in (
         ({"export_to_csv": False}, {FILES.table("csv")}),
@@ -143,7 +143,7 @@ def test_targets_follow_the_settings():
 
 
 def test_a_module_statement_may_move_the_results(tmp_path):
-    """Steps get the folder of the outputs of their own rule."""
+    """Steps receive the folder of the outputs of their rule."""
     (tmp_path / "list.txt").write_text("a.fits\n")
     (tmp_path / "Snakefile").write_text(
         "module astromorph:\n"
@@ -164,7 +164,7 @@ def test_a_module_statement_may_move_the_results(tmp_path):
 
 
 def test_every_step_is_a_rule(tmp_path):
-    """The table of steps and the rules name each other, and nothing else."""
+    """The table of steps and the rules have the same names."""
     (tmp_path / "list.txt").write_text("a.fits\n")
     command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile")]
     config = ["--configfile", str(ROOT / "config" / "config.yaml"), "--config"]

@@ -1,4 +1,4 @@
-"""Files, names and settings from strangers do no harm."""
+"""Untrusted files, names and settings do no harm."""
 
 import ast
 import bz2
@@ -41,7 +41,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Malicious:
-    """What an attacker would put into a file: a program that runs when it is read."""
+    """An object that runs a program when it is unpickled."""
 
     def __reduce__(self):
         return os.mkdir, ("owned",)
@@ -63,7 +63,7 @@ def trainer() -> ByolTrainer:
 )
 @pytest.mark.parametrize("disguised", [False, True])
 def test_nothing_is_unpickled(tmp_path, monkeypatch, reader, kind, disguised):
-    """Refused with its name; the program in it does not run."""
+    """The file is refused by name; the program in it does not run."""
     monkeypatch.chdir(tmp_path)
     head = {"format": kind, "format_version": 1} if disguised else {}
     torch.save(head | {"x": Malicious()}, "evil.pt")
@@ -73,7 +73,7 @@ def test_nothing_is_unpickled(tmp_path, monkeypatch, reader, kind, disguised):
 
 
 def test_a_pickled_checkpoint_is_set_aside(tmp_path, monkeypatch, caplog):
-    """Like a damaged one; training begins without it."""
+    """Like a damaged one; training starts without it."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a-3").mkdir()
     values = {"format": "astromorph-checkpoint", "format_version": 2, "epochs": 3}
@@ -85,7 +85,7 @@ def test_a_pickled_checkpoint_is_set_aside(tmp_path, monkeypatch, caplog):
 
 
 def test_no_module_can_unpickle_or_run_text():
-    """What could is not called, but for torch's and numpy's safe readers."""
+    """Unsafe functions are not called, only the safe readers of torch and numpy."""
     banned = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
     for path in sorted((ROOT / "astromorph").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -140,7 +140,7 @@ SETTINGS = {
 
 
 def workflow(folder: Path, *options: str) -> subprocess.CompletedProcess:
-    """The real one, started beside the folder."""
+    """Run the real workflow in a folder."""
     command = [sys.executable, "-m", "snakemake", "-s", ROOT / "Snakefile", "--cores=2"]
     return subprocess.run(
         [*command, "--directory", folder.name, *options], cwd=folder.parent,
@@ -149,7 +149,7 @@ def workflow(folder: Path, *options: str) -> subprocess.CompletedProcess:
 
 
 def everything(folder: Path) -> set[str]:
-    """All names below a folder but those where a run may write."""
+    """All names below a folder except where a run may write."""
     found = {str(path.relative_to(folder)) for path in folder.rglob("*")}
     run = f"{FOLDER}/"
     own = (f"{run}results", f"{run}.snakemake", f"{run}.cache")
@@ -157,7 +157,7 @@ def everything(folder: Path) -> set[str]:
 
 
 def hostile_list(folder: Path) -> int:
-    """Images with hostile names, headers and labels; the number of rows."""
+    """Write images with hostile names, headers and labels; return their number."""
     made = sorted(simulate(folder, 30, seed=1).parent.glob("*.fits"))
     (folder / "filelist.csv").unlink()
     rows = []
@@ -185,7 +185,7 @@ def hostile_list(folder: Path) -> int:
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory) -> Iterator[tuple[Path, int]]:
-    """A run in which all that can be named is named to do harm."""
+    """A run in which all names are hostile."""
     base = tmp_path_factory.mktemp("hostile")
     folder = base / FOLDER
     (folder / "in").mkdir(parents=True)
@@ -201,7 +201,7 @@ def hostile(tmp_path_factory) -> Iterator[tuple[Path, int]]:
 
 @pytest.mark.slow
 def test_names_and_settings_start_no_program_and_write_nowhere_else(hostile):
-    """Two runs with such names; nothing but the results is new."""
+    """Two runs with such names only create results."""
     folder, _ = hostile
     model = folder / MODEL
     model.write_bytes((folder / "results/model/model.pt").read_bytes())
@@ -218,7 +218,7 @@ def test_names_and_settings_start_no_program_and_write_nowhere_else(hostile):
 
 @pytest.mark.slow
 def test_every_table_has_its_rows_and_no_formula(hostile):
-    """CSV: one record for each row of the list, no cell that a spreadsheet runs."""
+    """A CSV has a record for each row of the list and no spreadsheet formulas."""
     folder, number = hostile
     tables = sorted((folder / "results").rglob("*.csv"))
     assert {"catalogue.csv", "split.csv", "embeddings.csv"} <= {t.name for t in tables}
@@ -235,7 +235,7 @@ def test_every_table_has_its_rows_and_no_formula(hostile):
 
 @pytest.mark.slow
 def test_every_tsv_has_a_line_per_row(hostile):
-    """Tabs and whatever ends a line are not in the cells."""
+    """Cells contain no tabs or line breaks."""
     folder, _ = hostile
     with open(folder / "results/export/embeddings.csv", newline="") as table:
         images = sum(1 for _ in csv.reader(table)) - 1
@@ -249,30 +249,30 @@ def test_every_tsv_has_a_line_per_row(hostile):
 
 
 class Harm(HTMLParser):
-    """What of a page would run, or be taken for markup, that comes from the list."""
+    """Finds parts of a page from the list that would run or be read as markup."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self.within, self.found, self.texts = "", [], []
 
     def handle_starttag(self, tag, attributes):
-        """No attribute may run anything."""
+        """Check that no attribute runs anything."""
         self.within = tag
         for name, value in attributes:
             if name.startswith("on") or (value or "").startswith("javascript:"):
                 self.found.append(f"<{tag} {name}={value}>")
 
     def handle_endtag(self, tag):
-        """Behind it comes plain text."""
+        """Plain text follows."""
         self.within = ""
 
     def handle_comment(self, data):
-        """What was meant as text."""
+        """Record a comment."""
         if "alert" in data:
             self.found.append(data)
 
     def handle_data(self, data):
-        """What a script says, or what is to be read."""
+        """Record the text of a script or of the page."""
         if self.within == "script" and data.lstrip().startswith("alert("):
             self.found.append(f"<script>{data}")
         if self.within not in ("script", "style"):
@@ -281,7 +281,7 @@ class Harm(HTMLParser):
 
 @pytest.mark.slow
 def test_every_page_shows_markup_as_text(hostile):
-    """HTML: no tag, attribute or script comes from a name or a header."""
+    """No tag, attribute or script of an HTML page comes from a name or a header."""
     folder, _ = hostile
     pages = sorted((folder / "results").rglob("*.html"))
     assert "validation.html" in {page.name for page in pages}
@@ -291,7 +291,7 @@ def test_every_page_shows_markup_as_text(hostile):
         parser.feed(page.read_text(encoding="utf-8"))
         assert not parser.found, page
         shown += "".join(parser.texts)
-    assert "alert(666)" in shown  # it is there, to be read
+    assert "alert(666)" in shown  # as text
 
 
 @pytest.mark.slow
@@ -310,8 +310,8 @@ def test_every_log_has_lines_that_begin_with_the_time(hostile):
 
 
 @pytest.mark.slow
-def test_names_of_results_are_ours(hostile):
-    """No file of the results is named by what the list says."""
+def test_names_of_results_do_not_come_from_the_list(hostile):
+    """All result files have names of the package."""
     folder, _ = hostile
     assert (folder / "results" / "catalogue.csv").exists()
     for path in (folder / "results").rglob("*"):
@@ -322,7 +322,7 @@ def test_names_of_results_are_ours(hostile):
 
 
 def declared(*lengths: int, extension: bool = False) -> bytes:
-    """A header that promises an image (or a table) of such lengths."""
+    """A header that declares an image (or a table) with given axis lengths."""
     cards = ["XTENSION= 'BINTABLE'" if extension else "SIMPLE  =                    T"]
     cards += [f"BITPIX  = {8:20d}", f"NAXIS   = {len(lengths):20d}"]
     cards += [f"NAXIS{k:<3}= {n:20d}" for k, n in enumerate(lengths, start=1)]
@@ -362,11 +362,11 @@ PACKERS = {
     ids=["pixels", "more pixels", "short", "header", "zeros"],
 )
 def test_bombs_are_refused_before_they_take_memory(tmp_path, pack, content, message):
-    """By what they promise, whatever they are packed in; little is unpacked."""
+    """By their declared size, in any compression; little is unpacked."""
     path = tmp_path / "a.fits"
     path.write_bytes(pack(content, tmp_path / "z"))
     before = memory()
-    # That less is there than promised shows where all of it is wanted.
+    # A file that is shorter than declared is only detected when all of it is read.
     for reader in (
         (read_image,) if message == "truncated" else (describe_image, read_image)
     ):
@@ -376,13 +376,13 @@ def test_bombs_are_refused_before_they_take_memory(tmp_path, pack, content, mess
 
 
 def memory() -> int:
-    """Bytes of the highest peak so far."""
+    """Peak memory so far, in bytes."""
     text = Path("/proc/self/status").read_text()
     return int(re.search(r"VmHWM:\s+(\d+)", text)[1]) * 1024
 
 
 def test_a_table_without_end_before_the_image_is_not_unpacked(tmp_path):
-    """A compressed file promises petabytes that have to be passed over."""
+    """A compressed file declares petabytes that would have to be skipped."""
     table = declared(2**25, 2**25, extension=True)
     path = tmp_path / "a.fits.gz"
     path.write_bytes(gzip.compress(declared() + table + bytes(10**6)))
@@ -395,7 +395,7 @@ def test_a_table_without_end_before_the_image_is_not_unpacked(tmp_path):
 
 
 def tiled(path: Path, method: str, tile: bytes, offset: int = 0) -> None:
-    """An image of 200 by 200 pixels in one tile, which is packed with gzip."""
+    """Write an image of 200 by 200 pixels in one tile, compressed with gzip."""
     pixels = np.random.default_rng(1).normal(size=(200, 200)).astype(np.float32)
     level = 0.0 if method.startswith("GZIP") else 16.0
     image = fits.CompImageHDU(
@@ -418,7 +418,7 @@ def tiled(path: Path, method: str, tile: bytes, offset: int = 0) -> None:
 
 @pytest.fixture(scope="module")
 def bomb() -> bytes:
-    """300 MB of zeros in 300 kB, as two members of which the first is small."""
+    """300 MB of zeros in 300 kB, as two gzip members, the first of them small."""
     packer = zlib.compressobj(9, wbits=31)
     parts = [packer.compress(bytes(10**7)) for _ in range(30)]
     return gzip.compress(bytes(100)) + b"".join(parts) + packer.flush()
@@ -426,7 +426,7 @@ def bomb() -> bytes:
 
 @pytest.mark.parametrize("method", ["GZIP_1", "GZIP_2", "RICE_1", "HCOMPRESS_1"])
 def test_a_tile_is_unpacked_no_further_than_its_pixels(tmp_path, bomb, method):
-    """Whatever compresses the image, a tile of it may be packed with gzip."""
+    """With any compression method, a tile may be compressed with gzip."""
     path = tmp_path / "a.fits"
     tiled(path, method, bomb)
     before = memory()
@@ -448,7 +448,7 @@ def test_a_tile_before_the_first_is_refused(tmp_path, bomb):
 
 
 def test_large_tiles_of_gzip_keep_their_pixels(tmp_path):
-    """What is looked at before is then decoded; of a cube no more than is asked for."""
+    """They are decoded after the check; of a cube, only the requested tiles."""
     cube = np.random.default_rng(1).normal(size=(5, 2, 200, 300)).astype(np.float32)
     path = tmp_path / "a.fits"
     image = fits.CompImageHDU(
@@ -471,7 +471,7 @@ def test_large_tiles_of_gzip_keep_their_pixels(tmp_path):
 
 
 def test_bytes_per_pixel_that_rice_does_not_know_are_refused(tmp_path):
-    """The decoder would read behind its memory, and end the process."""
+    """The decoder would read beyond its memory and crash the process."""
     path = tmp_path / "a.fits"
     pixels = np.random.default_rng(1).integers(0, 99, (200, 200)).astype(np.int32)
     fits.CompImageHDU(pixels, compression_type="RICE_1").writeto(path)

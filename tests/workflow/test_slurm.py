@@ -23,17 +23,17 @@ pytestmark = pytest.mark.slurm
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "munged")
-# What the README says.
+# As in the README.
 COMMAND = ["snakemake", "--profile", "slurm"]
-# The profile looks at its jobs after 40 s, then 50, then 60: they take hours. Here they
-# take seconds, so that the Python of these tests sleeps for two at most.
+# The profile checks its jobs after 40 s, then 50, then 60, because they take hours.
+# Here they take seconds, so Python sleeps for at most two seconds.
 IMPATIENT = """
 import asyncio
 sleep = asyncio.sleep
 asyncio.sleep = lambda delay, *rest: sleep(min(delay, 2), *rest)
 """
-# Added to the end of byol.py in the clone: where there is a file `slow`, each training
-# step takes half a second longer, as `update_moving_average` is called once in it.
+# Appended to byol.py in the clone: if there is a file `slow`, each training step takes
+# half a second longer, because `update_moving_average` is called once per step.
 SLOW_STEP = """
 
 import pathlib
@@ -74,7 +74,7 @@ def cluster() -> Iterator[dict[str, str]]:
             "apt install slurmctld slurmd slurm-client munge"
         )
     with tempfile.TemporaryDirectory(prefix="slurm-") as folder:
-        os.chmod(folder, 0o755)  # munged wants its socket to be within all's reach
+        os.chmod(folder, 0o755)  # munged requires a socket that is accessible to all
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
         environment |= {
             "SLURM_LOCAL_DIR": f"{folder}/s", "SLURM_LOCAL_NODES": "2",
@@ -97,7 +97,7 @@ def cluster() -> Iterator[dict[str, str]]:
 
 
 def clone(folder: Path, settings: dict, images: int) -> Path:
-    """A fresh copy of what the repository holds, with images and settings."""
+    """A fresh copy of the repository, with images and settings."""
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", "-z"],
         cwd=ROOT, capture_output=True, check=True,
@@ -112,7 +112,7 @@ def clone(folder: Path, settings: dict, images: int) -> Path:
 
 
 def snakemake(folder: Path, cluster: dict[str, str], *options: str) -> str:
-    """Run it to its end; its exit code and its output."""
+    """Run Snakemake to its end; return its exit code and output."""
     command = ["timeout", "-k", "10", "900", *COMMAND, *options]
     done = subprocess.run(
         command, cwd=folder, env=cluster, capture_output=True, text=True
@@ -122,7 +122,7 @@ def snakemake(folder: Path, cluster: dict[str, str], *options: str) -> str:
 
 @pytest.fixture
 def background() -> Iterator[Callable[..., subprocess.Popen]]:
-    """Starts it beside the test; none outlives the test."""
+    """Start Snakemake in the background; it is killed after the test."""
     with contextlib.ExitStack() as stack:
 
         def start(
@@ -140,14 +140,14 @@ def background() -> Iterator[Callable[..., subprocess.Popen]]:
 
 
 def kill(process: subprocess.Popen) -> None:
-    """With all that it started, as a machine that goes down does."""
+    """Kill a process and its children, as if the machine failed."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
 def wait_for(what: Callable[[], bool], say: Callable[[], str]) -> None:
-    """Wait until something is so."""
+    """Wait until a condition is true."""
     end = time.monotonic() + PATIENCE
     while not what():
         assert time.monotonic() < end, say()
@@ -155,7 +155,7 @@ def wait_for(what: Callable[[], bool], say: Callable[[], str]) -> None:
 
 
 def trainings(cluster: dict[str, str]) -> list[str]:
-    """The jobs that train now, or are about to end."""
+    """The training jobs that are running or about to end."""
     done = subprocess.run(
         ["squeue", "-h", "-t", "R,CG", "-o", "%i %k"], env=cluster, check=True,
         capture_output=True, text=True,
@@ -172,7 +172,7 @@ def scontrol(cluster: dict[str, str], *words: str) -> str:
 
 
 def large_image(path: Path, side: int) -> None:
-    """An image of which reading takes more memory than its shard asks for at first."""
+    """Write an image that needs more memory than its shard requests at first."""
     pixels = np.random.default_rng(0).integers(0, 50, (side, side), np.int16)
     pixels[side // 2 :, side // 2 :] += 900
     fits.PrimaryHDU(pixels).writeto(path, overwrite=True)
@@ -180,7 +180,7 @@ def large_image(path: Path, side: int) -> None:
 
 @pytest.fixture(scope="module")
 def finished(cluster, tmp_path_factory) -> Path:
-    """A clone in which the workflow failed at first, and was finished."""
+    """A clone in which the workflow failed at first and was then finished."""
     folder = clone(tmp_path_factory.mktemp("cluster"), SETTINGS, 60)
     large_image(folder / "data" / "sky_000030.fits", 14_000)
     blocked = folder / "results" / "tensors" / "00002.csv"
@@ -205,7 +205,7 @@ def test_a_failing_shard_stops_no_other_and_is_named(finished):
 
 
 def test_a_job_killed_for_memory_succeeds_with_more(finished, cluster):
-    """The shard with the large image ends out of memory, and is tried again."""
+    """The shard with the large image runs out of memory and is retried."""
     output = (finished / "first.log").read_text()
     jobs_log = Path(cluster["SLURM_LOCAL_DIR"], "log", "jobcomp.txt").read_text()
     requested = {int(m) for m in re.findall(r"mem=(\d+)M", jobs_log)}
@@ -216,7 +216,7 @@ def test_a_job_killed_for_memory_succeeds_with_more(finished, cluster):
 
 
 def test_the_same_command_finishes_the_whole_workflow(finished):
-    """Once what was in the way is gone; shards that were done stay."""
+    """After the cause is removed; finished shards are kept."""
     output = (finished / "second.log").read_text()
     assert output.startswith("exit 0"), output
     ran = re.findall(r"^rule preprocess:", output, re.M)
@@ -228,7 +228,7 @@ def test_the_same_command_finishes_the_whole_workflow(finished):
 
 
 def test_two_tasks_on_two_machines_train_together(finished, cluster):
-    """`nodes: 2`: srun starts a task on each, gloo joins them."""
+    """`nodes: 2`: srun starts a task on each, which communicate by gloo."""
     training = SETTINGS["training_settings"] | {"nodes": 2}
     settings = SETTINGS | {"training_settings": training}
     (finished / "config" / "config.yaml").write_text(yaml.safe_dump(settings))
@@ -243,7 +243,7 @@ def test_two_tasks_on_two_machines_train_together(finished, cluster):
 
 @pytest.fixture
 def training(finished, tmp_path) -> Path:
-    """A copy of the finished run, to train again, on GPUs, slowly."""
+    """A copy of the finished run, set up to train again, slowly, on GPUs."""
 
     def linked_or_copied(old: str, new: str) -> None:
         (os.link if old.endswith(".fits") else shutil.copy2)(old, new)
@@ -263,7 +263,7 @@ def training(finished, tmp_path) -> Path:
 def test_training_resumes_after_kill_cancel_and_time_limit(
     cluster, background, training
 ):
-    """It resumes from its checkpoint each time, and ends with all its epochs."""
+    """It resumes from its checkpoint each time and completes all epochs."""
     log = training / "results/logs/train/train.log"
     log.unlink(missing_ok=True)
     options = ["results/model/model.pt", "--retries", "4"]
@@ -288,7 +288,7 @@ def test_training_resumes_after_kill_cancel_and_time_limit(
     wait_for(trains_from(0), story)
     (job,) = trainings(cluster)
     assert re.search(r"TresPer\w+=\S*gpu:1", scontrol(cluster, "show", "job", job))
-    kill(run)  # the machine on which Snakemake ran goes down; its job lives on
+    kill(run)  # the machine of Snakemake fails; its job continues
     subprocess.run(["scancel", job], env=cluster, check=True)
     wait_for(lambda: "stopped by SIGTERM" in log.read_text(), story)
     wait_for(lambda: not trainings(cluster), story)
@@ -298,7 +298,9 @@ def test_training_resumes_after_kill_cancel_and_time_limit(
     run = background(training, cluster, *options)
     wait_for(trains_from(1), story)
     (job,), reached = trainings(cluster), epoch()
-    subprocess.run(["scancel", job], env=cluster, check=True)  # and now under its eyes
+    subprocess.run(
+        ["scancel", job], env=cluster, check=True
+    )  # now while Snakemake watches
     wait_for(lambda: job not in trainings(cluster), story)
     wait_for(trains_from(reached), story)
 

@@ -1,4 +1,4 @@
-"""The workflow as its users run it: what it makes, and what reruns after a change."""
+"""The workflow as users run it: its results, and the steps that a change reruns."""
 
 import ast
 import contextlib
@@ -39,7 +39,7 @@ BASE = {
 }
 TABLES = {"export_csv", "export_parquet", "export_fits", "export_votable"}
 EXPORTS = {*TABLES, "export_map", "export_tensorboard", "export_gallery"}
-# A page lists the settings, so that it follows any of them.
+# A page lists all settings, so it depends on all of them.
 LISTED = {"report_settings"}
 AFTER_INFER = {"infer", "evaluate", "analyse"} | EXPORTS | LISTED
 TRAINED = {"train", "report_history"} | AFTER_INFER
@@ -106,7 +106,7 @@ def planned(folder: Path, **options: Path | None) -> set[str]:
 
 
 def rule_by_folder(name: str) -> str:
-    """The rule of a shard's file, or of a file that stands beside another."""
+    """The rule of a file that belongs to a shard or is next to another file."""
     folder = Path(name).parent.name
     others = {"tensors": "preprocess", "embeddings": "infer", "model": "train"}
     return others.get(folder) or {
@@ -121,7 +121,7 @@ def rule_by_folder(name: str) -> str:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
-    """A folder in which the workflow ran on 40 good files and 5 that are not."""
+    """A folder in which the workflow ran on 40 good and 5 bad files."""
     folder = tmp_path_factory.mktemp("run with a space")
     filelist = simulate(folder / "fits", 40, seed=2)
     with open(filelist, "a") as file:
@@ -144,7 +144,7 @@ def write_nan(path: Path) -> None:
 
 @pytest.fixture
 def run(finished):
-    """The finished run; its settings are put back afterwards."""
+    """The finished run; its settings are restored afterwards."""
     yield finished
     configure(finished, {})
 
@@ -155,7 +155,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def test_every_listed_file_has_a_row_and_bad_ones_a_reason(run):
-    """The catalogue and the split say of each listed file what became of it."""
+    """The catalogue and the split contain the status of each listed file."""
     catalogue = rows(run / "results/catalogue.csv")
     split = rows(run / "results/split.csv")
     assert len(catalogue) == len(split) == 45
@@ -169,7 +169,7 @@ def test_every_listed_file_has_a_row_and_bad_ones_a_reason(run):
     assert sum(r["subset"] != "none" for r in split) == 41
 
 
-def test_the_table_holds_facts_list_columns_and_embeddings(run):
+def test_the_table_contains_facts_list_columns_and_embeddings(run):
     """embeddings.csv: a row per usable image, facts, label, emb_0 to emb_11."""
     table = rows(run / "results/export/embeddings.csv")
     assert len(table) == 41
@@ -188,8 +188,8 @@ def test_the_table_holds_facts_list_columns_and_embeddings(run):
     ]
 
 
-def test_every_form_of_the_table_is_made(run):
-    """Parquet, FITS and VOTable hold the same rows as the CSV."""
+def test_every_format_of_the_table_is_written(run):
+    """Parquet, FITS and VOTable have the same rows as the CSV."""
     from astropy.table import Table
 
     ids = [r["image_id"] for r in rows(run / "results/export/embeddings.csv")]
@@ -219,7 +219,7 @@ def test_the_projector_folder_is_complete(run):
 
 
 def test_history_has_a_row_per_epoch(run):
-    """history.csv holds a train and a test loss for each epoch."""
+    """history.csv contains a training and a test loss for each epoch."""
     history = rows(run / "results/model/history.csv")
     assert [r["epoch"] for r in history] == ["1", "2"]
     assert all(0 < float(r["train_loss"]) < 8 for r in history)
@@ -236,7 +236,7 @@ def test_a_second_run_does_nothing(run):
 
 
 def test_both_snakefiles_have_a_default_target(run):
-    """workflow/Snakefile, which the catalogue wants, finds the same work done."""
+    """workflow/Snakefile, which the workflow catalogue expects, has nothing to do."""
     done = snakemake(run, "-n", snakefile=ROOT / "workflow" / "Snakefile")
     assert done.returncode == 0, done.stderr
     configure(run, {"epochs": 3})
@@ -296,13 +296,13 @@ def test_a_change_reruns_its_step_and_what_follows(run, changes, expected):
 
 
 def test_swapped_values_of_two_training_settings_retrain(run):
-    """Snakemake forgets the names of params; the canonical string keeps them."""
+    """Snakemake does not store the names of params; the canonical string does."""
     configure(run, {"epochs": BASE["batch_size"], "batch_size": BASE["epochs"]})
     assert planned(run) == TRAINED
 
 
 def test_reordered_keys_and_a_touched_list_rerun_nothing(run):
-    """Only what settings and list say counts, not order or time."""
+    """Only the content of settings and list counts, not order or time."""
     path = run / "config" / "config.yaml"
     settings = dict(reversed(list(yaml.safe_load(path.read_text()).items())))
     path.write_text(yaml.safe_dump(settings, sort_keys=False))
@@ -312,7 +312,7 @@ def test_reordered_keys_and_a_touched_list_rerun_nothing(run):
 
 @pytest.fixture
 def copy(run, tmp_path) -> Path:
-    """The finished run once more, to be changed."""
+    """A copy of the finished run, to be changed."""
     copy = tmp_path / "copy"
     shutil.copytree(run, copy, symlinks=True)
     return copy
@@ -320,7 +320,7 @@ def copy(run, tmp_path) -> Path:
 
 @pytest.fixture
 def sources(tmp_path) -> Path:
-    """The workflow and the package once more, to be edited."""
+    """A copy of the workflow and the package, to be edited."""
     for name in ("workflow", "astromorph", "envs"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, tmp_path / "source" / name, ignore=ignored)
@@ -349,8 +349,8 @@ def test_an_appended_row_reruns_only_its_shard(copy):
     assert planned(copy) == TRAINED | {"validate", "preprocess", "split"}
 
 
-def test_a_removed_row_reruns_its_shard_and_those_behind(copy):
-    """Rows move up behind it."""
+def test_a_removed_row_reruns_its_shard_and_later_ones(copy):
+    """Later rows move up."""
     path = copy / "fits" / "filelist.csv"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:25] + lines[26:]))
@@ -358,15 +358,15 @@ def test_a_removed_row_reruns_its_shard_and_those_behind(copy):
 
 
 def test_a_replaced_image_reruns_only_its_shard(copy):
-    """Another file under the same name: found by its size and time."""
+    """Another file with the same name is detected by its size and time."""
     fits = copy / "fits"
     shutil.copy(fits / "sky_000003.fits", fits / "sky_000020.fits")
     assert preprocessed_again(copy) == {"00001"}
     assert planned(copy) == TRAINED | {"validate", "preprocess", "split"}
 
 
-def test_a_vanished_image_is_a_change_of_the_list(copy):
-    """Its shard is made anew, where it becomes a row with a reason."""
+def test_a_missing_image_reruns_its_shard(copy):
+    """It becomes a row with a reason."""
     (copy / "fits" / "sky_000002.fits").unlink()
     assert preprocessed_again(copy) == {"00000"}
 
@@ -387,7 +387,7 @@ time.sleep(60)
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_the_shell_waits_for_a_step_that_gets_a_signal(tmp_path, number):
-    """A cluster signals the shell too, and kills what is left when it has ended."""
+    """A cluster also signals the shell, and kills all children when it ends."""
     (tmp_path / "step.py").write_text(SAVES)
     command = ["bash", "-c", f"{SHELL_PREFIX}{shlex.quote(sys.executable)} step.py"]
     process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True)
@@ -400,7 +400,7 @@ def test_the_shell_waits_for_a_step_that_gets_a_signal(tmp_path, number):
 
 
 def test_no_command_grows_with_the_number_of_shards(run, tmp_path):
-    """Thousands of shards are planned; a job names their number, not their files."""
+    """Thousands of shards are planned; a command has their number, not their files."""
     path = tmp_path / "list.txt"
     number = 3000
     path.write_text("".join(f"{k}.fits\n" for k in range(2 * number)))
@@ -418,7 +418,7 @@ def test_no_command_grows_with_the_number_of_shards(run, tmp_path):
 
 
 def test_replaced_weights_retrain(copy):
-    """A file that settings name is known by its size and time, not by its name."""
+    """A file given in the settings is identified by its size and time, not its name."""
     weights = copy / "start.pt"
     configure(copy, {"network_settings": {"weights": "start.pt"}})
     for content, expected in ((b"one", TRAINED), (b"other", TRAINED)):
@@ -429,8 +429,8 @@ def test_replaced_weights_retrain(copy):
         assert planned(copy) == set()
 
 
-def test_a_list_that_vanished_is_named_and_may_come_back(copy):
-    """One line says which; with the list back nothing is to do."""
+def test_a_missing_list_is_named_and_can_be_restored(copy):
+    """The error names it; after it is restored, there is nothing to do."""
     path = copy / "fits" / "filelist.csv"
     path.rename(copy / "away.csv")
     done = snakemake(copy, "--cores", "1")
@@ -442,7 +442,7 @@ def test_a_list_that_vanished_is_named_and_may_come_back(copy):
 
 
 def test_touched_sources_and_comments_rerun_nothing(run, sources):
-    """What the code does counts, not its time, text or version."""
+    """Only the statements of the code count, not its time, comments or version."""
     for path in sources.parent.rglob("*.py"):
         tree = ast.parse(path.read_text())
         path.write_text(f"# A comment.\n{ast.unparse(tree)}\n")
@@ -465,14 +465,14 @@ def append(sources: Path, module: str, text: str = "EDITED = 1") -> None:
         ("fits/image.py", TRAINED | {"validate", "preprocess", "split"}),
     ],
 )
-def test_an_edit_reruns_what_it_concerns(run, sources, module, expected):
-    """In the network's loss, in one export, in the reading of images."""
+def test_an_edit_reruns_the_steps_that_use_it(run, sources, module, expected):
+    """Edits of the loss, of one export, and of reading images."""
     append(sources, module)
     assert planned(run, snakefile=sources) == expected
 
 
 def release(folder: Path, versions: dict[str, str]) -> None:
-    """What pip leaves of packages of these versions, for who asks it for them."""
+    """Write the metadata that pip installs for packages of these versions."""
     for name, version in versions.items():
         facts = folder / f"{name}-{version}.dist-info" / "METADATA"
         facts.parent.mkdir(parents=True)
@@ -480,7 +480,7 @@ def release(folder: Path, versions: dict[str, str]) -> None:
 
 
 def test_an_upgraded_package_reruns_the_steps_that_it_changed(run, sources, tmp_path):
-    """A version reruns nothing, its own or torch's; the steps that differ do."""
+    """New versions alone rerun nothing; changed steps are rerun."""
     packages, code = tmp_path / "packages", sources.parent / "astromorph"
     release(packages, {"astromorph": "9.0", "torch": "99.0", "numpy": "99.0"})
     asked = [sys.executable, "-c", "import astromorph; print(astromorph.__version__)"]
@@ -497,7 +497,7 @@ def test_an_upgraded_package_reruns_the_steps_that_it_changed(run, sources, tmp_
 
 
 def test_lost_metadata_reruns_nothing_and_warns(copy):
-    """Where `.snakemake` is deleted, results count as up to date; a warning says so."""
+    """Without `.snakemake`, results count as up to date, and a warning is logged."""
     shutil.rmtree(copy / ".snakemake")
     configure(copy, {"epochs": 3})
     done = snakemake(copy, "-n")
@@ -505,7 +505,7 @@ def test_lost_metadata_reruns_nothing_and_warns(copy):
     assert "count as up to date" in done.stdout + done.stderr
 
 
-# In place of inference: what the system does to a process that takes too much memory.
+# Replaces inference: the process is killed, as if it used too much memory.
 KILLED = """
 def infer(*arguments, **options):
     import os, signal
@@ -513,8 +513,8 @@ def infer(*arguments, **options):
 """
 
 
-def test_the_last_results_outlive_a_rerun_that_is_killed(copy, sources):
-    """They have a second name until their successors come; the kill has a reason."""
+def test_the_last_results_survive_a_rerun_that_is_killed(copy, sources):
+    """They have a second name until they are replaced; the log explains the kill."""
     model, table = copy / "results/model", copy / "results/embeddings"
     shutil.copy(copy / "results/model/model.pt", copy / "kept.pt")
     configure(
@@ -541,7 +541,7 @@ def test_the_last_results_outlive_a_rerun_that_is_killed(copy, sources):
 
 
 def test_a_step_that_fails_is_named(copy):
-    """Also where what it says goes to the terminal too; nothing waits for its files."""
+    """Even if its output also goes to the terminal; its files are not waited for."""
     configure(copy, {"validate_settings": {"on_bad": "fail"}})
     done = snakemake(copy, "--cores", "1", "results/catalogue.csv")
     assert done.returncode != 0
@@ -551,7 +551,7 @@ def test_a_step_that_fails_is_named(copy):
 
 
 def test_a_corrected_label_retrains_nothing(copy):
-    """Labels are for people; training never sees them."""
+    """Training does not use labels."""
     path = copy / "fits" / "filelist.csv"
     path.write_text(path.read_text().replace("again", "once more"))
     assert planned(copy) == {"validate", "evaluate", "analyse"} | EXPORTS
@@ -579,11 +579,14 @@ def test_a_trained_network_is_used_without_training(copy):
         ({"datafile": "none.txt"}, "there is no such file list"),
         ({"datafile": "fits"}, "this is a folder, not a file list"),
         ({"datafile": None}, "`datafile` is not set"),
-        ({"trained_network_name": "m{1}.pt"}, "the workflow allows no braces in it"),
+        (
+            {"trained_network_name": "m{1}.pt"},
+            "the workflow does not allow braces in it",
+        ),
     ],
 )
 def test_wrong_settings_end_in_one_clear_message(run, changes, message):
-    """Snakemake stops before any job, with our message and no traceback."""
+    """Snakemake stops before any job, with a message of the package, no traceback."""
     configure(run, changes)
     done = snakemake(run, "-n")
     assert done.returncode != 0
@@ -591,8 +594,8 @@ def test_wrong_settings_end_in_one_clear_message(run, changes, message):
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_the_report_holds_all_that_is_made_to_be_looked_at(run):
-    """Each item has a category, a name and a caption that says how to read it."""
+def test_the_report_contains_all_pages_figures_and_tables(run):
+    """Each item has a category, a name and a caption that explains it."""
     done = snakemake(run, "--report", "report.html")
     assert done.returncode == 0, done.stderr
     items = reported(run / "report.html")
@@ -617,8 +620,8 @@ def test_the_report_holds_all_that_is_made_to_be_looked_at(run):
         assert len(item["caption"]) > 60, name
 
 
-def test_large_tables_stay_out_of_the_report(run, sources):
-    """A table that is larger than a report can bear is left out, and nothing else."""
+def test_large_tables_are_not_in_the_report(run, sources):
+    """Only tables that are too large for the report are omitted."""
     append(sources, "cli/workflow.py", "MAX_REPORTED_BYTES = 10_000")
     done = snakemake(run, "--report", "small.html", snakefile=sources)
     assert done.returncode == 0, done.stderr
@@ -629,7 +632,7 @@ def test_large_tables_stay_out_of_the_report(run, sources):
 
 @pytest.mark.browser
 def test_the_report_opens_in_a_browser(run):
-    """Every item is listed and opens, nothing fails, nothing leaves the machine."""
+    """Every item is listed and opens without errors or network requests."""
     snakemake(run, "--report", "report.html")
     items = reported(run / "report.html")
     with browser() as page:
@@ -647,7 +650,7 @@ def test_the_report_opens_in_a_browser(run):
 
 
 def opens(page, link) -> None:
-    """What a click on the eye shows: a page, a picture, or a table to save."""
+    """Check that a click on the eye opens a page, a picture or a table."""
     if link.get_attribute("download"):
         assert link.get_attribute("href").startswith("data:text/csv")
         return
@@ -665,7 +668,7 @@ def opens(page, link) -> None:
 
 @pytest.mark.browser
 def test_the_gallery_page_shows_all_sheets(run):
-    """By double click, without a server: every picture loads."""
+    """Every picture loads without a server."""
     folder = run / "results" / "export" / "gallery"
     with browser() as page:
         page.goto((folder / "index.html").as_uri())
@@ -679,7 +682,7 @@ def test_the_gallery_page_shows_all_sheets(run):
 
 @contextlib.contextmanager
 def browser():
-    """A page in Chromium; a console error or a request to elsewhere fails."""
+    """A page in Chromium; console errors and requests to other machines fail."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
         pytest.skip("Chromium is not on this machine")

@@ -1,1 +1,1 @@
-"""Contact sheets, and the map as pictures."""
+"""Contact sheets, and pictures of the map."""

@@ -1,7 +1,7 @@
 """Contact sheets: frames with pictures, names, notes and scale bars.
 
-Pictures are drawn pixel by pixel. Matplotlib draws them and the text; only positions
-are computed here, as they have to be whole pixels.
+Matplotlib draws pictures and text. Positions are computed here, because each pixel of
+a picture has to become one pixel of the sheet.
 """
 
 import math
@@ -25,13 +25,13 @@ from astromorph.export.gallery.sheets import Sheet
 
 SIDE, GAP, CAPTION, TITLE = 160, 12, 38, 40  # pixels
 GROUP_COLOUR = "#e8ecf1"
-# Okabe & Ito (2008), told apart by all kinds of colour vision; the line differs too.
+# Okabe & Ito (2008), safe for colour-blind readers; the line styles differ, too.
 MARKS = {REPRESENTATIVE: ("#0072b2", "solid"), ODD: ("#d55e00", (0, (3, 1.5)))}
 CHARACTERS_PER_LINE, MAX_LINES = 24, 7  # of the reason for a missing picture
-MAX_BAR_SHARE = 0.4  # of the picture's width
+MAX_BAR_SHARE = 0.4  # of the width of the picture
 UNITS = ((3600.0, "°"), (60.0, "\N{PRIME}"), (1.0, "\N{DOUBLE PRIME}"), (1e-3, " mas"))
 ROUND_LENGTHS = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
-# Degrees and milliarcseconds have no larger or smaller unit to go on with.
+# Also for degrees and milliarcseconds, next to which there is no other unit.
 LARGE_LENGTHS = (50.0, 100.0, 200.0, 500.0)
 
 
@@ -44,7 +44,7 @@ class Layout:
     columns : int
         Frames in a row.
     group_size : int
-        Adjacent frames that belong together; groups have wider gaps between them.
+        Number of adjacent frames that belong together; gaps between groups are wider.
     frames : int
         Number of frames.
     """
@@ -83,7 +83,7 @@ class ScaleBar:
     arcsec : float
         Length on the sky.
     label : str
-        The same with a unit: ``30″``.
+        The length with a unit, such as ``30″``.
     pixels : float
         Length in pixels of the picture.
     """
@@ -106,7 +106,7 @@ def draw_sheet(
     path : path
         PNG to write.
     sheet : Sheet
-        Title, columns, and for each of N frames a note and a mark.
+        Title, columns, and a note and a mark for each of N frames.
     pictures : sequence of Picture or None
         N pictures of at most `SIDE` pixels along each side; None for an empty
         position.
@@ -176,7 +176,7 @@ def choose_scale_bar(arcsec_per_pixel: float | None, width: int) -> ScaleBar | N
     Parameters
     ----------
     arcsec_per_pixel : float or None
-        Pixel scale of the picture; there is no bar without one.
+        Pixel scale of the picture; without one, there is no bar.
     width : int
         Width of the picture in pixels; the bar takes at most 0.4 of it.
 

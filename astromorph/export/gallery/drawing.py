@@ -1,7 +1,7 @@
 """Drawing on a sheet with matplotlib, in pixels from its top left corner.
 
-The same input gives the same bytes: fonts are those that come with matplotlib, its
-settings are the defaults, and the PNG contains no date.
+The same input gives the same bytes: the fonts come with matplotlib, its settings are
+the defaults, and the PNG contains no date.
 """
 
 from collections.abc import Iterator
@@ -21,11 +21,11 @@ DARK, GRAY = "#1b1f24", "#57606a"
 BAD_PIXEL = (52, 73, 107)  # red, green, blue
 TEXT_POINTS, SMALL_POINTS, TITLE_POINTS = 8.0, 7.5, 12.0
 REPLACEMENT = "□"  # for characters that the font lacks
-MAX_CHARACTERS = 500  # that are measured: longer text is shortened in any case
+MAX_CHARACTERS = 500  # only these are measured; longer text is shortened in any case
 
 
 class Canvas:
-    """A sheet to draw on; `new_canvas` makes one.
+    """A sheet to draw on; created by `new_canvas`.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ class Canvas:
         x, y : array_like of float
             Positions in pixels.
         marker : str
-            A marker of matplotlib.
+            A matplotlib marker.
         size : float
             Diameter in pixels.
         colour : str
@@ -155,7 +155,7 @@ class Canvas:
         )
 
     def leader(self, start: tuple[float, float], end: tuple[float, float]) -> None:
-        """Draw a line with a dot at its start and a white rim, seen on any points."""
+        """Draw a line with a dot at its start and a white rim, visible on points."""
         from matplotlib.patheffects import withStroke
 
         rim = [withStroke(linewidth=2.6, foreground="white")]
@@ -187,7 +187,7 @@ class Canvas:
         max_width: float,
         colour: str = DARK,
     ) -> None:
-        """Write one line, shortened in its middle where it is too wide."""
+        """Write one line, shortened in the middle if it is too wide."""
         shortened = shorten_to_width(printable(text), points, max_width)
         self._text(x, y, shortened, points, colour)
 
@@ -224,7 +224,7 @@ class Canvas:
 
 @contextmanager
 def new_canvas(width: int, height: int) -> Iterator[Canvas]:
-    """A white sheet of a size in pixels, drawn with matplotlib's default settings."""
+    """A white sheet of a size in pixels, drawn with the defaults of matplotlib."""
     from matplotlib import style
     from matplotlib.figure import Figure
 
@@ -250,7 +250,7 @@ def font_file() -> str:
 
 
 def printable(text: str) -> str:
-    """One line in characters that the font has; others become `REPLACEMENT`."""
+    """One line in characters of the font; others become `REPLACEMENT`."""
     from matplotlib.font_manager import get_font
 
     known = get_font(font_file()).get_charmap()
@@ -260,7 +260,7 @@ def printable(text: str) -> str:
 
 
 def shorten_to_width(text: str, points: float, max_width: float) -> str:
-    """Text that fits a width in pixels; an ellipsis replaces its middle."""
+    """Text that fits a width in pixels, if necessary with an ellipsis in its middle."""
     if text_width(text[:MAX_CHARACTERS], points) <= max_width:
         return text[:MAX_CHARACTERS]
     head, tail = text[:40], text[-40:]

@@ -1,6 +1,6 @@
-"""The step `export gallery`: contact sheets, and the map as a picture.
+"""The step `export gallery`: contact sheets and pictures of the map.
 
-It writes a folder of PNGs, a page that shows them, and a table of their images.
+It writes a folder of PNG files, a page that shows them, and a table of their images.
 """
 
 import gc
@@ -42,7 +42,7 @@ from astromorph.settings.loading import parse
 from astromorph.settings.sections import DataSettings, ExportSettings, Settings
 
 LOG = logging.getLogger(__name__)
-NETWORK = "network"  # the stretch that shows the prepared images
+NETWORK = "network"  # stretch that shows the prepared images
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class PictureSource:
     images : ShardImages
         The prepared images.
     fits_paths : dict of str to tuple of str
-        FITS files of each image; empty where sheets show the prepared images.
+        FITS files of each image; empty if sheets show the prepared images.
     facts : dict of str to ImageFacts
         From the catalogue.
     data : DataSettings
@@ -73,7 +73,7 @@ class PictureSource:
     stretch : str
         How FITS files are drawn.
     training : Settings
-        Settings of the model's training, with which views are made.
+        Settings that the model was trained with; they determine the views.
     seed : int
         Seed of the views.
     """
@@ -146,22 +146,22 @@ def export_gallery(
     ----------
     files : RunFiles
         `catalogue`, `analysis`, `all_tensors` and `model` are read; `gallery` is
-        written anew: a PNG for each sheet, `index.html`, `sheets.csv`.
+        replaced: a PNG for each sheet, `index.html`, `sheets.csv`.
     datafile : path
-        The file list; read where pictures are drawn from the FITS files.
+        The file list; read if pictures are drawn from the FITS files.
     data : DataSettings
         How FITS files are read.
     rules : ExportSettings
         `gallery_images` and `gallery_stretch` are used.
     label : str or None
-        Column of the file list that colours a second picture of the map.
+        Column of the file list by which a second picture of the map is coloured.
     seed : int
         Seed of the random choices and of the augmented views.
 
     Raises
     ------
     AstromorphError
-        The files do not belong together.
+        The files do not match.
     """
     sheets = choose_sheets(files.analysis, rules.gallery_images, seed)
     maps = choose_maps(files, label)
@@ -210,8 +210,8 @@ def _read_fits_paths(
     }
     if missing := sorted(image_ids - set(paths)):
         raise AstromorphError(
-            f"{datafile}: the image {missing[0]} of {analysis} is not in it; run "
-            "validate and what follows again"
+            f"{datafile}: the image {missing[0]} of {analysis} is not in this list; "
+            "run `validate` and all later steps again"
         )
     return paths
 

@@ -1,9 +1,9 @@
-"""The map as a picture: points coloured by class, examples of clusters, a legend.
+"""Pictures of the map: points coloured by class, examples of clusters, a legend.
 
-Matplotlib draws the points, one call for each class. Classes alternate in `LAYERS`
-layers, so that where classes overlap each is seen in proportion and the last does not
-cover the others. One call with a colour for each point would do the same in one layer,
-but takes three to four times as long at a million points.
+Matplotlib draws the points of each class in one call for each of `LAYERS` layers.
+Where classes overlap, each is therefore visible in proportion, and the last one does
+not cover the others. A single call with a colour for each point would look the same,
+but takes three to four times as long for a million points.
 """
 
 import math
@@ -37,7 +37,7 @@ from astromorph.pages.pictures import (
 
 CLUSTER = "cluster"
 MAX_CLASSES = len(COLOURS) * len(MARKERS)
-# Markers of matplotlib, and their size for the area of a circle of size 1.
+# Matplotlib markers, and the size at which their area is that of a circle of size 1.
 MARKER_SHAPES = {
     "circle": ("o", 1.0),
     "triangle": ("^", math.sqrt(math.pi / 2)),
@@ -45,12 +45,12 @@ MARKER_SHAPES = {
     "diamond": ("D", math.sqrt(math.pi / 4)),
 }
 FIELD, MARGIN, LEGEND, ROW, COUNT = 840, 30, 270, 24, 80  # pixels
-PICTURE, BORDER = SIDE // 2, 3  # pixels of an example's picture
+PICTURE, BORDER = SIDE // 2, 3  # pixels; side and border of the picture of an example
 CELL = 8  # pixels; pictures are placed on a grid of cells
 CELLS = FIELD // CELL
 PICTURE_CELLS = -(-(PICTURE + 2 * BORDER) // CELL)
 LAYERS = 16
-MAX_POINTS_WITH_RIMS = 5000  # of more, the rims would cover the others
+MAX_POINTS_WITH_RIMS = 5000  # with more points, their rims would cover other points
 LEGEND_POINTS = 9.0
 LEGEND_MARKER = 10.0  # pixels
 
@@ -62,7 +62,7 @@ class MapClass:
     Attributes
     ----------
     name : str
-        A cluster, a label, or what the points without one have in common.
+        A cluster, a label, or a description of the points without one.
     size : int
         Number of its points.
     colour : str
@@ -101,20 +101,20 @@ class MapExample:
 
 @dataclass(frozen=True, slots=True)
 class MapContents:
-    """What a picture of the map shows.
+    """The contents of a picture of the map.
 
     Attributes
     ----------
     sheet : Sheet
-        Name and title; a frame for each of `examples`.
+        Name and title, and a frame for each of `examples`.
     coloured_by : str
         `cluster` or a column of the file list.
     positions : ndarray, shape (N, 2), float32
         Positions of the points on the map.
     classes : tuple of MapClass
-        Clusters by number, or labels by size; then those without a colour of their own.
+        Clusters by number, or labels by size; then those without their own colour.
     class_of_point : ndarray, shape (N,), int16
-        For each point the index in `classes`.
+        Index in `classes` for each point.
     examples : tuple of MapExample
         Representatives of the largest clusters.
     """
@@ -128,7 +128,7 @@ class MapContents:
 
 
 def choose_maps(files: RunFiles, label: str | None) -> list[MapContents]:
-    """Choose what the pictures of the map show.
+    """Choose the contents of the pictures of the map.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ def choose_maps(files: RunFiles, label: str | None) -> list[MapContents]:
     Returns
     -------
     list of MapContents
-        The map coloured by cluster; and by label, where an image has one.
+        The map coloured by cluster, and by label if any image has one.
 
     Raises
     ------
@@ -151,7 +151,7 @@ def choose_maps(files: RunFiles, label: str | None) -> list[MapContents]:
     clusters, class_of_point = np.unique(points.clusters, return_inverse=True)
     names = ["" if c == NO_CLUSTER else str(c) for c in clusters.tolist()]
     maps = [_contents(points, "map_clusters", CLUSTER, names, class_of_point)]
-    # A column of the file list that is called `cluster` is not that of the analysis.
+    # A column `cluster` of the file list is not the clusters of the analysis.
     if label == CLUSTER or label not in list_columns(files.catalogue):
         return maps
     labels = find_in_catalogue(files, points.image_ids, [label])[label]
@@ -201,7 +201,7 @@ def _contents(
     names: Sequence[str],
     numbers: NDArray[np.integer],
 ) -> MapContents:
-    """Give each class its colour and marker; `numbers` are indices in `names`."""
+    """Assign a colour and a marker to each class; `numbers` are indices in `names`."""
     classes, class_of_name = _choose_classes(coloured_by, names, numbers)
     class_of_point = class_of_name[numbers]
     representatives = [
@@ -252,7 +252,7 @@ def _choose_classes(
 
 
 def _by_marker(ranked: Sequence[int]) -> list[tuple[str, Sequence[int]]]:
-    """Markers, each with the names that have it: as many as there are colours."""
+    """Markers, each with its names: as many as there are colours."""
     step = len(COLOURS)
     return [(m, ranked[k * step : (k + 1) * step]) for k, m in enumerate(MARKERS)]
 
@@ -292,7 +292,7 @@ def draw_map(
 def _to_pixels(
     positions: NDArray[np.float32],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Pixels of the sheet, from the left and the top; both axes have one scale."""
+    """Pixels of the sheet, from the left and the top; both axes have the same scale."""
     low = positions.min(axis=0).astype(np.float64)
     high = positions.max(axis=0).astype(np.float64)
     scale = (FIELD - 2 * MARGIN) / (float((high - low).max()) or 1)
@@ -303,7 +303,7 @@ def _to_pixels(
 def _occupied_cells(
     x: NDArray[np.float64], y: NDArray[np.float64]
 ) -> NDArray[np.bool_]:
-    """Cells `(CELLS, CELLS)` of the map in which there is a point."""
+    """Whether each cell `(CELLS, CELLS)` of the map contains a point."""
     occupied = np.zeros((CELLS, CELLS), np.bool_)
     occupied[((y - TITLE) // CELL).astype(int), (x // CELL).astype(int)] = True
     return occupied
@@ -312,21 +312,21 @@ def _occupied_cells(
 def place_pictures(
     occupied: NDArray[np.bool_], spots: Sequence[tuple[float, float]]
 ) -> list[tuple[int, int] | None]:
-    """Find a place for a picture near each spot.
+    """Find a position for a picture near each spot.
 
     Pictures do not overlap; each covers few points and is close to its spot.
 
     Parameters
     ----------
     occupied : ndarray, shape (CELLS, CELLS), bool
-        Cells of the map in which there is a point.
+        Whether each cell of the map contains a point.
     spots : sequence of tuple of float
         Positions on the sheet, from the left and the top.
 
     Returns
     -------
     list of tuple of int, or None
-        Left and top of each picture on the sheet; None where there is no room.
+        Left and top of each picture on the sheet; None if there is no room.
     """
     window = (PICTURE_CELLS, PICTURE_CELLS)
     windows = np.lib.stride_tricks.sliding_window_view(occupied, window)

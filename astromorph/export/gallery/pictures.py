@@ -40,12 +40,12 @@ class Picture:
     Attributes
     ----------
     pixels : ndarray, shape (H, W), float32, or None
-        From 0 to 1, first row at the bottom; NaN where no value was observed. None
-        where there is no picture.
+        From 0 to 1, first row at the bottom; NaN at bad pixels. None if there is no
+        picture.
     arcsec_per_pixel : float or None
-        Pixel scale along x; None where it is unknown.
+        Pixel scale along x; None if it is unknown.
     problem : str
-        Why there is no picture; empty where there is one.
+        Why there is no picture; empty if there is one.
     """
 
     pixels: NDArray[np.float32] | None
@@ -72,7 +72,7 @@ def picture_from_fits(
     Returns
     -------
     Picture
-        Without pixels, but with the reason, where the file cannot be read.
+        If the file cannot be read, it has a reason instead of pixels.
     """
     try:
         facts, image = fits_image.read_image(paths, data)
@@ -93,9 +93,9 @@ def apply_stretch(image: Image, stretch: str) -> NDArray[np.float32]:
     image : Image
         Pixels `(C, H, W)` and mask `(H, W)`.
     stretch : str
-        ``zscale``: linear between the limits of `ZScaleInterval`; the others: between
-        the 0.5 and 99.5 percentiles of the valid pixels. Each channel has its own
-        limits.
+        ``zscale`` is linear between the limits of `ZScaleInterval`; all others are
+        between the 0.5 and 99.5 percentiles of the valid pixels. Each channel has its
+        own limits.
 
     Returns
     -------
@@ -156,16 +156,16 @@ def fit_into_frame(
 
 @dataclass(frozen=True, slots=True)
 class ShardImages:
-    """Some images of the tensor shards; pixels are read on access.
+    """Selected images of the tensor shards; pixels are read on access.
 
     Attributes
     ----------
     positions : dict of str to tuple of int
-        Number of the shard, from 0, and position in it, by image id.
+        Index of the shard and position in it, by image id.
     shards : list of sequence of Tensor
         The images of each shard, memory-mapped.
     preprocessing : PreprocessSettings
-        Settings with which they were prepared.
+        Settings that the images were prepared with.
     """
 
     positions: dict[str, tuple[int, int]]
@@ -211,18 +211,18 @@ def find_images(
         settings = shard.settings
         here = {i: k for k, i in enumerate(shard.image_ids) if i in image_ids}
         positions |= {image_id: (number, k) for image_id, k in here.items()}
-        shards.append(_images_of(shard) if here else ())
+        shards.append(_image_sequence(shard) if here else ())
     if missing := sorted(set(image_ids) - set(positions)):
         raise AstromorphError(
             f"{tensors[0]}: the image {missing[0]} of the analysis is in none of the "
-            f"{len(tensors)} shards; run preprocess, infer and analyse again"
+            f"{len(tensors)} shards; run `preprocess`, `infer` and `analyse` again"
         )
     preprocessing = parse(json.loads(settings), "the tensors' settings")
     return ShardImages(positions, shards, preprocessing.preprocess_settings)
 
 
-def _images_of(shard: TensorShard) -> Sequence[Tensor]:
-    """The images of a shard by position; a tensor of images of one size is such."""
+def _image_sequence(shard: TensorShard) -> Sequence[Tensor]:
+    """The images of a shard, which can be indexed by position."""
     return shard.images if shard.images.ndim == 4 else shard.image_list()  # type: ignore[return-value]
 
 
@@ -241,13 +241,13 @@ def prepared_pixel_scale(
     pixel_scale_arcsec : float
         Pixel scale of the file.
     preprocessing : PreprocessSettings
-        Settings with which the image was prepared.
+        Settings that the image was prepared with.
 
     Returns
     -------
     float or None
-        Arcseconds per pixel. None where the image was cropped to its emission, as the
-        size of the crop is not recorded.
+        Arcseconds per pixel. None if the image was cropped to its emission, because
+        the size of the crop is not recorded.
     """
     if preprocessing.crop == "source":
         return None
@@ -266,7 +266,7 @@ def augmented_views(
     seed: int,
     number: int,
 ) -> list[NDArray[np.float32]]:
-    """Views of an image as training makes them.
+    """Augmented views of an image, as in training.
 
     Parameters
     ----------
@@ -275,7 +275,7 @@ def augmented_views(
     augmentation : AugmentationSettings
         Strengths of the augmentations in training.
     stacksize : int
-        How often a single channel is repeated in training.
+        Number of times that a single channel is repeated in training.
     seed : int
         Seed of the augmentations.
     number : int

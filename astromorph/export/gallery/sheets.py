@@ -1,7 +1,7 @@
-"""Which images each contact sheet shows, chosen from the analysis.
+"""Selection of the images on each contact sheet from the analysis.
 
-The analysis is read in parts, at most twice. Memory depends on the number of sheets and
-of images on a sheet, not on the number of all images.
+The analysis is read in parts, at most twice. The memory depends on the number of sheets
+and of images on a sheet, not on the total number of images.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from astromorph.artefacts.analysis_table import (
     read_analysis_parts,
 )
 
-MAX_CLUSTERS = 24  # clusters with a sheet of their own, the largest ones
+MAX_CLUSTERS = 24  # the largest clusters, each of which has a sheet
 MAX_NEIGHBOUR_SHEETS = 4
 MIN_COLUMNS, MIN_NEIGHBOUR_COLUMNS = 3, 4
 REPRESENTATIVE_SHARE = 3  # a third of a cluster's sheet is near its representative
@@ -36,7 +36,7 @@ class Frame:
     image_id : str
         The image; empty for an empty position.
     note : str
-        A few words below the picture.
+        Text below the picture.
     mark : str
         "representative", "odd" or empty.
     view : int
@@ -80,7 +80,7 @@ class Sheet:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What the sheets need to know of one image of the analysis."""
+    """The properties of an image of the analysis that the sheets need."""
 
     image_id: str
     cluster: int
@@ -109,8 +109,8 @@ def choose_sheets(
     list of Sheet
         A sheet for each of the `MAX_CLUSTERS` largest clusters and one for images in
         no cluster; outliers; neighbours of examples, on at most
-        `MAX_NEIGHBOUR_SHEETS`; near-duplicates; augmented views. Sheets without a
-        frame are left out.
+        `MAX_NEIGHBOUR_SHEETS` sheets; near-duplicates; augmented views. Sheets without
+        a frame are omitted.
 
     Raises
     ------
@@ -142,9 +142,9 @@ def choose_sheets(
 
 
 def random_key(seed: int, image_id: str) -> int:
-    """A random number of an image; random choices take the images with the smallest.
+    """A random number for an image; random choices take the images with the smallest.
 
-    It depends on the seed and the id alone, so that adding images to the list changes
+    It only depends on the seed and the id, so that adding images to the list changes
     few choices.
     """
     key = hashlib.blake2b(f"{seed}\0{image_id}".encode(), digest_size=8).digest()
@@ -218,7 +218,7 @@ class _Candidates:
         return [c.image_id for c in self.cluster_samples[cluster].sorted()]
 
     def closest_pairs(self, number: int) -> list[tuple[tuple[str, str], float]]:
-        """Near-duplicates, each pair with its distance, the closest first."""
+        """Pairs of near-duplicates with their distances, the closest first."""
         return heapq.nsmallest(number, self.pairs.items(), key=lambda p: (p[1], p[0]))
 
     def _add_to_cluster(self, candidate: Candidate, key: int) -> None:
@@ -234,7 +234,7 @@ class _Candidates:
         self.cluster_samples[cluster].add(key, candidate)
 
     def _add_pairs(self, candidate: Candidate, duplicates: Sequence[str]) -> None:
-        """Add near-duplicates; each of a pair may name the other."""
+        """Add near-duplicates; a pair may occur twice, once for each image."""
         distances = dict(candidate.neighbours)
         for other in duplicates:
             first, second = sorted((candidate.image_id, other))
@@ -256,19 +256,19 @@ def _find_clusters(image_ids: set[str], analysis: str | Path) -> dict[str, int]:
 
 
 def _count_columns(frames: int) -> int:
-    """Columns of a sheet that is about 1.5 times as wide as high."""
+    """Number of columns of a sheet that is about 1.5 times as wide as high."""
     return max(MIN_COLUMNS, math.ceil(math.sqrt(1.5 * frames)))
 
 
 def _round_up(columns: int, group_size: int) -> int:
-    """Columns for whole groups of frames."""
+    """Round a number of columns up to whole groups of frames."""
     return -(-columns // group_size) * group_size
 
 
 def _cluster_sheet(
     cluster: int, candidates: _Candidates, clusters: dict[str, int]
 ) -> Sheet:
-    """The representative and images near it, a random sample, the least typical."""
+    """The representative and images near it, random members, the least typical."""
     max_frames = candidates.images_per_sheet
     frames = _frames_near_representative(
         candidates.representatives.get(cluster),
@@ -324,7 +324,7 @@ def _neighbour_sheets(candidates: _Candidates) -> Iterator[Sheet]:
     columns = max(MIN_NEIGHBOUR_COLUMNS, _count_columns(max_frames))
     rows = max(1, max_frames // columns)
     examples = _neighbour_examples(candidates, rows)
-    # Not wider than the longest list of neighbours.
+    # The sheet is not wider than the longest list of neighbours.
     longest = max((len(e.neighbours) for e in examples), default=0)
     columns = min(columns, 1 + longest)
     pages = [examples[k : k + rows] for k in range(0, len(examples), rows)]
@@ -338,7 +338,7 @@ def _neighbour_sheets(candidates: _Candidates) -> Iterator[Sheet]:
 
 
 def _neighbour_examples(candidates: _Candidates, rows: int) -> list[Candidate]:
-    """Representatives of clusters, and random images where there are too few."""
+    """Representatives of clusters, and random images if there are too few."""
     representatives = candidates.representatives
     examples = [representatives[cluster] for cluster in sorted(representatives)]
     known = {example.image_id for example in examples}
@@ -378,5 +378,5 @@ def _view_sheet(candidates: _Candidates) -> Sheet:
         frames.append(Frame(candidate.image_id, "prepared image", REPRESENTATIVE))
         frames += [Frame(candidate.image_id, f"view {k}", view=k) for k in (1, 2)]
     columns = _round_up(_count_columns(max_frames), TRIPLE)
-    title = "Augmented views that training compares"
+    title = "Augmented views, as compared in training"
     return Sheet("views", "views", title, columns, tuple(frames), TRIPLE)

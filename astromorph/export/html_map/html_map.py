@@ -1,7 +1,7 @@
-"""The export `map`: one HTML file in which the embedding can be explored.
+"""The export `map`: an HTML file for exploring the embedding.
 
-It opens by double click, without a server or a network. What a person reads or
-types is HTML and the script beside the template; points are drawn by Bokeh.
+It opens in a browser without a server or a network connection. The user interface is
+HTML with the script next to the template; Bokeh draws the points.
 """
 
 import base64
@@ -64,12 +64,12 @@ from astromorph.pages.html import render_template, template_source
 from astromorph.pages.pictures import COLOURS, MARKERS, NONE_COLOUR, point_size
 
 LOG = logging.getLogger(__name__)
-SEARCHED = ("object", "path", "image_id")  # columns that are never left out
+SEARCHED = ("object", "path", "image_id")  # columns that are always included
 CLUSTERINGS = ("cluster", "cluster_kmeans", "cluster_hdbscan")
 ANALYSED = (*CLUSTERINGS, "outlier_score", "outlier_rank", "role", "near_duplicates")
 MAX_TEXT = 16_000_000  # bytes of one column; larger ones make the page slow to open
-MAX_COLUMNS = 64_000_000  # bytes of all of them
-RAMP = Viridis256[:245]  # its yellow end is faint on white
+MAX_COLUMNS = 64_000_000  # bytes of all columns
+RAMP = Viridis256[:245]  # without its yellow end, which is faint on white
 INK = "#1b1f24"
 
 
@@ -82,19 +82,19 @@ def export_map(
     ----------
     files : RunFiles
         Catalogue, split, embeddings, analysis and tensors are read, and the evaluation
-        if its verdict is shown; `map` is written, and the folder `map_pictures`.
+        if its verdict is shown; `map` and, if needed, the folder `map_pictures` are
+        written.
     thumbnail_size : int
         The side of a picture in pixels.
     max_one_file : int
-        Up to this many listed images the pictures are in the page, else in the folder.
+        Pictures of up to this many listed images are in the page, else in the folder.
     with_evaluation : bool
         Whether to show the verdict of the evaluation.
 
     Raises
     ------
     AstromorphError
-        A file is missing, the files do not belong together, or the evaluation cannot
-        be read.
+        A file is missing, the files do not match, or the evaluation cannot be read.
     """
     table = run_table(files)
     verdict = _read_verdict(files.evaluation) if with_evaluation else None
@@ -154,7 +154,7 @@ def export_map(
 
 
 def _columns(table: pd.DataFrame) -> Iterator[PackedColumn]:
-    """Columns of the list, of the analysis, and facts."""
+    """Columns of the file list, of the analysis and of the catalogue."""
     columns, typed = typed_columns(table, 0)
     for name in (column.name for column in columns if is_listed(column)):
         yield pack_column(table[name], typed[name], listed=True)
@@ -173,7 +173,7 @@ def _columns(table: pd.DataFrame) -> Iterator[PackedColumn]:
 def _within_limits(
     columns: Sequence[PackedColumn],
 ) -> tuple[list[PackedColumn], list[str]]:
-    """Columns that are not empty and fit into the page; names of what does not fit."""
+    """Non-empty columns that fit into the page; names of those that do not fit."""
     fitting: list[PackedColumn] = []
     left_out: list[str] = []
     total = sum(column.size for column in columns if column.name in SEARCHED)
@@ -190,7 +190,7 @@ def _within_limits(
 
 
 def _first(columns: Sequence[PackedColumn]) -> str:
-    """The column that colours the map at first: clusters, where there are any."""
+    """The column that initially colours the map: clusters, if there are any."""
     return next(
         (c.name for c in columns if c.name in ANALYSED and c.kind == "category"),
         "outlier_score",
@@ -198,7 +198,7 @@ def _first(columns: Sequence[PackedColumn]) -> str:
 
 
 def _relations(table: pd.DataFrame) -> tuple[dict[str, Any], int]:
-    """Neighbours with distances and near-duplicates by row number; how many of them."""
+    """Neighbours, distances and near-duplicates by row; the number of neighbours."""
     ids = arrow_array(table["image_id"])
     near, lengths = _rows(table["neighbour_ids"], ids)
     number = int(lengths.max(initial=0))
@@ -218,14 +218,14 @@ def _relations(table: pd.DataFrame) -> tuple[dict[str, Any], int]:
 
 
 def _rows(lists: pd.Series, ids: Any) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Row numbers of the ids in all lists, -1 where there is none; lengths of lists."""
+    """Rows of the ids in all lists, -1 for unknown ids; lengths of the lists."""
     flat = pc.list_flatten(arrow_array(lists)).cast(ids.type)
     rows = pc.index_in(flat, value_set=ids).fill_null(-1)
     return rows.to_numpy(), list_lengths(lists)
 
 
 def _relative(path: Path, page: Path) -> str:
-    """A file beside the page as the page names it."""
+    """The path of a file relative to the page."""
     return Path(os.path.relpath(path, page.parent)).as_posix()
 
 
@@ -238,22 +238,22 @@ def _read_verdict(evaluation: Path) -> dict[str, Any]:
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AstromorphError(
-            f"{evaluation}: no evaluation can be read here ({error!r}); run `evaluate` "
-            "again, or leave it out"
+            f"{evaluation}: the evaluation cannot be read ({error!r}); run `evaluate` "
+            "again, or omit --evaluation"
         ) from None
 
 
 def make_plot(
     places: NDArray[np.float32], components: NDArray[np.float32]
 ) -> dict[str, Any]:
-    """The plot as Bokeh's script takes it.
+    """The plot in the form that Bokeh's script expects.
 
     Parameters
     ----------
     places : ndarray, shape (N, 2), float32
-        On the map.
+        Positions on the map.
     components : ndarray, shape (N, 2), float32
-        The same images by principal components.
+        The first two principal components of the same images.
 
     Returns
     -------
@@ -276,7 +276,7 @@ def make_plot(
         palette=list(COLOURS), low=0, high=1, nan_color=NONE_COLOUR, name="mapper"
     )
     size = point_size(number)
-    # One glyph per marker: with mixed ones Bokeh's WebGL draws a selection wrongly.
+    # One glyph per marker: Bokeh's WebGL draws selections of mixed ones incorrectly.
     shown = [
         IndexFilter(indices=[] if k else None, name=f"shown-{k}")
         for k in range(len(MARKERS))
@@ -308,7 +308,7 @@ def make_plot(
 
 
 def bokeh_script() -> str:
-    """Bokeh's own scripts, for a page that works without a network."""
+    """Bokeh's scripts, for a page that works offline."""
     resources = Resources(mode="inline", components=["bokeh", "bokeh-gl"])
     return "\n".join(resources.js_raw)
 
@@ -332,7 +332,7 @@ def _figure() -> figure:
 
 
 def _add_marks(plot: figure, size: float) -> None:
-    """Marks over the points: results of a search, an image and its neighbours."""
+    """Add marks over the points: search results, an image and its neighbours."""
     lines = ColumnDataSource({k: [] for k in ("x0", "y0", "x1", "y1")}, name="lines")
     plot.segment("x0", "y0", "x1", "y1", source=lines, color=INK, line_alpha=0.5)
     for name, grown, width in (("found", 6, 2), ("near", 5, 1.5), ("here", 11, 3)):

@@ -1,4 +1,4 @@
-"""Columns and thumbnails, packed for a browser that unpacks them on demand."""
+"""Columns and thumbnails, packed for a browser, which unpacks them on demand."""
 
 import base64
 import io
@@ -21,14 +21,12 @@ from astromorph.progress import track
 
 Kind = Literal["category", "number", "text"]
 MISSING = {"", "nan"}
-MAX_NUMBERS = 12  # integers of at most this many values are categories
-MAX_WORDS = (
-    24  # texts of at most this many words are categories, for any number of rows
-)
-ACROSS = 16  # pictures in a row of a sheet: one sheet is quick to unpack
+MAX_NUMBERS = 12  # integers with at most this many distinct values are categories
+MAX_WORDS = 24  # texts with at most this many distinct values are always categories
+ACROSS = 16  # pictures in a row of a sheet, small enough to be decoded quickly
 JPEG_BLOCK = 8  # pixels
 JPEG_QUALITY = 85
-# Statistics of the pixels that the map shows, of those that shards store.
+# The pixel statistics in the shards that the map shows.
 SHOWN_STATISTICS = ("background", "noise", "minimum", "maximum", "valid_fraction")
 
 
@@ -41,15 +39,15 @@ class PackedColumn:
     name : str
         As in the other tables.
     kind : str
-        `category` and `number` can colour the map, `text` is only shown.
+        `category` and `number` can colour the map, `text` is only displayed.
     listed : bool
         Whether it came from the file list.
     numbers : ndarray, shape (N,), float32 or float64, or None
-        NaN where there is none.
+        NaN in empty cells. None for texts.
     words : tuple of str
-        Without `numbers`: every word once, in the order of its first row.
-    codes : ndarray, shape (N,), unsigned integer
-        Without `numbers`: the index of each row's word.
+        For texts: all distinct values, in the order of their first rows.
+    codes : ndarray, shape (N,), unsigned integer, or None
+        For texts: the index in `words` of each row.
     """
 
     name: str
@@ -61,7 +59,7 @@ class PackedColumn:
 
     @property
     def size(self) -> int:
-        """About how many bytes it takes in the page."""
+        """Approximate size in the page, in bytes."""
         arrays = [a.nbytes for a in (self.numbers, self.codes) if a is not None]
         return sum(arrays) * 4 // 3 + sum(len(word) + 3 for word in self.words)
 
@@ -95,15 +93,15 @@ def pack_column(cells: "pd.Series", typed: "pd.Series", listed: bool) -> PackedC
     cells : Series of str, shape (N,)
         The cells as text.
     typed : Series, shape (N,)
-        The same cells as `artefacts.columns.typed_columns` has them.
+        The same cells with the type from `artefacts.column_types.typed_columns`.
     listed : bool
         Whether the column came from the file list.
 
     Returns
     -------
     PackedColumn
-        Numbers where they are; but a category where they are few integers, and words
-        where a number of JavaScript, which is a float64, would lose digits.
+        Numbers for a numeric column, but a category for integers with few distinct
+        values, and texts for integers that JavaScript, which uses float64, would round.
     """
     if not pd.api.types.is_numeric_dtype(typed.dtype):
         return pack_words(cells, listed)
@@ -117,7 +115,7 @@ def pack_column(cells: "pd.Series", typed: "pd.Series", listed: bool) -> PackedC
 
 
 def pack_words(cells: "pd.Series", listed: bool = False) -> PackedColumn:
-    """Pack texts: a category where half of the rows repeat a word, or words are few."""
+    """Pack texts, as a category if half of the rows repeat a word or words are few."""
     column = pack_categories(cells, listed)
     if len(column.words) <= max(MAX_WORDS, len(cells) // 2):
         return column
@@ -125,7 +123,7 @@ def pack_words(cells: "pd.Series", listed: bool = False) -> PackedColumn:
 
 
 def pack_categories(cells: "pd.Series", listed: bool = False) -> PackedColumn:
-    """Pack texts as a category, whatever they look like."""
+    """Pack texts as a category."""
     codes, words = pd.factorize(cells)
     return PackedColumn(
         name=str(cells.name),
@@ -140,7 +138,7 @@ def pack_categories(cells: "pd.Series", listed: bool = False) -> PackedColumn:
 def pack_numbers(
     name: str, numbers: NDArray[Any], listed: bool = False
 ) -> PackedColumn:
-    """Pack numbers, as float32 where that keeps all of them exactly."""
+    """Pack numbers, as float32 if that is exact for all of them."""
     short = numbers.astype(np.float32)
     exact = np.array_equal(short.astype(numbers.dtype), numbers, equal_nan=True)
     return PackedColumn(
@@ -149,7 +147,7 @@ def pack_numbers(
 
 
 def pack_array(values: NDArray[Any]) -> dict[str, str]:
-    """An array as JSON can hold it: its type's name, and base64, little-endian."""
+    """An array as JSON: the name of its type, and its little-endian bytes in base64."""
     data = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
     return {
         "type": values.dtype.name,
@@ -158,24 +156,24 @@ def pack_array(values: NDArray[Any]) -> dict[str, str]:
 
 
 def _smallest(codes: NDArray[Any], words: int) -> NDArray[Any]:
-    """Codes in the smallest type that numbers so many words."""
+    """Codes in the smallest type that is sufficient for a number of words."""
     types = (np.uint8, np.uint16, np.uint32)
     return codes.astype(next(t for t in types if words <= np.iinfo(t).max + 1))
 
 
 @dataclass(frozen=True, slots=True)
 class SheetLayout:
-    """How thumbnails are laid out on several sheets.
+    """The layout of thumbnails on several sheets.
 
     Attributes
     ----------
     side : int
-        Of a thumbnail, in pixels.
+        Side of a thumbnail, in pixels.
     cell : int
-        From one thumbnail to the next, in pixels: complete blocks of JPEG, so that none
+        Distance between thumbnails, in pixels: whole JPEG blocks, so that no thumbnail
         bleeds into its neighbour.
     across : int
-        Thumbnails in a row, and rows on a sheet.
+        Number of thumbnails in a row, and of rows on a sheet.
     """
 
     side: int
@@ -184,7 +182,7 @@ class SheetLayout:
 
     @classmethod
     def for_side(cls, side: int) -> "SheetLayout":
-        """The layout for thumbnails of some side."""
+        """The layout for thumbnails with a given side."""
         return cls(side, -(-side // JPEG_BLOCK) * JPEG_BLOCK)
 
     def draw(self, pictures: Iterable[NDArray[np.uint8]]) -> Iterator[bytes]:
@@ -214,7 +212,7 @@ class SheetLayout:
 
 
 class ShardPictures:
-    """Thumbnails and pixel statistics of some images, read from the shards.
+    """Thumbnails and pixel statistics of images, read from the shards.
 
     Parameters
     ----------
@@ -226,8 +224,8 @@ class ShardPictures:
     Attributes
     ----------
     statistics : dict of str to list of float
-        `SHOWN_STATISTICS` of each image, once all thumbnails are drawn; NaN where a
-        shard has none.
+        `SHOWN_STATISTICS` of each image after all thumbnails were drawn; NaN if a shard
+        has none.
     """
 
     def __init__(self, tensors: Sequence[str | Path], image_ids: Sequence[str]) -> None:
@@ -241,7 +239,7 @@ class ShardPictures:
         Raises
         ------
         AstromorphError
-            An image is in none of the shards, or they are in another order.
+            An image is in none of the shards, or the images are in another order.
         """
         drawn, number = 0, len(self._image_ids)
         for pixels, statistics in track(self._read(), number, "pictures of the map"):
@@ -251,9 +249,9 @@ class ShardPictures:
             drawn += 1
         if drawn < number:
             raise AstromorphError(
-                f"{self._tensors[-1]}: {self._image_ids[drawn]}, which was analysed, "
-                "is in none of the tensors, or not in this order; run preprocess, "
-                "infer and analyse again"
+                f"{self._tensors[-1]}: the image {self._image_ids[drawn]} of the "
+                "analysis is in none of the shards, or in another order; run "
+                "`preprocess`, `infer` and `analyse` again"
             )
 
     def _read(self) -> Iterator[tuple[NDArray[np.float32], dict[str, float]]]:

@@ -1,4 +1,4 @@
-"""The export `csv`: one table with facts, the list's own columns and embeddings."""
+"""The export `csv`: the table of facts, analysis and embeddings as CSV."""
 
 import logging
 
@@ -20,9 +20,9 @@ SEPARATORS = {"comma": ",", "semicolon": ";"}
 def export_csv(files: RunFiles, separator: str) -> None:
     """Write the table of facts, analysis and embeddings as CSV.
 
-    A row for each image that was analysed: `EXPORT_COLUMNS`, the further columns of
-    the file list, the analysis, `emb_0` to `emb_{D-1}`. Lists of ids are separated by
-    spaces.
+    There is a row for each analysed image, with `EXPORT_COLUMNS`, the additional
+    columns of the file list, the analysis and `emb_0` to `emb_{D-1}`. The ids in a list
+    are separated by spaces.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def export_csv(files: RunFiles, separator: str) -> None:
     Raises
     ------
     AstromorphError
-        A file is missing, or the files do not belong together.
+        A file is missing, or the files do not match.
     """
     output, sign = files.table("csv"), SEPARATORS[separator]
     names = [*EXPORT_COLUMNS, *listed_columns(files).values()]

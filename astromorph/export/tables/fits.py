@@ -1,8 +1,8 @@
 """The export `fits`: the table as a FITS binary table, with units and UCDs.
 
-The header is astropy's. The rows are written as they come, so that memory stays that of
-some ten thousand of them (FITS standard 4.0, section 7.3). UCDs and descriptions are
-in TUCDn and TCOMMn, where TOPCAT looks for them.
+astropy writes the header. The rows are written in blocks, so that only some ten
+thousand of them are in memory (FITS standard 4.0, section 7.3). UCDs and descriptions
+are in TUCDn and TCOMMn, as TOPCAT expects.
 """
 
 import logging
@@ -31,9 +31,9 @@ from astromorph.errors import AstromorphError
 from astromorph.provenance import versions
 
 LOG = logging.getLogger(__name__)
-BLOCK = 2880  # bytes; a FITS file has whole blocks
+BLOCK = 2880  # bytes; a FITS file consists of whole blocks
 MAX_COLUMNS = 999
-NO_INTEGER = -(2**63)  # an empty cell, as TNULLn says
+NO_INTEGER = -(2**63)  # marks an empty cell; the value of TNULLn
 NAME = "EMBEDDINGS"
 FORMATS = {
     "int64": ("K", ">i8"),
@@ -43,27 +43,26 @@ FORMATS = {
 }
 
 
-def export_fits(files: RunFiles, made_with: str) -> None:
+def export_fits(files: RunFiles, settings_json: str) -> None:
     r"""Write the table of facts, analysis and embeddings as a FITS binary table.
 
-    A row for each image that was analysed. The embedding is one column of D numbers;
-    lists of ids are texts, separated by a space; characters that FITS does not allow
+    There is a row for each analysed image. The embedding is one column of D numbers;
+    lists of ids are texts, separated by spaces; characters that FITS does not allow
     are escaped (``\xfc``); texts are cut at 4096 characters. Empty cells are TNULL in
-    integers and NaN in numbers.
+    integer columns and NaN in float columns.
 
     Parameters
     ----------
     files : RunFiles
         Catalogue, split, embeddings and analysis are read, ``table("fits")`` is
         written.
-    made_with : str
+    settings_json : str
         The settings as canonical JSON; written into the header.
 
     Raises
     ------
     AstromorphError
-        A file is missing, the files do not belong together, or there are more than 999
-        columns.
+        A file is missing, the files do not match, or there are more than 999 columns.
     """
     output = files.table("fits")
     length = embedding_length(files.all_embeddings)
@@ -71,12 +70,12 @@ def export_fits(files: RunFiles, made_with: str) -> None:
     if len(columns) > MAX_COLUMNS:
         raise AstromorphError(
             f"{output}: found {len(columns)} columns; a FITS table has at most "
-            f"{MAX_COLUMNS}; leave `fits` out of `export_settings.tables`, or columns "
-            "out of the list"
+            f"{MAX_COLUMNS}; remove `fits` from `export_settings.tables`, or columns "
+            "from the file list"
         )
     widths = text_widths(output, columns, escaped=True)
     layout = _layout(columns, widths)
-    header = _header(columns, widths, len(table), made_with)
+    header = _header(columns, widths, len(table), settings_json)
     with atomic_write(output) as temporary, open(temporary, "wb") as file:
         file.write(header)
         written = 0
@@ -88,7 +87,7 @@ def export_fits(files: RunFiles, made_with: str) -> None:
 
 
 def _layout(columns: Sequence[Column], widths: Mapping[str, int]) -> np.dtype[Any]:
-    """A row in memory, as it is in the file."""
+    """The memory layout of a row, the same as in the file."""
     fields: list[Any] = []
     for k, column in enumerate(columns):
         if column.name in widths:
@@ -101,9 +100,9 @@ def _layout(columns: Sequence[Column], widths: Mapping[str, int]) -> np.dtype[An
 
 
 def _header(
-    columns: Sequence[Column], widths: Mapping[str, int], rows: int, made_with: str
+    columns: Sequence[Column], widths: Mapping[str, int], rows: int, settings_json: str
 ) -> bytes:
-    """Both headers: that of the empty primary HDU, and the table's."""
+    """The headers of the empty primary HDU and of the table."""
     from astropy.io import fits
 
     def form(column: Column) -> str:
@@ -114,7 +113,7 @@ def _header(
         return FORMATS[column.kind][0]
 
     with warnings.catch_warnings():
-        # Names are the list's own; the standard only recommends plain ones.
+        # Names come from the file list; the standard only recommends plain ones.
         warnings.filterwarnings("ignore", "It is strongly recommended that column")
         fields = [
             fits.Column(
@@ -135,7 +134,7 @@ def _header(
         f"astromorph {versions()['astromorph']}",
         "program that wrote this",
     )
-    header["SETTINGS"] = made_with
+    header["SETTINGS"] = settings_json
     text: str = fits.PrimaryHDU().header.tostring() + header.tostring()
     return text.encode("ascii")
 
@@ -155,7 +154,7 @@ def _records(
 
 
 def _values(cells: Any, column: Column, length: int) -> NDArray[np.generic]:
-    """A column as the file stores it; texts in at most so many characters."""
+    """A column as the file stores it; texts are cut to `length` characters."""
     if column.kind == "vector":
         return padded_lists(cells, column.length)
     if column.kind == "int64":

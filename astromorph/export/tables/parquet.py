@@ -15,10 +15,10 @@ from astromorph.provenance import versions
 LOG = logging.getLogger(__name__)
 
 
-def export_parquet(files: RunFiles, made_with: str) -> None:
+def export_parquet(files: RunFiles, settings_json: str) -> None:
     """Write the table of facts, analysis and embeddings as Parquet.
 
-    A row for each image that was analysed. The embedding is `emb_0`, `emb_1`, ... as in
+    There is a row for each analysed image. The embedding is `emb_0`, `emb_1`, ... as in
     the CSV; empty cells are null.
 
     Parameters
@@ -26,13 +26,13 @@ def export_parquet(files: RunFiles, made_with: str) -> None:
     files : RunFiles
         Catalogue, split, embeddings and analysis are read, ``table("parquet")`` is
         written.
-    made_with : str
+    settings_json : str
         The settings as canonical JSON; written into the file.
 
     Raises
     ------
     AstromorphError
-        A file is missing, or the files do not belong together.
+        A file is missing, or the files do not match.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -40,7 +40,7 @@ def export_parquet(files: RunFiles, made_with: str) -> None:
     output = files.table("parquet")
     length = embedding_length(files.all_embeddings)
     columns, table = typed_columns(run_table(files), length)
-    schema = _schema(columns, made_with)
+    schema = _schema(columns, settings_json)
     texts = [f.name for f in schema if pa.types.is_string(f.type)]
     with (
         atomic_write(output) as temporary,
@@ -54,8 +54,8 @@ def export_parquet(files: RunFiles, made_with: str) -> None:
     LOG.info("%s: %d rows of %d columns", output, len(table), len(schema))
 
 
-def _schema(columns: Sequence[Column], made_with: str) -> Any:
-    """Names, types, units and meanings."""
+def _schema(columns: Sequence[Column], settings_json: str) -> Any:
+    """The schema: names, types, units and descriptions."""
     import pyarrow as pa
 
     types = {
@@ -83,11 +83,11 @@ def _schema(columns: Sequence[Column], made_with: str) -> Any:
         else:
             fields.append(pa.field(column.name, types[column.kind], metadata=notes))
     creator = f"astromorph {versions()['astromorph']}"
-    return pa.schema(fields, metadata={"creator": creator, "settings": made_with})
+    return pa.schema(fields, metadata={"creator": creator, "settings": settings_json})
 
 
 def _arrays(columns: Sequence[Column], rows: Any, schema: Any) -> list[Any]:
-    """All columns but the embedding, one Arrow array each."""
+    """All columns except the embedding, one Arrow array each."""
     arrays = []
     for k, column in enumerate(columns):
         cells = rows[column.name]

@@ -1,9 +1,9 @@
 """The export `votable`: the table in the format of the Virtual Observatory.
 
-The header is astropy's, VOTable 1.4. The rows are BINARY2, base64 of fixed-width rows,
-each of which begins with a bit per column that is 1 where its cell is empty (VOTable
-standard, section 5.4). They are written as they come, so that memory stays that of some
-ten thousand of them.
+astropy writes the header, VOTable 1.4. The rows are BINARY2: fixed-width rows in
+base64, each of which begins with one bit per column, 1 if the cell is empty (VOTable
+standard, section 5.4). They are written in blocks, so that only some ten thousand of
+them are in memory.
 """
 
 import base64
@@ -45,30 +45,30 @@ STREAM_START = "<DATA><BINARY2><STREAM encoding='base64'>\n"
 STREAM_END = "</STREAM></BINARY2></DATA>\n"
 
 
-def export_votable(files: RunFiles, made_with: str) -> None:
+def export_votable(files: RunFiles, settings_json: str) -> None:
     """Write the table of facts, analysis and embeddings as VOTable.
 
-    A row for each image that was analysed. The embedding is one column of D numbers;
-    lists of ids are texts, separated by a space; texts are cut at 4096 characters.
+    There is a row for each analysed image. The embedding is one column of D numbers;
+    lists of ids are texts, separated by spaces; texts are cut at 4096 characters.
 
     Parameters
     ----------
     files : RunFiles
         Catalogue, split, embeddings and analysis are read, ``table("vot")`` is written.
-    made_with : str
+    settings_json : str
         The settings as canonical JSON; written into the file.
 
     Raises
     ------
     AstromorphError
-        A file is missing, or the files do not belong together.
+        A file is missing, or the files do not match.
     """
     output = files.table("vot")
     length = embedding_length(files.all_embeddings)
     columns, table = typed_columns(run_table(files), length)
     widths = text_widths(output, columns, escaped=False)
     layout = _layout(columns, widths)
-    before, after = _frame(columns, widths, len(table), made_with)
+    before, after = _frame(columns, widths, len(table), settings_json)
     with (
         atomic_write(output) as temporary,
         open(temporary, "w", encoding="utf-8", newline="\n") as file,
@@ -85,7 +85,7 @@ def export_votable(files: RunFiles, made_with: str) -> None:
 
 
 def _layout(columns: Sequence[Column], widths: Mapping[str, int]) -> np.dtype[Any]:
-    """A row in memory, as it is in the file."""
+    """The memory layout of a row, the same as in the file."""
     fields: list[Any] = [("empty", "u1", (-(-len(columns) // 8),))]
     for k, column in enumerate(columns):
         if column.name in widths:
@@ -99,9 +99,9 @@ def _layout(columns: Sequence[Column], widths: Mapping[str, int]) -> np.dtype[An
 
 
 def _frame(
-    columns: Sequence[Column], widths: Mapping[str, int], rows: int, made_with: str
+    columns: Sequence[Column], widths: Mapping[str, int], rows: int, settings_json: str
 ) -> tuple[str, str]:
-    """The file before and after its rows."""
+    """The parts of the file before and after its rows."""
     from astropy.io.votable import tree
 
     file = tree.VOTableFile(version="1.4")
@@ -109,7 +109,7 @@ def _frame(
     file.resources.append(resource)
     creator = f"astromorph {versions()['astromorph']}"
     resource.infos.append(tree.Info(name="creator", value=creator))
-    resource.infos.append(tree.Info(name="settings", value=made_with))
+    resource.infos.append(tree.Info(name="settings", value=settings_json))
     resource.coordinate_systems.append(tree.CooSys(ID="icrs", system="ICRS"))
     element = tree.TableElement(file, name="embeddings", nrows=rows)
     element.description = "Facts, analysis and embedding of each image"
@@ -123,7 +123,7 @@ def _frame(
 
 
 def _field(file: Any, column: Column, widths: Mapping[str, int], number: int) -> Any:
-    """The column as VOTable describes it."""
+    """The VOTable field of a column."""
     from astropy.io.votable import tree
 
     form, length = FORMATS.get(column.kind, ("float", ""))[0], None
@@ -135,7 +135,7 @@ def _field(file: Any, column: Column, widths: Mapping[str, int], number: int) ->
     name = column.name
     field = tree.Field(
         file,
-        # Names of the list may be no XML ids.
+        # Names from the file list need not be valid XML ids.
         ID=f"list_{number}" if is_listed(column) else name,
         name=name if name.isprintable() else escape_to_ascii(name),
         datatype=form,
@@ -186,18 +186,18 @@ def _values(
 
 
 def _encode(text: str, column: Column, size: int) -> bytes:
-    """A text in at most so many bytes."""
+    """A text, cut to `size` bytes."""
     if column.kind == "ids":
         return shorten_ids(text, size).encode("ascii")
     if column.ascii:
         return shorten(text.replace("\0", " "), size).encode("ascii")
     encoded = encode_utf16(text)
-    # Characters beyond the first 65,536 take the space of two.
+    # Characters above U+FFFF take the space of two.
     return encoded if len(encoded) <= size else encode_utf16(shorten(text, size // 4))
 
 
 def _base64(parts: Iterable[bytes]) -> Iterator[str]:
-    """Lines of base64 of the bytes of all parts, one after the other."""
+    """The concatenated bytes of all parts as lines of base64."""
     left = b""
     for part in parts:
         data = left + part

@@ -1,5 +1,5 @@
 // The interactive parts of the map around Bokeh's plot. Text from headers and lists is
-// inserted as textContent only. A row is the number of an image, from 0; columns are
+// only inserted as textContent. A row is the index of an image, from 0; columns are
 // unpacked when they are first used.
 "use strict";
 
@@ -157,11 +157,11 @@ const astromorphMap = (() => {
     const buttons = rows.map((row, place) => {
       const { words, same } = decorate(row, place);
       const spoken = [title(row), words, same ? "near-duplicate" : ""].filter(Boolean).join(", ");
-      const made = make("button", { type: "button", title: spoken, onclick: () => open(row, true),
+      const element = make("button", { type: "button", title: spoken, onclick: () => open(row, true),
         className: same ? "same" : "", tabIndex: place ? -1 : 0 },
         [picture(row, size), words ? make("span", { className: "distance", textContent: words }) : null]);
-      made.setAttribute("aria-label", spoken);
-      return made;
+      element.setAttribute("aria-label", spoken);
+      return element;
     });
     const group = make("div", { className: "strip" }, buttons);
     group.setAttribute("role", "group");
@@ -299,7 +299,7 @@ const astromorphMap = (() => {
     from.onchange = to.onchange = change;
     return [
       make("p", { className: "note", textContent: `Values range from ${short(min)} to ${short(max)}. The colour scale ranges from ` +
-        `${short(low)} to ${short(high)}; values beyond have the colour at its end.` +
+        `${short(low)} to ${short(high)}; values outside it have the colour of its nearest end.` +
         (number < page.number ? ` ${formatCount(page.number - number)} without a value: gray.` : "") }),
       make("p", { textContent: "Show only values from / to:" }), make("div", { className: "row" }, [from, to])];
   }
@@ -403,7 +403,7 @@ const astromorphMap = (() => {
     event.preventDefault();
   }
 
-  // ---- pictures instead of points: one for each cell of a grid fixed to the map ----
+  // ---- pictures instead of points: one for each cell of a grid that moves with the map ----
 
   const waiting = new Set();
 
@@ -434,7 +434,7 @@ const astromorphMap = (() => {
       const left = (at[0] - x.start) / scale - size / 2, top = (y.end - at[1]) / scale - size / 2;
       context.fillStyle = colourOf(row);
       context.fillRect(left - 2, top - 2, size + 4, size + 4);
-      // A picture that loads late is not drawn if the map has moved meanwhile.
+      // A picture is not drawn if the map has moved while it was loading.
       const own = { drawImage: (...a) => { if (drawPictures.stamp === stamp) context.drawImage(...a); } };
       drawPicture(own, row, left, top, size);
     });
@@ -461,7 +461,7 @@ const astromorphMap = (() => {
 
   // ---- hover ----
 
-  // Bokeh stores the points under the pointer for each of the glyphs.
+  // Bokeh stores the points under the pointer for each glyph.
   const pointsUnderPointer = () => models.dots.flatMap((dots) =>
     [...(dots.get_selection_manager().inspectors.get(dots)?.indices ?? [])]);
 
