@@ -29,8 +29,8 @@ import numpy as np
 from astromorph.artefacts.columns import CATALOGUE_COLUMNS, SPLIT_COLUMNS
 from astromorph.artefacts.embeddings import Embeddings, write_embeddings
 from astromorph.artefacts.run_files import RunFiles
+from astromorph.artefacts.shard_writer import SHARD_FORMAT, SHARD_VERSION, save_tensors
 from astromorph.artefacts.tables import write_csv
-from astromorph.artefacts.tensor_file import SHARD_FORMAT, SHARD_VERSION, save_tensors
 from astromorph.settings.sections import Settings
 from astromorph.settings.steps import part_of, train_step_settings
 

@@ -29,7 +29,7 @@ from astropy.io import fits
 from astromorph.catalogue.summary import general_reason
 from astromorph.errors import FitsImageError
 from astromorph.fits import image as fits_image
-from astromorph.preprocessing.prepare import prepare
+from astromorph.preprocessing.image_to_tensor import prepare
 from astromorph.settings.sections import DataSettings, PreprocessSettings
 
 SECONDS, MEGABYTES = 1.0, 200.0

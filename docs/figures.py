@@ -17,7 +17,7 @@ from astromorph import SkyAugmentation, moving_average_decay, warm_up_cosine
 from astromorph.byol.collapse import rank_me
 from astromorph.embedding import metrics
 from astromorph.fits.pixels import Image
-from astromorph.preprocessing.prepare import prepare
+from astromorph.preprocessing.image_to_tensor import prepare
 from astromorph.settings.sections import AugmentationSettings, PreprocessSettings
 from astromorph.sky.draw import KINDS, Telescope, draw
 

@@ -19,8 +19,8 @@ from astromorph.artefacts.columns import (
 )
 from astromorph.artefacts.embeddings import Embeddings, write_embeddings
 from astromorph.artefacts.run_files import RunFiles
+from astromorph.artefacts.shard_writer import SHARD_FORMAT, SHARD_VERSION, save_tensors
 from astromorph.artefacts.tables import write_csv
-from astromorph.artefacts.tensor_file import SHARD_FORMAT, SHARD_VERSION, save_tensors
 from astromorph.settings.sections import Settings
 
 LENGTH, SIDE = 5, 16  # of an embedding, and pixels of an image

@@ -19,7 +19,7 @@ EMBEDDING = {"train", "infer", "evaluate"}
 # The steps whose digest changes if any module of a folder is edited.
 FOLDERS = {
     "": set(STEPS),
-    "settings": {"train"},  # other steps depend on the values of settings only
+    "settings": {"validate", "preprocess", "train"},  # other steps depend on the values of settings
     "artefacts": set(STEPS),
     "filelist": READING | {"split"},
     "fits": READING,  # and not train
@@ -126,6 +126,8 @@ def test_an_edit_changes_the_digests_of_the_steps_that_use_it(
         ("fits/image.py", READING),
         ("export/tables/csv.py", {"export_csv"}),
         ("export/html_map/html_map.py", {"export_map"}),
+        ("export/palette.py", {"export_map", "export_gallery"}),
+        ("artefacts/column_types.py", EXPORTS | {"analyse", "evaluate"}),
         ("artefacts/run_files.py", set()),
         ("settings/sections.py", set()),
         ("cli/main.py", set()),

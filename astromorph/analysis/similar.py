@@ -28,13 +28,13 @@ from astromorph.filelist.entries import Entry
 from astromorph.filelist.shards import HEAD_ROWS
 from astromorph.fits import image as fits_image
 from astromorph.pages.pictures import thumbnail
-from astromorph.preprocessing.list_wide import (
+from astromorph.preprocessing.image_to_tensor import prepare
+from astromorph.preprocessing.list_reference import (
     ListReference,
     check_channels,
     find_reference,
     make_reference,
 )
-from astromorph.preprocessing.prepare import prepare
 from astromorph.settings.loading import parse
 from astromorph.settings.sections import AnalysisSettings, InferenceSettings, Settings
 

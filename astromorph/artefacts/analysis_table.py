@@ -16,7 +16,7 @@ from astromorph.artefacts.columns import ROWS_AT_A_TIME
 from astromorph.atomic import atomic_write
 from astromorph.errors import AstromorphError
 
-if TYPE_CHECKING:  # steps that train import this module on machines without pandas
+if TYPE_CHECKING:  # pandas takes long to import; functions import it themselves
     from pandas import DataFrame
 
 ANALYSIS_COLUMNS = (

@@ -15,19 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astromorph.artefacts.analysis_table import read_analysis_columns
-from astromorph.artefacts.column_types import arrow_array
-from astromorph.artefacts.columns import (
-    CATALOGUE_COLUMNS,
-    NONE,
-    ROWS_AT_A_TIME,
-    listed_names,
-)
+from astromorph.artefacts.column_types import listed_names
+from astromorph.artefacts.columns import CATALOGUE_COLUMNS, NONE, ROWS_AT_A_TIME
 from astromorph.artefacts.embeddings import read_embeddings, read_image_ids
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.tables import list_columns, read_table
+from astromorph.artefacts.tables import arrow_array, list_columns, read_table
 from astromorph.errors import AstromorphError
 
-if TYPE_CHECKING:  # steps that train import this module on machines without pandas
+if TYPE_CHECKING:  # pandas takes long to import; functions import it themselves
     from pandas import DataFrame, Series
 
 LOG = logging.getLogger(__name__)

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from astromorph.artefacts.column_types import arrow_array
 from astromorph.artefacts.columns import CATALOGUE_COLUMNS, ROWS_AT_A_TIME
 from astromorph.artefacts.run_files import step_that_writes
 from astromorph.atomic import atomic_write
 from astromorph.errors import AstromorphError
 
-if TYPE_CHECKING:  # steps that train import this module on machines without pandas
+if TYPE_CHECKING:  # pandas takes long to import; functions import it themselves
     from pandas import DataFrame, Series
 
 FORMULA_STARTS = "'=+-@\t\r"  # the apostrophe, which protects the others, is first
@@ -289,3 +288,11 @@ def _csv_cells(values: "Series", separator: str) -> Any:
         quoted = pc.binary_join_element_wise(mark, doubled, mark, nothing)
         texts = pc.if_else(special, quoted, texts)
     return texts
+
+
+def arrow_array(cells: "Series") -> Any:
+    """Cells of a column as one Arrow array; a column can consist of several chunks."""
+    import pyarrow as pa
+
+    array = pa.array(cells, from_pandas=True)
+    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array

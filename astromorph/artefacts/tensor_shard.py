@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from astromorph.artefacts.tensor_file import SHARD_FORMAT, SHARD_VERSION
+from astromorph.artefacts.shard_writer import SHARD_FORMAT, SHARD_VERSION
 from astromorph.atomic import atomic_write, sync_to_disk
 from astromorph.errors import AstromorphError, is_machine_error
 
@@ -43,7 +43,7 @@ class TensorShard:
     rows : Tensor, shape (N,), int64
         Row numbers in the file list.
     statistics : dict of str to Tensor, shape (N,), float32
-        See `astromorph.preprocessing.prepare.Prepared`.
+        See `astromorph.preprocessing.image_to_tensor.Prepared`.
     settings : str
         Canonical settings that the images were prepared with.
     """

@@ -44,7 +44,7 @@ from astromorph.filelist.entries import (
 )
 from astromorph.fits import image as fits_image
 from astromorph.fits.facts import ImageFacts
-from astromorph.preprocessing.list_wide import (
+from astromorph.preprocessing.list_reference import (
     ListReference,
     check_channels,
     find_reference,

@@ -14,8 +14,8 @@ from astromorph.filelist.entries import Entry, read_filelist
 from astromorph.fits import image as fits_image
 from astromorph.pages.html import write_page
 from astromorph.pages.pictures import data_url, thumbnail
-from astromorph.preprocessing.list_wide import ListReference
-from astromorph.preprocessing.prepare import Prepared, prepare
+from astromorph.preprocessing.image_to_tensor import Prepared, prepare
+from astromorph.preprocessing.list_reference import ListReference
 from astromorph.settings.sections import DataSettings, PreprocessSettings
 
 MAX_THUMBNAILS = 36

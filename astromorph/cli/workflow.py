@@ -299,9 +299,9 @@ def _native_side(settings: Settings, datafile: str) -> int:
     """Side of images that keep their size, from the first headers of the list."""
     if settings.preprocess_settings.size != "native":
         return resources.DEFAULT_NATIVE_SIDE
-    from astromorph.preprocessing import list_wide
+    from astromorph.preprocessing import list_reference
 
-    side = list_wide.native_side(datafile, settings.data_settings)
+    side = list_reference.native_side(datafile, settings.data_settings)
     return side or resources.DEFAULT_NATIVE_SIDE
 
 

@@ -19,8 +19,8 @@ from astromorph.errors import FitsImageError
 from astromorph.filelist.entries import Entry, entries_from_paths, read_filelist
 from astromorph.filelist.shards import HEAD_ROWS
 from astromorph.fits import image as fits_image
-from astromorph.preprocessing.list_wide import make_reference
-from astromorph.preprocessing.prepare import Prepared
+from astromorph.preprocessing.image_to_tensor import Prepared
+from astromorph.preprocessing.list_reference import make_reference
 from astromorph.preprocessing.preprocess import prepare_entry
 from astromorph.progress import track
 from astromorph.provenance import canonical_json
@@ -53,7 +53,8 @@ class PreparedImages:
     warnings : dict of int to str
         The warnings for rows that were used but look unusual.
     statistics : dict of str to Tensor, shape (N,), float32
-        Background, noise and others; see `astromorph.preprocessing.prepare.Prepared`.
+        Background, noise and others; see
+        `astromorph.preprocessing.image_to_tensor.Prepared`.
     settings : Settings
         The settings that the images were prepared with.
     """

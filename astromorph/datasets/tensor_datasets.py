@@ -241,7 +241,7 @@ class Subset:
     image_ids : list of str
         N ids.
     statistics : dict of str to Tensor, shape (N,), float32
-        See `astromorph.preprocessing.prepare.Prepared`.
+        See `astromorph.preprocessing.image_to_tensor.Prepared`.
     """
 
     images: ImageSet | None
@@ -390,7 +390,7 @@ def gather(
     image_ids : list of str
         N ids.
     statistics : dict of str to Tensor, shape (N,), float32
-        See `astromorph.preprocessing.prepare.Prepared`.
+        See `astromorph.preprocessing.image_to_tensor.Prepared`.
     """
     shards: list[Tensor] = []
     indices: list[Tensor] = []

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from astromorph.artefacts.columns import ANALYSED, EXPORT_COLUMNS
+from astromorph.artefacts.column_types import ANALYSED
+from astromorph.artefacts.columns import EXPORT_COLUMNS
 from astromorph.artefacts.embeddings import vector_lines
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.run_table import embedding_blocks, listed_columns, run_table

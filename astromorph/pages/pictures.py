@@ -1,4 +1,4 @@
-"""Thumbnails, and the colours and markers of classes."""
+"""Thumbnails of images."""
 
 import base64
 import io
@@ -6,14 +6,6 @@ import io
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-
-# Wong (2011), Nature Methods 8, 441, without yellow, which is hard to see on white.
-# When all colours are used, the next classes have the next marker.
-COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#000000")
-MARKERS = ("circle", "triangle", "square", "diamond")
-NONE_COLOUR = "#b4bac2"
-OTHERS_COLOUR = "#8c959f"
-MIN_POINT_SIZE, MAX_POINT_SIZE = 3.0, 9.0  # pixels
 
 
 def thumbnail(pixels: NDArray[np.float32], side: int) -> NDArray[np.uint8]:
@@ -49,15 +41,3 @@ def data_url(picture: NDArray[np.uint8]) -> str:
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format="PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def point_size(number: int) -> float:
-    """Diameter in pixels of the points on a map with a number of points.
-
-    Examples
-    --------
-    >>> point_size(100), point_size(10_000), point_size(10**6)
-    (9.0, 4.5, 3.0)
-    """
-    size = 45 / float(max(number, 1)) ** 0.25
-    return float(min(max(size, MIN_POINT_SIZE), MAX_POINT_SIZE))

@@ -12,7 +12,7 @@ import numpy as np
 from astromorph.artefacts import tables as artefacts
 from astromorph.artefacts.columns import CONTENTS_COLUMNS, REJECTED, STATISTICS
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.tensor_file import (
+from astromorph.artefacts.shard_writer import (
     SHARD_FORMAT,
     SHARD_VERSION,
     FlatArrays,
@@ -25,12 +25,12 @@ from astromorph.filelist.entries import Entry, read_filelist
 from astromorph.filelist.shards import Shard
 from astromorph.fits import image as fits_image
 from astromorph.fits.facts import ImageFacts
-from astromorph.preprocessing.list_wide import (
+from astromorph.preprocessing.image_to_tensor import Prepared, prepare
+from astromorph.preprocessing.list_reference import (
     ListReference,
     check_channels,
     find_reference,
 )
-from astromorph.preprocessing.prepare import Prepared, prepare
 from astromorph.progress import track
 from astromorph.provenance import canonical_json
 from astromorph.settings.sections import DataSettings, PreprocessSettings, Settings

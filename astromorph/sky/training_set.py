@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astromorph.fits.pixels import Image
-from astromorph.preprocessing.prepare import prepare
+from astromorph.preprocessing.image_to_tensor import prepare
 from astromorph.progress import track
 from astromorph.settings.sections import PreprocessSettings
 from astromorph.sky import draw as sky

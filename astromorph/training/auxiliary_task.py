@@ -134,7 +134,7 @@ def build_auxiliary_task(
     images : CachedDataset, MappedDataset or NativeDataset
         The N training images, from 0 to 1.
     statistics : mapping of str to Tensor, shape (N,)
-        See `astromorph.preprocessing.prepare.Prepared`.
+        See `astromorph.preprocessing.image_to_tensor.Prepared`.
     rules : PreprocessSettings
         How the training images were prepared.
     representation_size : int
@@ -259,7 +259,7 @@ def appearance_of(images: ImageSet, statistics: Mapping[str, Tensor]) -> Appeara
     images : CachedDataset, MappedDataset or NativeDataset
         The N training images.
     statistics : mapping of str to Tensor, shape (N,)
-        See `astromorph.preprocessing.prepare.Prepared`.
+        See `astromorph.preprocessing.image_to_tensor.Prepared`.
     """
     side = simulated_side(images)
     planes = []

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.tensor_file import FlatArrays, save_tensors
+from astromorph.artefacts.shard_writer import FlatArrays, save_tensors
 from astromorph.artefacts.tensor_shard import load_values, read_shard, save_values
 from astromorph.byol.augment import SkyAugmentation, _sampling_grid, gaussian_blur
 from astromorph.catalogue.split import split

@@ -26,7 +26,7 @@ from astromorph.filelist.duplicates import (
     text_key,
     unit_vector,
 )
-from astromorph.preprocessing.list_wide import find_reference
+from astromorph.preprocessing.list_reference import find_reference
 from astromorph.settings.loading import parse
 
 RNG = np.random.default_rng(0)

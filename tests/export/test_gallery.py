@@ -52,7 +52,7 @@ from astromorph.filelist.entries import read_filelist
 from astromorph.filelist.shards import Shard
 from astromorph.fits.image import read_image
 from astromorph.fits.pixels import Image
-from astromorph.preprocessing.prepare import prepare
+from astromorph.preprocessing.image_to_tensor import prepare
 from astromorph.preprocessing.preprocess import preprocess
 from astromorph.settings.loading import parse
 from astromorph.settings.sections import (

@@ -25,8 +25,8 @@ from astromorph.export.html_map.packing import (
     pack_numbers,
     pack_words,
 )
+from astromorph.export.palette import COLOURS, MARKERS
 from astromorph.filelist.entries import read_filelist
-from astromorph.pages.pictures import COLOURS, MARKERS
 
 NUMBER, WIDTH, SIDE = 48, 8, 32
 NASTY = (

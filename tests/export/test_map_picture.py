@@ -31,7 +31,7 @@ from astromorph.export.gallery.map_picture import (
     place_pictures,
 )
 from astromorph.export.gallery.pictures import Picture
-from astromorph.pages.pictures import COLOURS, MARKERS
+from astromorph.export.palette import COLOURS, MARKERS
 
 
 def write_tables(folder, positions, clusters, labels=None, column="label"):

@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 
 from astromorph.artefacts import analysis_table, tables
 from astromorph.artefacts.analysis_table import write_analysis
-from astromorph.artefacts.column_types import escape_to_ascii, shorten_ids
-from astromorph.artefacts.columns import (
+from astromorph.artefacts.column_types import (
     ANALYSED,
     DISTANCES,
     EMBEDDING,
     FACTS,
+    escape_to_ascii,
     listed_names,
+    shorten_ids,
 )
 from astromorph.artefacts.tables import read_table
 from astromorph.errors import AstromorphError

@@ -17,13 +17,13 @@ from astromorph.artefacts.run_files import RunFiles
 from astromorph.errors import FitsImageError
 from astromorph.filelist.shards import Shard
 from astromorph.fits.pixels import Image
-from astromorph.preprocessing.list_wide import native_side
-from astromorph.preprocessing.prepare import (
+from astromorph.preprocessing.image_to_tensor import (
     common_scale,
     measure_scale,
     prepare,
     sigma_clip,
 )
+from astromorph.preprocessing.list_reference import native_side
 from astromorph.preprocessing.preprocess import preprocess
 from astromorph.preprocessing.resample import resize
 from astromorph.settings.loading import parse

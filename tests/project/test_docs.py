@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from astromorph.artefacts import analysis_table
+from astromorph.artefacts.column_types import ANALYSED
 from astromorph.artefacts.columns import (
-    ANALYSED,
     CATALOGUE_COLUMNS,
     CONTENTS_COLUMNS,
     EXPORT_COLUMNS,

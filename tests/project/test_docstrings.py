@@ -19,7 +19,7 @@ FURTHER = [
     "embedding.metrics.knn_score", "embedding.metrics.linear_score",
     "embedding.metrics.whiten", "models.encoders.TorchvisionEncoder",
     "models.hidden_layer.HiddenLayer", "models.hidden_layer.count_features",
-    "models.hidden_layer.make_encoder", "preprocessing.prepare.prepare",
+    "models.hidden_layer.make_encoder", "preprocessing.image_to_tensor.prepare",
     "preprocessing.preprocess.prepare_entry", "settings.loading.load",
     "settings.loading.parse", "sky.draw.draw", "sky.simulate.simulate",
     "sky.training_set.draw_labelled_images", "training.auxiliary_task.AuxiliaryTask",

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from astromorph.artefacts.columns import ANALYSED
+from astromorph.artefacts.column_types import ANALYSED
 from astromorph.cli.workflow import SHELL_PREFIX
 from astromorph.sky.simulate import simulate
 

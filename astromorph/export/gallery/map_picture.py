@@ -27,7 +27,7 @@ from astromorph.export.gallery.contact_sheet import GAP, SIDE, TITLE
 from astromorph.export.gallery.drawing import TITLE_POINTS, Canvas, new_canvas
 from astromorph.export.gallery.pictures import Picture
 from astromorph.export.gallery.sheets import MAX_CLUSTERS, NO_CLUSTER, Frame, Sheet
-from astromorph.pages.pictures import (
+from astromorph.export.palette import (
     COLOURS,
     MARKERS,
     NONE_COLOUR,

@@ -40,15 +40,16 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from astromorph.artefacts.column_types import (
-    arrow_array,
+    DISTANCES,
+    is_listed,
     list_lengths,
     padded_lists,
     typed_columns,
 )
-from astromorph.artefacts.columns import CATALOGUE_COLUMNS, DISTANCES, is_listed
+from astromorph.artefacts.columns import CATALOGUE_COLUMNS
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.run_table import run_table
-from astromorph.artefacts.tables import read_table
+from astromorph.artefacts.tables import arrow_array, read_table
 from astromorph.atomic import atomic_folder, atomic_write
 from astromorph.errors import AstromorphError
 from astromorph.export.html_map.packing import (
@@ -60,8 +61,8 @@ from astromorph.export.html_map.packing import (
     pack_column,
     pack_numbers,
 )
+from astromorph.export.palette import COLOURS, MARKERS, NONE_COLOUR, point_size
 from astromorph.pages.html import render_template, template_source
-from astromorph.pages.pictures import COLOURS, MARKERS, NONE_COLOUR, point_size
 
 LOG = logging.getLogger(__name__)
 SEARCHED = ("object", "path", "image_id")  # columns that are always included

@@ -2,7 +2,8 @@
 
 import logging
 
-from astromorph.artefacts.columns import ANALYSED, EXPORT_COLUMNS
+from astromorph.artefacts.column_types import ANALYSED
+from astromorph.artefacts.columns import EXPORT_COLUMNS
 from astromorph.artefacts.embeddings import (
     EMBEDDING_PREFIX,
     embedding_length,

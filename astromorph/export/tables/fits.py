@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astromorph.artefacts.column_types import (
+    Column,
     escape_to_ascii,
     padded_lists,
     shorten,
@@ -22,7 +23,6 @@ from astromorph.artefacts.column_types import (
     to_texts,
     typed_columns,
 )
-from astromorph.artefacts.columns import Column
 from astromorph.artefacts.embeddings import embedding_length
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.run_table import embedding_blocks, run_table

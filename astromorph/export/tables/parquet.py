@@ -4,11 +4,11 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from astromorph.artefacts.column_types import arrow_array, typed_columns
-from astromorph.artefacts.columns import EMBEDDING, Column
+from astromorph.artefacts.column_types import EMBEDDING, Column, typed_columns
 from astromorph.artefacts.embeddings import EMBEDDING_PREFIX, embedding_length
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.run_table import embedding_blocks, run_table
+from astromorph.artefacts.tables import arrow_array
 from astromorph.atomic import atomic_write
 from astromorph.provenance import versions
 

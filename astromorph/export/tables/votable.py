@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astromorph.artefacts.column_types import (
+    Column,
     encode_utf16,
     escape_to_ascii,
+    is_listed,
     padded_lists,
     shorten,
     shorten_ids,
@@ -25,7 +27,6 @@ from astromorph.artefacts.column_types import (
     to_texts,
     typed_columns,
 )
-from astromorph.artefacts.columns import Column, is_listed
 from astromorph.artefacts.embeddings import embedding_length
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.run_table import embedding_blocks, run_table

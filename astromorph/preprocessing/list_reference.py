@@ -14,7 +14,7 @@ from astromorph.errors import AstromorphError, FitsImageError
 from astromorph.filelist.entries import Entry, read_filelist
 from astromorph.filelist.shards import HEAD_ROWS
 from astromorph.fits import image as fits_image
-from astromorph.preprocessing.prepare import (
+from astromorph.preprocessing.image_to_tensor import (
     Scale,
     ScaleMeasures,
     common_scale,
