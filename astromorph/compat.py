@@ -89,14 +89,18 @@ def add_commands(steps: Any, run: Callable[[list[str]], None]) -> None:
     run : callable
         Runs another subcommand; its argument is the list of command-line words.
     """
-    training = steps.add_parser("training")
-    training.add_argument("-c", "--configfile", "--config-file", required=True)
+    summary = "Version 0.1: train with the settings of a file; now `astromorph train`."
+    training = steps.add_parser("training", description=summary)
+    training.add_argument(
+        "-c", "--configfile", "--config-file", required=True, help="settings, TOML"
+    )
     training.set_defaults(command=lambda options: run(train_arguments(options)))
 
-    inference = steps.add_parser("inference")
-    inference.add_argument("-c", "--configfile", "--config-file")
-    inference.add_argument("-d", "--datafile")
-    inference.add_argument("-m", "--maskfile")
+    summary = "Version 0.1: embed with a trained model; now `astromorph infer`."
+    inference = steps.add_parser("inference", description=summary)
+    inference.add_argument("-c", "--configfile", "--config-file", help="settings, TOML")
+    inference.add_argument("-d", "--datafile", help="file list")
+    inference.add_argument("-m", "--maskfile", help="not used; leave it out")
     inference.add_argument("-n", "--trained_network_name", "--trained-network-name")
     inference.set_defaults(command=lambda options: run(infer_arguments(options)))
 

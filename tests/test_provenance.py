@@ -19,7 +19,8 @@ EMBEDDING = {"train", "infer", "evaluate"}
 # The steps whose digest changes if any module of a folder is edited.
 FOLDERS = {
     "": set(STEPS),
-    "settings": {"validate", "preprocess", "train"},  # other steps depend on the values of settings
+    # Values of settings are params of the rules; only the presets are code of a step.
+    "settings": {"validate", "preprocess", "train"},
     "artefacts": set(STEPS),
     "filelist": READING | {"split"},
     "fits": READING,  # and not train

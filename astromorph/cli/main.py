@@ -246,7 +246,11 @@ def _add_similar(steps: Any) -> None:
     )
     _add_results(step)
     _add_model(step, "model file of the run")
-    _add_datafile(step)
+    _add_datafile(
+        step,
+        "file list of the run; needed with one brightness scale for all images or "
+        "several files per image",
+    )
     step.add_argument("--output", metavar="PNG", help="figure to write")
     step.add_argument("--table", metavar="CSV", help="table to write")
 
@@ -324,13 +328,10 @@ def run(arguments: list[str]) -> None:
     options.command(options)
 
 
-def _add_datafile(step: Any) -> None:
-    step.add_argument(
-        "-d",
-        "--datafile",
-        metavar="LIST",
-        help="file list; overrides that in the settings",
-    )
+def _add_datafile(
+    step: Any, text: str = "file list; overrides that in the settings"
+) -> None:
+    step.add_argument("-d", "--datafile", metavar="LIST", help=text)
 
 
 def _add_model(step: Any, meaning: str) -> None:
