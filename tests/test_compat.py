@@ -219,6 +219,7 @@ def test_settings_files_of_the_guide_are_read(name, folder):
             assert parsed[key] == value
 
 
+@pytest.mark.slow
 def test_commands_of_the_guide_run_with_its_settings_file(folder, tmp_path):
     """`training -c` trains a model, `inference -c -n` embeds with it."""
     command = [sys.executable, "-m", "astromorph"]

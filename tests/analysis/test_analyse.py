@@ -141,6 +141,7 @@ def test_each_cluster_has_one_representative_and_one_odd_member(planted):
     assert analysis.roles[analysis.image_ids.index(first)] == "representative"
 
 
+@pytest.mark.slow
 def test_random_embeddings_have_hardly_any_duplicates():
     """About one pair by chance, for any number of dimensions."""
     for length in (3, 10, 40):

@@ -481,6 +481,7 @@ def read_table(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_the_folder_contains_sheets_page_and_table(run):
     """A PNG for each sheet, shown on the page, and a table row for each frame."""
     folder = run.export("complete")
@@ -500,6 +501,7 @@ def test_the_folder_contains_sheets_page_and_table(run):
     assert not list(run.files.gallery.parent.iterdir()), "temporary files are removed"
 
 
+@pytest.mark.slow
 def test_the_same_input_gives_the_same_bytes(run):
     """The date, the program and the machine's fonts and settings have no effect."""
     first, again = run.export("first"), run.export("again")
@@ -513,6 +515,7 @@ def test_the_same_input_gives_the_same_bytes(run):
     assert b"tEXt" not in (first / "outliers.png").read_bytes()
 
 
+@pytest.mark.slow
 def test_frames_show_the_images_in_the_table(run):
     """The first frame is the enlarged tensor of the image in the first row."""
     folder = run.export("network")
@@ -526,6 +529,7 @@ def test_frames_show_the_images_in_the_table(run):
     np.testing.assert_allclose(frame, 255 * expected[:100], atol=0.51)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stretch", ["linear", "zscale"])
 def test_pictures_from_files_have_full_resolution(run, stretch):
     """FITS files are read again and stretched."""
@@ -544,6 +548,7 @@ def test_pictures_from_files_have_full_resolution(run, stretch):
     assert difference.max() < 0.51
 
 
+@pytest.mark.slow
 def test_a_missing_file_leaves_an_empty_frame_with_the_reason(run, tmp_path):
     """The other pictures are drawn."""
     assert picture_from_fits([tmp_path / "no.fits"], DataSettings(), "log", SIDE) == (
@@ -563,6 +568,7 @@ def test_a_missing_file_leaves_an_empty_frame_with_the_reason(run, tmp_path):
     assert (pixels[top : top + SIDE, left : left + SIDE] != empty).any()
 
 
+@pytest.mark.slow
 def test_images_of_native_size_are_drawn(tmp_path, sky):
     """With `size: native`, images keep their aspect ratio."""
     rules = {"preprocess_settings": {"size": "native", "shard_size": 16}}
@@ -574,6 +580,7 @@ def test_images_of_native_size_are_drawn(tmp_path, sky):
     assert len(shapes) > 3
 
 
+@pytest.mark.slow
 def test_unusual_names_are_safe_on_page_and_in_table(run):
     """Every frame is drawn, and the page contains no markup from names."""
     catalogue = run.files.catalogue

@@ -122,6 +122,7 @@ print(*sorted(set(sys.modules) - before - {"astromorph"}))
     assert names <= {"__future__", "_typing", "collections", "importlib", "typing"}
 
 
+@pytest.mark.slow
 def test_type_checkers_see_public_names_with_their_types(tmp_path):
     """`ByolTrainer` is a class, not Any; an unknown name is an error."""
     program = tmp_path / "program.py"

@@ -14,6 +14,7 @@ from astromorph.cli.steps import STEPS, targets
 from astromorph.settings.loading import parse
 from astromorph.sky.simulate import simulate
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 # Three shards, every export, thumbnails of the map in a folder.
 SETTINGS = {
