@@ -239,8 +239,7 @@ def results_folder(below: Path) -> Function:
     Parameters
     ----------
     below : Path
-        The first output of the rule, relative to the results folder; its number of
-        folders is used.
+        One of the outputs of the rule, relative to the results folder.
 
     Examples
     --------
@@ -251,14 +250,15 @@ def results_folder(below: Path) -> Function:
     number = len(below.parts)
 
     def folder(wildcards: Any, output: Sequence[str]) -> str:
-        parts = Path(output[0]).parts
-        pairs = zip(below.parts, parts[-number:], strict=False)
-        if len(parts) < number or any(d != p for d, p in pairs if "{" not in d):
-            raise ValueError(
-                f"output: found {output[0]}; allowed are paths that end in {below}, in "
-                "one folder for all rules: use `replace_prefix` of a module statement"
-            )
-        return str(Path(*parts[:-number]))
+        for path in output:
+            parts = Path(path).parts
+            pairs = zip(below.parts, parts[-number:], strict=False)
+            if len(parts) >= number and all(d == p for d, p in pairs if "{" not in d):
+                return str(Path(*parts[:-number]))
+        raise ValueError(
+            f"output: found {output[0]}; allowed are paths that end in {below}, in one "
+            "folder for all rules: use `replace_prefix` of a module statement"
+        )
 
     return folder
 

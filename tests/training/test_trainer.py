@@ -379,7 +379,9 @@ def test_images_of_any_range_are_scaled_for_the_default_augmentation(caplog):
 def test_options_of_a_byol_are_refused():
     """A BYOL already has its layer and its sizes."""
     byol = BYOL(AstroMorphologyModel(1))
-    with pytest.raises(ValueError, match="representation_size: the network is a BYOL"):
+    with pytest.raises(
+        ValueError, match="representation_size: the network is already a BYOL"
+    ):
         ByolTrainer(byol, representation_size=3)
     assert ByolTrainer(byol, device="cpu").byol is byol
 

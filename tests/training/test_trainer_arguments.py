@@ -142,7 +142,7 @@ def test_the_generator_of_a_given_augmentation_is_not_used():
         ({"seed": -1}, "seed: found -1"),
         ({"device": "gpu"}, "device: found 'gpu'; allowed on this machine are auto"),
         ({"device": "meta"}, "device: found 'meta'"),
-        ({"loss_fn": torch.nn.MSELoss}, "loss_fn: found the class MSELoss; give an ob"),
+        ({"loss_fn": torch.nn.MSELoss}, "loss_fn: found the class MSELoss; give an in"),
         ({"augmentation_function": SkyAugmentation}, "found the class SkyAugmentation"),
         ({"normalization_function": MinMaxNorm}, "found the class MinMaxNorm"),
         ({"optimizer": torch.optim.Adam([torch.ones(1)])},

@@ -525,7 +525,7 @@ def test_the_last_results_survive_a_rerun_that_is_killed(copy, sources):
     append(sources, "embedding/infer.py", KILLED)
     done = snakemake(copy, "--cores", "1", snakefile=sources)
     assert done.returncode != 0
-    assert "killed, most likely because memory ran out" in done.stderr
+    assert "killed, most likely out of memory" in done.stderr
     assert (
         "failed: infer: killed before it could log a reason (results/logs/infer/"
         in done.stderr
