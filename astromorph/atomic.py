@@ -44,9 +44,34 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 def sync_to_disk(path: str | Path) -> None:
-    """Wait until a file is on the disk and would survive a power failure."""
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
+    """Wait until a file, or a folder and all in it, would survive a power failure.
+
+    The name of the file is safe too: the folder that contains it is written. A file
+    system that cannot do this for folders is left to itself.
+    """
+    path = Path(path)
+    _sync_all(path)
+    _sync(path.parent)
+
+
+def _sync_all(path: Path) -> None:
+    if path.is_dir():
+        for entry in path.iterdir():
+            if not entry.is_symlink():
+                _sync_all(entry)
+    _sync(path)
+
+
+def _sync(path: Path) -> None:
+    is_folder = path.is_dir()
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    except OSError:
+        if not is_folder:
+            raise
+    finally:
+        os.close(number)
 
 
 def remove_leftovers(path: str | Path) -> None:

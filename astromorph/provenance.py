@@ -19,6 +19,7 @@ PACKAGE = Path(__file__).parent
 # Modules and folders that affect a step only through its settings, through the paths of
 # its inputs and outputs, or not at all.
 UNTRACKED = (
+    "artefacts.records",
     "artefacts.run_files",
     "cli",
     "errors",
@@ -70,6 +71,7 @@ def digest(parts: Iterable[str], length: int = 16) -> str:
     return sha.hexdigest()[:length]
 
 
+@functools.cache
 def code_digest(*modules: str) -> str:
     """Digest of modules of this package and of all modules that they import.
 

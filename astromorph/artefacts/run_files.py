@@ -16,6 +16,23 @@ def step_that_writes(table: str | Path) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Identity:
+    """What a result was made from, as its page or table shows it.
+
+    Attributes
+    ----------
+    settings, file_list : str
+        Digests of the settings and of the file list, of the step and of all before it.
+    date : str
+        The day on which it was made (UTC).
+    """
+
+    settings: str
+    file_list: str
+    date: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunFiles:
     """Where the files of a run are.
 
@@ -31,6 +48,8 @@ class RunFiles:
         none.
     named_model : Path or None
         The model file, if the settings name one; None for ``model/model.pt``.
+    identity : Identity or None
+        What the step that writes these files makes them from; None in one's own code.
 
     Examples
     --------
@@ -44,6 +63,7 @@ class RunFiles:
     results: Path
     shards: tuple[str, ...] = ()
     named_model: Path | None = None
+    identity: Identity | None = None
 
     @classmethod
     def of_run(
@@ -94,10 +114,6 @@ class RunFiles:
     def all_contents(self) -> tuple[Path, ...]:
         """The contents of every shard."""
         return tuple(self.contents(shard) for shard in self.shards)
-
-    def cache_record(self, shard: str) -> Path:
-        """JSON, written by the command line: a digest of the inputs of a shard."""
-        return self.results / "tensors" / f"{shard}.json"
 
     @property
     def split(self) -> Path:
@@ -196,6 +212,10 @@ class RunFiles:
     def settings_page(self) -> Path:
         """A page with all settings and versions."""
         return self.results / "report" / "settings.html"
+
+    def record(self, step: str, job: str | None = None) -> Path:
+        """JSON: what the results of one job of a step were made from."""
+        return self.results / "provenance" / step / f"{job or step}.json"
 
     def log(self, step: str, job: str | None = None) -> Path:
         """The log of one job of a workflow step; by default that of its only job."""

@@ -9,16 +9,21 @@ import json
 import logging
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+from astromorph.artefacts.records import Inputs
 from astromorph.artefacts.run_files import RunFiles
+from astromorph.cli.execute import execute
 from astromorph.cli.steps import STEPS, Job
 from astromorph.errors import AstromorphError
+from astromorph.filelist.list_state import ListState
 from astromorph.filelist.shards import Shard
 from astromorph.settings.loading import load, parse
 from astromorph.settings.sections import Settings
 
 LOG = logging.getLogger(__name__)
+WORKFLOW_SETTINGS = Path("config/config.yaml")  # where the workflow reads settings
 
 
 def single_step(name: str) -> Callable[[argparse.Namespace], None]:
@@ -29,7 +34,7 @@ def single_step(name: str) -> Callable[[argparse.Namespace], None]:
     name : str
         A key of `astromorph.cli.steps.STEPS`.
     """
-    return lambda options: STEPS[name].run(read_job(options))
+    return lambda options: execute(STEPS[name], read_job(options))
 
 
 def simulate(options: argparse.Namespace) -> None:
@@ -43,7 +48,7 @@ def train(options: argparse.Namespace) -> None:
     """Train; without a number of shards, after all steps before it."""
     job = read_job(options)
     if options.shards is not None:
-        STEPS["train"].run(job)
+        execute(STEPS["train"], job)
         return
     from astromorph.cli.pipeline import run_train
 
@@ -54,11 +59,36 @@ def infer(options: argparse.Namespace) -> None:
     """Embed; without a shard, with all steps before and after it."""
     job = read_job(options)
     if options.shard is not None:
-        STEPS["infer"].run(job)
+        execute(STEPS["infer"], job)
         return
     from astromorph.cli.pipeline import run_infer
 
     run_infer(job)
+
+
+def status(options: argparse.Namespace) -> None:
+    """Print what is up to date in a results folder."""
+    from astromorph.cli.status import job_states, left_over, summary
+
+    if options.config_file is None and WORKFLOW_SETTINGS.exists():
+        options.config_file = str(WORKFLOW_SETTINGS)
+    job = read_job(options)
+    settings = job.settings
+    state = ListState(job.datafile, settings.preprocess_settings.shard_size)
+    files = RunFiles.of_run(
+        options.results, len(state.shards), settings.trained_network_name
+    )
+    states = job_states(settings, files, state)
+    for line in _aligned(summary(states)):
+        print(line)
+    if others := left_over(states, files, STEPS["train"].is_wanted(settings)):
+        print("\nNot part of a run with these settings:")
+        for path in others:
+            print(f"  {_printable(str(path))}")
+    if all(state.is_up_to_date for state in states):
+        print("\nAll results are up to date.")
+    else:
+        print("\nRun the same command as before to bring all results up to date.")
 
 
 def similar(options: argparse.Namespace) -> None:
@@ -104,6 +134,7 @@ def read_job(options: argparse.Namespace) -> Job:
         _threads(settings, options),
         _shard(options),
         getattr(options, "evaluation", False),
+        _inputs(options),
     )
 
 
@@ -123,6 +154,14 @@ def read_settings(options: argparse.Namespace) -> Settings:
     return parse(values, options.config_file or "command line")
 
 
+def _inputs(options: argparse.Namespace) -> Inputs | None:
+    text = getattr(options, "inputs", None)
+    try:
+        return Inputs.from_json(text) if text else None
+    except ValueError as error:
+        raise AstromorphError(f"--inputs: {error}") from None
+
+
 def _shard(options: argparse.Namespace) -> Shard | None:
     name = getattr(options, "shard", None)
     start, stop = getattr(options, "rows", None) or (0, 0)
@@ -138,12 +177,10 @@ def _threads(settings: Settings, options: argparse.Namespace) -> int:
 def _aligned(rows: Sequence[dict[str, str]]) -> list[str]:
     """A table as lines of text."""
     cells = [list(rows[0]), *(list(row.values()) for row in rows)]
-    safe = [
-        [
-            "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cell)
-            for cell in row
-        ]
-        for row in cells
-    ]
+    safe = [[_printable(cell) for cell in row] for row in cells]
     widths = [max(map(len, column)) for column in zip(*safe, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in safe]
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -5,13 +5,13 @@ Only this module configures logging and exits.
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from astromorph import compat
 from astromorph.cli import commands
+from astromorph.cli.execute import process_rank
 from astromorph.errors import AstromorphError, explain_error
 
 Command = Callable[[argparse.Namespace], None]
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     options = parser().parse_args(arguments)
     # If several processes train together, only the first one logs information.
-    first = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
+    first = process_rank() == 0
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     logging.basicConfig(
@@ -92,6 +92,7 @@ def parser() -> argparse.ArgumentParser:
     _add_evaluate(steps)
     _add_analyse(steps)
     _add_similar(steps)
+    _add_status(steps)
     _add_export(steps)
     _add_report(steps)
     compat.add_commands(steps, run)
@@ -120,6 +121,11 @@ def _add_step(
     )
     step.add_argument(
         "--threads", type=int, default=0, help="CPU cores to use; 0 for all"
+    )
+    step.add_argument(
+        "--inputs",
+        metavar="JSON",
+        help="digests of what the step depends on, computed by the workflow",
     )
     _add_results(step)
     return step
@@ -253,6 +259,18 @@ def _add_similar(steps: Any) -> None:
     )
     step.add_argument("--output", metavar="PNG", help="figure to write")
     step.add_argument("--table", metavar="CSV", help="table to write")
+
+
+def _add_status(steps: Any) -> None:
+    step = _add_step(
+        steps,
+        "status",
+        "List what is up to date in a results folder, what is older than the settings, "
+        "the file list, the files or the code, and what is missing.",
+        commands.status,
+    )
+    _add_datafile(step)
+    _add_model(step, "model file of the run, if another run has trained it")
 
 
 def _positive(text: str) -> int:

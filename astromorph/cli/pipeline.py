@@ -1,13 +1,11 @@
 """Run all steps without Snakemake, with the same output files.
 
-Prepared images are reused if their settings, code, rows of the list and FITS files have
-not changed.
+Results that are up to date are kept: those made from the same settings, code, rows of
+the list and files.
 """
 
-import itertools
-import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
@@ -16,14 +14,10 @@ from pathlib import Path
 from astromorph.artefacts.columns import SPLIT_COLUMNS
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.tables import read_csv
-from astromorph.atomic import atomic_write
+from astromorph.cli.execute import execute, is_up_to_date, own_inputs
 from astromorph.cli.steps import STEPS, Job, Step, wanted_steps
 from astromorph.errors import AstromorphError
-from astromorph.filelist.entries import read_filelist, read_paths
-from astromorph.filelist.shards import HEAD_ROWS, Shard, file_states, plan_shards
-from astromorph.provenance import canonical_json, code_digest, digest
-from astromorph.settings.presets import needs_head
-from astromorph.settings.steps import part_of
+from astromorph.filelist.list_state import ListState
 
 LOG = logging.getLogger(__name__)
 PREPARATION = ("validate", "preprocess", "split")
@@ -75,22 +69,45 @@ def run_steps(job: Job, steps: Iterable[Step]) -> None:
         Values of `astromorph.cli.steps.STEPS`.
     """
     settings = job.settings
-    shards = plan_shards(
-        read_filelist(job.datafile), settings.preprocess_settings.shard_size
-    )
+    state = ListState(job.datafile, settings.preprocess_settings.shard_size)
     job = replace(
         job,
-        files=replace(job.files, shards=tuple(shard.name for shard in shards)),
+        files=replace(job.files, shards=tuple(state.shards)),
         with_evaluation=STEPS["evaluate"].is_wanted(settings),
     )
     for step in steps:
-        if step.name == "preprocess":
-            _preprocess_changed(job, shards)
-        elif step.name == "infer":
-            for shard in shards:
-                step.run(replace(job, shard=shard))
-        else:
-            step.run(job)
+        _execute_outdated(step, _jobs(step, job, state))
+
+
+def _jobs(step: Step, job: Job, state: ListState) -> Iterator[Job]:
+    """The jobs of a step, with digests of what they depend on."""
+    for shard in state.shards.values() if step.per_shard else [None]:
+        one = replace(job, shard=shard)
+        yield replace(one, inputs=own_inputs(step, one, state))
+
+
+def _execute_outdated(step: Step, jobs: Iterable[Job]) -> None:
+    """Execute the jobs of a step whose results are not up to date."""
+    jobs = list(jobs)
+    outdated = [job for job in jobs if not is_up_to_date(step, job)]
+    if len(outdated) < len(jobs):
+        kept = len(jobs) - len(outdated)
+        shards = f" for {kept} of {len(jobs)} shards" if step.per_shard else ""
+        LOG.info("%s: up to date%s", step.name, shards)
+    threads = jobs[0].threads
+    # Other steps use several threads for one job.
+    if step.name == "preprocess" and threads > 1 and len(outdated) > 1:
+        with ProcessPoolExecutor(threads, mp_context=get_context("spawn")) as pool:
+            running = [pool.submit(_execute, step.name, job) for job in outdated]
+            for future in running:
+                future.result()
+    else:
+        for job in outdated:
+            execute(step, job)
+
+
+def _execute(step: str, job: Job) -> None:
+    execute(STEPS[step], job)
 
 
 def finished_run(results: str | Path, model: str | None = None) -> RunFiles:
@@ -117,55 +134,3 @@ def finished_run(results: str | Path, model: str | None = None) -> RunFiles:
             )
     rows = read_csv(files.split, SPLIT_COLUMNS)
     return replace(files, shards=tuple(dict.fromkeys(row["shard"] for row in rows)))
-
-
-def _preprocess_changed(job: Job, shards: Sequence[Shard]) -> None:
-    """Prepare the shards whose images have not been prepared yet or have changed."""
-    digests = dict(zip(shards, _input_digests(job, shards), strict=True))
-    changed = [s for s in shards if not _is_prepared(job.files, s, digests[s])]
-    if len(changed) < len(shards):
-        reused = len(shards) - len(changed)
-        LOG.info("%d of %d shards of tensors are reused", reused, len(shards))
-    if job.threads > 1 and len(changed) > 1:
-        with ProcessPoolExecutor(job.threads, mp_context=get_context("spawn")) as pool:
-            running = [
-                pool.submit(_preprocess, job, shard, digests[shard])
-                for shard in changed
-            ]
-            for future in running:
-                future.result()
-    else:
-        for shard in changed:
-            _preprocess(job, shard, digests[shard])
-
-
-def _preprocess(job: Job, shard: Shard, input_digest: str) -> None:
-    STEPS["preprocess"].run(replace(job, shard=shard))
-    with atomic_write(job.files.cache_record(shard.name)) as temporary:
-        temporary.write_text(json.dumps({"made_from": input_digest}), encoding="utf-8")
-
-
-def _input_digests(job: Job, shards: Sequence[Shard]) -> Iterator[str]:
-    """For each shard, a digest of everything that its tensors depend on."""
-    common = [
-        canonical_json(part_of(job.settings, "preprocess")),
-        code_digest(STEPS["preprocess"].code),
-    ]
-    if needs_head(job.settings):
-        head = itertools.islice(read_paths(job.datafile), HEAD_ROWS)
-        common += file_states(head)
-    paths = read_paths(job.datafile)
-    for shard in shards:
-        rows = itertools.islice(paths, shard.stop - shard.start)
-        yield digest([*common, shard.digest, *file_states(rows)])
-
-
-def _is_prepared(files: RunFiles, shard: Shard, input_digest: str) -> bool:
-    outputs = files.tensors(shard.name), files.contents(shard.name)
-    if not all(path.exists() for path in outputs):
-        return False
-    try:
-        text = files.cache_record(shard.name).read_text(encoding="utf-8")
-        return bool(json.loads(text).get("made_from") == input_digest)
-    except (OSError, ValueError, AttributeError):
-        return False

@@ -6,16 +6,19 @@ they run, so that the Snakefile, which reads this table for every job, does not 
 torch.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from astromorph.artefacts.records import Inputs, read_record
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.errors import AstromorphError
-from astromorph.filelist.shards import Shard
-from astromorph.provenance import canonical_json
+from astromorph.filelist.list_state import ListState
+from astromorph.filelist.shards import Shard, file_state
+from astromorph.provenance import canonical_json, digest
 from astromorph.settings.loading import required_datafile
+from astromorph.settings.presets import needs_head
 from astromorph.settings.sections import Settings
 from astromorph.settings.steps import part_of, train_step_settings
 
@@ -41,6 +44,8 @@ class Job:
         The shard, for steps that work on a single one.
     with_evaluation : bool
         Whether the run has an evaluation, whose verdict the map shows.
+    inputs : Inputs or None
+        Digests of what the step itself depends on, if they are known already.
     """
 
     settings: Settings
@@ -49,6 +54,7 @@ class Job:
     threads: int = 1
     shard: Shard | None = None
     with_evaluation: bool = False
+    inputs: Inputs | None = None
 
     @property
     def datafile(self) -> str:
@@ -216,7 +222,47 @@ def _exports(form: Literal["parquet", "fits", "votable"]) -> Callable[[Settings]
     return lambda settings: form in settings.export_settings.tables
 
 
-@dataclass(frozen=True, slots=True)
+# The digests of the file list and of files that a step itself depends on, for
+# `astromorph.artefacts.records.Inputs`.
+Sources = tuple[str, str]
+
+
+def _sources_of_validate(job: Job, state: ListState) -> Sources:
+    return state.rows, state.files
+
+
+def _sources_of_preprocess(job: Job, state: ListState) -> Sources:
+    shard = job.one_shard
+    rows, listed_files = state.shard_rows(shard), state.shard_files(shard)
+    if needs_head(job.settings):
+        return digest([rows, state.head_rows]), digest([listed_files, state.head_files])
+    return rows, listed_files
+
+
+def _sources_of_split(job: Job, state: ListState) -> Sources:
+    return state.groups, ""
+
+
+def _start_weights(job: Job, state: ListState) -> Sources:
+    weights = job.settings.network_settings.weights
+    return "", file_state([weights]) if weights else ""
+
+
+def _named_model(job: Job, state: ListState) -> Sources:
+    """The state of a model that this run has not trained."""
+    files = job.files
+    if files.model == files.own_model:
+        is_trained = read_record(files, "train", "train") is not None
+        if is_trained or not job.settings.trained_network_name:
+            return "", ""
+    return "", file_state([str(files.model)])
+
+
+def _no_sources(job: Job, state: ListState) -> Sources:
+    return "", ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """A step of the workflow.
 
@@ -229,11 +275,19 @@ class Step:
     code : str
         The module, without the name of the package; the step runs again if its digest
         changes.
-    targets : callable
-        Those of its files that are targets of a run; all others are inputs of later
-        steps.
     part : str
         Key of `astromorph.settings.steps.PARTS`; empty if the step has no settings.
+    outputs : callable
+        The files and folders that it writes, given the files of the run and, for a
+        step that works on a single shard, the name of the shard.
+    extra_output : callable or None
+        A folder that it writes only for long lists.
+    after : tuple of str
+        The steps whose outputs it reads.
+    sources : callable
+        What it reads beside them.
+    per_shard : bool
+        Whether it works on single shards.
     resources : str
         Name of its estimate in `astromorph.cli.resources`.
     is_wanted : callable
@@ -243,18 +297,34 @@ class Step:
     name: str
     run: Callable[[Job], None]
     code: str
-    targets: Callable[[RunFiles], Iterable[Path]]
     part: str
-    resources: str
+    outputs: Callable[[RunFiles, str], Sequence[Path]]
+    extra_output: Callable[[RunFiles], Path] | None = None
+    after: tuple[str, ...] = ()
+    sources: Callable[[Job, ListState], Sources] = _no_sources
+    per_shard: bool = False
+    resources: str = "export"
     is_wanted: Callable[[Settings], bool] = _always
+
+    def all_outputs(self, files: RunFiles) -> list[Path]:
+        """Its outputs for all shards."""
+        jobs = files.shards if self.per_shard else ("",)
+        return [path for shard in jobs for path in self.outputs(files, shard)]
+
+
+EMBEDDED = ("validate", "split", "infer")  # what each table and page of images reads
 
 
 def _table_step(form: str, run: Callable[[Job], None], part: str, wanted: Any) -> Step:
-    ending = TABLE_ENDINGS[form]
     return Step(
-        f"export_{form}", run, f"export.tables.{form}",
-        lambda files: [files.table(ending)], part, "export", wanted,
-    )  # fmt: skip
+        name=f"export_{form}",
+        run=run,
+        code=f"export.tables.{form}",
+        part=part,
+        outputs=lambda files, shard: [files.table(TABLE_ENDINGS[form])],
+        after=(*EMBEDDED, "analyse"),
+        is_wanted=wanted,
+    )
 
 
 # In the order in which the command line executes them.
@@ -262,37 +332,87 @@ STEPS = {
     step.name: step
     for step in (
         Step(
-            "validate", _validate, "catalogue.validate",
-            lambda files: [files.validation_page], "validate", "validate",
+            name="validate",
+            run=_validate,
+            code="catalogue.validate",
+            part="validate",
+            outputs=lambda files, shard: [files.catalogue, files.validation_page],
+            sources=_sources_of_validate,
+            resources="validate",
         ),
         Step(
-            "preprocess", _preprocess, "preprocessing.preprocess",
-            lambda files: [], "preprocess", "preprocess",
+            name="preprocess",
+            run=_preprocess,
+            code="preprocessing.preprocess",
+            part="preprocess",
+            outputs=lambda files, shard: [files.tensors(shard), files.contents(shard)],
+            sources=_sources_of_preprocess,
+            per_shard=True,
+            resources="preprocess",
         ),
         Step(
-            "split", _split, "catalogue.split",
-            lambda files: [files.split], "split", "split",
+            name="split",
+            run=_split,
+            code="catalogue.split",
+            part="split",
+            outputs=lambda files, shard: [files.split],
+            after=("preprocess",),
+            sources=_sources_of_split,
+            resources="split",
         ),
         Step(
-            "train", _train, "training.train",
-            lambda files: [files.own_model], "train", "train", _trains,
+            name="train",
+            run=_train,
+            code="training.train",
+            part="train",
+            outputs=lambda files, shard: [files.model, files.history, files.scalars],
+            after=("preprocess", "split"),
+            sources=_start_weights,
+            resources="train",
+            is_wanted=_trains,
         ),
         Step(
-            "report_history", _report_history, "export.report",
-            lambda files: [files.history_figure], "", "export", _trains,
+            name="report_history",
+            run=_report_history,
+            code="export.report",
+            part="",
+            outputs=lambda files, shard: [files.history_figure],
+            after=("train",),
+            is_wanted=_trains,
         ),
         Step(
-            "infer", _infer, "embedding.infer",
-            lambda files: files.all_embeddings, "infer", "infer",
+            name="infer",
+            run=_infer,
+            code="embedding.infer",
+            part="infer",
+            outputs=lambda files, shard: [files.embeddings(shard)],
+            after=("train", "preprocess"),
+            sources=_named_model,
+            per_shard=True,
+            resources="infer",
         ),
         Step(
-            "evaluate", _evaluate, "embedding.evaluate",
-            lambda files: [files.evaluation_page], "evaluate", "evaluate",
-            lambda settings: settings.evaluation_settings.images > 0,
+            name="evaluate",
+            run=_evaluate,
+            code="embedding.evaluate",
+            part="evaluate",
+            outputs=lambda files, shard: [files.evaluation, files.evaluation_page],
+            after=("train", *EMBEDDED, "preprocess"),
+            resources="evaluate",
+            is_wanted=lambda settings: settings.evaluation_settings.images > 0,
         ),
         Step(
-            "analyse", _analyse, "analysis.analyse",
-            lambda files: [files.analysis_page], "analyse", "analyse",
+            name="analyse",
+            run=_analyse,
+            code="analysis.analyse",
+            part="analyse",
+            outputs=lambda files, shard: [
+                files.analysis,
+                files.analysis_summary,
+                files.analysis_page,
+            ],
+            after=EMBEDDED,
+            resources="analyse",
         ),
         _table_step(
             "csv", _export_csv, "export_csv", lambda settings: settings.export_to_csv
@@ -301,25 +421,46 @@ STEPS = {
         _table_step("fits", _export_fits, "export_tables", _exports("fits")),
         _table_step("votable", _export_votable, "export_tables", _exports("votable")),
         Step(
-            "export_tensorboard", _export_tensorboard, "export.tensorboard",
-            lambda files: [files.projector], "export_tensorboard", "export",
+            name="export_tensorboard",
+            run=_export_tensorboard,
+            code="export.tensorboard",
+            part="export_tensorboard",
+            outputs=lambda files, shard: [files.projector],
+            after=(*EMBEDDED, "analyse", "preprocess"),
         ),
         Step(
-            "export_map", _export_map, "export.html_map.html_map",
-            lambda files: [files.map], "export_map", "export",
-            lambda settings: settings.export_settings.map,
+            name="export_map",
+            run=_export_map,
+            code="export.html_map.html_map",
+            part="export_map",
+            outputs=lambda files, shard: [files.map],
+            extra_output=lambda files: files.map_pictures,
+            after=(*EMBEDDED, "evaluate", "analyse", "preprocess"),
+            is_wanted=lambda settings: settings.export_settings.map,
         ),
         Step(
-            "export_gallery", _export_gallery, "export.gallery.gallery",
-            lambda files: [files.gallery], "export_gallery", "gallery",
-            lambda settings: settings.export_settings.gallery,
+            name="export_gallery",
+            run=_export_gallery,
+            code="export.gallery.gallery",
+            part="export_gallery",
+            outputs=lambda files, shard: [files.gallery],
+            after=("train", "validate", "analyse", "preprocess"),
+            sources=_named_model,
+            resources="gallery",
+            is_wanted=lambda settings: settings.export_settings.gallery,
         ),
         Step(
-            "report_settings", _report_settings, "export.report",
-            lambda files: [files.settings_page], "report_settings", "report",
+            name="report_settings",
+            run=_report_settings,
+            code="export.report",
+            part="report_settings",
+            outputs=lambda files, shard: [files.settings_page],
+            after=("train",),
+            sources=_named_model,
+            resources="report",
         ),
     )
-}  # fmt: skip
+}
 
 
 def wanted_steps(settings: Settings) -> tuple[Step, ...]:
@@ -328,7 +469,10 @@ def wanted_steps(settings: Settings) -> tuple[Step, ...]:
 
 
 def targets(settings: Settings, files: RunFiles) -> list[Path]:
-    """The target files of a run.
+    """The target files of a run: the outputs of all its steps.
+
+    Intermediate files are targets too. Snakemake makes a missing intermediate file only
+    if it is needed, so that an interrupted step would pass for a finished one.
 
     Parameters
     ----------
@@ -346,7 +490,7 @@ def targets(settings: Settings, files: RunFiles) -> list[Path]:
     --------
     >>> paths = targets(Settings(), RunFiles.of_run("results", shards=1))
     >>> [str(path) for path in paths][:3]
-    ['results/validation.html', 'results/split.csv', 'results/model/model.pt']
+    ['results/catalogue.csv', 'results/validation.html', 'results/tensors/00000.pt']
     """
     steps = wanted_steps(settings)
-    return [path for step in steps for path in step.targets(files)]
+    return [path for step in steps for path in step.all_outputs(files)]

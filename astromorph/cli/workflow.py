@@ -1,30 +1,23 @@
 """Helpers for the rules of the workflow: shards, digests, resources and params."""
 
 import functools
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from astromorph.artefacts.records import Inputs, write_record
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.cli import resources
-from astromorph.cli.steps import STEPS, targets
+from astromorph.cli import resources, status
+from astromorph.cli.execute import own_inputs
+from astromorph.cli.steps import STEPS, Job, targets
 from astromorph.errors import AstromorphError
-from astromorph.filelist.entries import GROUP_COLUMN, SPLIT_COLUMN, read_filelist
-from astromorph.filelist.shards import (
-    HEAD_ROWS,
-    ColumnDigests,
-    Shard,
-    ShardStates,
-    file_state,
-    head_digest,
-    head_file_states,
-    plan_shards,
-)
-from astromorph.provenance import canonical_json, code_digest
+from astromorph.filelist.list_state import ListState
+from astromorph.filelist.shards import Shard
+from astromorph.provenance import canonical_json
 from astromorph.settings.loading import parse, required_datafile
-from astromorph.settings.presets import needs_head
 from astromorph.settings.sections import Settings
 from astromorph.settings.steps import part_of
 
@@ -33,8 +26,6 @@ SOURCE = "settings (config/config.yaml, --configfile, --config)"
 MAX_REPORTED_BYTES = 20_000_000
 CATALOGUE_ROW_BYTES, SPLIT_ROW_BYTES = 300, 200
 DEFAULT_CLUSTER_CORES = 8  # on a cluster, Snakemake has no number of cores
-# Where Snakemake records what results depend on.
-METADATA = (Path(".snakemake/metadata.db"), Path(".snakemake/metadata"))
 # The beginning of every shell command. Snakemake's default prefix comes first, so that
 # a job fails if its step fails before `| tee`. The shell ignores the signals with which
 # a cluster ends a job: it must wait while training writes a checkpoint. A step that is
@@ -64,14 +55,8 @@ class WorkflowPlan:
         The file list.
     files : RunFiles
         The files of the run, all shards included.
-    shards : dict of str to Shard
-        By name, in the order of the list.
-    list_digest, group_digest : str
-        Digests of all cells of the list, and of those that determine the split.
-    head_digest : str
-        Digest of the first rows if they affect all images; else empty.
-    states : ShardStates
-        Sizes and times of the FITS files, to detect replaced files.
+    list_state : ListState
+        The shards, and digests of the list and of the files in it.
     cores : int
         CPU cores for a step that uses several.
     """
@@ -79,12 +64,13 @@ class WorkflowPlan:
     settings: Settings
     datafile: str
     files: RunFiles
-    shards: dict[str, Shard]
-    list_digest: str
-    group_digest: str
-    head_digest: str
-    states: ShardStates
+    list_state: ListState
     cores: int
+
+    @property
+    def shards(self) -> dict[str, Shard]:
+        """The shards by name, in the order of the list."""
+        return self.list_state.shards
 
     @property
     def number_of_images(self) -> int:
@@ -134,16 +120,26 @@ class WorkflowPlan:
         dict
             `settings`: those that the step depends on, as one canonical string,
             since Snakemake stores params as a set of values without names.
-            `code`: the digest of its code. `results`: the results folder.
+            `inputs`: digests of these settings, of its code, and of the rows and files
+            that it reads. `results`: the results folder.
         """
         row = STEPS[step]
         part = canonical_json(part_of(self.settings, row.part)) if row.part else "{}"
         return {
-            # A function, since Snakemake interprets braces in a string as wildcards.
+            # Functions, since Snakemake interprets braces in a string as wildcards.
             "settings": lambda wildcards: part,
-            "code": code_digest(row.code),
+            "inputs": lambda wildcards: self._inputs(step, wildcards).to_json(),
             "results": results_folder(first_output.relative_to(self.files.results)),
         }
+
+    def _inputs(self, step: str, wildcards: Any) -> Inputs:
+        shard = self.shards.get(wildcards.get("shard"))
+        job = Job(self.settings, self.files, shard=shard)
+        return own_inputs(STEPS[step], job, self.list_state)
+
+    def states(self) -> list[status.JobState]:
+        """The states of the results of all jobs."""
+        return status.job_states(self.settings, self.files, self.list_state)
 
     def resources(self, step: str, cores: int = 1) -> dict[str, Function]:
         """Memory and time that a job requests, more in each attempt."""
@@ -208,24 +204,12 @@ def plan_workflow(config: Mapping[str, Any], cores: int | None) -> WorkflowPlan:
             f"`trained_network_name`: found {model!r}; the workflow does not allow "
             "braces in it; rename the file"
         )
-    # The list is read once for its shards and for both digests.
-    columns = ColumnDigests(None, [GROUP_COLUMN, SPLIT_COLUMN])
-    entries = columns.pass_through(read_filelist(datafile))
-    shards = plan_shards(entries, settings.preprocess_settings.shard_size)
-    list_digest, group_digest = columns.digests(shards)
-    head = ""
-    if needs_head(settings):
-        head = head_digest(read_filelist(datafile))
-        head += head_file_states(datafile, HEAD_ROWS)
+    state = ListState(datafile, settings.preprocess_settings.shard_size)
     return WorkflowPlan(
         settings,
         datafile,
-        RunFiles.of_run("results", len(shards), model),
-        {shard.name: shard for shard in shards},
-        list_digest,
-        group_digest,
-        head,
-        ShardStates(datafile, shards),
+        RunFiles.of_run("results", len(state.shards), model),
+        state,
         settings.core_limit or cores or DEFAULT_CLUSTER_CORES,
     )
 
@@ -263,19 +247,70 @@ def results_folder(below: Path) -> Function:
     return folder
 
 
-def state_of_file(path: str | None) -> Function:
-    """A function for params: size and time of a file given in the settings.
+def compares_records(dag_settings: Any, storage_settings: Any) -> bool:
+    """Whether the results are in this folder, and outdated ones are made again.
 
-    They change if the file is replaced. Empty for None.
+    Parameters
+    ----------
+    dag_settings, storage_settings
+        Snakemake's. ``--rerun-triggers mtime`` ignores settings, as the user wishes.
     """
-    return lambda wildcards: file_state([path]) if path else ""
+    triggers = {str(trigger) for trigger in dag_settings.rerun_triggers}
+    return "params" in triggers and not storage_settings.default_storage_provider
 
 
-def metadata_is_lost(files: RunFiles) -> bool:
-    """Whether results exist, but not Snakemake's record of what they depend on."""
-    database, folder = METADATA
-    known = database.exists() or any(folder.glob("*"))
-    return files.catalogue.exists() and not known
+def outdated_results(
+    plan: WorkflowPlan, targets: Iterable[str]
+) -> tuple[list[str], list[str]]:
+    """Existing results that have to be made again, whatever Snakemake's records say.
+
+    Snakemake compares params only with its own records. These are lost if its folder is
+    deleted, and may be older than the results after a power failure.
+
+    Parameters
+    ----------
+    plan : WorkflowPlan
+        The run.
+    targets : iterable of str
+        The targets on the command line, files or rules; empty for the whole run.
+
+    Returns
+    -------
+    paths, reasons : list of str
+        The results, and for each step why they are outdated.
+    """
+    states = status.needed(plan.states(), _target_files(plan, targets))
+    return [str(path) for path in status.outdated_outputs(states)], [
+        f"{name}: {state}" for name, state in status.outdated_steps(states)
+    ]
+
+
+def accept_results(plan: WorkflowPlan, targets: Iterable[str]) -> None:
+    """Record that existing results are up to date, as ``snakemake --touch`` demands.
+
+    Parameters
+    ----------
+    plan, targets
+        See `outdated_results`.
+    """
+    for state in status.needed(plan.states(), _target_files(plan, targets)):
+        if not state.is_up_to_date and all(path.exists() for path in state.outputs):
+            write_record(
+                plan.files, state.step, state.job, state.planned, state.outputs
+            )
+
+
+def _target_files(plan: WorkflowPlan, targets: Iterable[str]) -> list[Path] | None:
+    """Files for the targets of a command; None for the whole run."""
+    paths: list[Path] = []
+    for target in targets:
+        if target in STEPS:
+            paths += STEPS[target].all_outputs(plan.files)
+        elif "/" in target:
+            paths.append(Path(os.path.relpath(target)))
+        else:
+            return None  # a rule that asks for the whole run
+    return paths or None
 
 
 def sheet_title(sheet: str) -> str:

@@ -231,8 +231,3 @@ class ShardStates:
             )
             self._digests[shard.name] = digest(file_states(rows))
             next_row = shard.stop
-
-
-def head_file_states(datafile: str | Path, rows: int) -> str:
-    """16 hexadecimal digits, computed from the files of the first rows of a list."""
-    return digest(file_states(itertools.islice(read_paths(datafile), rows)))

@@ -27,5 +27,5 @@ rule analyse:
         shards=len(files.shards),
     shell:
         "python -m astromorph analyse --settings {params.settings:q}"
-        " --results {params.results:q} --shards {params.shards}"
+        " --inputs {params.inputs:q} --results {params.results:q} --shards {params.shards}"
         " --threads {threads} 2> {log:q}"

@@ -1,4 +1,5 @@
 # Shared by all rules: the package, the plan of the run, and what the report shows.
+import functools
 import os
 import sys
 from pathlib import Path
@@ -29,23 +30,39 @@ except AstromorphError as error:
 files = RUN.files
 settings = RUN.settings
 
-if astromorph_workflow.metadata_is_lost(files):
-    logger.warning(
-        "results/ exists, but .snakemake, which records what results depend on, does "
-        "not: results count as up to date. If settings, files or code have changed "
-        "since then, add --forceall to your snakemake command."
-    )
-
 
 wildcard_constraints:
     shard=r"\d{5,9}",
 
 
-# If the settings name a model, no rule writes it, so its size and time are a param. The
-# run's own model, even if it is named, depends on the inputs of its training.
-NAMED_MODEL_STATE = astromorph_workflow.state_of_file(
-    None if files.model == files.own_model else settings.trained_network_name
-)
+@functools.cache
+def force_outdated():
+    """Make Snakemake run the jobs of existing results that are outdated.
+
+    Its own records may be lost, or older than the results; those of the package are not.
+    Only the first Snakemake compares them, not its jobs.
+    """
+    if workflow.is_main_process and astromorph_workflow.compares_records(
+        workflow.dag_settings, workflow.storage_settings
+    ):
+        outdated, reasons = astromorph_workflow.outdated_results(
+            RUN, workflow.dag_settings.targets
+        )
+        for reason in reasons:
+            logger.info(f"Made again: {reason}")
+        workflow.dag.forcefiles.update(outdated)
+
+
+# Every job depends on the result of one of these two functions. Snakemake calls them
+# after it has read the command line and before it decides which jobs to run.
+def file_list(wildcards):
+    force_outdated()
+    return RUN.declared_list
+
+
+def model_file(wildcards):
+    force_outdated()
+    return files.model
 
 
 def report_unless_large(path, row_bytes, **flags):

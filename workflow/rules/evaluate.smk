@@ -28,6 +28,6 @@ rule evaluate:
         shards=len(files.shards),
     shell:
         "python -m astromorph evaluate --settings {params.settings:q}"
-        " --results {params.results:q} --shards {params.shards}"
+        " --inputs {params.inputs:q} --results {params.results:q} --shards {params.shards}"
         " --trained-network-name {input.model:q} --threads {threads}"
         " 2>&1 | tee {log:q} >&2"

@@ -1,7 +1,7 @@
 # The file list is only read if the pictures are drawn from the FITS files.
 rule export_gallery:
     input:
-        datafile=ancient(RUN.declared_list),
+        datafile=ancient(file_list),
         model=files.model,
         catalogue=files.catalogue,
         analysis=files.analysis,
@@ -33,5 +33,5 @@ rule export_gallery:
         shards=len(files.shards),
     shell:
         "python -m astromorph export gallery --settings {params.settings:q}"
-        " --results {params.results:q} --datafile {params.datafile:q}"
+        " --inputs {params.inputs:q} --results {params.results:q} --datafile {params.datafile:q}"
         " --shards {params.shards} --trained-network-name {input.model:q} 2> {log:q}"

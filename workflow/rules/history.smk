@@ -18,4 +18,5 @@ rule report_history:
     params:
         **RUN.params("report_history", files.history_figure),
     shell:
-        "python -m astromorph report history --results {params.results:q} 2> {log:q}"
+        "python -m astromorph report history --inputs {params.inputs:q}"
+        " --results {params.results:q} 2> {log:q}"

@@ -15,8 +15,7 @@ rule infer:
         **RUN.resources("infer"),
     params:
         **RUN.params("infer", files.embeddings("{shard}")),
-        model=NAMED_MODEL_STATE,
     shell:
         "python -m astromorph infer --settings {params.settings:q}"
-        " --results {params.results:q} --shard {wildcards.shard}"
+        " --inputs {params.inputs:q} --results {params.results:q} --shard {wildcards.shard}"
         " --trained-network-name {input.model:q} --threads {threads} 2> {log:q}"

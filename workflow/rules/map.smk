@@ -27,5 +27,5 @@ rule export_map:
         evaluation="--evaluation" if RUN.has_evaluation else "",
     shell:
         "python -m astromorph export map --settings {params.settings:q}"
-        " --results {params.results:q} --shards {params.shards} {params.evaluation}"
+        " --inputs {params.inputs:q} --results {params.results:q} --shards {params.shards} {params.evaluation}"
         " 2> {log:q}"

@@ -4,7 +4,7 @@
 # compare the params of this one.)
 rule preprocess:
     input:
-        datafile=ancient(RUN.declared_list),
+        datafile=ancient(file_list),
     output:
         tensors=files.tensors("{shard}"),
         contents=files.contents("{shard}"),
@@ -20,12 +20,9 @@ rule preprocess:
     params:
         **RUN.params("preprocess", files.tensors("{shard}")),
         datafile=lambda wildcards: RUN.datafile,
-        head=RUN.head_digest,
-        rows=lambda wildcards: RUN.shards[wildcards.shard].digest,
-        files=lambda wildcards: RUN.states.shard_digest(wildcards.shard),
         start=lambda wildcards: RUN.shards[wildcards.shard].start,
         stop=lambda wildcards: RUN.shards[wildcards.shard].stop,
     shell:
         "python -m astromorph preprocess --settings {params.settings:q}"
-        " --results {params.results:q} --datafile {params.datafile:q}"
+        " --inputs {params.inputs:q} --results {params.results:q} --datafile {params.datafile:q}"
         " --shard {wildcards.shard} --rows {params.start} {params.stop} 2> {log:q}"

@@ -1,6 +1,6 @@
 rule report_settings:
     input:
-        model=files.model,
+        model=model_file,
     output:
         page=report(
             files.settings_page,
@@ -17,8 +17,7 @@ rule report_settings:
         **RUN.resources("report_settings"),
     params:
         **RUN.params("report_settings", files.settings_page),
-        model=NAMED_MODEL_STATE,
     shell:
         "python -m astromorph report settings --settings {params.settings:q}"
-        " --results {params.results:q} --trained-network-name {input.model:q}"
+        " --inputs {params.inputs:q} --results {params.results:q} --trained-network-name {input.model:q}"
         " 2> {log:q}"

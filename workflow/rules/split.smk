@@ -1,7 +1,7 @@
 # Only the paths and groups of the list count: correcting a label does not retrain.
 rule split:
     input:
-        datafile=ancient(RUN.declared_list),
+        datafile=ancient(file_list),
         contents=files.all_contents,
     output:
         split=report_unless_large(
@@ -21,9 +21,8 @@ rule split:
     params:
         **RUN.params("split", files.split),
         datafile=lambda wildcards: RUN.datafile,
-        rows=RUN.group_digest,
         shards=len(files.shards),
     shell:
         "python -m astromorph split --settings {params.settings:q}"
-        " --results {params.results:q} --datafile {params.datafile:q}"
+        " --inputs {params.inputs:q} --results {params.results:q} --datafile {params.datafile:q}"
         " --shards {params.shards} 2> {log:q}"

@@ -37,4 +37,4 @@ for form, ending in TABLE_ENDINGS.items():
             shards=len(files.shards),
         shell:
             "python -m astromorph export {params.form} --settings {params.settings:q}"
-            " --results {params.results:q} --shards {params.shards} 2> {log:q}"
+            " --inputs {params.inputs:q} --results {params.results:q} --shards {params.shards} 2> {log:q}"

@@ -21,4 +21,4 @@ rule export_tensorboard:
         shards=len(files.shards),
     shell:
         "python -m astromorph export tensorboard --settings {params.settings:q}"
-        " --results {params.results:q} --shards {params.shards} 2> {log:q}"
+        " --inputs {params.inputs:q} --results {params.results:q} --shards {params.shards} 2> {log:q}"

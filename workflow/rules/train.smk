@@ -38,8 +38,7 @@ rule train:
     params:
         **RUN.params("train", files.own_model),
         shards=len(files.shards),
-        weights=astromorph_workflow.state_of_file(settings.network_settings.weights),
     shell:
         LAUNCH + "python -m astromorph train --settings {params.settings:q}"
-        " --results {params.results:q} --shards {params.shards}"
+        " --inputs {params.inputs:q} --results {params.results:q} --shards {params.shards}"
         " --trained-network-name {output.model:q} --threads {threads} 2> {log:q}"

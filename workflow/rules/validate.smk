@@ -1,6 +1,6 @@
 rule validate:
     input:
-        datafile=ancient(RUN.declared_list),
+        datafile=ancient(file_list),
     output:
         catalogue=report_unless_large(
             files.catalogue,
@@ -29,9 +29,7 @@ rule validate:
     params:
         **RUN.params("validate", files.catalogue),
         datafile=lambda wildcards: RUN.datafile,
-        rows=RUN.list_digest,
-        files=lambda wildcards: RUN.states.list_digest(),
     shell:
         "python -m astromorph validate --settings {params.settings:q}"
-        " --results {params.results:q} --datafile {params.datafile:q}"
+        " --inputs {params.inputs:q} --results {params.results:q} --datafile {params.datafile:q}"
         " --threads {threads} 2>&1 | tee {log:q} >&2"

@@ -1,0 +1,160 @@
+"""Execute the jobs of steps, and record what their results were made from.
+
+The workflow, the command line and single steps all execute steps here. A record is
+removed before a step changes its outputs, and written when they are complete and on the
+disk, so that a result of an interrupted step has none.
+"""
+
+import functools
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+
+from astromorph.artefacts.records import (
+    UNKNOWN_INPUTS,
+    Inputs,
+    now,
+    read_record,
+    remove_record,
+    write_record,
+)
+from astromorph.artefacts.run_files import Identity, RunFiles
+from astromorph.cli.steps import STEPS, Job, Step
+from astromorph.filelist.list_state import ListState
+from astromorph.locks import exclusive
+from astromorph.parent_watch import VARIABLE
+from astromorph.provenance import canonical_json, code_digest, digest
+from astromorph.settings.sections import Settings
+from astromorph.settings.steps import part_of
+
+# Seconds that a step of a workflow waits for the same step of a workflow that was killed
+# and whose steps are about to end.
+WAIT_FOR_PREVIOUS = 90.0
+
+
+def execute(step: Step, job: Job) -> None:
+    """Execute a job of a step and record what its results were made from.
+
+    Of several processes that train together, only the first one writes the record.
+
+    Parameters
+    ----------
+    step : Step
+        One of `astromorph.cli.steps.STEPS`.
+    job : Job
+        Settings, files and, for a step that works on single shards, the shard.
+
+    Raises
+    ------
+    AstromorphError
+        Another process executes the same job, or the step fails.
+    """
+    if process_rank() > 0:
+        step.run(job)
+        return
+    files, name = job.files, job_name(step, job)
+    lock = files.record(step.name, name).with_suffix(".lock")
+    wait = WAIT_FOR_PREVIOUS if os.environ.get(VARIABLE) else 0.0
+    with exclusive(lock, f"the step `{step.name}`", wait):
+        made_from = planned_inputs(step, job)
+        remove_record(files, step.name, name)
+        identity = Identity(
+            made_from.settings, made_from.file_list, now().date().isoformat()
+        )
+        step.run(replace(job, files=replace(files, identity=identity)))
+        outputs = list(step.outputs(files, name))
+        if step.extra_output and step.extra_output(files).exists():
+            outputs.append(step.extra_output(files))
+        write_record(files, step.name, name, made_from, outputs)
+
+
+def process_rank() -> int:
+    """Rank of this process among those that `torchrun` or `srun` started together."""
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
+
+
+def is_up_to_date(step: Step, job: Job) -> bool:
+    """Whether the results of a job are complete and made from its present inputs.
+
+    Parameters
+    ----------
+    step, job
+        See `execute`.
+    """
+    record = read_record(job.files, step.name, job_name(step, job))
+    return (
+        record is not None
+        and record.has_complete_outputs(job.files.results)
+        and record.made_from == planned_inputs(step, job)
+    )
+
+
+def job_name(step: Step, job: Job) -> str:
+    """The name of a job in the paths of its files: the shard, or the step."""
+    return job.one_shard.name if step.per_shard else step.name
+
+
+def planned_inputs(step: Step, job: Job) -> Inputs:
+    """What a job makes its results from, according to the records of previous steps."""
+    own = job.inputs or own_inputs(step, job, ListState(job.settings.datafile or ""))
+    return own.with_previous(
+        recorded_inputs(job.files, *previous)
+        for previous in previous_jobs(step, job, job.files.shards)
+    )
+
+
+def own_inputs(step: Step, job: Job, state: ListState) -> Inputs:
+    """Digests of what a step itself depends on, without the steps before it.
+
+    Parameters
+    ----------
+    step, job
+        See `execute`.
+    state : ListState
+        The state of the file list; not used by most steps.
+    """
+    file_list, files = step.sources(job, state)
+    settings = _settings_digest(job.settings, step.part)
+    return Inputs(settings, file_list, files, code_digest(step.code))
+
+
+@functools.cache
+def _settings_digest(settings: Settings, part: str) -> str:
+    return digest([canonical_json(part_of(settings, part)) if part else "{}"])
+
+
+def previous_jobs(
+    step: Step, job: Job, shards: tuple[str, ...]
+) -> Iterator[tuple[str, str]]:
+    """The jobs whose results a job reads.
+
+    Parameters
+    ----------
+    step, job
+        See `execute`.
+    shards : tuple of str
+        Names of all shards.
+
+    Yields
+    ------
+    step, job : str
+        Names, for `astromorph.artefacts.records.read_record`.
+    """
+    for name in step.after:
+        # A model of another run is a file that the step depends on.
+        if name == "train" and job.files.model != job.files.own_model:
+            continue
+        if name == "evaluate" and not job.with_evaluation:
+            continue
+        if not STEPS[name].per_shard:
+            yield name, name
+        elif step.per_shard:
+            yield name, job.one_shard.name
+        else:
+            yield from ((name, shard) for shard in shards)
+
+
+def recorded_inputs(files: RunFiles, step: str, job: str) -> Inputs:
+    """What the results of a job were made from; of unknown digests without a record."""
+    record = read_record(files, step, job)
+    return record.made_from if record else UNKNOWN_INPUTS
