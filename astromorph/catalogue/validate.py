@@ -7,10 +7,9 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +43,7 @@ from astromorph.filelist.entries import (
 )
 from astromorph.fits import image as fits_image
 from astromorph.fits.facts import ImageFacts
+from astromorph.parent_watch import worker_pool
 from astromorph.preprocessing.list_reference import (
     ListReference,
     check_channels,
@@ -348,5 +348,5 @@ def _process_pool(processes: int) -> Iterator[Executor | None]:
     if processes < 2:
         yield None
         return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    with worker_pool(processes) as pool:
         yield pool

@@ -13,6 +13,7 @@ from astromorph import compat
 from astromorph.cli import commands
 from astromorph.cli.execute import process_rank
 from astromorph.errors import AstromorphError, explain_error
+from astromorph.parent_watch import end_with_starter
 
 Command = Callable[[argparse.Namespace], None]
 # Name and help text of each table export.
@@ -56,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         level=logging.INFO if first else logging.ERROR, handlers=[handler]
     )
     logging.captureWarnings(True)  # warnings of other packages become records
+    end_with_starter()
     try:
         options.command(options)
     except AstromorphError as error:

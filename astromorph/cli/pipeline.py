@@ -6,9 +6,7 @@ the list and files.
 
 import logging
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 
 from astromorph.artefacts.columns import SPLIT_COLUMNS
@@ -18,6 +16,7 @@ from astromorph.cli.execute import execute, is_up_to_date, own_inputs
 from astromorph.cli.steps import STEPS, Job, Step, wanted_steps
 from astromorph.errors import AstromorphError
 from astromorph.filelist.list_state import ListState
+from astromorph.parent_watch import worker_pool
 
 LOG = logging.getLogger(__name__)
 PREPARATION = ("validate", "preprocess", "split")
@@ -97,7 +96,7 @@ def _execute_outdated(step: Step, jobs: Iterable[Job]) -> None:
     threads = jobs[0].threads
     # Other steps use several threads for one job.
     if step.name == "preprocess" and threads > 1 and len(outdated) > 1:
-        with ProcessPoolExecutor(threads, mp_context=get_context("spawn")) as pool:
+        with worker_pool(threads) as pool:
             running = [pool.submit(_execute, step.name, job) for job in outdated]
             for future in running:
                 future.result()

@@ -27,11 +27,13 @@ MAX_REPORTED_BYTES = 20_000_000
 CATALOGUE_ROW_BYTES, SPLIT_ROW_BYTES = 300, 200
 DEFAULT_CLUSTER_CORES = 8  # on a cluster, Snakemake has no number of cores
 # The beginning of every shell command. Snakemake's default prefix comes first, so that
-# a job fails if its step fails before `| tee`. The shell ignores the signals with which
-# a cluster ends a job: it must wait while training writes a checkpoint. A step that is
-# killed by the system (status 137) cannot log the reason.
+# a job fails if its step fails before `| tee`. A step watches the parent of the shell,
+# and ends if Snakemake is killed. The shell ignores the signals with which a cluster
+# ends a job: it must wait while training writes a checkpoint. A step that is killed by
+# the system (status 137) cannot log the reason.
 SHELL_PREFIX = (
-    "set -euo pipefail; trap : TERM USR1; trap 'test $? -ne 137 || echo \"astromorph: "
+    "set -euo pipefail; export ASTROMORPH_PARENT_PID=$PPID; trap : TERM USR1; "
+    "trap 'test $? -ne 137 || echo \"astromorph: "
     "killed, most likely out of memory; give the step more (mem_mb), or set a smaller "
     "batch_size, preprocess_settings.size or shard_size, then run the same command "
     "again\" >&2' EXIT; "

@@ -2,16 +2,15 @@
 
 import math
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from astromorph.fits.pixels import Image
+from astromorph.parent_watch import worker_pool
 from astromorph.preprocessing.image_to_tensor import prepare
 from astromorph.progress import track
 from astromorph.settings.sections import PreprocessSettings
@@ -199,7 +198,7 @@ def _map_spans(
     if processes < 2:
         yield from (work(span) for span in track(spans, len(spans), "parts simulated"))
         return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    with worker_pool(processes) as pool:
         yield from track(pool.map(work, spans), len(spans), "parts simulated")
 
 

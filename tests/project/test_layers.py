@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "astromorph"
 FOLDERS = (
     # folder, whether it may import torch, whether it may import astropy
-    ("", True, False),  # errors, checks, atomic files, devices: used everywhere
+    ("", True, False),  # errors, checks, files, locks, devices: used everywhere
     ("settings", False, False),  # every setting, and which step depends on it
     ("artefacts", True, False),  # the files that steps exchange
     ("filelist", False, False),  # the list of images
