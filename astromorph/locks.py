@@ -102,6 +102,31 @@ def exclusive(path: str | Path, task: str, wait_s: float = 0.0) -> Iterator[None
         os.close(lock)
 
 
+def current_holder(path: str | Path) -> Holder | None:
+    """The process that holds a lock; None if it is free.
+
+    Parameters
+    ----------
+    path : path
+        The lock file.
+    """
+    path = Path(path)
+    try:
+        file = os.open(path, os.O_RDWR)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return None
+    except OSError as error:
+        holder = _read(path)
+        if error.errno in WITHOUT_LOCKS and not _may_be_running(holder, path):
+            return None
+        return holder
+    finally:
+        os.close(file)
+
+
 def _try_to_lock(path: Path, own: Holder) -> int | None:
     """The open lock file, or None if another process holds the lock."""
     while True:

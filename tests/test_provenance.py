@@ -77,6 +77,7 @@ def clear_caches() -> None:
         provenance.imported_modules, provenance._tree, provenance._contents
     ):  # fmt: skip
         function.cache_clear()
+    provenance.code_digest.cache_clear()
 
 
 def append(path: Path, text: str = "EDITED = 1") -> None:

@@ -71,11 +71,13 @@ class Inputs:
     @classmethod
     def _from_mapping(cls, values: Any) -> "Inputs":
         if not isinstance(values, dict):
-            raise ValueError(f"not a JSON object: {values!r}")
+            raise ValueError(f"found {values!r}; allowed is a JSON object")
         names = [field.name for field in fields(cls)]
         texts = [values.get(name) for name in names]
         if len(values) != len(names) or not all(isinstance(t, str) for t in texts):
-            raise ValueError(f"not an object of {', '.join(names)}: {values!r}")
+            raise ValueError(
+                f"found {values!r}; allowed is a JSON object of {', '.join(names)}"
+            )
         return cls(*map(str, texts))
 
 

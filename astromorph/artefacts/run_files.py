@@ -217,6 +217,11 @@ class RunFiles:
         """JSON: what the results of one job of a step were made from."""
         return self.results / "provenance" / step / f"{job or step}.json"
 
+    @property
+    def workflow_lock(self) -> Path:
+        """The lock of the Snakemake that works in the folder."""
+        return self.results / "provenance" / "workflow.lock"
+
     def log(self, step: str, job: str | None = None) -> Path:
         """The log of one job of a workflow step; by default that of its only job."""
         return self.results / "logs" / step / f"{job or step}.log"

@@ -27,8 +27,8 @@ from astromorph.provenance import canonical_json, code_digest, digest
 from astromorph.settings.sections import Settings
 from astromorph.settings.steps import part_of
 
-# Seconds that a step of a workflow waits for the same step of a workflow that was killed
-# and whose steps are about to end.
+# Seconds that a step of a workflow waits for the same step of a killed workflow, whose
+# steps are about to end.
 WAIT_FOR_PREVIOUS = 90.0
 
 
@@ -96,7 +96,9 @@ def job_name(step: Step, job: Job) -> str:
 
 def planned_inputs(step: Step, job: Job) -> Inputs:
     """What a job makes its results from, according to the records of previous steps."""
-    own = job.inputs or own_inputs(step, job, ListState(job.settings.datafile or ""))
+    settings = job.settings
+    state = ListState(settings.datafile or "", settings.preprocess_settings.shard_size)
+    own = job.inputs or own_inputs(step, job, state)
     return own.with_previous(
         recorded_inputs(job.files, *previous)
         for previous in previous_jobs(step, job, job.files.shards)

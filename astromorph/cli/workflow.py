@@ -1,5 +1,7 @@
 """Helpers for the rules of the workflow: shards, digests, resources and params."""
 
+import atexit
+import contextlib
 import functools
 import os
 import re
@@ -16,6 +18,7 @@ from astromorph.cli.steps import STEPS, Job, targets
 from astromorph.errors import AstromorphError
 from astromorph.filelist.list_state import ListState
 from astromorph.filelist.shards import Shard
+from astromorph.locks import current_holder, exclusive
 from astromorph.provenance import canonical_json
 from astromorph.settings.loading import parse, required_datafile
 from astromorph.settings.sections import Settings
@@ -25,6 +28,7 @@ SOURCE = "settings (config/config.yaml, --configfile, --config)"
 # Bytes; larger tables are not included in the report, which browsers must open.
 MAX_REPORTED_BYTES = 20_000_000
 CATALOGUE_ROW_BYTES, SPLIT_ROW_BYTES = 300, 200
+SNAKEMAKE_LOCKS = Path(".snakemake/locks")
 DEFAULT_CLUSTER_CORES = 8  # on a cluster, Snakemake has no number of cores
 # The beginning of every shell command. Snakemake's default prefix comes first, so that
 # a job fails if its step fails before `| tee`. A step watches the parent of the shell,
@@ -283,8 +287,41 @@ def outdated_results(
     """
     states = status.needed(plan.states(), _target_files(plan, targets))
     return [str(path) for path in status.outdated_outputs(states)], [
-        f"{name}: {state}" for name, state in status.outdated_steps(states)
+        f"{name} is run again: its results are {state}"
+        for name, state in status.outdated_steps(states)
     ]
+
+
+def hold_lock(plan: WorkflowPlan) -> None:
+    """Record that this Snakemake works in the folder, until its process ends.
+
+    Snakemake's own lock does not say which process holds it. See `explain_lock`.
+    """
+    stack = contextlib.ExitStack()
+    # Snakemake allows two processes in one folder if they make different files.
+    with contextlib.suppress(AstromorphError):
+        stack.enter_context(exclusive(plan.files.workflow_lock, "snakemake"))
+        atexit.register(stack.close)
+
+
+def explain_lock(plan: WorkflowPlan) -> str:
+    """Who holds Snakemake's lock of this folder, and what to do; empty without a lock.
+
+    If the process was killed, its lock remains, and Snakemake refuses to work.
+    """
+    if not any(SNAKEMAKE_LOCKS.glob("*.lock")):
+        return ""
+    holder = current_holder(plan.files.workflow_lock)
+    if holder is None:
+        return (
+            "the Snakemake that locked this folder has ended without unlocking it: it "
+            "was killed, or the power failed. If it did not run on another machine, "
+            "run `snakemake --unlock` once and then the same command again"
+        )
+    return (
+        f"Snakemake is running in this folder (process {holder.pid} on {holder.host}); "
+        "wait for it to end, then run the same command again"
+    )
 
 
 def accept_results(plan: WorkflowPlan, targets: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""Digests of the rows of a file list and of the files in it, as steps depend on them."""
+"""Digests of the rows of a file list and of its files, as steps depend on them."""
 
 import functools
 from itertools import islice

@@ -9,12 +9,11 @@ from astromorph.artefacts.run_files import RunFiles
 from astromorph.cli.steps import STEPS
 from astromorph.cli.workflow import (
     MAX_REPORTED_BYTES,
-    metadata_is_lost,
     plan_workflow,
     results_folder,
-    state_of_file,
 )
 from astromorph.errors import AstromorphError
+from astromorph.provenance import code_digest
 from astromorph.settings.steps import PARTS
 
 
@@ -51,19 +50,21 @@ def test_only_the_cells_that_decide_the_split_change_its_digest(listed, tmp_path
     for old, new, split_changes in ((",a,", ",b,", False), (",g\n", ",h\n", True)):
         path.write_text(text.replace(old, new, 1))
         after = plan_workflow(listed, 1)
-        assert after.list_digest != before.list_digest
-        assert (after.group_digest != before.group_digest) == split_changes
+        assert after.list_state.rows != before.list_state.rows
+        assert (after.list_state.groups != before.list_state.groups) == split_changes
 
 
 @pytest.mark.parametrize("name", STEPS)
 def test_each_step_gets_its_own_settings_and_code(listed, name):
     """`settings` contains the names of its part and no others."""
     plan = plan_workflow(listed, 1)
+    wildcards = Wildcards(shard="00000") if STEPS[name].per_shard else Wildcards()
     params = plan.params(name, plan.files.analysis)
     values = json.loads(params["settings"](Wildcards()))
     part = PARTS[STEPS[name].part] if STEPS[name].part else ()
     assert set(values) <= {name.partition(".")[0] for name in part}
-    assert len(params["code"]) == 16
+    inputs = json.loads(params["inputs"](wildcards))
+    assert inputs["code"] == code_digest(STEPS[name].code)
     local = ["copies/results/analysis.parquet"]
     assert params["results"](Wildcards(), local) == "copies/results"
 
@@ -111,28 +112,22 @@ def test_the_results_folder_is_that_of_the_job(path, folder):
     assert function(Wildcards(), [f"{folder}/{path}"]) == folder
 
 
-def test_a_replaced_file_has_another_state(tmp_path):
-    """Without a name the state is empty, as for a file that does not exist."""
+def test_a_replaced_file_changes_the_inputs_of_its_step(listed, tmp_path):
+    """Start weights are an input of training, a named model one of inference."""
     path = tmp_path / "weights.pt"
-    state = state_of_file(str(path))
-    assert state(Wildcards()) == state_of_file(None)(Wildcards()) == ""
-    path.write_text("one")
-    first = state(Wildcards())
-    path.write_text("another")
-    assert "" != state(Wildcards()) != first
-
-
-def test_lost_metadata_is_noticed(tmp_path, monkeypatch):
-    """If there are results without `.snakemake`, but not before the first run."""
-    monkeypatch.chdir(tmp_path)
-    files = RunFiles.of_run("results")
-    assert not metadata_is_lost(files)
-    files.results.mkdir()
-    files.catalogue.touch()
-    assert metadata_is_lost(files)
-    (tmp_path / ".snakemake").mkdir()
-    (tmp_path / ".snakemake" / "metadata.db").touch()
-    assert not metadata_is_lost(files)
+    settings = listed | {
+        "network_settings": {"weights": "weights.pt"},
+        "trained_network_name": "weights.pt",
+    }
+    seen = {"train": set(), "infer": set(), "split": set()}
+    for text in ("", "one", "another"):
+        if text:
+            path.write_text(text)
+        plan = plan_workflow(settings, 1)
+        for step, values in seen.items():
+            params = plan.params(step, plan.files.analysis)
+            values.add(params["inputs"](Wildcards(shard="00000")))
+    assert [len(values) for values in seen.values()] == [3, 3, 1]
 
 
 def test_native_sizes_are_read_from_the_list(listed, tmp_path):

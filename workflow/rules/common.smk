@@ -49,8 +49,10 @@ def force_outdated():
             RUN, workflow.dag_settings.targets
         )
         for reason in reasons:
-            logger.info(f"Made again: {reason}")
+            logger.info(reason)
         workflow.dag.forcefiles.update(outdated)
+        if not workflow.dryrun and (lock := astromorph_workflow.explain_lock(RUN)):
+            logger.warning(lock)
 
 
 # Every job depends on the result of one of these two functions. Snakemake calls them
