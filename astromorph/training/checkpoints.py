@@ -9,7 +9,6 @@ import logging
 import math
 import signal
 import time
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -31,7 +30,7 @@ from astromorph.training.trainer import ByolTrainer
 LOG = logging.getLogger(__name__)
 CHECKPOINT_FORMAT, CHECKPOINT_VERSION = "astromorph-checkpoint", 3
 MISMATCH_ERRORS = (RuntimeError, KeyError, ValueError, TypeError)  # from torch
-DAMAGE_ERRORS = (zipfile.BadZipFile, OSError, EOFError)
+REMEDY = "an earlier checkpoint is used"
 IMAGES_AT_A_TIME = 256  # for a digest
 DUE = 1  # a checkpoint is due; smaller than the signal numbers that are handled
 NUMBER_KEPT = 2  # the last checkpoint, and the one before in case it is damaged
@@ -112,14 +111,9 @@ class Checkpoints:
 
     def _read(self, path: Path) -> dict[str, Any]:
         """The content of a checkpoint, after a check of all bytes."""
-        try:
-            with zipfile.ZipFile(path) as archive:
-                damage = archive.testzip()
-        except DAMAGE_ERRORS as error:
-            damage = str(error)
-        if damage:
-            raise AstromorphError(f"{path}: damaged ({damage})")
-        values = load_values(path, CHECKPOINT_FORMAT, CHECKPOINT_VERSION, "")
+        values = load_values(
+            path, CHECKPOINT_FORMAT, CHECKPOINT_VERSION, REMEDY, verify=True
+        )
         if not torch.isfinite(values["loss_sums"]).all():
             raise AstromorphError(f"{path}: its loss is not finite")
         return values
