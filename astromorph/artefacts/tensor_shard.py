@@ -7,6 +7,7 @@ memory-mapped for reading. Nothing is ever unpickled.
 import errno
 import os
 import shutil
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -102,8 +103,33 @@ def save_values(path: str | Path, values: dict[str, Any]) -> None:
             raise OSError(number, os.strerror(number)) from error
 
 
+def find_damage(path: str | Path) -> str | None:
+    """Compare all bytes of a ``.pt`` file with the checksums that are in the file.
+
+    Parameters
+    ----------
+    path : path
+        The file. The same is possible for any file of `torch.save`.
+
+    Returns
+    -------
+    str or None
+        What is damaged; None if nothing is, or if the file has no checksums at all.
+    """
+    try:
+        if not zipfile.is_zipfile(path):
+            return None
+        with zipfile.ZipFile(path) as archive:
+            part = archive.testzip()
+    except Exception as error:  # damaged lengths and flags cause errors of many kinds
+        if is_machine_error(error):
+            raise
+        return str(error) or type(error).__name__
+    return None if part is None else f"the checksum of its part {part} differs"
+
+
 def load_values(
-    path: str | Path, kind: str, version: int, remedy: str
+    path: str | Path, kind: str, version: int, remedy: str, verify: bool = False
 ) -> dict[str, Any]:
     """Read a ``.pt`` file of tensors and plain values, mapped into memory.
 
@@ -117,6 +143,8 @@ def load_values(
         Expected entry `format_version`.
     remedy : str
         What the user can do if the file is not as expected.
+    verify : bool
+        Read all bytes and compare them with the checksums in the file.
 
     Returns
     -------
@@ -127,6 +155,9 @@ def load_values(
     AstromorphError
         The file is missing, damaged, pickled, or of another kind or version.
     """
+    damage = find_damage(path) if verify else None
+    if damage:
+        raise AstromorphError(f"{path}: this file is damaged ({damage}); {remedy}")
     try:
         values = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except FileNotFoundError:
@@ -138,7 +169,7 @@ def load_values(
             "(`astromorph convert --help` explains how to convert the weights of an "
             "old model)"
         ) from None
-    except (RuntimeError, OSError, ValueError, EOFError, KeyError) as error:
+    except Exception as error:  # torch raises errors of many kinds
         if is_machine_error(error):
             raise
         reason = str(error).splitlines()[0][:200] if str(error) else "damaged"

@@ -137,18 +137,18 @@ def load_model(path: str | Path) -> tuple[BYOL, ModelFile]:
     Raises
     ------
     AstromorphError
-        The file is missing, damaged, pickled, of another format version, or its
-        weights do not fit the network that its settings describe.
+        The file is missing, damaged, pickled or of another format version, or its
+        weights are not finite or do not fit the network that its settings describe.
     """
     model = read_model_file(path)
     try:
         byol = build_byol(training_settings_of(model, str(path)), model.in_channels)
         byol.load_state_dict(model.state)
-    except (AstromorphError, RuntimeError, ValueError) as error:
+    except (AstromorphError, RuntimeError, ValueError, TypeError) as error:
         if is_machine_error(error):  # memory or device: the file is not at fault
             raise
         reason = " ".join(str(error).split())[:300]
-        written_by = model.versions["astromorph"]
+        written_by = model.versions.get("astromorph", "(unknown)")
         raise AstromorphError(
             f"{path}: written by astromorph {written_by}, its network cannot be built "
             f"by this version ({reason}); {REMEDY}"

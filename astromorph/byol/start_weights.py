@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from astromorph.artefacts.model_file import ModelFile
-from astromorph.artefacts.tensor_shard import load_values
+from astromorph.artefacts.model_file import ModelFile, find_bad_weights
+from astromorph.artefacts.tensor_shard import find_damage, load_values
 from astromorph.byol.build import seeded_byol, training_settings_of
 from astromorph.byol.byol import BYOL
 from astromorph.errors import AstromorphError
@@ -206,6 +206,9 @@ def _read_torchvision_state(name: str) -> dict[str, Tensor]:
 
 def _read_file_state(path: str) -> dict[str, Tensor]:
     """The encoder of a model file, or the tensors of a plain file."""
+    damage = find_damage(path) if Path(path).is_file() else None
+    if damage:
+        raise AstromorphError(f"{path}: this file is damaged ({damage}); {REMEDY}")
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -217,6 +220,8 @@ def _read_file_state(path: str) -> dict[str, Tensor]:
         ) from None
     state = values.get("state", values) if isinstance(values, dict) else {}
     tensors = {k: v for k, v in dict(state).items() if isinstance(v, Tensor)}
+    for problem in find_bad_weights(tensors):
+        raise AstromorphError(f"{path}: {problem}; {REMEDY}")
     encoder = {
         key.removeprefix("encoder."): value
         for key, value in tensors.items()

@@ -284,7 +284,7 @@ class TrainingState:
             The file is missing, damaged or pickled, or the saved state has other parts,
             which the message names.
         """
-        values = load_values(path, STATE_FORMAT, STATE_VERSION, REMEDY)
+        values = load_values(path, STATE_FORMAT, STATE_VERSION, REMEDY, verify=True)
         try:
             self.restore(values)
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
