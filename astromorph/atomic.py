@@ -92,6 +92,11 @@ def sync_to_disk(path: str | Path) -> None:
     _sync(path.parent)
 
 
+def sync_names(folder: str | Path) -> None:
+    """Wait until the names in a folder, new or removed, would survive a power cut."""
+    _sync(Path(folder))
+
+
 def _sync_all(path: Path) -> None:
     if path.is_dir():
         for entry in path.iterdir():

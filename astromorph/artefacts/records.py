@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.atomic import atomic_write, sync_to_disk
+from astromorph.atomic import atomic_write, sync_names, sync_to_disk
 from astromorph.provenance import digest, versions
 
 VERSION = 1
@@ -147,7 +147,7 @@ def write_record(
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         sync_to_disk(temporary)
-    sync_to_disk(path.parent)
+    sync_names(path.parent)
 
 
 def read_record(files: RunFiles, step: str, job: str) -> Record | None:
@@ -170,7 +170,7 @@ def remove_record(files: RunFiles, step: str, job: str) -> None:
     path = files.record(step, job)
     if path.exists():
         path.unlink(missing_ok=True)
-        sync_to_disk(path.parent)
+        sync_names(path.parent)
 
 
 def _read(path: Path) -> Record | None:

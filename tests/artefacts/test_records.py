@@ -111,7 +111,7 @@ def test_inputs_survive_json(value):
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"settings": "a"}'])
 def test_other_json_is_refused(text):
     """The option `--inputs` reports it."""
-    with pytest.raises(ValueError, match="JSON|object|Expecting"):
+    with pytest.raises(ValueError, match=r"JSON|object|Expecting"):
         Inputs.from_json(text)
 
 
