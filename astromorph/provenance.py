@@ -10,6 +10,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -32,6 +33,7 @@ UNTRACKED = (
     "settings.steps",
 )
 TEMPLATE_SUFFIXES = (".html", ".js")
+INCLUDED = re.compile(r'{% include "([^"]+)" %}')
 RECORDED_PACKAGES = ("astromorph", "torch", "torchvision", "astropy", "numpy")
 
 
@@ -182,8 +184,10 @@ def _string_constants(tree: ast.Module) -> set[str]:
 
 
 def _template(name: str) -> str:
+    """A template and those that it includes."""
     path = PACKAGE / "pages" / "templates" / name
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return text + "".join(map(_template, INCLUDED.findall(text)))
 
 
 def versions() -> dict[str, str]:

@@ -90,7 +90,13 @@ def analyse(
     with atomic_write(files.analysis_summary) as temporary:
         temporary.write_text(json.dumps(summary, indent=1), encoding="utf-8")
     paths = dict(zip(images.image_ids, images.paths, strict=True))
-    write_page(files.analysis_page, "analysis.html", result=summary, paths=paths)
+    write_page(
+        files.analysis_page,
+        "analysis.html",
+        files.identity,
+        result=summary,
+        paths=paths,
+    )
     _log_summary(summary)
 
 

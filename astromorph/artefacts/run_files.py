@@ -31,6 +31,14 @@ class Identity:
     file_list: str
     date: str
 
+    def to_dict(self) -> dict[str, str]:
+        """Names and values for the header of a table."""
+        return {
+            "settings_digest": self.settings,
+            "file_list_digest": self.file_list,
+            "date": self.date,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class RunFiles:

@@ -161,7 +161,12 @@ def validate(
         )
     histograms = [statistics.sizes, statistics.scales]
     write_validation_page(
-        files.validation_page, summary, histograms, images, preprocessing
+        files.validation_page,
+        summary,
+        histograms,
+        images,
+        preprocessing,
+        files.identity,
     )
     for line in summary.lines():
         LOG.info("%s", line)

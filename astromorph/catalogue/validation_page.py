@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from astromorph.artefacts.run_files import Identity
 from astromorph.catalogue.summary import Histogram, Summary
 from astromorph.errors import FitsImageError
 from astromorph.filelist.entries import Entry, read_filelist
@@ -143,6 +144,7 @@ def write_validation_page(
     header_histograms: Sequence[Histogram],
     images: SampledImages,
     preprocessing: PreprocessSettings,
+    identity: Identity | None = None,
 ) -> None:
     """Write the page as one self-contained HTML file.
 
@@ -158,10 +160,13 @@ def write_validation_page(
         Results from the pixels of the sampled images.
     preprocessing : PreprocessSettings
         How the images were prepared.
+    identity : Identity, optional
+        What the page is made from.
     """
     write_page(
         page,
         "validation.html",
+        identity,
         summary=summary,
         histograms=[*header_histograms, images.bad_pixels, images.dynamic_range],
         pictures=images,

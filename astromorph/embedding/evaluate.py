@@ -143,7 +143,7 @@ def evaluate(
     result = {"images": len(sample), "verdict": verdict, "networks": networks}
     with atomic_write(files.evaluation) as temporary:
         temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
-    write_page(files.evaluation_page, "evaluation.html", result=result)
+    write_page(files.evaluation_page, "evaluation.html", files.identity, result=result)
 
 
 def _draw_sample(files: RunFiles, rules: EvaluationSettings) -> list[SampledImage]:

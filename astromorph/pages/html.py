@@ -7,16 +7,19 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from astromorph.artefacts.run_files import Identity
 from astromorph.atomic import atomic_write
 
 
-def render_template(template: str, **values: Any) -> str:
+def render_template(template: str, identity: Identity | None, **values: Any) -> str:
     """Fill in a template; a missing value is an error.
 
     Parameters
     ----------
     template : str
         Name of a file in ``astromorph/pages/templates``.
+    identity : Identity or None
+        What the page is made from; None outside a run.
     **values
         Values of the variables in the template.
 
@@ -25,17 +28,19 @@ def render_template(template: str, **values: Any) -> str:
     str
         The page.
     """
-    return _environment().get_template(template).render(**values)
+    return _environment().get_template(template).render(identity=identity, **values)
 
 
-def write_page(page: str | Path, template: str, **values: Any) -> None:
+def write_page(
+    page: str | Path, template: str, identity: Identity | None, **values: Any
+) -> None:
     """Write a filled-in template, completely or not at all.
 
     Parameters
     ----------
     page : path
         HTML to write.
-    template, **values
+    template, identity, **values
         See `render_template`.
 
     Raises
@@ -43,7 +48,7 @@ def write_page(page: str | Path, template: str, **values: Any) -> None:
     WriteError
         The disk is full or not writable.
     """
-    html = render_template(template, **values)
+    html = render_template(template, identity, **values)
     with atomic_write(page) as temporary:
         temporary.write_text(html, encoding="utf-8")
 

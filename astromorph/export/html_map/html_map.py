@@ -139,6 +139,7 @@ def export_map(
     }
     text = render_template(
         "map.html",
+        files.identity,
         page=page,
         data=[column.data() for column in columns],
         relations=relations,

@@ -24,7 +24,7 @@ from astromorph.artefacts.column_types import (
     typed_columns,
 )
 from astromorph.artefacts.embeddings import embedding_length
-from astromorph.artefacts.run_files import RunFiles
+from astromorph.artefacts.run_files import Identity, RunFiles
 from astromorph.artefacts.run_table import embedding_blocks, run_table
 from astromorph.atomic import atomic_write
 from astromorph.errors import AstromorphError
@@ -75,7 +75,7 @@ def export_fits(files: RunFiles, settings_json: str) -> None:
         )
     widths = text_widths(output, columns, escaped=True)
     layout = _layout(columns, widths)
-    header = _header(columns, widths, len(table), settings_json)
+    header = _header(columns, widths, len(table), settings_json, files.identity)
     with atomic_write(output) as temporary, open(temporary, "wb") as file:
         file.write(header)
         written = 0
@@ -100,7 +100,11 @@ def _layout(columns: Sequence[Column], widths: Mapping[str, int]) -> np.dtype[An
 
 
 def _header(
-    columns: Sequence[Column], widths: Mapping[str, int], rows: int, settings_json: str
+    columns: Sequence[Column],
+    widths: Mapping[str, int],
+    rows: int,
+    settings_json: str,
+    identity: Identity | None,
 ) -> bytes:
     """The headers of the empty primary HDU and of the table."""
     from astropy.io import fits
@@ -134,6 +138,10 @@ def _header(
         f"astromorph {versions()['astromorph']}",
         "program that wrote this",
     )
+    if identity:
+        header["DATE"] = (identity.date, "date on which this was written (UTC)")
+        header["SETTDIG"] = (identity.settings, "digest of the settings")
+        header["LISTDIG"] = (identity.file_list, "digest of the file list")
     header["SETTINGS"] = settings_json
     text: str = fits.PrimaryHDU().header.tostring() + header.tostring()
     return text.encode("ascii")

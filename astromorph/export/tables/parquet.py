@@ -6,7 +6,7 @@ from typing import Any
 
 from astromorph.artefacts.column_types import EMBEDDING, Column, typed_columns
 from astromorph.artefacts.embeddings import EMBEDDING_PREFIX, embedding_length
-from astromorph.artefacts.run_files import RunFiles
+from astromorph.artefacts.run_files import Identity, RunFiles
 from astromorph.artefacts.run_table import embedding_blocks, run_table
 from astromorph.artefacts.tables import arrow_array
 from astromorph.atomic import atomic_write
@@ -40,7 +40,7 @@ def export_parquet(files: RunFiles, settings_json: str) -> None:
     output = files.table("parquet")
     length = embedding_length(files.all_embeddings)
     columns, table = typed_columns(run_table(files), length)
-    schema = _schema(columns, settings_json)
+    schema = _schema(columns, settings_json, files.identity)
     texts = [f.name for f in schema if pa.types.is_string(f.type)]
     with (
         atomic_write(output) as temporary,
@@ -54,7 +54,9 @@ def export_parquet(files: RunFiles, settings_json: str) -> None:
     LOG.info("%s: %d rows of %d columns", output, len(table), len(schema))
 
 
-def _schema(columns: Sequence[Column], settings_json: str) -> Any:
+def _schema(
+    columns: Sequence[Column], settings_json: str, identity: Identity | None
+) -> Any:
     """The schema: names, types, units and descriptions."""
     import pyarrow as pa
 
@@ -83,7 +85,8 @@ def _schema(columns: Sequence[Column], settings_json: str) -> Any:
         else:
             fields.append(pa.field(column.name, types[column.kind], metadata=notes))
     creator = f"astromorph {versions()['astromorph']}"
-    return pa.schema(fields, metadata={"creator": creator, "settings": settings_json})
+    notes = {"creator": creator, "settings": settings_json}
+    return pa.schema(fields, notes | (identity.to_dict() if identity else {}))
 
 
 def _arrays(columns: Sequence[Column], rows: Any, schema: Any) -> list[Any]:

@@ -28,7 +28,7 @@ from astromorph.artefacts.column_types import (
     typed_columns,
 )
 from astromorph.artefacts.embeddings import embedding_length
-from astromorph.artefacts.run_files import RunFiles
+from astromorph.artefacts.run_files import Identity, RunFiles
 from astromorph.artefacts.run_table import embedding_blocks, run_table
 from astromorph.atomic import atomic_write
 from astromorph.provenance import versions
@@ -69,7 +69,7 @@ def export_votable(files: RunFiles, settings_json: str) -> None:
     columns, table = typed_columns(run_table(files), length)
     widths = text_widths(output, columns, escaped=False)
     layout = _layout(columns, widths)
-    before, after = _frame(columns, widths, len(table), settings_json)
+    before, after = _frame(columns, widths, len(table), settings_json, files.identity)
     with (
         atomic_write(output) as temporary,
         open(temporary, "w", encoding="utf-8", newline="\n") as file,
@@ -100,7 +100,11 @@ def _layout(columns: Sequence[Column], widths: Mapping[str, int]) -> np.dtype[An
 
 
 def _frame(
-    columns: Sequence[Column], widths: Mapping[str, int], rows: int, settings_json: str
+    columns: Sequence[Column],
+    widths: Mapping[str, int],
+    rows: int,
+    settings_json: str,
+    identity: Identity | None,
 ) -> tuple[str, str]:
     """The parts of the file before and after its rows."""
     from astropy.io.votable import tree
@@ -109,8 +113,9 @@ def _frame(
     resource = tree.Resource(type="results")
     file.resources.append(resource)
     creator = f"astromorph {versions()['astromorph']}"
-    resource.infos.append(tree.Info(name="creator", value=creator))
-    resource.infos.append(tree.Info(name="settings", value=settings_json))
+    notes = {"creator": creator, "settings": settings_json}
+    for name, text in (notes | (identity.to_dict() if identity else {})).items():
+        resource.infos.append(tree.Info(name=name, value=text))
     resource.coordinate_systems.append(tree.CooSys(ID="icrs", system="ICRS"))
     element = tree.TableElement(file, name="embeddings", nrows=rows)
     element.description = "Facts, analysis and embedding of each image"
