@@ -1,6 +1,8 @@
 """Figure and page of the report: the history of training, settings and versions."""
 
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from export.test_gallery import save_model
@@ -8,9 +10,10 @@ from PIL import Image
 
 from astromorph.artefacts import tables as artefacts
 from astromorph.artefacts.columns import HISTORY_COLUMNS
-from astromorph.artefacts.run_files import RunFiles
+from astromorph.artefacts.run_files import Identity, RunFiles
 from astromorph.errors import AstromorphError
 from astromorph.export.report import draw_history, plot_history, write_settings_page
+from astromorph.pages import html
 from astromorph.settings.loading import parse
 
 NUMBERS = [1.5, float("inf"), 0.5]
@@ -85,3 +88,23 @@ def test_a_page_without_changed_settings_has_a_note(files):
     save_model(files.model, {})
     write_settings_page(files, parse({}, "test"))
     assert "All settings have their default values." in files.settings_page.read_text()
+
+
+def test_the_page_says_what_it_was_made_from(files):
+    """In a run; in one's own code there is nothing to say."""
+    write_settings_page(files, parse({}, "test"))
+    assert "Made on" not in files.settings_page.read_text()
+    files = replace(files, identity=Identity("5e77", "1157", "2026-11-26"))
+    write_settings_page(files, parse({}, "test"))
+    text = files.settings_page.read_text()
+    assert "Made on 2026-11-26 from settings <code>5e77</code>" in text
+    assert "file list <code>1157</code>" in text
+
+
+def test_every_page_says_what_it_was_made_from():
+    """All templates of pages include the sentence."""
+    folder = Path(html.__file__).parent / "templates"
+    pages = [path for path in folder.glob("*.html") if "<body" in path.read_text()]
+    assert len(pages) == 6
+    for page in pages:
+        assert '{% include "identity.html" %}' in page.read_text(), page

@@ -1,6 +1,7 @@
 """The tables for other programs: types, units, complete and reproducible content."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -25,6 +26,7 @@ from astromorph.artefacts.column_types import (
     listed_names,
     shorten_ids,
 )
+from astromorph.artefacts.run_files import Identity
 from astromorph.artefacts.tables import read_table
 from astromorph.errors import AstromorphError
 from astromorph.export.html_map.html_map import export_map
@@ -442,3 +444,21 @@ def test_tables_contain_settings_and_program(run):
     metadata = pq.read_schema(files.table("parquet")).metadata
     assert metadata[b"settings"] == MADE_WITH.encode()
     assert metadata[b"creator"].startswith(b"astromorph ")
+
+
+def test_tables_say_what_they_were_made_from(run):
+    """Digests of the settings and of the list, and the date, in each header."""
+    files, _ = run
+    files = replace(files, identity=Identity("5e77", "1157", "2026-11-26"))
+    for export in EXPORTS.values():
+        export(files)
+    header = fits.getheader(files.table("fits"), 1)
+    assert [header[k] for k in ("SETTDIG", "LISTDIG", "DATE")] == [
+        "5e77", "1157", "2026-11-26"
+    ]  # fmt: skip
+    expected = files.identity.to_dict()
+    votable = parse_votable(files.table("vot"))
+    infos = {info.name: info.value for info in votable.resources[0].infos}
+    notes = pq.read_schema(files.table("parquet")).metadata
+    for name, value in expected.items():
+        assert infos[name] == notes[name.encode()].decode() == value

@@ -1,4 +1,4 @@
-"""A finished run, a change, an interruption, the same command again: never a stale result.
+"""A finished run, a change, an interruption, the same command again: nothing is stale.
 
 Every step is interrupted in every way and after every kind of change that makes it run
 again. The steps are those of `quick_steps`, so that an interruption takes seconds; all
@@ -7,11 +7,13 @@ else is real. `docs/reruns.md` contains the table of what is tried.
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,7 @@ import pytest
 import yaml
 
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.cli.status import job_states
+from astromorph.cli.status import JobState, job_states
 from astromorph.cli.steps import STEPS
 from astromorph.filelist.list_state import ListState
 from astromorph.settings.loading import parse
@@ -89,19 +91,25 @@ class Folder:
         process = self.command("--unlock")
         assert process.communicate(timeout=SECONDS) and process.returncode == 0
 
-    def outputs(self) -> dict[str, bytes]:
-        """The content of every result."""
+    def states(self) -> list[JobState]:
+        """The states of all jobs, according to the package of this process."""
         settings = parse(yaml.safe_load(self.config.read_text()), "test")
         with contextlib.chdir(self.path):
             size = settings.preprocess_settings.shard_size
             state = ListState(settings.datafile, size)
             model = settings.trained_network_name
             files = RunFiles.of_run("results", len(state.shards), model)
-            return {
-                str(path): content(path)
-                for job in job_states(settings, files, state)
-                for path in job.outputs
-            }
+            return job_states(settings, files, state)
+
+    def outputs(self) -> dict[str, bytes]:
+        """The content of every result."""
+        paths = [path for state in self.states() for path in state.outputs]
+        return {str(path): content(self.path / path) for path in paths}
+
+    def outdate(self, step: str) -> None:
+        """Remove the records of a step that has finished beside an interrupted one."""
+        for record in (self.results / "provenance" / step).glob("*.json"):
+            record.unlink()
 
 
 def content(path: Path) -> bytes:
@@ -203,10 +211,14 @@ INTERRUPTIONS = (
 
 
 def interrupt(folder: Folder, step: str, how: Interruption) -> None:
-    """Run the command and interrupt it in a step; it must not end with status 0."""
+    """Run the command and interrupt it in a step; it must not end with status 0.
+
+    A step that has finished beside the previous one, on the other core, runs again.
+    """
     signs = folder.path / "signs"
     shutil.rmtree(signs, ignore_errors=True)
     signs.mkdir()
+    folder.outdate(step)
     before = folder.path / "before"
     if how.name == "power cut":
         shutil.rmtree(before, ignore_errors=True)
@@ -303,6 +315,27 @@ def finished(tmp_path_factory) -> Folder:
     status, text = folder.run()
     assert status == 0, text
     return folder
+
+
+def test_the_table_of_steps_agrees_with_the_rules(finished):
+    """`Step.after` names the steps whose outputs are inputs of the rule."""
+    process = finished.command("--rulegraph")
+    text = process.communicate(timeout=SECONDS)[0]
+    names = dict(re.findall(r'(\d+)\[label = "(\w+)"', text))
+    edges = re.findall(r"(\d+) -> (\d+)", text)
+    inputs = {name: set() for name in STEPS}
+    for first, second in edges:
+        if names[second] in STEPS:
+            inputs[names[second]].add(names[first])
+    assert inputs == {name: set(step.after) for name, step in STEPS.items()}
+
+
+def test_the_guide_says_what_was_tried():
+    """A row for each interruption, with the number of interrupted steps."""
+    text = (ROOT / "docs" / "reruns.md").read_text()
+    tried = Counter(how.name for pairs in CASES.values() for _, how in pairs)
+    rows = re.findall(r"^\| ([^|]+) \| [^|]+ \| (\d+) interruptions \|$", text, re.M)
+    assert {name: int(number) for name, number in rows} == tried
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)

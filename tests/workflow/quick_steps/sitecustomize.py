@@ -1,9 +1,9 @@
 """Steps that only write digests of what they read, for tests of interrupted runs.
 
-Python imports this module at its start if its folder is in PYTHONPATH. All else is real:
-Snakemake, the rules, the command line, the records. The content of each output depends
-on the settings and code of its step, on the rows and contents of the files that it reads,
-and on the content of the results before it, so that a stale result differs.
+Python imports this module at its start if its folder is in PYTHONPATH. All else is
+real: Snakemake, the rules, the command line, the records. The content of each output
+depends on the settings and code of its step, on the rows and contents of the files that
+it reads, and on the results before it, so that a stale result differs.
 
 Environment variables tell one step to stop between its first and its last output:
 ``STOP_STEP`` and ``STOP_FILE``, which it creates and beside which it waits for a file
@@ -86,12 +86,16 @@ def stop(step: str) -> None:
     if "FAIL" in os.environ:
         raise OSError(28, "No space left on device", "results")
     file = Path(os.environ["STOP_FILE"])
-    if not file.exists():  # of several shards, one
-        file.write_text(str(os.getpid()))
-        for _ in range(600):
-            if file.with_name("release").exists():
-                return
-            time.sleep(0.1)
+    own = file.with_name(str(os.getpid()))
+    own.write_text(str(os.getpid()))
+    try:
+        os.link(own, file)  # of several shards, one stops
+    except FileExistsError:
+        return
+    for _ in range(600):
+        if file.with_name("release").exists():
+            return
+        time.sleep(0.1)
 
 
 def install() -> None:
