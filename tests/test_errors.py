@@ -1,9 +1,11 @@
 """A full disk, missing permissions, too little memory: one message, no lost work."""
 
 import errno
+import gc
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from concurrent.futures.process import BrokenProcessPool
@@ -23,6 +25,7 @@ from astromorph.filelist.shards import Shard
 from astromorph.preprocessing.preprocess import preprocess
 from astromorph.settings.loading import parse
 from astromorph.settings.steps import part_of
+from astromorph.training.history import Epoch, scalar_writer
 
 LIMITED = """
 import resource, sys, torch, torch._dynamo
@@ -278,6 +281,27 @@ def test_training_resumes_exactly_after_a_gpu_failure(sky, model, tmp_path):
     states = [load_model(tmp_path / name / "m.pt")[0] for name in ("lost", "whole")]
     for name, value in states[1].state_dict().items():
         assert torch.equal(states[0].state_dict()[name], value), name
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_error_for_tensorboard(disk, capfd):
+    """Its thread prints no traceback; an interruption is not hidden by it."""
+    folder = disk("scalars", "size=20k")
+    record = Epoch(1, 4.2, 4.1, 0.1, 1e-3, 0.99, 12.5, 0.4)
+    is_full = pytest.raises(WriteError, match="scalars: the disk is full")
+    with is_full, scalar_writer(folder) as write:
+        for _ in range(400):
+            write(record)
+    for path in folder.iterdir():
+        path.unlink()
+    with pytest.raises(KeyboardInterrupt), scalar_writer(folder) as write:
+        for _ in range(10):
+            write(record)
+        (folder / "rest").write_bytes(bytes(shutil.disk_usage(folder).free))
+        raise KeyboardInterrupt
+    gc.collect()
+    printed = capfd.readouterr()
+    assert "Traceback" not in printed.out + printed.err
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,21 @@
 
 import logging
 import math
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
 from astromorph.byol.collapse import Vectors, rank_me, spread
+from astromorph.errors import explaining_write_errors
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 LOG = logging.getLogger(__name__)
 # Collapse: a measure below this fraction of its value before training,
@@ -217,9 +223,7 @@ def scalar_writer(log_dir: str | Path | None) -> Iterator[Callable[[Epoch], None
     if log_dir is None:
         yield _write_nothing
         return
-    from torch.utils.tensorboard import SummaryWriter
-
-    with SummaryWriter(str(log_dir)) as writer:
+    with summary_writer(log_dir) as writer:
 
         def write(record: Epoch) -> None:
             values = {
@@ -231,8 +235,55 @@ def scalar_writer(log_dir: str | Path | None) -> Iterator[Callable[[Epoch], None
                 "schedule/learning_rate": record.learning_rate,
                 "schedule/moving_average_decay": record.moving_average_decay,
             }
-            for name, value in values.items():
-                if value is not None:
-                    writer.add_scalar(name, value, record.epoch)
+            with explaining_write_errors(log_dir, log_dir):
+                for name, value in values.items():
+                    if value is not None:
+                        writer.add_scalar(name, value, record.epoch)
 
         yield write
+
+
+@contextmanager
+def summary_writer(log_dir: str | Path) -> Iterator["SummaryWriter"]:
+    """A writer of TensorBoard's files, without the traceback of its thread.
+
+    Parameters
+    ----------
+    log_dir : path
+        The folder.
+
+    Raises
+    ------
+    WriteError
+        The disk is full or not writable. An error of the block is raised first.
+    """
+    from torch.utils.tensorboard import SummaryWriter
+
+    with _without_tracebacks_of_writers():
+        with explaining_write_errors(log_dir, log_dir):
+            writer = SummaryWriter(str(log_dir))
+        try:
+            yield writer
+        except BaseException:
+            with suppress(OSError):
+                writer.close()
+            raise
+        with explaining_write_errors(log_dir, log_dir):
+            writer.close()
+
+
+@contextmanager
+def _without_tracebacks_of_writers() -> Iterator[None]:
+    """Print no traceback of TensorBoard's thread; the writer raises its error again."""
+    print_traceback = threading.excepthook
+
+    def hook(error: threading.ExceptHookArgs) -> None:
+        is_writer = type(error.thread).__module__.startswith("tensorboard.")
+        if not (is_writer and isinstance(error.exc_value, OSError)):
+            print_traceback(error)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = print_traceback
