@@ -1,14 +1,24 @@
 """Atomic writes: a file or folder is complete, or it does not exist."""
 
 import contextlib
-import glob
+import errno
+import functools
 import os
+import re
 import shutil
+import socket
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from astromorph.errors import WriteError, explaining_write_errors
+from astromorph.processes import is_running
+
+# A temporary name ends with the machine and the process that writes.
+TEMPORARY = re.compile(r"\..*\.astromorph-(?P<host>.+)-(?P<pid>\d+)\.tmp")
+# Seconds; whether a process of another machine is still writing cannot be checked.
+MAX_AGE_ELSEWHERE = 7 * 86_400
 
 
 @contextlib.contextmanager
@@ -32,9 +42,10 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         The disk is full or not writable.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}{_ending()}")
     with explaining_write_errors(path, path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path.parent.absolute(), os.getpid())
         try:
             yield temporary
             os.replace(temporary, path)
@@ -43,24 +54,69 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
                 temporary.unlink(missing_ok=True)
 
 
+def check_writable(files: Iterable[Path], folders: Iterable[Path] = ()) -> None:
+    """Try to write before a long computation whose results would be lost.
+
+    Parameters
+    ----------
+    files, folders : iterable of path
+        Final names of what will be written by `atomic_write` and `atomic_folder`. An
+        empty temporary file is written beside each; what exists does not change.
+
+    Raises
+    ------
+    WriteError
+        A file cannot be written; the message says why.
+    """
+    for path in files:
+        if path.is_dir():
+            number = errno.EISDIR
+            with explaining_write_errors(path, path):
+                raise OSError(number, os.strerror(number), str(path))
+    for path in (*files, *folders):
+        temporary = path.with_name(f".{path.name}.test{_ending()}")
+        with explaining_write_errors(path, path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.touch()
+            temporary.unlink()
+
+
 def sync_to_disk(path: str | Path) -> None:
     """Wait until a file is on the disk and would survive a power failure."""
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
 
 
-def remove_leftovers(path: str | Path) -> None:
-    """Remove temporary folders of `atomic_folder` that killed processes left behind.
+def _ending() -> str:
+    return f".astromorph-{socket.gethostname()}-{os.getpid()}.tmp"
 
-    Parameters
-    ----------
-    path : path
-        Final name of the folder. No other process may be writing it.
-    """
-    path = Path(path)
-    for folder in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        if folder.is_dir() and {p.name for p in folder.iterdir()} <= {"new", "old"}:
-            shutil.rmtree(folder, ignore_errors=True)
+
+@functools.cache  # a folder can contain many files: it is listed once in each process
+def _remove_leftovers(folder: Path, own_pid: int) -> None:
+    """Remove temporary files and folders that killed processes left in a folder."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        names = [entry.name for entry in entries]
+        for match in filter(None, map(TEMPORARY.fullmatch, names)):
+            path = folder / match[0]
+            pid = int(match["pid"])
+            if match["host"] != socket.gethostname():
+                is_left = time.time() - _last_change(path) > MAX_AGE_ELSEWHERE
+            else:
+                is_left = pid != own_pid and not is_running(pid)
+            if is_left:
+                _remove(path)
+
+
+def _last_change(path: Path) -> float:
+    """When a file, or anything in a folder, was last changed."""
+    return max(p.stat().st_mtime for p in (path, *path.rglob("*")))
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def keep_previous(path: str | Path) -> None:
@@ -104,8 +160,11 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(explaining_write_errors(path, path.parent))
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path.parent.absolute(), os.getpid())
         parent = stack.enter_context(
-            tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent)
+            tempfile.TemporaryDirectory(
+                prefix=f".{path.name}.", suffix=_ending(), dir=path.parent
+            )
         )
         temporary, old = Path(parent) / "new", Path(parent) / "old"
         temporary.mkdir()

@@ -1,14 +1,17 @@
 """Training on several devices: thin wrappers around torch.distributed.
 
-`torchrun` or `srun` starts the processes; each has a rank, counted from 0. For a single
-process, the rank is 0, the world size is 1, and these functions return their argument.
+`launch`, `srun` or `torchrun` starts the processes; each has a rank, counted from 0.
+For a single process, the rank is 0, the world size is 1, and these functions return
+their argument.
 """
 
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,10 +20,24 @@ import torch
 from torch import Tensor, distributed, nn
 
 from astromorph.errors import AstromorphError
+from astromorph.parent_watch import VARIABLE as PARENT
 
-# Sent to a job before its time limit: SLURM sends the first, or both.
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+# A job receives the first two before its time limit: SLURM sends the first, or both.
+# Ctrl-C sends the last.
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 PORTS = range(29_500, 32_500)  # jobs on one machine use different ones
+# Names the file through which the processes that `launch` starts find each other.
+RENDEZVOUS = "ASTROMORPH_RENDEZVOUS"
+POLL_SECONDS = 0.1
+# Seconds that the other processes have after one has failed: to log their own errors.
+# They cannot continue without it.
+SECONDS_AFTER_FAILURE = 5.0
+# A second Ctrl-C within this time is not the user's: a launcher passed on the first.
+SECONDS_OF_ONE_INTERRUPT = 1.0
+
+
+class Interrupted(AstromorphError):
+    """A signal ended the training."""
 
 
 def rank() -> int:
@@ -31,6 +48,11 @@ def rank() -> int:
 def world_size() -> int:
     """Number of processes that train together."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def started_rank() -> int:
+    """Rank of this process, also before `process_group` has joined the processes."""
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
 
 
 def unjoined_processes() -> int:
@@ -115,6 +137,8 @@ def _to_tensor(value: int) -> Tensor:
 def handling_signals(handler: Callable[[int], None]) -> Iterator[None]:
     """Handle `SIGNALS` in the block; does nothing outside the main thread.
 
+    A second Ctrl-C is not handled: it raises KeyboardInterrupt at once.
+
     Parameters
     ----------
     handler : callable
@@ -123,15 +147,54 @@ def handling_signals(handler: Callable[[int], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # Python allows handlers in the main thread only
         return
-    previous = {
-        number: signal.signal(number, lambda received, _: handler(received))
-        for number in SIGNALS
-    }
+    first_interrupt: list[float] = []
+
+    def handle(number: int, _: object) -> None:
+        if number == signal.SIGINT:
+            now = time.monotonic()
+            if not first_interrupt:
+                first_interrupt.append(now)
+            elif now - first_interrupt[0] > SECONDS_OF_ONE_INTERRUPT:
+                raise KeyboardInterrupt
+        handler(number)
+
+    previous = {number: signal.signal(number, handle) for number in SIGNALS}
     try:
         yield
     finally:
         for number, old_handler in previous.items():
             signal.signal(number, old_handler)
+
+
+@contextmanager
+def delaying_interrupt() -> Iterator[Callable[[], bool]]:
+    """Remember a first Ctrl-C in the block instead of raising KeyboardInterrupt.
+
+    Nothing changes if somebody else handles Ctrl-C, outside the main thread, or if
+    several processes train together.
+
+    Yields
+    ------
+    callable
+        Whether Ctrl-C was pressed.
+    """
+    received: list[int] = []
+    is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    is_main = threading.current_thread() is threading.main_thread()
+    if not (is_default and is_main and world_size() == 1):
+        yield lambda: False
+        return
+
+    def remember(number: int, _: object) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    signal.signal(signal.SIGINT, remember)
+    try:
+        yield lambda: bool(received)
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def wrap_for_training(module: nn.Module, device: torch.device) -> nn.Module:
@@ -159,7 +222,7 @@ def threads_per_process(threads: int) -> int:
 
 @contextmanager
 def process_group(size: int) -> Iterator[None]:
-    """Join the processes started by torchrun or srun for the duration of the block.
+    """Join the processes that were started together for the duration of the block.
 
     Parameters
     ----------
@@ -184,7 +247,12 @@ def process_group(size: int) -> Iterator[None]:
         )
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    distributed.init_process_group(
+        "nccl" if torch.cuda.is_available() else "gloo",
+        init_method=os.environ.get(RENDEZVOUS, "env://"),
+        rank=int(os.environ["RANK"]),
+        world_size=size,
+    )
     try:
         yield
         distributed.barrier()  # gloo sometimes fails if a process leaves early
@@ -193,14 +261,15 @@ def process_group(size: int) -> Iterator[None]:
 
 
 def is_started() -> bool:
-    """Whether torchrun or srun has started this process as one of several."""
+    """Whether this process was started as one of several."""
     return "RANK" in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
 
 
 def launch(arguments: Sequence[str], devices: int, nodes: int) -> None:
-    """Start processes on this machine with torchrun, and wait for them.
+    """Start processes on this machine that train together, and wait for them.
 
-    If one of them fails, torchrun stops the others.
+    They receive the signals that this process receives. If one of them fails, the
+    others are stopped; if this process is killed, they end as well.
 
     Parameters
     ----------
@@ -214,27 +283,107 @@ def launch(arguments: Sequence[str], devices: int, nodes: int) -> None:
     Raises
     ------
     AstromorphError
-        A process has failed, or `nodes` is above 1.
+        A process has failed, a signal has stopped them, or `nodes` is above 1.
+    KeyboardInterrupt
+        Ctrl-C has stopped them.
     """
     if nodes > 1:
         raise AstromorphError(
             f"`training_settings.nodes` is {nodes}, but this process was not started "
             "by srun as one of several; run the step with srun, one task per device"
         )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [f"--nproc-per-node={devices}", "-m", *arguments]
-    # torchrun would set it as well, with a long warning.
-    environment = {"OMP_NUM_THREADS": "1", **os.environ}
-    with (
-        subprocess.Popen(command, env=environment) as process,
-        handling_signals(lambda _: process.terminate()),  # torchrun passes on SIGTERM
-    ):
-        failed = process.wait()
-    if failed:
-        raise AstromorphError(
-            f"one of {devices} processes that train together has failed, and the "
-            "others were stopped; its error is above"
+    command = [sys.executable, "-m", *arguments]
+    processes: list[subprocess.Popen[bytes]] = []
+    signals: list[int] = []
+
+    def pass_on(number: int) -> None:
+        signals.append(number)
+        for process in processes:
+            process.send_signal(number)
+
+    with tempfile.TemporaryDirectory() as folder, handling_signals(pass_on):
+        try:
+            for rank in range(devices):
+                environment = _environment(rank, devices, f"file://{folder}/rendezvous")
+                # In a session of its own, so that Ctrl-C reaches only this process.
+                processes.append(
+                    subprocess.Popen(command, env=environment, start_new_session=True)
+                )
+                if signals:  # received before there was a process to pass it on to
+                    processes[-1].send_signal(signals[-1])
+            failed = _wait(processes)
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
+    if not failed:
+        return
+    if signals:
+        message = (
+            f"training on {devices} devices was stopped by {signal_name(signals[0])}; "
+            "run the same command again to continue from the last checkpoint"
         )
+        raise interruption(signals[0], message)
+    raise AstromorphError(
+        f"one of {devices} processes that train together has failed, and the others "
+        "were stopped; its error is above"
+    )
+
+
+def _environment(rank: int, devices: int, rendezvous: str) -> dict[str, str]:
+    """The environment of one of several processes."""
+    return {
+        "OMP_NUM_THREADS": "1",
+        **os.environ,
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(devices),
+        "LOCAL_WORLD_SIZE": str(devices),
+        RENDEZVOUS: rendezvous,
+        PARENT: str(os.getpid()),
+    }
+
+
+def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> bool:
+    """Wait until all processes have ended; return whether one has failed.
+
+    Those that have not ended a few seconds after one has failed are killed.
+    """
+    deadline = None
+    while None in (codes := [process.poll() for process in processes]):
+        now = time.monotonic()
+        if deadline is None and any(codes):
+            deadline = now + SECONDS_AFTER_FAILURE
+        if deadline is not None and now > deadline:
+            return True
+        time.sleep(POLL_SECONDS)
+    return any(codes)
+
+
+def signal_name(number: int) -> str:
+    """The name of a signal in a message."""
+    name = signal.Signals(number).name
+    return "Ctrl-C" if name == "SIGINT" else name
+
+
+def interruption(number: int, message: str) -> BaseException:
+    """The exception with which training ends after a signal.
+
+    Parameters
+    ----------
+    number : int
+        The signal.
+    message : str
+        What was saved, and how to continue.
+
+    Returns
+    -------
+    BaseException
+        A KeyboardInterrupt after Ctrl-C, else an `Interrupted`.
+    """
+    if number == signal.SIGINT:
+        return KeyboardInterrupt(message)
+    return Interrupted(message)
 
 
 def _set_ranks_from_slurm() -> None:

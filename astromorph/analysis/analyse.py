@@ -23,7 +23,7 @@ from astromorph.artefacts.analysis_table import (
 )
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.run_table import embedded_table, embedding_blocks
-from astromorph.atomic import atomic_write
+from astromorph.atomic import atomic_write, check_writable
 from astromorph.errors import AstromorphError
 from astromorph.pages.html import write_page
 from astromorph.provenance import versions
@@ -77,6 +77,7 @@ def analyse(
     AstromorphError
         The files do not match, or there are no embeddings.
     """
+    check_writable([files.analysis, files.analysis_summary, files.analysis_page])
     images = read_embedded_images(files)
     with threadpool_limits(1):
         analysis, summary = analyse_embeddings(images, rules, seed, threads)

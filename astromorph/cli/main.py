@@ -64,8 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for line in str(error).splitlines():
             LOG.error("%s", line)
         sys.exit(1)
-    except KeyboardInterrupt:
-        LOG.error("interrupted; files that were already complete are kept")
+    except KeyboardInterrupt as interruption:
+        if first:
+            kept = "interrupted; files that were already complete are kept"
+            LOG.error("%s", str(interruption) or kept)
         sys.exit(130)
     except Exception as error:
         explanation = explain_error(error)

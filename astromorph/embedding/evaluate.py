@@ -24,7 +24,7 @@ from astromorph.artefacts.model_file import ModelFile
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.run_table import embedded_table, embedding_blocks
 from astromorph.artefacts.tables import csv_columns, read_table
-from astromorph.atomic import atomic_write
+from astromorph.atomic import atomic_write, check_writable
 from astromorph.byol.build import initial_byol, load_model, training_settings_of
 from astromorph.byol.byol import BYOL
 from astromorph.byol.collapse import rank_me, spread
@@ -117,6 +117,7 @@ def evaluate(
     """
     if threads:
         torch.set_num_threads(threads)
+    check_writable([files.evaluation, files.evaluation_page])
     sample = _draw_sample(files, rules)
     byol, model = load_model(files.model)
     stacksize = training_settings_of(model).stacksize

@@ -11,7 +11,7 @@ from astromorph.artefacts.embeddings import Embeddings, write_embeddings
 from astromorph.artefacts.model_file import ModelFile
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.tensor_shard import TensorShard, read_shard
-from astromorph.atomic import keep_previous
+from astromorph.atomic import check_writable, keep_previous
 from astromorph.byol.build import load_model, training_settings_of
 from astromorph.datasets.tensor_datasets import ImageSet, shard_image_set
 from astromorph.embedding.embed import embed
@@ -48,6 +48,7 @@ def infer(
     if threads:
         torch.set_num_threads(threads)
     output = files.embeddings(shard)
+    check_writable([output])
     byol, model = load_model(files.model)
     tensors = read_shard(files.tensors(shard))
     images = _images_for_model(tensors, model, files)

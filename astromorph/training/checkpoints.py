@@ -36,10 +36,6 @@ DUE = 1  # a checkpoint is due; smaller than the signal numbers that are handled
 NUMBER_KEPT = 2  # the last checkpoint, and the one before in case it is damaged
 
 
-class Interrupted(AstromorphError):
-    """A signal ended the training."""
-
-
 class Checkpoints:
     """The checkpoints of one training run.
 
@@ -127,6 +123,8 @@ class Checkpoints:
         ------
         Interrupted
             After a signal.
+        KeyboardInterrupt
+            After Ctrl-C.
         """
         is_due = time.monotonic() - self._last_written >= self.seconds
         reason = distributed.all_reduce_max(self._signal or (DUE if is_due else 0))
@@ -136,10 +134,14 @@ class Checkpoints:
         if reason > DUE:
             # A process that ends early would take the others with it.
             distributed.barrier()
-            name = signal.Signals(reason).name
-            raise Interrupted(
+            name = distributed.signal_name(reason)
+            message = (
                 f"training stopped by {name} in epoch {trainer.epoch + 1} of "
                 f"{self.epochs}; {outcome}"
+            )
+            # One message is enough: the process of rank 0 logs it.
+            raise distributed.interruption(
+                reason, message if distributed.rank() == 0 else ""
             )
 
     def _try_to_write(self, trainer: ByolTrainer) -> str:
@@ -155,13 +157,13 @@ class Checkpoints:
             if torch.isfinite(loss_sums).all():
                 if distributed.rank() == 0:
                     self._write(path, trainer, loss_sums)
-                return f"run the same command to resume from {path}"
+                return f"run the same command again to continue from {path}"
         except WriteError as error:
             reason = str(error)
         LOG.warning("no checkpoint was written: %s", reason)
         earlier = next(iter(self._paths()), None)
         if earlier:
-            return f"run the same command to resume from the earlier {earlier}"
+            return f"run the same command again to continue from the earlier {earlier}"
         return "there is no checkpoint: run the same command to start again"
 
     def _write(self, path: Path, trainer: ByolTrainer, loss_sums: Tensor) -> None:
@@ -186,6 +188,11 @@ class Checkpoints:
 
         def remember(number: int) -> None:
             self._signal = number
+            if number == signal.SIGINT and distributed.rank() == 0:
+                LOG.info(
+                    "Ctrl-C: writing a checkpoint after this step; press it again to "
+                    "end at once"
+                )
 
         return distributed.handling_signals(remember)
 

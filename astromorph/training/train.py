@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from astromorph.artefacts.model_file import save_model
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.tables import write_csv
 from astromorph.artefacts.tensor_shard import read_shard
-from astromorph.atomic import atomic_folder, keep_previous, remove_leftovers
+from astromorph.atomic import atomic_folder, check_writable, keep_previous
 from astromorph.byol.augment import SkyAugmentation
 from astromorph.byol.build import make_model_file, seeded_byol
 from astromorph.byol.byol import BYOL
@@ -30,7 +31,8 @@ from astromorph.byol.start_weights import (
     start_weights_source,
 )
 from astromorph.datasets.tensor_datasets import ImageSet, Subset, read_subset
-from astromorph.errors import AstromorphError
+from astromorph.errors import AstromorphError, explaining_write_errors
+from astromorph.locks import exclusive
 from astromorph.pages.pictures import thumbnail
 from astromorph.provenance import canonical_json
 from astromorph.settings.loading import parse
@@ -38,10 +40,11 @@ from astromorph.settings.presets import preset_epochs, simulated_images
 from astromorph.settings.steps import TrainStepSettings
 from astromorph.training.auxiliary_task import AuxiliaryTask, build_auxiliary_task
 from astromorph.training.checkpoints import make_checkpoints
-from astromorph.training.history import Epoch
+from astromorph.training.history import Epoch, summary_writer
 from astromorph.training.trainer import ByolTrainer
 
 LOG = logging.getLogger(__name__)
+TASK = "`astromorph train`"
 RANDOM_START_RATE, START_WEIGHTS_RATE = 1e-3, 3e-4  # default learning rates
 ROWS, PAIRS = 8, 3  # images in the picture, and pairs of views of each image
 SIDE, GAP, WIDE_GAP = 96, 2, 12  # pixels: side of a view; gap in and between pairs
@@ -54,7 +57,7 @@ def train(settings: TrainStepSettings, files: RunFiles, threads: int = 0) -> Non
     Reads the split and all tensors; writes the model, the history, the TensorBoard
     scalars and checkpoints. For several devices, processes that train together are
     started, unless torchrun or srun has started this one as one of them; the process
-    of rank 0 writes.
+    of rank 0 writes. No other training may write to the same folders.
 
     Parameters
     ----------
@@ -68,7 +71,8 @@ def train(settings: TrainStepSettings, files: RunFiles, threads: int = 0) -> Non
     Raises
     ------
     AstromorphError
-        The inputs do not match, there are too few images, or the training diverges.
+        The inputs do not match, there are too few images, the training diverges, its
+        results cannot be written, or another training is running in the same folder.
     """
     rules = settings.training_settings
     if rules.devices * rules.nodes > 1 and not distributed.is_started():
@@ -77,8 +81,24 @@ def train(settings: TrainStepSettings, files: RunFiles, threads: int = 0) -> Non
         return
     if threads:
         torch.set_num_threads(distributed.threads_per_process(threads))
-    with distributed.process_group(rules.devices * rules.nodes):
+    writes = distributed.started_rank() == 0
+    with (
+        _preparing_to_write(files) if writes else nullcontext(),
+        distributed.process_group(rules.devices * rules.nodes),
+    ):
         _train(settings, files, threads)
+
+
+@contextmanager
+def _preparing_to_write(files: RunFiles) -> Iterator[None]:
+    """Stop before the training if it cannot be written or another one is running."""
+    checkpoint = files.checkpoints / "step.pt"
+    check_writable([files.model, files.history, checkpoint], [files.scalars])
+    with (
+        exclusive(files.checkpoints / ".lock", TASK),  # beside the model
+        exclusive(files.scalars.with_name(".train.lock"), TASK),  # in the results
+    ):
+        yield
 
 
 def _command_line(
@@ -132,7 +152,6 @@ def _train(settings: TrainStepSettings, files: RunFiles, threads: int) -> None:
     if distributed.rank() > 0:
         run(None)
         return
-    remove_leftovers(files.scalars)
     with atomic_folder(files.scalars) as log_dir:
         choices = {
             "epochs": epochs,
@@ -256,15 +275,14 @@ def write_summary(
     choices : mapping
         Values that training chose for settings that are null, such as `epochs`.
     """
-    from torch.utils.tensorboard import SummaryWriter
     from torch.utils.tensorboard.summary import hparams
 
     values = dict(flatten_settings(settings.to_dict())) | dict(choices)
-    with SummaryWriter(str(log_dir)) as writer:
+    with summary_writer(log_dir) as writer, explaining_write_errors(log_dir, log_dir):
         # `add_hparams` would write them as a separate run.
         summaries = hparams(values, dict.fromkeys(MEASURES, 0.0))  # type: ignore[no-untyped-call]
         for summary in summaries:
-            writer._get_file_writer().add_summary(summary)
+            writer._get_file_writer().add_summary(summary)  # type: ignore[no-untyped-call]
         augment = SkyAugmentation(
             settings.augmentation_settings,
             torch.Generator().manual_seed(settings.seed),

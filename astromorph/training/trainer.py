@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import numpy as np
 import torch
@@ -274,7 +274,7 @@ class ByolTrainer(nn.Module):
         log_dir : path, optional
             Folder for TensorBoard scalars.
         save_file : path, optional
-            File to which `save` writes the state at the end.
+            File to which `save` writes the state at the end, and after Ctrl-C.
         resume : bool
             Continue from a saved state, with the same data and options; `epochs` is
             then the total number.
@@ -295,6 +295,11 @@ class ByolTrainer(nn.Module):
         ValueError
             An item is not an image or has NaN pixels, the network expects another
             number of channels, or a number is out of range.
+        KeyboardInterrupt
+            After Ctrl-C: when the current step is finished and the state is written to
+            `save_file`, if it is given. ``train_model(..., resume=True)`` continues, in
+            this object or in one that has loaded the file. A second Ctrl-C stops the
+            training at once.
         """
         epochs = check_integer("epochs", epochs, 1)
         batch_size = check_batch_size(batch_size, train_data)
@@ -322,7 +327,17 @@ class ByolTrainer(nn.Module):
                 self.byol, watched, batch_size
             ),
         )
-        with reporter.writing_to(log_dir if distributed.rank() == 0 else None):
+        with (
+            reporter.writing_to(log_dir if distributed.rank() == 0 else None),
+            distributed.delaying_interrupt() as is_interrupted,
+        ):
+
+            def finish_step() -> None:
+                if after_step is not None:
+                    after_step(self)
+                if is_interrupted():
+                    self._stop(save_file)
+
             run_training_loop(
                 self._objective,
                 self._state,
@@ -331,7 +346,7 @@ class ByolTrainer(nn.Module):
                 self._make_schedule(epochs * len(batches), self.lr_scheduler),
                 epochs,
                 report=reporter.finish_epoch,
-                after_step=lambda: after_step(self) if after_step else None,
+                after_step=finish_step,
             )
         if save_file is not None and distributed.rank() == 0:
             self.save(save_file)
@@ -491,6 +506,14 @@ class ByolTrainer(nn.Module):
             names.
         """
         self._state.load(path)
+
+    def _stop(self, save_file: str | Path | None) -> NoReturn:
+        """Save the state if there is a file for it, and stop the training."""
+        message = f"training stopped in epoch {self.epoch + 1}, step {self.step}"
+        if save_file is not None:
+            self.save(save_file)
+            message += f"; its state was written to {save_file}"
+        raise KeyboardInterrupt(f"{message}; continue it with `resume=True`")
 
     def _load_images(self, data: Any) -> ImageSet | None:
         return load_images(data, self.augment, self._state)

@@ -21,6 +21,7 @@ from astromorph.artefacts.tensor_shard import load_values
 from astromorph.byol.byol import BYOL
 from astromorph.errors import AstromorphError
 from astromorph.models.encoders import AstroMorphologyModel
+from astromorph.processes import is_running
 from astromorph.sky.training_set import DrawingRules, draw_labelled_images
 from astromorph.training.auxiliary_task import AuxiliaryTask
 from astromorph.training.trainer import ByolTrainer
@@ -174,14 +175,22 @@ def find_process(rank: int, folder: Path) -> int:
     raise AssertionError(f"no process has the rank {rank}")
 
 
-def check_interrupted(process: subprocess.Popen[str], folder: Path) -> None:
-    """The training was stopped by a signal after it wrote a checkpoint."""
-    assert process.wait(60) == 1
+def check_interrupted(
+    process: subprocess.Popen[str], folder: Path, signal_name: str, code: int = 1
+) -> None:
+    """The training was stopped by a signal after it wrote a checkpoint.
+
+    There are two errors in the log: of the process of rank 0, and of the step.
+    """
+    assert process.wait(60) == code
     log = read_log(folder)
-    assert "stopped by SIGTERM in epoch" in log, log
-    assert "Connection closed" not in log
+    assert f"training stopped by {signal_name} in epoch" in log, log
     path = max((folder / "results/model/checkpoints").rglob("step-*.pt"))
-    assert f"resume from {path.relative_to(folder)}" in log
+    assert f"continue from {path.relative_to(folder)}" in log
+    last = log.splitlines()[-2:]
+    assert all(" ERROR " in line for line in last), log
+    assert log.count(" ERROR ") == len(last), log
+    assert "Traceback" not in log
 
 
 def test_two_processes_are_interrupted_together_and_resume(start, tmp_path):
@@ -196,17 +205,37 @@ def test_two_processes_are_interrupted_together_and_resume(start, tmp_path):
     time.sleep(0.2)
     with contextlib.suppress(ProcessLookupError):
         os.kill(first, signal.SIGTERM)
-    check_interrupted(process, folder)
-    process = start(folder, 30, devices=2)
-    wait_for(process, folder, "resumes from")
-    process.send_signal(signal.SIGUSR1)
-    check_interrupted(process, folder)
+    check_interrupted(process, folder, "SIGTERM")
+    for number in (signal.SIGUSR1, signal.SIGINT):
+        process = start(folder, 30, devices=2)
+        wait_for(process, folder, "resumes from")
+        process.send_signal(number)
+        if number == signal.SIGINT:
+            check_interrupted(process, folder, "Ctrl-C", 130)
+        else:
+            check_interrupted(process, folder, "SIGUSR1")
     assert start(folder, 30, devices=2).wait(300) == 0
     runs = [RunFiles(folder / "results") for folder in folders]
     assert runs[0].history.read_text() == runs[1].history.read_text()
     models = [load_values(files.model, MODEL_FORMAT, 1, "") for files in runs]
     for name, value in models[0]["state"].items():
         assert torch.equal(models[1]["state"][name], value), name
+
+
+def test_all_processes_end_if_the_first_one_is_killed(start, tmp_path):
+    """They write a checkpoint, and do not train beside the next run."""
+    process = start(tmp_path, 2000, devices=2)
+    wait_for(process, tmp_path, "epoch 1 of 2000")
+    ranks = find_process(0, tmp_path), find_process(1, tmp_path)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    deadline = time.monotonic() + 30
+    while any(map(is_running, ranks)):
+        assert time.monotonic() < deadline, read_log(tmp_path)
+        time.sleep(0.1)
+    log = read_log(tmp_path)
+    assert "training stopped by SIGTERM in epoch" in log
+    assert list((tmp_path / "results/model/checkpoints").rglob("step-*.pt"))
 
 
 def read_log(folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -11,17 +12,19 @@ from pathlib import Path
 import pytest
 import torch
 
+from astromorph import distributed
 from astromorph.artefacts.model_file import MODEL_FORMAT
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.tensor_shard import load_values
 from astromorph.byol.byol import BYOL
 from astromorph.datasets.tensor_datasets import CachedDataset, read_subset
+from astromorph.distributed import Interrupted
 from astromorph.errors import AstromorphError, WriteError
 from astromorph.models.encoders import AstroMorphologyModel
 from astromorph.settings.loading import parse
 from astromorph.settings.steps import train_step_settings
 from astromorph.training import checkpoints as checkpoints_module
-from astromorph.training.checkpoints import Checkpoints, Interrupted, make_checkpoints
+from astromorph.training.checkpoints import Checkpoints, make_checkpoints
 from astromorph.training.trainer import ByolTrainer
 
 SETTINGS = {
@@ -76,6 +79,39 @@ def test_a_signal_interrupts_after_the_step(tmp_path):
     uninterrupted = train_to_end(Checkpoints(tmp_path, "b", 3, 0))
     for name, value in uninterrupted.byol.state_dict().items():
         assert torch.equal(resumed.byol.state_dict()[name], value)
+
+
+def test_a_second_interrupt_ends_at_once(tmp_path, monkeypatch):
+    """The first one is remembered; a launcher may pass it on once more."""
+    checkpoints = Checkpoints(tmp_path, "a", 3, 0)
+    with checkpoints.listening():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        monkeypatch.setattr(distributed, "SECONDS_OF_ONE_INTERRUPT", 0)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_interrupted_trainer_saves_its_state_and_continues(tmp_path):
+    """In the same object, or in another one that has loaded the file."""
+
+    def interrupt(now: ByolTrainer) -> None:
+        if now.step == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    whole, stopped, loaded = make_trainer(), make_trainer(), make_trainer()
+    whole.train_model(images(), None, 3, 8)
+    options = {"epochs": 3, "batch_size": 8, "save_file": tmp_path / "state.pt"}
+    with pytest.raises(KeyboardInterrupt, match=r"epoch 2, step 4; .*state\.pt; cont"):
+        stopped.train_model(images(), **options, after_step=interrupt)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    loaded.load(tmp_path / "state.pt")
+    for trainer in (stopped, loaded):
+        trainer.train_model(images(), epochs=3, batch_size=8, resume=True)
+        assert trainer.history == whole.history
+        for name, value in whole.byol.state_dict().items():
+            assert torch.equal(trainer.byol.state_dict()[name], value)
 
 
 def test_the_checkpoint_before_a_damaged_one_is_used(tmp_path, caplog):
@@ -296,20 +332,67 @@ def test_checkpoints_belong_to_settings_and_data(split_run, tmp_path):
     assert len({same, *others}) == 9
 
 
-@pytest.mark.slow
-def test_an_interrupted_step_logs_how_to_resume(start, tmp_path):
-    """After SIGTERM, there is a checkpoint, exit code 1 and no model."""
-    process = start("run", epochs=2000)
-    files = RunFiles(tmp_path / "run" / "results")
+def wait_for_checkpoint(process: subprocess.Popen[str], folder: Path) -> RunFiles:
+    files = RunFiles(folder / "results")
     while not list(files.checkpoints.rglob("step-*.pt")):
-        assert process.poll() is None, (tmp_path / "run" / "log").read_text()
+        assert process.poll() is None, (folder / "log").read_text()
         time.sleep(0.05)
-    process.terminate()
-    assert process.wait() == 1
+    return files
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "name", "code"),
+    [(signal.SIGTERM, "SIGTERM", 1), (signal.SIGINT, "Ctrl-C", 130)],
+)
+def test_an_interrupted_step_logs_how_to_resume(start, tmp_path, number, name, code):
+    """There is a checkpoint of this step, one error in the log, and no model."""
+    process = start("run", epochs=2000)
+    files = wait_for_checkpoint(process, tmp_path / "run")
+    process.send_signal(number)
+    assert process.wait() == code
     log = (tmp_path / "run" / "log").read_text()
-    assert "stopped by SIGTERM" in log
-    assert "run the same command to resume from" in log
+    (error,) = [line for line in log.splitlines() if " ERROR " in line]
+    assert f"training stopped by {name} in epoch" in error
+    last = max(files.checkpoints.rglob("step-*.pt")).relative_to(tmp_path / "run")
+    assert f"run the same command again to continue from {last}" in error
     assert not files.model.exists()
+    assert not list(files.results.rglob(".*lock"))
+    assert not list(files.results.rglob(".*tmp"))
+
+
+@pytest.mark.slow
+def test_a_second_training_in_the_same_folder_is_refused(start, tmp_path):
+    """It names the first, which ends as if there had been no second."""
+    folder = tmp_path / "run"
+    first = start("run", epochs=2000)
+    files = wait_for_checkpoint(first, folder)
+    shutil.copy(folder / "log", folder / "first.log")
+    for options in ({}, {"trained_network_name": "other/model.pt"}):
+        second = start("run", epochs=2000, **options)
+        assert second.wait(60) == 1
+        log = (folder / "log").read_text()
+        assert "`astromorph train` is running in this folder" in log
+        assert f"`kill {first.pid}`" in log
+        assert first.poll() is None
+    first.terminate()
+    assert first.wait() == 1
+    assert list(files.checkpoints.rglob("step-*.pt"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["results/split.csv/model.pt", "results/model"])
+def test_a_model_that_cannot_be_written_is_found_before_the_training(
+    start, tmp_path, name
+):
+    """Its place is below a file, or is a folder."""
+    (tmp_path / "run" / "results" / "model").mkdir(parents=True)
+    (tmp_path / "run" / "results" / "split.csv").touch()
+    assert start("run", trained_network_name=name).wait(60) == 1
+    log = (tmp_path / "run" / "log").read_text()
+    assert f"{name}: cannot be written" in log
+    assert "Traceback" not in log
+    assert "training images" not in log
 
 
 def test_an_interruption_without_a_checkpoint_is_reported(tmp_path, monkeypatch):

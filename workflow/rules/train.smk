@@ -1,5 +1,5 @@
-# On several machines srun starts a task for each device; on one machine torchrun starts
-# the processes.
+# On several machines srun starts a task for each device; on one machine the step starts
+# the processes itself.
 DEVICES = settings.training_settings.devices
 NODES = settings.training_settings.nodes
 LAUNCH = ""
