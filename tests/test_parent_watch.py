@@ -32,8 +32,9 @@ time.sleep(60)
 # As the workflow does: the shell is between the two.
 PARENT = """
 import subprocess, sys
+from astromorph.cli.workflow import SHELL_PREFIX
 step = f"'{sys.executable}' child.py {sys.argv[1]}"
-subprocess.run(["bash", "-c", f"export ASTROMORPH_PARENT_PID=$PPID; {step}; true"])
+subprocess.run(["bash", "-c", f"{SHELL_PREFIX}{step}"])
 """
 POOL = """
 import os, time
@@ -77,6 +78,23 @@ def test_a_step_ends_when_its_starter_is_killed(tmp_path, how):
         starter.send_signal(signal.SIGKILL)
     wait_until_ended(child)
     assert (tmp_path / "saved").exists() == (how == "save")
+
+
+@pytest.mark.slow
+def test_the_command_line_ends_when_its_starter_is_killed(tmp_path):
+    """`simulate` would write for an hour."""
+    program = PARENT.replace("child.py", "-m astromorph simulate --number 99999")
+    command = [sys.executable, "-c", program, "--output=sky"]
+    with subprocess.Popen(command, cwd=tmp_path) as starter:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob("sky/*.fits")):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        starter.kill()
+    time.sleep(2)
+    written = len(list(tmp_path.glob("sky/*.fits")))
+    time.sleep(1)
+    assert len(list(tmp_path.glob("sky/*.fits"))) == written
 
 
 @pytest.mark.slow

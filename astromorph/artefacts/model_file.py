@@ -55,7 +55,20 @@ class ModelFile:
 
 
 def save_model(path: str | Path, model: ModelFile) -> None:
-    """Write a model file atomically."""
+    """Write a model file atomically.
+
+    Raises
+    ------
+    AstromorphError
+        A weight is infinite or NaN: the training has diverged.
+    WriteError
+        The disk is full or not writable.
+    """
+    for problem in find_bad_weights(model.state):
+        raise AstromorphError(
+            f"{path}: this model is not written: {problem}; train it with a smaller "
+            "`learning_rate`"
+        )
     save_values(
         path,
         {

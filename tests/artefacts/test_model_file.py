@@ -1,6 +1,7 @@
 """A model file is read unchanged, or an error says what is wrong with it."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from finished_run import write_random_model
 
 from astromorph.artefacts.embeddings import read_embeddings
-from astromorph.artefacts.model_file import MODEL_FORMAT, read_model_file
+from astromorph.artefacts.model_file import MODEL_FORMAT, read_model_file, save_model
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.tensor_shard import load_values
 from astromorph.byol.build import load_model
@@ -135,6 +136,9 @@ def test_weights_that_are_not_finite_are_refused(model, changed, number):
     name = next(name for name, value in state.items() if value.is_floating_point())
     state[name].view(-1)[0] = number
     path = changed(state=state)
+    bad = replace(read_model_file(model), state=state)
+    with pytest.raises(AstromorphError, match=r"not written: .*`learning_rate`"):
+        save_model(path.with_name("new.pt"), bad)
     with pytest.raises(AstromorphError, match=f"1 of .* values of its weight `{name}`"):
         load_model(path)
     with pytest.raises(AstromorphError, match="infinite or NaN"):
