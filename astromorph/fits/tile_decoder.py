@@ -13,6 +13,7 @@ they are never taken for those of another one.
 
 import atexit
 import contextlib
+import fcntl
 import io
 import itertools
 import json
@@ -40,6 +41,7 @@ TABLE, SECTION = b"t", b"s"  # requests
 PIXELS, ERROR, SIGNAL = b"p", b"e", b"k"  # replies
 # Signals that the decoders themselves cause, while they decode.
 OWN_SIGNALS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT)
+PIPE_BYTES = 2**20  # fewer changes between the processes than with 64 kB
 MAX_PIXEL_BYTES = 8
 MAX_C_INT = 2**31 - 1
 RICE_BYTES, MAX_RICE_BLOCK = (1, 2, 4), 4096
@@ -161,6 +163,10 @@ class TileDecoder:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
+        if hasattr(fcntl, "F_SETPIPE_SZ"):
+            for pipe in (self._process.stdin, self._process.stdout):
+                with contextlib.suppress(OSError):  # the limit of the user is lower
+                    fcntl.fcntl(pipe or 0, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         return self._process
 
     def _request(
@@ -438,37 +444,32 @@ def open_table(table: bytes, shape: Sequence[int], decoders: GuardedDecoders) ->
         raise ValueError("a tiled image without tiles")
     if tuple(image.shape) != tuple(shape):
         raise ValueError("its tiles have other sizes")
-    _check_cells(table)
+    _check_cells(image._bintable)  # as the section itself uses it
     # A tile is not larger than the image, even if the header says so.
     tile = map(min, image.tile_shape, shape)
     decoders.max_tile_bytes = math.prod(tile) * MAX_PIXEL_BYTES
     return image.section
 
 
-def _check_cells(table: bytes) -> None:
-    """Check that all tiles lie within the heap of the table."""
-    from astropy.io import fits
+def _check_cells(table: Any) -> None:
+    """Check that all tiles lie within the heap of a table of astropy."""
+    from astropy.io.fits.column import FITS2NUMPY
 
-    with fits.open(
-        io.BytesIO(table), memmap=False, disable_image_compression=True
-    ) as opened:
-        hdu = opened[1]
-        rows = hdu.header["NAXIS1"] * hdu.header["NAXIS2"]
-        heap = rows + hdu.header["PCOUNT"] - hdu.header.get("THEAP", rows)
-        # A view of the data: the columns themselves would copy every tile.
-        data = np.asarray(hdu.data).view(np.ndarray)
-        for column in hdu.columns:
-            kind = column.format.lstrip("1")
-            if kind[:1] not in ("P", "Q"):
-                continue
-            item = np.dtype(fits.column.FITS2NUMPY[kind[1]]).itemsize
-            cells = data[column.name].astype(np.int64)
-            number, offset = cells[:, 0], cells[:, 1]
-            used = number > 0
-            inside = (number <= heap // item) & (offset >= 0) & (offset <= heap)
-            inside &= offset <= heap - np.minimum(number, heap) * item
-            if (number < 0).any() or not inside[used].all():
-                raise ValueError("a tile lies outside the data of the table")
+    rows = table.header["NAXIS1"] * table.header["NAXIS2"]
+    heap = rows + table.header["PCOUNT"] - table.header.get("THEAP", rows)
+    # A view of the data: the columns themselves would copy every tile.
+    data = np.asarray(table.data).view(np.ndarray)
+    for column in table.columns:
+        kind = column.format.lstrip("1")
+        if kind[:1] not in ("P", "Q"):
+            continue
+        item = np.dtype(FITS2NUMPY[kind[1]]).itemsize
+        cells = data[column.name].astype(np.int64)
+        number, offset = cells[:, 0], cells[:, 1]
+        inside = (number <= heap // item) & (offset >= 0) & (offset <= heap)
+        inside &= offset <= heap - np.minimum(number, heap) * item
+        if (number < 0).any() or not inside[number > 0].all():
+            raise ValueError("a tile lies outside the data of the table")
 
 
 def serve(decoders: GuardedDecoders) -> None:
