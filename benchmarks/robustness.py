@@ -4,7 +4,8 @@
 
 Seeds are small files of all kinds, which are written here, and those in a given folder.
 They are truncated, their bits are flipped, header cards are edited, deleted or
-repeated, or their sizes are inflated. The longest time and the largest memory are
+repeated, bytes of tables and tiles are changed, or their sizes are inflated. Each file
+is read twice, with the same result. The longest time and the largest memory are
 printed with their ratios to the limits of 1 s and 200 MB. A file that exceeds them ends
 the run with its name; so does any other error than a reason.
 """
@@ -109,6 +110,17 @@ def flip_header(data: bytearray, rng: random.Random) -> None:
             data[rng.randrange(min(len(data), 5760))] = rng.randrange(256)
 
 
+def flip_tiles(data: bytearray, rng: random.Random) -> None:
+    """Change bytes and numbers behind the last header: descriptors and tiles."""
+    start = -(-(data.rfind(b"END" + b" " * 77) + 80) // 2880) * 2880
+    for _ in range(rng.choice((1, 1, 2, 8))):
+        if start < len(data):
+            at = rng.randrange(start, min(len(data), start + rng.choice((64, 10**6))))
+            number = rng.choice((0, 1, 2**12, 2**31 - 1, 2**32 - 1))
+            changed = rng.choice((bytes([rng.randrange(256)]), number.to_bytes(4)))
+            data[at : at + len(changed)] = changed
+
+
 def edit_card(data: bytearray, rng: random.Random) -> None:
     """Change the value of one of `KEYWORDS`."""
     places = []
@@ -156,6 +168,8 @@ MUTATIONS = (
     cut,
     flip,
     flip_header,
+    flip_tiles,
+    flip_tiles,
     edit_card,
     edit_card,
     inflate,
@@ -170,15 +184,15 @@ def memory_mb() -> float:
         return int(file.read().split()[1]) * resource.getpagesize() / 2**20
 
 
-def read(path: Path, rules: DataSettings) -> str:
-    """Read a file; return "an image" or the reason why it cannot be used."""
+def read(path: Path, rules: DataSettings) -> tuple[str, bytes]:
+    """Read a file; return "an image" or the reason against it, and its pixels."""
     try:
         fits_image.describe_image([path], rules)
         _, image = fits_image.read_image([path], rules)
         prepare(image, PreprocessSettings())
     except FitsImageError as error:
-        return general_reason(str(error))[:60]
-    return "an image"
+        return general_reason(str(error))[:60], b""
+    return "an image", image.pixels.tobytes()
 
 
 def main() -> None:
@@ -210,8 +224,14 @@ def main() -> None:
             path.write_bytes(mutate(contents[seed], rng))
             reset_peak()
             start = time.perf_counter()
-            results[read(path, rng.choice(choices))] += 1
+            rules = rng.choice(choices)
+            result = read(path, rules)
             seconds = time.perf_counter() - start
+            results[result[0]] += 1
+            if read(path, rules) != result:
+                copy = Path(tempfile.gettempdir()) / path.name
+                copy.write_bytes(path.read_bytes())
+                sys.exit(f"{copy}: two readings differ")
             megabytes = peak_mb() - before
             slowest = max(slowest, (seconds, seed))
             largest = max(largest, megabytes)

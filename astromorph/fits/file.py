@@ -1,37 +1,45 @@
-"""FITS files as bytes: compression, headers, HDUs and stored values.
+"""FITS files as bytes: headers, HDUs, stored and scaled values.
 
 To find the image, only the part of the file before it is read. Sizes in headers are
-checked against the length of the file. FITS Standard 4.0 (2018).
+checked against the length of the file. Files are read into memory and never mapped: a
+mapped file that another program truncates ends the process. FITS Standard 4.0 (2018).
+Compressed files are decompressed in `astromorph.fits.decompress`.
 Tile-compressed images are decoded in `astromorph.fits.tiles`.
 """
 
-import bz2
-import gzip
 import io
-import lzma
+import itertools
 import math
 import os
+import re
 import stat
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from astromorph.errors import FitsImageError
+from astromorph.fits.decompress import open_compressed
 from astromorph.fits.header import CARD, Header
 
 BLOCK = 2880  # bytes
 FIRST_READ = 3 * BLOCK
 MAX_HEADER_BYTES = 2**24  # the longest headers in archives are below 2 MB
-MAX_DECOMPRESSED = 2**33  # maximum bytes decompressed to reach an HDU
+# Maximum bytes decompressed to reach an HDU. A mosaic of many detectors compresses to
+# more than a hundredth. A file that is mostly zeros may have a quarter of a gigabyte of
+# them, which takes a second; otherwise a few kilobytes would take minutes.
+MAX_DECOMPRESSED = 2**33
+MIN_DECOMPRESSED, MAX_COMPRESSION = 2**28, 100
 MAX_OFFSET = 2**63  # bytes; no file is longer
 MAX_HDUS = 10_000
 READ_CHUNK = 2**22  # bytes
+SCALED_VALUES = 2**20  # 64-bit integers that are scaled at a time
+END = re.compile(rb"END[ \0]{5}")  # the END card; some programs fill it with zeros
+FIRST_CARDS = (b"SIMPLE  =", b"XTENSION=")
 DTYPES = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 
 
@@ -84,7 +92,7 @@ def open_fits(path: str | Path) -> Iterator[BinaryIO]:
             raise FitsImageError("the row of the list has an empty path")
         with (
             open(path, "rb", buffering=0, opener=_open_nonblocking) as file,
-            _decompress(_check_regular(file)) as decompressed,
+            open_compressed(_check_regular(file)) as decompressed,
         ):
             yield decompressed
     except FileNotFoundError:
@@ -93,19 +101,6 @@ def open_fits(path: str | Path) -> Iterator[BinaryIO]:
         raise FitsImageError(
             "this is a folder, not a FITS file; list its files"
         ) from None
-    except FitsImageError:
-        raise
-    except Exception as error:  # decoders raise errors of any class for damaged files
-        raise FitsImageError(_explain(error)) from None
-
-
-@contextmanager
-def decoding_errors() -> Iterator[None]:
-    """Turn every error of astropy in the body into a `FitsImageError`."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
     except FitsImageError:
         raise
     except Exception as error:  # decoders raise errors of any class for damaged files
@@ -131,11 +126,11 @@ def iterate_hdus(file: BinaryIO) -> Iterator[Hdu]:
         hdu = _parse_hdu(number, header, data)
         yield hdu
         start = data + -(-hdu.size // BLOCK) * BLOCK
-        if start > MAX_DECOMPRESSED and not isinstance(file, io.FileIO):
+        if not isinstance(file, io.FileIO) and start > (limit := _skip_limit(file)):
             raise FitsImageError(
                 f"its header gives HDU {number} a size of {hdu.size} bytes, above the "
-                f"limit for compressed files ({MAX_DECOMPRESSED}); decompress it and "
-                "list only the part you need"
+                f"limit for compressed files of this length ({limit}); decompress it "
+                "or list only the part you need"
             )
         if start >= MAX_OFFSET:
             return
@@ -153,8 +148,8 @@ def stored_values(file: BinaryIO, hdu: Hdu) -> Any:
 
     Returns
     -------
-    ndarray, shape `hdu.shape`
-        Mapped from the file where possible, so that a cube is read plane by plane.
+    ndarray or StoredPlanes
+        Of shape `hdu.shape`; a cube of an uncompressed file is read plane by plane.
 
     Raises
     ------
@@ -162,18 +157,91 @@ def stored_values(file: BinaryIO, hdu: Hdu) -> Any:
         The file is truncated.
     """
     dtype = np.dtype(DTYPES[hdu.bitpix])
-    required = math.prod(hdu.shape) * dtype.itemsize
-    uncompressed = isinstance(file, io.FileIO)
-    if uncompressed:
-        available = os.fstat(file.fileno()).st_size - hdu.start
-        if available < required:
-            raise _truncated_error(hdu.start + required, hdu.start + available)
-        if len(hdu.shape) > 2:
-            return np.memmap(
-                cast(Any, file), dtype, mode="r", offset=hdu.start, shape=hdu.shape
-            )
-    data = read_data(file, hdu.start, required)
+    if isinstance(file, io.FileIO) and len(hdu.shape) > 2:
+        return StoredPlanes(file, hdu)
+    data = read_data(file, hdu.start, _image_bytes(hdu))
     return np.frombuffer(data, dtype).reshape(hdu.shape)
+
+
+class StoredPlanes:
+    """The stored values of a cube, which are read when it is indexed.
+
+    Parameters
+    ----------
+    file : io.FileIO
+        The uncompressed file.
+    hdu : Hdu
+        The cube, in numpy order.
+    """
+
+    def __init__(self, file: io.FileIO, hdu: Hdu) -> None:
+        self._file, self._hdu = file, hdu
+        self._dtype = np.dtype(DTYPES[hdu.bitpix])
+        self._leading: tuple[int, ...] | None = None
+        self._part = np.empty(0, self._dtype)
+
+    def __getitem__(self, index: tuple[Any, ...]) -> NDArray[Any]:
+        """Part of the cube; the contiguous values that contain it are read once.
+
+        Raises
+        ------
+        FitsImageError
+            The file is truncated.
+        """
+        leading = tuple(itertools.takewhile(lambda i: isinstance(i, int), index))
+        if leading != self._leading:
+            n = len(leading)
+            shape = self._hdu.shape[n:]
+            size = math.prod(shape) * self._dtype.itemsize
+            number = 0
+            for length, position in zip(self._hdu.shape[:n], leading, strict=True):
+                number = number * length + position
+            data = read_data(self._file, self._hdu.start + number * size, size)
+            self._part = np.frombuffer(data, self._dtype).reshape(shape)
+            self._leading = leading
+        part: NDArray[Any] = self._part[index[len(leading) :]]
+        return part
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How stored values become physical ones: ``zero + scale * stored``.
+
+    Attributes
+    ----------
+    scale, zero : int or float
+        BSCALE and BZERO.
+    blank : int or None
+        The stored integer of pixels without a value.
+    """
+
+    scale: int | float
+    zero: int | float
+    blank: int | None
+
+
+def read_scaling(hdu: Hdu) -> Scaling:
+    """BSCALE, BZERO and BLANK of an image.
+
+    Raises
+    ------
+    FitsImageError
+        One of them is present and not a number.
+    """
+    header = hdu.header
+    blank = None
+    if hdu.bitpix > 0:  # BLANK has no meaning for floating point
+        tiled = hdu.compressed and "ZBLANK" in header.cards
+        keyword = "ZBLANK" if tiled else "BLANK"
+        header.check_cards(re.compile(keyword))
+        text = header.cards.get(keyword, "").partition("/")[0].strip()
+        value = header.value(keyword)
+        if text and (isinstance(value, bool) or not isinstance(value, int)):
+            raise FitsImageError(
+                f"the header is damaged: {keyword} is {text[:30]!r}, not an integer"
+            )
+        blank = value if isinstance(value, int) else None
+    return Scaling(header.real("BSCALE", 1), header.real("BZERO", 0), blank)
 
 
 def scale_values(values: Any, hdu: Hdu) -> NDArray[np.float32]:
@@ -190,23 +258,54 @@ def scale_values(values: Any, hdu: Hdu) -> NDArray[np.float32]:
     -------
     ndarray of float32
         Values outside the range of float32 become infinite.
+
+    Raises
+    ------
+    FitsImageError
+        BSCALE, BZERO or BLANK is not a number.
     """
-    scale, zero = hdu.header.number("BSCALE"), hdu.header.number("BZERO")
-    unscaled = scale in (None, 1.0) and not zero
-    blank = hdu.header.value("BLANK") if hdu.bitpix > 0 else None
+    scaling = read_scaling(hdu)
     dtype = np.float64 if hdu.bitpix in (32, 64, -64) else np.float32
+    pixels: NDArray[np.float32]
     with np.errstate(over="ignore", invalid="ignore"):
-        pixels = values.astype(np.float32 if unscaled else dtype)
-        if not unscaled:
-            pixels = pixels * dtype(1 if scale is None else scale) + dtype(zero or 0)
-        pixels = pixels.astype(np.float32, copy=False)
-    if isinstance(blank, int) and not isinstance(blank, bool):
-        pixels[values == blank] = np.nan
-    return cast(NDArray[np.float32], pixels)
+        if scaling.scale == 1 and scaling.zero == 0:
+            pixels = values.astype(np.float32)
+        elif hdu.bitpix == 64:
+            pixels = _scale_int64(values, scaling)
+        else:
+            scaled = values.astype(dtype) * dtype(float(scaling.scale))
+            scaled += dtype(float(scaling.zero))
+            pixels = scaled.astype(np.float32, copy=False)
+    if scaling.blank is not None:
+        pixels[values == scaling.blank] = np.nan
+    return pixels
+
+
+def _scale_int64(values: Any, scaling: Scaling) -> NDArray[np.float32]:
+    """Scaled 64-bit integers without the rounding of 2**63 plus a small number.
+
+    Upper and lower half are scaled separately, so that large numbers cancel before the
+    small ones are added.
+    """
+    scale, zero = float(scaling.scale), scaling.zero
+    low_zero: int | float = 0
+    if zero == int(zero):
+        low_zero = int(zero) & 0xFFFFFFFF
+        zero = int(zero) - low_zero
+    pixels = np.empty(values.shape, np.float32)
+    rows = max(1, SCALED_VALUES // max(1, math.prod(values.shape[1:])))
+    for start in range(0, len(values), rows):
+        part = values[start : start + rows].astype(np.int64)
+        high, low = part >> 32, part & 0xFFFFFFFF
+        upper = high * (scale * 2.0**32) + float(zero)
+        pixels[start : start + rows] = upper + (low * scale + float(low_zero))
+    return pixels
 
 
 def check_length(file: BinaryIO, hdu: Hdu) -> None:
     """Compare the length of an uncompressed file with the sizes in its header.
+
+    The image needs its pixels even if PCOUNT and GCOUNT make the HDU smaller.
 
     Raises
     ------
@@ -215,8 +314,9 @@ def check_length(file: BinaryIO, hdu: Hdu) -> None:
     """
     if isinstance(file, io.FileIO):
         length = os.fstat(file.fileno()).st_size
-        if length < hdu.start + hdu.size:
-            raise _truncated_error(hdu.start + hdu.size, length)
+        required = hdu.start + max(hdu.size, _image_bytes(hdu))
+        if length < required:
+            raise _truncated_error(required, length)
 
 
 def read_data(file: BinaryIO, start: int, size: int) -> bytes:
@@ -253,42 +353,17 @@ def _check_regular(file: io.FileIO) -> io.FileIO:
     return file
 
 
-def _decompress(file: io.FileIO) -> Any:
-    """The file itself, or a file object that decompresses it."""
-    magic = file.read(6)
-    file.seek(0)
-    for start, decompress in DECOMPRESSORS.items():
-        if magic.startswith(start):
-            return decompress(file)
-    return file
+def _skip_limit(file: BinaryIO) -> int:
+    """Maximum bytes that are decompressed to reach an HDU of a compressed file."""
+    compressed = os.fstat(file.fileno()).st_size
+    return min(MAX_DECOMPRESSED, max(MIN_DECOMPRESSED, MAX_COMPRESSION * compressed))
 
 
-def _open_lzw(file: io.FileIO) -> Any:
-    """Unix ``compress``, files that end in .Z."""
-    import uncompresspy
-
-    return uncompresspy.LZWFile(file)
-
-
-def _open_zip(file: io.FileIO) -> Any:
-    import zipfile
-
-    archive = zipfile.ZipFile(file)
-    names = [name for name in archive.namelist() if not name.endswith("/")]
-    if len(names) != 1:
-        raise FitsImageError(
-            f"the zip archive contains {len(names)} files; unpack it and list each"
-        )
-    return archive.open(names[0])
-
-
-DECOMPRESSORS: dict[bytes, Callable[[Any], Any]] = {
-    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
-    b"BZh": bz2.BZ2File,
-    b"\xfd7zXZ": lzma.LZMAFile,
-    b"\x1f\x9d": _open_lzw,
-    b"PK\x03\x04": _open_zip,
-}
+def _image_bytes(hdu: Hdu) -> int:
+    """Bytes of the stored values; 0 for tiles, whose size only the table knows."""
+    if hdu.compressed or not hdu.shape:
+        return 0
+    return math.prod(hdu.shape) * np.dtype(DTYPES[hdu.bitpix]).itemsize
 
 
 def _read_header(file: BinaryIO, start: int, number: int) -> bytes | None:
@@ -298,8 +373,7 @@ def _read_header(file: BinaryIO, start: int, number: int) -> bytes | None:
     # would decompress the stream again from the beginning.
     uncompressed = isinstance(file, io.FileIO)
     raw = bytearray(file.read(FIRST_READ if uncompressed else BLOCK))
-    first_bytes = b"SIMPLE  =" if number == 0 else b"XTENSION="
-    if raw[:9] != first_bytes:
+    if raw[:9] != FIRST_CARDS[number > 0]:
         if number:
             return None  # other bytes may follow the last HDU
         if not raw:
@@ -307,11 +381,16 @@ def _read_header(file: BinaryIO, start: int, number: int) -> bytes | None:
         raise FitsImageError("this is not a FITS file (its first bytes are not SIMPLE)")
     scanned = 0
     while True:
-        end = raw.find(b"END", scanned)
-        while end >= 0 and (end % CARD or raw[end + 3 : end + 8].strip(b" \0")):
-            end = raw.find(b"END", end + 1)
-        if end >= 0:
-            return bytes(raw[:end])
+        ends = (match.start() for match in END.finditer(raw, scanned))
+        end = next((end for end in ends if end % CARD == 0), None)
+        header = raw if end is None else raw[:end]
+        blocks = range(max(BLOCK, scanned // BLOCK * BLOCK), len(header), BLOCK)
+        if any(header[k : k + 9] in FIRST_CARDS for k in blocks):
+            raise FitsImageError(
+                f"the header of HDU {number} has no END card before the next HDU begins"
+            )
+        if end is not None:
+            return bytes(header)
         scanned = len(raw) // CARD * CARD
         more = file.read(max(10 * BLOCK, len(raw)) if uncompressed else BLOCK)
         raw += more
@@ -321,7 +400,7 @@ def _read_header(file: BinaryIO, start: int, number: int) -> bytes | None:
 
 def _parse_hdu(number: int, header: Header, start: int) -> Hdu:
     axes = _axis_lengths(header, "NAXIS")
-    bitpix = header.integer("BITPIX", 8)
+    bitpix = header.integer("BITPIX")
     if bitpix not in DTYPES:
         raise FitsImageError(
             f"the header is damaged: BITPIX is {bitpix}; allowed are "
@@ -335,7 +414,7 @@ def _parse_hdu(number: int, header: Header, start: int) -> Hdu:
     compressed = extension == "BINTABLE" and header.value("ZIMAGE") is True
     shape: tuple[int, ...] = ()
     if compressed:
-        shape, bitpix = _axis_lengths(header, "ZNAXIS"), header.integer("ZBITPIX", 0)
+        shape, bitpix = _axis_lengths(header, "ZNAXIS"), header.integer("ZBITPIX")
         if bitpix not in DTYPES:
             raise FitsImageError(f"the header is damaged: ZBITPIX is {bitpix}")
     elif extension in ("IMAGE", "IUEIMAGE") and not random_groups:
@@ -345,7 +424,7 @@ def _parse_hdu(number: int, header: Header, start: int) -> Hdu:
 
 def _axis_lengths(header: Header, keyword: str) -> tuple[int, ...]:
     """Lengths of the axes NAXIS1, NAXIS2, ... in numpy order."""
-    number = header.integer(keyword, 0)
+    number = header.integer(keyword)
     if not 0 <= number <= 999:
         raise FitsImageError(f"the header is damaged: {keyword} is {number}")
     lengths = [header.integer(f"{keyword}{k}", -1) for k in range(number, 0, -1)]

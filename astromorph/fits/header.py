@@ -8,7 +8,10 @@ from functools import cached_property
 from astromorph.errors import FitsImageError
 
 CARD = 80  # bytes
+VALUE_INDICATOR = "= "  # in columns 9 and 10; without it, a card has no value
 STRING = re.compile(r"'((?:[^']|'')*)")
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([EDed][+-]?\d+)?", re.ASCII)
+INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -26,13 +29,30 @@ class Header:
     @cached_property
     def cards(self) -> dict[str, str]:
         """The text after ``= `` of each keyword; the first one of repeated keywords."""
+        return self._cards[0]
+
+    @cached_property
+    def _cards(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Texts of cards with a value, and cards without one, by keyword.
+
+        A card without a value is only recorded if it is the first of its keyword.
+        """
         cards: dict[str, str] = {}
+        without_value: dict[str, str] = {}
         text = self.raw.decode("latin-1")
         for start in range(0, len(text), CARD):
-            if text[start + 8] == "=":
-                keyword = text[start : start + 8].rstrip()
-                cards.setdefault(keyword, text[start + 9 : start + CARD])
-        return cards
+            name = text[start : start + 8]
+            if text[start + 8 : start + 10] == VALUE_INDICATOR:
+                keyword = name.strip().upper()
+                cards.setdefault(keyword, text[start + 10 : start + CARD])
+                continue
+            keyword = name.partition("=")[0].strip().upper()
+            if keyword == "HIERARCH":
+                inner = text[start + 9 : start + CARD].partition("=")[0]
+                keyword = inner.strip().upper()
+            if keyword not in cards:
+                without_value.setdefault(keyword, text[start : start + CARD].rstrip())
+        return cards, {k: v for k, v in without_value.items() if k}
 
     def value(self, keyword: str) -> str | int | float | bool | None:
         """The value of a keyword; None if it is absent or cannot be read."""
@@ -47,34 +67,77 @@ class Header:
     def number(self, keyword: str) -> float | None:
         """The value as a finite number, even if stored as text; otherwise None."""
         value = self.value(keyword)
+        if isinstance(value, str):
+            value = _parse_number(value.strip())
         if isinstance(value, bool) or value is None:
             return None
-        try:
-            number = float(value)
-        except ValueError:
-            return None
+        number = float(value)
         return number if math.isfinite(number) else None
 
-    def integer(self, keyword: str, default: int) -> int:
+    def integer(self, keyword: str, default: int | None = None) -> int:
         """The value as an integer, or the default if the keyword is absent.
 
         Raises
         ------
         FitsImageError
-            The keyword is present and its value is not an integer.
+            The keyword is present and its value is not an integer, or it is absent and
+            there is no default.
         """
+        number = self._required_number(keyword, default, "an integer")
+        if number != int(number):
+            raise self._value_error(keyword, "an integer")
+        return int(number)
+
+    def real(self, keyword: str, default: float) -> int | float:
+        """The value as a number, or the default if the keyword is absent.
+
+        Raises
+        ------
+        FitsImageError
+            The keyword is present and its value is not a finite number.
+        """
+        return self._required_number(keyword, default, "a number")
+
+    def check_cards(self, keywords: re.Pattern[str]) -> None:
+        """Check that the cards of some keywords have a value.
+
+        Raises
+        ------
+        FitsImageError
+            The first card of a keyword is not in the form of the FITS Standard.
+        """
+        for keyword in self._cards[1]:
+            if keywords.fullmatch(keyword):
+                self._check_card(keyword)
+
+    def _required_number(
+        self, keyword: str, default: float | None, allowed: str
+    ) -> int | float:
+        self._check_card(keyword)
         card = self.cards.get(keyword)
         if card is None:
+            if default is None:
+                raise FitsImageError(f"the header is damaged: {keyword} is missing")
             return default
         number = _parse_value(card)
         if isinstance(number, bool) or not isinstance(number, int | float):
-            number = math.nan
-        if not math.isfinite(number) or number != int(number):
+            raise self._value_error(keyword, allowed)
+        if not math.isfinite(number):
+            raise self._value_error(keyword, allowed)
+        return number
+
+    def _check_card(self, keyword: str) -> None:
+        if card := self._cards[1].get(keyword):
             raise FitsImageError(
-                f"the header is damaged: {keyword} is {card.strip()[:30]!r}, not "
-                "an integer"
+                f"the header is damaged: {card[:40]!r} has no value, because columns 9 "
+                "and 10 are not '= '"
             )
-        return int(number)
+
+    def _value_error(self, keyword: str, allowed: str) -> FitsImageError:
+        text = self.cards[keyword].strip()[:30]
+        return FitsImageError(
+            f"the header is damaged: {keyword} is {text!r}, not {allowed}"
+        )
 
 
 def _parse_value(card: str) -> str | int | float | bool | None:
@@ -86,9 +149,13 @@ def _parse_value(card: str) -> str | int | float | bool | None:
     text = text.partition("/")[0].rstrip()
     if text in ("T", "F"):
         return text == "T"
-    try:
-        if text.lstrip("+-").isdigit():
-            return int(text)
+    return _parse_number(text)
+
+
+def _parse_number(text: str) -> int | float | None:
+    """A number; infinite if it exceeds the range of a float."""
+    if INTEGER.fullmatch(text):
+        return int(text)
+    if NUMBER.fullmatch(text):
         return float(text.replace("D", "E").replace("d", "e"))
-    except ValueError:
-        return None
+    return None

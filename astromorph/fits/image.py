@@ -52,7 +52,7 @@ def describe_image(paths: Sequence[str | Path], rules: DataSettings) -> ImageFac
     facts = []
     for path in paths:
         with _add_file_to_errors(path, paths), fits_file.open_fits(path) as file:
-            facts.append(_describe_file(file, rules))
+            facts.append(image_facts(*_open_image(file, rules), rules))
     return _combine_facts(facts)
 
 
@@ -83,7 +83,7 @@ def read_image(
     facts, parts = [], []
     for path in paths:
         with _add_file_to_errors(path, paths), fits_file.open_fits(path) as file:
-            hdu, primary, axes = _select_hdu(file, rules)
+            hdu, primary, axes = _open_image(file, rules)
             facts.append(image_facts(hdu, primary, axes, rules))
             parts.append(read_planes(file, hdu, axes, rules))
     combined = _combine_facts(facts)
@@ -171,12 +171,18 @@ def _combine_facts(facts: list[ImageFacts]) -> ImageFacts:
     return replace(facts[0], channels=sum(f.channels for f in facts))
 
 
-def _describe_file(file: BinaryIO, rules: DataSettings) -> ImageFacts:
+def _open_image(file: BinaryIO, rules: DataSettings) -> tuple[Hdu, Header, ImageAxes]:
+    """Select the image and check its header, before any use of it.
+
+    Everything that can be known without its pixels is checked here, so that the steps
+    `validate` and `preprocess` accept the same files.
+    """
     hdu, primary, axes = _select_hdu(file, rules)
     fits_file.check_length(file, hdu)
+    fits_file.read_scaling(hdu)
     if hdu.compressed:
         tiles.check_tiles(hdu)
-    return image_facts(hdu, primary, axes, rules)
+    return hdu, primary, axes
 
 
 def _select_hdu(file: BinaryIO, rules: DataSettings) -> tuple[Hdu, Header, ImageAxes]:

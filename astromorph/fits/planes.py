@@ -12,6 +12,7 @@ from astromorph.errors import FitsImageError
 from astromorph.fits import celestial, tiles
 from astromorph.fits import file as fits_file
 from astromorph.fits.file import Hdu
+from astromorph.fits.tile_decoder import TiledImage
 from astromorph.settings.sections import DataSettings
 
 Plane = NDArray[np.float32]
@@ -150,7 +151,7 @@ class _TiledPlanes:
 
     Parameters
     ----------
-    values : astropy section or ndarray
+    values : TiledImage
         Decodes the requested slices.
     hdu : Hdu
         The HDU of the tiles.
@@ -160,10 +161,12 @@ class _TiledPlanes:
         Whether more than one plane will be read.
     """
 
-    def __init__(self, values: Any, hdu: Hdu, axes: ImageAxes, several: bool) -> None:
+    def __init__(
+        self, values: TiledImage, hdu: Hdu, axes: ImageAxes, several: bool
+    ) -> None:
         self._values, self._hdu, self._axes = values, hdu, axes
         self._axis = axes.others[-1] if several and axes.others else None
-        self._depth, self._slab = 1, np.empty(0, np.float32)
+        self._depth, self._slab = 1, np.empty(0)
         self._slab_index: tuple[Any, ...] | None = None
         if self._axis is not None:
             keyword = f"ZTILE{len(hdu.shape) - self._axis}"
@@ -172,21 +175,20 @@ class _TiledPlanes:
     def read(self, plane: int) -> Plane:
         """One plane `(H, W)`."""
         index = self._axes.index(plane, self._hdu.shape)
-        with fits_file.decoding_errors(), np.errstate(over="ignore", invalid="ignore"):
-            if self._axis is None or self._depth < 2:
-                return np.asarray(self._values[index], dtype=np.float32)
-            position = index[self._axis]
-            start = position - position % self._depth
-            slab_index = (
-                *index[: self._axis],
-                slice(start, start + self._depth),
-                *index[self._axis + 1 :],
-            )
-            if slab_index != self._slab_index:
-                self._slab = np.asarray(self._values[slab_index], dtype=np.float32)
-                self._slab_index = slab_index
-            axis = sum(isinstance(i, slice) for i in index[: self._axis])
-            return np.array(np.take(self._slab, position - start, axis=axis))
+        if self._axis is None or self._depth < 2:
+            return fits_file.scale_values(self._values[index], self._hdu)
+        position = index[self._axis]
+        start = position - position % self._depth
+        slab_index = (
+            *index[: self._axis],
+            slice(start, start + self._depth),
+            *index[self._axis + 1 :],
+        )
+        if slab_index != self._slab_index:
+            self._slab, self._slab_index = self._values[slab_index], slab_index
+        axis = sum(isinstance(i, slice) for i in index[: self._axis])
+        stored = np.take(self._slab, position - start, axis=axis)
+        return fits_file.scale_values(stored, self._hdu)
 
 
 def _sum(planes: Iterator[Plane]) -> Plane:

@@ -21,6 +21,7 @@ from astromorph.errors import FitsImageError
 from astromorph.fits import image as fits_image
 from astromorph.fits.celestial import to_icrs
 from astromorph.fits.file import iterate_hdus, open_fits
+from astromorph.fits.tile_decoder import TiledImage
 from astromorph.settings.sections import DataSettings
 
 RULES = DataSettings(max_pixels=10**6)
@@ -580,10 +581,10 @@ def test_tile_that_spans_planes_is_decoded_once(tmp_path, monkeypatch):
                           tile_shape=(1, 3, 10, 30)),
     ]).writeto(tmp_path / "a.fits")  # fmt: skip
     decoded = []
-    section = fits.hdu.compressed.section.CompImageSection.__getitem__
+    decode = TiledImage.__getitem__
     monkeypatch.setattr(
-        fits.hdu.compressed.section.CompImageSection, "__getitem__",
-        lambda self, index: (decoded.append(index), section(self, index))[1],
+        TiledImage, "__getitem__",
+        lambda self, index: (decoded.append(index), decode(self, index))[1],
     )  # fmt: skip
     flat = cube.reshape(14, 20, 30)
     for planes, truth in (
@@ -595,7 +596,7 @@ def test_tile_that_spans_planes_is_decoded_once(tmp_path, monkeypatch):
             [tmp_path / "a.fits"], DataSettings(planes=planes)
         )
         np.testing.assert_allclose(image.pixels, truth, rtol=1e-5, atol=1e-5)
-        assert len(decoded) <= 6
+        assert 0 < len(decoded) <= 6
 
 
 def test_headers_of_compressed_files_are_decompressed_once(tmp_path, monkeypatch):
