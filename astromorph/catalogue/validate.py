@@ -30,6 +30,7 @@ from astromorph.filelist.duplicates import (
     SAME_FILE,
     DuplicateFinder,
     Key,
+    content_digest,
     duplicate_finder,
     mark_duplicate,
     match_radius,
@@ -291,7 +292,7 @@ def _fact_columns(facts: ImageFacts) -> dict[str, Any]:
 def _content_keys(paths: Sequence[str]) -> tuple[list[Key], int]:
     """Keys of the files and of parts of their content, and their total size in bytes.
 
-    Only parts of the content are read here; `_full_digest` confirms equal keys.
+    Only parts of the content are read here; `content_digest` confirms equal keys.
     """
     sha, inodes, total = hashlib.blake2b(digest_size=8), [], 0
     for path in paths:
@@ -311,7 +312,7 @@ def _mark_duplicates(
     catalogue: Path, duplicates: DuplicateFinder, summary: Summary, drop: bool
 ) -> None:
     """Mark the rows of the catalogue that repeat an earlier one."""
-    matches = duplicates.matches(_full_digest)
+    matches = duplicates.matches(content_digest)
     match = next(matches, None)
     if match is None:
         return
@@ -328,18 +329,6 @@ def _mark_duplicates(
             file.write(artefacts.csv_line(row[name] for name in columns))
     summary.statuses += type(summary.statuses)()  # removes counts of zero
     os.replace(marked, catalogue)
-
-
-def _full_digest(paths: Sequence[str]) -> str | None:
-    """A digest of the complete content of files; None if one cannot be read."""
-    digests = []
-    try:
-        for path in paths:
-            with open(path, "rb") as file:
-                digests.append(hashlib.file_digest(file, "blake2b").hexdigest())
-    except OSError:
-        return None
-    return " ".join(digests)
 
 
 @contextlib.contextmanager
