@@ -7,10 +7,9 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +55,7 @@ from astromorph.settings.sections import (
     PreprocessSettings,
     ValidateSettings,
 )
+from astromorph.workers import process_pool
 
 LOG = logging.getLogger(__name__)
 CHUNK = 128  # rows that are sent to a process at a time
@@ -145,7 +145,7 @@ def validate(
     with (
         atomic_write(files.catalogue) as temporary,
         duplicate_finder() as duplicates,
-        _process_pool(processes if total > SERIAL_BELOW else 1) as pool,
+        _pool_if_several(processes if total > SERIAL_BELOW else 1) as pool,
     ):
         work = partial(_describe_rows, reference, data, columns)
         entries = track(read_filelist(datafile), total, "headers read")
@@ -332,10 +332,10 @@ def _mark_duplicates(
 
 
 @contextlib.contextmanager
-def _process_pool(processes: int) -> Iterator[Executor | None]:
+def _pool_if_several(processes: int) -> Iterator[Executor | None]:
     """A pool of processes; None for a single process."""
     if processes < 2:
         yield None
         return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    with process_pool(processes) as pool:
         yield pool

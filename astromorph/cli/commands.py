@@ -15,6 +15,7 @@ from astromorph.artefacts.run_files import RunFiles
 from astromorph.cli.steps import STEPS, Job
 from astromorph.errors import AstromorphError
 from astromorph.filelist.shards import Shard
+from astromorph.logs import printable
 from astromorph.settings.loading import load, parse
 from astromorph.settings.sections import Settings
 
@@ -138,12 +139,6 @@ def _threads(settings: Settings, options: argparse.Namespace) -> int:
 def _aligned(rows: Sequence[dict[str, str]]) -> list[str]:
     """A table as lines of text."""
     cells = [list(rows[0]), *(list(row.values()) for row in rows)]
-    safe = [
-        [
-            "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cell)
-            for cell in row
-        ]
-        for row in cells
-    ]
+    safe = [[printable(cell) for cell in row] for row in cells]
     widths = [max(map(len, column)) for column in zip(*safe, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in safe]

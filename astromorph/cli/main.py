@@ -1,6 +1,6 @@
-"""The command line: the options of each subcommand, logging and exit codes.
+"""The command line: the options of each subcommand, and exit codes.
 
-Only this module configures logging and exits.
+Only this module exits.
 """
 
 import argparse
@@ -13,6 +13,7 @@ from typing import Any
 from astromorph import compat
 from astromorph.cli import commands
 from astromorph.errors import AstromorphError, explain_error
+from astromorph.logs import set_up_logging
 
 Command = Callable[[argparse.Namespace], None]
 # Name and help text of each table export.
@@ -23,17 +24,6 @@ TABLES = (
     ("votable", "Write the same table as VOTable, with units."),
 )
 LOG = logging.getLogger("astromorph")
-
-
-class OneLine(logging.Formatter):
-    """One line per record: file names can contain line breaks and terminal codes."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The line, with unprintable characters as escape sequences."""
-        text = super().format(record)
-        if text.isprintable():
-            return text
-        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -50,16 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
     # If several processes train together, only the first one logs information.
     first = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
-    logging.basicConfig(
-        level=logging.INFO if first else logging.ERROR, handlers=[handler]
-    )
-    logging.captureWarnings(True)  # warnings of other packages become records
+    set_up_logging(logging.INFO if first else logging.ERROR)
     try:
         options.command(options)
     except AstromorphError as error:
-        for line in str(error).splitlines():
+        for line in str(error).split("\n"):
             LOG.error("%s", line)
         sys.exit(1)
     except KeyboardInterrupt:

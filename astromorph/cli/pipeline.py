@@ -8,9 +8,7 @@ import itertools
 import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 
 from astromorph.artefacts.columns import SPLIT_COLUMNS
@@ -24,6 +22,7 @@ from astromorph.filelist.shards import HEAD_ROWS, Shard, file_states, plan_shard
 from astromorph.provenance import canonical_json, code_digest, digest
 from astromorph.settings.presets import needs_head
 from astromorph.settings.steps import part_of
+from astromorph.workers import process_pool
 
 LOG = logging.getLogger(__name__)
 PREPARATION = ("validate", "preprocess", "split")
@@ -127,7 +126,7 @@ def _preprocess_changed(job: Job, shards: Sequence[Shard]) -> None:
         reused = len(shards) - len(changed)
         LOG.info("%d of %d shards of tensors are reused", reused, len(shards))
     if job.threads > 1 and len(changed) > 1:
-        with ProcessPoolExecutor(job.threads, mp_context=get_context("spawn")) as pool:
+        with process_pool(job.threads) as pool:
             running = [
                 pool.submit(_preprocess, job, shard, digests[shard])
                 for shard in changed

@@ -16,6 +16,7 @@ import numpy as np
 
 from astromorph.artefacts.columns import CATALOGUE_COLUMNS, NONE, TEST, TRAIN
 from astromorph.errors import AstromorphError
+from astromorph.logs import printable
 
 # Images with the same value in this column are in the same subset.
 GROUP_COLUMN = "group"
@@ -182,9 +183,9 @@ def requested_subset(entry: Entry) -> str:
     subset = entry.columns.get(SPLIT_COLUMN, "").lower()
     if subset not in ("", TRAIN, TEST, NONE):
         raise AstromorphError(
-            f"{entry.path}: the column `{SPLIT_COLUMN}` of the list contains "
-            f"{entry.columns[SPLIT_COLUMN]!r}; allowed are {TRAIN}, {TEST}, {NONE} and "
-            "an empty cell"
+            f"{printable(entry.path)}: the column `{SPLIT_COLUMN}` of the list "
+            f"contains {entry.columns[SPLIT_COLUMN]!r}; allowed are "
+            f"{TRAIN}, {TEST}, {NONE} and an empty cell"
         )
     return subset
 

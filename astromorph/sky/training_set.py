@@ -2,10 +2,8 @@
 
 import math
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -17,6 +15,7 @@ from astromorph.progress import track
 from astromorph.settings.sections import PreprocessSettings
 from astromorph.sky import draw as sky
 from astromorph.sky.draw import MORPHOLOGIES
+from astromorph.workers import process_pool
 
 CHUNK = 256  # images that a process draws at a time
 SERIAL_BELOW = 1000  # images; more processes take longer to start than they save
@@ -199,7 +198,7 @@ def _map_spans(
     if processes < 2:
         yield from (work(span) for span in track(spans, len(spans), "parts simulated"))
         return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    with process_pool(processes) as pool:
         yield from track(pool.map(work, spans), len(spans), "parts simulated")
 
 

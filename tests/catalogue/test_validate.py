@@ -370,6 +370,20 @@ def test_files_of_several_path_columns_are_channels(tmp_path, check):
     assert table[2]["reason"].startswith("file 2 of 2 (")
 
 
+def test_a_name_cannot_add_a_line_to_an_error(check):
+    """Line breaks in names are shown as escape sequences."""
+    forged = '"a\n12:00:00 ERROR forged\u2028\x1b[2J.fits"'
+    with pytest.raises(AstromorphError) as caught:
+        check([forged, "b.fits"], "path")
+    lines = str(caught.value).split("\n")
+    assert len(lines) == 2
+    assert all(line.isprintable() for line in lines)
+    assert r"a\n12:00:00 ERROR forged\u2028\x1b[2J.fits" in lines[1]
+    with pytest.raises(AstromorphError) as caught:
+        check([f"{forged},dr9"], "path,split")
+    assert str(caught.value).isprintable()
+
+
 def test_invalid_cell_of_the_column_split_is_an_error(tmp_path, check):
     """The error names the cell, the file and the allowed values."""
     write(tmp_path / "a.fits")
