@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 from astromorph.atomic import atomic_write
 from astromorph.errors import AstromorphError
 from astromorph.filelist.entries import read_filelist
+from astromorph.files import check_file
 from astromorph.settings.loading import load, parse
 from astromorph.settings.sections import Settings
 from astromorph.settings.steps import part_of, train_step_settings
@@ -258,10 +259,9 @@ def _settings_of_model(
 def _read_tensors(path: str | Path) -> dict[str, "Tensor"]:
     import torch
 
+    check_file(path, "give the weights that version 0.1 wrote")
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise AstromorphError(f"{path}: there is no such file") from None
     except UNREADABLE as error:
         reason = " ".join(str(error).split())[:120]
         raise AstromorphError(

@@ -13,6 +13,7 @@ from astromorph.artefacts.tensor_shard import load_values
 from astromorph.byol.build import seeded_byol, training_settings_of
 from astromorph.byol.byol import BYOL
 from astromorph.errors import AstromorphError
+from astromorph.files import check_file
 from astromorph.models.encoders import AstroMorphologyModel, NLayerResnet
 from astromorph.settings.steps import TrainStepSettings
 
@@ -206,10 +207,9 @@ def _read_torchvision_state(name: str) -> dict[str, Tensor]:
 
 def _read_file_state(path: str) -> dict[str, Tensor]:
     """The encoder of a model file, or the tensors of a plain file."""
+    check_file(path, REMEDY)
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise AstromorphError(f"{path}: there is no such file; {REMEDY}") from None
     except Exception as error:  # torch raises many kinds
         reason = " ".join(str(error).split())[:120]
         raise AstromorphError(

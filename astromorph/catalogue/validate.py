@@ -23,7 +23,7 @@ from astromorph.catalogue.validation_page import (
     inspect_sample,
     write_validation_page,
 )
-from astromorph.errors import FitsImageError
+from astromorph.errors import FitsImageError, describe_file_error
 from astromorph.filelist.duplicates import (
     SAME_CONTENT,
     SAME_FILE,
@@ -202,7 +202,7 @@ def describe_entry(
     try:
         keys, size = _content_keys(entry.paths)
     except OSError as error:
-        raise FitsImageError(f"the file cannot be read ({error.strerror})") from None
+        raise FitsImageError(describe_file_error(error)) from None
     radius = match_radius(facts.beam_major_arcsec, facts.pixel_scale_arcsec)
     keys += position_keys(facts.ra_deg, facts.dec_deg, facts.band, radius)
     return facts, keys, size

@@ -14,6 +14,7 @@ from typing import Any
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.cli.steps import STEPS, Job
 from astromorph.errors import AstromorphError
+from astromorph.filelist.list_copy import reusable_list
 from astromorph.filelist.shards import Shard
 from astromorph.logs import printable
 from astromorph.settings.loading import load, parse
@@ -121,6 +122,9 @@ def read_settings(options: argparse.Namespace) -> Settings:
     for name in ("datafile", "trained_network_name"):
         if getattr(options, name, None):
             values[name] = getattr(options, name)
+    if isinstance(values.get("datafile"), str):
+        copy = RunFiles.of_run(options.results).list_copy
+        values["datafile"] = reusable_list(values["datafile"], copy)
     return parse(values, options.config_file or "command line")
 
 

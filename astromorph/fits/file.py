@@ -6,6 +6,7 @@ Tile-compressed images are decoded in `astromorph.fits.tiles`.
 """
 
 import bz2
+import errno
 import gzip
 import io
 import lzma
@@ -22,7 +23,12 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from astromorph.errors import FitsImageError
+from astromorph.errors import (
+    FILE_PROBLEMS,
+    NUL_IN_PATH,
+    FitsImageError,
+    describe_file_error,
+)
 from astromorph.fits.header import CARD, Header
 
 BLOCK = 2880  # bytes
@@ -82,13 +88,13 @@ def open_fits(path: str | Path) -> Iterator[BinaryIO]:
     try:
         if not str(path):
             raise FitsImageError("the row of the list has an empty path")
+        if "\0" in str(path):
+            raise FitsImageError(NUL_IN_PATH)
         with (
             open(path, "rb", buffering=0, opener=_open_nonblocking) as file,
             _decompress(_check_regular(file)) as decompressed,
         ):
             yield decompressed
-    except FileNotFoundError:
-        raise FitsImageError("there is no such file") from None
     except IsADirectoryError:
         raise FitsImageError(
             "this is a folder, not a FITS file; list its files"
@@ -96,6 +102,8 @@ def open_fits(path: str | Path) -> Iterator[BinaryIO]:
     except FitsImageError:
         raise
     except Exception as error:  # decoders raise errors of any class for damaged files
+        if isinstance(error, OSError) and error.errno:  # those of decoders have none
+            raise FitsImageError(describe_file_error(error, path)) from None
         raise FitsImageError(_explain(error)) from None
 
 
@@ -249,13 +257,15 @@ def _open_nonblocking(path: str, flags: int) -> int:
 
 def _check_regular(file: io.FileIO) -> io.FileIO:
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        raise FitsImageError("this is a pipe, a socket or a device, not a file")
+        raise FitsImageError(FILE_PROBLEMS[errno.ENXIO])
     return file
 
 
 def _decompress(file: io.FileIO) -> Any:
     """The file itself, or a file object that decompresses it."""
     magic = file.read(6)
+    if magic is None:  # reading would wait: some files below /proc
+        raise FitsImageError("this is a device of the system, not a file")
     file.seek(0)
     for start, decompress in DECOMPRESSORS.items():
         if magic.startswith(start):
@@ -366,8 +376,6 @@ def _truncated_error(required: int, available: int) -> FitsImageError:
 
 def _explain(error: BaseException) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, PermissionError):
-        return "the file cannot be read: permission denied"
     if isinstance(error, MemoryError):
         return "there is not enough memory to read it"
     return f"the file is damaged: {text[:200]}"

@@ -24,6 +24,7 @@ from astromorph.artefacts.tensor_shard import load_values, save_values
 from astromorph.byol.byol import BYOL
 from astromorph.datasets.tensor_datasets import ImageSet, Subset
 from astromorph.errors import AstromorphError, WriteError, is_machine_error
+from astromorph.files import check_file
 from astromorph.provenance import canonical_json, code_digest, digest
 from astromorph.settings.steps import TrainStepSettings
 from astromorph.training.trainer import ByolTrainer
@@ -112,6 +113,7 @@ class Checkpoints:
 
     def _read(self, path: Path) -> dict[str, Any]:
         """The content of a checkpoint, after a check of all bytes."""
+        check_file(path, "")
         try:
             with zipfile.ZipFile(path) as archive:
                 damage = archive.testzip()
