@@ -29,10 +29,10 @@ from typing import TYPE_CHECKING, Any
 from astromorph.atomic import atomic_write
 from astromorph.errors import AstromorphError
 from astromorph.filelist.entries import read_filelist
-from astromorph.files import check_file
 from astromorph.settings.loading import load, parse
 from astromorph.settings.sections import Settings
 from astromorph.settings.steps import part_of, train_step_settings
+from astromorph.system.files import check_file
 
 if TYPE_CHECKING:  # torch; the command line has to start without it
     from torch import Tensor

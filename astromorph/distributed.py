@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -221,6 +222,7 @@ def launch(arguments: Sequence[str], devices: int, nodes: int) -> None:
             f"`training_settings.nodes` is {nodes}, but this process was not started "
             "by srun as one of several; run the step with srun, one task per device"
         )
+    tempfile.gettempdir()  # torchrun needs one; without any, this error is explained
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += [f"--nproc-per-node={devices}", "-m", *arguments]
     # torchrun would set it as well, with a long warning.

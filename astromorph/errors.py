@@ -191,6 +191,8 @@ def _explain_file_error(error: OSError) -> str | None:
     if error.filename is None:
         if error.errno in DISK_FULL:
             return explain_write_error(os.getcwd(), error)
+        if "temporary directory" in str(error):  # what tempfile says
+            return f"{error.strerror}; set TMPDIR to a folder with free space, {RERUN}"
         if error.errno in TOO_MANY_OPEN:
             return f"{describe_file_error(error)}; raise the limit, {RERUN}"
         return None

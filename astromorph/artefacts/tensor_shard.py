@@ -18,7 +18,7 @@ from torch import Tensor
 from astromorph.artefacts.shard_writer import SHARD_FORMAT, SHARD_VERSION
 from astromorph.atomic import atomic_write, sync_to_disk
 from astromorph.errors import AstromorphError, is_machine_error
-from astromorph.files import check_file
+from astromorph.system.files import check_file
 
 MIN_FREE_BYTES = 2**20  # with less free space, write errors mean a full disk
 

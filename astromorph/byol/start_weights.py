@@ -13,9 +13,9 @@ from astromorph.artefacts.tensor_shard import load_values
 from astromorph.byol.build import seeded_byol, training_settings_of
 from astromorph.byol.byol import BYOL
 from astromorph.errors import AstromorphError
-from astromorph.files import check_file
 from astromorph.models.encoders import AstroMorphologyModel, NLayerResnet
 from astromorph.settings.steps import TrainStepSettings
+from astromorph.system.files import check_file
 
 LOG = logging.getLogger(__name__)
 RANDOM, SKY, TORCHVISION = "random", "sky", "torchvision"

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from astromorph.artefacts.columns import REJECTED
 from astromorph.errors import AstromorphError
 from astromorph.filelist.duplicates import DROPPED, DUPLICATE
-from astromorph.logs import printable
 from astromorph.settings.sections import ValidateSettings
+from astromorph.system.logs import printable
 
 MAX_EXAMPLES = 3  # paths for each reason
 MAX_LISTED_REASONS = 8

@@ -55,7 +55,7 @@ from astromorph.settings.sections import (
     PreprocessSettings,
     ValidateSettings,
 )
-from astromorph.workers import process_pool
+from astromorph.system.workers import process_pool
 
 LOG = logging.getLogger(__name__)
 CHUNK = 128  # rows that are sent to a process at a time

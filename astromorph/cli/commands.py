@@ -16,9 +16,9 @@ from astromorph.cli.steps import STEPS, Job
 from astromorph.errors import AstromorphError
 from astromorph.filelist.list_copy import reusable_list
 from astromorph.filelist.shards import Shard
-from astromorph.logs import printable
 from astromorph.settings.loading import load, parse
 from astromorph.settings.sections import Settings
+from astromorph.system.logs import printable
 
 LOG = logging.getLogger(__name__)
 

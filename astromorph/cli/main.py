@@ -13,7 +13,8 @@ from typing import Any
 from astromorph import compat
 from astromorph.cli import commands
 from astromorph.errors import AstromorphError, explain_error
-from astromorph.logs import set_up_logging
+from astromorph.system.logs import set_up_logging
+from astromorph.system.temporary import check_folders
 
 Command = Callable[[argparse.Namespace], None]
 # Name and help text of each table export.
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     first = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
     set_up_logging(logging.INFO if first else logging.ERROR)
     try:
+        check_folders()
         options.command(options)
     except AstromorphError as error:
         for line in str(error).split("\n"):

@@ -22,7 +22,7 @@ from astromorph.filelist.shards import HEAD_ROWS, Shard, file_states, plan_shard
 from astromorph.provenance import canonical_json, code_digest, digest
 from astromorph.settings.presets import needs_head
 from astromorph.settings.steps import part_of
-from astromorph.workers import process_pool
+from astromorph.system.workers import process_pool
 
 LOG = logging.getLogger(__name__)
 PREPARATION = ("validate", "preprocess", "split")

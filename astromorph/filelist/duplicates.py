@@ -12,6 +12,7 @@ from operator import itemgetter
 from typing import Any
 
 from astromorph.artefacts.columns import REJECTED
+from astromorph.system.temporary import temporary_database
 
 SAME_FILE, SAME_CONTENT, SAME_POSITION = 0, 1, 2
 DESCRIPTIONS = {
@@ -196,12 +197,8 @@ class DuplicateFinder:
 @contextmanager
 def duplicate_finder() -> Iterator[DuplicateFinder]:
     """A `DuplicateFinder` whose temporary file is removed afterwards."""
-    database = sqlite3.connect("")  # becomes a file once it outgrows the cache
-    try:
-        database.execute("PRAGMA temp_store = FILE")
+    with temporary_database() as database:
         yield DuplicateFinder(database)
-    finally:
-        database.close()
 
 
 def mark_duplicate(reason: str, match: Match, drop: bool) -> dict[str, str]:

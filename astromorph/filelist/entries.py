@@ -17,8 +17,8 @@ import numpy as np
 
 from astromorph.artefacts.columns import CATALOGUE_COLUMNS, NONE, TEST, TRAIN
 from astromorph.errors import AstromorphError, describe_file_error
-from astromorph.files import is_read_once, open_file
-from astromorph.logs import printable
+from astromorph.system.files import is_read_once, open_file
+from astromorph.system.logs import printable
 
 # Images with the same value in this column are in the same subset.
 GROUP_COLUMN = "group"

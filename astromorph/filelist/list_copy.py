@@ -16,7 +16,7 @@ from astromorph.filelist.entries import (
     read_rows,
     resolve_paths,
 )
-from astromorph.files import is_read_once, open_once
+from astromorph.system.files import is_read_once, open_once
 
 LOG = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ import yaml
 from pydantic import ValidationError
 
 from astromorph.errors import AstromorphError, describe_file_error
-from astromorph.files import is_read_once, open_file, open_once
 from astromorph.settings.sections import Section, Settings
+from astromorph.system.files import is_read_once, open_file, open_once
 
 # Minimum similarity, from 0 to 1, of an unknown key to a setting that is suggested, and
 # the bonus for a setting of the same section.

@@ -15,7 +15,7 @@ from astromorph.progress import track
 from astromorph.settings.sections import PreprocessSettings
 from astromorph.sky import draw as sky
 from astromorph.sky.draw import MORPHOLOGIES
-from astromorph.workers import process_pool
+from astromorph.system.workers import process_pool
 
 CHUNK = 256  # images that a process draws at a time
 SERIAL_BELOW = 1000  # images; more processes take longer to start than they save

@@ -24,9 +24,9 @@ from astromorph.artefacts.tensor_shard import load_values, save_values
 from astromorph.byol.byol import BYOL
 from astromorph.datasets.tensor_datasets import ImageSet, Subset
 from astromorph.errors import AstromorphError, WriteError, is_machine_error
-from astromorph.files import check_file
 from astromorph.provenance import canonical_json, code_digest, digest
 from astromorph.settings.steps import TrainStepSettings
+from astromorph.system.files import check_file
 from astromorph.training.trainer import ByolTrainer
 
 LOG = logging.getLogger(__name__)

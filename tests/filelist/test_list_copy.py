@@ -8,10 +8,10 @@ import threading
 
 import pytest
 
-from astromorph import files
 from astromorph.errors import AstromorphError
 from astromorph.filelist.entries import read_filelist, read_paths
 from astromorph.filelist.list_copy import reusable_list
+from astromorph.system import files
 
 TEXTS = {
     "text": "# mine\na.fits\n/data/b.fits\n",

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from astromorph.logs import MAX_CHARACTERS, OneLine, printable
-from astromorph.workers import process_pool
+from astromorph.system.logs import MAX_CHARACTERS, OneLine, printable
+from astromorph.system.workers import process_pool
 
 FORGED = "\x1b[2J\x1b]0;owned\x07\n12:00:00 ERROR forged: all is lost\n"
 LINE = re.compile(r"\d\d:\d\d:\d\d (INFO|WARNING|ERROR) ")
@@ -79,8 +79,8 @@ NOISY = f"""
 import logging, warnings
 from astropy.io import fits
 from astropy.utils.exceptions import AstropyUserWarning
-from astromorph.logs import set_up_logging
-from astromorph.workers import process_pool
+from astromorph.system.logs import set_up_logging
+from astromorph.system.workers import process_pool
 
 FORGED = {FORGED!r}
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 
 from astromorph.errors import AstromorphError
-from astromorph.logs import set_up_logging
+from astromorph.system.logs import set_up_logging
 
 
 def start_worker(parent_pid: int, level: int) -> None:
