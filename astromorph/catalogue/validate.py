@@ -23,7 +23,7 @@ from astromorph.catalogue.validation_page import (
     inspect_sample,
     write_validation_page,
 )
-from astromorph.errors import FitsImageError, describe_file_error
+from astromorph.errors import AstromorphError, FitsImageError, describe_file_error
 from astromorph.filelist.duplicates import (
     SAME_CONTENT,
     SAME_FILE,
@@ -135,11 +135,7 @@ def validate(
     """
     total = sum(1 for _ in read_filelist(datafile))
     reference = find_reference(datafile, data, preprocessing)
-    columns = (
-        *CATALOGUE_COLUMNS,
-        *(HEADER_PREFIX + name for name in data.header_columns),
-        *list_columns(read_filelist(datafile)),
-    )
+    columns = _catalogue_columns(datafile, data)
     statistics = _Statistics(datafile)
     summary = statistics.summary
     with (
@@ -167,6 +163,19 @@ def validate(
     for line in summary.lines():
         LOG.info("%s", line)
     stop_if_bad(summary, rules)
+
+
+def _catalogue_columns(datafile: str | Path, data: DataSettings) -> tuple[str, ...]:
+    """The columns of the catalogue; their names differ."""
+    from_headers = [HEADER_PREFIX + name for name in data.header_columns]
+    from_list = list_columns(read_filelist(datafile))
+    if repeated := sorted(set(from_headers) & set(from_list)):
+        raise AstromorphError(
+            f"{datafile}: the column {repeated[0]!r} has the name of a column that "
+            "`data_settings.header_columns` adds to the catalogue; rename it, or leave "
+            f"out {repeated[0].removeprefix(HEADER_PREFIX)} in that setting"
+        )
+    return (*CATALOGUE_COLUMNS, *from_headers, *from_list)
 
 
 def describe_entry(

@@ -370,6 +370,51 @@ def test_files_of_several_path_columns_are_channels(tmp_path, check):
     assert table[2]["reason"].startswith("file 2 of 2 (")
 
 
+def test_a_column_of_the_list_cannot_replace_a_keyword(tmp_path, check):
+    """The catalogue would have two columns of one name, with the values of one."""
+    write(tmp_path / "a.fits", FILTER="R")
+    with pytest.raises(AstromorphError, match=r"'header_FILTER' .* rename it"):
+        check(
+            ["a.fits,fake"], "path,header_FILTER",
+            data_settings={"header_columns": ["FILTER"]},
+        )  # fmt: skip
+
+
+HOSTILE = {
+    "markup": "<script>alert(1)</script>", "attribute": "\" onerror=alert(1) x=\"",
+    "terminal": "\x1b[2J\x1b]0;owned\x07", "bidi": "\u202egpj.\u2066exe",
+    "lines": "\u2028a\u2029b\x85c", "forged": "x\n12:00:00 ERROR forged",
+    "return": "a\r12:00:00 ERROR forged", "nul": "a\0b", "long": "w" * 50_000,
+    "zero width": "a\u200bb\ufeffc", "formula": "=cmd|' /C calc'!A0",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_names_and_cells_are_text_everywhere(tmp_path, check, caplog, text):
+    """In the catalogue, the page, the log and the error; nothing is lost in cells."""
+    caplog.set_level("INFO")
+    for name in "ab":
+        write(tmp_path / f"{name}.fits", seed=ord(name))
+    quoted = '"' + text.replace('"', '""') + '"'
+    column = '"c' + text[:200].replace('"', '""') + '"'
+    names = [f"a.fits,{quoted}", f"b.fits,{quoted}", f"{quoted},"]
+    first, _, last = check(names, f"path,{column}")
+    assert first[f"c{text[:200]}".strip()].lstrip("'") == text.strip().lstrip("'")
+    assert last["status"] == "rejected"
+    page = (tmp_path / "validation.html").read_text(encoding="utf-8")
+    assert "<script>alert" not in page
+    assert '" onerror' not in page
+    shown = set(page) - set("\n")
+    assert all(c.isprintable() for c in shown), shown
+    assert all(r.getMessage().isprintable() for r in caplog.records)
+    assert len(page) < 200_000
+    with pytest.raises(AstromorphError) as caught:
+        check(names, f"path,{column}", validate_settings={"on_bad": "fail"})
+    lines = str(caught.value).split("\n")
+    assert len(lines) == 2
+    assert all(line.isprintable() and len(line) < 10_000 for line in lines)
+
+
 def test_a_name_cannot_add_a_line_to_an_error(check):
     """Line breaks in names are shown as escape sequences."""
     forged = '"a\n12:00:00 ERROR forged\u2028\x1b[2J.fits"'
