@@ -7,6 +7,8 @@ Editors and type checkers read the imports below; the program reads `_MODULES`.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from astromorph.system.temporary import use_writable_folders
+
 if TYPE_CHECKING:
     from astromorph.byol.augment import SkyAugmentation as SkyAugmentation
     from astromorph.byol.build import load_model as load_model
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
     from astromorph.training.trainer import ByolTrainer as ByolTrainer
 
     __version__: str
+
+use_writable_folders()  # before a module imports numba, matplotlib or astropy
 
 _MODULES = {
     "AstroMorphologyModel": "models.encoders",

@@ -32,6 +32,7 @@ from astromorph.filelist.entries import read_filelist
 from astromorph.settings.loading import load, parse
 from astromorph.settings.sections import Settings
 from astromorph.settings.steps import part_of, train_step_settings
+from astromorph.system.files import check_file
 
 if TYPE_CHECKING:  # torch; the command line has to start without it
     from torch import Tensor
@@ -258,10 +259,9 @@ def _settings_of_model(
 def _read_tensors(path: str | Path) -> dict[str, "Tensor"]:
     import torch
 
+    check_file(path, "give the weights that version 0.1 wrote")
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise AstromorphError(f"{path}: there is no such file") from None
     except UNREADABLE as error:
         reason = " ".join(str(error).split())[:120]
         raise AstromorphError(

@@ -131,7 +131,7 @@ def bfloat16_is_faster(device: torch.device) -> bool:
 
 def _cache_file() -> Path:
     """The cache file, following the XDG base directory specification."""
-    folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(folder) / "astromorph" / "bfloat16.json"
 
 

@@ -6,6 +6,7 @@ the program, and a traceback would not explain them.
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,27 @@ from pathlib import Path
 RERUN = "then run the same command again: finished results are reused"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
-MISSING = (errno.ENOENT, errno.ESTALE, errno.ENOTDIR)
+MISSING = (errno.ENOENT, errno.ESTALE)
+TOO_MANY_OPEN = (errno.EMFILE, errno.ENFILE)
+NO_ANSWER = (errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOTCONN)
+# What a system error says about a path.
+FILE_PROBLEMS = {
+    errno.ENOENT: "there is no such file",
+    errno.ESTALE: "the network file system no longer has this file",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EISDIR: "this is a folder, not a file",
+    errno.EEXIST: "there is a file where a folder is needed",
+    errno.ELOOP: "the symbolic links of the path form a loop",
+    errno.ENAMETOOLONG: "the path is longer than the file system allows",
+    errno.ENXIO: "this is a pipe, a socket or a device, not a file",
+    errno.ENODEV: "this is a device that does not exist, not a file",
+    errno.EIO: "the disk or the network reports an error",
+    **dict.fromkeys(NO_PERMISSION, "permission denied"),
+    **dict.fromkeys(NO_ANSWER, "the network file system does not answer"),
+    **dict.fromkeys(TOO_MANY_OPEN, "too many files are open; see `ulimit -n`"),
+}
+NUL_IN_PATH = "the path contains a NUL character"
+HOME_FOLDER = re.compile(r"(^|/)~\w*/")
 OUT_OF_MEMORY = ("allocate memory", "bad alloc", "bad_alloc")  # in messages of torch
 
 
@@ -79,8 +100,42 @@ def explain_write_error(path: str | Path, error: OSError) -> str:
             f"{path}: no permission to write here ({os.strerror(error.errno)}); change "
             f"the permissions of {folder}, or work in another folder, {RERUN}"
         )
-    reason = os.strerror(error.errno) if error.errno else error
+    reason = describe_file_error(error)
     return f"{path}: cannot be written ({reason}); correct the cause, {RERUN}"
+
+
+def describe_file_error(error: OSError, path: str | Path = "") -> str:
+    """The words for what is wrong with a path.
+
+    Parameters
+    ----------
+    error : OSError
+        What the system said.
+    path : path, optional
+        A file that was to be read; the reason why a file is missing is looked up.
+
+    Returns
+    -------
+    str
+        A clause without the path and without a full stop.
+
+    Examples
+    --------
+    >>> describe_file_error(OSError(errno.ELOOP, "Too many levels of symbolic links"))
+    'the symbolic links of the path form a loop'
+    """
+    words = FILE_PROBLEMS.get(error.errno or 0)
+    if error.errno != errno.ENOENT or not str(path):
+        return words or error.strerror or str(error)
+    if os.path.islink(path):
+        return "this is a symbolic link to a file that does not exist"
+    if "://" in str(path):
+        return f"{words}: this is an address; download the file and list its path"
+    if HOME_FOLDER.search(str(path)):
+        return (
+            f"{words}: a list cannot abbreviate your home folder as ~; write its name"
+        )
+    return str(words)
 
 
 def explain_error(error: BaseException) -> str | None:
@@ -136,6 +191,10 @@ def _explain_file_error(error: OSError) -> str | None:
     if error.filename is None:
         if error.errno in DISK_FULL:
             return explain_write_error(os.getcwd(), error)
+        if "temporary directory" in str(error):  # what tempfile says
+            return f"{error.strerror}; set TMPDIR to a folder with free space, {RERUN}"
+        if error.errno in TOO_MANY_OPEN:
+            return f"{describe_file_error(error)}; raise the limit, {RERUN}"
         return None
     name = os.fsdecode(error.filename)
     if error.errno in MISSING:
@@ -146,8 +205,8 @@ def _explain_file_error(error: OSError) -> str | None:
     if error.errno in DISK_FULL:
         return explain_write_error(name, error)
     return (
-        f"{name}: cannot be read or written ({error.strerror}); correct the cause, "
-        f"{RERUN}"
+        f"{name}: cannot be read or written ({describe_file_error(error)}); correct "
+        f"the cause, {RERUN}"
     )
 
 

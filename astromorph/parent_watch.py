@@ -9,8 +9,6 @@ import os
 import signal
 import threading
 import time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 
 from astromorph.processes import ancestors, is_running, start_time
 
@@ -47,19 +45,6 @@ def end_with_starter() -> None:
     text = os.environ.get(VARIABLE, "")
     if text.isdecimal() and int(text) in ancestors():
         end_with(int(text))
-
-
-def worker_pool(processes: int) -> ProcessPoolExecutor:
-    """A pool of new processes, which end when this process ends, even if it is killed.
-
-    Parameters
-    ----------
-    processes : int
-        Number of worker processes.
-    """
-    return ProcessPoolExecutor(
-        processes, get_context("spawn"), initializer=end_with, initargs=(os.getpid(),)
-    )
 
 
 def _watch(pid: int, started: str | None) -> None:

@@ -101,6 +101,11 @@ class RunFiles:
         return self.results / "catalogue.csv"
 
     @property
+    def list_copy(self) -> Path:
+        """CSV, written by the command line: a list that can be read only once."""
+        return self.results / "filelist.csv"
+
+    @property
     def validation_page(self) -> Path:
         """The catalogue as a page: counts, histograms, a sample of the images."""
         return self.results / "validation.html"

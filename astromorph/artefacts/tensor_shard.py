@@ -19,6 +19,7 @@ from torch import Tensor
 from astromorph.artefacts.shard_writer import SHARD_FORMAT, SHARD_VERSION
 from astromorph.atomic import atomic_write, sync_to_disk
 from astromorph.errors import AstromorphError, is_machine_error
+from astromorph.system.files import check_file
 
 MIN_FREE_BYTES = 2**20  # with less free space, write errors mean a full disk
 
@@ -155,13 +156,12 @@ def load_values(
     AstromorphError
         The file is missing, damaged, pickled, or of another kind or version.
     """
+    check_file(path, remedy)
     damage = find_damage(path) if verify else None
     if damage:
         raise AstromorphError(f"{path}: this file is damaged ({damage}); {remedy}")
     try:
         values = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except FileNotFoundError:
-        raise AstromorphError(f"{path}: there is no such file; {remedy}") from None
     except UnpicklingError:
         raise AstromorphError(
             f"{path}: this file contains pickled objects, which could run any program, "

@@ -15,6 +15,7 @@ from astromorph.byol.byol import BYOL
 from astromorph.errors import AstromorphError
 from astromorph.models.encoders import AstroMorphologyModel, NLayerResnet
 from astromorph.settings.steps import TrainStepSettings
+from astromorph.system.files import check_file
 
 LOG = logging.getLogger(__name__)
 RANDOM, SKY, TORCHVISION = "random", "sky", "torchvision"
@@ -206,13 +207,12 @@ def _read_torchvision_state(name: str) -> dict[str, Tensor]:
 
 def _read_file_state(path: str) -> dict[str, Tensor]:
     """The encoder of a model file, or the tensors of a plain file."""
-    damage = find_damage(path) if Path(path).is_file() else None
+    check_file(path, REMEDY)
+    damage = find_damage(path)
     if damage:
         raise AstromorphError(f"{path}: this file is damaged ({damage}); {REMEDY}")
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise AstromorphError(f"{path}: there is no such file; {REMEDY}") from None
     except Exception as error:  # torch raises many kinds
         reason = " ".join(str(error).split())[:120]
         raise AstromorphError(

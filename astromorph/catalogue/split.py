@@ -6,7 +6,6 @@ import logging
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +41,7 @@ from astromorph.filelist.entries import (
     requested_subset,
 )
 from astromorph.settings.sections import SplitSettings, ValidateSettings
+from astromorph.system.temporary import temporary_database
 
 LOG = logging.getLogger(__name__)
 LARGE_GROUP = 0.2  # share of the images above which a group causes a warning
@@ -321,7 +321,7 @@ def _assign_rows(
     datafile: str | Path, files: RunFiles, rules: SplitSettings, drop: bool, seed: int
 ) -> Iterator[dict[str, str]]:
     """The rows of the split, one at a time."""
-    with duplicate_finder() as duplicates, closing(sqlite3.connect("")) as database:
+    with duplicate_finder() as duplicates, temporary_database() as database:
         for number, (_, _, contents) in enumerate(_read_rows(datafile, files)):
             if contents["status"] != REJECTED:
                 duplicates.add(number, _duplicate_keys(contents), [contents["path"]])

@@ -10,6 +10,7 @@ from astromorph.artefacts.columns import REJECTED
 from astromorph.errors import AstromorphError
 from astromorph.filelist.duplicates import DROPPED, DUPLICATE
 from astromorph.settings.sections import ValidateSettings
+from astromorph.system.logs import printable, shortened
 
 MAX_EXAMPLES = 3  # paths for each reason
 MAX_LISTED_REASONS = 8
@@ -118,14 +119,14 @@ class Summary:
         self.statuses[status] += 1
         self._dropped += reason.startswith(DROPPED)
         if reason:
-            general = general_reason(reason)
+            general = shortened(printable(general_reason(reason)))
             if general not in self.reasons and len(self.reasons) >= MAX_REASONS:
                 general = "another reason"
             self.reasons[general] += 1
             self._statuses_by_reason[general] = status
             examples = self._examples.setdefault(general, [])
             if len(examples) < MAX_EXAMPLES:
-                examples.append(path)
+                examples.append(shortened(printable(path)))
 
     def pass_through(self, rows: Iterable[dict[str, str]]) -> Iterator[dict[str, str]]:
         """Count rows with `status`, `reason` and `path`, and yield them unchanged."""

@@ -23,12 +23,13 @@ from astromorph.catalogue.validation_page import (
     inspect_sample,
     write_validation_page,
 )
-from astromorph.errors import FitsImageError
+from astromorph.errors import AstromorphError, FitsImageError, describe_file_error
 from astromorph.filelist.duplicates import (
     SAME_CONTENT,
     SAME_FILE,
     DuplicateFinder,
     Key,
+    content_digest,
     duplicate_finder,
     mark_duplicate,
     match_radius,
@@ -43,7 +44,6 @@ from astromorph.filelist.entries import (
 )
 from astromorph.fits import image as fits_image
 from astromorph.fits.facts import ImageFacts
-from astromorph.parent_watch import worker_pool
 from astromorph.preprocessing.list_reference import (
     ListReference,
     check_channels,
@@ -55,6 +55,7 @@ from astromorph.settings.sections import (
     PreprocessSettings,
     ValidateSettings,
 )
+from astromorph.system.workers import process_pool
 
 LOG = logging.getLogger(__name__)
 CHUNK = 128  # rows that are sent to a process at a time
@@ -134,17 +135,13 @@ def validate(
     """
     total = sum(1 for _ in read_filelist(datafile))
     reference = find_reference(datafile, data, preprocessing)
-    columns = (
-        *CATALOGUE_COLUMNS,
-        *(HEADER_PREFIX + name for name in data.header_columns),
-        *list_columns(read_filelist(datafile)),
-    )
+    columns = _catalogue_columns(datafile, data)
     statistics = _Statistics(datafile)
     summary = statistics.summary
     with (
         atomic_write(files.catalogue) as temporary,
         duplicate_finder() as duplicates,
-        _process_pool(processes if total > SERIAL_BELOW else 1) as pool,
+        _pool_if_several(processes if total > SERIAL_BELOW else 1) as pool,
     ):
         work = partial(_describe_rows, reference, data, columns)
         entries = track(read_filelist(datafile), total, "headers read")
@@ -171,6 +168,19 @@ def validate(
     for line in summary.lines():
         LOG.info("%s", line)
     stop_if_bad(summary, rules)
+
+
+def _catalogue_columns(datafile: str | Path, data: DataSettings) -> tuple[str, ...]:
+    """The columns of the catalogue; their names differ."""
+    from_headers = [HEADER_PREFIX + name for name in data.header_columns]
+    from_list = list_columns(read_filelist(datafile))
+    if repeated := sorted(set(from_headers) & set(from_list)):
+        raise AstromorphError(
+            f"{datafile}: the column {repeated[0]!r} has the name of a column that "
+            "`data_settings.header_columns` adds to the catalogue; rename it, or leave "
+            f"out {repeated[0].removeprefix(HEADER_PREFIX)} in that setting"
+        )
+    return (*CATALOGUE_COLUMNS, *from_headers, *from_list)
 
 
 def describe_entry(
@@ -206,7 +216,7 @@ def describe_entry(
     try:
         keys, size = _content_keys(entry.paths)
     except OSError as error:
-        raise FitsImageError(f"the file cannot be read ({error.strerror})") from None
+        raise FitsImageError(describe_file_error(error)) from None
     radius = match_radius(facts.beam_major_arcsec, facts.pixel_scale_arcsec)
     keys += position_keys(facts.ra_deg, facts.dec_deg, facts.band, radius)
     return facts, keys, size
@@ -296,7 +306,7 @@ def _fact_columns(facts: ImageFacts) -> dict[str, Any]:
 def _content_keys(paths: Sequence[str]) -> tuple[list[Key], int]:
     """Keys of the files and of parts of their content, and their total size in bytes.
 
-    Only parts of the content are read here; `_full_digest` confirms equal keys.
+    Only parts of the content are read here; `content_digest` confirms equal keys.
     """
     sha, inodes, total = hashlib.blake2b(digest_size=8), [], 0
     for path in paths:
@@ -316,7 +326,7 @@ def _mark_duplicates(
     catalogue: Path, duplicates: DuplicateFinder, summary: Summary, drop: bool
 ) -> None:
     """Mark the rows of the catalogue that repeat an earlier one."""
-    matches = duplicates.matches(_full_digest)
+    matches = duplicates.matches(content_digest)
     match = next(matches, None)
     if match is None:
         return
@@ -335,23 +345,11 @@ def _mark_duplicates(
     os.replace(marked, catalogue)
 
 
-def _full_digest(paths: Sequence[str]) -> str | None:
-    """A digest of the complete content of files; None if one cannot be read."""
-    digests = []
-    try:
-        for path in paths:
-            with open(path, "rb") as file:
-                digests.append(hashlib.file_digest(file, "blake2b").hexdigest())
-    except OSError:
-        return None
-    return " ".join(digests)
-
-
 @contextlib.contextmanager
-def _process_pool(processes: int) -> Iterator[Executor | None]:
+def _pool_if_several(processes: int) -> Iterator[Executor | None]:
     """A pool of processes; None for a single process."""
     if processes < 2:
         yield None
         return
-    with worker_pool(processes) as pool:
+    with process_pool(processes) as pool:
         yield pool

@@ -18,6 +18,7 @@ from astromorph.pages.pictures import data_url, thumbnail
 from astromorph.preprocessing.image_to_tensor import Prepared, prepare
 from astromorph.preprocessing.list_reference import ListReference
 from astromorph.settings.sections import DataSettings, PreprocessSettings
+from astromorph.system.logs import printable, shortened
 
 MAX_THUMBNAILS = 36
 SIDE = 96  # pixels
@@ -82,8 +83,9 @@ class SampledImages:
 
     def add(self, path: str, prepared: Prepared | str, with_thumbnail: bool) -> None:
         """Add an image, or the reason why it could not be read."""
+        path = shortened(printable(path))
         if isinstance(prepared, str):
-            self.bad.append((path, prepared))
+            self.bad.append((path, printable(prepared)))
             return
         statistics = prepared.statistics
         self.number += 1

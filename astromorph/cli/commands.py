@@ -17,10 +17,12 @@ from astromorph.artefacts.run_files import RunFiles
 from astromorph.cli.execute import execute
 from astromorph.cli.steps import STEPS, Job
 from astromorph.errors import AstromorphError
+from astromorph.filelist.list_copy import reusable_list
 from astromorph.filelist.list_state import ListState
 from astromorph.filelist.shards import Shard
 from astromorph.settings.loading import load, parse
 from astromorph.settings.sections import Settings
+from astromorph.system.logs import printable
 
 LOG = logging.getLogger(__name__)
 WORKFLOW_SETTINGS = Path("config/config.yaml")  # where the workflow reads settings
@@ -84,7 +86,7 @@ def status(options: argparse.Namespace) -> None:
     if others := left_over(states, files, STEPS["train"].is_wanted(settings)):
         print("\nNot part of a run with these settings:")
         for path in others:
-            print(f"  {_printable(str(path))}")
+            print(f"  {printable(str(path))}")
     if all(state.is_up_to_date for state in states):
         print("\nAll results are up to date.")
     else:
@@ -151,6 +153,9 @@ def read_settings(options: argparse.Namespace) -> Settings:
     for name in ("datafile", "trained_network_name"):
         if getattr(options, name, None):
             values[name] = getattr(options, name)
+    if isinstance(values.get("datafile"), str):
+        copy = RunFiles.of_run(options.results).list_copy
+        values["datafile"] = reusable_list(values["datafile"], copy)
     return parse(values, options.config_file or "command line")
 
 
@@ -177,10 +182,6 @@ def _threads(settings: Settings, options: argparse.Namespace) -> int:
 def _aligned(rows: Sequence[dict[str, str]]) -> list[str]:
     """A table as lines of text."""
     cells = [list(rows[0]), *(list(row.values()) for row in rows)]
-    safe = [[_printable(cell) for cell in row] for row in cells]
+    safe = [[printable(cell) for cell in row] for row in cells]
     widths = [max(map(len, column)) for column in zip(*safe, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in safe]
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -1,6 +1,6 @@
-"""The command line: the options of each subcommand, logging and exit codes.
+"""The command line: the options of each subcommand, and exit codes.
 
-Only this module configures logging and exits.
+Only this module exits.
 """
 
 import argparse
@@ -14,6 +14,8 @@ from astromorph.cli import commands
 from astromorph.cli.execute import process_rank
 from astromorph.errors import AstromorphError, explain_error
 from astromorph.parent_watch import end_with_starter
+from astromorph.system.logs import set_up_logging
+from astromorph.system.temporary import check_folders
 
 Command = Callable[[argparse.Namespace], None]
 # Name and help text of each table export.
@@ -24,17 +26,6 @@ TABLES = (
     ("votable", "Write the same table as VOTable, with units."),
 )
 LOG = logging.getLogger("astromorph")
-
-
-class OneLine(logging.Formatter):
-    """One line per record: file names can contain line breaks and terminal codes."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The line, with unprintable characters as escape sequences."""
-        text = super().format(record)
-        if text.isprintable():
-            return text
-        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -51,17 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
     # If several processes train together, only the first one logs information.
     first = process_rank() == 0
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
-    logging.basicConfig(
-        level=logging.INFO if first else logging.ERROR, handlers=[handler]
-    )
-    logging.captureWarnings(True)  # warnings of other packages become records
+    set_up_logging(logging.INFO if first else logging.ERROR)
     end_with_starter()
     try:
+        check_folders()
         options.command(options)
     except AstromorphError as error:
-        for line in str(error).splitlines():
+        for line in str(error).split("\n"):
             LOG.error("%s", line)
         sys.exit(1)
     except KeyboardInterrupt as interruption:

@@ -16,7 +16,7 @@ from astromorph.cli.execute import execute, is_up_to_date, own_inputs
 from astromorph.cli.steps import STEPS, Job, Step, wanted_steps
 from astromorph.errors import AstromorphError
 from astromorph.filelist.list_state import ListState
-from astromorph.parent_watch import worker_pool
+from astromorph.system.workers import process_pool
 
 LOG = logging.getLogger(__name__)
 PREPARATION = ("validate", "preprocess", "split")
@@ -96,7 +96,7 @@ def _execute_outdated(step: Step, jobs: Iterable[Job]) -> None:
     threads = jobs[0].threads
     # Other steps use several threads for one job.
     if step.name == "preprocess" and threads > 1 and len(outdated) > 1:
-        with worker_pool(threads) as pool:
+        with process_pool(threads) as pool:
             running = [pool.submit(_execute, step.name, job) for job in outdated]
             for future in running:
                 future.result()

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from operator import itemgetter
 from typing import Any
 
 from astromorph.artefacts.columns import REJECTED
+from astromorph.system.temporary import temporary_database
 
 SAME_FILE, SAME_CONTENT, SAME_POSITION = 0, 1, 2
 DESCRIPTIONS = {
@@ -25,7 +27,12 @@ PIXELS_WITHOUT_BEAM = 2.0
 ARCSEC_WITHOUT_SCALE = 1.0
 MAX_MATCH_RADIUS = 36_000.0  # arcsec; a beam or pixel above 10 degrees is an error
 INSERT_CHUNK = 4096  # rows
+READ_CHUNK = 2**20  # bytes
 PATH_SEPARATOR = "\0"  # cannot occur in a path
+# Of each file at most so many bytes are compared: a file up to this size completely, of
+# a longer one parts of equal length, evenly spaced from its first byte to its last.
+MAX_COMPARED_BYTES = 2**28
+COMPARED_PARTS = 1024
 
 ContentId = Callable[[Sequence[str]], str | None]
 Key = tuple[int, int, float, float, float, float]  # kind, hash, x, y, z, radius
@@ -91,9 +98,10 @@ class DuplicateFinder:
         Parameters
         ----------
         content_id : callable, optional
-            ``content_id(paths)``, called once for each row whose keys suggest
-            `SAME_CONTENT`. Rows have the same content if its results are equal; a
-            row with None equals no other.
+            ``content_id(paths)``, such as `content_digest`, called once for each row
+            whose keys suggest `SAME_CONTENT`, unless its file is listed before. Rows
+            have the same content if its results are equal; a row with None equals no
+            other.
 
         Yields
         ------
@@ -136,6 +144,8 @@ class DuplicateFinder:
         """Pairs of a row and the earlier one that it repeats, of rows with one key."""
         firsts: dict[str, int] = {}
         for row in rows:
+            if kind == SAME_CONTENT and self._is_duplicate(row):
+                continue  # the same file as an earlier row, which has the same key
             content: str | None = ""
             if kind == SAME_CONTENT and content_id is not None:
                 content = content_id(self._paths(row))
@@ -146,8 +156,7 @@ class DuplicateFinder:
         self, row: int, positions: Sequence[tuple[Any, ...]]
     ) -> list[tuple[int, int]]:
         """The row and the earliest nearby row that itself repeats no other."""
-        known = self._database.execute("SELECT 1 FROM duplicates WHERE row = ?", (row,))
-        if known.fetchone():
+        if self._is_duplicate(row):
             return []
         firsts = []
         for key, _, *vector, radius in positions:
@@ -165,6 +174,10 @@ class DuplicateFinder:
             "INSERT INTO originals VALUES (?, ?, ?, ?, ?, ?)", positions
         )
         return []
+
+    def _is_duplicate(self, row: int) -> bool:
+        known = self._database.execute("SELECT 1 FROM duplicates WHERE row = ?", (row,))
+        return known.fetchone() is not None
 
     def _paths(self, row: int) -> list[str]:
         result = self._database.execute("SELECT path FROM paths WHERE row = ?", (row,))
@@ -184,12 +197,8 @@ class DuplicateFinder:
 @contextmanager
 def duplicate_finder() -> Iterator[DuplicateFinder]:
     """A `DuplicateFinder` whose temporary file is removed afterwards."""
-    database = sqlite3.connect("")  # becomes a file once it outgrows the cache
-    try:
-        database.execute("PRAGMA temp_store = FILE")
+    with temporary_database() as database:
         yield DuplicateFinder(database)
-    finally:
-        database.close()
 
 
 def mark_duplicate(reason: str, match: Match, drop: bool) -> dict[str, str]:
@@ -214,6 +223,55 @@ def mark_duplicate(reason: str, match: Match, drop: bool) -> dict[str, str]:
 def text_key(kind: int, text: str) -> Key:
     """The key of rows that are equal if their texts are equal."""
     return kind, _hash(text), 0.0, 0.0, 0.0, 0.0
+
+
+def content_digest(paths: Sequence[str]) -> str | None:
+    """A digest of the sizes and contents of files.
+
+    A file of up to `MAX_COMPARED_BYTES` (256 MiB) is read completely. Of a longer one,
+    1024 parts of 256 KiB are read, evenly spaced and including its beginning and its
+    end: two such files with equal digests have the same size and agree in these parts,
+    which include the header, but may differ elsewhere.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        The files of a row.
+
+    Returns
+    -------
+    str or None
+        None if a file cannot be read.
+    """
+    digests = []
+    try:
+        for path in paths:
+            with open(path, "rb", buffering=0) as file:
+                size = os.fstat(file.fileno()).st_size
+                sha = hashlib.blake2b(str(size).encode())
+                for start, length in _compared_ranges(size):
+                    _hash_range(file.fileno(), start, length, sha)
+                digests.append(sha.hexdigest())
+    except OSError:
+        return None
+    return " ".join(digests)
+
+
+def _compared_ranges(size: int) -> Iterator[tuple[int, int]]:
+    """First byte and length of the parts of a file that are compared."""
+    if size <= MAX_COMPARED_BYTES:
+        yield 0, size
+        return
+    length = MAX_COMPARED_BYTES // COMPARED_PARTS
+    for part in range(COMPARED_PARTS):
+        yield part * (size - length) // (COMPARED_PARTS - 1), length
+
+
+def _hash_range(file: int, start: int, length: int, sha: Any) -> None:
+    """Add a part of a file to a digest; a file that has become shorter ends it."""
+    while length > 0 and (data := os.pread(file, min(length, READ_CHUNK), start)):
+        sha.update(data)
+        start, length = start + len(data), length - len(data)
 
 
 def match_radius(beam_arcsec: float | None, pixel_scale_arcsec: float | None) -> float:

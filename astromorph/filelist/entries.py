@@ -3,6 +3,7 @@
 import csv
 import functools
 import hashlib
+import io
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,13 +16,17 @@ from typing import NamedTuple, TextIO
 import numpy as np
 
 from astromorph.artefacts.columns import CATALOGUE_COLUMNS, NONE, TEST, TRAIN
-from astromorph.errors import AstromorphError
+from astromorph.errors import AstromorphError, describe_file_error
+from astromorph.system.files import is_read_once, open_file
+from astromorph.system.logs import printable
 
 # Images with the same value in this column are in the same subset.
 GROUP_COLUMN = "group"
 # The column that assigns an image to a subset.
 SPLIT_COLUMN = "split"
+SEPARATORS = ",;\t"  # of a CSV list
 PATH_COLUMN = re.compile(r"path(_\w+)?")
+IMAGE_STARTS = (b"SIMPLE", b"\x1f\x8b", b"\x89PNG", b"\xff\xd8")
 HOW_TO_LIST = "create a list with `find FOLDER -name '*.fits*' | sort > filelist.txt`"
 # The filter that finds repeated paths (Bloom 1970) uses three bits for each path. With
 # 10^7 paths, 1 in 20 is reported as repeated although it is not.
@@ -90,14 +95,14 @@ def read_filelist(datafile: str | Path) -> Iterator[Entry]:
     folder = os.path.dirname(datafile)
     empty = True
     with _open_list(datafile) as file:
-        status = os.stat(datafile)
+        status = os.fstat(file.fileno())
         repeated = _repeated_in_list(str(datafile), status.st_size, status.st_mtime_ns)
         occurrences: dict[str, int] = {}
-        for listed_paths, columns in _read_rows(file):
+        for listed_paths, columns in read_rows(file):
             name, number, empty = "\0".join(listed_paths), 1, False
             if repeated and hash(name) in repeated:
                 number = occurrences[name] = occurrences.get(name, 0) + 1
-            first, *others = _resolve_paths(folder, listed_paths)
+            first, *others = resolve_paths(folder, listed_paths)
             image_id = _image_id(name, number)
             yield Entry(image_id, listed_paths[0], first, columns, tuple(others))
     if empty:
@@ -127,8 +132,8 @@ def read_paths(datafile: str | Path) -> Iterator[tuple[str, ...]]:
     """
     folder = os.path.dirname(datafile)
     with _open_list(datafile) as file:
-        for listed_paths, _ in _read_rows(file):
-            yield _resolve_paths(folder, listed_paths)
+        for listed_paths, _ in read_rows(file):
+            yield resolve_paths(folder, listed_paths)
 
 
 def entries_from_paths(
@@ -182,9 +187,9 @@ def requested_subset(entry: Entry) -> str:
     subset = entry.columns.get(SPLIT_COLUMN, "").lower()
     if subset not in ("", TRAIN, TEST, NONE):
         raise AstromorphError(
-            f"{entry.path}: the column `{SPLIT_COLUMN}` of the list contains "
-            f"{entry.columns[SPLIT_COLUMN]!r}; allowed are {TRAIN}, {TEST}, {NONE} and "
-            "an empty cell"
+            f"{printable(entry.path)}: the column `{SPLIT_COLUMN}` of the list "
+            f"contains {entry.columns[SPLIT_COLUMN]!r}; allowed are "
+            f"{TRAIN}, {TEST}, {NONE} and an empty cell"
         )
     return subset
 
@@ -228,21 +233,21 @@ def repeated_names(names: Iterable[str]) -> frozenset[int]:
 def _open_list(datafile: str | Path) -> Iterator[TextIO]:
     """Open a list; errors while it is read name the list and the remedy."""
     try:
-        with open(datafile, newline="", encoding="utf-8-sig") as file:
+        with io.TextIOWrapper(open_file(datafile), "utf-8-sig", newline="") as file:
             yield file
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise AstromorphError(_explain_unreadable(datafile, error)) from None
+        raise AstromorphError(explain_unreadable(datafile, error)) from None
 
 
 @functools.lru_cache(maxsize=4)
 def _repeated_in_list(datafile: str, size: int, mtime_ns: int) -> frozenset[int]:
     """`repeated_names` of a list, determined in a separate pass."""
     with open(datafile, newline="", encoding="utf-8-sig") as file:
-        return repeated_names("\0".join(paths) for paths, _ in _read_rows(file))
+        return repeated_names("\0".join(paths) for paths, _ in read_rows(file))
 
 
-def _resolve_paths(folder: str, paths: Sequence[str]) -> tuple[str, ...]:
-    """Join relative paths to the list's folder."""
+def resolve_paths(folder: str, paths: Sequence[str]) -> tuple[str, ...]:
+    """Join relative paths to a folder; absolute and empty ones are not changed."""
     if not folder:
         return tuple(paths)
     # The same as os.path.join in a quarter of the time.
@@ -256,11 +261,29 @@ def _image_id(name: str, number: int) -> str:
     return hashlib.sha256(name.encode()).hexdigest()[:16]
 
 
-def _read_rows(file: TextIO) -> Iterator[tuple[list[str], dict[str, str]]]:
-    """Listed paths and further columns of each row."""
+def read_rows(file: TextIO) -> Iterator[tuple[list[str], dict[str, str]]]:
+    """Read an open list in one pass.
+
+    Parameters
+    ----------
+    file : text file
+        The list, opened with ``newline=""``.
+
+    Yields
+    ------
+    paths : list of str
+        The listed paths of a row, one per channel.
+    columns : dict of str to str
+        Its further columns.
+
+    Raises
+    ------
+    csv.Error
+        A quote is not closed, or there is no column of paths.
+    """
     content = ((k, line) for k, line in enumerate(file) if _has_content(line))
     lines_before, first = next(content, (0, ""))
-    delimiter = max(",;\t", key=first.count)
+    delimiter = max(SEPARATORS, key=first.count)
     if not _path_columns(next(csv.reader([first], delimiter=delimiter), [])):
         for line in chain([first], file):
             if _has_content(line):
@@ -333,16 +356,49 @@ def _split_cells(
     return [values[k] for k in path_columns], columns
 
 
-def _explain_unreadable(datafile: str | Path, error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
+def explain_unreadable(datafile: str | Path, error: Exception) -> str:
+    """Why a list cannot be read, and what to do.
+
+    Parameters
+    ----------
+    datafile : path
+        The list.
+    error : OSError, UnicodeDecodeError or csv.Error
+        The error that reading it raised.
+    """
+    if isinstance(error, FileNotFoundError) and not os.path.islink(datafile):
         return f"{datafile}: there is no such file list; {HOW_TO_LIST}"
     if isinstance(error, IsADirectoryError):
         return f"{datafile}: this is a folder, not a file list; {HOW_TO_LIST}"
-    if isinstance(error, OSError):
-        return f"{datafile}: the file list cannot be read ({error.strerror})"
-    if isinstance(error, UnicodeDecodeError):
+    if isinstance(error, OSError) and is_read_once(datafile):
         return (
-            f"{datafile}: this is not UTF-8 text (byte {error.start}); give a list of "
-            f"FITS files, not an image; {HOW_TO_LIST}"
+            f"{datafile}: this is a pipe, which can be read only once, but the list is "
+            "read by several steps; write it to a file and give that file, or give the "
+            "pipe to the command `astromorph` with the option -d, which copies it"
         )
+    if isinstance(error, OSError):
+        reason = describe_file_error(error, datafile)
+        return f"{datafile}: the file list cannot be read ({reason}); {HOW_TO_LIST}"
+    if isinstance(error, UnicodeDecodeError):
+        return f"{datafile}: {_explain_encoding(datafile)}; {HOW_TO_LIST}"
     return f"{datafile}: this CSV cannot be read: {error}"
+
+
+def _explain_encoding(datafile: str | Path) -> str:
+    """Where a list is not UTF-8, and what it is."""
+    if is_read_once(datafile):
+        return "the list is not UTF-8 text; convert it, or rename its files"
+    with open_file(datafile) as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                if b"\0" in line or line.startswith(IMAGE_STARTS):
+                    break
+                return (
+                    f"line {number} is not UTF-8 text (byte {error.start + 1} of the "
+                    f"line is 0x{line[error.start]:02x}); convert the list, for "
+                    "example with `iconv -f LATIN1 -t UTF-8`, or rename the file that "
+                    "this line names"
+                )
+    return "this is not UTF-8 text; give a list of FITS files, not an image"

@@ -52,6 +52,8 @@ def open_compressed(file: io.FileIO) -> Any:
         Reading raises errors of several classes for damaged files.
     """
     magic = file.read(6)
+    if magic is None:  # reading would wait: some files below /proc
+        raise FitsImageError("this is a device of the system, not a file")
     file.seek(0)
     for start, decompress in DECOMPRESSORS.items():
         if magic.startswith(start):

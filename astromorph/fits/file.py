@@ -7,6 +7,7 @@ Compressed files are decompressed in `astromorph.fits.decompress`.
 Tile-compressed images are decoded in `astromorph.fits.tiles`.
 """
 
+import errno
 import io
 import itertools
 import math
@@ -22,7 +23,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from astromorph.errors import FitsImageError
+from astromorph.errors import (
+    FILE_PROBLEMS,
+    NUL_IN_PATH,
+    FitsImageError,
+    describe_file_error,
+)
 from astromorph.fits.decompress import open_compressed
 from astromorph.fits.header import CARD, Header
 
@@ -90,13 +96,13 @@ def open_fits(path: str | Path) -> Iterator[BinaryIO]:
     try:
         if not str(path):
             raise FitsImageError("the row of the list has an empty path")
+        if "\0" in str(path):
+            raise FitsImageError(NUL_IN_PATH)
         with (
             open(path, "rb", buffering=0, opener=_open_nonblocking) as file,
             open_compressed(_check_regular(file)) as decompressed,
         ):
             yield decompressed
-    except FileNotFoundError:
-        raise FitsImageError("there is no such file") from None
     except IsADirectoryError:
         raise FitsImageError(
             "this is a folder, not a FITS file; list its files"
@@ -104,6 +110,8 @@ def open_fits(path: str | Path) -> Iterator[BinaryIO]:
     except FitsImageError:
         raise
     except Exception as error:  # decoders raise errors of any class for damaged files
+        if isinstance(error, OSError) and error.errno:  # those of decoders have none
+            raise FitsImageError(describe_file_error(error, path)) from None
         raise FitsImageError(_explain(error)) from None
 
 
@@ -349,7 +357,7 @@ def _open_nonblocking(path: str, flags: int) -> int:
 
 def _check_regular(file: io.FileIO) -> io.FileIO:
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        raise FitsImageError("this is a pipe, a socket or a device, not a file")
+        raise FitsImageError(FILE_PROBLEMS[errno.ENXIO])
     return file
 
 
@@ -445,8 +453,6 @@ def _truncated_error(required: int, available: int) -> FitsImageError:
 
 def _explain(error: BaseException) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, PermissionError):
-        return "the file cannot be read: permission denied"
     if isinstance(error, MemoryError):
         return "there is not enough memory to read it"
     return f"the file is damaged: {text[:200]}"

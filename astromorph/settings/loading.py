@@ -9,8 +9,9 @@ from typing import Any, cast
 import yaml
 from pydantic import ValidationError
 
-from astromorph.errors import AstromorphError
+from astromorph.errors import AstromorphError, describe_file_error
 from astromorph.settings.sections import Section, Settings
+from astromorph.system.files import is_read_once, open_file, open_once
 
 # Minimum similarity, from 0 to 1, of an unknown key to a setting that is suggested, and
 # the bonus for a setting of the same section.
@@ -81,12 +82,13 @@ def load(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        with open_once(path) if is_read_once(path) else open_file(path) as file:
+            text = file.read().decode()
         values = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
     except OSError as error:
         raise AstromorphError(
-            f"{path}: the settings file cannot be read ({error.strerror}); "
-            "give an existing TOML or YAML file"
+            f"{path}: the settings file cannot be read "
+            f"({describe_file_error(error, path)}); give an existing TOML or YAML file"
         ) from None
     except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
         kind = "TOML" if path.suffix == ".toml" else "YAML"

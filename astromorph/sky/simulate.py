@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astromorph.artefacts import tables as artefacts
-from astromorph.errors import AstromorphError
+from astromorph.errors import AstromorphError, describe_file_error
 from astromorph.fits import image as fits_image
 from astromorph.fits.facts import ImageFacts
 from astromorph.progress import track
@@ -61,7 +61,8 @@ def simulate(output: str | Path, number: int, seed: int) -> Path:
         artefacts.write_csv(filelist, ("path", "label"), rows)
     except OSError as error:
         raise AstromorphError(
-            f"{output}: the folder cannot be written ({error.strerror}); choose another"
+            f"{output}: the folder cannot be written ({describe_file_error(error)}); "
+            "choose another"
         ) from None
     LOG.info("%s lists %d simulated images", filelist, number)
     return filelist

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astromorph.fits.pixels import Image
-from astromorph.parent_watch import worker_pool
 from astromorph.preprocessing.image_to_tensor import prepare
 from astromorph.progress import track
 from astromorph.settings.sections import PreprocessSettings
 from astromorph.sky import draw as sky
 from astromorph.sky.draw import MORPHOLOGIES
+from astromorph.system.workers import process_pool
 
 CHUNK = 256  # images that a process draws at a time
 SERIAL_BELOW = 1000  # images; more processes take longer to start than they save
@@ -198,7 +198,7 @@ def _map_spans(
     if processes < 2:
         yield from (work(span) for span in track(spans, len(spans), "parts simulated"))
         return
-    with worker_pool(processes) as pool:
+    with process_pool(processes) as pool:
         yield from track(pool.map(work, spans), len(spans), "parts simulated")
 
 

@@ -190,6 +190,73 @@ def test_files_with_equal_parts_are_compared_completely(tmp_path, check):
     assert [r["reason"] for r in check(["a.fits", "b.fits"])] == ["", ""]
 
 
+def sparse(path, size, **written):
+    """A file of zeros with bytes at a few positions, which takes no space."""
+    with open(path, "wb") as file:
+        file.truncate(size)
+        for at in written.values():
+            file.seek(at)
+            file.write(b"x")
+    return [str(path)]
+
+
+def test_long_files_are_compared_in_parts(tmp_path, monkeypatch):
+    """At most 256 MiB are read; beginning, end and evenly spaced parts count."""
+    size, read = 30 * 2**30, 0
+    pread = os.pread
+
+    def counted(*arguments):
+        nonlocal read
+        data = pread(*arguments)
+        read += len(data)
+        return data
+
+    monkeypatch.setattr(duplicates.os, "pread", counted)
+    monkeypatch.setattr(duplicates, "MAX_COMPARED_BYTES", 2**22)
+    files = {
+        "a": sparse(tmp_path / "a", size), "copy": sparse(tmp_path / "copy", size),
+        "longer": sparse(tmp_path / "longer", size + 1),
+        "first": sparse(tmp_path / "first", size, at=0),
+        "last": sparse(tmp_path / "last", size, at=size - 1),
+    }  # fmt: skip
+    digests = {name: duplicates.content_digest(path) for name, path in files.items()}
+    assert digests["a"] == digests["copy"]
+    assert len(set(digests.values())) == 4
+    assert read == len(files) * 2**22
+
+
+def test_every_byte_of_a_file_up_to_the_limit_is_compared(tmp_path, monkeypatch):
+    """One byte more, and only parts are."""
+    monkeypatch.setattr(duplicates, "MAX_COMPARED_BYTES", 2**20)
+    for size, differ in ((2**20, True), (2**21, False)):
+        a = sparse(tmp_path / f"a{size}", size)
+        between = 100 * (size - 1024) // 1023 + 1024 + 100  # behind the 101st part
+        b = sparse(tmp_path / f"b{size}", size, at=between)
+        equal = duplicates.content_digest(a) == duplicates.content_digest(b)
+        assert equal != differ, size
+    assert duplicates.content_digest([str(tmp_path / "absent")]) is None
+
+
+def test_a_file_that_is_listed_again_is_not_read_again():
+    """Its content is known; a copy under another inode is read."""
+    calls = []
+
+    def content_id(paths):
+        calls.append(paths[0])
+        return "same"
+
+    same_file, content = duplicates.SAME_FILE, text_key(SAME_CONTENT, "x")
+    with duplicate_finder() as finder:
+        for row, inode in enumerate(["1", "1", "2", "1", "2"]):
+            keys = [text_key(same_file, inode), content]
+            finder.add(row, keys, [f"{inode}.fits"])
+        matches = [(m.row, m.first, m.kind) for m in finder.matches(content_id)]
+    assert calls == ["1.fits", "2.fits"]
+    assert matches == [
+        (1, 0, same_file), (2, 0, SAME_CONTENT), (3, 0, same_file), (4, 2, same_file),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("radius", [0.5, 30.0, 4000.0])
 def test_positions_within_the_radius_share_a_cell(radius):
     """Everywhere on the sky, including right ascension 0 and the poles."""
@@ -301,6 +368,65 @@ def test_files_of_several_path_columns_are_channels(tmp_path, check):
     assert [r["label"] for r in table] == ["x", "y", "z"]
     assert len({r["image_id"] for r in table}) == 3
     assert table[2]["reason"].startswith("file 2 of 2 (")
+
+
+def test_a_column_of_the_list_cannot_replace_a_keyword(tmp_path, check):
+    """The catalogue would have two columns of one name, with the values of one."""
+    write(tmp_path / "a.fits", FILTER="R")
+    with pytest.raises(AstromorphError, match=r"'header_FILTER' .* rename it"):
+        check(
+            ["a.fits,fake"], "path,header_FILTER",
+            data_settings={"header_columns": ["FILTER"]},
+        )  # fmt: skip
+
+
+HOSTILE = {
+    "markup": "<script>alert(1)</script>", "attribute": "\" onerror=alert(1) x=\"",
+    "terminal": "\x1b[2J\x1b]0;owned\x07", "bidi": "\u202egpj.\u2066exe",
+    "lines": "\u2028a\u2029b\x85c", "forged": "x\n12:00:00 ERROR forged",
+    "return": "a\r12:00:00 ERROR forged", "nul": "a\0b", "long": "w" * 50_000,
+    "zero width": "a\u200bb\ufeffc", "formula": "=cmd|' /C calc'!A0",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_names_and_cells_are_text_everywhere(tmp_path, check, caplog, text):
+    """In the catalogue, the page, the log and the error; nothing is lost in cells."""
+    caplog.set_level("INFO")
+    for name in "ab":
+        write(tmp_path / f"{name}.fits", seed=ord(name))
+    quoted = '"' + text.replace('"', '""') + '"'
+    column = '"c' + text[:200].replace('"', '""') + '"'
+    names = [f"a.fits,{quoted}", f"b.fits,{quoted}", f"{quoted},"]
+    first, _, last = check(names, f"path,{column}")
+    assert first[f"c{text[:200]}".strip()].lstrip("'") == text.strip().lstrip("'")
+    assert last["status"] == "rejected"
+    page = (tmp_path / "validation.html").read_text(encoding="utf-8")
+    assert "<script>alert" not in page
+    assert '" onerror' not in page
+    shown = set(page) - set("\n")
+    assert all(c.isprintable() for c in shown), shown
+    assert all(r.getMessage().isprintable() for r in caplog.records)
+    assert len(page) < 200_000
+    with pytest.raises(AstromorphError) as caught:
+        check(names, f"path,{column}", validate_settings={"on_bad": "fail"})
+    lines = str(caught.value).split("\n")
+    assert len(lines) == 2
+    assert all(line.isprintable() and len(line) < 10_000 for line in lines)
+
+
+def test_a_name_cannot_add_a_line_to_an_error(check):
+    """Line breaks in names are shown as escape sequences."""
+    forged = '"a\n12:00:00 ERROR forged\u2028\x1b[2J.fits"'
+    with pytest.raises(AstromorphError) as caught:
+        check([forged, "b.fits"], "path")
+    lines = str(caught.value).split("\n")
+    assert len(lines) == 2
+    assert all(line.isprintable() for line in lines)
+    assert r"a\n12:00:00 ERROR forged\u2028\x1b[2J.fits" in lines[1]
+    with pytest.raises(AstromorphError) as caught:
+        check([f"{forged},dr9"], "path,split")
+    assert str(caught.value).isprintable()
 
 
 def test_invalid_cell_of_the_column_split_is_an_error(tmp_path, check):

@@ -1,6 +1,7 @@
 """Helpers for the rules of the workflow, tested without Snakemake."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -151,3 +152,10 @@ def test_an_output_elsewhere_is_refused():
     function = results_folder(Path("model/model.pt"))
     with pytest.raises(ValueError, match=r"found m/x\.pt; .* end in model/model\.pt"):
         function(None, ["m/x.pt"])
+
+
+def test_a_pipe_as_the_list_of_a_workflow_is_refused(tmp_path):
+    """Every job reads the list; without a message, each would wait for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(AstromorphError, match=r"pipe: .* read only once.*to a file"):
+        plan_workflow({"datafile": str(tmp_path / "pipe")}, 1)
