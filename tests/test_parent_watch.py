@@ -108,7 +108,10 @@ def test_workers_end_when_their_pool_is_killed(tmp_path):
         wait_until_ended(worker)
 
 
-@pytest.mark.parametrize("value", ["", "x", "0", "999999999", str(os.getpid())])
+@pytest.mark.parametrize(
+    "value", ["", "x", "0", "999999999", str(os.getpid())],
+    ids=["empty", "text", "zero", "absent", "itself"],
+)  # fmt: skip
 def test_only_a_parent_is_watched(monkeypatch, value):
     """Ids of other machines and containers belong to other processes."""
     monkeypatch.setenv(VARIABLE, value)
