@@ -169,10 +169,11 @@ def _band(
     if frequency is None:
         axes = (k for k in "345" if header.text(f"CTYPE{k}").startswith("FREQ"))
         frequency = next((header.number(f"CRVAL{k}") for k in axes), None)
-    long_cards = [*header.long_cards, *primary.long_cards]
-    hierarch = [name for name in long_cards if FILTER_HIERARCH.fullmatch(name)]
-    keywords = (*FILTER_KEYWORDS, *sorted(hierarch))
-    filters = [name for keyword in keywords if (name := text(keyword))]
+    long_cards = header.long_cards.keys() | primary.long_cards.keys()
+    present = header.cards.keys() | primary.cards.keys() | long_cards
+    hierarch = sorted(name for name in long_cards if FILTER_HIERARCH.fullmatch(name))
+    keywords = [keyword for keyword in FILTER_KEYWORDS if keyword in present]
+    filters = [name for keyword in (*keywords, *hierarch) if (name := text(keyword))]
     # Pipelines repeat the filter under further names.
     filters = [name for name in dict.fromkeys(filters) if name.upper() not in NO_FILTER]
     return " ".join([f"{frequency:.5g}" if frequency else "", *filters]).strip()

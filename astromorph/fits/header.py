@@ -88,7 +88,7 @@ class Header:
         The parts of a long string (FITS Standard 4.0, 4.2.1.2) are joined.
         """
         card = self.cards.get(keyword)
-        long_card = self.long_cards.get(keyword)
+        long_card = self.long_cards.get(keyword) if self.long_cards else None
         if long_card is not None and (card is None or card == long_card[0]):
             return _parse_parts(long_card)
         return None if card is None else _parse_value(card)
