@@ -87,11 +87,11 @@ def generated_headers():
     units = itertools.cycle(UNITS)
     position = {"CRPIX1": 20.0, "CRPIX2": 130.0, "CRVAL1": 150.0, "CRVAL2": 35.0}
     axes_of = {name: frame[:2] for name, frame in FRAMES.items()}
-    # Three has no common divisor with the number of frames: all are combined with each
+    # Seven has no common divisor with the number of frames: all are combined with each
     # projection.
     for (code, pv), rotation, name in list(
         itertools.product(PROJECTIONS.items(), ROTATIONS.values(), FRAMES)
-    )[::3]:
+    )[::7]:
         lon, lat = axes_of[name]
         types = {"CTYPE1": f"{lon}-{code}", "CTYPE2": f"{lat}-{code}"}
         unit = next(units)
@@ -104,7 +104,7 @@ def generated_headers():
         yield name, make_header(types, scaled, pv, cunits, FRAMES[name][2])
     for (suffix, cards), rotation, name in list(
         itertools.product(DISTORTIONS.values(), ROTATIONS.values(), FRAMES)
-    )[::3]:
+    )[::7]:
         types = {f"CTYPE{k + 1}": axes_of[name][k] + suffix for k in (0, 1)}
         yield name, make_header(types, position, rotation, cards, FRAMES[name][2])
 
@@ -147,7 +147,7 @@ def test_positions_agree_with_astropy_for_all_projections_and_frames():
         expected = c.SkyCoord(lon, lat, unit="deg", frame=frame).transform_to(c.ICRS())
         separation = expected.separation(c.SkyCoord(ra, dec, unit="deg")).arcsec
         assert separation.max() < 1e-3, name
-    assert (count > 700, refused > 20) == (True, True)
+    assert (count > 300, refused > 10) == (True, True)
 
 
 TAN = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRPIX1": 60.5, "CRPIX2": 50.5,
