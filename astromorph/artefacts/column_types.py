@@ -89,7 +89,7 @@ _FACTS = (
     Column("image_id", "text", "id of the image, the same in all tables",
            "meta.id;meta.main"),
     Column("path", "text", "the FITS file", "meta.id;meta.file"),
-    Column("object", "text", "OBJECT of the header", "meta.id"),
+    Column("object", "text", "name of the object, from the list or OBJECT", "meta.id"),
     Column("ra_deg", "float64", "right ascension of the centre, ICRS",
            "pos.eq.ra;meta.main", "deg"),
     Column("dec_deg", "float64", "declination of the centre, ICRS",

@@ -58,6 +58,7 @@ CONTENTS_COLUMNS = (
     "ra_deg",
     "dec_deg",
     "band",
+    "plane",
     "reach_arcsec",
     "field_arcsec",
     *STATISTICS,

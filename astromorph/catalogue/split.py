@@ -259,7 +259,7 @@ def split(
     All images of one object are in the same subset, which is determined by a hash of
     the seed and of the name of the group, or of the `image_id` of its first row. Images
     show one object if they have the same `group`, if the list has this column, or
-    otherwise if they have the same OBJECT or are within the radius of an earlier image.
+    otherwise if they have the same name or are within the radius of an earlier image.
     Appended rows do not change the subset of earlier ones. A column `split` of the list
     takes precedence.
 
@@ -383,7 +383,7 @@ def _duplicate_keys(contents: dict[str, str]) -> list[Key]:
     if contents["ra_deg"] and contents["dec_deg"]:
         position = float(contents["ra_deg"]), float(contents["dec_deg"])
         radius = float(contents["reach_arcsec"])
-        keys += position_keys(*position, contents["band"], radius)
+        keys += position_keys(*position, contents["band"], radius, contents["plane"])
     return keys
 
 

@@ -37,8 +37,10 @@ from astromorph.filelist.duplicates import (
     text_key,
 )
 from astromorph.filelist.entries import (
+    OBJECT_COLUMN,
     Entry,
     list_columns,
+    object_name,
     read_filelist,
     requested_subset,
 )
@@ -173,7 +175,9 @@ def validate(
 def _catalogue_columns(datafile: str | Path, data: DataSettings) -> tuple[str, ...]:
     """The columns of the catalogue; their names differ."""
     from_headers = [HEADER_PREFIX + name for name in data.header_columns]
-    from_list = list_columns(read_filelist(datafile))
+    listed = list_columns(read_filelist(datafile))
+    # A column of objects takes the place of that of the catalogue.
+    from_list = [name for name in listed if name != OBJECT_COLUMN]
     if repeated := sorted(set(from_headers) & set(from_list)):
         raise AstromorphError(
             f"{datafile}: the column {repeated[0]!r} has the name of a column that "
@@ -218,7 +222,7 @@ def describe_entry(
     except OSError as error:
         raise FitsImageError(describe_file_error(error)) from None
     radius = match_radius(facts.beam_major_arcsec, facts.pixel_scale_arcsec)
-    keys += position_keys(facts.ra_deg, facts.dec_deg, facts.band, radius)
+    keys += position_keys(facts.ra_deg, facts.dec_deg, facts.band, radius, facts.plane)
     return facts, keys, size
 
 
@@ -263,7 +267,10 @@ def _describe_row(
     except FitsImageError as error:
         row |= {"status": REJECTED, "reason": str(error)}
     else:
+        if facts.warning:
+            row |= {"status": "warning", "reason": facts.warning}
         row = _fact_columns(facts) | row
+        row["object"] = object_name(entry, facts.object_name)
     return _Row(
         text=artefacts.csv_line(row.get(name, "") for name in columns),
         status=row["status"],
@@ -336,9 +343,9 @@ def _mark_duplicates(
         file.write(artefacts.csv_line(columns))
         for number, row in enumerate(artefacts.read_csv(catalogue)):
             if match is not None and match.row == number:
+                summary.statuses[row["status"]] -= 1
                 row |= mark_duplicate(row["reason"], match, drop)
                 summary.add(row["status"], row["reason"], row["path"])
-                summary.statuses["ok"] -= 1
                 match = next(matches, None)
             file.write(artefacts.csv_line(row[name] for name in columns))
     summary.statuses += type(summary.statuses)()  # removes counts of zero

@@ -284,14 +284,19 @@ def match_radius(beam_arcsec: float | None, pixel_scale_arcsec: float | None) ->
 
 
 def position_keys(
-    ra_deg: float | None, dec_deg: float | None, band: str, radius_arcsec: float
+    ra_deg: float | None,
+    dec_deg: float | None,
+    band: str,
+    radius_arcsec: float,
+    plane: str = "",
 ) -> list[Key]:
     """The keys of a position: one for each cell of the sky within the match radius.
 
-    Two rows share a cell if their bands are the same and neither match radius is more
-    than 1.4 times the other.
+    Two rows share a cell if their bands are known and the same, their planes (Stokes
+    parameter, spectral coordinate and time) are the same, and neither match radius is
+    more than 1.4 times the other.
     """
-    if ra_deg is None or dec_deg is None:
+    if ra_deg is None or dec_deg is None or not band:
         return []
     x, y, z = unit_vector(ra_deg, dec_deg)
     radius_arcsec = min(max(radius_arcsec, 1e-3), MAX_MATCH_RADIUS)
@@ -299,7 +304,7 @@ def position_keys(
     keys: list[Key] = []
     for grid, level in ((0, math.floor(octave)), (1, math.floor(octave + 0.5))):
         side_deg = CELL_FACTOR * 2.0 ** (level + 1) / 3600
-        name = f"{band} {grid} {level}"
+        name = f"{band}\0{plane}\0{grid} {level}"
         keys += [
             (SAME_POSITION, _hash(f"{name} {cell}"), x, y, z, radius_arcsec)
             for cell in sky_cells(ra_deg, dec_deg, radius_arcsec / 3600, side_deg)

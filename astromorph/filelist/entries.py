@@ -22,6 +22,8 @@ from astromorph.system.logs import printable
 
 # Images with the same value in this column are in the same subset.
 GROUP_COLUMN = "group"
+# The name of the object; it takes precedence over OBJECT of the header.
+OBJECT_COLUMN = "object"
 # The column that assigns an image to a subset.
 SPLIT_COLUMN = "split"
 SEPARATORS = ",;\t"  # of a CSV list
@@ -73,7 +75,7 @@ def read_filelist(datafile: str | Path) -> Iterator[Entry]:
     `path` column, or several columns `path_g`, `path_r`, ..., whose files are the
     channels of one image. Empty lines and lines that begin with ``#`` are skipped,
     except inside a quoted cell. A column whose name the catalogue already uses gets the
-    prefix `listed_`.
+    prefix `listed_`, except `object`, which takes precedence over the header.
 
     Parameters
     ----------
@@ -174,6 +176,11 @@ def entries_from_paths(
     if not entries:
         raise AstromorphError(f"found no file to read; {HOW_TO_LIST}")
     return entries
+
+
+def object_name(entry: Entry, in_header: str) -> str:
+    """The name of the object of an image: that of the list, or else OBJECT."""
+    return " ".join(entry.columns.get(OBJECT_COLUMN, "").split()) or in_header
 
 
 def requested_subset(entry: Entry) -> str:
@@ -293,7 +300,8 @@ def read_rows(file: TextIO) -> Iterator[tuple[list[str], dict[str, str]]]:
     header = [cell.strip() for cell in next(rows)]
     if not (path_columns := _path_columns(header)):
         raise csv.Error("its header has no column `path`")
-    names = [f"listed_{name}" if name in CATALOGUE_COLUMNS else name for name in header]
+    ours = set(CATALOGUE_COLUMNS) - {OBJECT_COLUMN}
+    names = [f"listed_{name}" if name in ours else name for name in header]
     for cells in rows:
         yield _split_cells(cells, names, path_columns)
 

@@ -1,12 +1,15 @@
 """The position of an image on the sky, in ICRS degrees.
 
-Greisen & Calabretta (2002) and Calabretta & Greisen (2002), as implemented in wcslib;
-frames as implemented in astropy.coordinates.
+World coordinates are computed by wcslib (Greisen & Calabretta 2002; Calabretta &
+Greisen 2002), through `astropy.wcs.Wcsprm`, with the corrections of nonstandard headers
+that `astropy.wcs.WCS` makes. `WCS` itself is not used, because it needs fifteen times
+as long. Frames are those of astropy.coordinates.
 """
 
 import functools
 import math
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,17 +22,37 @@ from astromorph.fits.header import Header
 
 LONGITUDE = re.compile(r"RA--|.LON|..LN")
 LATITUDE = re.compile(r"DEC-|.LAT|..LT")
-# Projections that wcslib does not support, and the most similar ones that it does.
-NEAREST_PROJECTION = {"TNX": "TAN", "ZPX": "ZPN", "NCP": "SIN"}
-DEGREES = {
-    "": 1.0,
-    "deg": 1.0,
-    "arcmin": 1 / 60,
-    "arcsec": 1 / 3600,
-    "mas": 1 / 3.6e6,
-    "rad": math.degrees(1),
+# Keywords that wcslib needs; the groups are the numbers of axes. WAT is a distortion of
+# IRAF; the last two lines are the plate solution of the Digitized Sky Survey.
+WCS_KEYWORD = re.compile(
+    r"(?:CTYPE|CUNIT|CRPIX|CRVAL|CDELT|CROTA)([1-9])"
+    r"|(?:CD|PC)([1-9])_([1-9])|(?:CD|PC)00([1-9])00([1-9])"
+    r"|PV([1-9])_[0-9]{1,2}|WAT([1-9])_[0-9]{3}|LONPOLE|LATPOLE|PROJP[0-9]"
+    r"|AMD[XY][0-9]{1,2}|PPO[1-6]|[XY]PIXELSZ|CNPIX[12]"
+    r"|PLTRA[HMS]|PLTDEC(?:SN|D|M|S)|PLTSCALE"
+)
+# Keywords that only celestial axes may have.
+CELESTIAL_KEYWORDS = ("CTYPE", "CUNIT", "CROTA", "PV", "WAT")
+TEXT_KEYWORDS = ("WAT", "PLTDECSN")
+MAX_TEXT = 68  # characters of a string in one card
+# Further spellings of units, in lower case. wcslib knows those of the FITS Standard and
+# others such as "degrees" and "ARCSEC".
+UNITS = {
+    "arcseconds": "arcsec",
+    "arcsecond": "arcsec",
+    "asec": "arcsec",
+    "arcminutes": "arcmin",
+    "arcminute": "arcmin",
+    "amin": "arcmin",
+    "radian": "rad",
+    "radians": "rad",
 }
+STANDARD_UNITS = ("arcsec", "arcmin", "mas", "rad")
 MAX_SIP_ORDER = 9
+MIN_SCAMP_PV = 5  # TAN has no parameters PVi_5 and above; SCAMP writes them
+# Frames of the Sun and of planets: they have no position on the sky, which is no error.
+FIXED_FRAMES = {"RA--": "", "GLON": "galactic", "ELON": "ecliptic"}
+FIXED_FRAMES |= {"SLON": "supergalactic"}
 # Keywords of positions outside the WCS, in order of preference. Numbers are degrees;
 # right ascensions given as text are hours.
 POSITION_KEYWORDS = (
@@ -41,6 +64,9 @@ SEXAGESIMAL = re.compile(
     r"([+-]?)(\d{1,3})[:hd ]\s*(\d{1,2})(?:[:m' ]\s*(\d{1,2}(?:\.\d*)?)?[s\"]?)?"
 )
 FK4_BEFORE = 1984.0  # equinox; used if no frame is given (FITS Standard 4.0, 8.3)
+FRAME = re.compile(r"ICRS|ICRF|FK5|FK4-NO-E|FK4|[JB](?=[12]\d{3})")
+FRAME_NAMES = {"ICRF": "icrs", "J": "fk5", "B": "fk4"}
+EQUINOX = re.compile(r"([JB]?)\s*([12]\d{3}(?:\.\d*)?)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +79,15 @@ class Position:
         ICRS position of the image centre, in degrees.
     pixel_scale_arcsec : float or None
         Geometric mean of the two pixel scales.
+    warning : str
+        Why world coordinates in the header give no position; empty if they do, or if
+        there are none.
     """
 
     ra_deg: float | None = None
     dec_deg: float | None = None
     pixel_scale_arcsec: float | None = None
+    warning: str = ""
 
 
 @np.errstate(all="ignore")
@@ -78,7 +108,8 @@ def image_position(header: Header, centre: tuple[float, ...]) -> Position:
     position = _position_from_wcs(header, centre)
     if position.ra_deg is None:
         ra_deg, dec_deg = _position_from_keywords(header)
-        return Position(ra_deg, dec_deg, position.pixel_scale_arcsec)
+        scale = position.pixel_scale_arcsec
+        return Position(ra_deg, dec_deg, scale, position.warning)
     return position
 
 
@@ -98,132 +129,173 @@ def _position_from_wcs(header: Header, centre: tuple[float, ...]) -> Position:
     if axes is None:
         return Position()
     try:
-        numbers = [axis + 1 for axis in axes]
-        units = [_unit(header, k) for k in numbers]
-        matrix = [
-            [unit * element for element in row]
-            for unit, row in zip(units, _matrix(header, numbers), strict=True)
-        ]
-        wcs = _make_wcs(header, numbers, units, matrix)
-        lonlat = wcs.p2s(_correct_distortion(header, axes, centre), 1)["world"][0]
-    except (ValueError, ArithmeticError, FitsImageError, WcsError):
-        return Position()
-    lon, lat = float(lonlat[wcs.lng]), float(lonlat[wcs.lat])
-    ra_deg, dec_deg = _header_to_icrs(header, lon, lat, wcs.ctype[wcs.lng][:4])
-    if math.isnan(lon) or math.isnan(lat):
-        return Position()
-    columns = zip(*matrix, strict=True)
-    scale = math.sqrt(math.prod(math.hypot(*column) for column in columns)) * 3600
-    valid = math.isfinite(scale) and scale > 0
-    return Position(ra_deg, dec_deg, scale if valid else None)
+        wcs, lon, lat = _image_centre(header, axes, centre)
+        scale = _pixel_scale(wcs)
+    # wcslib reports some invalid distortions as a lack of memory.
+    except (
+        ValueError,
+        ArithmeticError,
+        FitsImageError,
+        WcsError,
+        MemoryError,
+    ) as error:
+        return Position(warning=_explain(error))
+    if not (math.isfinite(lon) and math.isfinite(lat)):
+        reason = "the centre of the image is outside the projection"
+        return Position(pixel_scale_arcsec=scale, warning=_explain(reason))
+    axis = wcs.ctype[wcs.lng][:4]
+    ra_deg, dec_deg = _header_to_icrs(header, lon, lat, axis)
+    if ra_deg is None and axis in FIXED_FRAMES:
+        system = header.text("RADESYS") or header.text("RADECSYS")
+        reason = f"RADESYS is {system!r}; known are ICRS, FK5, FK4 and FK4-NO-E"
+        return Position(pixel_scale_arcsec=scale, warning=_explain(reason))
+    return Position(ra_deg, dec_deg, scale)
 
 
-def _make_wcs(
-    header: Header,
-    numbers: list[int],
-    units: list[float],
-    matrix: list[list[float]],
-) -> Any:
-    """The `wcsprm` struct of wcslib for the two celestial axes, in degrees.
-
-    It is filled value by value, because the header parser of wcslib crashes for some
-    damaged headers.
-    """
-    wcs = Wcsprm(naxis=2)
-    wcs.ctype = [_axis_type(header, k) for k in numbers]
-    wcs.crpix = [header.number(f"CRPIX{k}") or 0.0 for k in numbers]
-    wcs.crval = [
-        unit * (header.number(f"CRVAL{k}") or 0.0)
-        for k, unit in zip(numbers, units, strict=True)
-    ]
-    wcs.pc = matrix
-    wcs.cdelt = [1.0, 1.0]
-    for keyword, name in (("LONPOLE", "lonpole"), ("LATPOLE", "latpole")):
-        pole = header.number(keyword)
-        if pole is not None:
-            setattr(wcs, name, pole)
-    parameters = []
-    if any(keyword.startswith("PV") for keyword in header.cards):
-        parameters = [
-            (k + 1, m, value)
-            for k, number in enumerate(numbers)
-            for m in range(40)
-            if (value := header.number(f"PV{number}_{m}")) is not None
-        ]
-    if parameters:
-        wcs.set_pv(parameters)
-    wcs.set()
-    return wcs
+def _explain(error: Exception | str) -> str:
+    """A warning, from the last line of an error of wcslib."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith("ERROR")] or lines
+    reason = lines[-1].rstrip(".") if lines else type(error).__name__
+    return f"its world coordinates give no position: {reason[:160]}"
 
 
-def _axis_type(header: Header, number: int) -> str:
-    """CTYPE with a projection that wcslib supports, such as ``RA---TAN``."""
-    ctype = header.text(f"CTYPE{number}").upper().removesuffix("-SIP")
-    projection = ctype[5:8]
-    return ctype[:5] + NEAREST_PROJECTION.get(projection, projection)
-
-
-def _unit(header: Header, number: int) -> float:
-    """The size of an axis's unit in degrees."""
-    unit = header.text(f"CUNIT{number}").lower()
-    unit = "deg" if unit.startswith("deg") else unit
-    if unit not in DEGREES:
-        raise ValueError(f"unknown unit {unit!r}")
-    return DEGREES[unit]
-
-
-def _matrix(header: Header, numbers: list[int]) -> list[list[float]]:
-    """Matrix from pixels to axis units: CDi_j, or CDELT with PCi_j or CROTA."""
-    i, j = numbers
-    names = (f"{i}_{i}", f"{i}_{j}", f"{j}_{i}", f"{j}_{j}")
-    cd = _matrix_elements(header, [f"CD{name}" for name in names], 0.0)
-    if cd:
-        return [cd[:2], cd[2:]]
-    first, second = (
-        1.0 if step is None else step
-        for step in (header.number(f"CDELT{i}"), header.number(f"CDELT{j}"))
-    )
-    old_names = [f"PC{k:03d}{n:03d}" for k, n in ((i, i), (i, j), (j, i), (j, j))]
-    pc = _matrix_elements(header, [f"PC{name}" for name in names], 1.0)
-    pc = pc or _matrix_elements(header, old_names, 1.0)
-    if pc:
-        return [[first * pc[0], first * pc[1]], [second * pc[2], second * pc[3]]]
-    angle = math.radians(header.number(f"CROTA{j}") or 0.0)
-    cos, sin = math.cos(angle), math.sin(angle)
-    # Calabretta & Greisen (2002), eq. 189
-    return [[first * cos, -second * sin], [first * sin, second * cos]]
-
-
-def _matrix_elements(
-    header: Header, keywords: list[str], diagonal: float
-) -> list[float]:
-    """Four elements of a matrix, row by row; empty if the header has none of them."""
-    if not any(keyword in header.cards for keyword in keywords):
-        return []
-    values = [header.number(keyword) for keyword in keywords]
-    defaults = (diagonal, 0.0, 0.0, diagonal)
-    return [d if v is None else v for v, d in zip(values, defaults, strict=True)]
-
-
-def _correct_distortion(
+def _image_centre(
     header: Header, axes: tuple[int, int], centre: tuple[float, ...]
-) -> NDArray[np.float64]:
-    """Pixel coordinates `(1, 2)`, from 1, with SIP corrections (Shupe et al. 2005)."""
-    x, y = (centre[axis] for axis in axes)
-    if "A_ORDER" in header.cards and "B_ORDER" in header.cards:
-        u, v = (
-            pixel - (header.number(f"CRPIX{axis + 1}") or 0.0)
-            for pixel, axis in zip((x, y), axes, strict=True)
-        )
-        x, y = (
-            pixel + _sip_polynomial(header, name, u, v)
-            for pixel, name in ((x, "A"), (y, "B"))
-        )
-    return np.array([[x, y]])
+) -> tuple[Any, float, float]:
+    """The `wcsprm` struct of wcslib, and the longitude and latitude of the centre."""
+    if all(header.number(f"CRVAL{axis + 1}") is None for axis in axes):
+        raise ValueError("CRVAL is missing")
+    keywords = [key for key in header.cards if _places_of_axes(key) is not None]
+    used: Sequence[int] = axes
+    if _axes_are_coupled(header, keywords, axes):
+        used = range(len(centre))
+    ctypes = {axis: header.text(f"CTYPE{axis + 1}").upper() for axis in axes}
+    sip = _has_sip(header)
+    pv = [keyword for keyword in keywords if keyword.startswith("PV")]
+    scamp = any(int(keyword[4:]) >= MIN_SCAMP_PV for keyword in pv)
+    if scamp and all(ctype.endswith("-TAN") for ctype in ctypes.values()):
+        ctypes = {axis: f"{ctype[:-4]}-TPV" for axis, ctype in ctypes.items()}
+    elif scamp and sip and all(c.endswith("-TAN-SIP") for c in ctypes.values()):
+        keywords = [key for key in keywords if key not in pv]  # the same as SIP
+    if all(ctype.endswith("-TPV") for ctype in ctypes.values()):
+        sip = False
+    cards = "".join(_wcs_cards(header, keywords, used, ctypes))
+    wcs = Wcsprm(header=cards.encode("ascii"), relax=True, warnings=False)
+    wcs.fix()
+    pixels = np.array([[centre[axis] for axis in used]])
+    if sip:
+        pixels[0, [used.index(axis) for axis in axes]] = _sip(header, axes, centre)
+    world = wcs.p2s(pixels, 1)["world"][0]
+    return wcs, float(world[wcs.lng]), float(world[wcs.lat])
+
+
+@functools.lru_cache(maxsize=4096)
+def _places_of_axes(keyword: str) -> tuple[int, ...] | None:
+    """Where a keyword of the WCS has numbers of axes; None for other keywords."""
+    match = WCS_KEYWORD.fullmatch(keyword)
+    if match is None:
+        return None
+    return tuple(start for k in range(1, 8) if (start := match.start(k)) >= 0)
+
+
+def _axes_are_coupled(
+    header: Header, keywords: list[str], axes: tuple[int, int]
+) -> bool:
+    """Whether the celestial coordinates depend on the pixel along another axis."""
+    numbers = {str(axis + 1) for axis in axes}
+    return any(
+        len({keyword[place] in numbers for place in places}) == 2
+        and bool(header.number(keyword))
+        for keyword in keywords
+        if len(places := _places_of_axes(keyword) or ()) == 2
+    )
+
+
+def _wcs_cards(
+    header: Header, keywords: list[str], used: Sequence[int], ctypes: dict[int, str]
+) -> Iterator[str]:
+    """Cards for wcslib, whose parser crashes for some damaged headers.
+
+    The axes are renumbered. Those that are not celestial become linear.
+    """
+    yield _card("WCSAXES", len(used))
+    new = {str(axis + 1): str(number) for number, axis in enumerate(used, start=1)}
+    celestial = {str(axis + 1) for axis in ctypes}
+    for keyword in keywords:
+        known, name = new, keyword
+        places = _places_of_axes(keyword) or ()
+        if keyword.startswith(CELESTIAL_KEYWORDS):
+            known = {axis: number for axis, number in new.items() if axis in celestial}
+        if not all(keyword[place] in known for place in places):
+            continue
+        for place in places:
+            name = f"{name[:place]}{new[keyword[place]]}{name[place + 1 :]}"
+        if keyword.startswith("CTYPE"):
+            yield _card(name, ctypes[int(keyword[5:]) - 1])
+        elif keyword.startswith("CUNIT"):
+            yield _card(name, _unit(header.text(keyword)))
+        elif keyword.startswith(TEXT_KEYWORDS):
+            yield _card(name, str(header.value(keyword)).ljust(MAX_TEXT))
+        elif (number := header.number(keyword)) is not None:
+            yield _card(name, number)
+
+
+def _card(keyword: str, value: float | str) -> str:
+    text = repr(value)
+    if isinstance(value, str):
+        value = "".join(c if " " <= c <= "~" else "?" for c in value)
+        text = "'" + value[:MAX_TEXT].replace("'", "") + "'"
+    return f"{keyword:8}= {text:>20}".ljust(80)[:80]
+
+
+def _unit(text: str) -> str:
+    """A unit with a spelling that wcslib knows."""
+    name = text.lower().rstrip(". ")
+    name = UNITS.get(name, name)
+    if name.startswith("deg"):
+        return "deg"
+    return name if name in STANDARD_UNITS else text
+
+
+def _pixel_scale(wcs: Any) -> float | None:
+    """Geometric mean of the sides of a pixel, in arcseconds."""
+    matrix = wcs.get_cdelt()[:, None] * wcs.get_pc()
+    columns = matrix[[wcs.lng, wcs.lat]]
+    sides = np.sqrt((columns**2).sum(axis=0))
+    sides = sides[sides > 0]
+    scale = math.sqrt(math.prod(sides.tolist())) * 3600
+    return scale if len(sides) == 2 and math.isfinite(scale) and scale > 0 else None
+
+
+def _has_sip(header: Header) -> bool:
+    """Whether the header has SIP corrections (Shupe et al. 2005)."""
+    orders = [
+        header.integer(f"{name}_ORDER") if f"{name}_ORDER" in header.cards else None
+        for name in "AB"
+    ]
+    if all(order is None or order < 2 for order in orders):
+        return False
+    if None in orders:
+        raise ValueError("of the SIP keywords A_ORDER and B_ORDER, one is missing")
+    if max(order or 0 for order in orders) > MAX_SIP_ORDER:
+        raise ValueError(f"the order of the SIP polynomials is above {MAX_SIP_ORDER}")
+    return all(order is not None and order > 1 for order in orders)
+
+
+def _sip(
+    header: Header, axes: tuple[int, int], centre: tuple[float, ...]
+) -> list[float]:
+    """Corrected pixel coordinates of the centre."""
+    u, v = (centre[axis] - (header.number(f"CRPIX{axis + 1}") or 0.0) for axis in axes)
+    return [
+        centre[axis] + _sip_polynomial(header, name, u, v)
+        for axis, name in zip(axes, "AB", strict=True)
+    ]
 
 
 def _sip_polynomial(header: Header, name: str, u: float, v: float) -> float:
-    order = min(header.integer(f"{name}_ORDER", 0), MAX_SIP_ORDER)
+    order = header.integer(f"{name}_ORDER")
     return sum(
         (header.number(f"{name}_{p}_{q}") or 0.0) * u**p * v**q
         for p in range(order + 1)
@@ -236,10 +308,15 @@ def _header_to_icrs(
 ) -> tuple[float | None, float | None]:
     """ICRS degrees of a position in the frame of the header."""
     system = header.text("RADESYS") or header.text("RADECSYS")
-    equinox = header.number("EQUINOX")
-    equinox = header.number("EPOCH") if equinox is None else equinox
-    if equinox is not None and not 1800 <= equinox <= 2100:
-        equinox = None  # 0 or a Julian date, for example, is not an equinox
+    equinox = None
+    for keyword in ("EQUINOX", "EPOCH"):
+        if match := EQUINOX.match(header.text(keyword).upper()):
+            # 0 or a Julian date, for example, is not an equinox.
+            number = float(match[2])
+            equinox = number if 1800 <= number <= 2100 else None
+            system = system or (match[1] and match[0])
+        if keyword in header.cards:
+            break
     return to_icrs(lon, lat, axis, system, math.nan if equinox is None else equinox)
 
 
@@ -256,7 +333,7 @@ def to_icrs(
         First four letters of the longitude's CTYPE: ``"RA--"``, ``"GLON"``,
         ``"ELON"`` or ``"SLON"``.
     system : str
-        RADESYS, or empty.
+        RADESYS, or empty. Spellings such as ``"FK5/J2000"`` and ``"J2000"`` are known.
     equinox : float
         EQUINOX, or NaN.
 
@@ -272,8 +349,8 @@ def to_icrs(
         return None, None
     if frame == "icrs":
         return lon % 360, lat
-    if frame == "fk4":
-        return _fk4_to_icrs(lon, lat, equinox)
+    if frame.startswith("fk4"):
+        return _fk4_to_icrs(frame, lon, lat, equinox)
     cosine, a, b = math.cos(math.radians(lat)), math.radians(lon), math.radians(lat)
     vector = (cosine * math.cos(a), cosine * math.sin(a), math.sin(b))
     x, y, z = (float(c) for c in _rotation(frame, equinox) @ np.array(vector))
@@ -283,16 +360,15 @@ def to_icrs(
 
 
 def _frame_name(axis: str, system: str, equinox: float) -> str | None:
-    frames = {"GLON": "galactic", "ELON": "ecliptic", "SLON": "supergalactic"}
-    if axis in frames:
-        return frames[axis]
-    if axis != "RA--":
-        return None
+    frame = FIXED_FRAMES.get(axis)
+    if frame != "":
+        return frame
     if not system:
         if math.isnan(equinox):
             return "icrs"
         return "fk4" if equinox < FK4_BEFORE else "fk5"
-    return {"ICRS": "icrs", "FK5": "fk5", "FK4": "fk4", "FK4-NO-E": "fk4"}.get(system)
+    match = FRAME.search(system)
+    return FRAME_NAMES.get(match[0], match[0].lower()) if match else None
 
 
 @functools.lru_cache(maxsize=64)
@@ -312,13 +388,16 @@ def _rotation(name: str, equinox: float) -> NDArray[np.float64]:
     return np.asarray(rotated.cartesian.xyz.value, dtype=np.float64)
 
 
-def _fk4_to_icrs(lon: float, lat: float, equinox: float) -> tuple[float, float]:
+def _fk4_to_icrs(
+    frame: str, lon: float, lat: float, equinox: float
+) -> tuple[float, float]:
     from astropy import coordinates as c
     from astropy import units as u
 
     epoch = f"B{equinox}" if math.isfinite(equinox) else "B1950"
-    frame = c.FK4(ra=lon * u.deg, dec=lat * u.deg, equinox=epoch)
-    icrs = frame.transform_to(c.ICRS())
+    kind = c.FK4 if frame == "fk4" else c.FK4NoETerms
+    position = kind(ra=lon * u.deg, dec=lat * u.deg, equinox=epoch)
+    icrs = position.transform_to(c.ICRS())
     return float(icrs.ra.deg), float(icrs.dec.deg)
 
 

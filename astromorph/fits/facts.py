@@ -3,11 +3,13 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import BinaryIO
 
 import numpy as np
 
 from astromorph.fits import celestial
 from astromorph.fits import file as fits_file
+from astromorph.fits.beams import read_beam
 from astromorph.fits.file import Hdu
 from astromorph.fits.header import Header
 from astromorph.fits.planes import ImageAxes, count_planes, select_planes
@@ -15,17 +17,21 @@ from astromorph.settings.sections import DataSettings
 
 FREQUENCY_KEYWORDS = ("RESTFRQ", "RESTFREQ", "FREQ", "FREQUENC")
 REST_FREQUENCY_KEYWORDS = FREQUENCY_KEYWORDS[:2]
+# Filters of optical and infrared instruments. An instrument with several wheels has
+# several of them, which together are the band.
 FILTER_KEYWORDS = (
-    "FILTER",
-    "FILTER1",
-    "FILTER2",
-    "FILTNAM1",
-    "BAND",
-    "WAVELNTH",
-    "WAVELENG",
-)
-# AIPS writes the beam as HISTORY.
-AIPS_BEAM = re.compile(rb"BMAJ= *([\d.E+-]+) +BMIN= *([\d.E+-]+) +BPA= *([\d.E+-]+)")
+    "FILTER", "FILTER1", "FILTER2", "FILTER3", "FILTER4", "FILTER01", "FILTER02",
+    "FILTER03", "FILTERA", "FILTERB", "FILTNAM1", "FILTNAM2", "FILTNAME", "FILTERID",
+    "INSFILTE", "WFFBAND", "FLT_ID", "ALFLTNM", "FAFLTNM", "FBFLTNM", "PUPIL", "BAND",
+    "CHNLNUM", "WAVELNTH", "WAVELENG", "FPA.FILTERID",
+)  # fmt: skip
+FILTER_HIERARCH = re.compile(r"ESO INS (FILT|OPTI)\d* NAME")
+NO_FILTER = ("N/A", "NA", "NONE", "NULL", "UNKNOWN", "UNDEFINED", "-")
+STOKES = {1: "I", 2: "Q", 3: "U", 4: "V", -1: "RR", -2: "LL", -3: "RL", -4: "LR",
+          -5: "XX", -6: "YY", -7: "XY", -8: "YX"}  # fmt: skip
+TIME_KEYWORDS = ("TIME-OBS", "UTC-OBS", "UT")  # if DATE-OBS is only a date
+MIDNIGHT = re.compile(r"T00:00(:00(\.0*)?)?Z?$|(?<=:\d\d)\.0+$|Z$")
+MAX_AXES = 9  # of the axes in the header that are not in the data
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,11 @@ class ImageFacts:
         Channels of the image: 1, unless planes or files are stacked.
     band : str
         Frequency and filter, which distinguish images of one position.
+    plane : str
+        Stokes parameter, spectral coordinate and time, which distinguish images of one
+        position and band.
+    warning : str
+        What of the header cannot be used; empty if nothing.
     keywords : dict of str to str
         The keywords of `data_settings.header_columns`.
     """
@@ -78,16 +89,20 @@ class ImageFacts:
     beam_angle_deg: float | None = None
     channels: int = 1
     band: str = ""
+    plane: str = ""
+    warning: str = ""
     keywords: dict[str, str] = field(default_factory=dict)
 
 
 def image_facts(
-    hdu: Hdu, primary: Header, axes: ImageAxes, rules: DataSettings
+    file: BinaryIO, hdu: Hdu, primary: Header, axes: ImageAxes, rules: DataSettings
 ) -> ImageFacts:
     """Collect the facts about an image.
 
     Parameters
     ----------
+    file : binary file
+        Opened by `open_fits`; a table of beams is read from it.
     hdu : Hdu
         The HDU with the image.
     primary : Header
@@ -116,8 +131,8 @@ def image_facts(
         return primary.number(keyword) if value is None else value
 
     frequency = next((f for k in REST_FREQUENCY_KEYWORDS if (f := number(k))), None)
-    major, minor, angle = _beam(header)
     reduction, planes = select_planes(rules.planes, count_planes(hdu, axes))
+    major, minor, angle = read_beam(file, hdu, axes, planes)
     return ImageFacts(
         hdu=hdu.number,
         shape=shape,
@@ -136,26 +151,16 @@ def image_facts(
         beam_minor_arcsec=minor,
         beam_angle_deg=angle,
         channels=len(planes) if reduction == "channels" else 1,
-        band=_band(header, text, number),
+        band=_band(header, primary, text, number),
+        plane=_plane(hdu, axes, planes, text),
+        warning=position.warning,
         keywords=_keyword_texts(header, primary, rules.header_columns),
     )
 
 
-def _beam(header: Header) -> tuple[float | None, float | None, float | None]:
-    """Major and minor axis in arcseconds, angle in degrees."""
-    major, minor, angle = (header.number(k) for k in ("BMAJ", "BMIN", "BPA"))
-    if major is None and (match := AIPS_BEAM.search(header.raw)):
-        try:
-            major, minor, angle = (float(number) for number in match.groups())
-        except ValueError:
-            return None, None, None
-    if not major or major < 0:
-        return None, None, None
-    return major * 3600, (minor or major) * 3600, angle
-
-
 def _band(
     header: Header,
+    primary: Header,
     text: Callable[[str], str],
     number: Callable[[str], float | None],
 ) -> str:
@@ -164,26 +169,64 @@ def _band(
     if frequency is None:
         axes = (k for k in "345" if header.text(f"CTYPE{k}").startswith("FREQ"))
         frequency = next((header.number(f"CRVAL{k}") for k in axes), None)
-    filters = [name for keyword in FILTER_KEYWORDS if (name := text(keyword))]
+    long_cards = header.long_cards.keys() | primary.long_cards.keys()
+    present = header.cards.keys() | primary.cards.keys() | long_cards
+    hierarch = sorted(name for name in long_cards if FILTER_HIERARCH.fullmatch(name))
+    keywords = [keyword for keyword in FILTER_KEYWORDS if keyword in present]
+    filters = [name for keyword in (*keywords, *hierarch) if (name := text(keyword))]
+    # Pipelines repeat the filter under further names.
+    filters = [name for name in dict.fromkeys(filters) if name.upper() not in NO_FILTER]
     return " ".join([f"{frequency:.5g}" if frequency else "", *filters]).strip()
+
+
+def _plane(
+    hdu: Hdu, axes: ImageAxes, planes: Sequence[int], text: Callable[[str], str]
+) -> str:
+    """Stokes parameter, spectral coordinate and time of the used planes."""
+    header, n_axes = hdu.header, len(hdu.shape)
+    indices = [axes.index(plane, hdu.shape) for plane in (planes[0], planes[-1])]
+    image_axes = {n_axes - axes.x, n_axes - axes.y}
+    words = [f"STOKES {name}"] if (name := text("STOKES")) else []
+    for axis in range(1, max(n_axes, MAX_AXES) + 1):
+        ctype = header.text(f"CTYPE{axis}").upper()
+        if axis in image_axes or not ctype or header.number(f"CRVAL{axis}") is None:
+            continue
+        positions = [index[n_axes - axis] if axis <= n_axes else 0 for index in indices]
+        ends = [_coordinate(header, axis, ctype, position) for position in positions]
+        words.append(f"{ctype} {' to '.join(dict.fromkeys(ends))}")
+    date = text("DATE-OBS")
+    if date and "T" not in date:
+        date += "".join(f"T{time}" for k in TIME_KEYWORDS if (time := text(k)))[:32]
+    date = date or text("MJD-OBS")
+    return ", ".join([*words, *([MIDNIGHT.sub("", date)] if date else [])])
+
+
+def _coordinate(header: Header, axis: int, ctype: str, position: int) -> str:
+    """The world coordinate at a position, from 0, along a linear axis."""
+    value, reference, step = (
+        header.number(f"{keyword}{axis}") for keyword in ("CRVAL", "CRPIX", "CDELT")
+    )
+    if step is None:
+        step = header.number(f"CD{axis}_{axis}")
+    offset = position + 1 - (reference or 0.0)
+    coordinate = (value or 0.0) + offset * (1.0 if step is None else step)
+    if ctype.startswith("STOKES") and abs(coordinate) < 10:
+        return STOKES.get(round(coordinate), f"{coordinate:.8g}")
+    return f"{coordinate:.8g}"
 
 
 def _keyword_texts(
     header: Header, primary: Header, keywords: Sequence[str]
 ) -> dict[str, str]:
     """Values of keywords as text; HIERARCH and CONTINUE are supported."""
-    if not keywords:
-        return {}
-    from astropy.io import fits
+    return {
+        keyword: _keyword_text(header, keyword) or _keyword_text(primary, keyword)
+        for keyword in keywords
+    }
 
-    texts: dict[str, str] = {}
-    for cards in (primary, header):
-        parsed = fits.Header.fromstring(cards.raw.decode("ascii", "replace"))
-        for keyword in keywords:
-            try:
-                value = parsed.get(keyword)
-            except (fits.VerifyError, ValueError, TypeError, IndexError):
-                continue  # the image is usable despite a damaged card
-            if value is not None and not isinstance(value, fits.card.Undefined):
-                texts[keyword] = " ".join(str(value).split())
-    return {keyword: texts.get(keyword, "") for keyword in keywords}
+
+def _keyword_text(header: Header, keyword: str) -> str:
+    name = " ".join(keyword.upper().split()).removeprefix("HIERARCH ")
+    if name in ("HISTORY", "COMMENT"):
+        return " ".join(" ".join(header.commentary(name)).split())
+    return header.text(name)

@@ -1,5 +1,6 @@
 """The cards of a FITS header (FITS Standard 4.0, section 4)."""
 
+import contextlib
 import math
 import re
 from dataclasses import dataclass
@@ -54,15 +55,66 @@ class Header:
                 without_value.setdefault(keyword, text[start : start + CARD].rstrip())
         return cards, {k: v for k, v in without_value.items() if k}
 
+    @cached_property
+    def long_cards(self) -> dict[str, list[str]]:
+        """Texts of keywords with CONTINUE cards or in the HIERARCH convention.
+
+        Names of HIERARCH keywords are in upper case, such as ``ESO INS FILT1 NAME``.
+        """
+        cards: dict[str, list[str]] = {}
+        if b"CONTINUE" not in self.raw and b"HIERARCH" not in self.raw:
+            return cards
+        text = self.raw.decode("latin-1")
+        seen, continued, texts = set[str](), "", list[str]()
+        for start in range(0, len(text), CARD):
+            card = text[start : start + CARD]
+            name, value = card[:8].strip().upper(), card[10:]
+            if name == "CONTINUE" and card[8:10] != VALUE_INDICATOR:
+                if texts:
+                    texts.append(value)
+                    cards[continued] = texts
+                continue
+            if name == "HIERARCH" and card[8:10] != VALUE_INDICATOR:
+                inner, _, value = card[9:].partition("=")
+                name = " ".join(inner.upper().split())
+                cards.setdefault(name, [value])
+            continued, texts = name, [] if name in seen else [value]
+            seen.add(name)
+        return cards
+
     def value(self, keyword: str) -> str | int | float | bool | None:
-        """The value of a keyword; None if it is absent or cannot be read."""
+        """The value of a keyword; None if it is absent or cannot be read.
+
+        The parts of a long string (FITS Standard 4.0, 4.2.1.2) are joined.
+        """
         card = self.cards.get(keyword)
+        long_card = self.long_cards.get(keyword) if self.long_cards else None
+        if long_card is not None and (card is None or card == long_card[0]):
+            return _parse_parts(long_card)
         return None if card is None else _parse_value(card)
 
     def text(self, keyword: str) -> str:
-        """The value as text without line breaks; empty if there is none."""
+        """The value as text without line breaks; empty if there is none.
+
+        Text that is not ASCII, which the FITS Standard forbids, is read as UTF-8 if it
+        can be, and as Latin-1 otherwise.
+        """
         value = self.value(keyword)
+        if isinstance(value, str) and not value.isascii():
+            with contextlib.suppress(UnicodeDecodeError):
+                value = value.encode("latin-1").decode("utf-8")
         return "" if value is None else " ".join(str(value).split())
+
+    def commentary(self, keyword: str) -> list[str]:
+        """The texts of all cards of HISTORY or COMMENT, in order."""
+        name = keyword.encode("ascii", "replace").ljust(8)
+        if name not in self.raw:
+            return []
+        return [
+            self.raw[start + 8 : start + CARD].decode("latin-1").strip()
+            for start in range(0, len(self.raw), CARD)
+            if self.raw[start : start + 8] == name
+        ]
 
     def number(self, keyword: str) -> float | None:
         """The value as a finite number, even if stored as text; otherwise None."""
@@ -150,6 +202,19 @@ def _parse_value(card: str) -> str | int | float | bool | None:
     if text in ("T", "F"):
         return text == "T"
     return _parse_number(text)
+
+
+def _parse_parts(texts: list[str]) -> str | int | float | bool | None:
+    """The value of a card that CONTINUE cards follow: ``&`` ends all but the last."""
+    joined = _parse_value(texts[0])
+    for text in texts[1:]:
+        part = _parse_value(text)
+        if not (isinstance(joined, str) and joined.endswith("&")):
+            break
+        if not isinstance(part, str):
+            break
+        joined = joined[:-1] + part
+    return joined
 
 
 def _parse_number(text: str) -> int | float | None:

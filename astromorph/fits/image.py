@@ -52,7 +52,7 @@ def describe_image(paths: Sequence[str | Path], rules: DataSettings) -> ImageFac
     facts = []
     for path in paths:
         with _add_file_to_errors(path, paths), fits_file.open_fits(path) as file:
-            facts.append(image_facts(*_open_image(file, rules), rules))
+            facts.append(image_facts(file, *_open_image(file, rules), rules))
     return _combine_facts(facts)
 
 
@@ -84,7 +84,7 @@ def read_image(
     for path in paths:
         with _add_file_to_errors(path, paths), fits_file.open_fits(path) as file:
             hdu, primary, axes = _open_image(file, rules)
-            facts.append(image_facts(hdu, primary, axes, rules))
+            facts.append(image_facts(file, hdu, primary, axes, rules))
             parts.append(read_planes(file, hdu, axes, rules))
     combined = _combine_facts(facts)
     pixels = parts[0] if len(parts) == 1 else np.concatenate(parts)

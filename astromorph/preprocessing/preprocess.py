@@ -21,7 +21,7 @@ from astromorph.artefacts.shard_writer import (
 from astromorph.atomic import keep_previous
 from astromorph.errors import AstromorphError, FitsImageError
 from astromorph.filelist.duplicates import match_radius
-from astromorph.filelist.entries import Entry, read_filelist
+from astromorph.filelist.entries import Entry, object_name, read_filelist
 from astromorph.filelist.shards import Shard
 from astromorph.fits import image as fits_image
 from astromorph.fits.facts import ImageFacts
@@ -177,17 +177,19 @@ class _ShardImages:
         self._image_ids.append(entry.image_id)
         self._rows.append(row)
         self._statistics.append(prepared.statistics)
+        warnings = [text for text in (facts.warning, prepared.warning) if text]
         return {
-            "status": "warning" if prepared.warning else "ok",
-            "reason": prepared.warning,
+            "status": "warning" if warnings else "ok",
+            "reason": "; ".join(warnings),
             "position": len(self) - 1,
             "height": prepared.pixels.shape[1],
             "width": prepared.pixels.shape[2],
             "content": _content_digest(pixels, prepared),
-            "object": facts.object_name,
+            "object": object_name(entry, facts.object_name),
             "ra_deg": facts.ra_deg,
             "dec_deg": facts.dec_deg,
             "band": facts.band,
+            "plane": facts.plane,
             "reach_arcsec": match_radius(
                 facts.beam_major_arcsec, facts.pixel_scale_arcsec
             ),

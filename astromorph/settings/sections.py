@@ -116,8 +116,8 @@ class ValidateSettings(Section):
 
     on_duplicate: Literal["keep", "drop"] = "keep"
     """How to treat an image that repeats an earlier one: the same file, the same
-    content, or the same position and band within the beam. Both choices report it;
-    `drop` leaves the later one out."""
+    content, or the same position within the beam and the same band, Stokes parameter,
+    velocity and time. Both choices report it; `drop` leaves the later one out."""
 
 
 class PreprocessSettings(Section):

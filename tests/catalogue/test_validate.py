@@ -278,7 +278,7 @@ def test_positions_within_the_radius_share_a_cell(radius):
             <= radius * 1.001
         )
         keys = [
-            {k[1] for k in position_keys(*p, "", radius)} for p in ((ra, dec), other)
+            {k[1] for k in position_keys(*p, "R", radius)} for p in ((ra, dec), other)
         ]
         assert keys[0] & keys[1]
         assert len(set(sky_cells(ra, dec, radius / 3600, 8 * radius / 3600))) < 40
@@ -289,7 +289,7 @@ def test_strongest_and_earliest_match_is_reported():
     with duplicate_finder() as finder:
         for row in range(4):
             keys = [text_key(SAME_CONTENT, "x" if row != 1 else "y")]
-            finder.add(row, keys + position_keys(10.0, 10.0, "", 5.0), [f"{row}.fits"])
+            finder.add(row, keys + position_keys(10.0, 10.0, "R", 5.0), [f"{row}.fits"])
         matches = list(finder.matches())
     assert [(m.row, m.first, m.kind) for m in matches] == [
         (1, 0, SAME_POSITION), (2, 0, SAME_CONTENT), (3, 0, SAME_CONTENT),
@@ -507,7 +507,7 @@ def test_duplicates_repeat_only_originals(start):
     with duplicate_finder() as finder:
         for row in range(9):
             ra = 10 + start + row * 4 / 3600
-            finder.add(row, position_keys(ra, 0.0, "", 5.0), [f"{row}.fits"])
+            finder.add(row, position_keys(ra, 0.0, "R", 5.0), [f"{row}.fits"])
         matches = [(m.row, m.first) for m in finder.matches()]
     assert matches == [(1, 0), (3, 2), (5, 4), (7, 6)]
 

@@ -252,17 +252,10 @@ def test_positions_of_unusual_files_agree_with_astropy(unusual_fits):
         lon, lat = wcs.all_pix2world(*centre, 0)
         if not np.isfinite(lon) or "RA" not in wcs.wcs.ctype[0] + wcs.wcs.ctype[1]:
             continue
-        # Plate polynomials of DSS and TNX are ignored: an error of a few arcseconds.
-        approximate = path.name in (
-            "dss_100x100_table.fits.gz",
-            "optical_tnx_uint16.fits",
-        )
         frame = wcs_to_celestial_frame(wcs)
         expected = SkyCoord(lon * u.deg, lat * u.deg, frame=frame).icrs
         found = SkyCoord(facts.ra_deg * u.deg, facts.dec_deg * u.deg)
-        assert found.separation(expected).arcsec < (5 if approximate else 1e-3), (
-            path.name
-        )
+        assert found.separation(expected).arcsec < 1e-3, path.name
         scales = proj_plane_pixel_scales(wcs) * 3600
         scale = np.sqrt(scales[0] * scales[1])
         assert facts.pixel_scale_arcsec == pytest.approx(scale, rel=5e-3), path.name

@@ -141,10 +141,13 @@ def test_targets_follow_the_settings():
         ),
         ({"export_settings": {"map": False}}, {FILES.map}),
         ({"export_settings": {"gallery": False}}, {FILES.gallery}),
-        ({"evaluation_settings": {"images": 0}}, {FILES.evaluation_page}),
+        (
+            {"evaluation_settings": {"images": 0}},
+            {FILES.evaluation, FILES.evaluation_page},
+        ),
         (
             {"trained_network_name": "other.pt"},
-            {FILES.own_model, FILES.history_figure},
+            {FILES.own_model, FILES.history, FILES.scalars, FILES.history_figure},
         ),
     ):
         found = targets(parse(values, "test"), FILES)

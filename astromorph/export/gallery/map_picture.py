@@ -152,7 +152,7 @@ def choose_maps(files: RunFiles, label: str | None) -> list[MapContents]:
     names = ["" if c == NO_CLUSTER else str(c) for c in clusters.tolist()]
     maps = [_contents(points, "map_clusters", CLUSTER, names, class_of_point)]
     # A column `cluster` of the file list is not the clusters of the analysis.
-    if label == CLUSTER or label not in list_columns(files.catalogue):
+    if label == CLUSTER or label not in ("object", *list_columns(files.catalogue)):
         return maps
     labels = find_in_catalogue(files, points.image_ids, [label])[label]
     numbers, names = pd.factorize(labels)
