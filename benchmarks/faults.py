@@ -41,6 +41,7 @@ SETTINGS = {
     "epochs": 1,
     "batch_size": 4,
     "network_settings": {"weights": "random"},
+    "byol_settings": {"representation_size": 12},
     "training_settings": {"simulated_images": 0},
     "preprocess_settings": {"size": 32, "shard_size": 6},
     "analysis_settings": {"map": "pca"},

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 from concurrent.futures.process import BrokenProcessPool
@@ -313,6 +314,7 @@ def test_a_full_disk_is_one_error_for_tensorboard(disk, capfd):
         (FileNotFoundError(errno.ENOENT, "No such file", "a.pt"), "a.pt: no such file"),
         (OSError(errno.EIO, "Input/output error", "a.pt"), "a.pt: cannot be read"),
         (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
+        (sqlite3.OperationalError("database or disk is full"), "set TMPDIR to"),
     ],
 )
 def test_system_errors_are_explained_with_a_remedy(error, remedy):
