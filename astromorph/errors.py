@@ -163,6 +163,11 @@ def is_machine_error(error: BaseException) -> bool:
 
 def _explain_machine_error(error: BaseException) -> str | None:
     class_name, message = type(error).__name__, " ".join(str(error).split())
+    if class_name == "OperationalError" and "disk" in message:  # of SQLite
+        return (
+            f"the disk of temporary files is full or fails ({message[:200]}); free "
+            f"some space in /tmp, or set TMPDIR to a folder on another disk, {RERUN}"
+        )
     if class_name == "OutOfMemoryError":
         return (
             f"the GPU is out of memory ({message[:200]}); set a smaller `batch_size`, "

@@ -99,7 +99,10 @@ def exclusive(path: str | Path, task: str, wait_s: float = 0.0) -> Iterator[None
         with contextlib.suppress(OSError):
             if _is_same_file(lock, path):
                 path.unlink()  # while it is locked: nobody else can have locked it
-        os.close(lock)
+        # The system closes a file and releases its lock even if it reports an error,
+        # such as a full disk, on which the text in the lock file is not needed.
+        with contextlib.suppress(OSError):
+            os.close(lock)
 
 
 def current_holder(path: str | Path) -> Holder | None:

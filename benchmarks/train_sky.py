@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from astromorph.atomic import atomic_write
+from astromorph.artefacts.tensor_shard import save_values
 from astromorph.byol.augment import SkyAugmentation
 from astromorph.byol.optimise import adamw, parameter_groups, warm_up_cosine
 from astromorph.byol.start_weights import WEIGHTS_FORMAT, WEIGHTS_VERSION, sky_file
@@ -59,8 +59,7 @@ def main() -> None:
             "state": {key: halve(value) for key, value in encoder.state_dict().items()},
         }
         options.output.mkdir(parents=True, exist_ok=True)
-        with atomic_write(options.output / f"{name}.pt") as temporary:
-            torch.save(values, temporary)
+        save_values(options.output / f"{name}.pt", values)
         digest = hashlib.sha256(
             (options.output / f"{name}.pt").read_bytes()
         ).hexdigest()

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 from concurrent.futures.process import BrokenProcessPool
@@ -131,15 +132,15 @@ def test_a_full_disk_is_named_and_the_same_command_succeeds_later(disk, sky):
 
 @pytest.mark.slow
 def test_a_read_only_disk_is_named(disk, prepared, model):
-    """The message of `infer` names the file and its folder."""
+    """The message of `infer` names the first file that it writes, and its folder."""
     folder = disk("barred", "size=1m")
     (folder / "tensors").symlink_to(prepared)
     (folder / "embeddings").mkdir()
     remount(folder, "ro")
     command = ("infer", "-n", model, "--results", folder, "--shard", "00000")
     line = one_error(astromorph(*command))
-    output = folder / "embeddings" / "00000.parquet"
-    assert f"{output}: no permission to write here (Read-only" in line
+    first = folder / "provenance" / "infer" / "00000.lock"
+    assert f"{first}: no permission to write here (Read-only" in line
     remount(folder, "rw")
     assert astromorph(*command).returncode == 0
 
@@ -313,6 +314,7 @@ def test_a_full_disk_is_one_error_for_tensorboard(disk, capfd):
         (FileNotFoundError(errno.ENOENT, "No such file", "a.pt"), "a.pt: no such file"),
         (OSError(errno.EIO, "Input/output error", "a.pt"), "a.pt: cannot be read"),
         (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
+        (sqlite3.OperationalError("database or disk is full"), "set TMPDIR to"),
     ],
 )
 def test_system_errors_are_explained_with_a_remedy(error, remedy):

@@ -164,3 +164,18 @@ def test_without_locks_another_machine_is_respected_for_a_day(tmp_path, no_flock
     os.utime(path, (yesterday, yesterday))
     with exclusive(path, "infer"):
         pass
+
+
+def test_a_full_disk_does_not_fail_the_work_when_the_lock_ends(tmp_path, monkeypatch):
+    """Network file systems report a full disk when a file is closed."""
+    close = os.close
+
+    def fail(file: int) -> None:
+        close(file)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with exclusive(tmp_path / "lock", "train"):
+        monkeypatch.setattr(os, "close", fail)
+    monkeypatch.undo()
+    with exclusive(tmp_path / "lock", "train"):
+        pass

@@ -115,8 +115,9 @@ def write_analysis(path: str | Path, analysis: Analysis) -> None:
         "neighbour_distances": distances.cast(pa.list_(pa.float32())),
         "duplicate_ids": pa.array(analysis.duplicates, type=texts),
     }
-    with atomic_write(path) as temporary:
-        pq.write_table(pa.table(columns), temporary, row_group_size=ROWS_AT_A_TIME)
+    # The errors of a file that Python opens say what is wrong with the disk.
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
+        pq.write_table(pa.table(columns), file, row_group_size=ROWS_AT_A_TIME)
 
 
 def read_analysis_parts(path: str | Path) -> Iterator[Analysis]:

@@ -42,8 +42,9 @@ def write_embeddings(path: str | Path, embeddings: Embeddings) -> None:
     }
     for k in range(vectors.shape[1]):
         columns[f"{EMBEDDING_PREFIX}{k}"] = pa.array(vectors[:, k], type=pa.float32())
-    with atomic_write(path) as temporary:
-        pq.write_table(pa.table(columns), temporary)
+    # The errors of a file that Python opens say what is wrong with the disk.
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
+        pq.write_table(pa.table(columns), file)
 
 
 def read_embeddings(path: str | Path) -> Embeddings:

@@ -4,14 +4,11 @@ Each shard is one ``.pt`` file of tensors and plain values, which is written onc
 memory-mapped for reading. Nothing is ever unpickled.
 """
 
-import errno
-import os
-import shutil
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import torch
 from torch import Tensor
@@ -20,8 +17,6 @@ from astromorph.artefacts.shard_writer import SHARD_FORMAT, SHARD_VERSION
 from astromorph.atomic import atomic_write, sync_to_disk
 from astromorph.errors import AstromorphError, is_machine_error
 from astromorph.system.files import check_file
-
-MIN_FREE_BYTES = 2**20  # with less free space, write errors mean a full disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +87,45 @@ def save_values(path: str | Path, values: dict[str, Any]) -> None:
     WriteError
         The disk is full or not writable.
     """
-    with atomic_write(path) as temporary:
-        try:
-            torch.save(values, temporary)
-            sync_to_disk(temporary)
-        except RuntimeError as error:  # torch hides the disk error
-            if "inline_container" not in str(error):
-                raise
-            full = shutil.disk_usage(temporary.parent).free < MIN_FREE_BYTES
-            number = errno.ENOSPC if full else errno.EIO
-            raise OSError(number, os.strerror(number)) from error
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
+        # Given a file instead of a name, torch writes no name into it, which here would
+        # contain the process.
+        target = _ErrorKeepingFile(file)
+        torch.save(values, cast(BinaryIO, target))
+        target.raise_error()
+        file.flush()
+        sync_to_disk(temporary)
+
+
+class _ErrorKeepingFile:
+    """A file that keeps the first error of writing, which torch would hide.
+
+    Parameters
+    ----------
+    file : binary file
+        The file to write to. After an error, nothing more is written.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        """Write data; always returns its length."""
+        if self._error is None:
+            try:
+                self._file.write(data)
+            except OSError as error:
+                self._error = error
+        return len(data)
+
+    def flush(self) -> None:
+        """Do nothing: the owner of the file flushes it."""
+
+    def raise_error(self) -> None:
+        """Raise the error that is kept, if there is one."""
+        if self._error is not None:
+            raise self._error
 
 
 def find_damage(path: str | Path) -> str | None:

@@ -1,5 +1,7 @@
 """A model file is read unchanged, or an error says what is wrong with it."""
 
+import errno
+import io
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -9,14 +11,15 @@ import pytest
 import torch
 from finished_run import write_random_model
 
+from astromorph.artefacts import tensor_shard
 from astromorph.artefacts.embeddings import read_embeddings
 from astromorph.artefacts.model_file import MODEL_FORMAT, read_model_file, save_model
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.tensor_shard import load_values
+from astromorph.artefacts.tensor_shard import load_values, save_values
 from astromorph.byol.build import load_model
 from astromorph.byol.start_weights import load_start_weights
 from astromorph.embedding.infer import infer
-from astromorph.errors import AstromorphError
+from astromorph.errors import AstromorphError, WriteError
 from astromorph.settings.loading import parse
 from astromorph.settings.sections import InferenceSettings
 from astromorph.settings.steps import train_step_settings
@@ -56,6 +59,32 @@ def start_from(weights: Path, model: Path) -> None:
     values = SETTINGS | {"network_settings": {"weights": str(weights)}}
     byol, _ = load_model(model)
     load_start_weights(byol, train_step_settings(parse(values, "test")))
+
+
+def test_the_same_values_give_the_same_bytes(model, tmp_path):
+    """The name of the file is not in it: a temporary one contains the process."""
+    values = load_values(model, MODEL_FORMAT, 1, "")
+    save_values(tmp_path / "another name.pt", values)
+    assert (tmp_path / "another name.pt").read_bytes() == model.read_bytes()
+
+
+def test_the_first_disk_error_is_raised(model, tmp_path, monkeypatch):
+    """Torch would replace it by an error of its own at the next write."""
+    values = load_values(model, MODEL_FORMAT, 1, "")
+    written = []
+
+    class FullDisk(io.BytesIO):
+        def write(self, data):
+            written.append(len(data))
+            if len(written) == 3:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return len(data)
+
+    monkeypatch.setattr(tensor_shard, "open", lambda *_: FullDisk(), raising=False)
+    with pytest.raises(WriteError, match=r"m\.pt: the disk is full"):
+        save_values(tmp_path / "m.pt", values)
+    assert len(written) == 3
+    assert not list(tmp_path.iterdir())
 
 
 def test_changed_bytes_in_a_weight_are_detected(model, tmp_path):

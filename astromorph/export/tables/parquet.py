@@ -44,7 +44,9 @@ def export_parquet(files: RunFiles, settings_json: str) -> None:
     texts = [f.name for f in schema if pa.types.is_string(f.type)]
     with (
         atomic_write(output) as temporary,
-        pq.ParquetWriter(temporary, schema, use_dictionary=texts) as writer,
+        # The errors of a file that Python opens say what is wrong with the disk.
+        open(temporary, "wb") as file,
+        pq.ParquetWriter(file, schema, use_dictionary=texts) as writer,
     ):
         for rows, vectors in embedding_blocks(files, table):
             arrays = _arrays(columns[:-1], rows, schema) + list(
