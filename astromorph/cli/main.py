@@ -13,8 +13,8 @@ from typing import Any
 from astromorph import compat
 from astromorph.cli import commands
 from astromorph.errors import AstromorphError, explain_error
+from astromorph.system.cache_folders import check_folders
 from astromorph.system.logs import set_up_logging
-from astromorph.system.temporary import check_folders
 
 Command = Callable[[argparse.Namespace], None]
 # Name and help text of each table export.
