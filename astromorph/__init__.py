@@ -7,7 +7,7 @@ Editors and type checkers read the imports below; the program reads `_MODULES`.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from astromorph.system.temporary import use_writable_folders
+from astromorph.system.cache_folders import use_writable_folders
 
 if TYPE_CHECKING:
     from astromorph.byol.augment import SkyAugmentation as SkyAugmentation

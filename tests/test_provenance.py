@@ -21,6 +21,9 @@ FOLDERS = {
     "": set(STEPS),
     # Values of settings are params of the rules; only the presets are code of a step.
     "settings": {"validate", "preprocess", "train"},
+    "system": set(STEPS) - {
+        "analyse", "export_csv", "export_parquet", "export_fits", "export_votable",
+    },
     "artefacts": set(STEPS),
     "filelist": READING | {"split"},
     "fits": READING,  # and not train

@@ -14,8 +14,8 @@ from astromorph.cli import commands
 from astromorph.cli.execute import process_rank
 from astromorph.errors import AstromorphError, explain_error
 from astromorph.parent_watch import end_with_starter
+from astromorph.system.cache_folders import check_folders
 from astromorph.system.logs import set_up_logging
-from astromorph.system.temporary import check_folders
 
 Command = Callable[[argparse.Namespace], None]
 # Name and help text of each table export.

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from astromorph.errors import AstromorphError, explain_error
-from astromorph.system import temporary
-from astromorph.system.temporary import check_folders, is_writable, temporary_database
+from astromorph.system.cache_folders import FOLDERS, check_folders, is_writable
+from astromorph.system.temporary import temporary_database
 
 # Not even root can create a folder there.
 NO_HOME = "/proc/nowhere"
@@ -55,7 +55,7 @@ def test_is_writable(tmp_path):
         tmp_path / "file" / "a": False, tmp_path / "broken": False, NO_HOME: False,
         "~/.cache": False, "a\0": False,
     }  # fmt: skip
-    assert {path: is_writable(path) for path in expected} == expected
+    assert {path: is_writable(str(path)) for path in expected} == expected
 
 
 @pytest.mark.slow
@@ -128,11 +128,11 @@ main()
 def test_check_folders_accepts_a_folder_that_can_be_written(monkeypatch, tmp_path):
     """Also through the variables."""
     monkeypatch.setenv("HOME", NO_HOME)
-    for variable in temporary.FOLDERS:
+    for variable in FOLDERS:
         monkeypatch.delenv(variable, raising=False)
     with pytest.raises(AstromorphError, match="cannot be written or is full"):
         check_folders()
-    for variable in temporary.FOLDERS:
+    for variable in FOLDERS:
         monkeypatch.setenv(variable, str(tmp_path))
     check_folders()
 
@@ -168,7 +168,7 @@ with duplicate_finder() as finder:
         finder.add(row, [text_key(SAME_CONTENT, str(row))], [f"{row}.fits"])
 """
     try:
-        assert not is_writable(tmp_path)  # it has less space than caches need
+        assert not is_writable(str(tmp_path))  # it has less space than caches need
         done = python(code, {"HOME": "/", "TMPDIR": str(tmp_path)})
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
