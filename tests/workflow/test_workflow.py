@@ -496,13 +496,15 @@ def test_an_upgraded_package_reruns_the_steps_that_it_changed(run, sources, tmp_
     assert found == {"export_votable"}
 
 
-def test_lost_metadata_reruns_nothing_and_warns(copy):
-    """Without `.snakemake`, results count as up to date, and a warning is logged."""
+def test_results_are_compared_without_the_records_of_snakemake(copy):
+    """Nothing reruns; after a change the same steps rerun as with its records."""
     shutil.rmtree(copy / ".snakemake")
+    assert "Nothing to be done" in snakemake(copy, "-n").stderr
     configure(copy, {"epochs": 3})
     done = snakemake(copy, "-n")
-    assert "Nothing to be done" in done.stdout + done.stderr
-    assert "count as up to date" in done.stdout + done.stderr
+    text = done.stdout + done.stderr
+    assert "train is run again: its results are older than the settings" in text
+    assert planned(copy) == TRAINED
 
 
 # Replaces inference: the process is killed, as if it used too much memory.
