@@ -16,6 +16,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -317,6 +318,7 @@ def finish(folder: Path) -> tuple[int, int, str]:
 def outputs(folder: Path) -> dict[str, bytes]:
     """The content of all results of the present settings."""
     settings = parse(json.loads((folder / CONFIG).read_text()), "test")
+    places = re.escape(os.fsencode(folder.parent)) + rb"/[\w-]+"
     with contextlib.chdir(folder):
         state = ListState(LIST, settings.preprocess_settings.shard_size)
         files = RunFiles.of_run("results", len(state.shards))
@@ -331,7 +333,7 @@ def outputs(folder: Path) -> dict[str, bytes]:
                     name = entry.name if "tfevents" not in entry.name else "scalars"
                     key = f"{entry.parent}/{name}"
                     # The map shows the folder in which it was made.
-                    content = comparable(entry).replace(os.fsencode(folder), b"")
+                    content = re.sub(places, b"", comparable(entry))
                     found[key] = found.get(key, b"") + content
             found[f"{job.step} {job.job}"] = job.state.encode()
     return found
