@@ -116,7 +116,9 @@ def run(folder: Path, trials: int, seed: int, images: int) -> int:
         disturbed = folder / f"trial-{trial}"
         shutil.copytree(finished, disturbed, symlinks=True)
         CHANGES[name](disturbed)
-        kill = Kill(draw.choice(TARGETS), draw.choice(SIGNALS), draw.random() * seconds)
+        # Most reruns are shorter than the first run.
+        after = draw.random() ** 2 * seconds
+        kill = Kill(draw.choice(TARGETS), draw.choice(SIGNALS), after)
         step = interrupt(disturbed, kill, draw)
         number, status, text = finish(disturbed)
         found = outputs(disturbed)
