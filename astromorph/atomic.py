@@ -77,8 +77,11 @@ def check_writable(files: Iterable[Path], folders: Iterable[Path] = ()) -> None:
         temporary = path.with_name(f".{path.name}.test{_ending()}")
         with explaining_write_errors(path, path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.touch()
-            temporary.unlink()
+            try:
+                temporary.touch()
+            finally:
+                with contextlib.suppress(OSError):
+                    temporary.unlink(missing_ok=True)
 
 
 def sync_to_disk(path: str | Path) -> None:

@@ -8,6 +8,7 @@ import errno
 import os
 import re
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,6 +80,26 @@ def explaining_write_errors(path: str | Path, folder: str | Path) -> Iterator[No
         if name is None or _is_related(str(name), str(folder)):
             raise WriteError(explain_write_error(path, error)) from error
         raise
+
+
+@contextmanager
+def without_tensorboard_tracebacks() -> Iterator[None]:
+    """Print no traceback of TensorBoard's writing thread if the disk fails.
+
+    The writer raises the error again when it is closed.
+    """
+    print_traceback = threading.excepthook
+
+    def hook(error: threading.ExceptHookArgs) -> None:
+        is_writer = type(error.thread).__module__.startswith("tensorboard.")
+        if not (is_writer and isinstance(error.exc_value, OSError)):
+            print_traceback(error)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = print_traceback
 
 
 def _is_related(path: str, folder: str) -> bool:

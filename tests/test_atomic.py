@@ -1,5 +1,6 @@
 """Files of killed processes are removed; a place that cannot be written is found."""
 
+import errno
 import os
 import socket
 import subprocess
@@ -118,6 +119,20 @@ def test_an_output_that_cannot_be_written_is_found(tmp_path):
         check_writable([path / "b"])
     with pytest.raises(WriteError, match=r"folder: cannot be written \(Is a directory"):
         check_writable([tmp_path / "folder"])
+
+
+def test_the_test_file_is_removed_if_closing_it_fails(tmp_path, monkeypatch):
+    """Network file systems report a full disk when a file is closed."""
+    touch = Path.touch
+
+    def fail(path: Path) -> None:
+        touch(path)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "touch", fail)
+    with pytest.raises(WriteError, match="the disk is full"):
+        check_writable([tmp_path / "a.pt"])
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

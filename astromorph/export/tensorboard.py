@@ -24,6 +24,7 @@ from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.run_table import embedding_blocks, listed_columns, run_table
 from astromorph.artefacts.tensor_shard import read_shard
 from astromorph.atomic import atomic_folder
+from astromorph.errors import without_tensorboard_tracebacks
 from astromorph.pages.pictures import thumbnail
 
 LOG = logging.getLogger(__name__)
@@ -111,7 +112,8 @@ def export_tensorboard(files: RunFiles, thumbnail_size: int) -> None:
         )
         (folder / "projector_config.pbtxt").write_text(config, encoding="utf-8")
         # TensorBoard recognises a run by its event file, even if it is empty.
-        EventFileWriter(str(folder)).close()
+        with without_tensorboard_tracebacks():
+            EventFileWriter(str(folder)).close()
     LOG.info(
         "%s: %d points with thumbnails of %d pixels", files.projector, number, side
     )

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -13,7 +12,10 @@ import numpy as np
 from torch import Tensor
 
 from astromorph.byol.collapse import Vectors, rank_me, spread
-from astromorph.errors import explaining_write_errors
+from astromorph.errors import (
+    explaining_write_errors,
+    without_tensorboard_tracebacks,
+)
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -259,7 +261,7 @@ def summary_writer(log_dir: str | Path) -> Iterator["SummaryWriter"]:
     """
     from torch.utils.tensorboard import SummaryWriter
 
-    with _without_tracebacks_of_writers():
+    with without_tensorboard_tracebacks():
         with explaining_write_errors(log_dir, log_dir):
             writer = SummaryWriter(str(log_dir))
         try:
@@ -270,20 +272,3 @@ def summary_writer(log_dir: str | Path) -> Iterator["SummaryWriter"]:
             raise
         with explaining_write_errors(log_dir, log_dir):
             writer.close()
-
-
-@contextmanager
-def _without_tracebacks_of_writers() -> Iterator[None]:
-    """Print no traceback of TensorBoard's thread; the writer raises its error again."""
-    print_traceback = threading.excepthook
-
-    def hook(error: threading.ExceptHookArgs) -> None:
-        is_writer = type(error.thread).__module__.startswith("tensorboard.")
-        if not (is_writer and isinstance(error.exc_value, OSError)):
-            print_traceback(error)
-
-    threading.excepthook = hook
-    try:
-        yield
-    finally:
-        threading.excepthook = print_traceback

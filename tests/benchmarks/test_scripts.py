@@ -5,6 +5,7 @@ row that they promise is printed with numbers, not what the numbers are.
 """
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ import torch
 from PIL import Image
 
 from astromorph.byol.start_weights import WEIGHTS_FORMAT
+from astromorph.cli.steps import STEPS
 from astromorph.settings.loading import setting_names
 
 ROOT = Path(__file__).parents[2]
@@ -36,10 +38,10 @@ QUICK_TRAINING = {
 def script(tmp_path):
     """A function that runs a script in an empty folder and returns its output."""
 
-    def run(path: str, *arguments: str | Path | int) -> str:
+    def run(path: str, *arguments: str | Path | int, seconds: int = 500) -> str:
         command = [sys.executable, str(ROOT / path), *map(str, arguments)]
         done = subprocess.run(
-            command, cwd=tmp_path, capture_output=True, text=True, timeout=500
+            command, cwd=tmp_path, capture_output=True, text=True, timeout=seconds
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -239,6 +241,34 @@ def test_train_sky(script, tmp_path):
     values = torch.load(tmp_path / "weights" / "amm.pt", weights_only=True)
     assert (values["format"], values["images"]) == (WEIGHTS_FORMAT, 40)
     assert "wrote weights/amm.pt; `SKY_DIGESTS` needs " in output
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not any(map(shutil.which, ("gcc", "cc", "clang"))), reason="needs a C compiler"
+)
+def test_faults(script):
+    """The disk is full at some calls of each step; the script fails at any problem.
+
+    The environment variable ASTROMORPH_FAULTS is the number of calls of each step that
+    fail, 0 for all, which takes an hour.
+    """
+    sample = int(os.environ.get("ASTROMORPH_FAULTS", "1"))
+    output = script("benchmarks/faults.py", "--sample", sample, seconds=7200)
+    rows = table_rows(output)
+    assert {name.split()[0] for name in rows} == set(STEPS)
+    for name, (failures, found, _) in rows.items():
+        assert int(failures) >= 1, name
+        assert int(found) == 0, name
+
+
+@pytest.mark.slow
+def test_kills(script):
+    """One killed run, which the same command completes."""
+    output = script("benchmarks/kills.py", "--trials", 1, "--images", 12)
+    (cells,) = [cells for name, cells in table_rows(output).items() if name == "0"]
+    assert cells[-1] == "yes"
+    assert "1 of 1 identical after 1 commands" in output
 
 
 @pytest.mark.slow
