@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import logging
 import os
 import socket
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 from astromorph.errors import AstromorphError, explaining_write_errors
 from astromorph.processes import is_running, start_time
 
+LOG = logging.getLogger(__name__)
 POLL_SECONDS = 0.1
 # Errors of file systems that have no locks.
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -83,15 +85,24 @@ def exclusive(path: str | Path, task: str, wait_s: float = 0.0) -> Iterator[None
     """
     path = Path(path)
     own = Holder(os.getpid(), socket.gethostname(), task, start_time(os.getpid()))
-    deadline = time.monotonic() + wait_s
+    start = time.monotonic()
     while True:
         with explaining_write_errors(path, path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = _try_to_lock(path, own)
         if lock is not None:
             break
-        if time.monotonic() >= deadline:
+        waited = time.monotonic() - start
+        if waited >= wait_s:
             raise AstromorphError(_explain(path, own))
+        if waited < POLL_SECONDS:
+            holder = _read(path)
+            LOG.info(
+                "waiting for %s to end (process %d on %s)",
+                holder.task,
+                holder.pid,
+                holder.host,
+            )
         time.sleep(POLL_SECONDS)
     try:
         yield
