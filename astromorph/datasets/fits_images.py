@@ -52,7 +52,7 @@ class PreparedImages:
         The reason for each of the M - N rows that could not be used.
     warnings : dict of int to str
         The warnings for rows that were used but look unusual.
-    statistics : dict of str to Tensor, shape (N,), float32
+    statistics : dict of str to Tensor, shape (N,), float64
         Background, noise and others; see
         `astromorph.preprocessing.image_to_tensor.Prepared`.
     settings : Settings
@@ -178,7 +178,7 @@ def prepared_images(
         usable.append(prepared)
         images.append(_to_tensor(prepared, settings))
     statistics = {
-        name: torch.tensor([p.statistics[name] for p in usable], dtype=torch.float32)
+        name: torch.tensor([p.statistics[name] for p in usable], dtype=torch.float64)
         for name in STATISTICS
     }
     return PreparedImages(
@@ -334,7 +334,13 @@ def _read_pixels(paths: tuple[str, ...], settings: DataSettings) -> Tensor:
     """Pixels `(C, H, W)`, float32; bad ones are the median of the good ones."""
     with _naming_file(paths):
         _, image = fits_image.read_image(paths, settings)
-    pixels = image.pixels.astype(np.float32, copy=True)
+        with np.errstate(over="ignore"):
+            pixels = image.pixels.astype(np.float32, copy=True)
+        if not np.isfinite(pixels).all():
+            raise FitsImageError(
+                "its values exceed the range of 32-bit floating point; divide them by "
+                "a constant, or use `prepare_images`, which scales them"
+            )
     if image.mask.any() and not image.mask.all():
         for channel in pixels:
             channel[image.mask] = np.median(channel[~image.mask])

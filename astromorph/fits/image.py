@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,14 +87,14 @@ def read_image(
             facts.append(image_facts(file, hdu, primary, axes, rules))
             parts.append(read_planes(file, hdu, axes, rules))
     combined = _combine_facts(facts)
-    pixels = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    pixels: Any = parts[0] if len(parts) == 1 else np.concatenate(parts)
     bad: NDArray[np.bool_] = np.asarray(~np.isfinite(pixels))
     if not bad.any():
         return combined, Image(pixels, np.zeros(pixels.shape[1:], np.bool_))
     bad_channels: NDArray[np.bool_] = np.asarray(bad.all(axis=(1, 2)))
     masked = bad if bad_channels.all() else bad & ~bad_channels[:, None, None]
     mask: NDArray[np.bool_] = np.asarray(masked.any(axis=0))
-    return combined, Image(np.where(bad, np.float32(0), pixels), mask)
+    return combined, Image(np.where(bad, pixels.dtype.type(0), pixels), mask)
 
 
 def write_image(

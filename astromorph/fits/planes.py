@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,11 @@ from astromorph.errors import FitsImageError
 from astromorph.fits import celestial, tiles
 from astromorph.fits import file as fits_file
 from astromorph.fits.file import Hdu
+from astromorph.fits.pixels import Pixels
 from astromorph.fits.tile_decoder import TiledImage
 from astromorph.settings.sections import DataSettings
 
-Plane = NDArray[np.float32]
+Plane = Pixels  # of shape (H, W)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ def count_planes(hdu: Hdu, axes: ImageAxes) -> int:
 
 def read_planes(
     file: BinaryIO, hdu: Hdu, axes: ImageAxes, rules: DataSettings
-) -> NDArray[np.float32]:
+) -> Pixels:
     """Pixels `(C, H, W)`, NaN where bad. A cube is read plane by plane."""
     reduction, indices = select_planes(rules.planes, count_planes(hdu, axes))
     if hdu.compressed:
@@ -141,7 +142,8 @@ def read_planes(
     if reduction == "channels":
         if len(indices) == 1:
             return read_plane(indices[0])[None]
-        return np.stack([read_plane(plane) for plane in indices])
+        stack: Any = np.stack([read_plane(plane) for plane in indices])
+        return cast("Pixels", stack)
     reduced: Plane = REDUCTIONS[reduction](read_plane(plane) for plane in indices)
     return reduced[None]
 
@@ -193,20 +195,22 @@ class _TiledPlanes:
 
 def _sum(planes: Iterator[Plane]) -> Plane:
     total, counts = _sums_and_counts(planes)
-    return np.where(counts > 0, total, np.nan).astype(np.float32)
+    sums: NDArray[np.float64] = np.where(counts > 0, total, np.nan)
+    return sums
 
 
 def _mean(planes: Iterator[Plane]) -> Plane:
     total, counts = _sums_and_counts(planes)
     means = total / np.maximum(counts, 1)
-    return np.where(counts > 0, means, np.nan).astype(np.float32)
+    means[counts == 0] = np.nan
+    return means
 
 
 def _max(planes: Iterator[Plane]) -> Plane:
-    maximum = np.array(next(planes))
+    maximum: Any = np.array(next(planes))
     for plane in planes:
         np.fmax(maximum, plane, out=maximum)
-    return maximum
+    return cast("Plane", maximum)
 
 
 def _sums_and_counts(

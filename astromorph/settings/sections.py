@@ -100,7 +100,7 @@ class DataSettings(Section):
 
     max_pixels: Positive = 2**28
     """An image with more pixels is rejected before memory is allocated; 268 million
-    float32 pixels are 1 GB."""
+    pixels are 1 GB as float32 and 2 GB as float64."""
 
 
 class ValidateSettings(Section):

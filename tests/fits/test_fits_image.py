@@ -105,12 +105,12 @@ def test_scaled_integers_with_blank_values(tmp_path):
 
 
 def test_nan_and_infinity_are_bad(tmp_path):
-    """Also values that 32-bit floating point cannot represent."""
+    """But not values that only 64-bit floating point can represent."""
     data = np.array([[np.nan, np.inf, -np.inf], [1e300, 1.0, 2.0]])
     fits.PrimaryHDU(data).writeto(tmp_path / "a.fits")
     image = read(tmp_path / "a.fits")
-    assert image.mask.tolist() == [[True] * 3, [True, False, False]]
-    assert np.isfinite(image.pixels).all()
+    assert image.mask.tolist() == [[True] * 3, [False] * 3]
+    assert image.pixels[0].tolist() == [[0, 0, 0], [1e300, 1, 2]]
 
 
 @pytest.mark.parametrize(
@@ -221,13 +221,13 @@ def test_pixels_of_unusual_files_agree_with_astropy(unusual_fits):
         except FitsImageError:
             continue
         with fits.open(path) as file:
-            expected = np.squeeze(np.asarray(file[facts.hdu].data, np.float32))
+            expected = np.squeeze(np.asarray(file[facts.hdu].data, np.float64))
         expected = np.where(np.isfinite(expected), expected, np.nan)
         if expected.ndim == 3:
             expected = np.fmax.reduce(expected)
         image = read(path, max_pixels=2**28, planes="max")
         found = np.where(image.mask, np.nan, image.pixels[0])
-        np.testing.assert_array_equal(np.squeeze(found), expected, err_msg=path.name)
+        np.testing.assert_allclose(np.squeeze(found), expected, 1e-7, err_msg=path.name)
         compared += 1
     assert compared == 45
 
