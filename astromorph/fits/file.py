@@ -343,6 +343,28 @@ def check_length(file: BinaryIO, hdu: Hdu) -> None:
             raise _truncated_error(required, length)
 
 
+def check_to_end(file: BinaryIO) -> None:
+    """Decompress the rest of a compressed file, which compares its check sum.
+
+    Raises
+    ------
+    FitsImageError
+        The rest is too long for a file of its length. Damage raises errors of several
+        classes, for which `open_fits` has words.
+    """
+    if isinstance(file, io.FileIO):
+        return
+    limit, rest = _skip_limit(file), 0
+    while part := file.read(READ_CHUNK):
+        rest += len(part)
+        if rest > limit:
+            raise FitsImageError(
+                f"after its image, it decompresses to more than {limit} bytes, the "
+                "limit for compressed files of this length; decompress it or list only "
+                "the part you need"
+            )
+
+
 def read_data(file: BinaryIO, start: int, size: int) -> bytes:
     """Read `size` bytes; no memory is allocated beyond the end of the file.
 

@@ -71,7 +71,8 @@ def read_image(
     Returns
     -------
     facts : ImageFacts
-        The same as those of `describe_image`.
+        The same as those of `describe_image`. In addition, a compressed file is read to
+        its end, and rejected if its check sum is wrong.
     image : Image
         Pixels and mask; files and planes become channels.
 
@@ -86,6 +87,7 @@ def read_image(
             hdu, primary, axes = _open_image(file, rules)
             facts.append(image_facts(file, hdu, primary, axes, rules))
             parts.append(read_planes(file, hdu, axes, rules))
+            fits_file.check_to_end(file)
     combined = _combine_facts(facts)
     pixels: Any = parts[0] if len(parts) == 1 else np.concatenate(parts)
     bad: NDArray[np.bool_] = np.asarray(~np.isfinite(pixels))
