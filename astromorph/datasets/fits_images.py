@@ -27,6 +27,7 @@ from astromorph.provenance import canonical_json
 from astromorph.settings.loading import parse
 from astromorph.settings.sections import DataSettings, Settings
 from astromorph.settings.steps import part_of
+from astromorph.system.files import split_hdu
 
 MISSING = "N/A"  # for a keyword that is not in the header
 SOURCE = "FitsFilelistDataset"  # at the start of messages about settings
@@ -365,8 +366,8 @@ def _locate(entry: Entry) -> tuple[str, ...]:
     """The files of a row of the list; see `filelist` above."""
     if (
         not entry.other_paths
-        and not Path(entry.path).exists()
-        and Path(entry.listed_path).exists()
+        and not Path(split_hdu(entry.path)[0]).exists()
+        and Path(split_hdu(entry.listed_path)[0]).exists()
     ):
         return (entry.listed_path,)
     return entry.paths

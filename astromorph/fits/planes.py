@@ -1,7 +1,7 @@
 """The image axes of a stored array, and the planes along its other axes."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
@@ -17,6 +17,9 @@ from astromorph.fits.tile_decoder import TiledImage
 from astromorph.settings.sections import DataSettings
 
 Plane = Pixels  # of shape (H, W)
+# Length of the last axis of colour pictures, with or without transparency, and the
+# shortest side of such a picture.
+COLOURS, MIN_COLOUR_SIDE = (3, 4), 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,7 @@ def image_axes(hdu: Hdu) -> ImageAxes:
     """The celestial axes if the header names them, or else the last two.
 
     Axes of length 1 are ignored, the first ones before later ones, as long as two axes
-    remain.
+    remain. An array `(H, W, 3)` or `(H, W, 4)` is a picture whose colours come last.
     """
     n_axes = len(hdu.shape)
     remaining = list(range(n_axes))
@@ -114,8 +117,15 @@ def image_axes(hdu: Hdu) -> ImageAxes:
     if on_sky is not None:
         y, x = n_axes - 1 - on_sky[1], n_axes - 1 - on_sky[0]
         image = [y, x] if y in remaining and x in remaining else image
+    elif len(remaining) == 3 and _ends_with_colours([hdu.shape[k] for k in remaining]):
+        image = remaining[:2]
     others = tuple(axis for axis in range(n_axes) if axis not in image)
     return ImageAxes(image[0], image[1], others)
+
+
+def _ends_with_colours(shape: Sequence[int]) -> bool:
+    """Whether an array of three axes is a picture with red, green and blue last."""
+    return shape[2] in COLOURS and min(shape[:2]) >= MIN_COLOUR_SIDE
 
 
 def count_planes(hdu: Hdu, axes: ImageAxes) -> int:

@@ -83,8 +83,10 @@ class DataSettings(Section):
     suits networks made for RGB images."""
 
     hdu: Index | Name | tuple[Index | Name, ...] | None = None
-    """The HDU to read, by number or by name (EXTNAME); with a list, the first one
-    that a file contains. Null means the first HDU with an image."""
+    """The HDU to read, by number, by name (EXTNAME), or by name and EXTVER, as in
+    ``"SCI,2"``; with a list, the first one that a file contains. Null means the first
+    image whose name is that of science data, such as SCI, or else the first that is not
+    a map of errors, weights, masks or the like."""
 
     planes: Index | Annotated[str, Field(pattern=PLANES)] | Channels | None = None
     """The planes of a cube to use: the number of a plane; ``"sum"``, ``"mean"`` or

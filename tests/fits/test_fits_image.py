@@ -382,7 +382,7 @@ def test_celestial_axes_are_the_image_axes(tmp_path):
 
 @pytest.mark.parametrize(
     ("hdu", "number"),
-    [(None, 1), (2, 2), ("sci", 2), (("none", "ERR"), 3), ((9, 1), 1)],
+    [(None, 2), (2, 2), ("sci", 2), (("none", "ERR"), 3), ((9, 1), 1)],
 )
 def test_hdu_is_selected_by_number_or_name(tmp_path, hdu, number):
     """Of several choices, the first that the file contains is used."""
