@@ -136,18 +136,24 @@ def count_planes(hdu: Hdu, axes: ImageAxes) -> int:
 def read_planes(
     file: BinaryIO, hdu: Hdu, axes: ImageAxes, rules: DataSettings
 ) -> Pixels:
-    """Pixels `(C, H, W)`, NaN where bad. A cube is read plane by plane."""
+    """Pixels `(C, H, W)`, NaN where bad. A cube is read plane by plane.
+
+    `bad_values` and `zeros_at_edge` apply to each plane, before planes are combined.
+    """
     reduction, indices = select_planes(rules.planes, count_planes(hdu, axes))
     if hdu.compressed:
         tiled = _TiledPlanes(
             tiles.open_tiles(file, hdu), hdu, axes, several=len(indices) > 1
         )
-        read_plane = tiled.read
+        read_stored = tiled.read
     else:
         values = fits_file.stored_values(file, hdu)
 
-        def read_plane(plane: int) -> Plane:
+        def read_stored(plane: int) -> Plane:
             return fits_file.scale_values(values[axes.index(plane, hdu.shape)], hdu)
+
+    def read_plane(plane: int) -> Plane:
+        return _mark_bad(read_stored(plane), rules)
 
     if reduction == "channels":
         if len(indices) == 1:
@@ -156,6 +162,33 @@ def read_planes(
         return cast("Pixels", stack)
     reduced: Plane = REDUCTIONS[reduction](read_plane(plane) for plane in indices)
     return reduced[None]
+
+
+def _mark_bad(plane: Plane, rules: DataSettings) -> Plane:
+    """Replace values that the settings call bad by NaN, in place."""
+    if rules.zeros_at_edge and (edge := _zeros_at_edge(plane)) is not None:
+        plane[edge] = np.nan
+    for value in rules.bad_values:
+        with np.errstate(over="ignore"):
+            rounded = np.float32(value)  # as it is stored, or was before a conversion
+        bad = plane == rounded
+        if plane.dtype == np.float64:
+            bad |= plane == value
+        plane[bad] = np.nan
+    return plane
+
+
+def _zeros_at_edge(plane: Plane) -> NDArray[np.bool_] | None:
+    """Zeros between which and an edge, along a row or a column, are only zeros."""
+    zero = plane == 0
+    if not (zero[0].any() or zero[-1].any() or zero[:, 0].any() or zero[:, -1].any()):
+        return None
+    found: NDArray[np.bool_] = np.zeros(zero.shape, np.bool_)
+    for axis in (0, 1):
+        for step in (slice(None), slice(None, None, -1)):
+            part = (step, slice(None)) if axis == 0 else (slice(None), step)
+            found[part] |= np.logical_and.accumulate(zero[part], axis=axis)
+    return found
 
 
 class _TiledPlanes:

@@ -33,6 +33,11 @@ MAX_VALUES = 2**12  # pixels from which background and noise are measured
 FLOAT32_RANGE = (1e-30, 1e37)
 # Distances whose squares neither overflow nor vanish in float64.
 SQUARE_RANGE = (1e-100, 1e100)
+# A repeated extreme value is reported if it is so many times the noise below the
+# background, or if it is so many times the range of all other pixels above them: a
+# saturated star is neither.
+MARKER_SIGMAS, MARKER_RANGES = 100, 100
+MAX_MARKERS = 3  # different ones in a channel
 MAX_VALUE = 1e300  # also in units of the noise
 
 
@@ -223,11 +228,16 @@ def _crop_and_resize(image: Image, rules: PreprocessSettings) -> _ResizedImage:
     if rules.crop_fraction < 1:
         image = central_crop(image, rules.crop_fraction)
     measured = _measure(image)
-    warning = ""
+    warnings = _marker_warnings(image, measured)
+    if valid_fraction < rules.min_valid_fraction:
+        warnings.append(
+            f"only {valid_fraction:.2g} of its pixels are valid, less than "
+            f"`preprocess_settings.min_valid_fraction`, {rules.min_valid_fraction:g}"
+        )
     if rules.crop == "source":
         box = emission_box(image, measured, rules.crop_sigma)
         if box is None:
-            warning = (
+            warnings.append(
                 f"nothing is brighter than {rules.crop_sigma:g} times the noise; "
                 "not cropped"
             )
@@ -245,17 +255,84 @@ def _crop_and_resize(image: Image, rules: PreprocessSettings) -> _ResizedImage:
     if not valid.any():
         raise FitsImageError("all pixels that remain after cropping are bad")
     resized = pixels + reference
-    return _ResizedImage(resized, valid, measured, valid_fraction, warning)
+    return _ResizedImage(resized, valid, measured, valid_fraction, "; ".join(warnings))
+
+
+def _marker_warnings(image: Image, measured: NDArray[np.float64]) -> list[str]:
+    """Describe values that seem to mark pixels without data."""
+    markers: dict[float, int] = {}
+    valid = ~image.mask if image.mask.any() else None
+    for plane, limits in zip(image.pixels, measured[:, 2:].tolist(), strict=True):
+        values = plane.ravel() if valid is None else plane[valid]
+        for value, number in _find_markers(values, limits):
+            markers[value] = max(number, markers.get(value, 0))
+    return [
+        f"{number} pixels have the value {value:.8g}, far from all others; if it marks "
+        "pixels without data, "
+        + ("set `data_settings.zeros_at_edge`, or " if value == 0 else "")
+        + "add it to `data_settings.bad_values`"
+        for value, number in markers.items()
+    ]
+
+
+def _find_markers(
+    values: NDArray[Any], limits: Sequence[float]
+) -> list[tuple[float, int]]:
+    """Repeated extreme values that no plausible noise or source has, and how often.
+
+    The lowest and highest values are removed as long as they are repeated and far from
+    the next one; then they are compared with the noise of the remaining pixels.
+    """
+    rest, candidates = values, list[tuple[float, int]]()
+    while len(candidates) < MAX_MARKERS and (found := _isolated_extreme(rest, limits)):
+        candidates.append(found)
+        rest = rest[rest != found[0]]
+        limits = (float(rest.min()), float(rest.max()))
+    if not candidates:
+        return []
+    background, noise = sigma_clip(rest)
+    lowest, highest = limits
+    below = min(background - MARKER_SIGMAS * noise, lowest - noise)
+    above = highest + MARKER_RANGES * (highest - lowest)
+    return [
+        (value, number)
+        for value, number in candidates
+        if noise > 0 and not below <= value <= above
+    ]
+
+
+def _isolated_extreme(
+    values: NDArray[Any], limits: Sequence[float]
+) -> tuple[float, int] | None:
+    """The lowest or highest value and its number, if it is repeated and isolated.
+
+    It is isolated if the gap to the next value exceeds the distance of that one from
+    the median.
+    """
+    for extreme in limits:
+        same = values == extreme
+        number = int(np.count_nonzero(same))
+        if not 2 <= number < values.size:
+            continue
+        others = values[~same]
+        nearest = float(others.min() if extreme < others[0] else others.max())
+        gap = abs(extreme - nearest)
+        step = -(-others.size // MAX_VALUES)
+        sample = np.sort(others[:: step + (step % 2 == 0)])
+        if gap > abs(float(sample[len(sample) // 2]) - nearest):
+            return extreme, number
+    return None
 
 
 def _is_out_of_range(measured: NDArray[np.float64]) -> bool:
     """Whether the brightness scale of an image cannot be computed."""
-    if not np.isfinite(measured).all():
-        return True
-    _, noise, minimum, maximum = measured.T
-    largest = np.maximum(maximum, -minimum)
-    unit = np.where(noise > 0, noise, 1)
-    return bool((largest > MAX_VALUE * np.minimum(unit, 1)).any())
+    for background, noise, minimum, maximum in measured.tolist():
+        if not (math.isfinite(background) and math.isfinite(noise)):
+            return True
+        unit = min(noise, 1) if noise > 0 else 1
+        if max(maximum, -minimum) > MAX_VALUE * unit:
+            return True
+    return False
 
 
 def _relative_to_background(
@@ -266,13 +343,15 @@ def _relative_to_background(
     The difference is float32 where its range allows. This loses no precision, whereas
     the rounding errors of the pixels themselves can exceed the noise.
     """
-    background, noise = measured[:, 0], measured[:, 1]
     smallest, largest = FLOAT32_RANGE
-    distance = np.abs(measured[:, 2:] - background[:, None]).max()
-    in_range = distance < largest and not (noise[noise > 0] < smallest).any()
+    in_range = all(
+        max(maximum - background, background - minimum) < largest
+        and (noise > smallest or noise == 0)
+        for background, noise, minimum, maximum in measured.tolist()
+    )
     pixels: Any = image.pixels if in_range else image.pixels.astype(np.float64)
     # Rounded as the pixels, so that their difference is exact.
-    reference = background.astype(pixels.dtype)[:, None, None]
+    reference = measured[:, 0, None, None].astype(pixels.dtype)
     with np.errstate(over="ignore"):  # of bad pixels
         pixels = pixels - reference
         if in_range:

@@ -96,6 +96,15 @@ class DataSettings(Section):
     as a number to base 60). Null rejects cubes, because only the user knows which
     planes matter."""
 
+    bad_values: tuple[float, ...] = ()
+    """Values of pixels without data, as in ``[-9999, -1.6375e30]``, after BSCALE and
+    BZERO; they are compared with the precision of float32. NaN, infinity and BLANK are
+    always bad."""
+
+    zeros_at_edge: bool = False
+    """Whether zeros that reach an edge of the image along a row or a column are bad, as
+    in the border of a mosaic. Zeros are valid counts in other images."""
+
     header_columns: tuple[Name, ...] = ()
     """Further header keywords; each becomes a column `header_KEYWORD` of the
     catalogue."""
@@ -161,6 +170,10 @@ class PreprocessSettings(Section):
     stretch_scope: Literal["image", "dataset"] = "image"
     """`dataset` uses one scale for all images, determined from the usable ones among
     the first 256 rows of the list, to make brightness comparable between images."""
+
+    min_valid_fraction: Fraction = 0.1
+    """An image with a smaller fraction of valid pixels gets a warning. It is used all
+    the same; bad pixels show the background."""
 
     dtype: Literal["float16", "float32"] = "float16"
     """Data type of the prepared images; float16 takes half the space, with steps of

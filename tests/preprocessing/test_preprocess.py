@@ -456,3 +456,101 @@ def test_planes_of_a_cube_may_exceed_float32_together(tmp_path, planes):
     found = prepare(read, rules()).statistics
     assert found["maximum"] == pytest.approx(exact, rel=1e-6)
     assert found["valid_fraction"] == 1
+
+
+UNSEEN, FLT_MAX = -1.6375e30, 3.4028234663852886e38
+
+
+def with_markers(values, markers, fraction):
+    """Replace some pixels by values that mark the absence of data."""
+    marked, rng = np.array(values), np.random.default_rng(8)
+    where = rng.random(values.shape) < fraction
+    marked[where] = rng.choice(np.array(markers, marked.dtype), where.sum())
+    return marked
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])
+@pytest.mark.parametrize("fraction", [0.01, 0.3, 0.8])
+@pytest.mark.parametrize(
+    "markers",
+    [[UNSEEN], [FLT_MAX], [-FLT_MAX], [-9999], [-32768], [-9999, -32768], [99999, 1e20],
+     [UNSEEN, FLT_MAX, -99999]],
+)  # fmt: skip
+def test_values_that_mark_missing_data_cause_a_warning(
+    tmp_path, markers, fraction, dtype
+):
+    """With the setting that the warning names, the image is that without them."""
+    if dtype == "int32" and max(map(abs, markers)) > 1e9:
+        pytest.skip("they do not fit")
+    values = (source() * 4).astype(dtype)
+    marked = with_markers(values, markers, fraction)
+    fits.PrimaryHDU(marked).writeto(tmp_path / "a.fits")
+    _, read = read_image([tmp_path / "a.fits"], DataSettings())
+    warning = prepare(read, rules()).warning
+    for marker in markers:
+        assert f"the value {marker:.8g}, far from all others" in warning
+    assert "data_settings.bad_values" in warning
+    _, read = read_image([tmp_path / "a.fits"], DataSettings(bad_values=markers))
+    found = prepare(read, rules(min_valid_fraction=0.1))
+    expected = prepare(image(values, marked != values), rules())
+    np.testing.assert_allclose(found.pixels, expected.pixels, atol=1e-3)
+    assert found.warning == ""
+    share = found.statistics["valid_fraction"]
+    assert share == pytest.approx(np.mean(marked == values))
+
+
+@pytest.mark.parametrize("pedestal", [0, 1000])
+def test_border_of_zeros_can_be_bad(tmp_path, pedestal):
+    """A tilted footprint; a zero inside it is a value."""
+    values = source().astype(np.float32) + pedestal
+    y, x = np.indices(values.shape)
+    outside = (x + y < 40) | (x + y > 120) | (x - y > 30)
+    values[outside], values[50, 50] = 0, 0
+    fits.PrimaryHDU(values).writeto(tmp_path / "a.fits")
+    _, read = read_image([tmp_path / "a.fits"], DataSettings())
+    warning = prepare(read, rules()).warning
+    assert ("zeros_at_edge" in warning) == (pedestal > 0)
+    _, read = read_image([tmp_path / "a.fits"], DataSettings(zeros_at_edge=True))
+    np.testing.assert_array_equal(read.mask, outside)
+    _, read = read_image([tmp_path / "a.fits"], DataSettings(bad_values=[0]))
+    assert read.mask[50, 50]
+
+
+@pytest.mark.parametrize("planes", ["sum", "channels", "max"])
+def test_bad_values_are_removed_before_planes_are_combined(tmp_path, planes):
+    """In tiles as well, and after BSCALE and BZERO."""
+    cube = np.stack([source(), source() + 1]).astype(np.float32)
+    cube[0, 3, 4], cube[1, 5, 6] = -999, -99.25
+    rules_ = DataSettings(planes=planes, bad_values=[-999, -99.25])
+    for k, hdu in enumerate((fits.PrimaryHDU(cube), fits.CompImageHDU(
+            cube, compression_type="GZIP_1", quantize_level=0))):  # fmt: skip
+        hdu.writeto(tmp_path / f"{k}.fits")
+        _, read = read_image([tmp_path / f"{k}.fits"], rules_)
+        assert read.pixels.min() > -5
+        assert read.mask.sum() == (2 if planes == "channels" else 0)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
+@pytest.mark.parametrize("kind", ["noise", "saturated", "counts", "floor", "steps"])
+def test_plausible_values_cause_no_warning(dtype, kind):
+    """Saturated stars, photon counts, simulations with a floor, few grey levels."""
+    rng = np.random.default_rng(3)
+    full = 250 if dtype == "uint8" else 30000
+    bright = np.maximum(source(peak=9), 0)
+    values = {
+        "noise": lambda: rng.normal(30, 3, (80, 80)),
+        "saturated": lambda: np.minimum(source(peak=5e4, width=8), full),
+        "counts": lambda: rng.poisson(0.05 + bright * 0.1),
+        "floor": lambda: np.maximum(source(peak=100) - 40, 0),
+        "steps": lambda: np.rint(source(peak=100) / 40) * 40,
+    }[kind]()  # fmt: skip
+    assert prepare(image(values.astype(dtype)), rules()).warning == ""
+
+
+@pytest.mark.parametrize(("fraction", "warned"), [(0.98, True), (0.5, False)])
+def test_few_valid_pixels_cause_a_warning(fraction, warned):
+    """By default below a tenth."""
+    mask = np.random.default_rng(4).random((80, 80)) < fraction
+    prepared = prepare(image(np.where(mask, 0, source()), mask), rules())
+    assert ("min_valid_fraction`, 0.1" in prepared.warning) == warned
+    assert prepare(image(source(), mask), rules(min_valid_fraction=0)).warning == ""
