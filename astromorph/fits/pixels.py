@@ -18,9 +18,9 @@ class Image:
         Values in the unit of the file; bad pixels are 0. The type is float64 if the
         file can contain values that float32 cannot represent.
     mask : ndarray, shape (H, W), bool
-        True where a pixel is NaN, infinite, BLANK or a bad value in any channel. A channel in
-        which all pixels are bad is 0 everywhere and is ignored in the mask, unless
-        all channels are bad.
+        True where a pixel is NaN, infinite, BLANK or a bad value in any channel. A
+        channel in which all pixels are bad is 0 everywhere and is ignored in the mask,
+        unless all channels are bad.
     """
 
     pixels: Pixels
