@@ -154,7 +154,8 @@ def describe_file_error(error: OSError, path: str | Path = "") -> str:
         return f"{words}: this is an address; download the file and list its path"
     if HOME_FOLDER.search(str(path)):
         return (
-            f"{words}: a list cannot abbreviate your home folder as ~; write its name"
+            f"{words}: ~ and ~name are replaced by the home folder of an existing user "
+            "only; write the name of the folder"
         )
     return str(words)
 

@@ -99,6 +99,8 @@ _FACTS = (
     Column("reason", "text", "warning about the file", "meta.note"),
     Column("hdu", "int64", "number of the HDU with the image, from 0",
            "meta.id.part"),
+    Column("images", "int64", "number of images in the file, of which one was chosen",
+           "meta.number"),
     Column("shape", "text", "axes as stored, slowest first", "meta.note"),
     Column("dtype", "text", "stored type, before scaling", "meta.note"),
     Column("width", "int64", "pixels along x", "meta.number;instr.pixel", "pix"),

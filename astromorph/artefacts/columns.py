@@ -15,6 +15,7 @@ CATALOGUE_COLUMNS = (
     "status",
     "reason",
     "hdu",
+    "images",
     "shape",
     "dtype",
     "width",

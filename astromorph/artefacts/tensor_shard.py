@@ -39,7 +39,7 @@ class TensorShard:
         N ids.
     rows : Tensor, shape (N,), int64
         Row numbers in the file list.
-    statistics : dict of str to Tensor, shape (N,), float32
+    statistics : dict of str to Tensor, shape (N,), float64
         See `astromorph.preprocessing.image_to_tensor.Prepared`.
     settings : str
         Canonical settings that the images were prepared with.

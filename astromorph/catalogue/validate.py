@@ -57,6 +57,7 @@ from astromorph.settings.sections import (
     PreprocessSettings,
     ValidateSettings,
 )
+from astromorph.system.files import split_hdu
 from astromorph.system.workers import process_pool
 
 LOG = logging.getLogger(__name__)
@@ -289,6 +290,7 @@ def _describe_row(
 def _fact_columns(facts: ImageFacts) -> dict[str, Any]:
     return {
         "hdu": facts.hdu,
+        "images": facts.images,
         "shape": "x".join(str(n) for n in facts.shape),
         "dtype": facts.dtype,
         "width": facts.width,
@@ -317,9 +319,12 @@ def _content_keys(paths: Sequence[str]) -> tuple[list[Key], int]:
     """
     sha, inodes, total = hashlib.blake2b(digest_size=8), [], 0
     for path in paths:
-        with open(path, "rb", buffering=0) as file:
+        name, hdu = split_hdu(path)
+        with open(name, "rb", buffering=0) as file:
             status = os.fstat(file.fileno())
-            inodes.append(f"{status.st_dev}:{status.st_ino}")
+            # Two HDUs of a file are two images.
+            inodes.append(f"{status.st_dev}:{status.st_ino}:{hdu}")
+            sha.update(str(hdu).encode())
             total += status.st_size
             step = max(PART_BYTES, status.st_size // COMPARED_PARTS)
             for offset in range(0, status.st_size, step):

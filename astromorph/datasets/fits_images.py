@@ -27,6 +27,7 @@ from astromorph.provenance import canonical_json
 from astromorph.settings.loading import parse
 from astromorph.settings.sections import DataSettings, Settings
 from astromorph.settings.steps import part_of
+from astromorph.system.files import split_hdu
 
 MISSING = "N/A"  # for a keyword that is not in the header
 SOURCE = "FitsFilelistDataset"  # at the start of messages about settings
@@ -52,7 +53,7 @@ class PreparedImages:
         The reason for each of the M - N rows that could not be used.
     warnings : dict of int to str
         The warnings for rows that were used but look unusual.
-    statistics : dict of str to Tensor, shape (N,), float32
+    statistics : dict of str to Tensor, shape (N,), float64
         Background, noise and others; see
         `astromorph.preprocessing.image_to_tensor.Prepared`.
     settings : Settings
@@ -178,7 +179,7 @@ def prepared_images(
         usable.append(prepared)
         images.append(_to_tensor(prepared, settings))
     statistics = {
-        name: torch.tensor([p.statistics[name] for p in usable], dtype=torch.float32)
+        name: torch.tensor([p.statistics[name] for p in usable], dtype=torch.float64)
         for name in STATISTICS
     }
     return PreparedImages(
@@ -334,7 +335,13 @@ def _read_pixels(paths: tuple[str, ...], settings: DataSettings) -> Tensor:
     """Pixels `(C, H, W)`, float32; bad ones are the median of the good ones."""
     with _naming_file(paths):
         _, image = fits_image.read_image(paths, settings)
-    pixels = image.pixels.astype(np.float32, copy=True)
+        with np.errstate(over="ignore"):
+            pixels = image.pixels.astype(np.float32, copy=True)
+        if not np.isfinite(pixels).all():
+            raise FitsImageError(
+                "its values exceed the range of 32-bit floating point; divide them by "
+                "a constant, or use `prepare_images`, which scales them"
+            )
     if image.mask.any() and not image.mask.all():
         for channel in pixels:
             channel[image.mask] = np.median(channel[~image.mask])
@@ -359,8 +366,8 @@ def _locate(entry: Entry) -> tuple[str, ...]:
     """The files of a row of the list; see `filelist` above."""
     if (
         not entry.other_paths
-        and not Path(entry.path).exists()
-        and Path(entry.listed_path).exists()
+        and not Path(split_hdu(entry.path)[0]).exists()
+        and Path(split_hdu(entry.listed_path)[0]).exists()
     ):
         return (entry.listed_path,)
     return entry.paths

@@ -12,6 +12,7 @@ from operator import itemgetter
 from typing import Any
 
 from astromorph.artefacts.columns import REJECTED
+from astromorph.system.files import split_hdu
 from astromorph.system.temporary import temporary_database
 
 SAME_FILE, SAME_CONTENT, SAME_POSITION = 0, 1, 2
@@ -226,7 +227,7 @@ def text_key(kind: int, text: str) -> Key:
 
 
 def content_digest(paths: Sequence[str]) -> str | None:
-    """A digest of the sizes and contents of files.
+    """A digest of the sizes, contents and listed HDUs of files.
 
     A file of up to `MAX_COMPARED_BYTES` (256 MiB) is read completely. Of a longer one,
     1024 parts of 256 KiB are read, evenly spaced and including its beginning and its
@@ -246,9 +247,10 @@ def content_digest(paths: Sequence[str]) -> str | None:
     digests = []
     try:
         for path in paths:
-            with open(path, "rb", buffering=0) as file:
+            name, hdu = split_hdu(path)
+            with open(name, "rb", buffering=0) as file:
                 size = os.fstat(file.fileno()).st_size
-                sha = hashlib.blake2b(str(size).encode())
+                sha = hashlib.blake2b(f"{size} {hdu}".encode())
                 for start, length in _compared_ranges(size):
                     _hash_range(file.fileno(), start, length, sha)
                 digests.append(sha.hexdigest())

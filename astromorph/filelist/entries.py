@@ -26,6 +26,8 @@ GROUP_COLUMN = "group"
 OBJECT_COLUMN = "object"
 # The column that assigns an image to a subset.
 SPLIT_COLUMN = "split"
+# The HDU of an image. The catalogue has a column `hdu`, so this one gets the prefix.
+HDU_COLUMN = "listed_hdu"
 SEPARATORS = ",;\t"  # of a CSV list
 PATH_COLUMN = re.compile(r"path(_\w+)?")
 IMAGE_STARTS = (b"SIMPLE", b"\x1f\x8b", b"\x89PNG", b"\xff\xd8")
@@ -75,7 +77,9 @@ def read_filelist(datafile: str | Path) -> Iterator[Entry]:
     `path` column, or several columns `path_g`, `path_r`, ..., whose files are the
     channels of one image. Empty lines and lines that begin with ``#`` are skipped,
     except inside a quoted cell. A column whose name the catalogue already uses gets the
-    prefix `listed_`, except `object`, which takes precedence over the header.
+    prefix `listed_`, except `object`, which takes precedence over the header. A column
+    `hdu` is added to each path of its row, as in ``a.fits[SCI,2]``, so that each image
+    of a file has its own row and id.
 
     Parameters
     ----------
@@ -254,12 +258,23 @@ def _repeated_in_list(datafile: str, size: int, mtime_ns: int) -> frozenset[int]
 
 
 def resolve_paths(folder: str, paths: Sequence[str]) -> tuple[str, ...]:
-    """Join relative paths to a folder; absolute and empty ones are not changed."""
-    if not folder:
-        return tuple(paths)
+    """Join relative paths to a folder; absolute and empty ones are not changed.
+
+    ``~``, ``~name`` and ``$NAME`` are replaced as by a shell, unless a file has exactly
+    the listed name.
+    """
     # The same as os.path.join in a quarter of the time.
-    prefix = folder if folder.endswith("/") else f"{folder}/"
-    return tuple([p if p.startswith("/") or not p else prefix + p for p in paths])
+    prefix = folder if not folder or folder.endswith("/") else f"{folder}/"
+    joined = [p if p.startswith("/") or not p else prefix + p for p in paths]
+    for k, path in enumerate(paths):
+        if ("$" in path or path[:1] == "~") and not os.path.lexists(joined[k]):
+            joined[k] = _expand(path, prefix)
+    return tuple(joined)
+
+
+def _expand(path: str, prefix: str) -> str:
+    expanded = os.path.expanduser(os.path.expandvars(path))
+    return expanded if expanded.startswith("/") else prefix + expanded
 
 
 def _image_id(name: str, number: int) -> str:
@@ -361,7 +376,10 @@ def _split_cells(
         for k, (name, value) in enumerate(zip(names, values, strict=False))
         if k not in path_columns and name
     }
-    return [values[k] for k in path_columns], columns
+    paths = [values[k] for k in path_columns]
+    if hdu := columns.get(HDU_COLUMN):
+        paths = [f"{path}[{hdu}]" if path else path for path in paths]
+    return paths, columns
 
 
 def explain_unreadable(datafile: str | Path, error: Exception) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from astromorph.filelist.entries import Entry, read_paths
 from astromorph.provenance import digest
+from astromorph.system.files import split_hdu
 
 # Number of rows at the start of the list that determine the common properties.
 HEAD_ROWS = 256
@@ -155,7 +156,7 @@ def file_state(paths: Sequence[str]) -> str:
     states = []
     try:
         for path in paths:
-            status = os.stat(path)
+            status = os.stat(split_hdu(path)[0])
             if not stat.S_ISREG(status.st_mode):
                 return ""
             states.append(f"{status.st_size} {status.st_mtime_ns}")

@@ -6,11 +6,11 @@ table of LZW strings, a list of a million zip members. Here, each stream needs l
 """
 
 import bz2
-import gzip
 import io
 import lzma
 import os
 import struct
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,8 +21,10 @@ from astromorph.errors import FitsImageError
 
 MAX_MEMORY = 200 * 10**6  # bytes; `xz -9` needs 68 MB
 READ_BYTES = 2**16
+KEPT_BYTES = 2**25  # decompressed bytes that are kept, to return to the beginning
 # Compressed bytes of an LZW stream that are decoded at a time.
 LZW_READ_CODES = 2**12
+GZIP_MAGIC, BZIP2_MAGIC, XZ_MAGIC = b"\x1f\x8b", b"BZh", b"\xfd7zXZ"
 LZW_MAGIC, LZW_CLEAR = b"\x1f\x9d", 256
 LZW_FIRST_BITS, LZW_MIN_LIMIT, LZW_MAX_LIMIT = 9, 10, 16
 # Bytes of decoded LZW strings that are kept; longer ones are composed when needed.
@@ -78,6 +80,9 @@ class _ChunkStream(io.RawIOBase):
         self._file, self._restart = file, chunks
         self._chunks, self._position = chunks(file), 0
         self._part = memoryview(b"")
+        # The first pieces, so that returning to the beginning is free; None if longer.
+        self._kept: list[bytes] | None = []
+        self._next, self._kept_bytes = 0, 0
 
     def readable(self) -> bool:
         return True
@@ -94,7 +99,7 @@ class _ChunkStream(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Copy the next bytes; 0 at the end."""
         while not self._part:
-            chunk = next(self._chunks, None)
+            chunk = self._next_chunk()
             if chunk is None:
                 return 0
             self._part = memoryview(chunk)
@@ -112,7 +117,7 @@ class _ChunkStream(io.RawIOBase):
             self._rewind()
         while self._position < offset:
             if not self._part:
-                chunk = next(self._chunks, None)
+                chunk = self._next_chunk()
                 if chunk is None:
                     break
                 self._part = memoryview(chunk)
@@ -121,10 +126,27 @@ class _ChunkStream(io.RawIOBase):
             self._position += size
         return self._position
 
+    def _next_chunk(self) -> bytes | None:
+        if self._kept is not None and self._next < len(self._kept):
+            chunk: bytes | None = self._kept[self._next]
+        else:
+            chunk = next(self._chunks, None)
+            self._keep(chunk or b"")
+        self._next += 1
+        return chunk
+
+    def _keep(self, chunk: bytes) -> None:
+        if self._kept is not None and chunk:
+            self._kept.append(chunk)
+            self._kept_bytes += len(chunk)
+            if self._kept_bytes > KEPT_BYTES:
+                self._kept = None
+
     def _rewind(self) -> None:
-        self._file.seek(0)
-        self._chunks, self._part = self._restart(self._file), memoryview(b"")
-        self._position = 0
+        if self._kept is None:
+            self._file.seek(0)
+            self._chunks = self._restart(self._file)
+        self._part, self._position, self._next = memoryview(b""), 0, 0
 
 
 def _open_chunks(
@@ -133,33 +155,74 @@ def _open_chunks(
     return lambda file: io.BufferedReader(_ChunkStream(file, chunks), READ_BYTES)
 
 
-def _xz_chunks(file: io.FileIO) -> Iterator[bytes]:
-    """The content of one or several xz streams."""
-    data = file.read(READ_BYTES)
-    first = True
-    while data:
-        decompressor = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_MEMORY)
-        while not decompressor.eof:
-            if decompressor.needs_input and not data:
-                data = file.read(READ_BYTES)
-                if not data and not first:
-                    return
-                if not data:
-                    raise EOFError("the compressed file ends before its end marker")
-            try:
-                chunk = decompressor.decompress(data, READ_BYTES)
-            except lzma.LZMAError as error:
-                if "limit" in str(error).lower():
-                    raise _memory_error("its xz dictionary") from None
-                if first:
+class _GzipDecompressor:
+    """One member of a gzip file, with the interface of `bz2.BZ2Decompressor`.
+
+    zlib compares the length and the check sum of the member at its end.
+    """
+
+    def __init__(self) -> None:
+        self._stream = zlib.decompressobj(wbits=31)
+        self._rest = b""
+
+    @property
+    def eof(self) -> bool:
+        return self._stream.eof
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._rest and not self.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._stream.unused_data
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        chunk = self._stream.decompress(self._rest + data, max_length)
+        self._rest = self._stream.unconsumed_tail
+        return chunk
+
+
+def _stream_chunks(
+    magic: bytes, new_decompressor: Callable[[], Any]
+) -> Callable[[io.FileIO], Iterator[bytes]]:
+    """Decompress one or several streams, each of which begins with `magic`.
+
+    The decompressors compare the check sums of their formats. Other bytes after the
+    last stream are ignored, as by the programs gzip, bzip2 and xz.
+    """
+
+    def chunks(file: io.FileIO) -> Iterator[bytes]:
+        data = file.read(READ_BYTES)
+        while data.startswith(magic):
+            decompressor = new_decompressor()
+            while not decompressor.eof:
+                if decompressor.needs_input and not data:
+                    data = file.read(READ_BYTES)
+                    if not data:
+                        raise EOFError("the compressed file ends before its end marker")
+                try:
+                    chunk = decompressor.decompress(data, READ_BYTES)
+                except lzma.LZMAError as error:
+                    if "limit" in str(error).lower():
+                        raise _memory_error("its xz dictionary") from None
                     raise
-                return  # other bytes follow the last stream
-            data = b""
-            if chunk:
-                yield chunk
-        first = False
-        data = decompressor.unused_data.lstrip(b"\0") or file.read(READ_BYTES)
-        data = data.lstrip(b"\0")  # padding between streams
+                data = b""
+                if chunk:
+                    yield chunk
+            data = _next_stream(decompressor.unused_data, file, len(magic))
+
+    return chunks
+
+
+def _next_stream(data: bytes, file: io.FileIO, size: int) -> bytes:
+    """The bytes after a stream without the padding, at least `size` if there are any.
+
+    A gzip file of some tape drives is filled with zeros, and so can be an xz file.
+    """
+    while len(data := data.lstrip(b"\0")) < size and (more := file.read(READ_BYTES)):
+        data += more
+    return data
 
 
 def _lzw_chunks(file: io.FileIO) -> Iterator[bytes]:
@@ -325,9 +388,13 @@ def _memory_error(what: str) -> FitsImageError:
 
 
 DECOMPRESSORS: dict[bytes, Callable[[io.FileIO], Any]] = {
-    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
-    b"BZh": bz2.BZ2File,
-    b"\xfd7zXZ": _open_chunks(_xz_chunks),
+    GZIP_MAGIC: _open_chunks(_stream_chunks(GZIP_MAGIC, _GzipDecompressor)),
+    BZIP2_MAGIC: _open_chunks(_stream_chunks(BZIP2_MAGIC, bz2.BZ2Decompressor)),
+    XZ_MAGIC: _open_chunks(
+        _stream_chunks(
+            XZ_MAGIC, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_MEMORY)
+        )
+    ),
     LZW_MAGIC: _open_chunks(_lzw_chunks),
     b"PK\x03\x04": _open_chunks(_zip_chunks),
 }

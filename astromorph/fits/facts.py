@@ -13,6 +13,7 @@ from astromorph.fits.beams import read_beam
 from astromorph.fits.file import Hdu
 from astromorph.fits.header import Header
 from astromorph.fits.planes import ImageAxes, count_planes, select_planes
+from astromorph.fits.select import Selection
 from astromorph.settings.sections import DataSettings
 
 FREQUENCY_KEYWORDS = ("RESTFRQ", "RESTFREQ", "FREQ", "FREQUENC")
@@ -69,6 +70,9 @@ class ImageFacts:
         What of the header cannot be used; empty if nothing.
     keywords : dict of str to str
         The keywords of `data_settings.header_columns`.
+    images : int or None
+        Number of images in the file among which this one was chosen; None if a setting
+        or the list names the HDU.
     """
 
     hdu: int
@@ -92,10 +96,11 @@ class ImageFacts:
     plane: str = ""
     warning: str = ""
     keywords: dict[str, str] = field(default_factory=dict)
+    images: int | None = None
 
 
 def image_facts(
-    file: BinaryIO, hdu: Hdu, primary: Header, axes: ImageAxes, rules: DataSettings
+    file: BinaryIO, selection: Selection, rules: DataSettings
 ) -> ImageFacts:
     """Collect the facts about an image.
 
@@ -103,12 +108,9 @@ def image_facts(
     ----------
     file : binary file
         Opened by `open_fits`; a table of beams is read from it.
-    hdu : Hdu
-        The HDU with the image.
-    primary : Header
-        The primary header, used for keywords that the header of the image lacks.
-    axes : ImageAxes
-        Axes of the stored array.
+    selection : Selection
+        The HDU with the image. Keywords that its header lacks are taken from the
+        primary header.
     rules : DataSettings
         The planes that are read, and `header_columns`.
 
@@ -116,6 +118,7 @@ def image_facts(
     -------
     ImageFacts
     """
+    hdu, primary, axes = selection.hdu, selection.primary, selection.axes
     header, shape = hdu.header, hdu.shape
     centre = tuple((length + 1) / 2 for length in reversed(shape))
     position = celestial.image_position(header, centre)
@@ -155,6 +158,7 @@ def image_facts(
         plane=_plane(hdu, axes, planes, text),
         warning=position.warning,
         keywords=_keyword_texts(header, primary, rules.header_columns),
+        images=selection.images,
     )
 
 

@@ -12,6 +12,10 @@ CARD = 80  # bytes
 VALUE_INDICATOR = "= "  # in columns 9 and 10; without it, a card has no value
 STRING = re.compile(r"'((?:[^']|'')*)")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([EDed][+-]?\d+)?", re.ASCII)
+# Some programs write blanks after a sign and around the exponent.
+NUMBER_WITH_BLANKS = re.compile(
+    r"[+-]? *(\d+\.?\d*|\.\d+)( *[EDed] *[+-]? *\d+)?", re.ASCII
+)
 INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
 
 
@@ -219,6 +223,8 @@ def _parse_parts(texts: list[str]) -> str | int | float | bool | None:
 
 def _parse_number(text: str) -> int | float | None:
     """A number; infinite if it exceeds the range of a float."""
+    if " " in text and NUMBER_WITH_BLANKS.fullmatch(text):
+        text = text.replace(" ", "")
     if INTEGER.fullmatch(text):
         return int(text)
     if NUMBER.fullmatch(text):

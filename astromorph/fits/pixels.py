@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+Pixels = NDArray[np.float32] | NDArray[np.float64]
+
 
 @dataclass(frozen=True, slots=True)
 class Image:
@@ -12,13 +14,14 @@ class Image:
 
     Attributes
     ----------
-    pixels : ndarray, shape (C, H, W), float32
-        Values in the unit of the file; bad pixels are 0.
+    pixels : ndarray, shape (C, H, W), float32 or float64
+        Values in the unit of the file; bad pixels are 0. The type is float64 if the
+        file can contain values that float32 cannot represent.
     mask : ndarray, shape (H, W), bool
-        True where a pixel is NaN, infinite or BLANK in any channel. A channel in
-        which all pixels are bad is 0 everywhere and is ignored in the mask, unless
-        all channels are bad.
+        True where a pixel is NaN, infinite, BLANK or a bad value in any channel. A
+        channel in which all pixels are bad is 0 everywhere and is ignored in the mask,
+        unless all channels are bad.
     """
 
-    pixels: NDArray[np.float32]
+    pixels: Pixels
     mask: NDArray[np.bool_]

@@ -1,9 +1,9 @@
 """The image axes of a stored array, and the planes along its other axes."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,14 @@ from astromorph.errors import FitsImageError
 from astromorph.fits import celestial, tiles
 from astromorph.fits import file as fits_file
 from astromorph.fits.file import Hdu
+from astromorph.fits.pixels import Pixels
 from astromorph.fits.tile_decoder import TiledImage
 from astromorph.settings.sections import DataSettings
 
-Plane = NDArray[np.float32]
+Plane = Pixels  # of shape (H, W)
+# Length of the last axis of colour pictures, with or without transparency, and the
+# shortest side of such a picture.
+COLOURS, MIN_COLOUR_SIDE = (3, 4), 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,7 @@ def image_axes(hdu: Hdu) -> ImageAxes:
     """The celestial axes if the header names them, or else the last two.
 
     Axes of length 1 are ignored, the first ones before later ones, as long as two axes
-    remain.
+    remain. An array `(H, W, 3)` or `(H, W, 4)` is a picture whose colours come last.
     """
     n_axes = len(hdu.shape)
     remaining = list(range(n_axes))
@@ -113,8 +117,15 @@ def image_axes(hdu: Hdu) -> ImageAxes:
     if on_sky is not None:
         y, x = n_axes - 1 - on_sky[1], n_axes - 1 - on_sky[0]
         image = [y, x] if y in remaining and x in remaining else image
+    elif len(remaining) == 3 and _ends_with_colours([hdu.shape[k] for k in remaining]):
+        image = remaining[:2]
     others = tuple(axis for axis in range(n_axes) if axis not in image)
     return ImageAxes(image[0], image[1], others)
+
+
+def _ends_with_colours(shape: Sequence[int]) -> bool:
+    """Whether an array of three axes is a picture with red, green and blue last."""
+    return shape[2] in COLOURS and min(shape[:2]) >= MIN_COLOUR_SIDE
 
 
 def count_planes(hdu: Hdu, axes: ImageAxes) -> int:
@@ -124,26 +135,60 @@ def count_planes(hdu: Hdu, axes: ImageAxes) -> int:
 
 def read_planes(
     file: BinaryIO, hdu: Hdu, axes: ImageAxes, rules: DataSettings
-) -> NDArray[np.float32]:
-    """Pixels `(C, H, W)`, NaN where bad. A cube is read plane by plane."""
+) -> Pixels:
+    """Pixels `(C, H, W)`, NaN where bad. A cube is read plane by plane.
+
+    `bad_values` and `zeros_at_edge` apply to each plane, before planes are combined.
+    """
     reduction, indices = select_planes(rules.planes, count_planes(hdu, axes))
     if hdu.compressed:
         tiled = _TiledPlanes(
             tiles.open_tiles(file, hdu), hdu, axes, several=len(indices) > 1
         )
-        read_plane = tiled.read
+        read_stored = tiled.read
     else:
         values = fits_file.stored_values(file, hdu)
 
-        def read_plane(plane: int) -> Plane:
+        def read_stored(plane: int) -> Plane:
             return fits_file.scale_values(values[axes.index(plane, hdu.shape)], hdu)
+
+    def read_plane(plane: int) -> Plane:
+        return _mark_bad(read_stored(plane), rules)
 
     if reduction == "channels":
         if len(indices) == 1:
             return read_plane(indices[0])[None]
-        return np.stack([read_plane(plane) for plane in indices])
+        stack: Any = np.stack([read_plane(plane) for plane in indices])
+        return cast("Pixels", stack)
     reduced: Plane = REDUCTIONS[reduction](read_plane(plane) for plane in indices)
     return reduced[None]
+
+
+def _mark_bad(plane: Plane, rules: DataSettings) -> Plane:
+    """Replace values that the settings call bad by NaN, in place."""
+    if rules.zeros_at_edge and (edge := _zeros_at_edge(plane)) is not None:
+        plane[edge] = np.nan
+    for value in rules.bad_values:
+        with np.errstate(over="ignore"):
+            rounded = np.float32(value)  # as it is stored, or was before a conversion
+        bad = plane == rounded
+        if plane.dtype == np.float64:
+            bad |= plane == value
+        plane[bad] = np.nan
+    return plane
+
+
+def _zeros_at_edge(plane: Plane) -> NDArray[np.bool_] | None:
+    """Zeros between which and an edge, along a row or a column, are only zeros."""
+    zero = plane == 0
+    if not (zero[0].any() or zero[-1].any() or zero[:, 0].any() or zero[:, -1].any()):
+        return None
+    found: NDArray[np.bool_] = np.zeros(zero.shape, np.bool_)
+    for axis in (0, 1):
+        for step in (slice(None), slice(None, None, -1)):
+            part = (step, slice(None)) if axis == 0 else (slice(None), step)
+            found[part] |= np.logical_and.accumulate(zero[part], axis=axis)
+    return found
 
 
 class _TiledPlanes:
@@ -193,20 +238,22 @@ class _TiledPlanes:
 
 def _sum(planes: Iterator[Plane]) -> Plane:
     total, counts = _sums_and_counts(planes)
-    return np.where(counts > 0, total, np.nan).astype(np.float32)
+    sums: NDArray[np.float64] = np.where(counts > 0, total, np.nan)
+    return sums
 
 
 def _mean(planes: Iterator[Plane]) -> Plane:
     total, counts = _sums_and_counts(planes)
     means = total / np.maximum(counts, 1)
-    return np.where(counts > 0, means, np.nan).astype(np.float32)
+    means[counts == 0] = np.nan
+    return means
 
 
 def _max(planes: Iterator[Plane]) -> Plane:
-    maximum = np.array(next(planes))
+    maximum: Any = np.array(next(planes))
     for plane in planes:
         np.fmax(maximum, plane, out=maximum)
-    return maximum
+    return cast("Plane", maximum)
 
 
 def _sums_and_counts(

@@ -28,6 +28,17 @@ SOFTENING = 3.0  # asinh and log are linear up to about this many times the nois
 MIN_SIGMAS = 5.0  # times the noise below the background: lowest start of the scale
 CLIP_SIGMAS, MAX_CLIPS = 3.0, 5
 MAX_VALUES = 2**12  # pixels from which background and noise are measured
+# Images are resized in float32, relative to their background, if their noise and the
+# distance of all pixels from the background are between these values.
+FLOAT32_RANGE = (1e-30, 1e37)
+# Distances whose squares neither overflow nor vanish in float64.
+SQUARE_RANGE = (1e-100, 1e100)
+# A repeated extreme value is reported if it is so many times the noise below the
+# background, or if it is so many times the range of all other pixels above them: a
+# saturated star is neither.
+MARKER_SIGMAS, MARKER_RANGES = 100, 100
+MAX_MARKERS = 3  # different ones in a channel
+MAX_VALUE = 1e300  # also in units of the noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +121,7 @@ def prepare(
     Raises
     ------
     FitsImageError
-        No pixel is valid, or values exceed the range of 32-bit floating point.
+        No pixel is valid, or values exceed the range of 64-bit floating point.
     """
     resized = _crop_and_resize(image, rules)
     scale = scale or _own_scale(resized, rules)
@@ -217,27 +228,137 @@ def _crop_and_resize(image: Image, rules: PreprocessSettings) -> _ResizedImage:
     if rules.crop_fraction < 1:
         image = central_crop(image, rules.crop_fraction)
     measured = _measure(image)
-    warning = ""
+    warnings = _marker_warnings(image, measured)
+    if valid_fraction < rules.min_valid_fraction:
+        warnings.append(
+            f"only {valid_fraction:.2g} of its pixels are valid, less than "
+            f"`preprocess_settings.min_valid_fraction`, {rules.min_valid_fraction:g}"
+        )
     if rules.crop == "source":
         box = emission_box(image, measured, rules.crop_sigma)
         if box is None:
-            warning = (
+            warnings.append(
                 f"nothing is brighter than {rules.crop_sigma:g} times the noise; "
                 "not cropped"
             )
         else:
             image = crop_box(image, box)
-    with np.errstate(over="ignore", invalid="ignore"):
-        pixels, valid = resize(image, *target_shape(image.mask.shape, rules))
+    if _is_out_of_range(measured):
+        raise FitsImageError(
+            "its values are too large for 64-bit floating point; if they mark bad "
+            "pixels, list them in `data_settings.bad_values`"
+        )
+    shifted, reference = _relative_to_background(image, measured)
+    pixels, valid = resize(shifted, *target_shape(image.mask.shape, rules))
     if rules.fit == "crop" and rules.size != "native":
         pixels, valid = crop_centre(pixels, valid, rules.size)
     if not valid.any():
         raise FitsImageError("all pixels that remain after cropping are bad")
-    if not np.isfinite(pixels).all() or not np.isfinite(measured).all():
-        raise FitsImageError("its values are too large for 32-bit floating point")
-    return _ResizedImage(
-        pixels.astype(np.float64), valid, measured, valid_fraction, warning
+    resized = pixels + reference
+    return _ResizedImage(resized, valid, measured, valid_fraction, "; ".join(warnings))
+
+
+def _marker_warnings(image: Image, measured: NDArray[np.float64]) -> list[str]:
+    """Describe values that seem to mark pixels without data."""
+    markers: dict[float, int] = {}
+    valid = ~image.mask if image.mask.any() else None
+    for plane, limits in zip(image.pixels, measured[:, 2:].tolist(), strict=True):
+        values = plane.ravel() if valid is None else plane[valid]
+        for value, number in _find_markers(values, limits):
+            markers[value] = max(number, markers.get(value, 0))
+    return [
+        f"{number} pixels have the value {value:.8g}, far from all others; if it marks "
+        "pixels without data, "
+        + ("set `data_settings.zeros_at_edge`, or " if value == 0 else "")
+        + "add it to `data_settings.bad_values`"
+        for value, number in markers.items()
+    ]
+
+
+def _find_markers(
+    values: NDArray[Any], limits: Sequence[float]
+) -> list[tuple[float, int]]:
+    """Repeated extreme values that no plausible noise or source has, and how often.
+
+    The lowest and highest values are removed as long as they are repeated and far from
+    the next one; then they are compared with the noise of the remaining pixels.
+    """
+    rest, candidates = values, list[tuple[float, int]]()
+    while len(candidates) < MAX_MARKERS and (found := _isolated_extreme(rest, limits)):
+        candidates.append(found)
+        rest = rest[rest != found[0]]
+        limits = (float(rest.min()), float(rest.max()))
+    if not candidates:
+        return []
+    background, noise = sigma_clip(rest)
+    lowest, highest = limits
+    below = min(background - MARKER_SIGMAS * noise, lowest - noise)
+    above = highest + MARKER_RANGES * (highest - lowest)
+    return [
+        (value, number)
+        for value, number in candidates
+        if noise > 0 and not below <= value <= above
+    ]
+
+
+def _isolated_extreme(
+    values: NDArray[Any], limits: Sequence[float]
+) -> tuple[float, int] | None:
+    """The lowest or highest value and its number, if it is repeated and isolated.
+
+    It is isolated if the gap to the next value exceeds the distance of that one from
+    the median.
+    """
+    for extreme in limits:
+        same = values == extreme
+        number = int(np.count_nonzero(same))
+        if not 2 <= number < values.size:
+            continue
+        others = values[~same]
+        nearest = float(others.min() if extreme < others[0] else others.max())
+        gap = abs(extreme - nearest)
+        step = -(-others.size // MAX_VALUES)
+        sample = np.sort(others[:: step + (step % 2 == 0)])
+        if gap > abs(float(sample[len(sample) // 2]) - nearest):
+            return extreme, number
+    return None
+
+
+def _is_out_of_range(measured: NDArray[np.float64]) -> bool:
+    """Whether the brightness scale of an image cannot be computed."""
+    for background, noise, minimum, maximum in measured.tolist():
+        if not (math.isfinite(background) and math.isfinite(noise)):
+            return True
+        unit = min(noise, 1) if noise > 0 else 1
+        if max(maximum, -minimum) > MAX_VALUE * unit:
+            return True
+    return False
+
+
+def _relative_to_background(
+    image: Image, measured: NDArray[np.float64]
+) -> tuple[Image, NDArray[np.float64]]:
+    """An image minus its background, in which bad pixels are 0, and the background.
+
+    The difference is float32 where its range allows. This loses no precision, whereas
+    the rounding errors of the pixels themselves can exceed the noise.
+    """
+    smallest, largest = FLOAT32_RANGE
+    in_range = all(
+        max(maximum - background, background - minimum) < largest
+        and (noise > smallest or noise == 0)
+        for background, noise, minimum, maximum in measured.tolist()
     )
+    pixels: Any = image.pixels if in_range else image.pixels.astype(np.float64)
+    # Rounded as the pixels, so that their difference is exact.
+    reference = measured[:, 0, None, None].astype(pixels.dtype)
+    with np.errstate(over="ignore"):  # of bad pixels
+        pixels = pixels - reference
+        if in_range:
+            pixels = pixels.astype(np.float32, copy=False)
+    if image.mask.any():
+        pixels[:, image.mask] = 0
+    return Image(pixels, image.mask), reference.astype(np.float64)
 
 
 def _measure(image: Image) -> NDArray[np.float64]:
@@ -248,8 +369,7 @@ def _measure(image: Image) -> NDArray[np.float64]:
     measured = []
     for plane in image.pixels:
         values = plane.ravel() if valid is None else plane[valid]
-        with np.errstate(over="ignore", invalid="ignore"):
-            background, noise = sigma_clip(values)
+        background, noise = sigma_clip(values)
         minimum, maximum = float(values.min()), float(values.max())
         measured.append((background, noise, minimum, maximum))
     return np.array(measured, dtype=np.float64)
@@ -352,8 +472,11 @@ def sigma_clip(
     step = -(-values.size // max_values)
     step += step % 2 == 0
     ordered = np.sort(values[::step])
-    reference = ordered[len(ordered) // 2]
-    distance = ordered.astype(np.float64) - float(reference)
+    reference = float(ordered[len(ordered) // 2])
+    with np.errstate(over="ignore"):
+        distance = ordered.astype(np.float64) - reference
+    if not (math.isfinite(distance[0]) and math.isfinite(distance[-1])):
+        return reference, math.inf
     first, last = 0, len(distance)
     median, deviation = _median_and_deviation(distance)
     unclipped_deviation = deviation
@@ -366,8 +489,12 @@ def sigma_clip(
             break
         first, last = new_first, new_last
         median, deviation = _median_and_deviation(distance[first:last])
-    noise = deviation or unclipped_deviation or float(np.std(values, dtype=np.float64))
-    return float(reference) + median, noise
+    noise = deviation or unclipped_deviation
+    if not noise and step > 1:
+        with np.errstate(over="ignore"):
+            distance = np.sort(values.astype(np.float64) - reference)
+        noise = _median_and_deviation(distance)[1]
+    return reference + median, noise
 
 
 def _median_and_deviation(ordered: NDArray[np.float64]) -> tuple[float, float]:
@@ -376,6 +503,9 @@ def _median_and_deviation(ordered: NDArray[np.float64]) -> tuple[float, float]:
     median = 0.5 * float(ordered[(number - 1) // 2] + ordered[number // 2])
     if ordered[0] == ordered[-1]:
         return median, 0.0
+    unit, largest = 1.0, max(abs(float(ordered[0])), abs(float(ordered[-1])))
+    if not SQUARE_RANGE[0] < largest < SQUARE_RANGE[1]:
+        unit, ordered = largest, ordered / largest
     mean = float(ordered.sum()) / number
     variance = float(ordered @ ordered) / number - mean * mean
-    return median, math.sqrt(max(0.0, variance))
+    return median, unit * math.sqrt(max(0.0, variance))

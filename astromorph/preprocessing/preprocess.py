@@ -204,7 +204,7 @@ class _ShardImages:
         if self._rules.size == "native":
             images = FlatArrays(self._native_images, self._rules.dtype)
         statistics = {
-            name: np.array([s[name] for s in self._statistics], dtype=np.float32)
+            name: np.array([s[name] for s in self._statistics], dtype=np.float64)
             for name in STATISTICS
         }
         settings = Settings(data_settings=self._data, preprocess_settings=self._rules)

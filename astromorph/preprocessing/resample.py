@@ -5,7 +5,7 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
-from astromorph.fits.pixels import Image
+from astromorph.fits.pixels import Image, Pixels
 from astromorph.settings.sections import PreprocessSettings
 
 MIN_WEIGHT = 1e-3  # share of valid pixels below which a resized pixel is not valid
@@ -15,9 +15,7 @@ MIN_CROP = 16  # pixels
 NATIVE_STEP, MIN_NATIVE_SIDE = 16, 32
 
 
-def resize(
-    image: Image, height: int, width: int
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def resize(image: Image, height: int, width: int) -> tuple[Pixels, NDArray[np.bool_]]:
     """Resize an image; bad pixels have no weight.
 
     Parameters
@@ -29,7 +27,7 @@ def resize(
 
     Returns
     -------
-    pixels : ndarray, shape (C, h, w), float32
+    pixels : ndarray, shape (C, h, w), of the same type
         Weighted means of the valid pixels; 0 if there are none.
     valid : ndarray, shape (h, w), bool
         True if valid pixels contribute.
@@ -40,12 +38,13 @@ def resize(
     columns = _resampling_matrix(image.mask.shape[1], width).T
     if not image.mask.any():
         valid: NDArray[np.bool_] = np.ones((height, width), np.bool_)
-        return np.asarray(rows @ image.pixels @ columns, np.float32), valid
+        return np.asarray(rows @ image.pixels @ columns), valid
     weight = rows @ (~image.mask).astype(np.float32) @ columns
     valid = np.asarray(weight > MIN_WEIGHT)
-    total = rows @ np.where(image.mask, np.float32(0), image.pixels) @ columns
+    zero = image.pixels.dtype.type(0)
+    total = rows @ np.where(image.mask, zero, image.pixels) @ columns
     means = total / np.where(valid, weight, np.float32(1))
-    return np.where(valid, means, np.float32(0)).astype(np.float32), valid
+    return np.where(valid, means, zero), valid
 
 
 @functools.lru_cache(maxsize=64)
@@ -103,7 +102,7 @@ def crop_box(image: Image, box: tuple[int, int, int]) -> Image:
     """A square part of an image; pixels beyond the edge of the image are bad."""
     top, left, side = box
     height, width = image.mask.shape
-    pixels = np.zeros((len(image.pixels), side, side), np.float32)
+    pixels = np.zeros((len(image.pixels), side, side), image.pixels.dtype)
     mask = np.ones((side, side), np.bool_)
     rows = slice(max(top, 0), min(top + side, height))
     columns = slice(max(left, 0), min(left + side, width))
@@ -139,8 +138,8 @@ def canvas_shape(shape: tuple[int, ...], rules: PreprocessSettings) -> tuple[int
 
 
 def crop_centre(
-    pixels: NDArray[np.float32], valid: NDArray[np.bool_], size: int
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    pixels: Pixels, valid: NDArray[np.bool_], size: int
+) -> tuple[Pixels, NDArray[np.bool_]]:
     """The central part of a resized image, at most `size` along each side."""
     height, width = valid.shape
     top, left = max(0, height - size) // 2, max(0, width - size) // 2

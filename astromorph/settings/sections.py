@@ -83,8 +83,10 @@ class DataSettings(Section):
     suits networks made for RGB images."""
 
     hdu: Index | Name | tuple[Index | Name, ...] | None = None
-    """The HDU to read, by number or by name (EXTNAME); with a list, the first one
-    that a file contains. Null means the first HDU with an image."""
+    """The HDU to read, by number, by name (EXTNAME), or by name and EXTVER, as in
+    ``"SCI,2"``; with a list, the first one that a file contains. Null means the first
+    image whose name is that of science data, such as SCI, or else the first that is not
+    a map of errors, weights, masks or the like."""
 
     planes: Index | Annotated[str, Field(pattern=PLANES)] | Channels | None = None
     """The planes of a cube to use: the number of a plane; ``"sum"``, ``"mean"`` or
@@ -94,13 +96,22 @@ class DataSettings(Section):
     as a number to base 60). Null rejects cubes, because only the user knows which
     planes matter."""
 
+    bad_values: tuple[float, ...] = ()
+    """Values of pixels without data, as in ``[-9999, -1.6375e30]``, after BSCALE and
+    BZERO; they are compared with the precision of float32. NaN, infinity and BLANK are
+    always bad."""
+
+    zeros_at_edge: bool = False
+    """Whether zeros that reach an edge of the image along a row or a column are bad, as
+    in the border of a mosaic. Zeros are valid counts in other images."""
+
     header_columns: tuple[Name, ...] = ()
     """Further header keywords; each becomes a column `header_KEYWORD` of the
     catalogue."""
 
     max_pixels: Positive = 2**28
     """An image with more pixels is rejected before memory is allocated; 268 million
-    float32 pixels are 1 GB."""
+    pixels are 1 GB as float32 and 2 GB as float64."""
 
 
 class ValidateSettings(Section):
@@ -159,6 +170,10 @@ class PreprocessSettings(Section):
     stretch_scope: Literal["image", "dataset"] = "image"
     """`dataset` uses one scale for all images, determined from the usable ones among
     the first 256 rows of the list, to make brightness comparable between images."""
+
+    min_valid_fraction: Fraction = 0.1
+    """An image with a smaller fraction of valid pixels gets a warning. It is used all
+    the same; bad pixels show the background."""
 
     dtype: Literal["float16", "float32"] = "float16"
     """Data type of the prepared images; float16 takes half the space, with steps of

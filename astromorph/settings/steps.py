@@ -14,7 +14,10 @@ from astromorph.settings.sections import (
 )
 
 # Settings of reading a FITS file, and of preparing its image.
-READING = ("data_settings.hdu", "data_settings.planes", "data_settings.max_pixels")
+READING = tuple(
+    f"data_settings.{name}"
+    for name in ("hdu", "planes", "max_pixels", "bad_values", "zeros_at_edge")
+)
 PREPARING = tuple(
     f"preprocess_settings.{name}"
     for name in PreprocessSettings.model_fields

@@ -21,6 +21,7 @@ from astromorph.errors import (
 WAIT_SECONDS = 10.0  # for a program that writes to a named pipe
 PAUSE = 0.05  # seconds
 STANDARD_INPUT = ("-", "/dev/stdin")
+WITH_HDU = re.compile(r"(.+)\[([^][]*[^][\s][^][]*)\]", re.DOTALL)
 DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/(\d+)")
 
 
@@ -40,6 +41,37 @@ def open_file(path: str | Path) -> BinaryIO:
         return file
     file.close()
     raise OSError(errno.ENXIO, FILE_PROBLEMS[errno.ENXIO], str(path))
+
+
+def split_hdu(path: str | Path) -> tuple[str, int | str | None]:
+    """Separate the HDU from the name of a listed file.
+
+    Parameters
+    ----------
+    path : path
+        Such as ``a.fits[1]`` or ``a.fits[SCI,2]``.
+
+    Returns
+    -------
+    path : str
+        The file.
+    hdu : int, str or None
+        A value of `data_settings.hdu`; None if the name ends with no HDU, or if a file
+        has exactly this name.
+
+    Examples
+    --------
+    >>> split_hdu("a.fits[1]"), split_hdu("a.fits[SCI,2]"), split_hdu("a.fits")
+    (('a.fits', 1), ('a.fits', 'SCI,2'), ('a.fits', None))
+    """
+    text = str(path)
+    if not text.endswith("]"):
+        return text, None
+    parts = WITH_HDU.fullmatch(text)
+    if parts is None or os.path.lexists(text):
+        return text, None
+    hdu = parts[2].strip()
+    return parts[1], int(hdu) if hdu.isascii() and hdu.isdigit() else hdu
 
 
 def check_file(path: str | Path, remedy: str) -> None:

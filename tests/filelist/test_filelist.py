@@ -5,6 +5,7 @@ import pytest
 from astromorph.errors import AstromorphError
 from astromorph.filelist.entries import (
     Entry,
+    entries_from_paths,
     list_columns,
     read_filelist,
     read_paths,
@@ -201,3 +202,44 @@ def test_names_repeated_in_different_chunks_are_found():
     assert {hash("7.fits"), hash("8.fits")} <= repeated
     assert len(repeated) < 10
     assert repeated_names(names[:5]) == frozenset()
+
+
+def test_home_folder_and_variables_are_replaced(tmp_path, monkeypatch):
+    """Unless a file has that very name; ids are those of the listed text."""
+    monkeypatch.setenv("HOME", "/home/someone")
+    monkeypatch.setenv("SURVEY", "/data/survey")
+    monkeypatch.setenv("FIELD", "f1")
+    monkeypatch.delenv("ABSENT", raising=False)
+    (tmp_path / "$FIELD.fits").touch()
+    (tmp_path / "~").mkdir()
+    (tmp_path / "~" / "b.fits").touch()
+    listed = {
+        "~/a.fits": "/home/someone/a.fits",
+        "$SURVEY/a.fits": "/data/survey/a.fits",
+        "${SURVEY}_2/$FIELD/a.fits[SCI,2]": "/data/survey_2/f1/a.fits[SCI,2]",
+        "$FIELD/a.fits": f"{tmp_path}/f1/a.fits",
+        "$FIELD.fits": f"{tmp_path}/$FIELD.fits",
+        "~/b.fits": f"{tmp_path}/~/b.fits",
+        "$ABSENT/a.fits": f"{tmp_path}/$ABSENT/a.fits",
+        "a~.fits": f"{tmp_path}/a~.fits",
+    }
+    (tmp_path / "list.txt").write_text("\n".join(listed))
+    entries = list(read_filelist(tmp_path / "list.txt"))
+    assert [entry.path for entry in entries] == list(listed.values())
+    assert [entry.listed_path for entry in entries] == list(listed)
+    assert entries[0].image_id == entries_from_paths(["~/a.fits"])[0].image_id
+    paths = [path for (path,) in read_paths(tmp_path / "list.txt")]
+    assert paths == list(listed.values())
+
+
+def test_hdu_column_is_added_to_every_path_of_its_row(tmp_path):
+    """It remains a column of the list; an empty cell adds nothing."""
+    (tmp_path / "list.csv").write_text(
+        "path_g;path_r;hdu\ng.fits;r.fits;SCI,2\ng.fits;r.fits;\n;r.fits;1\n"
+    )
+    first, second, third = read_filelist(tmp_path / "list.csv")
+    assert first.paths == (f"{tmp_path}/g.fits[SCI,2]", f"{tmp_path}/r.fits[SCI,2]")
+    assert first.columns == {"listed_hdu": "SCI,2"}
+    assert second.paths == (f"{tmp_path}/g.fits", f"{tmp_path}/r.fits")
+    assert third.paths == ("", f"{tmp_path}/r.fits[1]")
+    assert len({first.image_id, second.image_id, third.image_id}) == 3

@@ -19,6 +19,7 @@ from astropy.io import fits
 
 from astromorph.errors import FitsImageError
 from astromorph.fits import decompress
+from astromorph.fits import file as fits_file
 from astromorph.fits import image as fits_image
 from astromorph.fits.decompress import open_compressed
 from astromorph.settings.sections import DataSettings
@@ -288,3 +289,100 @@ def test_only_so_many_zeros_before_the_image_are_skipped(tmp_path, name, monkeyp
     with pytest.raises(FitsImageError) as caught:
         fits_image.describe_image([tmp_path / "large"], DataSettings())
     assert "above the limit" not in str(caught.value)
+
+
+def in_two_parts(pack):
+    """Two streams one after the other, as parallel programs write them."""
+    return lambda data: pack(data[:7000]) + pack(data[7000:])
+
+
+def zipped(data: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.fits", data)
+    return buffer.getvalue()
+
+
+CHECKED = {
+    "gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zip": zipped,
+    "gz, two": in_two_parts(gzip.compress), "bz2, two": in_two_parts(bz2.compress),
+    "xz, two": in_two_parts(lzma.compress),
+}  # fmt: skip
+
+
+def outcome(path: Path) -> np.ndarray | None:
+    """The pixels; None if the file is rejected."""
+    try:
+        _, image = fits_image.read_image([path], DataSettings())
+    except FitsImageError:
+        return None
+    assert not image.mask.any()
+    return image.pixels[0]
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_damage_in_a_compressed_file_never_gives_other_pixels(tmp_path, name):
+    """Bits that were flipped, in its image and in the table after it, and cuts."""
+    pixels = np.random.default_rng(2).normal(100, 1, (40, 50)).astype(np.float32)
+    table = fits.ImageHDU(np.random.default_rng(3).integers(0, 99, 3000), name="DQ")
+    buffer = io.BytesIO()
+    fits.HDUList([fits.PrimaryHDU(pixels), table]).writeto(buffer)
+    packed, path = CHECKED[name](buffer.getvalue()), tmp_path / "a.fits"
+    path.write_bytes(packed)
+    np.testing.assert_array_equal(outcome(path), pixels)
+    random_numbers, rejected = random.Random(0), 0
+    for _ in range(80):
+        damaged = bytearray(packed)
+        damaged[random_numbers.randrange(200, len(packed) - 200)] ^= (
+            1 << random_numbers.randrange(8)
+        )
+        path.write_bytes(damaged)
+        found = outcome(path)
+        rejected += found is None
+        if found is not None:
+            np.testing.assert_array_equal(found, pixels)
+    assert rejected >= 76  # a few bits have no effect: times, names, padding
+    for length in (len(packed) - 1, len(packed) - 9, len(packed) // 2, 3000):
+        path.write_bytes(packed[:length])
+        assert outcome(path) is None, length
+
+
+@pytest.mark.parametrize("name", ["gz", "bz2", "xz"])
+def test_other_bytes_after_the_last_stream_are_ignored(tmp_path, name):
+    """As by gzip, bzip2 and xz: the zeros of a tape, a note of a transfer program."""
+    pixels = np.random.default_rng(2).normal(100, 1, (40, 50)).astype(np.float32)
+    buffer = io.BytesIO()
+    fits.PrimaryHDU(pixels).writeto(buffer)
+    packed = CHECKED[name](buffer.getvalue())
+    for then in (bytes(512), b"end", b"x" * 200_000, bytes(5) + packed[:1]):
+        (tmp_path / "a.fits").write_bytes(packed + then)
+        np.testing.assert_array_equal(outcome(tmp_path / "a.fits"), pixels)
+
+
+@pytest.mark.parametrize("kept", [0, 10_000, 2**25])
+def test_returning_to_the_beginning_gives_the_same_bytes(tmp_path, monkeypatch, kept):
+    """Whether the first bytes are kept or decompressed again."""
+    monkeypatch.setattr(decompress, "KEPT_BYTES", kept)
+    data = np.random.default_rng(1).integers(0, 50, 300_000, np.uint8).tobytes()
+    (tmp_path / "a.gz").write_bytes(gzip.compress(data))
+    with (
+        open(tmp_path / "a.gz", "rb", buffering=0) as file,
+        open_compressed(file) as stream,
+    ):
+        for start, size in ((0, 5), (200_000, 99), (5, 70_000), (299_990, 20), (0, 9)):
+            stream.seek(start)
+            assert stream.read(size) == data[start : start + size]
+
+
+def test_rest_far_longer_than_the_image_is_refused(tmp_path, monkeypatch):
+    """A small file may not decompress to gigabytes after its image either."""
+    monkeypatch.setattr(fits_file, "MIN_DECOMPRESSED", 2**22)
+    buffer = io.BytesIO()
+    fits.PrimaryHDU(np.ones((40, 50), np.float32)).writeto(buffer)
+    path = tmp_path / "a.fits.gz"
+    with gzip.open(path, "wb", 6) as file:
+        file.write(buffer.getvalue())
+        for _ in range(12):
+            file.write(bytes(10**6))
+    with pytest.raises(FitsImageError, match="after its image, it decompresses to"):
+        fits_image.read_image([path], DataSettings())

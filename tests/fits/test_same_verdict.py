@@ -29,7 +29,7 @@ VALUES = (
 # Reasons that follow from the pixels, which `validate` does not read.
 PIXEL_REASONS = (
     "all pixels are NaN", "the file is damaged: ", "tiles cannot be decoded",
-    "of 32-bit floating point",
+    "for 64-bit floating point",
 )  # fmt: skip
 
 

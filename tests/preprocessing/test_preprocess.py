@@ -16,6 +16,7 @@ from torch.nn import functional
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.errors import FitsImageError
 from astromorph.filelist.shards import Shard
+from astromorph.fits.image import read_image
 from astromorph.fits.pixels import Image
 from astromorph.preprocessing.image_to_tensor import (
     common_scale,
@@ -362,3 +363,194 @@ def test_native_side_is_that_of_the_largest_image(tmp_path):
     assert native_side(tmp_path / "list.txt", DataSettings()) == 25
     (tmp_path / "list.txt").write_text("gone.fits\n")
     assert native_side(tmp_path / "list.txt", DataSettings()) is None
+
+
+def prepared_from_file(path, values, **cards):
+    """An image that was written to a file, read and prepared."""
+    hdu = fits.PrimaryHDU(values)
+    hdu.header.update(cards)
+    hdu.writeto(path)
+    _, read = read_image([path], DataSettings())
+    return prepare(read, rules())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("factor", "pedestal"),
+    [(3e37, 0), (1e42, 0), (1e200, 0), (1e-20, 0), (1e-36, 0), (1e-40, 0), (1e-250, 0),
+     (1, 1e5), (1, 1e8), (1e-3, 1e9), (1e-30, 1e-24), (1e36, 1e43), (-1e41, 1e45)],
+)  # fmt: skip
+def test_unit_and_pedestal_of_a_file_do_not_matter(tmp_path, dtype, factor, pedestal):
+    """Noise, extremes and picture are those of the same image around zero."""
+    plain = (source() - 5).astype(np.float64)
+    with np.errstate(over="ignore"):
+        stored = (plain * factor + pedestal).astype(dtype)
+    exact = stored.astype(np.float64)
+    if not np.abs((exact - pedestal) / factor - plain).max() < 0.02:
+        pytest.skip("this type cannot contain it")
+    found = prepared_from_file(tmp_path / "a.fits", stored)
+    expected = prepare(image(plain if factor > 0 else -plain), rules())
+    assert found.statistics["valid_fraction"] == 1
+    assert found.statistics["maximum"] == exact.max()
+    assert found.statistics["minimum"] == exact.min()
+    noise = expected.statistics["noise"] * abs(factor)
+    assert found.statistics["noise"] == pytest.approx(noise, rel=0.01)
+    level = expected.statistics["background"] * abs(factor) + pedestal
+    assert abs(found.statistics["background"] - level) < 0.02 * noise
+    np.testing.assert_allclose(found.pixels, expected.pixels, atol=0.01)
+
+
+@pytest.mark.parametrize("level", [4_000_000_000, 2**40])
+def test_counters_with_a_large_pedestal_keep_their_noise(tmp_path, level):
+    """Unsigned integers of 32 and 64 bits."""
+    values = np.rint(source(width=6.0).astype(np.float64) * 4) + level
+    stored = values.astype(np.uint32 if level < 2**32 else np.uint64)
+    found = prepared_from_file(tmp_path / "a.fits", stored)
+    noise = prepare(image(values - level), rules()).statistics["noise"]
+    assert found.statistics["noise"] == pytest.approx(noise, rel=1e-3)
+    assert found.statistics["maximum"] == values.max()
+    assert found.pixels.std() > 0.05
+
+
+def test_short_integers_whose_zero_is_large_keep_their_noise(tmp_path):
+    """BZERO of a thousand million, and a BSCALE beyond float32."""
+    stored = np.rint(source() * 10).astype(np.int16)
+    for k, cards in enumerate(({"BZERO": 1e9}, {"BSCALE": 1e40}, {"BSCALE": 1e-44})):
+        path = tmp_path / f"{k}.fits"
+        hdu = fits.PrimaryHDU(stored)
+        hdu.writeto(path)
+        text = path.read_bytes()
+        ((keyword, value),) = cards.items()
+        card = f"{keyword:8}= {value:>20}".ljust(80).encode()
+        at = text.index(b"EXTEND")
+        path.write_bytes(text[:at] + card + text[at + 80 :])
+        _, read = read_image([path], DataSettings())
+        found = prepare(read, rules()).statistics
+        noise = prepare(image(stored), rules()).statistics["noise"]
+        expected = noise * cards.get("BSCALE", 1)
+        assert found["noise"] == pytest.approx(expected, rel=0.01)
+
+
+def test_pixels_far_beyond_all_others_leave_the_noise_unchanged(tmp_path):
+    """Sixty orders of magnitude in one image; only the largest float64 is refused."""
+    values = source().astype(np.float64) * 1e-20
+    expected = prepare(image(source()), rules()).statistics["noise"] * 1e-20
+    values[5, 5], values[60, 7] = 1e40, -1e39
+    found = prepared_from_file(tmp_path / "a.fits", values).statistics
+    assert found["noise"] == pytest.approx(expected, rel=0.02)
+    assert (found["minimum"], found["maximum"]) == (-1e39, 1e40)
+    values[7, 7], values[7, 8] = 1.7e308, -1.7e308
+    with pytest.raises(FitsImageError, match="too large for 64-bit"):
+        prepared_from_file(tmp_path / "b.fits", values)
+
+
+@pytest.mark.parametrize("planes", ["sum", "mean", "max", "channels"])
+def test_planes_of_a_cube_may_exceed_float32_together(tmp_path, planes):
+    """The sum of planes that float32 can contain."""
+    cube = np.stack([source()] * 4)
+    cube = (cube / cube.max() * 3e38).astype(np.float32)
+    fits.PrimaryHDU(cube).writeto(tmp_path / "a.fits")
+    _, read = read_image([tmp_path / "a.fits"], DataSettings(planes=planes))
+    assert not read.mask.any()
+    exact = cube.astype(np.float64).max() * (4 if planes == "sum" else 1)
+    found = prepare(read, rules()).statistics
+    assert found["maximum"] == pytest.approx(exact, rel=1e-6)
+    assert found["valid_fraction"] == 1
+
+
+UNSEEN, FLT_MAX = -1.6375e30, 3.4028234663852886e38
+
+
+def with_markers(values, markers, fraction):
+    """Replace some pixels by values that mark the absence of data."""
+    marked, rng = np.array(values), np.random.default_rng(8)
+    where = rng.random(values.shape) < fraction
+    marked[where] = rng.choice(np.array(markers, marked.dtype), where.sum())
+    return marked
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])
+@pytest.mark.parametrize("fraction", [0.01, 0.3, 0.8])
+@pytest.mark.parametrize(
+    "markers",
+    [[UNSEEN], [FLT_MAX], [-FLT_MAX], [-9999], [-32768], [-9999, -32768], [99999, 1e20],
+     [UNSEEN, FLT_MAX, -99999]],
+)  # fmt: skip
+def test_values_that_mark_missing_data_cause_a_warning(
+    tmp_path, markers, fraction, dtype
+):
+    """With the setting that the warning names, the image is that without them."""
+    if dtype == "int32" and max(map(abs, markers)) > 1e9:
+        pytest.skip("they do not fit")
+    values = (source() * 4).astype(dtype)
+    marked = with_markers(values, markers, fraction)
+    fits.PrimaryHDU(marked).writeto(tmp_path / "a.fits")
+    _, read = read_image([tmp_path / "a.fits"], DataSettings())
+    warning = prepare(read, rules()).warning
+    for marker in markers:
+        assert f"the value {marker:.8g}, far from all others" in warning
+    assert "data_settings.bad_values" in warning
+    _, read = read_image([tmp_path / "a.fits"], DataSettings(bad_values=markers))
+    found = prepare(read, rules(min_valid_fraction=0.1))
+    expected = prepare(image(values, marked != values), rules())
+    np.testing.assert_allclose(found.pixels, expected.pixels, atol=1e-3)
+    assert found.warning == ""
+    share = found.statistics["valid_fraction"]
+    assert share == pytest.approx(np.mean(marked == values))
+
+
+@pytest.mark.parametrize("pedestal", [0, 1000])
+def test_border_of_zeros_can_be_bad(tmp_path, pedestal):
+    """A tilted footprint; a zero inside it is a value."""
+    values = source().astype(np.float32) + pedestal
+    y, x = np.indices(values.shape)
+    outside = (x + y < 40) | (x + y > 120) | (x - y > 30)
+    values[outside], values[50, 50] = 0, 0
+    fits.PrimaryHDU(values).writeto(tmp_path / "a.fits")
+    _, read = read_image([tmp_path / "a.fits"], DataSettings())
+    warning = prepare(read, rules()).warning
+    assert ("zeros_at_edge" in warning) == (pedestal > 0)
+    _, read = read_image([tmp_path / "a.fits"], DataSettings(zeros_at_edge=True))
+    np.testing.assert_array_equal(read.mask, outside)
+    _, read = read_image([tmp_path / "a.fits"], DataSettings(bad_values=[0]))
+    assert read.mask[50, 50]
+
+
+@pytest.mark.parametrize("planes", ["sum", "channels", "max"])
+def test_bad_values_are_removed_before_planes_are_combined(tmp_path, planes):
+    """In tiles as well, and after BSCALE and BZERO."""
+    cube = np.stack([source(), source() + 1]).astype(np.float32)
+    cube[0, 3, 4], cube[1, 5, 6] = -999, -99.25
+    rules_ = DataSettings(planes=planes, bad_values=[-999, -99.25])
+    for k, hdu in enumerate((fits.PrimaryHDU(cube), fits.CompImageHDU(
+            cube, compression_type="GZIP_1", quantize_level=0))):  # fmt: skip
+        hdu.writeto(tmp_path / f"{k}.fits")
+        _, read = read_image([tmp_path / f"{k}.fits"], rules_)
+        assert read.pixels.min() > -5
+        assert read.mask.sum() == (2 if planes == "channels" else 0)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
+@pytest.mark.parametrize("kind", ["noise", "saturated", "counts", "floor", "steps"])
+def test_plausible_values_cause_no_warning(dtype, kind):
+    """Saturated stars, photon counts, simulations with a floor, few grey levels."""
+    rng = np.random.default_rng(3)
+    full = 250 if dtype == "uint8" else 30000
+    bright = np.maximum(source(peak=9), 0)
+    values = {
+        "noise": lambda: rng.normal(30, 3, (80, 80)),
+        "saturated": lambda: np.minimum(source(peak=5e4, width=8), full),
+        "counts": lambda: rng.poisson(0.05 + bright * 0.1),
+        "floor": lambda: np.maximum(source(peak=100) - 40, 0),
+        "steps": lambda: np.rint(source(peak=100) / 40) * 40,
+    }[kind]()  # fmt: skip
+    assert prepare(image(values.astype(dtype)), rules()).warning == ""
+
+
+@pytest.mark.parametrize(("fraction", "warned"), [(0.98, True), (0.5, False)])
+def test_few_valid_pixels_cause_a_warning(fraction, warned):
+    """By default below a tenth."""
+    mask = np.random.default_rng(4).random((80, 80)) < fraction
+    prepared = prepare(image(np.where(mask, 0, source()), mask), rules())
+    assert ("min_valid_fraction`, 0.1" in prepared.warning) == warned
+    assert prepare(image(source(), mask), rules(min_valid_fraction=0)).warning == ""
