@@ -35,6 +35,7 @@ FILE_PROBLEMS = {
     **dict.fromkeys(TOO_MANY_OPEN, "too many files are open; see `ulimit -n`"),
 }
 NUL_IN_PATH = "the path contains a NUL character"
+NOT_UTF8 = re.compile("[\udc80-\udcff]")  # such bytes of a name, as Python has them
 HOME_FOLDER = re.compile(r"(^|/)~\w*/")
 OUT_OF_MEMORY = ("allocate memory", "bad alloc", "bad_alloc")  # in messages of torch
 
@@ -135,6 +136,8 @@ def describe_file_error(error: OSError, path: str | Path = "") -> str:
         return (
             f"{words}: a list cannot abbreviate your home folder as ~; write its name"
         )
+    if not str(path).isprintable() and NOT_UTF8.search(str(path)):
+        return f"{words}: its name in the list is not UTF-8; convert one of them"
     return str(words)
 
 

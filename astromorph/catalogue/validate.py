@@ -37,13 +37,14 @@ from astromorph.filelist.duplicates import (
     text_key,
 )
 from astromorph.filelist.entries import (
-    OBJECT_COLUMN,
     Entry,
+    inspect_list,
     list_columns,
     object_name,
     read_filelist,
     requested_subset,
 )
+from astromorph.filelist.list_header import OBJECT_COLUMN
 from astromorph.fits import image as fits_image
 from astromorph.fits.facts import ImageFacts
 from astromorph.preprocessing.list_reference import (
@@ -136,6 +137,8 @@ def validate(
         The list cannot be read, or too few of its files can be used.
     """
     total = sum(1 for _ in read_filelist(datafile))
+    for level, message in inspect_list(datafile):
+        LOG.log(level, "%s", message)
     reference = find_reference(datafile, data, preprocessing)
     columns = _catalogue_columns(datafile, data)
     statistics = _Statistics(datafile)

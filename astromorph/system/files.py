@@ -24,7 +24,7 @@ STANDARD_INPUT = ("-", "/dev/stdin")
 DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/(\d+)")
 
 
-def open_file(path: str | Path) -> BinaryIO:
+def open_file(path: str | Path) -> io.BufferedReader:
     """Open a regular file for reading.
 
     Raises
