@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from astromorph.artefacts import tables as artefacts
+from astromorph.artefacts.column_types import describe_fits_names
 from astromorph.artefacts.columns import CATALOGUE_COLUMNS, REJECTED
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.atomic import atomic_write
@@ -141,6 +142,8 @@ def validate(
         LOG.log(level, "%s", message)
     reference = find_reference(datafile, data, preprocessing)
     columns = _catalogue_columns(datafile, data)
+    for remark in describe_fits_names(columns[len(CATALOGUE_COLUMNS) :]):
+        LOG.warning("%s: %s", datafile, remark)
     statistics = _Statistics(datafile)
     summary = statistics.summary
     with (
