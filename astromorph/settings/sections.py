@@ -315,7 +315,8 @@ class EvaluationSettings(Section):
     The untrained network has to embed them too."""
 
     label: Name = "label"
-    """The column of the list with classes. Training never uses them."""
+    """The column of the list with classes or numbers, such as a vote fraction or a
+    redshift. Training never uses it."""
 
 
 class AnalysisSettings(Section):

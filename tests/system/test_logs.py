@@ -97,7 +97,7 @@ def work(number):
     if number == 0:
         raise ValueError(f"failed {{FORGED}}")
 
-if __name__ == "__main__":
+def main():
     set_up_logging(logging.INFO)
     with process_pool(1) as pool:
         pool.submit(work, 1).result()
@@ -108,7 +108,8 @@ if __name__ == "__main__":
 @pytest.mark.slow
 def test_a_worker_process_logs_like_its_parent(tmp_path):
     """Records, warnings of Python and astropy, and an exception that is not handled."""
-    (tmp_path / "main.py").write_text(NOISY)
+    (tmp_path / "noisy.py").write_text(NOISY)
+    (tmp_path / "main.py").write_text("import noisy\nnoisy.main()\n")
     done = subprocess.run(
         [sys.executable, "main.py"], cwd=tmp_path, capture_output=True, text=True
     )

@@ -255,7 +255,7 @@ def test_both_snakefiles_have_a_default_target(run):
         ),
         (
             {"evaluation_settings": {"label": "other"}},
-            {"evaluate", "export_map", "export_gallery"} | LISTED,
+            {"validate", "evaluate", "analyse"} | EXPORTS | LISTED,
         ),
         ({"analysis_settings": {"neighbours": 5}}, {"analyse"} | EXPORTS | LISTED),
         ({"export_settings": {"csv_separator": "semicolon"}}, {"export_csv"} | LISTED),
