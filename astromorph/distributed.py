@@ -23,8 +23,8 @@ from astromorph.errors import AstromorphError
 from astromorph.parent_watch import VARIABLE as PARENT
 
 # A job receives the first two before its time limit: SLURM sends the first, or both.
-# Ctrl-C sends the last.
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+# Ctrl-C sends the third, and a terminal or ssh connection that is closed the last.
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 PORTS = range(29_500, 32_500)  # jobs on one machine use different ones
 # Names the file through which the processes that `launch` starts find each other.
 RENDEZVOUS = "ASTROMORPH_RENDEZVOUS"
@@ -137,6 +137,8 @@ def _to_tensor(value: int) -> Tensor:
 def handling_signals(handler: Callable[[int], None]) -> Iterator[None]:
     """Handle `SIGNALS` in the block; does nothing outside the main thread.
 
+    SIGHUP remains ignored if it was, as under `nohup`.
+
     A second Ctrl-C is not handled: it raises KeyboardInterrupt at once.
 
     Parameters
@@ -158,7 +160,11 @@ def handling_signals(handler: Callable[[int], None]) -> Iterator[None]:
                 raise KeyboardInterrupt
         handler(number)
 
-    previous = {number: signal.signal(number, handle) for number in SIGNALS}
+    previous = {
+        number: signal.signal(number, handle)
+        for number in SIGNALS
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
+    }
     try:
         yield
     finally:

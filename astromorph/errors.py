@@ -36,6 +36,7 @@ FILE_PROBLEMS = {
     **dict.fromkeys(TOO_MANY_OPEN, "too many files are open; see `ulimit -n`"),
 }
 NUL_IN_PATH = "the path contains a NUL character"
+NOT_UTF8 = re.compile("[\udc80-\udcff]")  # such bytes of a name, as Python has them
 HOME_FOLDER = re.compile(r"(^|/)~\w*/")
 OUT_OF_MEMORY = ("allocate memory", "bad alloc", "bad_alloc")  # in messages of torch
 
@@ -157,6 +158,8 @@ def describe_file_error(error: OSError, path: str | Path = "") -> str:
             f"{words}: ~ and ~name are replaced by the home folder of an existing user "
             "only; write the name of the folder"
         )
+    if not str(path).isprintable() and NOT_UTF8.search(str(path)):
+        return f"{words}: its name in the list is not UTF-8; convert one of them"
     return str(words)
 
 

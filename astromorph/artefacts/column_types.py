@@ -13,9 +13,10 @@ Tables between steps, the CSV export and the projector's metadata are text.
   the column is text.
 """
 
+import itertools
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -43,6 +44,8 @@ MAX_EXACT_INTEGER = 2**53  # a float64 represents all integers up to here
 MAX_INTEGER = 2**63 - 1
 MAX_TEXT_LENGTH = 4096  # characters, the maximum of a Linux path
 ELLIPSIS = "..."
+MAX_CARD_LENGTH = 68  # characters of a text in a FITS card
+MAX_FITS_COLUMNS = 999
 Kind = Literal["text", "int64", "float64", "ids", "int32", "float32", "vector"]
 LISTED_PREFIX = "listed_"  # for columns of the list whose names we use
 LISTED_MEANING = "column of the file list"
@@ -184,6 +187,90 @@ def listed_names(columns: Sequence[str]) -> dict[str, str]:
         used.add(name.lower())
         names[column] = name
     return names
+
+
+def fits_names(names: Iterable[str]) -> dict[str, str]:
+    r"""Names of columns as a FITS table can have them.
+
+    Characters that FITS does not allow are escaped (``\xe9``). A name that does not fit
+    the 68 characters of a header card is cut; the result differs from all others, in
+    more than case.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Different names, such as those that `listed_names` returns.
+
+    Returns
+    -------
+    dict of str to str
+        Name to name in the FITS table, in order.
+
+    Examples
+    --------
+    >>> fits_names(["z", "q" * 80])["q" * 80] == "q" * 65 + "..."
+    True
+    """
+    result = {name: escape_to_ascii(name) for name in names}
+    used = {short.lower() for short in result.values() if _fits_card(short)}
+    for name, escaped in result.items():
+        if _fits_card(escaped):
+            continue
+        for number in itertools.count(1):
+            end = ELLIPSIS + (str(number) if number > 1 else "")
+            length = len(name)
+            while not _fits_card(escape_to_ascii(name[:length]) + end):
+                length -= 1
+            short = escape_to_ascii(name[:length]) + end
+            if short.lower() not in used:
+                break
+        used.add(short.lower())
+        result[name] = short
+    return result
+
+
+def _fits_card(text: str) -> bool:
+    """Whether a text fits a FITS card, in which quotes are doubled."""
+    return len(text.replace("'", "''")) <= MAX_CARD_LENGTH
+
+
+def describe_fits_names(columns: Sequence[str]) -> Iterator[str]:
+    """What happens to the columns of a list in the FITS table.
+
+    Parameters
+    ----------
+    columns : sequence of str
+        Their names in the catalogue.
+
+    Yields
+    ------
+    str
+        One line about names that are cut, and one about too many columns.
+    """
+    cut = [
+        (name, short)
+        for name, short in fits_names(listed_names(columns).values()).items()
+        if short != escape_to_ascii(name)
+    ]
+    if cut:
+        name, short = cut[0]
+        number = (
+            "The name of 1 column is"
+            if len(cut) == 1
+            else f"The names of {len(cut)} columns are"
+        )
+        yield (
+            f"{number} longer than the {MAX_CARD_LENGTH} characters that FITS allows, "
+            f"and cut in embeddings.fits: `{name}` becomes `{short}`; the other "
+            "tables, and the comments of that one (TCOMM), have the whole names"
+        )
+    total = len(FACTS) + len(columns) + len(ANALYSED) + 2
+    if total > MAX_FITS_COLUMNS:
+        yield (
+            f"the tables have {total} columns, but a FITS table has at most "
+            f"{MAX_FITS_COLUMNS}; remove `fits` from `export_settings.tables`, or "
+            "columns from the file list"
+        )
 
 
 def _is_embedding_name(name: str) -> bool:

@@ -18,6 +18,7 @@ from astromorph.artefacts.columns import CATALOGUE_COLUMNS, ROWS_AT_A_TIME
 from astromorph.artefacts.run_files import step_that_writes
 from astromorph.atomic import atomic_write
 from astromorph.errors import AstromorphError
+from astromorph.system.logs import escape_undecodable
 
 if TYPE_CHECKING:  # pandas takes long to import; functions import it themselves
     from pandas import DataFrame, Series
@@ -167,7 +168,10 @@ def write_csv(
 
 
 def csv_line(cells: Iterable[Any], separator: str = ",") -> str:
-    """One row of a CSV file with its line ending; cells as for `write_csv`."""
+    r"""One row of a CSV file with its line ending; cells as for `write_csv`.
+
+    Bytes of file names that are not UTF-8 are written as ``\xe9``.
+    """
     text = io.StringIO()
     # With another line terminator, Python would not quote a cell that contains a
     # carriage return, which readers, including its own, treat as the end of a line.
@@ -175,7 +179,7 @@ def csv_line(cells: Iterable[Any], separator: str = ",") -> str:
     writer.writerow(
         [spreadsheet_safe(cell) if isinstance(cell, str) else cell for cell in cells]
     )
-    return text.getvalue()[:-2] + "\n"
+    return escape_undecodable(text.getvalue()[:-2]) + "\n"
 
 
 def spreadsheet_safe(text: str) -> str:

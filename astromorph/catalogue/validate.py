@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from astromorph.artefacts import tables as artefacts
+from astromorph.artefacts.column_types import describe_fits_names
 from astromorph.artefacts.columns import CATALOGUE_COLUMNS, REJECTED
+from astromorph.artefacts.labels import WITHOUT_LABELS, Labels, missing_column
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.atomic import atomic_write
 from astromorph.catalogue.summary import Histogram, Summary, stop_if_bad
@@ -37,13 +39,14 @@ from astromorph.filelist.duplicates import (
     text_key,
 )
 from astromorph.filelist.entries import (
-    OBJECT_COLUMN,
     Entry,
+    inspect_list,
     list_columns,
     object_name,
     read_filelist,
     requested_subset,
 )
+from astromorph.filelist.list_header import OBJECT_COLUMN
 from astromorph.fits import image as fits_image
 from astromorph.fits.facts import ImageFacts
 from astromorph.preprocessing.list_reference import (
@@ -81,6 +84,7 @@ class _Row:
     path: str
     paths: tuple[str, ...]
     image_id: str
+    label: str
     pixels: int
     width: int
     height: int
@@ -91,7 +95,8 @@ class _Row:
 class _Statistics:
     """Counts, histograms and a sample of the rows, in constant memory."""
 
-    def __init__(self, datafile: str | Path) -> None:
+    def __init__(self, datafile: str | Path, label_column: str) -> None:
+        self.labels = Labels(label_column)
         self.summary = Summary(str(datafile))
         self.sample = RowSample(SAMPLE_SIZE)
         self.sizes = Histogram("Longer side, pixels", 10)
@@ -101,6 +106,8 @@ class _Statistics:
         self.summary.add(row.status, row.reason, row.path)
         self.sizes.add(max(row.width, row.height) or None)
         self.scales.add(row.pixel_scale_arcsec)
+        if row.status != REJECTED:
+            self.labels.add(row.label)
         if row.status != REJECTED and row.pixels <= MAX_SAMPLED_PIXELS:
             self.sample.add(row.image_id, number)
 
@@ -112,6 +119,7 @@ def validate(
     rules: ValidateSettings,
     preprocessing: PreprocessSettings,
     processes: int = 1,
+    label: str = "",
 ) -> None:
     """Read the header of every listed file and write the catalogue.
 
@@ -130,6 +138,8 @@ def validate(
         How the sampled images are prepared.
     processes : int
         Number of processes that read headers in parallel.
+    label : str
+        The column of labels, of which is said whether the evaluation can use it.
 
     Raises
     ------
@@ -139,14 +149,14 @@ def validate(
     total = sum(1 for _ in read_filelist(datafile))
     reference = find_reference(datafile, data, preprocessing)
     columns = _catalogue_columns(datafile, data)
-    statistics = _Statistics(datafile)
+    statistics = _Statistics(datafile, label)
     summary = statistics.summary
     with (
         atomic_write(files.catalogue) as temporary,
         duplicate_finder() as duplicates,
         _pool_if_several(processes if total > SERIAL_BELOW else 1) as pool,
     ):
-        work = partial(_describe_rows, reference, data, columns)
+        work = partial(_describe_rows, reference, data, columns, label)
         entries = track(read_filelist(datafile), total, "headers read")
         with open(temporary, "w", newline="", encoding="utf-8") as file:
             file.write(artefacts.csv_line(columns))
@@ -159,6 +169,7 @@ def validate(
         images = inspect_sample(
             statistics.sample, datafile, reference, data, preprocessing, pool
         )
+    remarks = list(_list_remarks(datafile, columns, statistics.labels))
     histograms = [statistics.sizes, statistics.scales]
     write_validation_page(
         files.validation_page,
@@ -166,8 +177,11 @@ def validate(
         histograms,
         images,
         preprocessing,
+        [message for _, message in remarks],
         files.identity,
     )
+    for level, message in remarks:
+        LOG.log(level, "%s", message)
     for line in summary.lines():
         LOG.info("%s", line)
     stop_if_bad(summary, rules)
@@ -186,6 +200,29 @@ def _catalogue_columns(datafile: str | Path, data: DataSettings) -> tuple[str, .
             f"out {repeated[0].removeprefix(HEADER_PREFIX)} in that setting"
         )
     return (*CATALOGUE_COLUMNS, *from_headers, *from_list)
+
+
+def _list_remarks(
+    datafile: str | Path, columns: Sequence[str], labels: Labels
+) -> Iterator[tuple[int, str]]:
+    """What a user should know about a list before its run; levels and messages."""
+    yield from inspect_list(datafile)
+    for remark in describe_fits_names(columns[len(CATALOGUE_COLUMNS) :]):
+        yield logging.WARNING, f"{datafile}: {remark}"
+    if not labels.column:
+        return
+    if labels.column in columns:
+        problem = labels.problem()
+    else:
+        problem = missing_column(labels.column, columns)
+    if problem:
+        yield logging.WARNING, f"{datafile}: {problem}; {WITHOUT_LABELS}"
+    elif labels.kind == "numbers":
+        yield (
+            logging.INFO,
+            f"{datafile}: the column `{labels.column}` has numbers; the embedding is "
+            "evaluated by how well it predicts them",
+        )
 
 
 def describe_entry(
@@ -251,13 +288,18 @@ def _describe_rows(
     reference: ListReference,
     data: DataSettings,
     columns: Sequence[str],
+    label: str,
     entries: Sequence[Entry],
 ) -> list[_Row]:
-    return [_describe_row(reference, data, columns, entry) for entry in entries]
+    return [_describe_row(reference, data, columns, label, entry) for entry in entries]
 
 
 def _describe_row(
-    reference: ListReference, data: DataSettings, columns: Sequence[str], entry: Entry
+    reference: ListReference,
+    data: DataSettings,
+    columns: Sequence[str],
+    label: str,
+    entry: Entry,
 ) -> _Row:
     requested_subset(entry)  # raises for an invalid cell before many images are read
     row: dict[str, Any] = {"image_id": entry.image_id, "path": entry.path}
@@ -279,6 +321,7 @@ def _describe_row(
         path=entry.path,
         paths=entry.paths,
         image_id=entry.image_id,
+        label=str(row.get(label) or ""),
         pixels=facts.width * facts.height * facts.channels if facts else 0,
         width=facts.width if facts else 0,
         height=facts.height if facts else 0,

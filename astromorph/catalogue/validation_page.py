@@ -146,6 +146,7 @@ def write_validation_page(
     header_histograms: Sequence[Histogram],
     images: SampledImages,
     preprocessing: PreprocessSettings,
+    remarks: Sequence[str] = (),
     identity: Identity | None = None,
 ) -> None:
     """Write the page as one self-contained HTML file.
@@ -162,6 +163,8 @@ def write_validation_page(
         Results from the pixels of the sampled images.
     preprocessing : PreprocessSettings
         How the images were prepared.
+    remarks : sequence of str
+        What a user should know about the list, one line each.
     identity : Identity, optional
         What the page is made from.
     """
@@ -173,6 +176,7 @@ def write_validation_page(
         histograms=[*header_histograms, images.bad_pixels, images.dynamic_range],
         pictures=images,
         rules=preprocessing,
+        remarks=[shortened(printable(remark)) for remark in remarks],
     )
 
 

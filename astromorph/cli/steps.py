@@ -80,6 +80,7 @@ def _validate(job: Job) -> None:
         settings.validate_settings,
         settings.preprocess_settings,
         job.threads,
+        settings.evaluation_settings.label,
     )
 
 

@@ -5,6 +5,8 @@ import contextlib
 import functools
 import os
 import re
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,10 +35,11 @@ DEFAULT_CLUSTER_CORES = 8  # on a cluster, Snakemake has no number of cores
 # The beginning of every shell command. Snakemake's default prefix comes first, so that
 # a job fails if its step fails before `| tee`. A step watches the parent of the shell,
 # and ends if Snakemake is killed. The shell ignores the signals with which a cluster
-# ends a job: it must wait while training writes a checkpoint. A step that is killed by
+# ends a job, or a terminal that is closed: it must wait while training writes a
+# checkpoint. A step that is killed by
 # the system (status 137) cannot log the reason.
 SHELL_PREFIX = (
-    "set -euo pipefail; export ASTROMORPH_PARENT_PID=$PPID; trap : TERM USR1; "
+    "set -euo pipefail; export ASTROMORPH_PARENT_PID=$PPID; trap : TERM USR1 HUP; "
     "trap 'test $? -ne 137 || echo \"astromorph: "
     "killed, most likely out of memory; give the step more (mem_mb), or set a smaller "
     "batch_size, preprocess_settings.size or shard_size, then run the same command "
@@ -295,8 +298,13 @@ def outdated_results(
 def hold_lock(plan: WorkflowPlan) -> None:
     """Record that this Snakemake works in the folder, until its process ends.
 
-    Snakemake's own lock does not say which process holds it. See `explain_lock`.
+    Snakemake's own lock does not say which process holds it. See `explain_lock`. When
+    the terminal is closed, Snakemake would end without removing its lock; on SIGTERM,
+    which it receives instead, it waits for its jobs to end and removes it.
     """
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     stack = contextlib.ExitStack()
     # Snakemake allows two processes in one folder if they make different files.
     with contextlib.suppress(AstromorphError):

@@ -20,6 +20,15 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 from torch.nn import functional
 
+from astromorph.artefacts.columns import REJECTED
+from astromorph.artefacts.labels import (
+    MIN_NUMBERS,
+    WITHOUT_LABELS,
+    LabelKind,
+    Labels,
+    is_label,
+    missing_column,
+)
 from astromorph.artefacts.model_file import ModelFile
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.run_table import embedded_table, embedding_blocks
@@ -71,7 +80,7 @@ class SampledImage:
     shard, position : str, int
         Where its tensor is.
     label : str
-        Its class; empty if unknown.
+        Its class or number; empty if unknown.
     group : str
         Images of a group, such as those of one object, are kept in the same fold.
     nuisances : dict of str to float
@@ -118,6 +127,9 @@ def evaluate(
     if threads:
         torch.set_num_threads(threads)
     check_writable([files.evaluation, files.evaluation_page])
+    label_kind, problem = _inspect_labels(files, rules.label)
+    if problem:
+        LOG.warning("%s: %s; %s", files.catalogue, problem, WITHOUT_LABELS)
     sample = _draw_sample(files, rules)
     byol, model = load_model(files.model)
     stacksize = training_settings_of(model).stacksize
@@ -133,17 +145,34 @@ def evaluate(
             vectors = embedder(images, None)
         networks[name] = (
             _measure_without_labels(vectors, nuisances)
-            | _score_with_labels(vectors, sample)
+            | _score_with_labels(vectors, sample, label_kind)
             | measure_robustness(embedder, subset, noise)
         )
         LOG.info("%s: %s", name, _describe(networks[name]))
-    verdict = give_verdict(networks)
+    verdict = give_verdict(networks, rules.label)
     level = logging.INFO if verdict["better"] else logging.WARNING
     LOG.log(level, "%s", verdict["sentence"])
-    result = {"images": len(sample), "verdict": verdict, "networks": networks}
+    result = {
+        "images": len(sample),
+        "label": {"column": rules.label, "kind": label_kind, "problem": problem},
+        "verdict": verdict,
+        "networks": networks,
+    }
     with atomic_write(files.evaluation) as temporary:
         temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
     write_page(files.evaluation_page, "evaluation.html", files.identity, result=result)
+
+
+def _inspect_labels(files: RunFiles, column: str) -> tuple[LabelKind, str]:
+    """The kind of the labels of all usable images, and why they cannot be used."""
+    names = csv_columns(files.catalogue)
+    if column not in names:
+        return "none", missing_column(column, names)
+    labels = Labels(column)
+    table = read_table(files.catalogue, list(dict.fromkeys([column, "status"])))
+    for label in table[column][table["status"] != REJECTED]:
+        labels.add(label)
+    return labels.kind, labels.problem()
 
 
 def _draw_sample(files: RunFiles, rules: EvaluationSettings) -> list[SampledImage]:
@@ -164,7 +193,9 @@ def _draw_sample(files: RunFiles, rules: EvaluationSettings) -> list[SampledImag
     sample["label"] = ""
     if rules.label in csv_columns(files.catalogue):
         labels = read_table(files.catalogue, [rules.label])
-        sample["label"] = labels[rules.label]
+        sample["label"] = labels[rules.label].where(
+            labels[rules.label].map(is_label), ""
+        )
     return [
         SampledImage(
             image_id=row["image_id"],
@@ -250,8 +281,38 @@ def _measure_without_labels(vectors: Vectors, nuisances: Parameters) -> dict[str
 
 
 def _score_with_labels(
-    vectors: Vectors, sample: Sequence[SampledImage]
+    vectors: Vectors, sample: Sequence[SampledImage], kind: LabelKind
 ) -> dict[str, Any]:
+    """Scores of predictions of the labels; empty if there are too few."""
+    if kind == "numbers":
+        return _score_numbers(vectors, sample)
+    return _score_classes(vectors, sample)
+
+
+def _score_numbers(vectors: Vectors, sample: Sequence[SampledImage]) -> dict[str, Any]:
+    """Scores of regressions; empty with fewer than 25 groups or equal numbers."""
+    labelled = [k for k, image in enumerate(sample) if image.label]
+    numbers = [float(sample[k].label) for k in labelled]
+    groups = [sample[k].group for k in labelled]
+    if len(set(groups)) < MIN_NUMBERS or len(set(numbers)) < 2:
+        return {}
+    vectors = vectors[labelled]
+    whitened = metrics.whiten(vectors)
+    return {
+        "regression": {
+            "numbers": len(numbers),
+            "minimum": min(numbers),
+            "maximum": max(numbers),
+            "knn": asdict(metrics.knn_regression_score(vectors, numbers, groups)),
+            "knn_whitened": asdict(
+                metrics.knn_regression_score(whitened, numbers, groups)
+            ),
+            "linear": asdict(metrics.ridge_score(vectors, numbers, groups)),
+        }
+    }
+
+
+def _score_classes(vectors: Vectors, sample: Sequence[SampledImage]) -> dict[str, Any]:
     """Scores of classifiers; empty unless two classes have five groups each."""
     groups_by_class: dict[str, set[str]] = defaultdict(set)
     for image in sample:
@@ -282,20 +343,24 @@ def _describe(measures: Mapping[str, Any]) -> str:
     """The main measures of a network, for the log."""
     parts = [f"effective rank {measures['effective_rank']:.1f}"]
     for name in ("knn", "knn_whitened", "linear"):
-        if name in measures:
-            score = measures[name]
+        if name in (scores := measures.get("regression", measures)):
+            score = scores[name]
             parts.append(f"{name} {score['mean']:.3f}±{score['std']:.3f}")
     retrieval = float(np.mean(list(measures["retrieval"].values())))
     return ", ".join([*parts, f"retrieval {retrieval:.3f} over all perturbations"])
 
 
-def give_verdict(networks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def give_verdict(
+    networks: Mapping[str, Mapping[str, Any]], label: str = "label"
+) -> dict[str, Any]:
     """Compare the trained network with its references.
 
     Parameters
     ----------
     networks : mapping of str to mapping
         The measures of each network, as in `evaluation.json`.
+    label : str
+        The column of the labels.
 
     Returns
     -------
@@ -307,6 +372,13 @@ def give_verdict(networks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         measure = "knn_whitened"
         description = "in balanced accuracy of nearest neighbours"
         scores = {name: m["knn_whitened"]["mean"] for name, m in networks.items()}
+    elif "regression" in networks[TRAINED]:
+        measure = "regression"
+        description = f"in rank correlation of nearest neighbours' `{label}`"
+        scores = {
+            name: m["regression"]["knn_whitened"]["mean"]
+            for name, m in networks.items()
+        }
     else:
         measure = "retrieval"
         description = "in retrieval of rotated, flipped and shifted images"

@@ -3,7 +3,7 @@
 Arrays are `(N, D)`, float; rows are images.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import confusion_matrix, recall_score
+from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.metrics import confusion_matrix, r2_score, recall_score
 from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
@@ -28,6 +28,7 @@ from astromorph.settings.sections import AugmentationSettings
 Vectors = NDArray[np.floating]
 NEIGHBOURS = 10
 FOLDS = 5
+PENALTIES = np.logspace(-2, 6, 17)  # of ridge regression
 MAX_WHITENED = 64  # principal components
 ROWS_PER_COMPONENT = 4
 Perturbation = Callable[[Tensor, Tensor], Tensor]
@@ -62,6 +63,26 @@ class Score:
     mean: float
     std: float
     confusion: list[list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class RegressionScore:
+    """How well numbers are predicted in cross-validation.
+
+    Attributes
+    ----------
+    mean, std : float
+        Spearman's rank correlation of predicted and true numbers, from -1 to 1: mean
+        and standard deviation over the folds.
+    r2_mean, r2_std : float
+        Coefficient of determination: 1 for a perfect prediction, 0 for one that is no
+        better than the mean number, below 0 for a worse one.
+    """
+
+    mean: float
+    std: float
+    r2_mean: float
+    r2_std: float
 
 
 def principal_components(vectors: Vectors, number: int) -> NDArray[np.float64]:
@@ -283,6 +304,125 @@ def linear_score(
     )
 
 
+def knn_regression_score(
+    vectors: Vectors,
+    numbers: Sequence[float],
+    groups: Sequence[str],
+    neighbours: int = NEIGHBOURS,
+) -> RegressionScore:
+    """How well the mean number of the nearest neighbours, by cosine, predicts numbers.
+
+    Parameters
+    ----------
+    vectors : ndarray, shape (N, D)
+        Embeddings.
+    numbers : sequence of float
+        N finite numbers; at least 25.
+    groups : sequence of str
+        N names; images of a group are never in both training and test set of a fold.
+    neighbours : int
+        Number of neighbours, at least 1; by default 10.
+
+    Returns
+    -------
+    RegressionScore
+        Over five folds.
+
+    Examples
+    --------
+    >>> angles = np.linspace(0, 1.5, 200)
+    >>> vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    >>> groups = [str(k) for k in range(200)]
+    >>> bool(knn_regression_score(vectors, angles, groups).mean > 0.99)
+    True
+    """
+    return _cross_validate_regression(
+        lambda training_images: KNeighborsRegressor(
+            min(neighbours, training_images), metric="cosine"
+        ),
+        vectors,
+        numbers,
+        groups,
+    )
+
+
+def ridge_score(
+    vectors: Vectors, numbers: Sequence[float], groups: Sequence[str]
+) -> RegressionScore:
+    """How well a linear regression on scaled embeddings predicts numbers.
+
+    Ridge regression; its penalty is chosen within the training images of a fold.
+
+    Parameters
+    ----------
+    vectors : ndarray, shape (N, D)
+        Embeddings.
+    numbers : sequence of float
+        N finite numbers; at least 25.
+    groups : sequence of str
+        N names; images of a group are never in both training and test set of a fold.
+
+    Returns
+    -------
+    RegressionScore
+        Over five folds.
+
+    Examples
+    --------
+    >>> vectors = np.random.default_rng(0).normal(size=(100, 3))
+    >>> groups = [str(k) for k in range(100)]
+    >>> score = ridge_score(vectors, 2 * vectors[:, 0] - vectors[:, 1], groups)
+    >>> score.r2_mean > 0.99
+    True
+    """
+    return _cross_validate_regression(
+        lambda training_images: make_pipeline(StandardScaler(), RidgeCV(PENALTIES)),
+        vectors,
+        numbers,
+        groups,
+    )
+
+
+def _cross_validate_regression(
+    make_regressor: Callable[[int], Any],
+    vectors: Vectors,
+    numbers: Sequence[float],
+    groups: Sequence[str],
+) -> RegressionScore:
+    """Scores in five folds of similar numbers that keep the images of a group together.
+
+    `make_regressor` is given the number of training images of a fold.
+    """
+    vectors, true = np.asarray(vectors, np.float64), np.asarray(numbers, np.float64)
+    # The folds are those of classes, with a fifth of the sorted numbers in each class.
+    ranks = true.argsort(kind="stable").argsort(kind="stable")
+    correlations, determinations = [], []
+    for train, test in _folds(vectors, ranks * FOLDS // len(ranks), groups):
+        predicted = make_regressor(len(train)).fit(vectors[train], true[train])
+        predicted = predicted.predict(vectors[test])
+        correlations.append(rank_correlation(predicted, true[test]))
+        determinations.append(_determination(predicted, true[test]))
+    return RegressionScore(
+        mean=float(np.mean(correlations)),
+        std=float(np.std(correlations)),
+        r2_mean=float(np.mean(determinations)),
+        r2_std=float(np.std(determinations)),
+    )
+
+
+def _determination(predicted: Vectors, true: Vectors) -> float:
+    """The coefficient of determination; 0 for numbers that are all equal."""
+    return 0.0 if np.ptp(true) == 0 else float(r2_score(true, predicted))
+
+
+def _folds(
+    vectors: Vectors, classes: NDArray[Any], groups: Sequence[str]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Training and test images of each fold, the same for the same classes."""
+    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
+    yield from folds.split(vectors, classes, list(groups))
+
+
 def rank_correlation(one: Vectors, other: Vectors) -> float:
     """Spearman's rank correlation of two columns.
 
@@ -320,8 +460,7 @@ def _cross_validate(
     true = np.asarray(labels)
     predicted = np.empty_like(true)
     accuracies = []
-    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
-    for train, test in folds.split(vectors, true, list(groups)):
+    for train, test in _folds(vectors, true, groups):
         classifier = make_classifier(len(train)).fit(vectors[train], true[train])
         predicted[test] = classifier.predict(vectors[test])
         # The mean recall of the classes in the fold is the balanced accuracy, but gives

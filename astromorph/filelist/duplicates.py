@@ -75,7 +75,7 @@ class DuplicateFinder:
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
         self._pending_keys: list[tuple[Any, ...]] = []
-        self._pending_paths: list[tuple[int, str]] = []
+        self._pending_paths: list[tuple[int, bytes]] = []
         database.execute("CREATE TABLE keys (kind, key, row, x, y, z, radius)")
         database.execute("CREATE TABLE paths (row INTEGER PRIMARY KEY, path)")
         database.execute(
@@ -88,7 +88,9 @@ class DuplicateFinder:
         """Store the keys and files of a row; a row without keys has no duplicates."""
         values = [(kind, key, row, *rest) for kind, key, *rest in keys]
         if values:
-            self._pending_paths.append((row, PATH_SEPARATOR.join(paths)))
+            # As bytes: a path need not be UTF-8, but a text in SQLite must be.
+            joined = os.fsencode(PATH_SEPARATOR.join(paths))
+            self._pending_paths.append((row, joined))
             self._pending_keys += values
         if len(self._pending_keys) >= INSERT_CHUNK:
             self._insert_pending()
@@ -122,7 +124,8 @@ class DuplicateFinder:
             "SELECT duplicates.row, first, kind, path FROM duplicates JOIN paths "
             "ON paths.row = first ORDER BY duplicates.row"
         ):
-            yield Match(row, first, kind, paths.partition(PATH_SEPARATOR)[0])
+            first_path = os.fsdecode(paths).partition(PATH_SEPARATOR)[0]
+            yield Match(row, first, kind, first_path)
 
     def _shared_keys(self, kind: int, order: str) -> Iterable[tuple[Any, ...]]:
         """The keys of a kind that several rows have."""
@@ -182,7 +185,7 @@ class DuplicateFinder:
 
     def _paths(self, row: int) -> list[str]:
         result = self._database.execute("SELECT path FROM paths WHERE row = ?", (row,))
-        return str(result.fetchone()[0]).split(PATH_SEPARATOR)
+        return os.fsdecode(result.fetchone()[0]).split(PATH_SEPARATOR)
 
     def _insert_pending(self) -> None:
         self._database.executemany(

@@ -4,33 +4,40 @@ import csv
 import functools
 import hashlib
 import io
+import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple, TextIO
+from typing import BinaryIO, NamedTuple, TextIO
 
 import numpy as np
 
-from astromorph.artefacts.columns import CATALOGUE_COLUMNS, NONE, TEST, TRAIN
+from astromorph.artefacts.columns import NONE, TEST, TRAIN
 from astromorph.errors import AstromorphError, describe_file_error
+from astromorph.filelist.list_header import (
+    OBJECT_COLUMN,
+    Header,
+    find_delimiter,
+    make_header,
+)
 from astromorph.system.files import is_read_once, open_file
-from astromorph.system.logs import printable
+from astromorph.system.logs import UNDECODABLE, printable
 
 # Images with the same value in this column are in the same subset.
 GROUP_COLUMN = "group"
-# The name of the object; it takes precedence over OBJECT of the header.
-OBJECT_COLUMN = "object"
 # The column that assigns an image to a subset.
 SPLIT_COLUMN = "split"
 # The HDU of an image. The catalogue has a column `hdu`, so this one gets the prefix.
 HDU_COLUMN = "listed_hdu"
-SEPARATORS = ",;\t"  # of a CSV list
-PATH_COLUMN = re.compile(r"path(_\w+)?")
-IMAGE_STARTS = (b"SIMPLE", b"\x1f\x8b", b"\x89PNG", b"\xff\xd8")
+IMAGE_STARTS = (b"SIMPLE  =", b"\x1f\x8b", b"\x89PNG", b"\xff\xd8")
+NOT_TEXT = "this is not UTF-8 text; give a list of FITS files, not an image"
+UTF_16 = ("\udcff\udcfe", "\udcfe\udcff")  # byte order marks, read as `UNDECODABLE`
+MAX_NOTED = 100  # lines that may be names of files
 HOW_TO_LIST = "create a list with `find FOLDER -name '*.fits*' | sort > filelist.txt`"
 # The filter that finds repeated paths (Bloom 1970) uses three bits for each path. With
 # 10^7 paths, 1 in 20 is reported as repeated although it is not.
@@ -75,11 +82,14 @@ def read_filelist(datafile: str | Path) -> Iterator[Entry]:
 
     A text list has one path per line. A CSV list (comma, semicolon or tab) has a
     `path` column, or several columns `path_g`, `path_r`, ..., whose files are the
-    channels of one image. Empty lines and lines that begin with ``#`` are skipped,
-    except inside a quoted cell. A column whose name the catalogue already uses gets the
-    prefix `listed_`, except `object`, which takes precedence over the header. A column
-    `hdu` is added to each path of its row, as in ``a.fits[SCI,2]``, so that each image
-    of a file has its own row and id.
+    channels of one image, or a column with a similar name, such as `filename`. Every
+    row has as many cells as the header. Empty lines and lines that begin with ``#`` are
+    skipped, except inside a quoted cell: a file whose name begins so is ``./#x.fits``.
+    A column whose name the catalogue already uses gets the prefix `listed_`, except
+    `object`, which takes precedence over the header. A column `hdu` is added to each
+    path of its row, as in ``a.fits[SCI,2]``, so that each image of a file has its own
+    row and id. A name of a file that is not UTF-8 has surrogate characters, like those
+    that `os.listdir` returns; other cells must be UTF-8.
 
     Parameters
     ----------
@@ -94,8 +104,8 @@ def read_filelist(datafile: str | Path) -> Iterator[Entry]:
     Raises
     ------
     AstromorphError
-        The list is missing, is a folder, is not text or names no file, or a quote in
-        it is not closed.
+        The list is missing, is a folder, is not text or names no file, a quote in it
+        is not closed, or a row has more or fewer cells than the header.
     """
     datafile = Path(datafile)
     folder = os.path.dirname(datafile)
@@ -244,16 +254,25 @@ def repeated_names(names: Iterable[str]) -> frozenset[int]:
 def _open_list(datafile: str | Path) -> Iterator[TextIO]:
     """Open a list; errors while it is read name the list and the remedy."""
     try:
-        with io.TextIOWrapper(open_file(datafile), "utf-8-sig", newline="") as file:
+        stream = open_file(datafile)
+        with open_text(stream) as file:
+            # An image can have gigabytes without a line break.
+            if stream.peek(1).startswith(IMAGE_STARTS):
+                raise csv.Error(NOT_TEXT)
             yield file
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, csv.Error) as error:
         raise AstromorphError(explain_unreadable(datafile, error)) from None
+
+
+def open_text(stream: BinaryIO) -> TextIO:
+    """The text of a list, in which bytes that are not UTF-8 are kept as they are."""
+    return io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
 
 
 @functools.lru_cache(maxsize=4)
 def _repeated_in_list(datafile: str, size: int, mtime_ns: int) -> frozenset[int]:
     """`repeated_names` of a list, determined in a separate pass."""
-    with open(datafile, newline="", encoding="utf-8-sig") as file:
+    with open_text(open_file(datafile)) as file:
         return repeated_names("\0".join(paths) for paths, _ in read_rows(file))
 
 
@@ -280,16 +299,20 @@ def _expand(path: str, prefix: str) -> str:
 def _image_id(name: str, number: int) -> str:
     """The id of the `number`-th row (from 1) with these paths."""
     name = name if number == 1 else f"{name}\0{number}"
-    return hashlib.sha256(name.encode()).hexdigest()[:16]
+    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
-def read_rows(file: TextIO) -> Iterator[tuple[list[str], dict[str, str]]]:
+def read_rows(
+    file: TextIO, notes: "ListNotes | None" = None
+) -> Iterator[tuple[list[str], dict[str, str]]]:
     """Read an open list in one pass.
 
     Parameters
     ----------
     file : text file
-        The list, opened with ``newline=""``.
+        The list, opened as by `open_text`.
+    notes : ListNotes, optional
+        Filled while the list is read.
 
     Yields
     ------
@@ -301,43 +324,123 @@ def read_rows(file: TextIO) -> Iterator[tuple[list[str], dict[str, str]]]:
     Raises
     ------
     csv.Error
-        A quote is not closed, or there is no column of paths.
+        The file is not text, a quote is not closed, there is no column of paths, or a
+        row has more or fewer cells than the header.
     """
-    content = ((k, line) for k, line in enumerate(file) if _has_content(line))
+    notes = ListNotes() if notes is None else notes
+    content = ((k, line) for k, line in enumerate(file) if _has_content(line, notes))
     lines_before, first = next(content, (0, ""))
-    delimiter = max(SEPARATORS, key=first.count)
-    if not _path_columns(next(csv.reader([first], delimiter=delimiter), [])):
+    _check_text(first)
+    delimiter = find_delimiter(first)
+    if delimiter is None:
         for line in chain([first], file):
-            if _has_content(line):
+            if _has_content(line, notes):
                 yield [line.strip()], {}
         return
-    rows = _read_csv(chain([first], file), delimiter, lines_before)
-    header = [cell.strip() for cell in next(rows)]
-    if not (path_columns := _path_columns(header)):
-        raise csv.Error("its header has no column `path`")
-    ours = set(CATALOGUE_COLUMNS) - {OBJECT_COLUMN}
-    names = [f"listed_{name}" if name in ours else name for name in header]
-    for cells in rows:
-        yield _split_cells(cells, names, path_columns)
+    rows = _read_csv(chain([first], file), delimiter, lines_before, notes)
+    _, cells = next(rows)
+    header = make_header(cells, delimiter)
+    notes.path_columns = [cells[k].strip() for k in header.path_columns]
+    for line_number, cells in rows:
+        yield _split_cells(cells, header, line_number)
 
 
-def _has_content(line: str) -> bool:
-    """Whether a line is neither empty nor a comment."""
-    return bool(line.strip()) and not line.startswith("#")
+@dataclass
+class ListNotes:
+    """What a user should know about a list that can be read.
+
+    Attributes
+    ----------
+    path_columns : list of str
+        Names of the columns with paths; empty for a text list.
+    comments : int
+        Number of lines that begin with ``#`` and are not read.
+    possible_files : list of str
+        Such lines without a space after ``#``, at most `MAX_NOTED`; they may be names
+        of files.
+    """
+
+    path_columns: list[str] = field(default_factory=list)
+    comments: int = 0
+    possible_files: list[str] = field(default_factory=list)
+
+    def add_comment(self, line: str) -> None:
+        """Count a line that begins with ``#``."""
+        self.comments += 1
+        if not line[1:2].isspace() and len(self.possible_files) < MAX_NOTED:
+            self.possible_files.append(line.strip())
 
 
-def _path_columns(header: Sequence[str]) -> list[int]:
-    """Indices of the columns that contain paths."""
-    header = [name.strip() for name in header]
-    if "path" in header:
-        return [header.index("path")]
-    return [k for k, name in enumerate(header) if PATH_COLUMN.fullmatch(name)]
+def inspect_list(datafile: str | Path) -> Iterator[tuple[int, str]]:
+    """What a user should know about a list that can be read.
+
+    Parameters
+    ----------
+    datafile : path
+        The list.
+
+    Yields
+    ------
+    level : int
+        `logging.INFO` or `logging.WARNING`.
+    message : str
+        One line, which begins with the name of the list.
+    """
+    notes = ListNotes()
+    with _open_list(datafile) as file:
+        for _ in read_rows(file, notes):
+            pass
+    if notes.path_columns and notes.path_columns[0].partition("_")[0] != "path":
+        yield (
+            logging.INFO,
+            f"{datafile}: it has no column `path`; the paths are taken from the column "
+            f"`{notes.path_columns[0]}`",
+        )
+    if notes.comments:
+        lines = "line begins" if notes.comments == 1 else "lines begin"
+        yield (
+            logging.INFO,
+            f"{datafile}: {notes.comments} {lines} with # and list no file",
+        )
+    folder = os.path.dirname(datafile)
+    for name in notes.possible_files:
+        name = name if notes.path_columns == [] else re.split("[,;\t]", name)[0]
+        if os.path.lexists(os.path.join(folder, name)):
+            yield (
+                logging.WARNING,
+                f"{datafile}: the line {name!r} is read as a comment, but a file has "
+                f"this name; to list the file, write ./{name}",
+            )
+
+
+def _has_content(line: str, notes: ListNotes) -> bool:
+    """Whether a line is neither empty nor a comment, which is noted."""
+    if line.startswith("#"):
+        notes.add_comment(line)
+        return False
+    return bool(line.strip())
+
+
+def _check_text(line: str) -> None:
+    """Raise an error if the first line of a list shows that it is not UTF-8 text."""
+    if line.startswith(UTF_16) or line[1:4:2] == "\0\0":
+        raise csv.Error(
+            "this is UTF-16 text; convert it with `iconv -f UTF-16 -t UTF-8`"
+        )
+    binary = line.encode("utf-8", "surrogateescape").startswith(IMAGE_STARTS)
+    if binary or ("\0" in line and UNDECODABLE.search(line)):
+        raise csv.Error(NOT_TEXT)
+    if "\0" in line and not line.endswith(("\n", "\r")):
+        raise csv.Error(
+            "its paths are separated by NUL characters; write one path per line, "
+            "without -print0 of `find`"
+        )
 
 
 def _read_csv(
-    lines: Iterable[str], delimiter: str, lines_before: int
-) -> Iterator[list[str]]:
-    """Cells of each row.
+    lines: Iterable[str], delimiter: str, lines_before: int, notes: ListNotes
+) -> Iterator[tuple[int, list[str]]]:
+    """The number of the first line of each row, and its cells.
 
     `csv` does not support comments, so they are removed first. `pandas` is no
     alternative: it cuts every cell at a ``#``, and if a quote is closed only in a later
@@ -350,7 +453,7 @@ def _read_csv(
         for number, line in enumerate(lines, start=lines_before + 1):
             if in_row:  # a quoted cell that spans lines: nothing in it is a comment
                 yield line
-            elif _has_content(line):
+            elif _has_content(line, notes):
                 in_row, row_start = True, number
                 yield line
 
@@ -358,7 +461,7 @@ def _read_csv(
         # Strict: otherwise, a quote that is not closed swallows the following rows.
         for cells in csv.reader(content_lines(), delimiter=delimiter, strict=True):
             in_row = False
-            yield cells
+            yield row_start, cells
     except csv.Error as error:
         raise csv.Error(
             f'line {row_start}: {error}; a cell that begins with a quote (") must end '
@@ -367,19 +470,39 @@ def _read_csv(
 
 
 def _split_cells(
-    cells: Sequence[str], names: Sequence[str], path_columns: Sequence[int]
+    cells: Sequence[str], header: Header, line_number: int
 ) -> tuple[list[str], dict[str, str]]:
-    """Paths and further columns of a row; missing cells are empty."""
-    values = [cell.strip() for cell in cells] + [""] * (len(names) - len(cells))
+    """Paths and further columns of a row."""
+    names, path_columns = header.names, header.path_columns
+    if len(cells) != len(names):
+        raise csv.Error(
+            f"line {line_number} has {len(cells)} "
+            f"cell{'s' if len(cells) > 1 else ''}, but the header has "
+            f"{len(names)}; a cell that contains {_name(header.delimiter)} must be "
+            'written in quotes ("...")'
+        )
+    values = [cell.strip() for cell in cells]
     columns = {
         name: value
-        for k, (name, value) in enumerate(zip(names, values, strict=False))
+        for k, (name, value) in enumerate(zip(names, values, strict=True))
         if k not in path_columns and name
     }
+    if not all(map(str.isascii, columns.values())):
+        for name, value in columns.items():
+            if match := UNDECODABLE.search(value):
+                raise csv.Error(
+                    f"line {line_number} is not UTF-8 text: the column `{name}` has "
+                    f"the byte 0x{ord(match[0]) - 0xDC00:02x}; convert the list, for "
+                    "example with `iconv -f LATIN1 -t UTF-8`"
+                )
     paths = [values[k] for k in path_columns]
     if hdu := columns.get(HDU_COLUMN):
         paths = [f"{path}[{hdu}]" if path else path for path in paths]
     return paths, columns
+
+
+def _name(delimiter: str) -> str:
+    return {",": "a comma", ";": "a semicolon"}.get(delimiter, "a tab")
 
 
 def explain_unreadable(datafile: str | Path, error: Exception) -> str:
@@ -389,7 +512,7 @@ def explain_unreadable(datafile: str | Path, error: Exception) -> str:
     ----------
     datafile : path
         The list.
-    error : OSError, UnicodeDecodeError or csv.Error
+    error : OSError or csv.Error
         The error that reading it raised.
     """
     if isinstance(error, FileNotFoundError) and not os.path.islink(datafile):
@@ -405,26 +528,7 @@ def explain_unreadable(datafile: str | Path, error: Exception) -> str:
     if isinstance(error, OSError):
         reason = describe_file_error(error, datafile)
         return f"{datafile}: the file list cannot be read ({reason}); {HOW_TO_LIST}"
-    if isinstance(error, UnicodeDecodeError):
-        return f"{datafile}: {_explain_encoding(datafile)}; {HOW_TO_LIST}"
-    return f"{datafile}: this CSV cannot be read: {error}"
-
-
-def _explain_encoding(datafile: str | Path) -> str:
-    """Where a list is not UTF-8, and what it is."""
-    if is_read_once(datafile):
-        return "the list is not UTF-8 text; convert it, or rename its files"
-    with open_file(datafile) as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                line.decode()
-            except UnicodeDecodeError as error:
-                if b"\0" in line or line.startswith(IMAGE_STARTS):
-                    break
-                return (
-                    f"line {number} is not UTF-8 text (byte {error.start + 1} of the "
-                    f"line is 0x{line[error.start]:02x}); convert the list, for "
-                    "example with `iconv -f LATIN1 -t UTF-8`, or rename the file that "
-                    "this line names"
-                )
-    return "this is not UTF-8 text; give a list of FITS files, not an image"
+    text = str(error)
+    if text.startswith("this is "):
+        return f"{datafile}: {text}; {HOW_TO_LIST}"
+    return f"{datafile}: this CSV cannot be read: {text}"

@@ -11,14 +11,16 @@ from pathlib import Path
 from astromorph.atomic import atomic_write
 from astromorph.errors import AstromorphError
 from astromorph.filelist.entries import (
-    SEPARATORS,
     explain_unreadable,
+    open_text,
     read_rows,
     resolve_paths,
 )
+from astromorph.filelist.list_header import SEPARATORS
 from astromorph.system.files import is_read_once, open_once
 
 LOG = logging.getLogger(__name__)
+ESCAPE = "surrogateescape"  # names of files that are not UTF-8 stay as they are
 
 
 def reusable_list(datafile: str, copy: str | Path) -> str:
@@ -50,13 +52,13 @@ def reusable_list(datafile: str, copy: str | Path) -> str:
     LOG.info("%s: reading the file list, which ends when its program ends", datafile)
     with (
         open_once(datafile) as stream,
-        io.TextIOWrapper(stream, "utf-8-sig", newline="") as text,
+        open_text(stream) as text,
         atomic_write(copy) as temporary,
-        open(temporary, "w", newline="", encoding="utf-8") as file,
+        open(temporary, "w", newline="", encoding="utf-8", errors=ESCAPE) as file,
     ):
         try:
             _write_rows(file, read_rows(text))
-        except (UnicodeDecodeError, csv.Error) as error:
+        except csv.Error as error:
             raise AstromorphError(explain_unreadable(datafile, error)) from None
     LOG.info("%s: copied to %s; give that file to repeat the run", datafile, copy)
     return str(copy)

@@ -78,7 +78,7 @@ def plan_shards(
             f"{image_id}\0{first}\0" + "".join([f"{path}\0" for path in others])
             for image_id, _, first, _, others in islice(rows, min(CHUNK, end - stop))
         ]:
-            sha.update("".join(texts).encode())
+            sha.update("".join(texts).encode("utf-8", "surrogateescape"))
             stop += len(texts)
         if stop == start:
             return tuple(shards)
@@ -90,7 +90,8 @@ def head_digest(entries: Iterable[Entry]) -> str:
     """A digest of the paths of the first 256 rows."""
     sha = hashlib.sha256()
     for entry in islice(entries, HEAD_ROWS):
-        sha.update("\0".join([*entry.paths, "\n"]).encode())
+        text = "\0".join([*entry.paths, "\n"])
+        sha.update(text.encode("utf-8", "surrogateescape"))
     return sha.hexdigest()[:16]
 
 

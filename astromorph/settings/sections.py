@@ -229,8 +229,8 @@ class TrainingSettings(Section):
 
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 10.0
     """Minutes between checkpoints, from which training continues after an
-    interruption. A checkpoint is also written on SIGTERM and SIGUSR1 and at the end;
-    with 0, only then. A change reruns training from its last checkpoint."""
+    interruption. A checkpoint is also written on SIGTERM, SIGUSR1 and SIGHUP and at the
+    end; with 0, only then. A change reruns training from its last checkpoint."""
 
     compile: bool = False
     """Compile the network with torch.compile, which takes minutes at the start and
@@ -330,7 +330,8 @@ class EvaluationSettings(Section):
     The untrained network has to embed them too."""
 
     label: Name = "label"
-    """The column of the list with classes. Training never uses them."""
+    """The column of the list with classes or numbers, such as a vote fraction or a
+    redshift. Training never uses it."""
 
 
 class AnalysisSettings(Section):

@@ -31,6 +31,7 @@ PARTS: dict[str, tuple[str, ...]] = {
         *READING,
         "data_settings.header_columns",
         "validate_settings",
+        "evaluation_settings.label",
         *PREPARING,
     ),
     "preprocess": (*READING, *PREPARING),

@@ -25,7 +25,7 @@ WITH_HDU = re.compile(r"(.+)\[([^][]*[^][\s][^][]*)\]", re.DOTALL)
 DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/(\d+)")
 
 
-def open_file(path: str | Path) -> BinaryIO:
+def open_file(path: str | Path) -> io.BufferedReader:
     """Open a regular file for reading.
 
     Raises

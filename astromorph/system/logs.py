@@ -5,6 +5,7 @@ They are written as escape sequences, so that no text can forge a line of the lo
 """
 
 import logging
+import re
 import sys
 import traceback
 from types import TracebackType
@@ -13,6 +14,8 @@ from typing import Any
 MAX_CHARACTERS = 8000  # of one line
 LINE, TIME = "%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"
 LOG = logging.getLogger("astromorph")
+# The characters by which Python represents bytes of file names that are not UTF-8.
+UNDECODABLE = re.compile("[\udc80-\udcff]")
 
 
 def printable(text: str) -> str:
@@ -25,7 +28,21 @@ def printable(text: str) -> str:
     """
     if text.isprintable():
         return text
+    text = escape_undecodable(text)
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def escape_undecodable(text: str) -> str:
+    r"""Text that can be encoded: bytes of file names that are not UTF-8 are escaped.
+
+    Examples
+    --------
+    >>> escape_undecodable(b"caf\xe9.fits".decode("utf-8", "surrogateescape"))
+    'caf\\xe9.fits'
+    """
+    if text.isascii():
+        return text
+    return UNDECODABLE.sub(lambda match: f"\\x{ord(match[0]) - 0xDC00:02x}", text)
 
 
 def shortened(text: str) -> str:

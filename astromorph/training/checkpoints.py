@@ -32,7 +32,7 @@ CHECKPOINT_FORMAT, CHECKPOINT_VERSION = "astromorph-checkpoint", 3
 MISMATCH_ERRORS = (RuntimeError, KeyError, ValueError, TypeError)  # from torch
 REMEDY = "an earlier checkpoint is used"
 IMAGES_AT_A_TIME = 256  # for a digest
-DUE = 1  # a checkpoint is due; smaller than the signal numbers that are handled
+DUE = 1  # a checkpoint is due; a signal, which comes first, is its number plus this
 NUMBER_KEPT = 2  # the last checkpoint, and the one before in case it is damaged
 
 
@@ -127,21 +127,25 @@ class Checkpoints:
             After Ctrl-C.
         """
         is_due = time.monotonic() - self._last_written >= self.seconds
-        reason = distributed.all_reduce_max(self._signal or (DUE if is_due else 0))
+        reason = DUE if is_due else 0
+        if self._signal is not None:
+            reason = DUE + self._signal
+        reason = distributed.all_reduce_max(reason)
         if not reason:
             return
         outcome = self._try_to_write(trainer)
         if reason > DUE:
             # A process that ends early would take the others with it.
             distributed.barrier()
-            name = distributed.signal_name(reason)
+            number = reason - DUE
+            name = distributed.signal_name(number)
             message = (
                 f"training stopped by {name} in epoch {trainer.epoch + 1} of "
                 f"{self.epochs}; {outcome}"
             )
             # One message is enough: the process of rank 0 logs it.
             raise distributed.interruption(
-                reason, message if distributed.rank() == 0 else ""
+                number, message if distributed.rank() == 0 else ""
             )
 
     def _try_to_write(self, trainer: ByolTrainer) -> str:

@@ -1,6 +1,8 @@
 """Names of objects in the list, planes of one field, and warnings about positions."""
 
 import csv
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from astropy.io import fits
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.catalogue.split import split
 from astromorph.catalogue.validate import validate
+from astromorph.filelist.entries import read_filelist
 from astromorph.filelist.shards import Shard
 from astromorph.preprocessing.preprocess import preprocess
 from astromorph.settings.loading import parse
@@ -27,14 +30,14 @@ def catalogues(tmp_path):
             pixels = rng.normal(10, 1, (1, 32, 32)).astype(np.float32)
             fits.PrimaryHDU(pixels, fits.Header(cards)).writeto(tmp_path / name)
         text = listed or "".join(f"{name}\n" for name in headers)
-        (tmp_path / "list.csv").write_text(text)
+        (tmp_path / "list.csv").write_bytes(os.fsencode(text))
         section = {"preprocess_settings": {"size": 16, "shard_size": 100}} | more
         settings = parse(section, "test")
         files = RunFiles.of_run(tmp_path / "run", shards=1)
         data, preparing = settings.data_settings, settings.preprocess_settings
         rules, datafile = settings.validate_settings, tmp_path / "list.csv"
         validate(datafile, files, data, rules, preparing)
-        shard = Shard("00000", 0, len(headers))
+        shard = Shard("00000", 0, len(list(read_filelist(datafile))))
         preprocess(datafile, shard, files, data, preparing)
         split(datafile, files, settings.split_settings, rules, seed=0)
         return [
@@ -84,7 +87,7 @@ def test_the_column_object_takes_precedence_over_the_header(catalogues):
     """In the catalogue and for the groups; an empty cell is that of the header."""
     headers = {f"{k}.fits": {"OBJECT": f"FIELD {k}"} for k in range(5)}
     listed = "path,object,label\n0.fits,M 31,x\n1.fits,M  31,y\n2.fits,,z\n"
-    catalogue, subsets = catalogues(headers, listed + "3.fits,FIELD 2,x\n4.fits\n")
+    catalogue, subsets = catalogues(headers, listed + "3.fits,FIELD 2,x\n4.fits,,\n")
     names = [row["object"] for row in catalogue]
     assert names == ["M 31", "M 31", "FIELD 2", "FIELD 2", "FIELD 4"]
     assert list(catalogue[0]).count("object") == 1
@@ -110,3 +113,18 @@ def test_world_coordinates_without_a_position_cause_a_warning(catalogues):
         assert "give no position: " in table[0]["reason"]
         assert "furlong" in table[0]["reason"]
         assert table[1]["reason"].startswith(table[0]["reason"] + "; duplicate: ")
+
+
+def test_a_name_that_is_not_utf8_is_escaped_in_all_tables(catalogues):
+    """The file is read; a missing one is rejected with a reason."""
+    name = "caf\udce9.fits"
+    catalogue, subsets = catalogues(
+        {"a.fits": {"OBJECT": "x"}, name: {"OBJECT": "y"}},
+        f"a.fits\n{name}\ngone\udcff.fits\n",
+        validate_settings={"max_bad_fraction": 0.5},
+    )
+    assert [row["status"] for row in catalogue] == ["ok", "ok", "rejected"]
+    assert catalogue[1]["object"] == "y"
+    for table in (catalogue, subsets):
+        assert Path(table[1]["path"]).name == r"caf\xe9.fits"
+    assert "its name in the list is not UTF-8" in catalogue[2]["reason"]

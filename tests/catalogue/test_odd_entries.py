@@ -210,12 +210,12 @@ def test_a_pipe_is_no_model(odd, reader):
         reader("pipe.fits")
 
 
-def test_the_line_that_is_not_utf_8_is_named(tmp_path):
-    """Also far from the start of the list."""
-    path = tmp_path / "list.txt"
-    lines = [b"/data/%05d.fits" % k for k in range(20_000)]
-    lines[15_000] = "/data/é.fits".encode("latin-1")
+def test_the_line_with_a_label_that_is_not_utf_8_is_named(tmp_path):
+    """Also far from the start of the list; the names of files may be any bytes."""
+    path = tmp_path / "list.csv"
+    lines = [b"path,label", *(b"/data/%05d\xe9.fits,x" % k for k in range(20_000))]
+    lines[15_000] = "/data/a.fits,é".encode("latin-1")
     path.write_bytes(b"\n".join(lines))
-    message = r"list\.txt: line 15001 is not UTF-8 text \(byte 7 of .* 0xe9\).*iconv"
+    message = r"list\.csv: .* line 15001 is not UTF-8 text: .* 0xe9; .*iconv"
     with pytest.raises(AstromorphError, match=message):
         list(read_filelist(path))

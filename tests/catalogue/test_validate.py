@@ -40,7 +40,8 @@ def read_rows(path):
 def run_validate(datafile, files, settings, processes=1):
     data, preprocessing = settings.data_settings, settings.preprocess_settings
     rules = settings.validate_settings
-    validate(datafile, files, data, rules, preprocessing, processes)
+    label = settings.evaluation_settings.label
+    validate(datafile, files, data, rules, preprocessing, processes, label)
 
 
 def write(path, seed=0, shape=(20, 20), **cards):
@@ -88,6 +89,43 @@ def test_catalogue_does_not_depend_on_the_number_of_processes(
         run_validate(sky, files, settings, processes)
         texts.append((files.catalogue.read_text(), files.validation_page.read_text()))
     assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize(
+    ("header", "cells", "label", "level", "expected"),
+    [
+        ("morphology", "AB", "morfology", "WARNING", "do you mean `morphology`?"),
+        ("label", "AA", "label", "WARNING", "the column `label` has one class, `A`"),
+        ("label", ["", ""], "label", "WARNING", "the column `label` is empty"),
+        ("P_cs", ["0.25", "0.5"], "P_cs", "INFO", "the column `P_cs` has numbers"),
+        ("T" * 70, "AB", "label", "WARNING", f"becomes `{'T' * 65}...`"),
+    ],
+)
+def test_remarks_about_columns_are_on_the_page_and_in_the_log(
+    check, tmp_path, caplog, header, cells, label, level, expected
+):
+    """Before anything is trained."""
+    caplog.set_level("INFO")
+    names = [f"{k}.fits" for k in range(26)]
+    for k, name in enumerate(names):
+        write(tmp_path / name, k)
+    rows = [f"{name},{cells[k % 2]}" for k, name in enumerate(names)]
+    evaluation = {"evaluation_settings": {"label": label}}
+    check(rows, f"path,{header}", **evaluation)
+    found = [r for r in caplog.records if expected in r.getMessage()]
+    assert [(r.levelname, "list.csv: " in r.getMessage()) for r in found] == [
+        (level, True)
+    ]
+    assert expected in (tmp_path / "validation.html").read_text()
+
+
+def test_a_list_without_labels_needs_no_remark(check, tmp_path, caplog):
+    """It is the default."""
+    for k in range(2):
+        write(tmp_path / f"{k}.fits", k)
+    check(["0.fits", "1.fits"])
+    assert "label" not in caplog.text
+    assert "Remarks" not in (tmp_path / "validation.html").read_text()
 
 
 def test_page_contains_images_and_escaped_text(sky, settings, tmp_path):

@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from astromorph.artefacts.embeddings import Embeddings, write_embeddings
+from astromorph.artefacts.embeddings import (
+    Embeddings,
+    read_embeddings,
+    write_embeddings,
+)
 from astromorph.artefacts.model_file import ModelFile, save_model
 from astromorph.artefacts.run_files import RunFiles
+from astromorph.artefacts.tables import read_table, write_table
 from astromorph.byol.build import initial_byol, load_model, seeded_byol
 from astromorph.catalogue.split import split
 from astromorph.embedding.evaluate import (
@@ -124,6 +129,62 @@ def test_tensors_that_were_not_embedded_are_an_error(files, tmp_path):
     swapped.tensors("00001").symlink_to(files.tensors("00000"))
     with pytest.raises(AstromorphError, match=r"tensors: .* run `infer` again"):
         evaluate(swapped, INFERENCE, EvaluationSettings())
+
+
+def relabelled(files, folder, cells, column="votes"):
+    """The same run with another column in its list."""
+    changed = RunFiles.of_run(folder, shards=2, named_model=files.model)
+    for name in ("split.csv", "embeddings", "tensors"):
+        (folder / name).symlink_to(files.results / name)
+    table = read_table(files.catalogue)
+    table[column] = [cells(k) for k in range(len(table))]
+    write_table(changed.catalogue, table)
+    return changed
+
+
+@pytest.mark.slow
+def test_numbers_are_evaluated_by_regression(files, tmp_path, caplog):
+    """Those that follow from the images are predicted, and the verdict uses them."""
+    caplog.set_level("INFO")
+    first = dict(zip(*embedded(files), strict=True))
+    ids = read_table(files.catalogue)["image_id"]
+    changed = relabelled(files, tmp_path, lambda k: str(first.get(ids[k], "")))
+    result, page = run(changed, label="votes")
+    assert result["label"] == {"column": "votes", "kind": "numbers", "problem": ""}
+    trained = result["networks"][TRAINED]["regression"]
+    assert trained["linear"]["r2_mean"] > 0.5
+    assert trained["linear"]["mean"] > 0.7
+    assert result["verdict"]["measure"] == "regression"
+    assert "rank correlation of nearest neighbours' `votes`" in caplog.text
+    assert "With numbers as labels" in page and "ridge regression" in page
+    assert "Confusion matrix" not in page
+
+
+def embedded(files):
+    """Ids of all images, and the first component of each embedding."""
+    shards = [read_embeddings(path) for path in files.all_embeddings]
+    return (
+        [image_id for shard in shards for image_id in shard.image_ids],
+        [float(x) for shard in shards for x in shard.vectors[:, 0]],
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        ("vote", "but the list has no such column; it has"),
+        ("votes", "the column `votes` has one class, `spiral`"),
+    ],
+)
+def test_labels_that_cannot_be_used_are_named(files, tmp_path, caplog, label, expected):
+    """In the log and on the page."""
+    changed = relabelled(files, tmp_path, lambda k: "spiral")
+    result, page = run(changed, label=label, images=8)
+    assert "the embedding is evaluated without labels" in caplog.text
+    assert expected in result["label"]["problem"]
+    assert expected in caplog.text and expected in page
+    assert "knn" not in result["networks"][TRAINED]
 
 
 def scores(trained, untrained, pixels=0.1, **others):

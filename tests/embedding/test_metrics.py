@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from scipy.stats import rankdata
+from scipy.stats import rankdata, spearmanr
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import StratifiedGroupKFold
 
 from astromorph.byol.collapse import rank_me, spread
 from astromorph.embedding import metrics
+from astromorph.embedding.metrics import knn_regression_score, ridge_score
 
 RNG = np.random.default_rng(0)
 
@@ -145,3 +146,41 @@ def test_retrieval_is_the_share_of_images_nearest_to_their_original():
     vectors = RNG.normal(size=(100, 16))
     assert metrics.retrieval(2 * vectors, vectors) == 1
     assert metrics.retrieval(RNG.normal(size=(100, 16)), vectors) < 0.1
+
+
+def test_a_regression_is_that_of_scikit_learn_in_the_same_folds():
+    """Ranks decide the folds, and images of a group are in one of them."""
+    rng = np.random.default_rng(5)
+    vectors = rng.normal(size=(120, 6))
+    numbers = np.exp(vectors[:, 0] + 0.3 * rng.normal(size=120))
+    groups = np.arange(120) // 2
+    order = numbers.argsort(kind="stable")
+    fifths = np.empty(120, int)
+    fifths[order] = np.arange(120) // 24
+    r2, correlations = [], []
+    folds = StratifiedGroupKFold(5, shuffle=True, random_state=0)
+    for train, test in folds.split(vectors, fifths, groups.astype(str)):
+        assert not set(groups[train]) & set(groups[test])
+        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        nearest = np.argsort(-unit[test] @ unit[train].T, axis=1)[:, :10]
+        predicted = numbers[train][nearest].mean(axis=1)
+        residual = ((numbers[test] - predicted) ** 2).sum()
+        r2.append(1 - residual / ((numbers[test] - numbers[test].mean()) ** 2).sum())
+        correlations.append(spearmanr(predicted, numbers[test]).statistic)
+    score = knn_regression_score(vectors, numbers, groups.astype(str))
+    assert score.mean == pytest.approx(np.mean(correlations))
+    assert score.std == pytest.approx(np.std(correlations))
+    assert (score.r2_mean, score.r2_std) == pytest.approx((np.mean(r2), np.std(r2)))
+
+
+def test_a_linear_relation_is_found_and_chance_is_zero():
+    """Also with more components than images, where an unpenalised fit would fail."""
+    rng = np.random.default_rng(6)
+    vectors, groups = rng.normal(size=(100, 150)), [str(k) for k in range(100)]
+    vectors[:, 0] *= 30
+    vectors[:, 1:] += vectors[:, :1] * rng.normal(size=149)
+    score = ridge_score(vectors, vectors[:, 0] * 1e10, groups)
+    assert score.mean > 0.9 and score.r2_mean > 0.8
+    for regression in (ridge_score, knn_regression_score):
+        score = regression(vectors, rng.normal(size=100), groups)
+        assert abs(score.mean) < 0.3 and score.r2_mean < 0.1

@@ -22,6 +22,7 @@ from astromorph.artefacts.column_types import (
     DISTANCES,
     EMBEDDING,
     FACTS,
+    describe_fits_names,
     escape_to_ascii,
     listed_names,
     shorten_ids,
@@ -257,6 +258,69 @@ def test_names_from_the_list_are_unique():
     assert names["listed_x"] == "listed_x"
     assert names["Cluster"] == "listed_Cluster"
     assert names["x"] == "listed_listed_x"
+
+
+QUESTION = "T01: Is the galaxy simply smooth and rounded, with no sign of a disk?"
+LONG = [QUESTION, f"{QUESTION} a01", f"{QUESTION.upper()} A02", "ä" * 40, "'" * 40, "é"]
+
+
+@pytest.mark.parametrize("form", EXPORTS)
+def test_long_names_from_the_list_are_columns_of_every_table(tmp_path, form):
+    """Those of the FITS table are cut, and its comments have them all."""
+    files, _ = write_listed(tmp_path, {name: ["1"] * NUMBER for name in LONG})
+    EXPORTS[form](files)
+    out = files.table(form)
+    if form == "csv":
+        assert set(LONG) <= set(tables.csv_columns(out))
+    elif form == "parquet":
+        assert set(LONG) <= set(pq.read_schema(out).names)
+    elif form == "vot":
+        assert set(LONG) <= set(Table.read(out, use_names_over_ids=True).colnames)
+    else:
+        header = fits.getheader(out, 1)
+        names = list(header["TTYPE*"].values())
+        assert len({name.lower() for name in names}) == len(names)
+        assert [name for name in names if name.startswith("T01")] == [
+            f"{QUESTION[:65]}...",
+            f"{QUESTION[:64]}...2",
+            f"{QUESTION.upper()[:64]}...3",
+        ]
+        assert r"\xe9" in names
+        comments = list(header["TCOMM*"].values())
+        for name in LONG[:5]:
+            assert f"column of the file list: {escape_to_ascii(name)}" in comments
+
+
+def test_names_that_fits_must_cut_are_reported_before_a_run():
+    """So are columns that a FITS table has no place for."""
+    (remark,) = describe_fits_names(["z", QUESTION, "ä" * 40])
+    assert remark.startswith("The names of 2 columns are longer than the 68 charac")
+    assert f"`{QUESTION}` becomes `{QUESTION[:65]}...`" in remark
+    assert not list(describe_fits_names(["z", "q" * 68]))
+    (remark,) = describe_fits_names([f"c{k}" for k in range(980)])
+    assert "a FITS table has at most 999; remove `fits`" in remark
+
+
+def test_the_votable_has_the_names_of_the_list(tmp_path):
+    """Also as ids, which astropy uses by default, as far as an id can have them."""
+    names = ["label", "z", "P_spiral", "mag r", "mag_r", "2MASS", "é", "icrs", "a.b-c"]
+    files, _ = write_listed(tmp_path, {name: ["1"] * NUMBER for name in names})
+    export_votable(files, MADE_WITH)
+    ids = [
+        "label",
+        "z",
+        "P_spiral",
+        "mag_r_2",
+        "mag_r",
+        "_2MASS",
+        "_",
+        "icrs_2",
+        "a.b-c",
+    ]
+    for options, expected in (({}, ids), ({"use_names_over_ids": True}, names)):
+        found = Table.read(files.table("vot"), **options).colnames
+        start = found.index("label")
+        assert found[start : start + len(names)] == expected
 
 
 @pytest.mark.parametrize("form", EXPORTS)

@@ -1,17 +1,28 @@
 """The file list: formats, ids, digests and shards."""
 
+import logging
+import os
+from pathlib import Path
+
 import pytest
 
 from astromorph.errors import AstromorphError
+from astromorph.filelist.duplicates import (
+    SAME_CONTENT,
+    content_digest,
+    duplicate_finder,
+    text_key,
+)
 from astromorph.filelist.entries import (
     Entry,
     entries_from_paths,
+    inspect_list,
     list_columns,
     read_filelist,
     read_paths,
     repeated_names,
 )
-from astromorph.filelist.shards import ColumnDigests, plan_shards
+from astromorph.filelist.shards import ColumnDigests, head_digest, plan_shards
 
 
 def read(tmp_path, text, encoding="utf-8") -> list[Entry]:
@@ -65,8 +76,8 @@ def test_paths_of_a_list_in_the_working_directory_are_not_changed(
 
 
 def test_further_columns_are_read_and_renamed_if_the_catalogue_uses_the_name(tmp_path):
-    """The column `status` becomes `listed_status`; missing cells are empty."""
-    entries = read(tmp_path, "path,label,status\na.fits,x,new\nb.fits\n")
+    """The column `status` becomes `listed_status`; cells may be empty."""
+    entries = read(tmp_path, "path,label,status\na.fits,x,new\nb.fits,,\n")
     assert entries[0].columns == {"label": "x", "listed_status": "new"}
     assert entries[1].columns == {"label": "", "listed_status": ""}
     assert list_columns(entries) == ["label", "listed_status"]
@@ -90,6 +101,10 @@ def test_ids_are_unique_and_independent_of_other_rows(tmp_path):
         (lambda p: p.write_text("# nothing\n\n"), "names no file"),
         (lambda p: p.write_text("path,label\n"), "names no file"),
         (lambda p: p.write_bytes(b"SIMPLE\xff\xfe\x00"), "not UTF-8 text"),
+        (lambda p: p.write_bytes(b"SIMPLE  =" + b" " * 2871), "not an image"),
+        (lambda p: p.write_bytes(b"\x89PNG\r\n"), "not an image"),
+        (lambda p: p.write_text("a.fits\n", encoding="utf-16"), "iconv -f UTF-16"),
+        (lambda p: p.write_bytes(b"a.fits\0b.fits\0"), "without -print0"),
     ],
 )
 def test_unusable_list_is_an_error(tmp_path, make, message):
@@ -98,6 +113,100 @@ def test_unusable_list_is_an_error(tmp_path, make, message):
     make(path)
     with pytest.raises(AstromorphError, match=message):
         list(read_filelist(path))
+
+
+@pytest.mark.parametrize(
+    ("row", "number"),
+    [
+        ("b.fits,NGC 1275, A,x", 4),
+        ("b.fits,NGC 1275,x,", 4),
+        ("b.fits,x", 2),
+        ("b.fits", 1),
+    ],
+)
+def test_a_row_has_as_many_cells_as_the_header(tmp_path, row, number):
+    """A comma too many would move cells to other columns."""
+    path = tmp_path / "list.csv"
+    path.write_text(f'path,name,label\na.fits,"NGC 1275, A",x\n# b\n\n{row}\n')
+    message = rf"list\.csv: .* line 5 has {number} cells?, but the header has 3; a cell"
+    for reader in (read_filelist, read_paths):
+        with pytest.raises(AstromorphError, match=message):
+            list(reader(path))
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["filename", "file", "Path", "FILEPATH", "fits", "Fits File", "image_path"],
+)
+def test_the_only_column_with_a_similar_name_contains_the_paths(tmp_path, header):
+    """The log says which column was taken."""
+    (entry,) = read(tmp_path, f"label;{header}\nx;a.fits\n")
+    assert (entry.listed_path, entry.columns) == ("a.fits", {"label": "x"})
+    ((level, message),) = inspect_list(tmp_path / "list.txt")
+    assert level == logging.INFO and f"taken from the column `{header}`" in message
+    (entry,) = read(tmp_path, f"{header},path\nb.fits,a.fits\n")
+    assert (entry.listed_path, entry.columns) == ("a.fits", {header: "b.fits"})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name,label\na.fits,x\n", "no column `path`; it has `name`, `label`; rename"),
+        ("file,filename\na,b\n", "may contain the paths: `file`, `filename`; rename"),
+        ("a.fits,FRI\nb.fits,FRII\n", "first line, 'a.fits,FRI', has 2 cells but no"),
+        ("path label\na.fits x\n", "must be separated by commas, semicolons or tabs"),
+        ("path,z,z\na.fits,1,2\n", "two columns have the name `z`"),
+    ],
+)
+def test_a_header_without_a_clear_column_of_paths_is_an_error(tmp_path, text, message):
+    """Otherwise every line would be taken for a path."""
+    with pytest.raises(AstromorphError, match=message):
+        read(tmp_path, text)
+
+
+def test_commas_in_the_first_path_of_a_text_list_are_part_of_it(tmp_path):
+    """A line that ends like the name of a file is a path."""
+    names = ["NGC 1275, centre.fits", "filename, path.fits"]
+    assert [e.listed_path for e in read(tmp_path, "\n".join(names))] == names
+
+
+@pytest.mark.parametrize("header", ["", "path,label\n"])
+def test_comments_are_counted_and_names_of_files_among_them_found(tmp_path, header):
+    """A file whose name begins with # is listed with its folder."""
+    (tmp_path / "#b.fits").touch()
+    end = ",x\n" if header else "\n"
+    text = f"# made today\n#old.fits{end}{header}a.fits{end}#b.fits{end}./#b.fits{end}"
+    assert [e.listed_path for e in read(tmp_path, text)] == ["a.fits", "./#b.fits"]
+    comments, file = inspect_list(tmp_path / "list.txt")
+    assert comments[0] == logging.INFO and "3 lines begin with #" in comments[1]
+    assert file[0] == logging.WARNING and "to list the file, write ./#b.fits" in file[1]
+
+
+@pytest.mark.parametrize("header", [b"", b"path;label\n"])
+def test_a_name_that_is_not_utf8_is_the_name_of_a_file(tmp_path, header):
+    """It is read as bytes; digests and duplicates know it."""
+    name = b"caf\xe9 \xff.fits"
+    (tmp_path / os.fsdecode(name)).write_text("its content")
+    end = b";x\n" if header else b"\n"
+    (tmp_path / "list.txt").write_bytes(header + b"a.fits" + end + name + end)
+    entries = list(read_filelist(tmp_path / "list.txt"))
+    assert Path(entries[1].path).read_text() == "its content"
+    assert len({e.image_id for e in entries}) == 2
+    assert plan_shards(entries)[0].digest != plan_shards(entries[:1])[0].digest
+    assert head_digest(entries) != head_digest(entries[:1])
+    with duplicate_finder() as finder:
+        for row in range(2):
+            finder.add(row, [text_key(SAME_CONTENT, "x")], entries[1].paths)
+        matches = list(finder.matches(content_digest))
+    assert [match.first_path for match in matches] == [entries[1].path]
+
+
+def test_another_cell_that_is_not_utf8_is_an_error_with_its_line(tmp_path):
+    """Tables need text, and only the user knows its encoding."""
+    (tmp_path / "list.csv").write_bytes(b"path,label\na.fits,x\nb.fits,\xe9toile\n")
+    message = "line 3 is not UTF-8 text: the column `label` has the byte 0xe9; convert"
+    with pytest.raises(AstromorphError, match=message):
+        list(read_filelist(tmp_path / "list.csv"))
 
 
 @pytest.mark.parametrize(

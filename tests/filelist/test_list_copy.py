@@ -19,6 +19,7 @@ TEXTS = {
     "semicolons": 'label,a,b,c;path\n"1;2";a.fits\nx;/data/b.fits\n',
     "channels": "path_g,path_r,label\ng.fits,/data/r.fits,x\n,r.fits,y\n",
     "windows": "\ufeffpath\r\na.fits\r\n",
+    "not UTF-8": "a\udce9.fits\n",
 }
 
 
@@ -46,9 +47,10 @@ def feed(path, content):
 def test_copy_of_a_pipe_lists_the_same_files(tmp_path, monkeypatch, text):
     """With absolute paths, so that it can be used from anywhere."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "list.txt").write_bytes(text.encode())
+    content = text.encode("utf-8", "surrogateescape")
+    (tmp_path / "list.txt").write_bytes(content)
     os.mkfifo("pipe")
-    thread = feed("pipe", text.encode())
+    thread = feed("pipe", content)
     copy = reusable_list("pipe", tmp_path / "results" / "filelist.csv")
     thread.join()
     assert copy == str(tmp_path / "results" / "filelist.csv")
@@ -85,7 +87,8 @@ def test_a_pipe_without_a_writer_is_an_error(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"a.fits\n\xff.fits\n", "pipe: the list is not UTF-8 text"),
+        (b"path,x\na.fits,\xff\n", "pipe: .* line 2 is not UTF-8 text"),
+        (b"\x89PNG\r\n\x1a\n\0", "pipe: this is not UTF-8 text"),
         (b'path,x\na.fits,"1\n', "pipe: this CSV cannot be read: line 2"),
         (b"# nothing\n", None),
     ],

@@ -1,6 +1,10 @@
 """The simulated sky, and atomic writing of files and folders."""
 
 import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +16,12 @@ from astromorph.errors import AstromorphError
 from astromorph.sky import draw as sky
 from astromorph.sky.draw import KINDS, MORPHOLOGIES
 from astromorph.sky.simulate import simulate
-from astromorph.sky.training_set import MEASURES, measure_shape
+from astromorph.sky.training_set import (
+    MEASURES,
+    DrawingRules,
+    draw_labelled_images,
+    measure_shape,
+)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -164,3 +173,30 @@ def test_folder_is_replaced_completely_or_not_at_all(tmp_path):
         (temporary / "new.txt").write_text("new")
     assert [p.name for p in path.iterdir()] == ["new.txt"]
     assert list(tmp_path.iterdir()) == [path]
+
+
+SCRIPT = """
+from astromorph.sky.training_set import DrawingRules, draw_labelled_images
+print("started")
+parallel = draw_labelled_images(DrawingRules(3, 16), 1030, processes=2)
+print(len(parallel), float(parallel.images.mean()))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["script", "standard input"])
+def test_a_script_without_a_main_guard_draws_in_several_processes(tmp_path, source):
+    """It runs once, not again in every process."""
+    path = tmp_path / "draw.py"
+    path.write_text(SCRIPT)
+    command, text = [sys.executable, str(path)], None
+    if source != "script":
+        command, text = [sys.executable], SCRIPT
+    done = subprocess.run(
+        command, input=text, cwd=tmp_path, capture_output=True, text=True, timeout=120,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    serial = draw_labelled_images(DrawingRules(3, 16), 1030)
+    expected = f"1030 {float(serial.images.mean())}"
+    assert done.stdout.splitlines() == ["started", expected]

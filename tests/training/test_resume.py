@@ -55,7 +55,22 @@ def train_to_end(checkpoints: Checkpoints, epochs: int = 3) -> ByolTrainer:
     return trainer
 
 
-def test_a_signal_interrupts_after_the_step(tmp_path):
+def test_training_goes_on_without_a_terminal_under_nohup():
+    """A signal that the user chose to ignore remains ignored."""
+    received = list[int]()
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with distributed.handling_signals(received.append):
+            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGUSR1)
+        assert received == [signal.SIGUSR1]
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGHUP])
+def test_a_signal_interrupts_after_the_step(tmp_path, number):
     """The message names a checkpoint; the signal handlers are restored."""
     before = signal.getsignal(signal.SIGTERM)
     checkpoints = Checkpoints(tmp_path, "a", 3, 0)
@@ -63,12 +78,13 @@ def test_a_signal_interrupts_after_the_step(tmp_path):
 
     def after(now: ByolTrainer) -> None:
         if now.step == 4:
-            os.kill(os.getpid(), signal.SIGUSR1)
+            os.kill(os.getpid(), number)
         checkpoints.after_step(now)
 
     with (
         pytest.raises(
-            Interrupted, match=r"stopped by SIGUSR1 in epoch 2 of 3; run .*4\.pt"
+            Interrupted,
+            match=rf"stopped by {number.name} in epoch 2 of 3; run .*4\.pt",
         ),
         checkpoints.listening(),
     ):

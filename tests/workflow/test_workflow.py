@@ -255,7 +255,7 @@ def test_both_snakefiles_have_a_default_target(run):
         ),
         (
             {"evaluation_settings": {"label": "other"}},
-            {"evaluate", "export_map", "export_gallery"} | LISTED,
+            {"validate", "evaluate", "analyse"} | EXPORTS | LISTED,
         ),
         ({"analysis_settings": {"neighbours": 5}}, {"analyse"} | EXPORTS | LISTED),
         ({"export_settings": {"csv_separator": "semicolon"}}, {"export_csv"} | LISTED),
@@ -380,12 +380,13 @@ def save(*_):
     sys.exit(1)
 signal.signal(signal.SIGTERM, save)
 signal.signal(signal.SIGUSR1, save)
+signal.signal(signal.SIGHUP, save)
 Path("ready").touch()
 time.sleep(60)
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
 def test_the_shell_waits_for_a_step_that_gets_a_signal(tmp_path, number):
     """A cluster also signals the shell, and kills all children when it ends."""
     (tmp_path / "step.py").write_text(SAVES)

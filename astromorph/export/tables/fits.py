@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astromorph.artefacts.column_types import (
+    MAX_FITS_COLUMNS,
     Column,
     escape_to_ascii,
+    fits_names,
     padded_lists,
     shorten,
     shorten_ids,
@@ -32,7 +34,6 @@ from astromorph.provenance import versions
 
 LOG = logging.getLogger(__name__)
 BLOCK = 2880  # bytes; a FITS file consists of whole blocks
-MAX_COLUMNS = 999
 NO_INTEGER = -(2**63)  # marks an empty cell; the value of TNULLn
 NAME = "EMBEDDINGS"
 FORMATS = {
@@ -48,8 +49,8 @@ def export_fits(files: RunFiles, settings_json: str) -> None:
 
     There is a row for each analysed image. The embedding is one column of D numbers;
     lists of ids are texts, separated by spaces; characters that FITS does not allow
-    are escaped (``\xfc``); texts are cut at 4096 characters. Empty cells are TNULL in
-    integer columns and NaN in float columns.
+    are escaped (``\xfc``); texts are cut at 4096 characters, and names of columns at
+    68. Empty cells are TNULL in integer columns and NaN in float columns.
 
     Parameters
     ----------
@@ -67,11 +68,11 @@ def export_fits(files: RunFiles, settings_json: str) -> None:
     output = files.table("fits")
     length = embedding_length(files.all_embeddings)
     columns, table = typed_columns(run_table(files), length)
-    if len(columns) > MAX_COLUMNS:
+    if len(columns) > MAX_FITS_COLUMNS:
         raise AstromorphError(
             f"{output}: found {len(columns)} columns; a FITS table has at most "
-            f"{MAX_COLUMNS}; remove `fits` from `export_settings.tables`, or columns "
-            "from the file list"
+            f"{MAX_FITS_COLUMNS}; remove `fits` from `export_settings.tables`, or "
+            "columns from the file list"
         )
     widths = text_widths(output, columns, escaped=True)
     layout = _layout(columns, widths)
@@ -116,12 +117,13 @@ def _header(
             return f"{column.length}E"
         return FORMATS[column.kind][0]
 
+    names = fits_names(column.name for column in columns)
     with warnings.catch_warnings():
         # Names come from the file list; the standard only recommends plain ones.
         warnings.filterwarnings("ignore", "It is strongly recommended that column")
         fields = [
             fits.Column(
-                name=escape_to_ascii(column.name),
+                name=names[column.name],
                 format=form(column),
                 unit=column.unit or None,
                 null=NO_INTEGER if column.kind == "int64" else None,
@@ -131,7 +133,10 @@ def _header(
         header = fits.BinTableHDU.from_columns(fields, nrows=0, name=NAME).header
     header["NAXIS2"] = rows
     for k, column in reversed(list(enumerate(columns, start=1))):
-        header.set(f"TCOMM{k}", column.meaning, after=f"TFORM{k}")
+        meaning, whole_name = column.meaning, escape_to_ascii(column.name)
+        if names[column.name] != whole_name:
+            meaning = f"{meaning}: {whole_name}"
+        header.set(f"TCOMM{k}", meaning, after=f"TFORM{k}")
         if column.ucd:
             header.set(f"TUCD{k}", column.ucd, after=f"TFORM{k}")
     header["CREATOR"] = (

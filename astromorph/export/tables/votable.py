@@ -8,7 +8,9 @@ them are in memory.
 
 import base64
 import io
+import itertools
 import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -41,6 +43,8 @@ FORMATS = {
     "int32": ("int", ">i4"),
     "float32": ("float", ">f4"),
 }
+COORDINATES = "icrs"  # id of the coordinate system
+XML_ID = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
 SKY_POSITION = ("ra_deg", "dec_deg")
 STREAM_START = "<DATA><BINARY2><STREAM encoding='base64'>\n"
 STREAM_END = "</STREAM></BINARY2></DATA>\n"
@@ -116,19 +120,42 @@ def _frame(
     notes = {"creator": creator, "settings": settings_json}
     for name, text in (notes | (identity.to_dict() if identity else {})).items():
         resource.infos.append(tree.Info(name=name, value=text))
-    resource.coordinate_systems.append(tree.CooSys(ID="icrs", system="ICRS"))
+    resource.coordinate_systems.append(tree.CooSys(ID=COORDINATES, system="ICRS"))
     element = tree.TableElement(file, name="embeddings", nrows=rows)
     element.description = "Facts, analysis and embedding of each image"
     resource.tables.append(element)
-    for k, column in enumerate(columns):
-        element.fields.append(_field(file, column, widths, k))
+    ids = _xml_ids(columns)
+    for column in columns:
+        element.fields.append(_field(file, column, widths, ids[column.name]))
     buffer = io.BytesIO()
     file.to_xml(buffer, tabledata_format="binary2")
     before, end, after = buffer.getvalue().decode("utf-8").partition("</TABLE>")
     return before.rstrip(" "), f"  {end}{after}"
 
 
-def _field(file: Any, column: Column, widths: Mapping[str, int], number: int) -> Any:
+def _xml_ids(columns: Sequence[Column]) -> dict[str, str]:
+    """The XML id of each column, which astropy uses as its name.
+
+    It is the name of the column, with an underscore for each character that an id
+    cannot have, and a number at its end if it would be that of another column.
+    """
+    ids = {column.name: column.name for column in columns if not is_listed(column)}
+    used = {COORDINATES, *ids.values()}
+    listed = [column.name for column in columns if is_listed(column)]
+    # A name that needs no change is not taken by another one.
+    for name in sorted(listed, key=lambda name: XML_ID.fullmatch(name) is None):
+        plain = re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)
+        plain = plain if XML_ID.fullmatch(plain) else f"_{plain}"
+        ids[name] = next(
+            new
+            for number in itertools.count(1)
+            if (new := f"{plain}_{number}" if number > 1 else plain) not in used
+        )
+        used.add(ids[name])
+    return ids
+
+
+def _field(file: Any, column: Column, widths: Mapping[str, int], xml_id: str) -> Any:
     """The VOTable field of a column."""
     from astropy.io.votable import tree
 
@@ -141,14 +168,13 @@ def _field(file: Any, column: Column, widths: Mapping[str, int], number: int) ->
     name = column.name
     field = tree.Field(
         file,
-        # Names from the file list need not be valid XML ids.
-        ID=f"list_{number}" if is_listed(column) else name,
+        ID=xml_id,
         name=name if name.isprintable() else escape_to_ascii(name),
         datatype=form,
         arraysize=length,
         unit=column.unit or None,
         ucd=column.ucd or None,
-        ref="icrs" if name in SKY_POSITION else None,
+        ref=COORDINATES if name in SKY_POSITION else None,
     )
     field.description = column.meaning
     return field
