@@ -487,7 +487,7 @@ def _split_cells(
         for k, (name, value) in enumerate(zip(names, values, strict=True))
         if k not in path_columns and name
     }
-    if not all(map(str.isascii, columns.values())):
+    if not "".join(cells).isascii():
         for name, value in columns.items():
             if match := UNDECODABLE.search(value):
                 raise csv.Error(

@@ -192,7 +192,7 @@ def auxiliary_task_for(
         Determines the simulated images and the weights of the head.
     processes : int
         Number of processes that draw, at least 1; it does not affect the images. A
-        program that uses more than 1 needs ``if __name__ == "__main__":``.
+        program needs no ``if __name__ == "__main__":`` for them.
 
     Returns
     -------
