@@ -117,7 +117,9 @@ def test_an_output_that_cannot_be_written_is_found(tmp_path):
     assert path.read_text() == "old"
     with pytest.raises(WriteError, match=r"a\.pt/b: cannot be written"):
         check_writable([path / "b"])
-    with pytest.raises(WriteError, match=r"folder: cannot be written \(Is a directory"):
+    with pytest.raises(
+        WriteError, match=r"folder: cannot be written \(this is a folder"
+    ):
         check_writable([tmp_path / "folder"])
 
 
