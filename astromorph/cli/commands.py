@@ -72,9 +72,10 @@ def status(options: argparse.Namespace) -> None:
     """Print what is up to date in a results folder."""
     from astromorph.cli.status import job_states, left_over, summary
 
-    if options.config_file is None and WORKFLOW_SETTINGS.exists():
-        options.config_file = str(WORKFLOW_SETTINGS)
-    job = read_job(options)
+    named = options.config_file or (
+        str(WORKFLOW_SETTINGS) if WORKFLOW_SETTINGS.exists() else None
+    )
+    job = read_job(argparse.Namespace(**vars(options) | {"config_file": named}))
     settings = job.settings
     state = ListState(job.datafile, settings.preprocess_settings.shard_size)
     files = RunFiles.of_run(

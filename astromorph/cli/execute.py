@@ -7,7 +7,7 @@ disk, so that a result of an interrupted step has none.
 
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from astromorph.artefacts.records import (
@@ -94,14 +94,26 @@ def job_name(step: Step, job: Job) -> str:
     return job.one_shard.name if step.per_shard else step.name
 
 
-def planned_inputs(step: Step, job: Job) -> Inputs:
-    """What a job makes its results from, according to the records of previous steps."""
+def planned_inputs(
+    step: Step, job: Job, planned: Mapping[tuple[str, str], Inputs] | None = None
+) -> Inputs:
+    """What a job makes its results from if it is executed.
+
+    Parameters
+    ----------
+    step, job
+        See `execute`.
+    planned : mapping, optional
+        What previous jobs, by step and job, will make their results from. That of all
+        others is read from their records.
+    """
+    planned = planned or {}
     settings = job.settings
     state = ListState(settings.datafile or "", settings.preprocess_settings.shard_size)
     own = job.inputs or own_inputs(step, job, state)
     return own.with_previous(
-        recorded_inputs(job.files, *previous)
-        for previous in previous_jobs(step, job, job.files.shards)
+        planned[key] if key in planned else _recorded_inputs(job.files, *key)
+        for key in previous_jobs(step, job)
     )
 
 
@@ -120,22 +132,40 @@ def own_inputs(step: Step, job: Job, state: ListState) -> Inputs:
     return Inputs(settings, file_list, files, code_digest(step.code))
 
 
+def jobs_of(step: Step, job: Job, state: ListState) -> Iterator[Job]:
+    """The jobs of a step in a run, with digests of what each itself depends on.
+
+    Parameters
+    ----------
+    step : Step
+        One of `astromorph.cli.steps.STEPS`.
+    job : Job
+        Settings and files of the run, including all shards.
+    state : ListState
+        The state of the file list.
+
+    Yields
+    ------
+    Job
+        One for each shard, if the step works on single shards; otherwise one.
+    """
+    for shard in state.shards.values() if step.per_shard else [None]:
+        one = replace(job, shard=shard)
+        yield replace(one, inputs=own_inputs(step, one, state))
+
+
 @functools.cache
 def _settings_digest(settings: Settings, part: str) -> str:
     return digest([canonical_json(part_of(settings, part)) if part else "{}"])
 
 
-def previous_jobs(
-    step: Step, job: Job, shards: tuple[str, ...]
-) -> Iterator[tuple[str, str]]:
+def previous_jobs(step: Step, job: Job) -> Iterator[tuple[str, str]]:
     """The jobs whose results a job reads.
 
     Parameters
     ----------
     step, job
         See `execute`.
-    shards : tuple of str
-        Names of all shards.
 
     Yields
     ------
@@ -153,10 +183,10 @@ def previous_jobs(
         elif step.per_shard:
             yield name, job.one_shard.name
         else:
-            yield from ((name, shard) for shard in shards)
+            yield from ((name, shard) for shard in job.files.shards)
 
 
-def recorded_inputs(files: RunFiles, step: str, job: str) -> Inputs:
+def _recorded_inputs(files: RunFiles, step: str, job: str) -> Inputs:
     """What the results of a job were made from; of unknown digests without a record."""
     record = read_record(files, step, job)
     return record.made_from if record else UNKNOWN_INPUTS

@@ -5,14 +5,14 @@ the list and files.
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from astromorph.artefacts.columns import SPLIT_COLUMNS
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.tables import read_csv
-from astromorph.cli.execute import execute, is_up_to_date, own_inputs
+from astromorph.cli.execute import execute, is_up_to_date, jobs_of
 from astromorph.cli.steps import STEPS, Job, Step, wanted_steps
 from astromorph.errors import AstromorphError
 from astromorph.filelist.list_state import ListState
@@ -75,14 +75,7 @@ def run_steps(job: Job, steps: Iterable[Step]) -> None:
         with_evaluation=STEPS["evaluate"].is_wanted(settings),
     )
     for step in steps:
-        _execute_outdated(step, _jobs(step, job, state))
-
-
-def _jobs(step: Step, job: Job, state: ListState) -> Iterator[Job]:
-    """The jobs of a step, with digests of what they depend on."""
-    for shard in state.shards.values() if step.per_shard else [None]:
-        one = replace(job, shard=shard)
-        yield replace(one, inputs=own_inputs(step, one, state))
+        _execute_outdated(step, jobs_of(step, job, state))
 
 
 def _execute_outdated(step: Step, jobs: Iterable[Job]) -> None:

@@ -6,7 +6,7 @@ compared with the records in the folder.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from astromorph.artefacts.records import (
@@ -17,21 +17,14 @@ from astromorph.artefacts.records import (
     size_of,
 )
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.cli.execute import own_inputs, previous_jobs, recorded_inputs
+from astromorph.cli.execute import job_name, jobs_of, planned_inputs
 from astromorph.cli.steps import STEPS, Job, Step, wanted_steps
 from astromorph.filelist.list_state import ListState
 from astromorph.settings.sections import Settings
 
-UP_TO_DATE, MISSING, INCOMPLETE = "up to date", "missing", "interrupted"
+UP_TO_DATE, MISSING, INCOMPLETE = "up to date", "missing", "incomplete"
 WITHOUT_RECORD = "without a record"
-CHANGED_OUTPUT = "changed since"
-# What a result is older than, for each attribute of `Inputs`.
-OLDER_THAN = {
-    "settings": "settings",
-    "file_list": "file list",
-    "files": "files",
-    "code": "code",
-}
+CHANGED_OUTPUT = "changed since they were made"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +38,9 @@ class JobState:
     outputs : tuple of Path
         Its files and folders.
     state : str
-        ``"up to date"``, ``"missing"``, ``"interrupted"`` (outputs are incomplete),
-        ``"without a record"`` or ``"older than the settings, file list"`` and so on.
+        ``"up to date"``, ``"missing"``, ``"incomplete"``, ``"without a record"``,
+        ``"changed since they were made"``, or ``"older than the settings, file list"``
+        and so on.
     planned : Inputs
         What the results are made from if the job is executed now.
     record : Record or None
@@ -111,16 +105,8 @@ def planned_run(
     job = Job(settings, files, with_evaluation=evaluates)
     planned: dict[tuple[str, str], Inputs] = {}
     for step in wanted_steps(settings):
-        shards = list_state.shards.values() if step.per_shard else [None]
-        for shard in shards:
-            one = replace(job, shard=shard)
-            own = own_inputs(step, one, list_state)
-            previous = (
-                planned[key] if key in planned else recorded_inputs(files, *key)
-                for key in previous_jobs(step, one, files.shards)
-            )
-            name = shard.name if shard else step.name
-            planned[step.name, name] = own.with_previous(previous)
+        for one in jobs_of(step, job, list_state):
+            planned[step.name, job_name(step, one)] = planned_inputs(step, one, planned)
     return planned
 
 
@@ -230,7 +216,7 @@ def _state(
     if not record.has_complete_outputs(results):
         return CHANGED_OUTPUT
     differences = record.made_from.differences(inputs)
-    names = [OLDER_THAN[name] for name in differences]
+    names = [name.replace("_", " ") for name in differences]
     return f"older than the {', '.join(names)}" if names else UP_TO_DATE
 
 

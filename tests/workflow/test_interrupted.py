@@ -79,17 +79,18 @@ class Folder:
     def run(self, *options: str) -> tuple[int, str]:
         """Exit status and output of a command, with the one that it names, if any."""
         process = self.command(*options)
-        text = process.communicate(timeout=SECONDS)[0]
+        text = finish(process)
         if "run `snakemake --unlock` once" in text:
             self.unlock()
             process = self.command(*options)
-            text = process.communicate(timeout=SECONDS)[0]
+            text = finish(process)
         return process.returncode, text
 
     def unlock(self) -> None:
         """Run the command that the message about a lock names."""
         process = self.command("--unlock")
-        assert process.communicate(timeout=SECONDS) and process.returncode == 0
+        finish(process)
+        assert process.returncode == 0
 
     def states(self) -> list[JobState]:
         """The states of all jobs, according to the package of this process."""
@@ -110,6 +111,15 @@ class Folder:
         """Remove the records of a step that has finished beside an interrupted one."""
         for record in (self.results / "provenance" / step).glob("*.json"):
             record.unlink()
+
+
+def finish(process: subprocess.Popen) -> str:
+    """Wait for a command and return its output; no process of it is left behind."""
+    try:
+        return process.communicate(timeout=SECONDS)[0]
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
 
 
 def content(path: Path) -> bytes:
@@ -229,7 +239,7 @@ def interrupt(folder: Folder, step: str, how: Interruption) -> None:
     variables = {"STOP_STEP": step, "STOP_FILE": str(signs / "stopped")}
     if how.name == "failing job":
         process = folder.command(**variables, FAIL="yes")
-        text = process.communicate(timeout=SECONDS)[0]
+        text = finish(process)
         assert process.returncode != 0, text
         return
     process = folder.command(**variables)
@@ -241,7 +251,7 @@ def interrupt(folder: Folder, step: str, how: Interruption) -> None:
     time.sleep(0.3)
     if not how.step and how.snakemake != signal.SIGKILL:
         (signs / "release").touch()  # the step ends as if nothing had happened
-    text = process.communicate(timeout=SECONDS)[0]
+    text = finish(process)
     assert process.returncode != 0, text
     if how.name == "power cut":
         lose_what_was_not_written(folder, before)
@@ -320,7 +330,7 @@ def finished(tmp_path_factory) -> Folder:
 def test_the_table_of_steps_agrees_with_the_rules(finished):
     """`Step.after` names the steps whose outputs are inputs of the rule."""
     process = finished.command("--rulegraph")
-    text = process.communicate(timeout=SECONDS)[0]
+    text = finish(process)
     names = dict(re.findall(r'(\d+)\[label = "(\w+)"', text))
     edges = re.findall(r"(\d+) -> (\d+)", text)
     inputs = {name: set() for name in STEPS}

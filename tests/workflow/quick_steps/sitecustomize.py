@@ -12,7 +12,6 @@ Environment variables tell one step to stop between its first and its last outpu
 
 import hashlib
 import os
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -58,7 +57,7 @@ def quick(step):
         sha.update(code_digest(step.code).encode())
         for text in sources(job):
             sha.update(text.encode())
-        for name, one in previous_jobs(step, job, job.files.shards):
+        for name, one in previous_jobs(step, job):
             for path in STEPS[name].outputs(job.files, one):
                 sha.update(contents(path))
         outputs = step.outputs(job.files, job.shard.name if job.shard else "")
@@ -108,5 +107,4 @@ def install() -> None:
         STEPS[name] = quick(step)
 
 
-if "pip" not in sys.argv[:1]:
-    install()
+install()
