@@ -21,13 +21,12 @@ from torch import Tensor, distributed, nn
 
 from astromorph.errors import AstromorphError
 from astromorph.parent_watch import VARIABLE as PARENT
+from astromorph.processes import RENDEZVOUS
 
 # A job receives the first two before its time limit: SLURM sends the first, or both.
 # Ctrl-C sends the third, and a terminal or ssh connection that is closed the last.
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 PORTS = range(29_500, 32_500)  # jobs on one machine use different ones
-# Names the file through which the processes that `launch` starts find each other.
-RENDEZVOUS = "ASTROMORPH_RENDEZVOUS"
 POLL_SECONDS = 0.1
 # Seconds that the other processes have after one has failed: to log their own errors.
 # They cannot continue without it.
@@ -48,11 +47,6 @@ def rank() -> int:
 def world_size() -> int:
     """Number of processes that train together."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
-
-
-def started_rank() -> int:
-    """Rank of this process, also before `process_group` has joined the processes."""
-    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
 
 
 def unjoined_processes() -> int:

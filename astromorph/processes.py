@@ -1,4 +1,4 @@
-"""Whether another process of this machine is still running."""
+"""Processes that run beside this one: their ids, their ranks, whether they run."""
 
 import os
 from collections.abc import Iterator
@@ -7,6 +7,26 @@ from pathlib import Path
 ENDED = ("Z", "X")  # states of processes whose exit code nobody has read yet
 # Positions in /proc/PID/stat after the name of the program, which may contain spaces.
 STATE, PARENT, START = 0, 1, 19
+# Names the file through which the processes that `distributed.launch` starts find each
+# other.
+RENDEZVOUS = "ASTROMORPH_RENDEZVOUS"
+
+
+def started_rank() -> int:
+    """Rank of this process among those that were started together to train.
+
+    Set by `astromorph.distributed.launch`, `torchrun` or `srun`; 0 for a single
+    process.
+    """
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
+
+
+def is_launched() -> bool:
+    """Whether `astromorph.distributed.launch` started this process.
+
+    The process that called it waits for this one and records its results.
+    """
+    return RENDEZVOUS in os.environ
 
 
 def start_time(pid: int) -> str | None:

@@ -36,16 +36,19 @@ from astromorph.cli.workflow import SHELL_PREFIX
 step = f"'{sys.executable}' child.py {sys.argv[1]}"
 subprocess.run(["bash", "-c", f"{SHELL_PREFIX}{step}"])
 """
-POOL = """
+# Functions of workers belong to importable modules.
+WORK = """
 import os, time
 from pathlib import Path
-from astromorph.parent_watch import worker_pool
 def work(number):
     Path(f"worker{number}").write_text(str(os.getpid()))
     time.sleep(60)
-if __name__ == "__main__":
-    with worker_pool(2) as pool:
-        list(pool.map(work, range(2)))
+"""
+POOL = """
+from pool_work import work
+from astromorph.system.workers import process_pool
+with process_pool(2) as pool:
+    list(pool.map(work, range(2)))
 """
 
 
@@ -101,6 +104,7 @@ def test_the_command_line_ends_when_its_starter_is_killed(tmp_path):
 def test_workers_end_when_their_pool_is_killed(tmp_path):
     """Those of a pool of `concurrent.futures` wait for ever."""
     (tmp_path / "pool.py").write_text(POOL)
+    (tmp_path / "pool_work.py").write_text(WORK)
     with subprocess.Popen([sys.executable, "pool.py"], cwd=tmp_path) as pool:
         workers = [read_pid(tmp_path / f"worker{number}") for number in range(2)]
         pool.kill()

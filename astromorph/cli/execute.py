@@ -23,6 +23,7 @@ from astromorph.cli.steps import STEPS, Job, Step
 from astromorph.filelist.list_state import ListState
 from astromorph.locks import exclusive
 from astromorph.parent_watch import VARIABLE
+from astromorph.processes import is_launched, started_rank
 from astromorph.provenance import canonical_json, code_digest, digest
 from astromorph.settings.sections import Settings
 from astromorph.settings.steps import part_of
@@ -35,7 +36,8 @@ WAIT_FOR_PREVIOUS = 90.0
 def execute(step: Step, job: Job) -> None:
     """Execute a job of a step and record what its results were made from.
 
-    Of several processes that train together, only the first one writes the record.
+    Of several processes that train together, one writes the record: that which started
+    the others, or the first one of those that srun started.
 
     Parameters
     ----------
@@ -49,7 +51,7 @@ def execute(step: Step, job: Job) -> None:
     AstromorphError
         Another process executes the same job, or the step fails.
     """
-    if process_rank() > 0:
+    if started_rank() > 0 or is_launched():
         step.run(job)
         return
     files, name = job.files, job_name(step, job)
@@ -66,11 +68,6 @@ def execute(step: Step, job: Job) -> None:
         if step.extra_output and step.extra_output(files).exists():
             outputs.append(step.extra_output(files))
         write_record(files, step.name, name, made_from, outputs)
-
-
-def process_rank() -> int:
-    """Rank of this process among those that `torchrun` or `srun` started together."""
-    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
 
 
 def is_up_to_date(step: Step, job: Job) -> bool:

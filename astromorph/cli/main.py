@@ -11,9 +11,9 @@ from typing import Any
 
 from astromorph import compat
 from astromorph.cli import commands
-from astromorph.cli.execute import process_rank
 from astromorph.errors import AstromorphError, explain_error
 from astromorph.parent_watch import end_with_starter
+from astromorph.processes import started_rank
 from astromorph.system.cache_folders import check_folders
 from astromorph.system.logs import set_up_logging
 
@@ -41,14 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     options = parser().parse_args(arguments)
     # If several processes train together, only the first one logs information.
-    first = process_rank() == 0
+    first = started_rank() == 0
     set_up_logging(logging.INFO if first else logging.ERROR)
     end_with_starter()
     try:
         check_folders()
         options.command(options)
     except AstromorphError as error:
-        for line in str(error).split("\n"):
+        # Empty in all but one of several processes that were interrupted together.
+        for line in filter(None, str(error).split("\n")):
             LOG.error("%s", line)
         sys.exit(1)
     except KeyboardInterrupt as interruption:

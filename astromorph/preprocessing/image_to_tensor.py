@@ -248,13 +248,16 @@ def _crop_and_resize(image: Image, rules: PreprocessSettings) -> _ResizedImage:
             "its values are too large for 64-bit floating point; if they mark bad "
             "pixels, list them in `data_settings.bad_values`"
         )
-    shifted, reference = _relative_to_background(image, measured)
-    pixels, valid = resize(shifted, *target_shape(image.mask.shape, rules))
+    shape, dtype = target_shape(image.mask.shape, rules), _range_dtype(measured)
+    # Rounded as the pixels, so that their difference is exact.
+    in_which = image.pixels.dtype if dtype == np.float32 else dtype
+    background: Any = measured[:, 0, None, None].astype(in_which)
+    pixels, valid = resize(image, *shape, background, dtype)
     if rules.fit == "crop" and rules.size != "native":
         pixels, valid = crop_centre(pixels, valid, rules.size)
     if not valid.any():
         raise FitsImageError("all pixels that remain after cropping are bad")
-    resized = pixels + reference
+    resized = pixels + background.astype(np.float64)
     return _ResizedImage(resized, valid, measured, valid_fraction, "; ".join(warnings))
 
 
@@ -304,24 +307,35 @@ def _find_markers(
 def _isolated_extreme(
     values: NDArray[Any], limits: Sequence[float]
 ) -> tuple[float, int] | None:
-    """The lowest or highest value and its number, if it is repeated and isolated.
-
-    It is isolated if the gap to the next value exceeds the distance of that one from
-    the median.
-    """
+    """The lowest or highest value and its number, if it is repeated and isolated."""
+    some = _sample(values)
     for extreme in limits:
+        # Evenly spaced values suffice to exclude most extremes: between them and the
+        # extreme there can only be more values.
+        near = some[some != extreme]
+        if near.size and not _is_isolated(extreme, near):
+            continue
         same = values == extreme
         number = int(np.count_nonzero(same))
         if not 2 <= number < values.size:
             continue
         others = values[~same]
-        nearest = float(others.min() if extreme < others[0] else others.max())
-        gap = abs(extreme - nearest)
-        step = -(-others.size // MAX_VALUES)
-        sample = np.sort(others[:: step + (step % 2 == 0)])
-        if gap > abs(float(sample[len(sample) // 2]) - nearest):
+        ends = [others.min(), others.max()]
+        if _is_isolated(extreme, np.sort(np.append(_sample(others), ends))):
             return extreme, number
     return None
+
+
+def _sample(values: NDArray[Any]) -> NDArray[Any]:
+    """Evenly spaced values, at most `MAX_VALUES`, in ascending order."""
+    step = -(-values.size // MAX_VALUES)
+    return np.sort(values[:: step + (step % 2 == 0)])
+
+
+def _is_isolated(extreme: float, ordered: NDArray[Any]) -> bool:
+    """Whether the gap to the next value exceeds its distance from the median."""
+    nearest = float(ordered[0] if extreme < ordered[0] else ordered[-1])
+    return abs(extreme - nearest) > abs(float(ordered[len(ordered) // 2]) - nearest)
 
 
 def _is_out_of_range(measured: NDArray[np.float64]) -> bool:
@@ -335,13 +349,11 @@ def _is_out_of_range(measured: NDArray[np.float64]) -> bool:
     return False
 
 
-def _relative_to_background(
-    image: Image, measured: NDArray[np.float64]
-) -> tuple[Image, NDArray[np.float64]]:
-    """An image minus its background, in which bad pixels are 0, and the background.
+def _range_dtype(measured: NDArray[np.float64]) -> type[np.float32 | np.float64]:
+    """The type of differences from the background: float32 where its range allows.
 
-    The difference is float32 where its range allows. This loses no precision, whereas
-    the rounding errors of the pixels themselves can exceed the noise.
+    This loses no precision, whereas the rounding errors of the pixels themselves can
+    exceed the noise.
     """
     smallest, largest = FLOAT32_RANGE
     in_range = all(
@@ -349,16 +361,7 @@ def _relative_to_background(
         and (noise > smallest or noise == 0)
         for background, noise, minimum, maximum in measured.tolist()
     )
-    pixels: Any = image.pixels if in_range else image.pixels.astype(np.float64)
-    # Rounded as the pixels, so that their difference is exact.
-    reference = measured[:, 0, None, None].astype(pixels.dtype)
-    with np.errstate(over="ignore"):  # of bad pixels
-        pixels = pixels - reference
-        if in_range:
-            pixels = pixels.astype(np.float32, copy=False)
-    if image.mask.any():
-        pixels[:, image.mask] = 0
-    return Image(pixels, image.mask), reference.astype(np.float64)
+    return np.float32 if in_range else np.float64
 
 
 def _measure(image: Image) -> NDArray[np.float64]:

@@ -1,9 +1,10 @@
 """Cropping and resizing, in which bad pixels have no weight."""
 
 import functools
+from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from astromorph.fits.pixels import Image, Pixels
 from astromorph.settings.sections import PreprocessSettings
@@ -11,12 +12,21 @@ from astromorph.settings.sections import PreprocessSettings
 MIN_WEIGHT = 1e-3  # share of valid pixels below which a resized pixel is not valid
 MARGIN = 1.2  # side of the crop around a source divided by that of its emission
 MIN_CROP = 16  # pixels
+VALUES_AT_ONCE = 2**22  # size of the parts of an image that are converted at once
 # Sides of images of native size are padded to multiples of NATIVE_STEP.
 NATIVE_STEP, MIN_NATIVE_SIDE = 16, 32
 
 
-def resize(image: Image, height: int, width: int) -> tuple[Pixels, NDArray[np.bool_]]:
-    """Resize an image; bad pixels have no weight.
+def resize(
+    image: Image,
+    height: int,
+    width: int,
+    background: Pixels | None = None,
+    dtype: DTypeLike = None,
+) -> tuple[Pixels, NDArray[np.bool_]]:
+    """Resize an image, or its difference from a background; bad pixels have no weight.
+
+    Large images are converted in strips: no copy of a whole image is made.
 
     Parameters
     ----------
@@ -24,27 +34,50 @@ def resize(image: Image, height: int, width: int) -> tuple[Pixels, NDArray[np.bo
         Pixels `(C, H, W)` and mask `(H, W)`.
     height, width : int
         Height and width of the result, h and w.
+    background : ndarray, shape (C, 1, 1), float32 or float64, optional
+        Subtracted from the pixels; by default 0.
+    dtype : dtype, optional
+        Type of the differences and of the result; by default that of the pixels.
 
     Returns
     -------
-    pixels : ndarray, shape (C, h, w), of the same type
+    pixels : ndarray, shape (C, h, w)
         Weighted means of the valid pixels; 0 if there are none.
     valid : ndarray, shape (h, w), bool
         True if valid pixels contribute.
     """
-    if (height, width) == image.mask.shape:
-        return image.pixels, ~image.mask
-    rows: NDArray[np.float32] = _resampling_matrix(image.mask.shape[0], height)
-    columns = _resampling_matrix(image.mask.shape[1], width).T
-    if not image.mask.any():
-        valid: NDArray[np.bool_] = np.ones((height, width), np.bool_)
-        return np.asarray(rows @ image.pixels @ columns), valid
-    weight = rows @ (~image.mask).astype(np.float32) @ columns
+    dtype = dtype or image.pixels.dtype
+    old_height, old_width = image.mask.shape
+    any_masked = bool(image.mask.any())
+
+    def difference(part: slice) -> Pixels:
+        pixels = image.pixels[:, part]
+        with np.errstate(over="ignore"):  # of bad pixels
+            if background is not None:
+                pixels = pixels - background
+            converted: Any = pixels.astype(dtype, copy=any_masked)
+        if any_masked:
+            converted[:, image.mask[part]] = 0
+        return cast("Pixels", converted)
+
+    if (height, width) == (old_height, old_width):
+        return difference(slice(None)), ~image.mask
+    rows: NDArray[np.float32] = _resampling_matrix(old_height, height)
+    columns = _resampling_matrix(old_width, width).T
+    total: Any = np.float32(0)
+    weight: Any = np.float32(0)
+    step = max(1, VALUES_AT_ONCE // (old_width * len(image.pixels)))
+    for start in range(0, old_height, step):
+        part = slice(start, start + step)
+        total = total + rows[:, part] @ difference(part) @ columns
+        if any_masked:
+            mask = (~image.mask[part]).astype(np.float32)
+            weight = weight + rows[:, part] @ mask @ columns
+    if not any_masked:
+        return total, np.ones((height, width), np.bool_)
     valid = np.asarray(weight > MIN_WEIGHT)
-    zero = image.pixels.dtype.type(0)
-    total = rows @ np.where(image.mask, zero, image.pixels) @ columns
     means = total / np.where(valid, weight, np.float32(1))
-    return np.where(valid, means, zero), valid
+    return np.where(valid, means, total.dtype.type(0)), valid
 
 
 @functools.lru_cache(maxsize=64)

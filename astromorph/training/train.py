@@ -34,6 +34,7 @@ from astromorph.datasets.tensor_datasets import ImageSet, Subset, read_subset
 from astromorph.errors import AstromorphError, explaining_write_errors
 from astromorph.locks import exclusive
 from astromorph.pages.pictures import thumbnail
+from astromorph.processes import started_rank
 from astromorph.provenance import canonical_json
 from astromorph.settings.loading import parse
 from astromorph.settings.presets import preset_epochs, simulated_images
@@ -81,7 +82,7 @@ def train(settings: TrainStepSettings, files: RunFiles, threads: int = 0) -> Non
         return
     if threads:
         torch.set_num_threads(distributed.threads_per_process(threads))
-    writes = distributed.started_rank() == 0
+    writes = started_rank() == 0
     with (
         _preparing_to_write(files) if writes else nullcontext(),
         distributed.process_group(rules.devices * rules.nodes),

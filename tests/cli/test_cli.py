@@ -84,7 +84,7 @@ def test_infer_embeds_with_the_model_and_reuses_the_tensors(trained):
     folder, _ = trained
     done = run(folder, "infer", "-c", "settings.toml", "-n", "results/model/model.pt")
     assert done.returncode == 0, done.stderr
-    assert "2 of 2 shards of tensors are reused" in done.stderr
+    assert "preprocess: up to date for 2 of 2 shards" in done.stderr
     with open(folder / "results/export/embeddings.csv", newline="") as file:
         table = list(csv.DictReader(file))
     assert len(table) == 20
@@ -107,7 +107,7 @@ def test_a_replaced_image_is_read_again(trained, tmp_path):
     model = "results/model/model.pt"
     done = run(folder, "infer", "-c", "settings.toml", "-n", model)
     assert done.returncode == 0, done.stderr
-    assert "1 of 2 shards of tensors are reused" in done.stderr
+    assert "preprocess: up to date for 1 of 2 shards" in done.stderr
 
 
 def test_options_override_the_settings_file(trained):

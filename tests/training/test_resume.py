@@ -388,7 +388,7 @@ def test_a_second_training_in_the_same_folder_is_refused(start, tmp_path):
         second = start("run", epochs=2000, **options)
         assert second.wait(60) == 1
         log = (folder / "log").read_text()
-        assert "`astromorph train` is running in this folder" in log
+        assert "the step `train` is running in this folder" in log
         assert f"`kill {first.pid}`" in log
         assert first.poll() is None
     first.terminate()
