@@ -81,9 +81,10 @@ class Labels:
         enough = [n for n in self.counts.values() if n >= MIN_IMAGES_PER_CLASS]
         if len(enough) >= 2:
             return ""
+        number = "one has" if enough else "none has"
         return (
             f"of {len(self.counts)} classes in the column `{self.column}`, "
-            f"{len(enough)} has at least {MIN_IMAGES_PER_CLASS} images; two are needed"
+            f"{number} at least {MIN_IMAGES_PER_CLASS} images; two are needed"
         )
 
 
