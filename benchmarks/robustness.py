@@ -195,6 +195,13 @@ def read(path: Path, rules: DataSettings) -> tuple[str, bytes]:
     return "an image", image.pixels.tobytes()
 
 
+def timed_read(path: Path, rules: DataSettings) -> tuple[tuple[str, bytes], float]:
+    """The result of reading a file, and the time in seconds."""
+    start = time.perf_counter()
+    result = read(path, rules)
+    return result, time.perf_counter() - start
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -223,12 +230,14 @@ def main() -> None:
             path = folder / f"{k}_{seed}"
             path.write_bytes(mutate(contents[seed], rng))
             reset_peak()
-            start = time.perf_counter()
             rules = rng.choice(choices)
-            result = read(path, rules)
-            seconds = time.perf_counter() - start
+            (result, seconds), (again, seconds_again) = (
+                timed_read(path, rules) for _ in range(2)
+            )
+            # The shorter time, so that other work on the machine matters less.
+            seconds = min(seconds, seconds_again)
             results[result[0]] += 1
-            if read(path, rules) != result:
+            if again != result:
                 copy = Path(tempfile.gettempdir()) / path.name
                 copy.write_bytes(path.read_bytes())
                 sys.exit(f"{copy}: two readings differ")

@@ -9,7 +9,7 @@ import json
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,15 @@ from astromorph.embedding.metrics import (
     GEOMETRIC,
     Embedder,
     Perturbation,
+    Robustness,
     measure_robustness,
+)
+from astromorph.embedding.verdict import (
+    PIXELS,
+    TRAINED,
+    UNTRAINED,
+    Results,
+    give_verdict,
 )
 from astromorph.errors import AstromorphError
 from astromorph.pages.html import write_page
@@ -57,12 +65,6 @@ LOG = logging.getLogger(__name__)
 MAX_PERTURBED = 256  # images that are embedded again under each perturbation
 NUISANCE_COLUMNS = ("width", "height", "beam_major_arcsec", "pixel_scale_arcsec")
 LEADING = 5  # principal components that are correlated with nuisance parameters
-MIN_DIFFERENCE = 0.02  # smaller differences are ignored
-ADVICE = (
-    "train longer (`epochs`), use stronger augmentations (`augmentation_settings`), or "
-    "list more images"
-)
-TRAINED, UNTRAINED, PIXELS = "trained", "untrained", "pixels"
 PIXEL_SIDE = 32
 MIN_PIXEL_SIDE = 4
 PIXEL_COMPONENTS = 128
@@ -137,19 +139,20 @@ def evaluate(
     nuisances = _collect_nuisances(sample, statistics)
     subset = images.subset(range(min(len(images), MAX_PERTURBED)))
     noise = torch.from_numpy(nuisances["noise"][: len(subset)]).float()
-    networks: dict[str, Any] = {}
+    networks: dict[str, dict[str, Any]] = {}
+    results: dict[str, Results] = {}
     for name, embedder in make_embedders(byol, model, images, inference).items():
         if name == TRAINED:
             vectors = np.stack([image.vector for image in sample])
         else:
             vectors = embedder(images, None)
-        networks[name] = (
-            _measure_without_labels(vectors, nuisances)
-            | _score_with_labels(vectors, sample, label_kind)
-            | measure_robustness(embedder, subset, noise)
-        )
+        networks[name] = _measure_without_labels(vectors, nuisances)
+        robustness = measure_robustness(embedder, subset, noise)
+        scores, labelled = _score_with_labels(vectors, sample, label_kind)
+        networks[name] |= scores | robustness.to_dict()
+        results[name] = labelled or _retrieval_results(robustness, sample)
         LOG.info("%s: %s", name, _describe(networks[name]))
-    verdict = give_verdict(networks, rules.label)
+    verdict = give_verdict(results, rules.label)
     level = logging.INFO if verdict["better"] else logging.WARNING
     LOG.log(level, "%s", verdict["sentence"])
     result = {
@@ -280,40 +283,56 @@ def _measure_without_labels(vectors: Vectors, nuisances: Parameters) -> dict[str
     }
 
 
+def _retrieval_results(
+    robustness: Robustness, sample: Sequence[SampledImage]
+) -> Results:
+    """Whether each perturbed image was found, for the verdict without labels."""
+    values = np.stack([robustness.retrieved[name] for name in GEOMETRIC], axis=1)
+    groups = [image.group for image in sample[: len(values)]]
+    return Results("retrieval", values.astype(np.float64), (), groups)
+
+
 def _score_with_labels(
     vectors: Vectors, sample: Sequence[SampledImage], kind: LabelKind
-) -> dict[str, Any]:
-    """Scores of predictions of the labels; empty if there are too few."""
+) -> tuple[dict[str, Any], Results | None]:
+    """Scores of predictions of the labels, and the predictions; none if too few."""
     if kind == "numbers":
         return _score_numbers(vectors, sample)
     return _score_classes(vectors, sample)
 
 
-def _score_numbers(vectors: Vectors, sample: Sequence[SampledImage]) -> dict[str, Any]:
-    """Scores of regressions; empty with fewer than 25 groups or equal numbers."""
+def _score_numbers(
+    vectors: Vectors, sample: Sequence[SampledImage]
+) -> tuple[dict[str, Any], Results | None]:
+    """Scores of regressions; none with fewer than 25 groups or equal numbers."""
     labelled = [k for k, image in enumerate(sample) if image.label]
     numbers = [float(sample[k].label) for k in labelled]
     groups = [sample[k].group for k in labelled]
     if len(set(groups)) < MIN_NUMBERS or len(set(numbers)) < 2:
-        return {}
+        return {}, None
     vectors = vectors[labelled]
-    whitened = metrics.whiten(vectors)
-    return {
-        "regression": {
-            "numbers": len(numbers),
-            "minimum": min(numbers),
-            "maximum": max(numbers),
-            "knn": asdict(metrics.knn_regression_score(vectors, numbers, groups)),
-            "knn_whitened": asdict(
-                metrics.knn_regression_score(whitened, numbers, groups)
-            ),
-            "linear": asdict(metrics.ridge_score(vectors, numbers, groups)),
-        }
+    scores = {
+        "knn": metrics.knn_regression_score(vectors, numbers, groups),
+        "knn_whitened": metrics.knn_regression_score(
+            metrics.whiten(vectors), numbers, groups
+        ),
+        "linear": metrics.ridge_score(vectors, numbers, groups),
     }
+    regression = {
+        "numbers": len(numbers),
+        "minimum": min(numbers),
+        "maximum": max(numbers),
+        **{name: score.to_dict() for name, score in scores.items()},
+    }
+    predicted = np.stack([score.predicted for score in scores.values()], axis=1)
+    results = Results("numbers", predicted, numbers, groups)
+    return {"regression": regression}, results
 
 
-def _score_classes(vectors: Vectors, sample: Sequence[SampledImage]) -> dict[str, Any]:
-    """Scores of classifiers; empty unless two classes have five groups each."""
+def _score_classes(
+    vectors: Vectors, sample: Sequence[SampledImage]
+) -> tuple[dict[str, Any], Results | None]:
+    """Scores of classifiers; none unless two classes have five groups each."""
     groups_by_class: dict[str, set[str]] = defaultdict(set)
     for image in sample:
         if image.label:
@@ -324,19 +343,21 @@ def _score_classes(vectors: Vectors, sample: Sequence[SampledImage]) -> dict[str
         if len(groups) >= metrics.FOLDS
     )
     if len(classes) < 2:
-        return {}
+        return {}, None
     labelled = [k for k, image in enumerate(sample) if image.label in classes]
     labels = [sample[k].label for k in labelled]
     groups = [sample[k].group for k in labelled]
     vectors = vectors[labelled]
     counts = Counter(labels)
-    whitened = metrics.whiten(vectors)
-    return {
-        "classes": {name: counts[name] for name in classes},
-        "knn": asdict(metrics.knn_score(vectors, labels, groups)),
-        "knn_whitened": asdict(metrics.knn_score(whitened, labels, groups)),
-        "linear": asdict(metrics.linear_score(vectors, labels, groups)),
+    scores = {
+        "knn": metrics.knn_score(vectors, labels, groups),
+        "knn_whitened": metrics.knn_score(metrics.whiten(vectors), labels, groups),
+        "linear": metrics.linear_score(vectors, labels, groups),
     }
+    measures: dict[str, Any] = {"classes": {name: counts[name] for name in classes}}
+    measures |= {name: score.to_dict() for name, score in scores.items()}
+    correct = np.stack([s.predicted == labels for s in scores.values()], axis=1)
+    return measures, Results("classes", correct.astype(np.float64), labels, groups)
 
 
 def _describe(measures: Mapping[str, Any]) -> str:
@@ -348,81 +369,6 @@ def _describe(measures: Mapping[str, Any]) -> str:
             parts.append(f"{name} {score['mean']:.3f}±{score['std']:.3f}")
     retrieval = float(np.mean(list(measures["retrieval"].values())))
     return ", ".join([*parts, f"retrieval {retrieval:.3f} over all perturbations"])
-
-
-def give_verdict(
-    networks: Mapping[str, Mapping[str, Any]], label: str = "label"
-) -> dict[str, Any]:
-    """Compare the trained network with its references.
-
-    Parameters
-    ----------
-    networks : mapping of str to mapping
-        The measures of each network, as in `evaluation.json`.
-    label : str
-        The column of the labels.
-
-    Returns
-    -------
-    dict
-        `better`, bool: whether the trained network is better than the untrained one;
-        `measure`, str: the measure that decides; `difference`, float; `sentence`, str.
-    """
-    if "knn_whitened" in networks[TRAINED]:
-        measure = "knn_whitened"
-        description = "in balanced accuracy of nearest neighbours"
-        scores = {name: m["knn_whitened"]["mean"] for name, m in networks.items()}
-    elif "regression" in networks[TRAINED]:
-        measure = "regression"
-        description = f"in rank correlation of nearest neighbours' `{label}`"
-        scores = {
-            name: m["regression"]["knn_whitened"]["mean"]
-            for name, m in networks.items()
-        }
-    else:
-        measure = "retrieval"
-        description = "in retrieval of rotated, flipped and shifted images"
-        scores = {
-            name: float(np.mean([m["retrieval"][change] for change in GEOMETRIC]))
-            for name, m in networks.items()
-        }
-    difference = scores[TRAINED] - scores[UNTRAINED]
-    better = difference > MIN_DIFFERENCE
-    others = [f"{name} {s:.3f}" for name, s in scores.items() if name != TRAINED]
-    numbers = f"({scores[TRAINED]:.3f}; {', '.join(others)})"
-    if better:
-        sentence = (
-            f"better than the untrained network by {difference:.3f} {description} "
-            f"{numbers}"
-        )
-    elif difference < -MIN_DIFFERENCE:
-        sentence = (
-            f"WORSE than the untrained network by {-difference:.3f} {description} "
-            f"{numbers}: {ADVICE}"
-        )
-    else:
-        sentence = (
-            f"no better than the untrained network {description} {numbers}: {ADVICE}"
-        )
-    return {
-        "better": better,
-        "measure": measure,
-        "difference": difference,
-        "sentence": sentence + _compare_with_others(scores, better),
-    }
-
-
-def _compare_with_others(scores: Mapping[str, float], better: bool) -> str:
-    """Remarks if pixels are better, or the start weights better or as good."""
-    remarks = ""
-    if better and scores[PIXELS] > scores[TRAINED] + MIN_DIFFERENCE:
-        remarks += "; principal components of the pixels are better still"
-    for name in set(scores) - {TRAINED, UNTRAINED, PIXELS}:
-        if scores[name] > scores[TRAINED] + MIN_DIFFERENCE:
-            remarks += f"; the weights that training started from ({name}) were better"
-        elif better and scores[name] >= scores[TRAINED] - MIN_DIFFERENCE:
-            remarks += f"; the weights that training started from ({name}) are as good"
-    return remarks
 
 
 def make_embedders(

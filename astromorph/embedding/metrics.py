@@ -58,11 +58,18 @@ class Score:
         Mean and standard deviation over the folds, from 0 to 1.
     confusion : list of list of int
         Confusion matrix over all folds: rows are true classes, columns predicted ones.
+    predicted : ndarray, shape (N,), str
+        The class predicted for each image when it was in the test set.
     """
 
     mean: float
     std: float
     confusion: list[list[int]]
+    predicted: NDArray[np.str_]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the predictions, for JSON."""
+        return {"mean": self.mean, "std": self.std, "confusion": self.confusion}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +84,45 @@ class RegressionScore:
     r2_mean, r2_std : float
         Coefficient of determination: 1 for a perfect prediction, 0 for one that is no
         better than the mean number, below 0 for a worse one.
+    predicted : ndarray, shape (N,), float64
+        The number predicted for each image when it was in the test set.
     """
 
     mean: float
     std: float
     r2_mean: float
     r2_std: float
+    predicted: NDArray[np.float64]
+
+    def to_dict(self) -> dict[str, float]:
+        """All but the predictions, for JSON."""
+        return {
+            "mean": self.mean,
+            "std": self.std,
+            "r2_mean": self.r2_mean,
+            "r2_std": self.r2_std,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Robustness:
+    """How similar perturbed images are to their originals.
+
+    Attributes
+    ----------
+    retrieval, alignment : dict of str to float
+        By perturbation; see the functions of the same names.
+    retrieved : dict of str to ndarray, shape (N,), bool
+        By perturbation: `retrieved` of each image.
+    """
+
+    retrieval: dict[str, float]
+    alignment: dict[str, float]
+    retrieved: dict[str, NDArray[np.bool_]]
+
+    def to_dict(self) -> dict[str, dict[str, float]]:
+        """The means, for JSON."""
+        return {"retrieval": self.retrieval, "alignment": self.alignment}
 
 
 def principal_components(vectors: Vectors, number: int) -> NDArray[np.float64]:
@@ -215,8 +255,23 @@ def retrieval(perturbed: Vectors, originals: Vectors) -> float:
     >>> retrieval(np.array([[1.0, 0.1], [1.0, 0.2]]), np.eye(2))
     0.5
     """
+    return float(retrieved(perturbed, originals).mean())
+
+
+def retrieved(perturbed: Vectors, originals: Vectors) -> NDArray[np.bool_]:
+    """Whether the nearest original, by cosine, of each perturbed image is its own.
+
+    Parameters
+    ----------
+    perturbed, originals : ndarray, shape (N, D)
+        Embeddings of the same images in the same order.
+
+    Returns
+    -------
+    ndarray, shape (N,), bool
+    """
     similarity = unit_vectors(perturbed) @ unit_vectors(originals).T
-    return float((similarity.argmax(axis=1) == np.arange(len(similarity))).mean())
+    return np.asarray(similarity.argmax(axis=1) == np.arange(len(similarity)))
 
 
 def knn_score(
@@ -396,10 +451,11 @@ def _cross_validate_regression(
     vectors, true = np.asarray(vectors, np.float64), np.asarray(numbers, np.float64)
     # The folds are those of classes, with a fifth of the sorted numbers in each class.
     ranks = true.argsort(kind="stable").argsort(kind="stable")
+    all_predicted = np.empty_like(true)
     correlations, determinations = [], []
     for train, test in _folds(vectors, ranks * FOLDS // len(ranks), groups):
         predicted = make_regressor(len(train)).fit(vectors[train], true[train])
-        predicted = predicted.predict(vectors[test])
+        predicted = all_predicted[test] = predicted.predict(vectors[test])
         correlations.append(rank_correlation(predicted, true[test]))
         determinations.append(_determination(predicted, true[test]))
     return RegressionScore(
@@ -407,6 +463,7 @@ def _cross_validate_regression(
         std=float(np.std(correlations)),
         r2_mean=float(np.mean(determinations)),
         r2_std=float(np.std(determinations)),
+        predicted=all_predicted,
     )
 
 
@@ -471,7 +528,10 @@ def _cross_validate(
         )
     confusion = confusion_matrix(true, predicted)
     return Score(
-        float(np.mean(accuracies)), float(np.std(accuracies)), confusion.tolist()
+        float(np.mean(accuracies)),
+        float(np.std(accuracies)),
+        confusion.tolist(),
+        predicted,
     )
 
 
@@ -517,9 +577,7 @@ def make_perturbations(noise: Tensor) -> dict[str, Perturbation]:
     }
 
 
-def measure_robustness(
-    embed: Embedder, images: ImageSet, noise: Tensor
-) -> dict[str, dict[str, float]]:
+def measure_robustness(embed: Embedder, images: ImageSet, noise: Tensor) -> Robustness:
     """Retrieval and alignment of perturbed images, by perturbation.
 
     Parameters
@@ -533,20 +591,16 @@ def measure_robustness(
 
     Returns
     -------
-    dict
-        `retrieval` and `alignment`, each a dict of str to float; see
-        `astromorph.embedding.metrics`.
+    Robustness
     """
     originals = embed(images, None)
     perturbed = {
         name: embed(images, perturbation)
         for name, perturbation in make_perturbations(noise).items()
     }
-    return {
-        "retrieval": {
-            name: retrieval(vectors, originals) for name, vectors in perturbed.items()
-        },
-        "alignment": {
-            name: alignment(vectors, originals) for name, vectors in perturbed.items()
-        },
-    }
+    found = {name: retrieved(one, originals) for name, one in perturbed.items()}
+    return Robustness(
+        {name: float(one.mean()) for name, one in found.items()},
+        {name: alignment(one, originals) for name, one in perturbed.items()},
+        found,
+    )

@@ -4,7 +4,7 @@ import functools
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from astromorph.fits.pixels import Image, Pixels
 from astromorph.settings.sections import PreprocessSettings
@@ -22,7 +22,7 @@ def resize(
     height: int,
     width: int,
     background: Pixels | None = None,
-    dtype: DTypeLike = None,
+    dtype: type[np.floating] | None = None,
 ) -> tuple[Pixels, NDArray[np.bool_]]:
     """Resize an image, or its difference from a background; bad pixels have no weight.
 
@@ -46,7 +46,7 @@ def resize(
     valid : ndarray, shape (h, w), bool
         True if valid pixels contribute.
     """
-    dtype = dtype or image.pixels.dtype
+    result_type = np.dtype(dtype or image.pixels.dtype)
     old_height, old_width = image.mask.shape
     any_masked = bool(image.mask.any())
 
@@ -55,7 +55,7 @@ def resize(
         with np.errstate(over="ignore"):  # of bad pixels
             if background is not None:
                 pixels = pixels - background
-            converted: Any = pixels.astype(dtype, copy=any_masked)
+            converted: Any = pixels.astype(result_type, copy=any_masked)
         if any_masked:
             converted[:, image.mask[part]] = 0
         return cast("Pixels", converted)
