@@ -20,7 +20,7 @@ def build_byol(settings: TrainStepSettings, in_channels: int) -> BYOL:
     Parameters
     ----------
     settings : TrainStepSettings
-        `network_name`, `network_settings` and `byol_settings` are used.
+        `network_name`, `network_settings`, `stacksize` and `byol_settings` are used.
     in_channels : int
         Channels of the images, `stacksize` included.
 
@@ -29,7 +29,10 @@ def build_byol(settings: TrainStepSettings, in_channels: int) -> BYOL:
     BYOL
     """
     network = build_network(
-        settings.network_name, settings.network_settings, in_channels
+        settings.network_name,
+        settings.network_settings,
+        in_channels,
+        settings.stacksize,
     )
     rules = settings.byol_settings
     return BYOL(

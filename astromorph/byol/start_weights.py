@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import re
 from importlib import resources
 from pathlib import Path
 
@@ -13,7 +14,11 @@ from astromorph.artefacts.tensor_shard import find_damage, load_values
 from astromorph.byol.build import seeded_byol, training_settings_of
 from astromorph.byol.byol import BYOL
 from astromorph.errors import AstromorphError
-from astromorph.models.encoders import AstroMorphologyModel, NLayerResnet
+from astromorph.models.encoders import (
+    AstroMorphologyModel,
+    NLayerResnet,
+    SeparateChannels,
+)
 from astromorph.settings.steps import TrainStepSettings
 from astromorph.system.files import check_file
 
@@ -151,9 +156,12 @@ def sky_file(network_name: str) -> Path:
 
 
 def _without_head(encoder: nn.Module) -> nn.Module:
-    """The network alone, without the linear layer of `representation_size`."""
+    """The network alone, without the linear layer of `representation_size`.
+
+    For separate channels, it is the network that each of them goes through.
+    """
     network: nn.Module = encoder[0] if isinstance(encoder, nn.Sequential) else encoder
-    return network
+    return network.network if isinstance(network, SeparateChannels) else network
 
 
 def _read_state(source: str, network_name: str) -> dict[str, Tensor]:
@@ -223,7 +231,7 @@ def _read_file_state(path: str) -> dict[str, Tensor]:
     for problem in find_bad_weights(tensors):
         raise AstromorphError(f"{path}: {problem}; {REMEDY}")
     encoder = {
-        key.removeprefix("encoder."): value
+        re.sub(r"^encoder\.((0\.)?network\.)?", "", key): value
         for key, value in tensors.items()
         if key.startswith("encoder.")
     }

@@ -74,6 +74,15 @@ class NetworkSettings(Section):
     downloaded if necessary; or a file. Null means `sky` if the package has such
     weights for the network, else `random`."""
 
+    channels: Literal["auto", "joint", "separate"] = "auto"
+    """How images with several channels enter the network: `joint`, all in its first
+    layer; or `separate`, one after the other through a network for one channel, whose
+    features are averaged and compared, so that differences between channels (colours,
+    an image before and after an event) are preserved. `auto` means `separate` for two
+    to five channels, unless `weights` is `torchvision` or a file, whose filters may
+    have been trained on several channels together. `separate` takes as many times
+    longer as there are channels."""
+
 
 class DataSettings(Section):
     """`data_settings`: how a FITS file is read as an image."""

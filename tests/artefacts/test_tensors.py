@@ -291,7 +291,9 @@ def test_scale_and_shift_stay_within_their_settings():
 def test_resnet_has_the_width_of_its_last_layer(layer, features, channels):
     """For any number of channels, and images of at least 16 pixels."""
     network = build_network(
-        "n_layer_resnet", NetworkSettings(last_layer=layer), channels
+        "n_layer_resnet",
+        NetworkSettings(last_layer=layer, channels="joint"),
+        channels,
     )
     assert network(torch.rand(2, channels, 16, 20)).shape == (2, features)
     assert network.features == features
@@ -299,7 +301,7 @@ def test_resnet_has_the_width_of_its_last_layer(layer, features, channels):
 
 def test_the_small_network_is_small():
     """`amm` has 128 features and far fewer weights than ResNet-18."""
-    network = build_network("amm", NetworkSettings(), 2)
+    network = build_network("amm", NetworkSettings(channels="joint"), 2)
     assert network(torch.rand(3, 2, 40, 33)).shape == (3, 128)
     count = [
         sum(p.numel() for p in n.parameters())

@@ -19,6 +19,7 @@ from PIL import Image
 from astromorph.byol.start_weights import WEIGHTS_FORMAT
 from astromorph.cli.steps import STEPS
 from astromorph.settings.loading import setting_names
+from astromorph.sky.simulate import simulate
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted([*ROOT.glob("benchmarks/*.py"), *ROOT.glob("docs/*.py")])
@@ -90,6 +91,22 @@ def test_every_script_explains_itself(path, tmp_path):
     assert done.stdout.startswith(f"usage: {path.name}")
     assert len(done.stdout.split("options:")[0].split()) > 12
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_channels(script, tmp_path):
+    """Two sets, four networks, three balanced accuracies each."""
+    simulate(tmp_path / "sky", 8, seed=0)
+    output = script("benchmarks/channels.py", tmp_path / "sky", "--images", 40)
+    titles = [line for line in output.splitlines() if not line.startswith(" ")]
+    rows = [line for line in output.splitlines() if line.startswith(" ")]
+    assert titles == ["coloured: 40 images", "alerts: 40 images"]
+    assert len(rows) == 8
+    for row in rows:
+        *name, knn, whitened, linear = row.split()
+        assert name[0] in ("sky,", "untrained,")
+        assert name[1] in ("joint", "separate")
+        assert all(0 < float(score) <= 1 for score in (knn, whitened, linear))
 
 
 def test_structure(script):

@@ -99,7 +99,7 @@ def test_layers_without_start_weights_stay_random(caplog):
 def test_filters_are_averaged_for_several_channels():
     """An image repeated in all channels gives the embedding of one channel."""
     one, _ = start_and_random(1)
-    three, _ = start_and_random(3)
+    three, _ = start_and_random(3, network_settings={"channels": "joint"})
     images = torch.rand(4, 1, 64, 64)
     torch.testing.assert_close(
         three.eval()(images.repeat(1, 3, 1, 1)),
@@ -225,7 +225,7 @@ def test_the_networks_before_training_are_rebuilt():
 def test_networks_of_torchvision_give_features(name):
     """For images of 64 pixels and of other sizes."""
     assert name in TORCHVISION
-    network = build_network(name, NetworkSettings(), 2).eval()
+    network = build_network(name, NetworkSettings(channels="joint"), 2).eval()
     with torch.no_grad():
         features = network(torch.rand(2, 2, 64, 64))
         assert features.shape == (2, network.features)

@@ -114,8 +114,12 @@ def test_a_list_without_usable_files_gives_no_images(tmp_path):
 @pytest.mark.parametrize("name", ["n_layer_resnet", "amm"])
 def test_start_weights_equal_those_of_the_workflow(name):
     """Online and target network have the initial weights of `train`."""
-    values = {"network_name": name, "byol_settings": {"representation_size": 32}}
-    settings = parse(values, "test")
+    values = {
+        "network_name": name,
+        "network_settings": {"channels": "joint"},
+        "byol_settings": {"representation_size": 32},
+    }
+    settings = train_step_settings(parse(values, "test"))
     theirs, ours = seeded_byol(settings, 2), seeded_byol(settings, 2)
     load_start_weights(theirs, settings)
     start_from_sky(ours)
