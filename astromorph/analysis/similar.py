@@ -180,6 +180,8 @@ def find_symmetry(
     tolerance = TOLERANCE * max(float(np.linalg.norm(expected)), 1e-6)
     for symmetry in SYMMETRIES:
         vector = embed(byol, first_image, InferenceSettings(symmetry=symmetry))[0]
+        if len(vector) != len(expected):
+            break
         if np.linalg.norm(vector - expected) <= tolerance:
             return symmetry
     raise AstromorphError(
