@@ -54,8 +54,8 @@ class ExportedEncoder:
         Whether it accepts images of any height and width.
     difference : float
         Largest difference of its embeddings from those of PyTorch.
-    checked_run : bool
-        Whether the embeddings of a run were compared too.
+    run_difference : float or None
+        Largest difference from the embeddings of a run; None if there are none.
     versions : dict of str to str
         Versions of the packages that wrote the files.
     """
@@ -65,7 +65,7 @@ class ExportedEncoder:
     symmetry: str
     any_size: bool
     difference: float
-    checked_run: bool
+    run_difference: float | None
     versions: dict[str, str]
 
 
@@ -134,6 +134,7 @@ def render_card(
         epochs = preset_epochs(number)
     rate = RANDOM_START_RATE if start == RANDOM else START_WEIGHTS_RATE
     rules = preparation.settings.preprocess_settings
+    smallest = min_side(training.network_name)
     return (
         _environment()
         .get_template(TEMPLATE)
@@ -150,7 +151,7 @@ def render_card(
             start=start,
             start_is_own_file=start not in (RANDOM, SKY, TORCHVISION),
             program=Markup(program()),
-            min_side=min_side(training.network_name),
+            min_side=smallest if rules.size == "native" else min(smallest, rules.size),
             epochs=epochs,
             simulated=None if number is None else simulated_images(training, number),
             learning_rate=rate
