@@ -369,6 +369,12 @@ def test_embeddings_of_a_run_that_differ_are_a_warning(
     card = exported_card(run, tmp_path / "m", symmetry="none")
     assert "of the run\n" not in card
     assert "from a single pass" in card
+    shutil.copytree(run.results, tmp_path / "results")
+    files = files_of_run(tmp_path / "results")
+    files.tensors("00000").unlink()
+    card = exported_card(files, tmp_path / "m")
+    assert "of the run\n" not in card
+    assert "tensors or embeddings are missing" in caplog.text
 
 
 def test_errors_come_before_anything_is_written(run, tmp_path, monkeypatch, caplog):

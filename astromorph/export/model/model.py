@@ -198,10 +198,11 @@ def _find_preparation(
 
 def _embedded_shard(files: RunFiles) -> TensorShard | None:
     """The first images of the run, if they have embeddings."""
-    if not files.shards or not all(path.exists() for path in files.all_embeddings):
+    needed = (*files.all_tensors, *files.all_embeddings)
+    if not needed or not all(path.exists() for path in needed):
         LOG.warning(
-            "%s: there are no embeddings, with which the exported model could be "
-            "compared; run `infer` first",
+            "%s: the exported model is not compared with this run, because its tensors "
+            "or embeddings are missing; run `infer` first",
             files.results,
         )
         return None
