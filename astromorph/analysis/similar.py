@@ -4,8 +4,8 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,34 +15,28 @@ from astromorph.analysis.analyse import read_embedded_images
 from astromorph.analysis.neighbours import MAX_ROUNDING, nearest_to_point
 from astromorph.analysis.space import fit_space
 from astromorph.artefacts.embeddings import read_embeddings
+from astromorph.artefacts.model_file import ModelFile
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.run_table import listed_columns, run_table
-from astromorph.artefacts.tables import read_csv, write_csv
+from astromorph.artefacts.tables import write_csv
 from astromorph.artefacts.tensor_shard import TensorShard, read_shard
 from astromorph.atomic import atomic_write
 from astromorph.byol.build import load_model, training_settings_of
+from astromorph.byol.byol import BYOL
 from astromorph.datasets.tensor_datasets import CachedDataset, ImageSet, NativeDataset
 from astromorph.embedding.embed import embed
-from astromorph.errors import AstromorphError, FitsImageError
-from astromorph.filelist.entries import Entry
-from astromorph.filelist.shards import HEAD_ROWS
-from astromorph.fits import image as fits_image
+from astromorph.errors import AstromorphError
 from astromorph.pages.pictures import thumbnail
-from astromorph.preprocessing.image_to_tensor import prepare
-from astromorph.preprocessing.list_reference import (
-    ListReference,
-    check_channels,
-    find_reference,
-    make_reference,
-)
+from astromorph.preprocessing.preparation import Preparation, run_reference
 from astromorph.settings.loading import parse
-from astromorph.settings.sections import AnalysisSettings, InferenceSettings, Settings
+from astromorph.settings.sections import AnalysisSettings, InferenceSettings
 
 Vectors = NDArray[np.float32]
 Pixels = NDArray[np.float32]
 Rows = list[dict[str, str]]
 
 LOG = logging.getLogger(__name__)
+SYMMETRIES: tuple[Literal["d4", "none"], ...] = ("d4", "none")
 TOLERANCE = 1e-3  # relative; machines and batch sizes cause smaller differences
 PANELS_PER_ROW = 7
 THUMBNAIL_SIDE = 192  # pixels
@@ -106,10 +100,10 @@ def similar(
     AstromorphError
         The image cannot be used, or results are missing or do not match.
     """
-    shard = _find_first_shard(files)
+    shard = find_first_shard(files)
     settings = parse(json.loads(shard.settings), str(files.all_tensors[0]))
-    reference = _find_reference(files, settings, paths, datafile, shard.channels)
-    pixels = _prepare_image(paths, settings, reference)
+    reference = run_reference(files, settings, datafile, shard.channels)
+    pixels = Preparation(settings, reference).prepare(paths)
     vector = _embed_like_run(files, shard, pixels)
     images = read_embedded_images(files)
     rules = _read_analysis_settings(files.analysis_summary)
@@ -128,8 +122,8 @@ def similar(
     return rows
 
 
-def _find_first_shard(files: RunFiles) -> TensorShard:
-    """The first shard that contains an image."""
+def find_first_shard(files: RunFiles) -> TensorShard:
+    """The first shard that contains an image; an error if none does."""
     shards = (read_shard(path) for path in files.all_tensors)
     shard = next((shard for shard in shards if len(shard)), None)
     if shard is None:
@@ -137,54 +131,43 @@ def _find_first_shard(files: RunFiles) -> TensorShard:
     return shard
 
 
-def _find_reference(
-    files: RunFiles,
-    settings: Settings,
-    paths: Sequence[str],
-    datafile: str | None,
-    channels: int,
-) -> ListReference:
-    """The properties that all images of the run share."""
-    if settings.preprocess_settings.stretch_scope == "image":
-        return ListReference(channels)
-    if datafile:
-        return find_reference(
-            datafile, settings.data_settings, settings.preprocess_settings
-        )
-    if len(paths) > 1:
-        raise AstromorphError(
-            "all images of this run have the same brightness scale, which is computed "
-            "from its file list: give the list with --datafile"
-        )
-    rows = islice(read_csv(files.catalogue), HEAD_ROWS)
-    head = [Entry(row["image_id"], row["path"], row["path"]) for row in rows]
-    return make_reference(
-        head, files.catalogue, settings.data_settings, settings.preprocess_settings
-    )
-
-
-def _prepare_image(
-    paths: Sequence[str], settings: Settings, reference: ListReference
-) -> Pixels:
-    """The image `(C, H, W)` as it would be in a shard of the run."""
-    rules = settings.preprocess_settings
-    try:
-        facts, image = fits_image.read_image(paths, settings.data_settings)
-        check_channels(facts.channels, reference)
-        prepared = prepare(image, rules, reference.scale)
-    except FitsImageError as error:
-        raise AstromorphError(f"{' '.join(paths)}: {error}") from None
-    if prepared.warning:
-        LOG.warning("%s: %s", paths[0], prepared.warning)
-    return prepared.pixels.astype(rules.dtype).astype(np.float32)
-
-
 def _embed_like_run(files: RunFiles, shard: TensorShard, pixels: Pixels) -> Vectors:
-    """The embedding `(1, D)`, with the symmetry that the run was embedded with.
-
-    No file records the symmetry; it is found by embedding the first image again.
-    """
+    """The embedding `(1, D)`, with the symmetry that the run was embedded with."""
     byol, model = load_model(files.model)
+    symmetry = find_symmetry(files, shard, byol, model)
+    stacksize = training_settings_of(model).stacksize
+    image = _make_image_set(torch.from_numpy(pixels), stacksize)
+    return embed(byol, image, InferenceSettings(symmetry=symmetry))
+
+
+def find_symmetry(
+    files: RunFiles, shard: TensorShard, byol: BYOL, model: ModelFile
+) -> Literal["d4", "none"]:
+    """The symmetry that the images of a run were embedded with.
+
+    No file records it; it is found by embedding the first image again.
+
+    Parameters
+    ----------
+    files : RunFiles
+        The `all_embeddings` are read.
+    shard : TensorShard
+        A shard of the run with at least one image.
+    byol : BYOL
+        The networks of the model.
+    model : ModelFile
+        The rest of the model file.
+
+    Returns
+    -------
+    str
+        A value of `inference_settings.symmetry`.
+
+    Raises
+    ------
+    AstromorphError
+        The embeddings are not from this model.
+    """
     stacksize = training_settings_of(model).stacksize
     if shard.channels * stacksize != model.in_channels:
         raise AstromorphError(
@@ -193,14 +176,14 @@ def _embed_like_run(files: RunFiles, shard: TensorShard, pixels: Pixels) -> Vect
             "give the model of the run"
         )
     first_image = _make_image_set(shard.image_list()[0].float(), stacksize)
-    image = _make_image_set(torch.from_numpy(pixels), stacksize)
     expected = _read_vector(files, shard.image_ids[0])
     tolerance = TOLERANCE * max(float(np.linalg.norm(expected)), 1e-6)
-    for symmetry in ("d4", "none"):
-        rules = InferenceSettings(symmetry=symmetry)
-        vector = embed(byol, first_image, rules)[0]
+    for symmetry in SYMMETRIES:
+        vector = embed(byol, first_image, InferenceSettings(symmetry=symmetry))[0]
+        if len(vector) != len(expected):
+            break
         if np.linalg.norm(vector - expected) <= tolerance:
-            return embed(byol, image, rules)
+            return symmetry
     raise AstromorphError(
         f"{files.model}: the embeddings in {files.all_embeddings[0].parent} are not "
         "from this model; give the right model with --trained-network-name, or run "

@@ -222,6 +222,11 @@ class RunFiles:
         return self.results / "export" / "gallery"
 
     @property
+    def exported_model(self) -> Path:
+        """The folder of the model for other people and programs."""
+        return self.results / "export" / "model"
+
+    @property
     def settings_page(self) -> Path:
         """A page with all settings and versions."""
         return self.results / "report" / "settings.html"

@@ -13,6 +13,7 @@ from astromorph.artefacts.model_file import ModelFile, find_bad_weights
 from astromorph.artefacts.tensor_shard import find_damage, load_values
 from astromorph.byol.build import seeded_byol, training_settings_of
 from astromorph.byol.byol import BYOL
+from astromorph.byol.encoder_file import SUFFIX, read_encoder
 from astromorph.errors import AstromorphError
 from astromorph.models.encoders import (
     AstroMorphologyModel,
@@ -216,11 +217,17 @@ def _read_torchvision_state(name: str) -> dict[str, Tensor]:
 def _read_file_state(path: str) -> dict[str, Tensor]:
     """The encoder of a model file, or the tensors of a plain file."""
     check_file(path, REMEDY)
-    damage = find_damage(path)
+    is_safetensors = Path(path).suffix == SUFFIX
+    damage = None if is_safetensors else find_damage(path)
     if damage:
         raise AstromorphError(f"{path}: this file is damaged ({damage}); {REMEDY}")
     try:
-        values = torch.load(path, map_location="cpu", weights_only=True)
+        if is_safetensors:
+            values = read_encoder(path)
+        else:
+            values = torch.load(path, map_location="cpu", weights_only=True)
+    except AstromorphError:
+        raise
     except Exception as error:  # torch raises many kinds
         reason = " ".join(str(error).split())[:120]
         raise AstromorphError(

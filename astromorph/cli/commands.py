@@ -111,6 +111,25 @@ def similar(options: argparse.Namespace) -> None:
         print(line)
 
 
+def export_model(options: argparse.Namespace) -> None:
+    """Write a trained model for other people and programs."""
+    from astromorph.cli.pipeline import files_of_run
+    from astromorph.export.model.model import export_model
+
+    named = options.trained_network_name
+    has_run = options.results is not None or named is None
+    files = files_of_run(options.results or "results", named)
+    if not (has_run or options.output):
+        raise AstromorphError("--output: name the folder to write the model to")
+    export_model(
+        files,
+        options.output or files.exported_model,
+        has_run=has_run,
+        datafile=options.datafile,
+        symmetry=options.symmetry,
+    )
+
+
 def read_job(options: argparse.Namespace) -> Job:
     """The job that the options of a subcommand describe.
 

@@ -274,7 +274,10 @@ def _positive(text: str) -> int:
 
 
 def _add_export(steps: Any) -> None:
-    summary = "Write tables, an interactive map, contact sheets or a projector folder."
+    summary = (
+        "Write tables, an interactive map, contact sheets, a projector folder or a "
+        "model for others."
+    )
     export = steps.add_parser("export", help=summary, description=summary)
     forms = export.add_subparsers(title="forms", required=True, metavar="FORM")
     for form, text in TABLES:
@@ -304,6 +307,39 @@ def _add_export(steps: Any) -> None:
     _add_datafile(gallery)
     _add_model(gallery, "model file; its settings determine the augmented views")
     _add_shards(gallery)
+    _add_export_model(forms)
+
+
+def _add_export_model(forms: Any) -> None:
+    model = _add(
+        forms,
+        "model",
+        commands.export_model,
+        "Write a trained model for others: safetensors, ONNX, the preparation of an "
+        "image, and a model card.",
+    )
+    model.add_argument(
+        "--results",
+        metavar="DIR",
+        help="folder of the run (results; without a run if -n is given alone)",
+    )
+    _add_model(model, "model file to read")
+    model.add_argument(
+        "--output",
+        metavar="FOLDER",
+        help="folder to write (export/model in the results folder)",
+    )
+    model.add_argument(
+        "--symmetry",
+        choices=("d4", "none"),
+        help="whether embeddings in ONNX are averages over flips and rotations (as in "
+        "the run; d4 without a run)",
+    )
+    _add_datafile(
+        model,
+        "file list of the run; needed with one brightness scale for all images, if "
+        "there is no run or an image has several files",
+    )
 
 
 def _add_report(steps: Any) -> None:

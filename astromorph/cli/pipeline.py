@@ -124,5 +124,21 @@ def finished_run(results: str | Path, model: str | None = None) -> RunFiles:
                 f"{path}: no such file; give the folder of a finished run with "
                 "--results, or run `snakemake` or `astromorph infer` first"
             )
+    return files_of_run(results, model)
+
+
+def files_of_run(results: str | Path, model: str | None = None) -> RunFiles:
+    """The files of a run, with the shards that its split names, if there is one.
+
+    Parameters
+    ----------
+    results : path
+        The results folder.
+    model : str, optional
+        The model file, if it is not ``model/model.pt`` in that folder.
+    """
+    files = RunFiles.of_run(results, named_model=model)
+    if not files.split.exists():
+        return files
     rows = read_csv(files.split, SPLIT_COLUMNS)
     return replace(files, shards=tuple(dict.fromkeys(row["shard"] for row in rows)))

@@ -71,8 +71,8 @@ class NetworkSettings(Section):
     weights: Name | None = None
     """Initial weights: `random`; `sky`, weights that come with the package and were
     trained on simulated images; `torchvision`, its pretrained weights, which are
-    downloaded if necessary; or a file. Null means `sky` if the package has such
-    weights for the network, else `random`."""
+    downloaded if necessary; or a file, `.pt` or `.safetensors`. Null means `sky` if
+    the package has such weights for the network, else `random`."""
 
     channels: Literal["auto", "joint", "separate"] = "auto"
     """How images with several channels enter the network: `joint`, all in its first

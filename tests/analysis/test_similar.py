@@ -132,7 +132,7 @@ def test_a_run_with_one_brightness_scale_and_no_symmetry(tmp_path_factory):
         rows = similar(files, [image], 2, None, None, datafile)
         assert rows[0]["path"] == image
         assert float(rows[0]["distance"]) < 1e-3
-    with pytest.raises(AstromorphError, match="give the list with --datafile"):
+    with pytest.raises(AstromorphError, match="it has 2 channels"):
         similar(files, [image, image], 2, None, None)
 
 

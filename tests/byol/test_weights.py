@@ -1,6 +1,7 @@
 """The weights that training starts from."""
 
 import hashlib
+import sys
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torchvision.models import resnet18
 from astromorph.artefacts.model_file import ModelFile, save_model
 from astromorph.byol import start_weights
 from astromorph.byol.build import seeded_byol
+from astromorph.byol.encoder_file import save_encoder
 from astromorph.byol.start_weights import (
     SKY_DIGESTS,
     load_start_weights,
@@ -230,3 +232,42 @@ def test_networks_of_torchvision_give_features(name):
         features = network(torch.rand(2, 2, 64, 64))
         assert features.shape == (2, network.features)
         assert network(torch.rand(1, 2, 80, 96)).shape == (1, network.features)
+
+
+@pytest.mark.parametrize("size", [None, 16])
+def test_an_exported_encoder_is_loaded(tmp_path, size):
+    """Bit for bit; the layer of `representation_size` stays random, as with `sky`."""
+    path = tmp_path / "encoder.safetensors"
+    source, _ = start_and_random(
+        network_name="amm", byol_settings={"representation_size": 8}
+    )
+    save_encoder(path, source, {"format": "test"})
+    model, other = start_and_random(
+        network_name="amm",
+        network_settings={"weights": str(path)},
+        byol_settings={"representation_size": size},
+    )
+    network = model.encoder[0] if size else model.encoder
+    for key, value in source.encoder[0].state_dict().items():
+        assert torch.equal(value, network.state_dict()[key])
+    pairs = zip(model.encoder.parameters(), model.target[0].parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    if size:
+        assert torch.equal(model.encoder[1].weight, other.encoder[1].weight)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(AstromorphError, match=r"encoder\.safetensors: .*no readable"):
+        load_start_weights(
+            model,
+            step_settings(
+                {"network_name": "amm", "network_settings": {"weights": str(path)}}
+            ),
+        )
+
+
+def test_safetensors_need_their_package(tmp_path, monkeypatch):
+    """The message names the extra that installs it."""
+    path = tmp_path / "encoder.safetensors"
+    path.write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    with pytest.raises(AstromorphError, match=r"astromorph\[model-export\]"):
+        start_and_random(network_name="amm", network_settings={"weights": str(path)})

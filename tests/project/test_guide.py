@@ -9,11 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy.table import Table
+from finished_run import write_random_model
 
 from astromorph.artefacts.model_file import save_model
+from astromorph.artefacts.run_files import RunFiles
 from astromorph.byol.build import build_byol, make_model_file
+from astromorph.export.model.model import export_model
 from astromorph.settings.loading import parse
 from astromorph.settings.steps import train_step_settings
+from astromorph.sky.simulate import simulate
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -22,6 +26,7 @@ PROGRAMS = sorted((DOCS / "examples").glob("*.py"))
 # Regular expressions of a line that each program prints at or near its end.
 OUTPUT = {
     "checkpoints": r"resuming after epoch 2",
+    "embed_with_onnx": r"2 embeddings of length 128",
     "images": r"median pixel, prepared: 0\.\d\d to 0\.\d\d",
     "notebook": r"0\.0000  \S+\.fits  \w+",
     "own_augmentation": r"loss \d\.\d+",
@@ -121,12 +126,23 @@ def test_programs_run(program, tmp_path):
     if program.stem == "several_devices":
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
         command[1:1] = launcher
+    if program.stem == "embed_with_onnx":
+        command += exported_model(tmp_path)
     done = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, timeout=300,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert re.search(rf"^.*{OUTPUT[program.stem]}", done.stdout, re.MULTILINE)
+
+
+def exported_model(folder: Path) -> list[str]:
+    """Write a model and two images; the arguments of the program that needs them."""
+    simulate(folder / "fits", 2, seed=0)
+    write_random_model(folder / "model.pt", parse({"network_name": "amm"}, "test"))
+    files = RunFiles.of_run(folder / "none", named_model=folder / "model.pt")
+    export_model(files, folder / "shared", has_run=False)
+    return ["shared", *map(str, sorted((folder / "fits").glob("*.fits")))]
 
 
 def test_the_tutorial_reads_a_run_without_labels(tmp_path):

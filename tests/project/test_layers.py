@@ -155,6 +155,7 @@ except SystemExit: 0
         """
 import astromorph.catalogue.validate, astromorph.catalogue.split
 import astromorph.preprocessing.preprocess, astromorph.sky.simulate
+import astromorph.preprocessing.preparation
 import astromorph.export.tables.csv, astromorph.export.tables.fits
 import astromorph.export.tables.votable, astromorph.cli.pipeline
 """,

@@ -43,7 +43,9 @@ def imported_distributions(*folders: str) -> dict[str, str]:
 
 def test_each_imported_package_is_a_dependency():
     """No import relies on an indirect dependency."""
-    declared = requirements(PROJECT["dependencies"]).keys() | {"astromorph"}
+    extra = PROJECT["optional-dependencies"]["model-export"]
+    lines = [*PROJECT["dependencies"], *extra]
+    declared = requirements(lines).keys() | {"astromorph"}
     found = imported_distributions("astromorph", "workflow")
     assert len(found) > 10
     assert not {k: path for k, path in found.items() if k not in declared}
@@ -56,6 +58,15 @@ def test_tests_and_documentation_import_declared_packages():
     found = imported_distributions("tests", "benchmarks", "docs")
     assert len(found) > 10
     assert not {k: path for k, path in found.items() if k not in declared}
+
+
+def test_developers_have_what_the_export_of_models_needs():
+    """The extra `dev` contains the extra `model-export`, in the same versions."""
+    extras = PROJECT["optional-dependencies"]
+    assert set(extras["model-export"]) < set(extras["dev"])
+    from astromorph.export.model.model import PACKAGES
+
+    assert set(requirements(extras["model-export"])) == set(PACKAGES)
 
 
 def test_the_conda_environment_agrees_with_the_project():
