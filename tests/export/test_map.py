@@ -831,6 +831,16 @@ def test_pictures_beside_the_page_are_shown(browser, run, tmp_path):
     watched.page.mouse.move(*watched.place(13))
     watched.page.wait_for_selector("#card canvas[data-drawn]")
     assert watched.messages == []
+    facts = (pictures / "facts-0.js").read_text()
+    other = facts.replace(script_data(page.read_text(), "page")["stamp"], "other")
+    (pictures / "facts-0.js").write_text(other)
+    watched.page.reload()
+    watched.page.wait_for_selector("body[data-ready]")
+    watched.page.mouse.move(*watched.place(13))
+    watched.page.wait_for_selector("#trouble", state="visible")
+    assert "belong to it" in watched.page.inner_text("#trouble")
+    assert other != facts
+    watched.page.context.close()
     shutil.move(pictures, tmp_path / "gone")
     watched = Watched(browser, page)
     watched.page.mouse.move(*watched.place(13))

@@ -156,11 +156,11 @@ const sprite = memoise((key) => {
 
 let buffer = null;
 
-// The width of a point: as in `point_size` of astromorph for the number of points that
-// would be visible if they were evenly spread.
+// The width of a point in pixels of the screen: as in `point_size` of astromorph for the
+// number of points that would be visible if they were evenly spread.
 function pointSize(visible) {
   const wanted = Math.min(MAX_SIZE, Math.max(2, page.size * Math.sqrt(fullScale / view.scale)));
-  return Math.min(wanted, Math.max(2, Math.sqrt(MAX_PIXELS / Math.max(1, visible))));
+  return Math.round(Math.min(view.ratio * wanted, Math.max(2, Math.sqrt(MAX_PIXELS / Math.max(1, visible)))));
 }
 
 function drawPoints() {
@@ -173,7 +173,7 @@ function drawPoints() {
   inCells(-PAD, -PAD, view.width + PAD, view.height + PAD, (from, to) => runs.push(from, to));
   let visible = 0;
   for (let k = 0; k < runs.length; k += 2) visible += runs[k + 1] - runs[k];
-  const side = Math.round(pointSize(visible) * ratio), half = side >> 1, edge = PAD - 1;
+  const side = pointSize(visible), half = side >> 1, edge = PAD - 1;
   const { ax, ay, bx, by } = pixelFactors(ratio, PAD);
   const strong = Uint32Array.from(palette, ({ colour }) => pack(channels(colour)));
   const faint = Uint32Array.from(palette, ({ colour }) => pack(channels(colour).map((v, k) =>
@@ -229,7 +229,7 @@ function drawMarks() {
     stroke(line);
   };
   if (points.isNew) drawNew(context, size + 4, isInside);
-  state.found.filter(isPlaced).map(pixelOf).filter(isInside).slice(0, MAX_RINGS).forEach((at) => ring(at, size + 6, 2));
+  placesInside(state.found).forEach((at) => ring(at, size + 6, 2));
   if (state.row >= 0 && isPlaced(state.row)) {
     const here = pixelOf(state.row), near = state.neighbours.filter(isPlaced).map(pixelOf);
     context.globalAlpha = 0.6;
@@ -246,6 +246,16 @@ function drawMarks() {
     context.closePath(); context.fill();
     stroke(1.5);
   }
+}
+
+// Where some rows are in the window: at most `MAX_RINGS` of them.
+function placesInside(rows) {
+  const { ax, ay, bx, by } = pixelFactors(), { values } = points, found = [];
+  for (let k = 0; k < rows.length && found.length < MAX_RINGS; k++) {
+    const x = values[2 * rows[k]] * ax + bx, y = values[2 * rows[k] + 1] * ay + by;
+    if (x > 0 && y > 0 && x < view.width && y < view.height && isPlaced(rows[k])) found.push([x, y]);
+  }
+  return found;
 }
 
 function drawNew(context, size, isInside) {
