@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from astromorph.analysis.analyse import read_embedded_images
+from astromorph.analysis.components import read_analysis_settings
 from astromorph.analysis.neighbours import MAX_ROUNDING, nearest_to_point
 from astromorph.analysis.space import fit_space
 from astromorph.artefacts.embeddings import read_embeddings
@@ -36,7 +37,7 @@ from astromorph.preprocessing.list_reference import (
     make_reference,
 )
 from astromorph.settings.loading import parse
-from astromorph.settings.sections import AnalysisSettings, InferenceSettings, Settings
+from astromorph.settings.sections import InferenceSettings, Settings
 
 Vectors = NDArray[np.float32]
 Pixels = NDArray[np.float32]
@@ -112,7 +113,7 @@ def similar(
     pixels = _prepare_image(paths, settings, reference)
     vector = _embed_like_run(files, shard, pixels)
     images = read_embedded_images(files)
-    rules = _read_analysis_settings(files.analysis_summary)
+    rules = read_analysis_settings(files.analysis_summary)
     space = fit_space(images.vectors, rules.whiten, rules.components)
     indices, distances = nearest_to_point(
         space.project(vector)[0], space.project(images.vectors), count
@@ -225,17 +226,6 @@ def _read_vector(files: RunFiles, image_id: str) -> Vectors:
         f"{files.all_embeddings[0].parent}: there is no embedding of {image_id}; run "
         "`infer` again"
     )
-
-
-def _read_analysis_settings(summary: Path) -> AnalysisSettings:
-    try:
-        values = json.loads(summary.read_text(encoding="utf-8"))["settings"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AstromorphError(
-            f"{summary}: the settings of the analysis cannot be read ({error}); run "
-            "`analyse` first"
-        ) from None
-    return parse(values, str(summary)).analysis_settings
 
 
 def _make_rows(

@@ -68,10 +68,12 @@ PARTS: dict[str, tuple[str, ...]] = {
         "export_settings.gallery_images",
         "export_settings.gallery_stretch",
     ),
+    "rank": ("marks",),
     # Those that training depends on are read from the model file.
     "report_settings": (
         "datafile",
         "seed",
+        "marks",
         "data_settings",
         "validate_settings",
         "preprocess_settings",

@@ -173,7 +173,7 @@ def export_gallery(
     source = PictureSource(
         images=find_images(files.all_tensors, image_ids),
         fits_paths=fits_paths,
-        facts=_read_facts(files, image_ids),
+        facts=read_facts(files, image_ids),
         data=data,
         stretch=rules.gallery_stretch,
         training=parse(read_model_file(files.model).settings, str(files.model)),
@@ -216,8 +216,8 @@ def _read_fits_paths(
     return paths
 
 
-def _read_facts(files: RunFiles, image_ids: set[str]) -> dict[str, ImageFacts]:
-    """The catalogue's entries of some images."""
+def read_facts(files: RunFiles, image_ids: set[str]) -> dict[str, ImageFacts]:
+    """The catalogue's entries of some images, by their ids."""
     columns = ("object", "path", "width", "height", "pixel_scale_arcsec")
     table = find_in_catalogue(files, sorted(image_ids), columns)
     return {row["image_id"]: _facts(row) for row in table.to_dict("records")}
