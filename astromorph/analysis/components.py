@@ -38,8 +38,7 @@ class Components:
 
     def values(self) -> NDArray[np.float64]:
         """The coordinates, `(N, K)`."""
-        values: NDArray[np.float64] = self.codes * self.scales.astype(np.float64)
-        return values
+        return self.codes.astype(np.float64) * self.scales.astype(np.float64)
 
 
 def leading_components(images: EmbeddedImages, rules: AnalysisSettings) -> Components:
