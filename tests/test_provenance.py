@@ -38,7 +38,7 @@ FOLDERS = {
     "byol": EMBEDDING | {"export_gallery", "rank"},
     "training": {"train"},
     "embedding": {"infer", "evaluate"},
-    "analysis": {"analyse", "rank"},
+    "analysis": {"analyse", "export_map", "rank"},
     "export": EXPORTS | REPORTS | {"rank"},
     "ranking": {"rank"},
     "cli": set(),

@@ -21,7 +21,7 @@ INVERSE_REGULARISATION = 1.0
 TOLERANCE, MAX_ITERATIONS = 1e-10, 200
 MAX_BACKGROUND = 500  # unmarked images that stand for those that are not interesting
 MAX_INFORMATIVE = 50  # images with a place in the order of the most informative ones
-CANDIDATES = 10  # for each of these, so many uncertain images are candidates
+CANDIDATES = 10  # times as many uncertain images are candidates
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +177,8 @@ def most_informative(
     """The images whose marks would improve the ranking most.
 
     The candidates are the unmarked images with scores closest to 0.5. The first one is
-    the most uncertain; each of the following is the one that is farthest from all
-    chosen before, so that they are not all alike.
+    the most uncertain. Each of the following has the largest product of its uncertainty
+    and its distance from all chosen before, so that they are not all alike.
 
     Parameters
     ----------
@@ -200,10 +200,11 @@ def most_informative(
     certainty = np.abs(scores[unmarked] - 0.5)
     order = np.argsort(certainty, kind="stable")[: CANDIDATES * number]
     candidates = unmarked[order]
+    uncertainty = 1 - 2 * certainty[order]
     chosen: list[int] = []
     distances = np.full(len(candidates), np.inf)
     while len(chosen) < min(number, len(candidates)):
-        best = int(np.argmax(distances)) if chosen else 0
+        best = int(np.argmax(distances * uncertainty**2)) if chosen else 0
         chosen.append(best)
         offsets = points[candidates] - points[candidates[best]]
         distances = np.minimum(distances, (offsets**2).sum(axis=1))

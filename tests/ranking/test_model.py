@@ -123,10 +123,10 @@ def test_precision_at_ranks_counts_ties_as_random():
 
 
 def test_the_most_informative_images_are_uncertain_and_differ():
-    """Four equal images: one of them is chosen before any other is repeated."""
+    """Of equal images one is chosen first, and certain ones only after all others."""
     points = np.array([[0, 0], [0, 0], [0, 0], [0, 0], [1, 0], [0, 1], [9, 9.0]])
     scores = np.array([0.5, 0.5, 0.5, 0.5, 0.45, 0.6, 0.99])
-    assert most_informative(points, scores, [0], 3).tolist() == [1, 6, 4]
+    assert most_informative(points, scores, [0], 4).tolist() == [1, 4, 5, 6]
     scores = np.concatenate([scores, np.full(60, 0.999)])
     points = np.concatenate([points, DRAW.normal(size=(60, 2)) + 50])
     first = most_informative(points, scores, [], 1).tolist()

@@ -60,6 +60,7 @@ async function start() {
   showTools();
   connect();
   connectTools();
+  connectMarks();
   showList();
   resize();
   setLayout(await loadGroup("map"));
@@ -71,6 +72,6 @@ async function start() {
 }
 
 const astromorphMap = { receive, state, view, points, page, moveTo, fit, drawAll, pixelOf, nearestRow, spreadsheetSafe,
-  colourBy, addColumn, openImage, setList };
+  colourBy, addColumn, openImage, setList, setMark, marksAsText, loadMarks, rankingOf: () => ranking };
 
 start();
