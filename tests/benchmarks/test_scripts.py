@@ -19,6 +19,7 @@ from PIL import Image
 from astromorph.byol.start_weights import WEIGHTS_FORMAT
 from astromorph.cli.steps import STEPS
 from astromorph.settings.loading import setting_names
+from astromorph.sky.simulate import simulate
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted([*ROOT.glob("benchmarks/*.py"), *ROOT.glob("docs/*.py")])
@@ -241,6 +242,36 @@ def test_train_sky(script, tmp_path):
     values = torch.load(tmp_path / "weights" / "amm.pt", weights_only=True)
     assert (values["format"], values["images"]) == (WEIGHTS_FORMAT, 40)
     assert "wrote weights/amm.pt; `SKY_DIGESTS` needs " in output
+
+
+@pytest.mark.slow
+def test_ranking(script, tmp_path):
+    """Each method after each number of marks, for labelled files and the simulation."""
+    simulate(tmp_path / "radio", 150, seed=1)
+    lines = (tmp_path / "radio" / "filelist.csv").read_text().splitlines()[1:]
+    names = {"ring": "Hybrid", "jets": "FRI"}
+    with open(tmp_path / "radio" / "labels.csv", "w") as file:
+        file.write("filename,label,confidence\n")
+        for line in lines:
+            path, label = line.split(",")
+            file.write(f"{path},{names.get(label, label)},confident\n")
+    output = script(
+        "benchmarks/ranking.py",
+        "--radio",
+        tmp_path / "radio",
+        "--sky",
+        150,
+        "--seeds",
+        1,
+    )
+    rows = [line.strip("| ").split(" | ") for line in output.splitlines()[2:]]
+    assert len(rows) == 3 * 8
+    for row in rows:
+        assert len(row) == 7
+        assert len(numbers(row[-1])) == 2 or row[-1] == "-"
+    assert {row[0] for row in rows} == {
+        "radio galaxies: Hybrid", "radio galaxies: FRI", "simulated sky: a kind of 1 %"
+    }  # fmt: skip
 
 
 @pytest.mark.slow
