@@ -66,6 +66,7 @@ PARTS: dict[str, tuple[str, ...]] = {
         *READING,
         "evaluation_settings.label",
         "export_settings.gallery_images",
+        "export_settings.map",
         "export_settings.gallery_stretch",
     ),
     "rank": ("marks",),

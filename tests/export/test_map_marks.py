@@ -221,6 +221,19 @@ def test_marks_rank_all_images_and_agree_with_the_step(map_page, run, tmp_path):
 
 @pytest.mark.browser
 @pytest.mark.slow
+def test_an_address_names_an_image(map_page, run):
+    """The contact sheets link to images on the map."""
+    page = map_page.page
+    for row in (7, 12):
+        page.goto(f"{run.map.as_uri()}#image={IDS[row]}")
+        page.locator("#image .title", has_text=f"{row:03d}.fits").wait_for()
+        assert map_page.state("row") == row
+    page.goto(f"{run.map.as_uri()}#image=nothing")
+    page.locator("#trouble", has_text="no image with the id nothing").wait_for()
+
+
+@pytest.mark.browser
+@pytest.mark.slow
 def test_files_of_marks_are_read_as_by_the_step(map_page):
     """Separators, a byte order mark, paths instead of ids; errors are explained."""
     page = map_page.page
