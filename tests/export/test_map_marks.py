@@ -251,6 +251,23 @@ def test_files_of_marks_are_read_as_by_the_step(map_page):
         f"{IDS[1]},fits/001.fits,not interesting,",
         f'{IDS[2]},fits/002.fits,interesting,"a ""b""; c"',
         f"{IDS[3]},fits/003.fits,,'=1+1",
+        ",gone.fits,interesting,",
+    ]
+    # Another run of the same list has other rows, and other images on its map.
+    key = page.evaluate("Object.keys(localStorage)[0]")
+    lines = [
+        {"row": 7, "image_id": IDS[5], "path": "", "mark": "interesting", "class": "a"},
+        {"image_id": "dropped", "path": "x", "mark": "interesting", "class": ""},
+    ]
+    page.evaluate("([key, text]) => localStorage.setItem(key, text)",
+                  [key, json.dumps(lines)])  # fmt: skip
+    page.reload()
+    counted(
+        map_page, "1 interesting, 0 not interesting, 1 with a class. 1 marked image"
+    )
+    assert page.evaluate("astromorphMap.marksAsText()").splitlines()[1:] == [
+        f"{IDS[5]},fits/005.fits,interesting,a",
+        "dropped,x,interesting,",
     ]
     for text, message in (
         ("path,label\n", "must name the columns, such as image_id,path,mark,class"),

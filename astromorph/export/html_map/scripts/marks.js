@@ -1,15 +1,18 @@
 // Marks: what the user says about images, and the ranking of all other images by them.
 //
 // setMark(rows, { mark, name })  changes marks; a property that is missing stays
-// marksAsText()        a promise of marks.csv
+// marksAsText()        the text of marks.csv
 // loadMarks(text)      adds the marks of a file; a promise of what to tell the user
 //
 // Marks are kept in the browser under the digest of the file list, so that they are there
-// when the page is opened again, and in marks.csv, which `astromorph rank` reads too.
+// when the page is opened again, and in marks.csv, which `astromorph rank` reads too. Both
+// name images by their ids: another run of the same list may have other rows. Marks of
+// images that are not on this map are kept with the others.
 
 const MARK_COLUMNS = ["image_id", "path", "mark", "class"], STORAGE = page.run ? `astromorph marks ${page.run}` : null;
 const RANKED = 24, SCORE = "score by marks", MAX_DIGITS = 9, MARK_PICTURE = 64, LARGE_PICTURE = 208;
 const marks = new Map();
+let elsewhere = [];  // lines of a file of marks whose images are not on this map
 let ranking = null, rankedBy = "", isStored = STORAGE !== null, rankingNumber = 0, openRecord = null;
 
 // ---- the marks, and where they are kept ----
@@ -21,8 +24,8 @@ const idOf = async (row) => {
 
 async function setMark(rows, change) {
   for (const row of [rows].flat()) {
-    const { mark, name } = { mark: "", name: "", ...marks.get(row), ...change };
-    mark || name ? marks.set(row, { mark, name }) : marks.delete(row);
+    const [id, path] = await idOf(row), { mark, name } = { mark: "", name: "", ...marks.get(row), ...change };
+    mark || name ? marks.set(row, { mark, name, id, path }) : marks.delete(row);
   }
   keepMarks();
   await rankByMarks();
@@ -31,33 +34,51 @@ async function setMark(rows, change) {
 function keepMarks() {
   if (!STORAGE) return;
   try {
-    const lines = [...marks].map(([row, { mark, name }]) => [row, mark, name]);
-    marks.size ? localStorage.setItem(STORAGE, JSON.stringify(lines)) : localStorage.removeItem(STORAGE);
+    const lines = linesOfMarks();
+    lines.length ? localStorage.setItem(STORAGE, JSON.stringify(lines)) : localStorage.removeItem(STORAGE);
     isStored = true;
   } catch {
     isStored = false;  // the browser does not allow it, or its storage is full
   }
 }
 
-function recallMarks() {
-  try {
-    for (const [row, mark, name] of JSON.parse(localStorage.getItem(STORAGE) ?? "[]"))
-      if (Number.isInteger(row) && row >= 0 && row < page.number) marks.set(row, { mark: toMark(mark), name: String(name) });
-  } catch {
-    isStored = false;
-  }
+async function recallMarks() {
+  if (!STORAGE) return;
+  let text = null;
+  try { text = localStorage.getItem(STORAGE); } catch { isStored = false; }
+  if (text) await takeLines(JSON.parse(text), await findRows(JSON.parse(text)));
 }
 
-function toMark(cell) {
-  const text = cell.toLowerCase().replace(/[\s_-]+/g, " ").trim();
+// Lines as in marks.csv, and the row of each, which is also a hint for the next time.
+const linesOfMarks = () => [...[...marks].sort((a, b) => a[0] - b[0]).map(([row, { id, path, mark, name }]) =>
+  ({ row, image_id: id, path, mark, class: name })), ...elsewhere];
+
+function toMark(line) {
+  const text = line.mark.toLowerCase().replace(/[\s_-]+/g, " ").trim();
   if (["", INTERESTING, NOT_INTERESTING].includes(text)) return text;
-  throw new Error(`found the mark “${cell}”; allowed are “${INTERESTING}”, “${NOT_INTERESTING}” and an empty cell.`);
+  throw new Error(`${line.path || line.image_id}: found the mark “${line.mark}”; allowed are ` +
+    `“${INTERESTING}”, “${NOT_INTERESTING}” and an empty cell.`);
 }
 
-async function marksAsText() {
-  const lines = [];
-  for (const [row, { mark, name }] of [...marks].sort((a, b) => a[0] - b[0])) lines.push([...await idOf(row), mark, name]);
-  return csv([MARK_COLUMNS, ...lines.map((cells) => cells.map(spreadsheetSafe))]);
+const marksAsText = () => csv([MARK_COLUMNS, ...linesOfMarks().map((line) => MARK_COLUMNS.map((name) => spreadsheetSafe(line[name])))]);
+
+// Adds marks, given as lines and the row of each, or undefined.
+function takeLines(lines, rows) {
+  const read = new Map(), unknown = [];
+  lines.forEach((line, k) => {
+    const mark = toMark(line), name = line.class, row = rows[k], before = read.get(row) ?? { mark: "", name: "" };
+    if (!mark && !name) return;
+    if (row === undefined) { unknown.push({ image_id: line.image_id, path: line.path, mark, class: name }); return; }
+    if ((mark && before.mark && mark !== before.mark) || (name && before.name && name !== before.name))
+      throw new Error(`Two lines of the file contradict each other about ${line.path || line.image_id}; remove one of them.`);
+    read.set(row, { mark: mark || before.mark, name: name || before.name });
+  });
+  const isSame = (one, other) => one.image_id === other.image_id && one.path === other.path;
+  elsewhere = [...elsewhere.filter((one) => !unknown.some((other) => isSame(one, other))), ...unknown];
+  return Promise.all([...read].map(async ([row, one]) => {
+    const [id, path] = await idOf(row);
+    marks.set(row, { ...one, id, path });
+  })).then(() => [read.size, unknown.length]);
 }
 
 // The cells of a CSV file with commas, semicolons or tabs.
@@ -86,23 +107,17 @@ async function loadMarks(text) {
   if (Math.max(at.image_id, at.path) < 0 || Math.max(at.mark, at.class) < 0)
     throw new Error(`The first line of the file must name the columns, such as ${MARK_COLUMNS.join(",")}.`);
   const rows = lines.map((line) => Object.fromEntries(MARK_COLUMNS.map((name) => [name, line[at[name]] ?? ""])));
-  const found = await findRows(rows), read = new Map();
-  rows.forEach((line, k) => {
-    const mark = toMark(line.mark), name = line.class, row = found[k], before = read.get(row) ?? { mark: "", name: "" };
-    if (row === undefined || (!mark && !name)) return;
-    if ((mark && before.mark && mark !== before.mark) || (name && before.name && name !== before.name))
-      throw new Error(`Two lines of the file contradict each other about ${line.path || line.image_id}; remove one of them.`);
-    read.set(row, { mark: mark || before.mark, name: name || before.name });
-  });
-  read.forEach((one, row) => marks.set(row, one));
+  const [known, unknown] = await takeLines(rows, await findRows(rows));
   keepMarks();
   await rankByMarks();
-  const unknown = rows.filter((line, k) => found[k] === undefined && (line.mark || line.class)).length;
-  return `${formatCount(read.size, "mark")} loaded.` + (unknown ? ` ${formatCount(unknown, "marked image")} not on this map.` : "");
+  return `${formatCount(known, "mark")} loaded.` + (unknown ? ` ${formatCount(unknown, "marked image")} not on this map.` : "");
 }
 
-// The row of each line, by its id, or by its path if the id is unknown.
+// The row of each line, by its id, or by its path if the id is unknown. If all lines have
+// rows with their ids, only the names of these rows are loaded.
 async function findRows(lines) {
+  const isHere = async ({ row, image_id: id }) => Number.isInteger(row) && row >= 0 && row < page.number && (await idOf(row))[0] === id;
+  if ((await Promise.all(lines.map(isHere))).every(Boolean)) return lines.map((line) => line.row);
   const ids = new Map(lines.map((line) => [line.image_id, undefined])), paths = new Map(lines.map((line) => [line.path, undefined]));
   const seen = new Set();
   for (let chunk = 0; chunk * page.rows.names < page.number; chunk++) {
@@ -153,23 +168,25 @@ function showMarks() {
   const focused = focusedPlace(), all = [...marks.values()];
   const count = (mark) => all.filter((one) => one.mark === mark).length, named = all.filter(({ name }) => name).length;
   fill(marksBody, [
-    make("p", { className: "note", id: "mark-count", ariaLive: "polite", textContent: marks.size
+    make("p", { className: "note", id: "mark-count", ariaLive: "polite", textContent: marks.size || elsewhere.length
       ? `${count(INTERESTING)} interesting, ${count(NOT_INTERESTING)} not interesting${named ? `, ${named} with a class` : ""}. ` +
+        (elsewhere.length ? `${formatCount(elsewhere.length, "marked image")} not on this map. ` : "") +
         (isStored ? "Kept in this browser." : "Kept until this page is closed: save them.")
       : "Keys for the image under the pointer, the open one, or the focused small picture: i interesting, n not interesting, c class, u unmark. " +
         "All other images are then ranked." }),
     make("div", { className: "row" }, [
-      button("Save marks", async () => saveFile("marks.csv", await marksAsText()), { disabled: !marks.size, title: "marks.csv, which astromorph rank reads" }),
+      button("Save marks", () => saveFile("marks.csv", marksAsText()), { disabled: !marks.size && !elsewhere.length, title: "marks.csv, which astromorph rank reads" }),
       button("Load marks", () => $("marks-file").click()),
-      button("Clear", clearMarks, { disabled: !marks.size })]),
+      button("Clear", clearMarks, { disabled: !marks.size && !elsewhere.length })]),
     ...(ranking ? rankingParts() : [])]);
   if (focused) focusPlace(focused);
   showOpenMark();
 }
 
 function clearMarks() {
-  if (!confirm(`Remove all ${formatCount(marks.size, "mark")}? Save them first to keep them.`)) return;
+  if (!confirm(`Remove all ${formatCount(marks.size + elsewhere.length, "mark")}? Save them first to keep them.`)) return;
   marks.clear();
+  elsewhere = [];
   keepMarks();
   rankByMarks();
 }
@@ -287,6 +304,5 @@ function connectMarks() {
     try { showProgress(await loadMarks(await chosen.text())); } catch (error) { showProblem(`${chosen.name}: ${error.message}`); }
   } });
   marksBody.after(file);
-  if (STORAGE) recallMarks();
-  rankByMarks();
+  recallMarks().then(rankByMarks);
 }
