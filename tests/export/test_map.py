@@ -728,6 +728,31 @@ def test_dragging_moves_and_the_wheel_zooms(map_page):
 
 
 @pytest.mark.browser
+def test_two_fingers_zoom(browser, exported):
+    """Twice the distance of the fingers is twice the size of the map."""
+    watched = Watched(browser, exported, has_touch=True)
+    page = watched.page
+    session = page.context.new_cdp_session(page)
+    box = page.locator("#plot").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+    def touch(kind, half):
+        fingers = [{"x": x + k * half, "y": y, "id": k + 1} for k in (-1, 1)]
+        what = {"type": kind, "touchPoints": fingers}
+        session.send("Input.dispatchTouchEvent", what)
+
+    scale = page.evaluate("astromorphMap.view.scale")
+    touch("touchStart", 40)
+    for half in range(45, 81, 5):
+        touch("touchMove", half)
+    now = page.evaluate("astromorphMap.view.scale")
+    assert now == pytest.approx(scale / 2, rel=0.15)
+    assert watched.state("row") == -1
+    assert watched.messages == []
+    page.context.close()
+
+
+@pytest.mark.browser
 def test_a_list_dims_all_other_points(map_page):
     """They are still drawn, in a colour near that of the background."""
     image = map_page.plot_pixels()
