@@ -65,6 +65,7 @@ def make(folder: Path, images: int) -> None:
             duplicates=((),) * images,
         ),
     )
+    files.analysis_summary.write_text('{"settings": {}}')
     numbers = draw.standard_normal((images, 3)).round(6).tolist()
     facts = {"status": "ok", "width": "64", "height": "64", "file_bytes": "20000"}
     write_csv(

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from astromorph.analysis.analyse import read_embedded_images
+from astromorph.analysis.components import read_analysis_settings
 from astromorph.analysis.neighbours import MAX_ROUNDING, nearest_to_point
 from astromorph.analysis.space import fit_space
 from astromorph.artefacts.embeddings import read_embeddings
@@ -29,7 +30,7 @@ from astromorph.errors import AstromorphError
 from astromorph.pages.pictures import thumbnail
 from astromorph.preprocessing.preparation import Preparation, run_reference
 from astromorph.settings.loading import parse
-from astromorph.settings.sections import AnalysisSettings, InferenceSettings
+from astromorph.settings.sections import InferenceSettings
 
 Vectors = NDArray[np.float32]
 Pixels = NDArray[np.float32]
@@ -106,7 +107,7 @@ def similar(
     pixels = Preparation(settings, reference).prepare(paths)
     vector = _embed_like_run(files, shard, pixels)
     images = read_embedded_images(files)
-    rules = _read_analysis_settings(files.analysis_summary)
+    rules = read_analysis_settings(files.analysis_summary)
     space = fit_space(images.vectors, rules.whiten, rules.components)
     indices, distances = nearest_to_point(
         space.project(vector)[0], space.project(images.vectors), count
@@ -208,17 +209,6 @@ def _read_vector(files: RunFiles, image_id: str) -> Vectors:
         f"{files.all_embeddings[0].parent}: there is no embedding of {image_id}; run "
         "`infer` again"
     )
-
-
-def _read_analysis_settings(summary: Path) -> AnalysisSettings:
-    try:
-        values = json.loads(summary.read_text(encoding="utf-8"))["settings"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AstromorphError(
-            f"{summary}: the settings of the analysis cannot be read ({error}); run "
-            "`analyse` first"
-        ) from None
-    return parse(values, str(summary)).analysis_settings
 
 
 def _make_rows(

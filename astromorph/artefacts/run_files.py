@@ -227,6 +227,21 @@ class RunFiles:
         return self.results / "export" / "model"
 
     @property
+    def ranking(self) -> Path:
+        """CSV: a score for each image, from the user's marks."""
+        return self.results / "ranking.csv"
+
+    @property
+    def ranking_page(self) -> Path:
+        """The quality of the ranking and its best images, as a page."""
+        return self.results / "ranking.html"
+
+    @property
+    def ranking_sheets(self) -> Path:
+        """The folder of contact sheets of the ranking."""
+        return self.results / "ranking"
+
+    @property
     def settings_page(self) -> Path:
         """A page with all settings and versions."""
         return self.results / "report" / "settings.html"

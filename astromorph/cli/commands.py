@@ -9,6 +9,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,19 @@ def export_model(options: argparse.Namespace) -> None:
     )
 
 
+def rank(options: argparse.Namespace) -> None:
+    """Rank by marks; without a number of shards, the files of a finished run."""
+    job = read_job(options)
+    if options.shards is not None:
+        execute(STEPS["rank"], job)
+        return
+    from astromorph.cli.pipeline import finished_run
+
+    files = finished_run(options.results, job.settings.trained_network_name)
+    execute(STEPS["rank"], replace(job, files=files))
+    print(files.ranking_page)
+
+
 def read_job(options: argparse.Namespace) -> Job:
     """The job that the options of a subcommand describe.
 
@@ -170,7 +184,7 @@ def read_settings(options: argparse.Namespace) -> Settings:
             values |= json.loads(options.settings)
         except (ValueError, TypeError) as error:
             raise AstromorphError(f"--settings: not a JSON object: {error}") from None
-    for name in ("datafile", "trained_network_name"):
+    for name in ("datafile", "trained_network_name", "marks"):
         if getattr(options, name, None):
             values[name] = getattr(options, name)
     if isinstance(values.get("datafile"), str):

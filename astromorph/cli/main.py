@@ -84,6 +84,7 @@ def parser() -> argparse.ArgumentParser:
     _add_evaluate(steps)
     _add_analyse(steps)
     _add_similar(steps)
+    _add_rank(steps)
     _add_status(steps)
     _add_export(steps)
     _add_report(steps)
@@ -251,6 +252,22 @@ def _add_similar(steps: Any) -> None:
     )
     step.add_argument("--output", metavar="PNG", help="figure to write")
     step.add_argument("--table", metavar="CSV", help="table to write")
+
+
+def _add_rank(steps: Any) -> None:
+    step = _add_step(
+        steps,
+        "rank",
+        "Rank the images of a finished run by their similarity to those that are "
+        "marked in a file, such as marks.csv of the map.",
+        commands.rank,
+    )
+    step.add_argument(
+        "--marks", metavar="CSV", help="file of marks; overrides that in the settings"
+    )
+    _add_datafile(step)
+    _add_model(step, "model file of the run")
+    _add_shards(step, required=False)
 
 
 def _add_status(steps: Any) -> None:

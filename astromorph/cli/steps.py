@@ -205,6 +205,12 @@ def _export_gallery(job: Job) -> None:
     )
 
 
+def _rank(job: Job) -> None:
+    from astromorph.ranking.rank import rank
+
+    rank(job.files, job.settings.marks)
+
+
 def _report_settings(job: Job) -> None:
     from astromorph.export.report import write_settings_page
 
@@ -257,6 +263,15 @@ def _named_model(job: Job, state: ListState) -> Sources:
         if is_trained or not job.settings.trained_network_name:
             return "", ""
     return "", file_state([str(files.model)])
+
+
+def _marks(job: Job, state: ListState) -> Sources:
+    """The content of the file of marks; empty if it cannot be read."""
+    try:
+        content = Path(job.settings.marks).read_bytes()
+    except (OSError, ValueError):
+        return "", ""
+    return "", digest([content.decode("utf-8", "surrogateescape")])
 
 
 def _no_sources(job: Job, state: ListState) -> Sources:
@@ -449,6 +464,21 @@ STEPS = {
             sources=_named_model,
             resources="gallery",
             is_wanted=lambda settings: settings.export_settings.gallery,
+        ),
+        Step(
+            name="rank",
+            run=_rank,
+            code="ranking.rank",
+            part="rank",
+            outputs=lambda files, shard: [
+                files.ranking,
+                files.ranking_page,
+                files.ranking_sheets,
+            ],
+            after=(*EMBEDDED, "analyse", "preprocess"),
+            sources=_marks,
+            resources="rank",
+            is_wanted=lambda settings: bool(settings.marks),
         ),
         Step(
             name="report_settings",

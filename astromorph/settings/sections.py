@@ -478,6 +478,10 @@ class Settings(Section):
     export_to_csv: bool = True
     """Write `results/export/embeddings.csv`."""
 
+    marks: str = ""
+    """A file of marks, `marks.csv` of the map: the images that are interesting, or
+    their classes. The step `rank` ranks all images by them. Empty for no ranking."""
+
     network_settings: NetworkSettings = Field(default_factory=NetworkSettings)
     data_settings: DataSettings = Field(default_factory=DataSettings)
     validate_settings: ValidateSettings = Field(default_factory=ValidateSettings)

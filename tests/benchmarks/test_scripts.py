@@ -273,6 +273,36 @@ def test_train_sky(script, tmp_path):
 
 
 @pytest.mark.slow
+def test_ranking(script, tmp_path):
+    """Each method after each number of marks, for labelled files and the simulation."""
+    simulate(tmp_path / "radio", 150, seed=1)
+    lines = (tmp_path / "radio" / "filelist.csv").read_text().splitlines()[1:]
+    names = {"ring": "Hybrid", "jets": "FRI"}
+    with open(tmp_path / "radio" / "labels.csv", "w") as file:
+        file.write("filename,label,confidence\n")
+        for line in lines:
+            path, label = line.split(",")
+            file.write(f"{path},{names.get(label, label)},confident\n")
+    output = script(
+        "benchmarks/ranking.py",
+        "--radio",
+        tmp_path / "radio",
+        "--sky",
+        150,
+        "--seeds",
+        1,
+    )
+    rows = [line.strip("| ").split(" | ") for line in output.splitlines()[2:]]
+    assert len(rows) == 3 * 8
+    for row in rows:
+        assert len(row) == 7
+        assert len(numbers(row[-1])) == 2 or row[-1] == "-"
+    assert {row[0] for row in rows} == {
+        "radio galaxies: Hybrid", "radio galaxies: FRI", "simulated sky: a kind of 1 %"
+    }  # fmt: skip
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(
     not any(map(shutil.which, ("gcc", "cc", "clang"))), reason="needs a C compiler"
 )

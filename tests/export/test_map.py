@@ -251,6 +251,7 @@ def test_many_pictures_are_beside_the_page(run, tmp_path, max_one_file):
         columns = {c["name"]: k for k, c in enumerate(page["columns"])}
         names = {p.name for p in files.map_pictures.iterdir()}
         expected = {"names-0.js", "facts-0.js", "pictures-0.js", "group-pca-0.js"}
+        expected |= {"group-components-0.js"}
         assert expected < names
         assert names - expected <= {f"column-{k}.js" for k in columns.values()}
         # What the page needs to open is in the page.

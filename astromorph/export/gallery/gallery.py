@@ -17,7 +17,7 @@ from astromorph.artefacts.run_table import find_in_catalogue
 from astromorph.artefacts.tables import write_csv
 from astromorph.atomic import atomic_folder
 from astromorph.errors import AstromorphError
-from astromorph.export.gallery.contact_sheet import SIDE, draw_sheet
+from astromorph.export.gallery.contact_sheet import SIDE, Layout, draw_sheet
 from astromorph.export.gallery.map_picture import PICTURE, choose_maps, draw_map
 from astromorph.export.gallery.pictures import (
     Picture,
@@ -173,7 +173,7 @@ def export_gallery(
     source = PictureSource(
         images=find_images(files.all_tensors, image_ids),
         fits_paths=fits_paths,
-        facts=_read_facts(files, image_ids),
+        facts=read_facts(files, image_ids),
         data=data,
         stretch=rules.gallery_stretch,
         training=parse(read_model_file(files.model).settings, str(files.model)),
@@ -193,7 +193,10 @@ def export_gallery(
             gc.collect()  # figures and their pixels are in reference cycles
         rows = _table_rows(sheets, source.facts)
         write_csv(folder / "sheets.csv", GALLERY_COLUMNS, rows)
-        _write_index(folder / "index.html", all_sheets, source, files.identity)
+        map_page = Path("..", files.map.name) if rules.map else None
+        _write_index(
+            folder / "index.html", all_sheets, source, files.identity, map_page
+        )
     LOG.info(
         "%s: %d sheets of %d images", files.gallery, len(all_sheets), len(image_ids)
     )
@@ -216,8 +219,8 @@ def _read_fits_paths(
     return paths
 
 
-def _read_facts(files: RunFiles, image_ids: set[str]) -> dict[str, ImageFacts]:
-    """The catalogue's entries of some images."""
+def read_facts(files: RunFiles, image_ids: set[str]) -> dict[str, ImageFacts]:
+    """The catalogue's entries of some images, by their ids."""
     columns = ("object", "path", "width", "height", "pixel_scale_arcsec")
     table = find_in_catalogue(files, sorted(image_ids), columns)
     return {row["image_id"]: _facts(row) for row in table.to_dict("records")}
@@ -257,8 +260,12 @@ def _write_index(
     sheets: Sequence[Sheet],
     source: PictureSource,
     identity: Identity | None,
+    map_page: Path | None,
 ) -> None:
-    """Write the page that shows all sheets and explains how to read them."""
+    """Write the page that shows all sheets and explains how to read them.
+
+    Each frame is a link to its image on the map, if there is one.
+    """
     kinds: dict[str, list[Sheet]] = {}
     for sheet in sheets:
         kinds.setdefault(sheet.kind, []).append(sheet)
@@ -267,7 +274,31 @@ def _write_index(
         "gallery.html",
         identity,
         kinds=kinds,
+        links={
+            sheet.name: list(_links(sheet, source.facts, map_page))
+            for sheet in sheets
+            if map_page and sheet.kind != "map"
+        },
         stretch=source.stretch,
         max_clusters=MAX_CLUSTERS,
         preprocessing=source.images.preprocessing,
     )
+
+
+def _links(
+    sheet: Sheet, facts: Mapping[str, ImageFacts], map_page: Path
+) -> Iterator[dict[str, Any]]:
+    """Where each frame of a sheet is, in per cent of the sheet, and its link."""
+    layout = Layout(sheet.columns, sheet.group_size, len(sheet.frames))
+    width, height = layout.size
+    for k, frame in enumerate(sheet.frames):
+        if frame.image_id:
+            left, top = layout.position(k)
+            yield {
+                "left": 100 * left / width,
+                "top": 100 * top / height,
+                "width": 100 * SIDE / width,
+                "height": 100 * SIDE / height,
+                "name": facts[frame.image_id].name,
+                "href": f"{map_page.as_posix()}#image={frame.image_id}",
+            }

@@ -20,6 +20,8 @@ import pyarrow.compute as pc
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from astromorph.analysis.analyse import read_embedded_images
+from astromorph.analysis.components import leading_components, read_analysis_settings
 from astromorph.artefacts.column_types import (
     DISTANCES,
     is_listed,
@@ -58,6 +60,8 @@ SCRIPTS = (
     "scripts/image.js",
     "scripts/list.js",
     "scripts/tools.js",
+    "scripts/ranking.js",
+    "scripts/marks.js",
     "scripts/main.js",
 )
 NAMES = ("object", "path", "image_id")  # columns that are searched
@@ -75,9 +79,9 @@ def export_map(
     Parameters
     ----------
     files : RunFiles
-        Catalogue, split, embeddings, analysis and tensors are read, and the evaluation
-        if its verdict is shown; `map` and, if needed, the folder `map_pictures` are
-        written.
+        Catalogue, split, embeddings, analysis, its summary and tensors are read, and
+        the evaluation if its verdict is shown; `map` and, if needed, the folder
+        `map_pictures` are written.
     thumbnail_size : int
         The side of a picture in pixels.
     max_one_file : int
@@ -104,6 +108,7 @@ def export_map(
         "chunks": None if folder is None else _relative(files.map_pictures, files.map),
         "stamp": chunks.stamp,
         "folder": str(Path.cwd()),
+        "run": files.identity.file_list if files.identity else None,
     }
     text = render_template(
         "map.html",
@@ -157,6 +162,7 @@ def _write_chunks(
     groups = {"map": chunks.add_layout("map", places, at_once=True)}
     if not np.array_equal(places, components):
         groups["pca"] = chunks.add_layout("pca", components)
+    groups["components"] = _add_components(chunks, files)
     return {
         "number": len(table),
         "columns": [column.description() for column in columns],
@@ -179,6 +185,13 @@ def _write_chunks(
         "ramp": _ramp(),
         "size": point_size(len(table)),
     }
+
+
+def _add_components(chunks: Chunks, files: RunFiles) -> dict[str, Any]:
+    """Add the components by which the page ranks images."""
+    rules = read_analysis_settings(files.analysis_summary)
+    leading = leading_components(read_embedded_images(files), rules)
+    return chunks.add_group("components", leading.codes, leading.scales.tolist())
 
 
 def _columns(table: pd.DataFrame) -> Iterator[PackedColumn]:

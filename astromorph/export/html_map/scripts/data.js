@@ -22,8 +22,7 @@ const MAX_FACTS = 48;  // chunks in memory
 
 // Remembers results, or the most recent ones; failed promises are forgotten.
 function memoise(make, limit = Infinity) {
-  const known = new Map();
-  return (key, ...further) => {
+  const known = new Map(), recall = (key, ...further) => {
     const value = known.has(key) ? known.get(key) : make(key, ...further);
     known.delete(key);
     known.set(key, value);
@@ -31,6 +30,7 @@ function memoise(make, limit = Infinity) {
     if (known.size > limit) known.delete(known.keys().next().value);
     return value;
   };
+  return Object.assign(recall, { forget: (key) => known.delete(key) });
 }
 
 const awaited = new Map();
@@ -93,6 +93,7 @@ const loadColumn = memoise(async (name) => {
 function addColumn({ name, numbers, low, high }) {
   const text = (row) => Number.isNaN(numbers[row]) ? "" : String(Number(numbers[row].toPrecision(5)));
   loadedColumns.set(name, { name, kind: "number", numbers, low, high, text, added: true });
+  limits.forget(name);
 }
 
 const loadGroup = memoise(async (name, progress = () => {}) => {

@@ -55,11 +55,20 @@ async function loadNew() {
   points.isNew = rows;
 }
 
+// Opens the image of an address such as map.html#image=ID, the links of the gallery.
+async function openFromAddress() {
+  const id = location.hash.match(/^#image=(.+)$/)?.[1];
+  if (!id) return;
+  const [row] = await findRows([{ image_id: decodeURIComponent(id), path: "" }]);
+  row === undefined ? showProblem(`There is no image with the id ${id} on this map.`) : openImage(row);
+}
+
 async function start() {
   fillControls();
   showTools();
   connect();
   connectTools();
+  connectMarks();
   showList();
   resize();
   setLayout(await loadGroup("map"));
@@ -68,9 +77,11 @@ async function start() {
   fit();
   drawAll();
   document.body.dataset.ready = "yes";
+  addEventListener("hashchange", openFromAddress);
+  await openFromAddress();
 }
 
 const astromorphMap = { receive, state, view, points, page, moveTo, fit, drawAll, pixelOf, nearestRow, spreadsheetSafe,
-  colourBy, addColumn, openImage, setList };
+  colourBy, addColumn, openImage, setList, setMark, marksAsText, loadMarks, rankingOf: () => ranking };
 
 start();
