@@ -3,7 +3,6 @@
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -13,6 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from astromorph.analysis import neighbours
 from astromorph.analysis.clusters import Clustering, Clusterings, find_clusters
+from astromorph.analysis.embedded_images import EmbeddedImages, read_embedded_images
 from astromorph.analysis.space import MIN_UMAP, Space, fit_space, layout_2d
 from astromorph.artefacts.analysis_table import (
     ODD,
@@ -22,9 +22,7 @@ from astromorph.artefacts.analysis_table import (
     write_analysis,
 )
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.run_table import embedded_table, embedding_blocks
 from astromorph.atomic import atomic_write, check_writable
-from astromorph.errors import AstromorphError
 from astromorph.pages.html import write_page
 from astromorph.provenance import versions
 from astromorph.settings.sections import AnalysisSettings
@@ -34,23 +32,6 @@ Vectors = NDArray[np.float32]
 LOG = logging.getLogger(__name__)
 MAX_LISTED = 20  # outliers, and pairs of near-duplicates, on the page
 PACKAGES = ("scikit-learn", "umap-learn", "pynndescent", "scipy")
-
-
-@dataclass(frozen=True, slots=True)
-class EmbeddedImages:
-    """The images that are analysed.
-
-    Attributes
-    ----------
-    image_ids, paths : tuple of str
-        N ids and paths, in the order of the file list.
-    vectors : ndarray, shape (N, D), float32
-        Their embeddings.
-    """
-
-    image_ids: tuple[str, ...]
-    paths: tuple[str, ...]
-    vectors: Vectors
 
 
 def analyse(
@@ -98,26 +79,6 @@ def analyse(
         paths=paths,
     )
     _log_summary(summary)
-
-
-def read_embedded_images(files: RunFiles) -> EmbeddedImages:
-    """Read the embeddings of all images that the split does not exclude.
-
-    Raises
-    ------
-    AstromorphError
-        There are none, or the files do not match.
-    """
-    table = embedded_table(files, ["path"])
-    if table.empty:
-        raise AstromorphError(
-            f"{files.split}: no image has an embedding; correct the file list, then "
-            "run again from `validate`"
-        )
-    vectors = [vectors for _, vectors in embedding_blocks(files, table)]
-    return EmbeddedImages(
-        tuple(table["image_id"]), tuple(table["path"]), np.concatenate(vectors)
-    )
 
 
 def analyse_embeddings(
