@@ -171,9 +171,12 @@ def test_imports_for_type_checkers_alone_do_not_count(package):
 
 
 def test_a_template_belongs_to_the_module_that_names_it(package, original):
-    """An edit of the map's script changes the map, and no other step."""
-    append(package / "pages" / "templates" / "map.js", "// more")
+    """An edit of the map's page or scripts changes the map, and no other step."""
+    append(package / "pages" / "templates" / "map.html", "<!-- more -->")
     assert changed(original) == {"export_map"}
+    before = digests()
+    append(package / "export" / "html_map" / "scripts" / "list.js", "// more")
+    assert changed(before) == {"export_map"}
 
 
 def test_training_does_not_depend_on_reading_or_on_exports():

@@ -53,25 +53,17 @@ def write_page(
         temporary.write_text(html, encoding="utf-8")
 
 
-def template_source(name: str) -> Markup:
-    """The unchanged text of a template, to be inserted into a page."""
-    environment = _environment()
-    if environment.loader is None:
-        return Markup()
-    return Markup(environment.loader.get_source(environment, name)[0])
-
-
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("astromorph.pages"),
         autoescape=True,
         undefined=StrictUndefined,
     )
-    environment.filters["json"] = _json
+    environment.filters["json"] = script_json
     return environment
 
 
-def _json(value: Any) -> Markup:
+def script_json(value: Any) -> Markup:
     """JSON for a script element, escaped so that it cannot end the element."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     for character in "<>&":

@@ -80,7 +80,7 @@ def test_both_write_the_same_files(both):
     by_rules, by_commands = (written(folder) for folder in both)
     by_rules = {name for name in by_rules if not WORKFLOW_ONLY.fullmatch(name)}
     assert by_commands == by_rules
-    for name in ("export/map_files/0.jpg", "export/gallery/index.html"):
+    for name in ("export/map_files/pictures-0.js", "export/gallery/index.html"):
         assert f"results/{name}" in by_rules
 
 
