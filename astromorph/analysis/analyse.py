@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
@@ -13,6 +14,11 @@ from threadpoolctl import threadpool_limits
 from astromorph.analysis import neighbours
 from astromorph.analysis.clusters import Clustering, Clusterings, find_clusters
 from astromorph.analysis.embedded_images import EmbeddedImages, read_embedded_images
+from astromorph.analysis.placement import (
+    image_paths,
+    place_among,
+    read_reference_run,
+)
 from astromorph.analysis.space import MIN_UMAP, Space, fit_space, layout_2d
 from astromorph.artefacts.analysis_table import (
     ODD,
@@ -46,7 +52,8 @@ def analyse(
         per image), `analysis_summary` (JSON: numbers, settings and versions) and
         `analysis_page` are written.
     rules : AnalysisSettings
-        All of its settings are used.
+        All of its settings are used; with `reference_results`, images are placed among
+        those of that run.
     seed : int
         Seed of all random choices.
     threads : int
@@ -60,17 +67,24 @@ def analyse(
     """
     check_writable([files.analysis, files.analysis_summary, files.analysis_page])
     images = read_embedded_images(files)
+    reference = None
+    if rules.reference_results:
+        reference = read_reference_run(files, rules.reference_results)
     with threadpool_limits(1):
-        analysis, summary = analyse_embeddings(images, rules, seed, threads)
+        if reference:
+            analysis, summary = place_among(images, reference)
+        else:
+            analysis, summary = analyse_embeddings(images, rules, seed, threads)
     summary["settings"] = {
         "seed": seed,
         "analysis_settings": rules.model_dump(mode="json"),
     }
     summary["versions"] = versions() | {name: version(name) for name in PACKAGES}
-    write_analysis(files.analysis, analysis)
+    folder = rules.reference_results and os.path.abspath(rules.reference_results)
+    write_analysis(files.analysis, analysis, folder)
     with atomic_write(files.analysis_summary) as temporary:
         temporary.write_text(json.dumps(summary, indent=1), encoding="utf-8")
-    paths = dict(zip(images.image_ids, images.paths, strict=True))
+    paths = image_paths([images, reference.images] if reference else [images])
     write_page(
         files.analysis_page,
         "analysis.html",
@@ -254,6 +268,14 @@ def _log_summary(summary: dict[str, Any]) -> None:
             method["unclustered"],
             "-" if silhouette is None else f"{silhouette:.3f}",
             "-" if stability is None else f"{stability:.3f}",
+        )
+    if reference := summary.get("reference"):
+        LOG.info(
+            "%d new images were placed among %d of %s; %d are far from all clusters",
+            reference["new"],
+            reference["images"],
+            reference["results"],
+            reference["in_no_cluster"],
         )
     LOG.info(
         "%d images have a near-duplicate; the first outlier is %s",

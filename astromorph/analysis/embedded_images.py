@@ -7,8 +7,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from astromorph.analysis.space import Space, fit_space
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.run_table import embedded_table, embedding_blocks
+from astromorph.artefacts.run_table import (
+    embedded_table,
+    embedding_blocks,
+    reference_of,
+)
 from astromorph.errors import AstromorphError
 from astromorph.settings.loading import parse
 from astromorph.settings.sections import AnalysisSettings
@@ -51,6 +56,39 @@ def read_embedded_images(files: RunFiles) -> EmbeddedImages:
     return EmbeddedImages(
         tuple(table["image_id"]), tuple(table["path"]), np.concatenate(vectors)
     )
+
+
+def read_analysed_images(files: RunFiles) -> tuple[EmbeddedImages, Space]:
+    """Read all images of an analysis, and fit the space in which it compares them.
+
+    Returns
+    -------
+    images : EmbeddedImages
+        Those of the run, followed by those that only its reference run has.
+    space : Space
+        Fitted to the images of the reference run, if there is one.
+
+    Raises
+    ------
+    AstromorphError
+        Results are missing, or do not match.
+    """
+    images = read_embedded_images(files)
+    reference = reference_of(files)
+    if reference is None:
+        rules = read_analysis_settings(files.analysis_summary)
+        return images, fit_space(images.vectors, rules.whiten, rules.components)
+    others = read_embedded_images(reference)
+    rules = read_analysis_settings(reference.analysis_summary)
+    space = fit_space(others.vectors, rules.whiten, rules.components)
+    own = set(images.image_ids)
+    rows = [row for row, name in enumerate(others.image_ids) if name not in own]
+    joined = EmbeddedImages(
+        (*images.image_ids, *(others.image_ids[row] for row in rows)),
+        (*images.paths, *(others.paths[row] for row in rows)),
+        np.concatenate([images.vectors, others.vectors[rows]]),
+    )
+    return joined, space
 
 
 def read_analysis_settings(summary: Path) -> AnalysisSettings:

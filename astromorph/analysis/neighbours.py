@@ -129,7 +129,7 @@ def near_duplicates(indices: Indices, distances: Points) -> list[list[int]]:
     if width == 0:
         return [[] for _ in range(number)]
     duplicates: list[dict[int, float]] = [{} for _ in range(number)]
-    limits = _compute_duplicate_limits(distances)
+    limits = duplicate_limits(distances)
     rows, columns = np.nonzero(distances <= limits[:, None])
     for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
         other, distance = int(indices[row, column]), float(distances[row, column])
@@ -205,12 +205,24 @@ def outlier_scores(
     return scores, ranks
 
 
-def _compute_duplicate_limits(distances: Points) -> NDArray[np.float64]:
-    """Distance up to which another image is a near-duplicate of each image `(N,)`."""
-    number, width = distances.shape
+def duplicate_limits(
+    reference: Points, distances: Points | None = None
+) -> NDArray[np.float64]:
+    """Distance up to which another image is a near-duplicate of each image `(N,)`.
+
+    Parameters
+    ----------
+    reference : ndarray, shape (R, M), float32
+        Distances of the images of a run to their nearest neighbours, from which the
+        dimension is estimated.
+    distances : ndarray, shape (N, M), float32, optional
+        Those of the images in question; by default `reference`.
+    """
+    distances = reference if distances is None else distances
+    number, width = reference.shape
     if width < 3:
-        return np.full(number, MAX_ROUNDING)
-    dimension = intrinsic_dimension(distances)
+        return np.full(len(distances), MAX_ROUNDING)
+    dimension = intrinsic_dimension(reference)
     share = 1 - (1 - CHANCE_PAIRS / number) ** (1 / (width - 1))
     limits = distances[:, -1] * share ** (1 / dimension)
     return np.asarray(np.maximum(MAX_ROUNDING, limits))

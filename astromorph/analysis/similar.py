@@ -11,11 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from astromorph.analysis.embedded_images import (
-    EmbeddedImages,
-    read_analysis_settings,
-    read_embedded_images,
-)
+from astromorph.analysis.embedded_images import read_analysed_images
 from astromorph.analysis.neighbours import MAX_ROUNDING, nearest_among
 from astromorph.analysis.new_images import NewImages
 from astromorph.analysis.panels import (
@@ -25,9 +21,8 @@ from astromorph.analysis.panels import (
     draw_panels,
     read_pixels,
 )
-from astromorph.analysis.space import Space, fit_space
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.run_table import listed_columns, run_table
+from astromorph.artefacts.run_table import all_tensors, listed_columns, run_table
 from astromorph.artefacts.tables import write_csv
 from astromorph.errors import AstromorphError, FitsImageError
 from astromorph.filelist.entries import Entry, read_filelist
@@ -99,11 +94,7 @@ class _SearchedRun:
 
     def __init__(self, files: RunFiles) -> None:
         self.files = files
-        self.images: EmbeddedImages = read_embedded_images(files)
-        rules = read_analysis_settings(files.analysis_summary)
-        self.space: Space = fit_space(
-            self.images.vectors, rules.whiten, rules.components
-        )
+        self.images, self.space = read_analysed_images(files)
         self.points = self.space.project(self.images.vectors)
 
     def row_of_id(self, name: str) -> int | None:
@@ -396,7 +387,7 @@ def _make_panels(
 ) -> list[Panel]:
     """Panels of the given images, then of those that were found."""
     pixels = read_pixels(
-        run.files.all_tensors,
+        all_tensors(run.files),
         {row["image_id"] for row in rows} | {example.image_id for example in given},
     )
     names = {LIKE: "the given image" if len(given) == 1 else "like", UNLIKE: "unlike"}

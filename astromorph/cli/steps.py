@@ -259,6 +259,16 @@ def _named_model(job: Job, state: ListState) -> Sources:
     return "", file_state([str(files.model)])
 
 
+def _reference_analysis(job: Job, state: ListState) -> Sources:
+    """The state of the earlier run among whose images those of this run are placed."""
+    folder = job.settings.analysis_settings.reference_results
+    if not folder:
+        return "", ""
+    files = RunFiles.of_run(folder)
+    names = (files.analysis, files.analysis_summary, files.catalogue, files.split)
+    return "", file_state([str(path) for path in names])
+
+
 def _no_sources(job: Job, state: ListState) -> Sources:
     return "", ""
 
@@ -413,6 +423,7 @@ STEPS = {
                 files.analysis_page,
             ],
             after=EMBEDDED,
+            sources=_reference_analysis,
             resources="analyse",
         ),
         _table_step(

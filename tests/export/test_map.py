@@ -292,6 +292,7 @@ def test_one_image_alone_has_a_map(tmp_path):
         name: value[:1] if name != "distances" else value[:1, :0]
         for name in Analysis.__slots__
         for value in [getattr(analysis(), name)]
+        if value is not None
     }
     one["neighbours"] = ((),)
     files = write_run(tmp_path, catalogue_rows(1), analysis=Analysis(**one))
