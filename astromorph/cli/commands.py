@@ -164,6 +164,14 @@ def _images_at(files: RunFiles, options: argparse.Namespace) -> list[dict[str, s
     return images_at(files, ra_deg, dec_deg, options.radius, count, options.table)
 
 
+def send(options: argparse.Namespace) -> None:
+    """Send images of a run to TOPCAT, Aladin or other programs."""
+    from astromorph.cli.pipeline import finished_run
+    from astromorph.export.samp import send
+
+    send(finished_run(options.results), options.to, options.rows)
+
+
 def read_job(options: argparse.Namespace) -> Job:
     """The job that the options of a subcommand describe.
 

@@ -86,6 +86,7 @@ def parser() -> argparse.ArgumentParser:
     _add_evaluate(steps)
     _add_analyse(steps)
     _add_similar(steps)
+    _add_send(steps)
     _add_status(steps)
     _add_export(steps)
     _add_report(steps)
@@ -293,6 +294,29 @@ def _add_similar(steps: Any) -> None:
     )
     step.add_argument("--output", metavar="PNG", help="with --to: figure to write")
     step.add_argument("--table", metavar="CSV", help="table to write")
+
+
+def _add_send(steps: Any) -> None:
+    step = _add(
+        steps,
+        "send",
+        commands.send,
+        "Send images of a finished run to TOPCAT, Aladin or other programs (SAMP).",
+    )
+    step.add_argument(
+        "--to",
+        default="all",
+        metavar="PROGRAM",
+        help="topcat, aladin, another name, or all (%(default)s)",
+    )
+    step.add_argument(
+        "--rows",
+        "--table",
+        metavar="CSV",
+        help="table with a column `image_id`, such as a list saved from the map; by "
+        "default all images are sent",
+    )
+    _add_results(step)
 
 
 def _add_status(steps: Any) -> None:
