@@ -55,7 +55,7 @@ def gallery(run: Path) -> bytes:
 
 def html_map(run: Path) -> bytes:
     """Show the map coloured by label, with one image opened."""
-    with browser("--disable-3d-apis") as page:
+    with browser() as page:
         page.goto((run / "results" / "export" / "map.html").as_uri())
         page.wait_for_selector("body[data-ready]")
         page.select_option("#colour", "label")
@@ -76,13 +76,13 @@ SCREENSHOTS: dict[str, Callable[[Path], bytes]] = {
 
 
 @contextlib.contextmanager
-def browser(*options: str) -> Iterator[Any]:
+def browser() -> Iterator[Any]:
     """Open a page in Chromium."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox", *options]
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
         )
         yield chromium.new_page(viewport={"width": SIZE[0], "height": SIZE[1]})
         chromium.close()

@@ -414,8 +414,8 @@ class ExportSettings(Section):
     """Side of a thumbnail in `map.html` in pixels."""
 
     map_one_file: Annotated[int, Field(ge=0)] = 20_000
-    """Maximum length of the list for which `map.html` itself contains the thumbnails;
-    for a longer list they are in the folder `map_files`."""
+    """Maximum length of the list for which `map.html` itself contains thumbnails and
+    columns; for a longer list they are in the folder `map_files`."""
 
     gallery: bool = True
     """Write contact sheets of clusters, outliers and neighbours."""

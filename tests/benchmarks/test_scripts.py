@@ -199,6 +199,18 @@ def test_results(script):
 
 
 @pytest.mark.slow
+@pytest.mark.browser
+def test_map_points(script):
+    """A row for each number of images, with the data in the page and beside it."""
+    options = ("--images", 60, 300, "--one-file", 100)
+    output = script("benchmarks/map_points.py", *options)
+    rows = [numbers(line) for line in output.splitlines()[1:]]
+    assert [row[0] for row in rows] == [60, 300]
+    assert {len(row) for row in rows} == {11}
+    assert rows[0][4] == 0 < rows[1][4]
+
+
+@pytest.mark.slow
 def test_quality(script):
     """A row for each network that the evaluation compares."""
     settings = json.dumps(QUICK_TRAINING)

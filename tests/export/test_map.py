@@ -3,6 +3,7 @@
 import base64
 import csv
 import io
+import itertools
 import json
 import re
 import shutil
@@ -10,13 +11,17 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from finished_run import catalogue_rows, image_ids, write_run, write_tensors
 from PIL import Image
 
 from astromorph.artefacts.analysis_table import Analysis, write_analysis
-from astromorph.artefacts.tables import spreadsheet_safe
+from astromorph.artefacts.columns import CATALOGUE_COLUMNS
+from astromorph.artefacts.run_files import RunFiles
+from astromorph.artefacts.tables import spreadsheet_safe, write_csv
 from astromorph.errors import AstromorphError
+from astromorph.export.html_map import html_map as module
 from astromorph.export.html_map.html_map import export_map
 from astromorph.export.html_map.packing import (
     SheetLayout,
@@ -358,6 +363,31 @@ class Watched:
               return shown.sort((a, b) => a - b);
             }""")  # fmt: skip
 
+    def plot_pixels(self, marks: bool = False):
+        """The colours of the points, or of the marks above them, near an image.
+
+        Returns a function of a row and a number of pixels to its right.
+        """
+        colours = self.page.evaluate(
+            """id => {
+              astromorphMap.drawAll();
+              const canvas = document.getElementById(id), { width, height } = canvas;
+              const context = new OffscreenCanvas(width, height).getContext("2d");
+              const pixels = {};
+              context.drawImage(canvas, 0, 0);
+              const { data } = context.getImageData(0, 0, width, height);
+              for (let row = 0; row < astromorphMap.page.number; row++) {
+                const [x, y] = astromorphMap.pixelOf(row).map(Math.floor);
+                pixels[row] = [];
+                for (let k = 0; k < 20; k++) {
+                  const at = 4 * (y * width + x + k);
+                  pixels[row].push([...data.slice(at, at + 3)]);
+                }
+              }
+              return pixels;
+            }""", "marks" if marks else "points")  # fmt: skip
+        return lambda row, k=0: tuple(colours[str(row)][k])
+
     def state(self, name: str):
         """A value of the script's state."""
         return self.page.evaluate(f"astromorphMap.state.{name}")
@@ -675,6 +705,96 @@ def test_principal_components_instead_of_the_map(map_page):
 
 
 @pytest.mark.browser
+def test_dragging_moves_and_the_wheel_zooms(map_page):
+    """The point under the pointer stays there."""
+    page, (x, y) = map_page.page, map_page.place(12)
+    map_page.drag((x, y), (x + 60, y - 30))
+    assert map_page.place(12) == pytest.approx((x + 60, y - 30), abs=1)
+    assert map_page.state("row") == -1
+    scale = page.evaluate("astromorphMap.view.scale")
+    page.mouse.wheel(0, -300)
+    page.wait_for_timeout(200)
+    assert page.evaluate("astromorphMap.view.scale") < 0.8 * scale
+    assert map_page.place(12) == pytest.approx((x + 60, y - 30), abs=1)
+    map_page.tool("zoom")
+    scale = page.evaluate("astromorphMap.view.scale")
+    x, y = map_page.place(12)
+    map_page.drag((x - 80, y - 80), (x + 80, y + 80))
+    assert page.evaluate("astromorphMap.view.scale") < 0.4 * scale
+    box = page.locator("#plot").bounding_box()
+    middle = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    assert map_page.place(12) == pytest.approx(middle, abs=15)
+    assert map_page.state("list") == []
+
+
+@pytest.mark.browser
+def test_a_list_dims_all_other_points(map_page):
+    """They are still drawn, in a colour near that of the background."""
+    image = map_page.plot_pixels()
+    before = [image(row) for row in (0, 30)]
+    map_page.page.evaluate("astromorphMap.setList([0])")
+    image = map_page.plot_pixels()
+    assert image(0) == before[0]
+    assert all(v > 200 for v in image(30))
+    assert image(30) != (255, 255, 255)
+
+
+@pytest.mark.browser
+def test_the_picture_of_the_map_is_saved(map_page, tmp_path):
+    """With points and the colour bar."""
+    map_page.colour("outlier_score")
+    path = saved(map_page.page, "Save picture", tmp_path)
+    assert path.name == "map.png"
+    with Image.open(path) as picture:
+        pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+    size = map_page.page.locator("#plot").bounding_box()
+    assert len(pixels) == pytest.approx(size["width"] * size["height"], rel=0.02)
+    assert len(np.unique(pixels, axis=0)) > 200, "the colour bar has all colours"
+
+
+@pytest.mark.browser
+def test_dark_mode_and_print(browser, exported):
+    """Black points are white on a dark page, and black again on paper."""
+    watched = Watched(browser, exported, color_scheme="dark")
+    page = watched.page
+    paper = "getComputedStyle(document.body).backgroundColor"
+    assert max(int(v) for v in re.findall(r"\d+", page.evaluate(paper))) < 40
+    watched.colour("cluster_hdbscan")
+    colours = "astromorphMap.points.palette.map(p => p.colour)"
+    assert {"#000000", "#ffffff"} & set(page.evaluate(colours)) == {"#ffffff"}
+    assert max(watched.plot_pixels()(0, 14)) < 40
+    page.emulate_media(media="print", color_scheme="dark")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate(paper) == "rgb(255, 255, 255)"
+    assert {"#000000", "#ffffff"} & set(page.evaluate(colours)) == {"#000000"}
+    assert watched.plot_pixels()(0, 14) == (255, 255, 255)
+    assert page.locator(".bar").is_hidden()
+    assert watched.messages == []
+    page.context.close()
+
+
+@pytest.mark.browser
+def test_new_images_are_drawn_above_all_others(browser, run, tmp_path, monkeypatch):
+    """A column of bool `new`: larger markers with an outline; it is also a category."""
+
+    def with_new(files):
+        return run_table(files).assign(new=np.arange(NUMBER) == 30)
+
+    run_table = module.run_table
+    monkeypatch.setattr(module, "run_table", with_new)
+    watched = Watched(browser, export(run, tmp_path))
+    assert watched.page.evaluate("astromorphMap.points.isNew") == [30]
+    outline = [watched.plot_pixels(marks=True)(row, 8) for row in (29, 30)]
+    assert max(outline[0]) == 0, "nothing is drawn above an ordinary point"
+    assert outline[1] == pytest.approx((27, 31, 36), abs=12)
+    watched.colour("new")
+    counts = watched.page.locator("#legend .count").all_inner_texts()
+    assert counts == ["1", str(NUMBER - 1)]
+    assert watched.messages == []
+    watched.page.context.close()
+
+
+@pytest.mark.browser
 def test_pictures_replace_points(map_page):
     """There is one in each cell of the map; hovering and clicking refer to it."""
     page = map_page.page
@@ -689,15 +809,16 @@ def test_pictures_replace_points(map_page):
 
 
 @pytest.mark.browser
-def test_a_narrow_window_is_readable(browser, exported):
+@pytest.mark.parametrize("wide", [360, 1024])
+def test_a_narrow_window_is_readable(browser, exported, wide):
     """The page is not wider than the window."""
-    watched = Watched(browser, exported, 360, 700)
+    watched = Watched(browser, exported, wide, 700)
     width = "document.documentElement.scrollWidth"
-    assert watched.page.evaluate(width) <= 360
+    assert watched.page.evaluate(width) <= wide
     watched.page.locator("#plot").scroll_into_view_if_needed()
     watched.page.mouse.click(*watched.place(12))
     watched.page.locator("#image").wait_for()
-    assert watched.page.evaluate(width) <= 360
+    assert watched.page.evaluate(width) <= wide
     assert watched.messages == []
     watched.page.context.close()
 
@@ -711,9 +832,149 @@ def test_pictures_beside_the_page_are_shown(browser, run, tmp_path):
     watched.page.mouse.move(*watched.place(13))
     watched.page.wait_for_selector("#card canvas[data-drawn]")
     assert watched.messages == []
+    facts = (pictures / "facts-0.js").read_text()
+    other = facts.replace(script_data(page.read_text(), "page")["stamp"], "other")
+    (pictures / "facts-0.js").write_text(other)
+    watched.page.reload()
+    watched.page.wait_for_selector("body[data-ready]")
+    watched.page.mouse.move(*watched.place(13))
+    watched.page.wait_for_selector("#trouble", state="visible")
+    assert "belong to it" in watched.page.inner_text("#trouble")
+    assert other != facts
+    watched.page.context.close()
     shutil.move(pictures, tmp_path / "gone")
     watched = Watched(browser, page)
     watched.page.mouse.move(*watched.place(13))
     watched.page.wait_for_selector("#trouble", state="visible")
     assert "map_files" in watched.page.inner_text("#trouble")
     watched.page.context.close()
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """The page of 200,000 images, with its data in a folder, and their positions.
+
+    Positions are random in a circle; `kind` is `a`, `b` or `c` in turn; image k has the
+    name `OBJECT k`; the neighbour of an image is the next one.
+    """
+    number, draw = 200_000, np.random.default_rng(0)
+    angle, radius = 2 * np.pi * draw.random(number), np.sqrt(draw.random(number))
+    places = np.stack([radius * np.cos(angle), 0.5 * radius * np.sin(angle)], axis=1)
+    ids = pd.Series(image_ids(number))
+    near = pa.ListArray.from_arrays(np.arange(number + 1), list(np.roll(ids, -1)))
+    far = pa.array(draw.random((number, 1)).tolist(), pa.list_(pa.float32()))
+    none = pa.ListArray.from_arrays(
+        np.zeros(number + 1, int), pa.array([], pa.string())
+    )
+    empty = pd.Series([""] * number)
+    table = pd.DataFrame(dict.fromkeys((*CATALOGUE_COLUMNS, "subset"), empty))
+    table = table.assign(
+        image_id=ids,
+        path=[f"fits/{k}.fits" for k in range(number)],
+        object=[f"OBJECT {k}" for k in range(number)],
+        kind=(["a", "b", "c"] * number)[:number],
+        remark=[f"remark {k}" for k in range(number)],
+        cluster=np.int32(0), cluster_kmeans=np.int32(0), cluster_hdbscan=np.int32(0),
+        x=places[:, 0].astype(np.float32), y=places[:, 1].astype(np.float32),
+        pca_1=places[:, 1].astype(np.float32), pca_2=places[:, 0].astype(np.float32),
+        outlier_score=np.linspace(0, 1, number, dtype=np.float32),
+        outlier_rank=np.arange(number, 0, -1, dtype=np.int32), role="",
+        neighbour_ids=pd.arrays.ArrowExtensionArray(near),
+        neighbour_distances=pd.arrays.ArrowExtensionArray(far),
+        duplicate_ids=pd.arrays.ArrowExtensionArray(none),
+    )  # fmt: skip
+    files = RunFiles(tmp_path_factory.mktemp("large"))
+    write_csv(files.catalogue, CATALOGUE_COLUMNS, catalogue_rows(1))
+    picture = np.full((16, 16), 77, np.uint8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "run_table", lambda files: table)
+        pictures = lambda shards, side: itertools.repeat(picture, number)  # noqa: E731
+        patch.setattr(module.ShardPictures, "thumbnails", pictures)
+        export_map(files, 16, 0, with_evaluation=False)
+    return files.map, places
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_many_points(browser, large):
+    """All are drawn; pointing, selecting, filtering and searching are correct."""
+    path, places = large
+    number = len(places)
+    watched = Watched(browser, path)
+    page = watched.page
+    assert watched.requests == []
+    assert len(page.evaluate("[...astromorphMap.points.order]")) == number
+    assert sorted(watched.shown()) == list(range(number))
+    row = 123_456
+    near = page.evaluate(f"astromorphMap.nearestRow(...astromorphMap.pixelOf({row}))")
+    assert near["row"] == row
+    page.mouse.move(*watched.place(row))
+    page.locator("#card").wait_for()
+    assert page.inner_text("#card .title").startswith("OBJECT ")
+    page.fill("#query", f"object {row}")
+    page.press("#query", "Enter")
+    watched.expect_state("row", row)
+    page.locator("#image").wait_for()
+    assert "remark 123456" in page.inner_text("#image")
+    assert page.locator("#image .strip button").get_attribute("data-row") == str(
+        row + 1
+    )
+    page.fill("#query", "")
+    page.click("#whole")
+    watched.tool("box")
+    box = page.locator("#plot").bounding_box()
+    middle = np.array([box["x"] + box["width"] / 2, box["y"] + box["height"] / 2])
+    watched.drag(middle - 80, middle + np.array([100, 40]))
+    page.locator("#list h2", has_text="List of").wait_for()
+    listed = np.zeros(number, bool)
+    listed[watched.state("list")] = True
+    view = page.evaluate("astromorphMap.view")
+    pixels = (places - [view["x"], view["y"]]) / view["scale"] * [1, -1]
+    inside = ((pixels > -80) & (pixels < (100, 40))).all(axis=1)
+    edge = (abs(pixels + 80).min(axis=1) < 2) | (
+        abs(pixels - (100, 40)).min(axis=1) < 2
+    )
+    assert 1000 < inside.sum() < number / 2
+    assert (listed == inside)[~edge].all()
+    page.evaluate("astromorphMap.setList([])")
+    watched.colour("kind")
+    page.locator("#legend label", has_text="b").first.locator("input").uncheck()
+    assert watched.shown() == [k for k in range(number) if k % 3 != 1]
+    page.select_option("#layout", "pca")
+    page.wait_for_function("() => astromorphMap.points.offsets[0] > -0.6")
+    assert page.evaluate("astromorphMap.points.offsets") == pytest.approx(
+        places.min(axis=0)[::-1], abs=1e-6
+    )
+    assert watched.messages == []
+    page.context.close()
+
+
+@pytest.mark.browser
+def test_no_request_leaves_the_machine(browser, run, tmp_path):
+    """Only files of the folder are read; the policy of the page forbids others."""
+    path = export(run, tmp_path / "a", max_one_file=0)
+    watched = Watched(browser, path)
+    page, requests = watched.page, []
+    page.on("request", lambda request: requests.append(request.url))
+    page.mouse.move(*watched.place(13))
+    page.wait_for_selector("#card canvas[data-drawn]")
+    page.mouse.click(*watched.place(13))
+    watched.expect_title(13)
+    page.fill("#query", "sky")
+    page.press("#query", "Enter")
+    page.locator("#said", has_text="matches").wait_for()
+    page.click("#take")
+    saved(page, "Save table", tmp_path)
+    page.check("#draw")
+    page.select_option("#layout", "pca")
+    watched.colour("noise")
+    page.wait_for_timeout(200)
+    folder = (path.parent / "map_files").as_uri()
+    assert len(requests) >= 5
+    assert all(url.startswith((f"{folder}/", "data:", "blob:")) for url in requests)
+    assert watched.messages == []
+    for address in ("https://example.com", path.as_uri()):
+        blocked = f"fetch('{address}').then(() => 'sent', () => 'blocked')"
+        assert page.evaluate(blocked) == "blocked"
+    assert watched.requests == []
+    page.context.close()

@@ -33,11 +33,15 @@ class Chunks:
     ----------
     folder : Path or None
         Where chunks are written as files; None to keep all of them for the page.
+    stamp : str
+        Letters and digits that differ between maps: the page refuses the files of
+        another one.
     in_page : dict of str to Markup
         Key to JSON of the chunks that belong into the page.
     """
 
     folder: Path | None
+    stamp: str
     in_page: dict[str, Markup] = field(default_factory=dict)
 
     def add(self, key: str, data: Any, at_once: bool = False) -> None:
@@ -56,7 +60,7 @@ class Chunks:
             self.in_page[key] = script_json(data)
             return
         text = json.dumps(data, allow_nan=False, separators=(",", ":"))
-        script = f'astromorphMap.receive("{key}",{text});\n'
+        script = f'astromorphMap.receive("{self.stamp}","{key}",{text});\n'
         (self.folder / f"{key}.js").write_text(script, encoding="utf-8")
 
     def add_columns(self, columns: Sequence[PackedColumn], first: str) -> None:

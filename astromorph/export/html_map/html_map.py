@@ -44,6 +44,7 @@ from astromorph.export.html_map.packing import (
 )
 from astromorph.export.palette import COLOURS, MARKERS, NONE_COLOUR, point_size
 from astromorph.pages.html import render_template
+from astromorph.provenance import digest
 
 LOG = logging.getLogger(__name__)
 # In the order in which the page runs them.
@@ -100,10 +101,11 @@ def export_map(
         folder = None
         if listed > max_one_file:
             folder = stack.enter_context(atomic_folder(files.map_pictures))
-        chunks = Chunks(folder)
+        chunks = Chunks(folder, _stamp(table))
         page = _write_chunks(chunks, files, table, thumbnail_size)
     page |= {
         "chunks": None if folder is None else _relative(files.map_pictures, files.map),
+        "stamp": chunks.stamp,
         "folder": str(Path.cwd()),
     }
     text = render_template(
@@ -243,6 +245,12 @@ def _rows(lists: pd.Series, ids: Any) -> tuple[NDArray[np.int32], NDArray[np.int
     flat = pc.list_flatten(arrow_array(lists)).cast(ids.type)
     rows = pc.index_in(flat, value_set=ids).fill_null(-1)
     return rows.to_numpy(), list_lengths(lists)
+
+
+def _stamp(table: pd.DataFrame) -> str:
+    """A digest of the images and their positions."""
+    places = table[["x", "y"]].to_numpy(np.float32).tobytes()
+    return digest([*table["image_id"], places.hex()])
 
 
 def _ramp() -> list[str]:

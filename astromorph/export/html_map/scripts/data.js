@@ -35,7 +35,9 @@ function memoise(make, limit = Infinity) {
 
 const awaited = new Map();
 
-function receive(key, data) {
+// A file of another map is as if it were missing.
+function receive(stamp, key, data) {
+  if (stamp !== page.stamp) return;
   awaited.get(key)?.(data);
   awaited.delete(key);
 }

@@ -28,7 +28,7 @@ function connect() {
   $("query").oninput = () => { clearTimeout(typing); typing = setTimeout(find, 150); };
   $("search").onsubmit = (event) => { event.preventDefault(); clearTimeout(typing); showFound(); };
   $("take").onclick = () => setList([...state.list, ...state.found]);
-  $("draw").onchange = redraw;
+  $("draw").onchange = drawAll;
   $("whole").onclick = () => fit();
   $("save").onclick = savePicture;
   document.addEventListener("keydown", (event) => {

@@ -14,7 +14,7 @@
 // Rows of the column `page.new`, if there is one, are drawn larger, with an outline, on top.
 
 const GRID = 256, SHIFT = 8, MISSING = 65535, HIDDEN = 255, PAD = 24;
-const MAX_SIZE = 11, MAX_PIXELS = 6e6, OPACITY = 0.88, FAINT = 0.16, MAX_RINGS = 5000;
+const MAX_SIZE = 11, MAX_PIXELS = 3e6, OPACITY = 0.88, FAINT = 0.16, MAX_RINGS = 5000;
 const view = { x: 0, y: 0, scale: 1, width: 1, height: 1, ratio: 1 };
 const points = { values: null, scales: [1, 1], offsets: [0, 0], order: null, start: null,
   px: null, py: null, paint: null, codes: null, palette: [], front: null, isNew: null };
@@ -156,11 +156,11 @@ const sprite = memoise((key) => {
 
 let buffer = null;
 
-// The width of a point: as in `point_size` of astromorph for the number of points that
-// would be visible if they were evenly spread.
+// The width of a point in pixels of the screen: as in `point_size` of astromorph for the
+// number of points that would be visible if they were evenly spread.
 function pointSize(visible) {
   const wanted = Math.min(MAX_SIZE, Math.max(2, page.size * Math.sqrt(fullScale / view.scale)));
-  return Math.min(wanted, Math.max(2, Math.sqrt(MAX_PIXELS / Math.max(1, visible))));
+  return Math.round(Math.min(view.ratio * wanted, Math.max(2, Math.sqrt(MAX_PIXELS / Math.max(1, visible)))));
 }
 
 function drawPoints() {
@@ -173,7 +173,7 @@ function drawPoints() {
   inCells(-PAD, -PAD, view.width + PAD, view.height + PAD, (from, to) => runs.push(from, to));
   let visible = 0;
   for (let k = 0; k < runs.length; k += 2) visible += runs[k + 1] - runs[k];
-  const side = Math.round(pointSize(visible) * ratio), half = side >> 1, edge = PAD - 1;
+  const side = pointSize(visible), half = side >> 1, edge = PAD - 1;
   const { ax, ay, bx, by } = pixelFactors(ratio, PAD);
   const strong = Uint32Array.from(palette, ({ colour }) => pack(channels(colour)));
   const faint = Uint32Array.from(palette, ({ colour }) => pack(channels(colour).map((v, k) =>
@@ -216,33 +216,46 @@ function drawMarks() {
   const size = (view.side ?? 2) / ratio, isInside = ([x, y]) => x > -20 && y > -20 && x < width + 20 && y < height + 20;
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
   context.clearRect(0, 0, width, height);
-  const ring = ([x, y], diameter, line) => {
-    context.lineWidth = line;
-    context.beginPath();
-    context.arc(x, y, diameter / 2, 0, 7);
+  // Lines have an edge in the colour of the background, to be seen on any points.
+  const stroke = (line) => {
+    Object.assign(context, { strokeStyle: paper(), lineWidth: line + 1.2 });
+    context.stroke();
+    Object.assign(context, { strokeStyle: ink(), lineWidth: line });
     context.stroke();
   };
+  const ring = ([x, y], diameter, line) => {
+    context.beginPath();
+    context.arc(x, y, diameter / 2, 0, 7);
+    stroke(line);
+  };
   if (points.isNew) drawNew(context, size + 4, isInside);
-  context.strokeStyle = ink();
-  state.found.filter(isPlaced).map(pixelOf).filter(isInside).slice(0, MAX_RINGS).forEach((at) => ring(at, size + 6, 2));
+  placesInside(state.found).forEach((at) => ring(at, size + 6, 2));
   if (state.row >= 0 && isPlaced(state.row)) {
     const here = pixelOf(state.row), near = state.neighbours.filter(isPlaced).map(pixelOf);
-    near.forEach((at) => {
-      ring(at, size + 5, 1.5);
-      context.globalAlpha = 0.5;
-      context.beginPath(); context.moveTo(...here); context.lineTo(...at); context.stroke();
-      context.globalAlpha = 1;
-    });
+    context.globalAlpha = 0.6;
+    near.forEach((at) => { context.beginPath(); context.moveTo(...here); context.lineTo(...at); stroke(1); });
+    context.globalAlpha = 1;
+    near.forEach((at) => ring(at, size + 5, 1.5));
     ring(here, size + 11, 3);
   }
   if (state.scale) drawColourBar(context);
   if (state.outline) {
-    context.lineWidth = 1.5;
     context.fillStyle = "rgb(9 105 218 / 0.15)";
     context.beginPath();
     state.outline.forEach((at) => context.lineTo(...at));
-    context.closePath(); context.fill(); context.stroke();
+    context.closePath(); context.fill();
+    stroke(1.5);
   }
+}
+
+// Where some rows are in the window: at most `MAX_RINGS` of them.
+function placesInside(rows) {
+  const { ax, ay, bx, by } = pixelFactors(), { values } = points, found = [];
+  for (let k = 0; k < rows.length && found.length < MAX_RINGS; k++) {
+    const x = values[2 * rows[k]] * ax + bx, y = values[2 * rows[k] + 1] * ay + by;
+    if (x > 0 && y > 0 && x < view.width && y < view.height && isPlaced(rows[k])) found.push([x, y]);
+  }
+  return found;
 }
 
 function drawNew(context, size, isInside) {

@@ -3,7 +3,13 @@
 const TOOLS = { move: "Move", lasso: "Lasso", box: "Box", zoom: "Zoom to box" };
 const CLICK = 4, NARROW = 640, WHEEL = 0.0015;
 const pointers = new Map();
-let drag = null;
+let drag = null, pointed = null;
+const hoverThere = () => pointed && hover(...pointed);
+
+function leavePlot() {
+  pointed = null;
+  leave();
+}
 
 function chooseTool(name) {
   state.tool = name;
@@ -43,14 +49,14 @@ function pressed(event) {
 
 function moved(event) {
   const at = pixelAt(event);
-  if (!pointers.has(event.pointerId)) { onNextFrame(() => hover(...at)); return; }
+  if (!pointers.has(event.pointerId)) { pointed = at; onNextFrame(hoverThere); return; }
   const before = pointers.get(event.pointerId);
   pointers.set(event.pointerId, at);
   if (pointers.size === 2) { pinched(event.pointerId, before, at); return; }
   const [dx, dy] = [at[0] - drag.from[0], at[1] - drag.from[1]];
   drag.moved ||= Math.hypot(dx, dy) > CLICK;
   if (!drag.moved) return;
-  leave();
+  leavePlot();
   drag.path.push(at);
   if (state.tool === "move") moveTo(drag.start.x - dx * view.scale, drag.start.y + dy * view.scale, view.scale);
   else {
@@ -109,7 +115,7 @@ function connectTools() {
   plot.addEventListener("pointermove", moved);
   plot.addEventListener("pointerup", released);
   plot.addEventListener("pointercancel", released);
-  plot.addEventListener("pointerleave", leave);
+  plot.addEventListener("pointerleave", leavePlot);
   plot.addEventListener("keydown", moveByKey);
   plot.addEventListener("wheel", (event) => {
     if (window.innerWidth <= NARROW) return;  // the page scrolls
