@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from finished_run import catalogue_rows, write_run
 
 from astromorph.analysis.analyse import analyse, analyse_embeddings
 from astromorph.analysis.embedded_images import EmbeddedImages
@@ -31,7 +32,6 @@ from astromorph.export.tables.parquet import export_parquet
 from astromorph.filelist.list_state import ListState
 from astromorph.settings.loading import check_reference, parse
 from astromorph.settings.sections import AnalysisSettings
-from tests.finished_run import catalogue_rows, write_run
 
 MADE_WITH = {
     "model": "a" * 64,

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from astropy import units as u
 from astropy.coordinates import SkyCoord
+from finished_run import catalogue_rows, write_run
 
 from astromorph.analysis.positions import images_at, separation_arcsec
 from astromorph.cli import main as cli
 from astromorph.errors import AstromorphError
 from astromorph.fits.celestial import parse_position
-from tests.finished_run import catalogue_rows, write_run
 
 # Around the pole, around RA 0, one alone, one without a position.
 RA = ["0.001", "180", "359.9999", "0.0001", "83.822", ""]

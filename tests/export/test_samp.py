@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 from astropy.io.votable import parse_single_table
+from finished_run import catalogue_rows, image_ids, write_run
 
 from astromorph.cli import main as cli
 from astromorph.errors import AstromorphError
 from astromorph.export.samp import SAMPIntegratedClient, conf, send
-from tests.finished_run import catalogue_rows, image_ids, write_run
 
 NUMBER = 6
 

@@ -57,6 +57,8 @@ SCRIPTS = (
     "scripts/search.js",
     "scripts/image.js",
     "scripts/list.js",
+    "scripts/samp.js",
+    "scripts/votable.js",
     "scripts/tools.js",
     "scripts/main.js",
 )
