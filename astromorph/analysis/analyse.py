@@ -14,11 +14,7 @@ from threadpoolctl import threadpool_limits
 from astromorph.analysis import neighbours
 from astromorph.analysis.clusters import Clustering, Clusterings, find_clusters
 from astromorph.analysis.embedded_images import EmbeddedImages, read_embedded_images
-from astromorph.analysis.placement import (
-    image_paths,
-    place_among,
-    read_reference_run,
-)
+from astromorph.analysis.placement import place_among, read_reference_run
 from astromorph.analysis.space import MIN_UMAP, Space, fit_space, layout_2d
 from astromorph.artefacts.analysis_table import (
     ODD,
@@ -28,6 +24,8 @@ from astromorph.artefacts.analysis_table import (
     write_analysis,
 )
 from astromorph.artefacts.run_files import RunFiles
+from astromorph.artefacts.run_table import run_table
+from astromorph.artefacts.tables import read_table
 from astromorph.atomic import atomic_write, check_writable
 from astromorph.pages.html import write_page
 from astromorph.provenance import versions
@@ -72,7 +70,8 @@ def analyse(
         reference = read_reference_run(files, rules.reference_results)
     with threadpool_limits(1):
         if reference:
-            analysis, summary = place_among(images, reference)
+            listed = read_table(files.catalogue, ["image_id"])["image_id"]
+            analysis, summary = place_among(images, reference, set(listed))
         else:
             analysis, summary = analyse_embeddings(images, rules, seed, threads)
     summary["settings"] = {
@@ -84,7 +83,10 @@ def analyse(
     write_analysis(files.analysis, analysis, folder)
     with atomic_write(files.analysis_summary) as temporary:
         temporary.write_text(json.dumps(summary, indent=1), encoding="utf-8")
-    paths = image_paths([images, reference.images] if reference else [images])
+    paths = dict(zip(images.image_ids, images.paths, strict=True))
+    if reference:
+        table = run_table(files, ["path"])
+        paths = dict(zip(table["image_id"], table["path"], strict=True))
     write_page(
         files.analysis_page,
         "analysis.html",

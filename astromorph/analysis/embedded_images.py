@@ -12,6 +12,7 @@ from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.run_table import (
     embedded_table,
     embedding_blocks,
+    reference_names,
     reference_of,
 )
 from astromorph.errors import AstromorphError
@@ -81,10 +82,11 @@ def read_analysed_images(files: RunFiles) -> tuple[EmbeddedImages, Space]:
     others = read_embedded_images(reference)
     rules = read_analysis_settings(reference.analysis_summary)
     space = fit_space(others.vectors, rules.whiten, rules.components)
-    own = set(images.image_ids)
-    rows = [row for row, name in enumerate(others.image_ids) if name not in own]
+    renamed = reference_names(files, reference)
+    names = [renamed.get(name, name) for name in others.image_ids]
+    rows = [row for row, name in enumerate(names) if name]
     joined = EmbeddedImages(
-        (*images.image_ids, *(others.image_ids[row] for row in rows)),
+        (*images.image_ids, *(names[row] for row in rows)),
         (*images.paths, *(others.paths[row] for row in rows)),
         np.concatenate([images.vectors, others.vectors[rows]]),
     )

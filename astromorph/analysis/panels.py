@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from astromorph.artefacts.run_files import ShardFile
 from astromorph.artefacts.tensor_shard import read_shard
 from astromorph.atomic import atomic_write
 from astromorph.pages.pictures import thumbnail
@@ -40,7 +41,7 @@ class Panel:
 
 
 def read_pixels(
-    tensors: Sequence[Path], image_ids: Collection[str]
+    tensors: Sequence[ShardFile], image_ids: Collection[str]
 ) -> dict[str, Pixels]:
     """The prepared images `(C, H, W)` of some ids, from the shards that have them."""
     wanted = set(image_ids)

@@ -5,7 +5,7 @@ Points `(N, K)`, float32; rows are images.
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from astromorph.analysis.embedded_images import (
 )
 from astromorph.analysis.space import ANCHORS, Space, fit_space
 from astromorph.artefacts.analysis_table import (
+    OLD_SUFFIX,
     ORDINARY,
     Analysis,
     read_analysis,
@@ -174,7 +175,7 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def place_among(
-    images: EmbeddedImages, reference: Reference
+    images: EmbeddedImages, reference: Reference, listed: Collection[str] = ()
 ) -> tuple[Analysis, dict[str, Any]]:
     """Place new images among those of an earlier run.
 
@@ -194,7 +195,10 @@ def place_among(
     images : EmbeddedImages
         The images of the new run.
     reference : Reference
-        The earlier run.
+        The earlier run. If an id of it belongs to another image of this run, it gets
+        the suffix `OLD_SUFFIX`.
+    listed : collection of str
+        The ids of all files that are listed in this run, by default those of `images`.
 
     Returns
     -------
@@ -207,21 +211,21 @@ def place_among(
     Raises
     ------
     AstromorphError
-        The earlier run has fewer than two images, or an id belongs to different images
-        in the two runs.
+        The earlier run has fewer than two images.
     """
-    old = reference.analysis
-    if old.distances.shape[1] == 0:
+    if reference.analysis.distances.shape[1] == 0:
         raise AstromorphError(
-            f"{reference.files.analysis}: found {len(old)} image; at least two are "
-            f"needed for `{SETTING}`"
+            f"{reference.files.analysis}: found {len(reference.analysis)} image; at "
+            f"least two are needed for `{SETTING}`"
         )
     rules = read_analysis_settings(reference.files.analysis_summary)
     space = fit_space(reference.images.vectors, rules.whiten, rules.components)
+    listed = listed or images.image_ids
+    reference = _rename_others(images, listed, reference, space)
+    old = reference.analysis
     in_old = {image_id: row for row, image_id in enumerate(old.image_ids)}
     rows = [in_old.get(image_id, -1) for image_id in images.image_ids]
     shared = np.array(rows, np.int64)
-    _check_shared(images, reference, space, shared)
     fresh = np.flatnonzero(shared < 0)
     placed = _place(images, fresh, reference, space)
     others = np.setdiff1d(np.arange(len(old)), shared)
@@ -240,22 +244,55 @@ def place_among(
     return analysis, _summarise(analysis, reference, int(np.count_nonzero(shared >= 0)))
 
 
-def _check_shared(
-    images: EmbeddedImages, reference: Reference, space: Space, shared: Indices
-) -> None:
-    """Raise an error if an id belongs to different images in the two runs."""
-    rows = np.flatnonzero(shared >= 0)
+def _rename_others(
+    images: EmbeddedImages, listed: Collection[str], reference: Reference, space: Space
+) -> Reference:
+    """Add a suffix to ids of the earlier run that the list uses for other images.
+
+    Ids are computed from listed paths, which are often relative and the same in two
+    folders. An image with the same id and nearly the same embedding is the same one.
+    """
+    in_old = {name: row for row, name in enumerate(reference.images.image_ids)}
+    rows = [row for row, name in enumerate(images.image_ids) if name in in_old]
+    names = [images.image_ids[row] for row in rows]
     own = space.project(images.vectors[rows])
-    old = space.project(reference.images.vectors[shared[rows]])
-    different = np.flatnonzero(np.linalg.norm(own - old, axis=1) > SAME_IMAGE)
-    if different.size:
-        row = int(rows[different[0]])
-        raise AstromorphError(
-            f"{reference.files.catalogue}: {different.size} ids, such as "
-            f"{images.image_ids[row]} ({images.paths[row]}), belong to other images "
-            "than in this run, because both lists contain the same relative path; "
-            "write absolute paths in the list of this run"
-        )
+    old = space.project(reference.images.vectors[[in_old[name] for name in names]])
+    is_same = np.linalg.norm(own - old, axis=1) <= SAME_IMAGE
+    same = {name for name, equal in zip(names, is_same, strict=True) if equal}
+    other = {name: name + OLD_SUFFIX for name in in_old.keys() & set(listed) - same}
+    if not other:
+        return reference
+    LOG.info(
+        "%d ids of the earlier run belong to other images in this one, because both "
+        "lists contain the same relative paths; they get the suffix %s",
+        len(other),
+        OLD_SUFFIX,
+    )
+
+    def renamed(names: Sequence[str]) -> tuple[str, ...]:
+        return tuple(other.get(name, name) for name in names)
+
+    old_images, analysis = reference.images, reference.analysis
+    return replace(
+        reference,
+        images=replace(old_images, image_ids=renamed(old_images.image_ids)),
+        analysis=replace(
+            analysis,
+            image_ids=renamed(analysis.image_ids),
+            neighbours=tuple(map(renamed, analysis.neighbours)),
+            duplicates=tuple(map(renamed, analysis.duplicates)),
+        ),
+        summary=_renamed_values(reference.summary, other),
+    )
+
+
+def _renamed_values(value: Any, names: dict[str, str]) -> Any:
+    """A summary with other ids."""
+    if isinstance(value, dict):
+        return {key: _renamed_values(item, names) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_renamed_values(item, names) for item in value]
+    return names.get(value, value) if isinstance(value, str) else value
 
 
 def _place(
@@ -428,12 +465,3 @@ def _summarise(
             ],
         },
     }
-
-
-def image_paths(images: Sequence[EmbeddedImages]) -> dict[str, str]:
-    """The path of each image id; of repeated ids, that in the first run."""
-    paths: dict[str, str] = {}
-    for run in images:
-        for image_id, path in zip(run.image_ids, run.paths, strict=True):
-            paths.setdefault(image_id, path)
-    return paths

@@ -21,6 +21,7 @@ from astromorph.analysis.panels import (
     draw_panels,
     read_pixels,
 )
+from astromorph.artefacts.analysis_table import OLD_SUFFIX
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.run_table import all_tensors, listed_columns, run_table
 from astromorph.artefacts.tables import write_csv
@@ -37,7 +38,7 @@ Rows = list[Row]
 LOG = logging.getLogger(__name__)
 DEFAULT_WEIGHT = 0.3  # measured in docs/analysis.md
 MIN_LENGTH = 1e-3  # of the searched direction; shorter ones are only rounding errors
-IMAGE_ID = re.compile(r"[0-9a-f]{16}")
+IMAGE_ID = re.compile(rf"[0-9a-f]{{16}}({OLD_SUFFIX})?")
 IMAGES_AT_A_TIME = 256  # that are read and embedded together
 QUERY_COLUMNS = ("query", "query_path", "status", "reason")
 RESULT_COLUMNS = ("rank", "distance", "image_id", "path", "object", "cluster")

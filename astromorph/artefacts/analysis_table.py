@@ -39,6 +39,8 @@ ANALYSIS_COLUMNS = (
 # Further columns of the analysis of new images among those of a reference run.
 REFERENCE_COLUMNS = ("new", "novelty")
 REFERENCE_KEY = b"astromorph_reference"  # of the metadata of the Parquet file
+# Added to ids of the reference that belong to other images in the run.
+OLD_SUFFIX = "-old"
 ORDINARY, REPRESENTATIVE, ODD = "", "representative", "odd"
 REMEDY = "run `analyse` again"
 

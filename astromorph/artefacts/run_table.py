@@ -20,11 +20,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from astromorph.artefacts.analysis_table import read_analysis_columns, read_reference
+from astromorph.artefacts.analysis_table import (
+    OLD_SUFFIX,
+    read_analysis_columns,
+    read_reference,
+)
 from astromorph.artefacts.column_types import listed_names
 from astromorph.artefacts.columns import CATALOGUE_COLUMNS, NONE, ROWS_AT_A_TIME
 from astromorph.artefacts.embeddings import read_embeddings, read_image_ids
-from astromorph.artefacts.run_files import RunFiles
+from astromorph.artefacts.run_files import RenamedShard, RunFiles, ShardFile
 from astromorph.artefacts.tables import (
     arrow_array,
     csv_columns,
@@ -72,10 +76,59 @@ def reference_of(files: RunFiles) -> RunFiles | None:
     return None if folder is None else open_run(folder)
 
 
-def all_tensors(files: RunFiles) -> tuple[Path, ...]:
+def reference_names(files: RunFiles, reference: RunFiles) -> dict[str, str]:
+    """What images of the reference are called, if the list of the run has their ids.
+
+    Ids are computed from listed paths, so that different images of two lists can have
+    the same id.
+
+    Parameters
+    ----------
+    files : RunFiles
+        A run; its catalogue and its analysis are read.
+    reference : RunFiles
+        The result of `reference_of`.
+
+    Returns
+    -------
+    dict of str to str
+        Id in the reference to id in the analysis of the run: the same with
+        `OLD_SUFFIX`, or empty if the image is the same in both runs. Ids that only the
+        reference has are left out.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    own, others = (
+        arrow_array(read_table(run.catalogue, ["image_id"])["image_id"])
+        for run in (files, reference)
+    )
+    both = others.filter(pc.is_in(others, value_set=own))
+    if not len(both):
+        return {}
+    analysed = arrow_array(read_analysis_columns(files.analysis, [])["image_id"])
+    suffixed = pa.array([f"{name}{OLD_SUFFIX}" for name in both.to_pylist()])
+    is_old = pc.is_in(suffixed, value_set=analysed.cast(suffixed.type))
+    new = pc.if_else(is_old, suffixed, "")
+    return dict(zip(both.to_pylist(), new.to_pylist(), strict=True))
+
+
+def _rename(table: "DataFrame", names: dict[str, str]) -> "DataFrame":
+    """Rows of the reference with the ids of `reference_names`."""
+    if not names:
+        return table
+    new = [names.get(name, name) for name in table["image_id"]]
+    return table.assign(image_id=new)[[name != "" for name in new]]
+
+
+def all_tensors(files: RunFiles) -> tuple[ShardFile, ...]:
     """The shards of prepared images, followed by those of the reference run."""
     reference = reference_of(files)
-    return files.all_tensors + (reference.all_tensors if reference else ())
+    if reference is None:
+        return files.all_tensors
+    names = reference_names(files, reference)
+    others = (RenamedShard(path, names) for path in reference.all_tensors)
+    return (*files.all_tensors, *others)
 
 
 def number_of_listed(files: RunFiles) -> int:
@@ -184,8 +237,8 @@ def run_table(files: RunFiles, columns: Sequence[str] | None = None) -> "DataFra
     facts = _embedded_table(files, columns, listed)
     if reference := reference_of(files):
         others = _embedded_table(reference, columns, listed)
-        others = others[~others["image_id"].isin(facts["image_id"])]
         others.index += REFERENCE_ROWS
+        others = _rename(others, reference_names(files, reference))
         facts = pd.concat([facts, others]).fillna("")
     analysis = read_analysis_columns(files.analysis, columns)
     if not _equal(facts["image_id"], analysis["image_id"]):
@@ -227,7 +280,8 @@ def find_in_catalogue(
 
     table = read_table(files.catalogue, ["image_id", *columns])
     if reference := reference_of(files):
-        table = _with_catalogue_of(reference, table)
+        names = reference_names(files, reference)
+        table = _with_catalogue_of(reference, table, names)
     ids = pa.array(image_ids, pa.large_string())
     found = pc.index_in(ids, value_set=arrow_array(table["image_id"]))
     if found.null_count:
@@ -239,14 +293,16 @@ def find_in_catalogue(
     return table.iloc[found.to_numpy()]
 
 
-def _with_catalogue_of(reference: RunFiles, table: "DataFrame") -> "DataFrame":
+def _with_catalogue_of(
+    reference: RunFiles, table: "DataFrame", names: dict[str, str]
+) -> "DataFrame":
     """Append the catalogue of the reference run; columns that it lacks are empty."""
     import pandas as pd
 
     known = csv_columns(reference.catalogue)
     others = read_table(reference.catalogue, [name for name in table if name in known])
     others.index += REFERENCE_ROWS
-    return pd.concat([table, others]).fillna("")
+    return pd.concat([table, _rename(others, names)]).fillna("")
 
 
 def embedding_blocks(
@@ -295,13 +351,14 @@ def _shard_vectors(
 ) -> Iterator[NDArray[np.float32]]:
     """The embeddings of the table's rows, shard by shard."""
     is_own = table.index < REFERENCE_ROWS
-    yield from _vectors_of_run(files, table[is_own])
+    yield from _vectors_of_run(files, table[is_own], {})
     if not is_own.all() and (reference := reference_of(files)):
-        yield from _vectors_of_run(reference, table[~is_own])
+        names = reference_names(files, reference)
+        yield from _vectors_of_run(reference, table[~is_own], names)
 
 
 def _vectors_of_run(
-    files: RunFiles, table: "DataFrame"
+    files: RunFiles, table: "DataFrame", names: dict[str, str]
 ) -> Iterator[NDArray[np.float32]]:
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -309,7 +366,8 @@ def _vectors_of_run(
     done = 0
     for path in files.all_embeddings:
         shard = read_embeddings(path)
-        ids = pa.array(shard.image_ids, pa.large_string())
+        image_ids = [names.get(name, name) for name in shard.image_ids]
+        ids = pa.array(image_ids, pa.large_string())
         rows = table["image_id"].iloc[done : done + len(ids)]
         expected = arrow_array(rows)
         used = pc.is_in(ids, value_set=expected)

@@ -20,7 +20,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from astromorph.artefacts.column_types import ANALYSED, PLACED
 from astromorph.artefacts.columns import EXPORT_COLUMNS
 from astromorph.artefacts.embeddings import vector_lines
-from astromorph.artefacts.run_files import RunFiles
+from astromorph.artefacts.run_files import RunFiles, ShardFile
 from astromorph.artefacts.run_table import (
     all_tensors,
     embedding_blocks,
@@ -177,7 +177,7 @@ def max_thumbnails(side: int) -> int:
 
 
 def make_sprite(
-    tensors: Sequence[str | Path], image_ids: Collection[str], side: int
+    tensors: Sequence[ShardFile], image_ids: Collection[str], side: int
 ) -> tuple[NDArray[np.uint8], int]:
     """Draw thumbnails on one sheet, row by row, as TensorBoard expects them.
 

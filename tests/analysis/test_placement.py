@@ -3,7 +3,6 @@
 import csv
 import json
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from finished_run import catalogue_rows, write_run
 
 from astromorph.analysis.analyse import analyse, analyse_embeddings
 from astromorph.analysis.embedded_images import EmbeddedImages
+from astromorph.analysis.panels import read_pixels
 from astromorph.analysis.placement import Reference, majority, place_among
 from astromorph.analysis.similar import Examples, similar
 from astromorph.artefacts.analysis_table import read_analysis
@@ -19,16 +19,19 @@ from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.run_table import (
     all_tensors,
     embedding_blocks,
+    find_in_catalogue,
     listed_columns,
     number_of_listed,
     run_table,
 )
+from astromorph.artefacts.tensor_shard import read_shard
 from astromorph.cli.execute import own_inputs
 from astromorph.cli.steps import STEPS, Job
 from astromorph.errors import AstromorphError
 from astromorph.export.html_map.html_map import export_map
 from astromorph.export.tables.csv import export_csv
 from astromorph.export.tables.parquet import export_parquet
+from astromorph.export.tensorboard import make_sprite
 from astromorph.filelist.list_state import ListState
 from astromorph.settings.loading import check_reference, parse
 from astromorph.settings.sections import AnalysisSettings
@@ -59,11 +62,19 @@ def write_listed_run(results, prefix, vectors, made_with=MADE_WITH, **columns):
     """A run up to its embeddings, in two shards."""
     number = len(vectors)
     ids = columns.pop("image_id", ids_of(prefix, number))
+    subsets = columns.pop("subsets", ())
     paths = [f"/{prefix}/{k}.fits" for k in range(number)]
     rows = catalogue_rows(number, image_id=ids, path=paths, **columns)
     sizes = (number // 2, number - number // 2)
     pixels = np.random.default_rng(5).random((number, 1, 16, 16)).astype(np.float32)
-    files = write_run(results, rows, shard_sizes=sizes, vectors=vectors, pixels=pixels)
+    files = write_run(
+        results,
+        rows,
+        shard_sizes=sizes,
+        vectors=vectors,
+        pixels=pixels,
+        subsets=subsets,
+    )
     for path in files.all_embeddings:
         write_embeddings(path, read_embeddings(path), made_with)
     return files
@@ -216,7 +227,7 @@ def test_the_map_shows_new_and_old_images(runs):
 
 
 def test_an_image_of_both_lists_is_old(runs, tmp_path):
-    """It keeps its row, and is listed once; another image with its id is an error."""
+    """It keeps its row, and is listed once."""
     old, _ = runs
     vectors = np.concatenate([groups(OLD, 1)[[3, 7]], groups(2, 4)])
     ids = [ids_of("a", OLD)[3], ids_of("a", OLD)[7], *ids_of("b", 2)]
@@ -232,10 +243,48 @@ def test_an_image_of_both_lists_is_old(runs, tmp_path):
     assert list(table["image_id"]) == list(analysis.image_ids)
     blocks = [vectors for _, vectors in embedding_blocks(files, table)]
     assert len(np.concatenate(blocks)) == OLD + 2
-    write_listed_run(tmp_path / "other", "b", vectors[[2, 1, 0, 3]], image_id=ids)
-    other = replace(files, results=tmp_path / "other")
-    with pytest.raises(AstromorphError, match=r"1 ids, such as .* absolute paths"):
-        analyse(other, rules_with(old), 0, 1)
+
+
+def test_another_image_with_the_same_id_is_another_row(runs, tmp_path):
+    """The old one gets a suffix in all tables, and keeps its picture and embedding."""
+    old, _ = runs
+    old_ids = ids_of("a", OLD)
+    ids = [old_ids[3], *ids_of("b", 2), old_ids[7], old_ids[9]]
+    vectors = groups(5, 4)
+    vectors[3] = groups(OLD, 1)[7]  # the same image
+    files = write_listed_run(
+        tmp_path / "new", "b", vectors, image_id=ids, subsets=["train"] * 4 + ["none"]
+    )
+    analyse(files, rules_with(old), 0, 1)
+    expected = [*ids[:4], *old_ids]
+    expected[4 + 3], expected[4 + 9] = f"{old_ids[3]}-old", f"{old_ids[9]}-old"
+    expected.remove(old_ids[7])  # the first one: the row of this run
+    expected.remove(old_ids[7])
+    expected.insert(3, old_ids[7])
+    analysis, earlier = read_analysis(files.analysis), read_analysis(old.analysis)
+    assert list(analysis.image_ids) == expected
+    assert analysis.new.tolist() == [True] * 3 + [False] * (OLD)
+    row = expected.index(f"{old_ids[3]}-old")
+    assert analysis.map[row].tobytes() == earlier.map[3].tobytes()
+    near = [name for names in analysis.neighbours for name in names]
+    assert set(near) <= set(expected)
+    table = run_table(files)
+    assert list(table["image_id"]) == expected
+    assert table["path"].iloc[row] == "/a/3.fits"
+    assert table["path"].iloc[0] == "/b/0.fits"
+    blocks = [vectors for _, vectors in embedding_blocks(files, table)]
+    np.testing.assert_array_equal(np.concatenate(blocks)[row], groups(OLD, 1)[3])
+    found = find_in_catalogue(files, [expected[row], expected[0]], ["path"])
+    assert list(found["path"]) == ["/a/3.fits", "/b/0.fits"]
+    pixels = read_pixels(all_tensors(files), expected)
+    shard = read_shard(old.tensors("00000"))
+    np.testing.assert_array_equal(pixels[expected[row]], shard.image_list()[3].numpy())
+    assert set(pixels) == set(expected)
+    sheet, _ = make_sprite(all_tensors(files), set(expected), 16)
+    assert sheet.shape[0] // 16 == int(np.ceil(np.sqrt(len(expected))))
+    export_map(files, 16, 1000, False)
+    rows = similar(files, Examples([f"{old_ids[3]}-old"]), 3)
+    assert rows[0]["path"] == "/a/3.fits"
 
 
 @pytest.mark.parametrize(
