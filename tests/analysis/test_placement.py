@@ -27,6 +27,7 @@ from astromorph.artefacts.run_table import (
 from astromorph.artefacts.tensor_shard import read_shard
 from astromorph.cli.execute import own_inputs
 from astromorph.cli.steps import STEPS, Job
+from astromorph.cli.workflow import plan_workflow
 from astromorph.errors import AstromorphError
 from astromorph.export.html_map.html_map import export_map
 from astromorph.export.tables.csv import export_csv
@@ -366,3 +367,24 @@ def test_a_changed_reference_makes_the_analysis_run_again(runs, tmp_path):
         file.write(" ")
     assert inputs(values).differences(before) == ("files",)
     assert inputs({}).files == inputs({"neighbours": 3}).files
+
+
+def test_the_workflow_counts_the_images_of_both_lists(runs, tmp_path, monkeypatch):
+    """The map has a folder of pictures if both together are too many for one page."""
+    old, _ = runs
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.txt").write_text("a.fits\n")
+
+    def plan(limit, model="m.pt"):
+        config = {
+            "datafile": "list.txt",
+            "trained_network_name": model,
+            "analysis_settings": {"reference_results": str(old.results)},
+            "export_settings": {"map_one_file": limit},
+        }
+        return plan_workflow(config, 1)
+
+    assert plan(OLD).has_map_folder
+    assert not plan(OLD + 1).has_map_folder
+    with pytest.raises(AstromorphError, match="`trained_network_name` is not set"):
+        plan(OLD, None)
