@@ -38,7 +38,6 @@ from astromorph import (
     start_from_sky,
 )
 from astromorph.analysis import components as components_module
-from astromorph.analysis.analyse import EmbeddedImages
 from astromorph.analysis.components import leading_components
 from astromorph.analysis.neighbours import nearest_neighbours, outlier_scores
 from astromorph.analysis.space import fit_space
@@ -109,9 +108,10 @@ def embed_folder(folder: Path) -> tuple[Images, list[dict[str, str]]]:
     return images, [rows[k] for k in usable]
 
 
-def embedded(vectors: NDArray[np.float32]) -> EmbeddedImages:
-    names = tuple(map(str, range(len(vectors))))
-    return EmbeddedImages(names, names, vectors)
+def points_of(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The coordinates from which marks are learned."""
+    space = fit_space(vectors, RULES.whiten, RULES.components)
+    return leading_components(vectors, space).values()
 
 
 def measure(scores: NDArray, examples: Labels, marked: list[int]) -> tuple:
@@ -206,7 +206,7 @@ def compare(task: Task, seeds: int) -> None:
         runs = []
         for seed, (images, examples) in enumerate(drawn):
             vectors = images.vectors[network]
-            points = leading_components(embedded(vectors), RULES).values()
+            points = points_of(vectors)
             runs.append(simulate_user(points, examples, task.starts, seed))
         for marks in CHECKPOINTS:
             row(task, network, marks, [run[marks] for run in runs], drawn)
@@ -245,8 +245,7 @@ def choose(tasks: list[Task], seeds: int) -> None:
             found = []
             for task in tasks:
                 images, examples = task.draw(0)
-                vectors = embedded(images.vectors["sky"])
-                points = leading_components(vectors, RULES).values()
+                points = points_of(images.vectors["sky"])
                 for seed in range(seeds):
                     run = simulate_user(points, examples, task.starts, seed)
                     found += [run[marks][:2] for marks in CHECKPOINTS]

@@ -4,18 +4,12 @@ The map contains the same integers, so that the ranking in a browser and that of
 step `rank` agree to rounding.
 """
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from astromorph.analysis.analyse import EmbeddedImages
-from astromorph.analysis.space import fit_space
-from astromorph.errors import AstromorphError
-from astromorph.settings.loading import parse
-from astromorph.settings.sections import AnalysisSettings
+from astromorph.analysis.space import Space
 
 MAX_COMPONENTS = 24
 MAX_CODE = 127
@@ -41,23 +35,22 @@ class Components:
         return self.codes.astype(np.float64) * self.scales.astype(np.float64)
 
 
-def leading_components(images: EmbeddedImages, rules: AnalysisSettings) -> Components:
+def leading_components(vectors: NDArray[np.float32], space: Space) -> Components:
     """The leading components of the points between which `analyse` measures distances.
 
     Parameters
     ----------
-    images : EmbeddedImages
-        All images of the run.
-    rules : AnalysisSettings
-        Those of the analysis; `whiten` and `components` are used.
+    vectors : ndarray, shape (N, D), float32
+        Embeddings of all images of the analysis; see `read_analysed_images`.
+    space : Space
+        The space in which they are compared.
 
     Returns
     -------
     Components
         At most `MAX_COMPONENTS`.
     """
-    space = fit_space(images.vectors, rules.whiten, rules.components)
-    return quantise(space.project(images.vectors)[:, :MAX_COMPONENTS])
+    return quantise(space.project(vectors)[:, :MAX_COMPONENTS])
 
 
 def quantise(points: NDArray[np.float32]) -> Components:
@@ -84,21 +77,3 @@ def quantise(points: NDArray[np.float32]) -> Components:
     scales = np.where(largest > 0, largest / MAX_CODE, 1).astype(np.float32)
     codes = np.clip(np.rint(points / scales), -MAX_CODE, MAX_CODE)
     return Components(codes.astype(np.int8), scales)
-
-
-def read_analysis_settings(summary: Path) -> AnalysisSettings:
-    """The settings of an analysis, from its summary `results/analysis.json`.
-
-    Raises
-    ------
-    AstromorphError
-        The file is missing or damaged.
-    """
-    try:
-        values = json.loads(summary.read_text(encoding="utf-8"))["settings"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AstromorphError(
-            f"{summary}: the settings of the analysis cannot be read ({error}); run "
-            "`analyse` first"
-        ) from None
-    return parse(values, str(summary)).analysis_settings

@@ -1,5 +1,6 @@
 """The files of a run, named in one place for the workflow and the command line."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,28 @@ def step_that_writes(table: str | Path) -> str:
     writer = "preprocess" if table.parent.name == "tensors" else ""
     step = WRITERS.get(table.name, writer)
     return f"`{step}`" if step else "the step that writes it"
+
+
+@dataclass(frozen=True, slots=True)
+class RenamedShard:
+    """A shard of another run, some of whose images have other ids in this one.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    names : dict of str to str
+        Id in the file to id in this run; empty for an image that is not used.
+    """
+
+    path: Path
+    names: Mapping[str, str]
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+ShardFile = str | Path | RenamedShard
 
 
 @dataclass(frozen=True, slots=True)

@@ -274,6 +274,16 @@ def _marks(job: Job, state: ListState) -> Sources:
     return "", digest([content.decode("utf-8", "surrogateescape")])
 
 
+def _reference_analysis(job: Job, state: ListState) -> Sources:
+    """The state of the earlier run among whose images those of this run are placed."""
+    folder = job.settings.analysis_settings.reference_results
+    if not folder:
+        return "", ""
+    files = RunFiles.of_run(folder)
+    names = (files.analysis, files.analysis_summary, files.catalogue, files.split)
+    return "", file_state([str(path) for path in names])
+
+
 def _no_sources(job: Job, state: ListState) -> Sources:
     return "", ""
 
@@ -428,6 +438,7 @@ STEPS = {
                 files.analysis_page,
             ],
             after=EMBEDDED,
+            sources=_reference_analysis,
             resources="analyse",
         ),
         _table_step(

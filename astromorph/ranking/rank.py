@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from astromorph.analysis.analyse import read_embedded_images
-from astromorph.analysis.components import leading_components, read_analysis_settings
+from astromorph.analysis.components import leading_components
+from astromorph.analysis.embedded_images import read_analysed_images
 from astromorph.artefacts.run_files import RunFiles
+from astromorph.artefacts.run_table import all_tensors
 from astromorph.artefacts.tables import write_table
 from astromorph.atomic import atomic_folder, check_writable
 from astromorph.errors import AstromorphError
@@ -91,7 +92,7 @@ def rank(files: RunFiles, marks_file: str | Path) -> None:
             "`marks`"
         )
     check_writable([files.ranking, files.ranking_page])
-    images = read_embedded_images(files)
+    images, space = read_analysed_images(files)
     marks = read_marks(marks_file, images.image_ids, images.paths)
     targets = find_targets(marks)
     if not targets:
@@ -105,9 +106,8 @@ def rank(files: RunFiles, marks_file: str | Path) -> None:
             f"{MAX_TARGETS} are allowed; remove the column `class` if it contains "
             "something else"
         )
-    rules = read_analysis_settings(files.analysis_summary)
     with threadpool_limits(1):  # so that the result does not depend on their number
-        points = leading_components(images, rules).values()
+        points = leading_components(images.vectors, space).values()
         rankings = [_rank(points, target, marks) for target in targets]
     overall = _overall_scores(rankings)
     informative = most_informative(points, overall, marks.rows)
@@ -208,7 +208,7 @@ def _draw_sheets(files: RunFiles, sheets: Sequence[Sheet]) -> dict[str, str]:
     """Write the contact sheets; pictures for the page, as data URLs by image id."""
     image_ids = {frame.image_id for sheet in sheets for frame in sheet.frames}
     source = PictureSource(
-        images=find_images(files.all_tensors, image_ids),
+        images=find_images(all_tensors(files), image_ids),
         fits_paths={},
         facts=read_facts(files, image_ids),
         data=DataSettings(),

@@ -390,6 +390,12 @@ class AnalysisSettings(Section):
     neighbours: Annotated[int, Field(ge=1, le=100)] = 12
     """Number of nearest neighbours that are listed for each image."""
 
+    reference_results: Name | None = None
+    """Results folder of an earlier run, which must have used the model of
+    `trained_network_name`. Its map, clusters and neighbours are kept, and the images of
+    this run are placed among them; the other analysis settings are those of that run.
+    Null means a map of its own."""
+
 
 class ExportSettings(Section):
     """`export_settings`: format of tables and pages."""

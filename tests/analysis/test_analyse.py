@@ -10,7 +10,8 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 
 from astromorph.analysis import clusters, neighbours
-from astromorph.analysis.analyse import EmbeddedImages, analyse, analyse_embeddings
+from astromorph.analysis.analyse import analyse, analyse_embeddings
+from astromorph.analysis.embedded_images import EmbeddedImages
 from astromorph.analysis.space import fit_space, layout_2d
 from astromorph.artefacts import tables as artefacts
 from astromorph.artefacts.analysis_table import read_analysis

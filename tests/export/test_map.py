@@ -13,7 +13,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from finished_run import catalogue_rows, image_ids, write_run, write_tensors
+from finished_run import (
+    catalogue_rows,
+    image_ids,
+    random_analysis,
+    write_run,
+    write_tensors,
+)
 from PIL import Image
 
 from astromorph.artefacts.analysis_table import Analysis, write_analysis
@@ -298,6 +304,7 @@ def test_one_image_alone_has_a_map(tmp_path):
         name: value[:1] if name != "distances" else value[:1, :0]
         for name in Analysis.__slots__
         for value in [getattr(analysis(), name)]
+        if value is not None
     }
     one["neighbours"] = ((),)
     files = write_run(tmp_path, catalogue_rows(1), analysis=Analysis(**one))
@@ -910,6 +917,7 @@ def large(tmp_path_factory):
     )  # fmt: skip
     files = RunFiles(tmp_path_factory.mktemp("large"))
     write_csv(files.catalogue, CATALOGUE_COLUMNS, catalogue_rows(1))
+    write_analysis(files.analysis, random_analysis(image_ids(1)))
     picture = np.full((16, 16), 77, np.uint8)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "run_table", lambda files: table)

@@ -8,8 +8,9 @@ import pytest
 from finished_run import catalogue_rows, write_run
 from PIL import Image
 
-from astromorph.analysis.analyse import read_embedded_images
 from astromorph.analysis.components import leading_components
+from astromorph.analysis.embedded_images import read_embedded_images
+from astromorph.analysis.space import fit_space
 from astromorph.artefacts.records import read_record
 from astromorph.cli.main import main
 from astromorph.errors import AstromorphError
@@ -96,7 +97,9 @@ def test_the_command_ranks_rare_images_first(run, capsys):
 def test_the_coordinates_are_those_between_which_neighbours_are_found(run):
     """The settings of the analysis that was made count."""
     images = read_embedded_images(run)
-    values = leading_components(images, AnalysisSettings(whiten=0.25)).values()
+    rules = AnalysisSettings(whiten=0.25)
+    space = fit_space(images.vectors, rules.whiten, rules.components)
+    values = leading_components(images.vectors, space).values()
     vectors = images.vectors.astype(float) - images.vectors.mean(axis=0)
     u, s, _ = np.linalg.svd(vectors, full_matrices=False)
     points = u * (s / np.sqrt(len(u))) ** 0.75

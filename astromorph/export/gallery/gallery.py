@@ -13,7 +13,11 @@ from typing import Any
 from astromorph.artefacts.columns import GALLERY_COLUMNS
 from astromorph.artefacts.model_file import read_model_file
 from astromorph.artefacts.run_files import Identity, RunFiles
-from astromorph.artefacts.run_table import find_in_catalogue
+from astromorph.artefacts.run_table import (
+    all_tensors,
+    find_in_catalogue,
+    reference_of,
+)
 from astromorph.artefacts.tables import write_csv
 from astromorph.atomic import atomic_folder
 from astromorph.errors import AstromorphError
@@ -169,9 +173,9 @@ def export_gallery(
     image_ids = {f.image_id for s in all_sheets for f in s.frames if f.image_id}
     fits_paths = {}
     if rules.gallery_stretch != NETWORK:
-        fits_paths = _read_fits_paths(datafile, image_ids, files.analysis)
+        fits_paths = _read_fits_paths(datafile, image_ids, files)
     source = PictureSource(
-        images=find_images(files.all_tensors, image_ids),
+        images=find_images(all_tensors(files), image_ids),
         fits_paths=fits_paths,
         facts=read_facts(files, image_ids),
         data=data,
@@ -203,7 +207,7 @@ def export_gallery(
 
 
 def _read_fits_paths(
-    datafile: str | Path, image_ids: set[str], analysis: Path
+    datafile: str | Path, image_ids: set[str], files: RunFiles
 ) -> dict[str, tuple[str, ...]]:
     """The FITS files of some images."""
     paths = {
@@ -211,10 +215,14 @@ def _read_fits_paths(
         for entry in read_filelist(datafile)
         if entry.image_id in image_ids
     }
-    if missing := sorted(image_ids - set(paths)):
+    missing = sorted(image_ids - set(paths))
+    if missing and reference_of(files):
+        found = find_in_catalogue(files, missing, ["path"])
+        paths |= {i: (p,) for i, p in zip(missing, found["path"], strict=True)}
+    elif missing:
         raise AstromorphError(
-            f"{datafile}: the image {missing[0]} of {analysis} is not in this list; "
-            "run `validate` and all later steps again"
+            f"{datafile}: the image {missing[0]} of {files.analysis} is not in this "
+            "list; run `validate` and all later steps again"
         )
     return paths
 

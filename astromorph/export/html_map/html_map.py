@@ -20,8 +20,8 @@ import pyarrow.compute as pc
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from astromorph.analysis.analyse import read_embedded_images
-from astromorph.analysis.components import leading_components, read_analysis_settings
+from astromorph.analysis.components import leading_components
+from astromorph.analysis.embedded_images import read_analysed_images
 from astromorph.artefacts.column_types import (
     DISTANCES,
     is_listed,
@@ -31,8 +31,8 @@ from astromorph.artefacts.column_types import (
 )
 from astromorph.artefacts.columns import CATALOGUE_COLUMNS
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.run_table import run_table
-from astromorph.artefacts.tables import arrow_array, read_table
+from astromorph.artefacts.run_table import all_tensors, number_of_listed, run_table
+from astromorph.artefacts.tables import arrow_array
 from astromorph.atomic import atomic_folder, atomic_write
 from astromorph.errors import AstromorphError
 from astromorph.export.html_map.chunks import FACT_ROWS, NAME_ROWS, Chunks
@@ -59,6 +59,8 @@ SCRIPTS = (
     "scripts/search.js",
     "scripts/image.js",
     "scripts/list.js",
+    "scripts/samp.js",
+    "scripts/votable.js",
     "scripts/tools.js",
     "scripts/ranking.js",
     "scripts/marks.js",
@@ -66,8 +68,11 @@ SCRIPTS = (
 )
 NAMES = ("object", "path", "image_id")  # columns that are searched
 CLUSTERINGS = ("cluster", "cluster_kmeans", "cluster_hdbscan")
-ANALYSED = (*CLUSTERINGS, "outlier_score", "outlier_rank", "role", "near_duplicates")
+ANALYSED = (
+    *CLUSTERINGS, "outlier_score", "outlier_rank", "novelty", "role", "near_duplicates",
+)  # fmt: skip
 NEW = "new"  # a column of bool or uint8: images to be drawn above all others
+NOVELTY = "novelty"
 LARGE_PAGE = 200  # megabytes
 
 
@@ -97,7 +102,7 @@ def export_map(
     """
     table = run_table(files)
     verdict = _read_verdict(files.evaluation) if with_evaluation else None
-    listed = len(read_table(files.catalogue, ["image_id"]))
+    listed = number_of_listed(files)
     with contextlib.ExitStack() as stack:
         folder = None
         if listed > max_one_file:
@@ -136,7 +141,7 @@ def _write_chunks(
     """Write all data of the page except its description, which is returned."""
     nearest, distances, duplicates = _relations(table)
     layout = SheetLayout.for_side(thumbnail_size)
-    pictures = ShardPictures(files.all_tensors, list(table["image_id"]))
+    pictures = ShardPictures(all_tensors(files), list(table["image_id"]))
     for k, sheet in enumerate(layout.draw(pictures.thumbnails(layout.side))):
         chunks.add(f"pictures-{k}", base64.b64encode(sheet).decode())
     statistics = [
@@ -189,8 +194,8 @@ def _write_chunks(
 
 def _add_components(chunks: Chunks, files: RunFiles) -> dict[str, Any]:
     """Add the components by which the page ranks images."""
-    rules = read_analysis_settings(files.analysis_summary)
-    leading = leading_components(read_embedded_images(files), rules)
+    images, space = read_analysed_images(files)
+    leading = leading_components(images.vectors, space)
     return chunks.add_group("components", leading.codes, leading.scales.tolist())
 
 
@@ -209,6 +214,8 @@ def _columns(table: pd.DataFrame) -> Iterator[PackedColumn]:
         yield pack_categories(words)
     for name in ("outlier_score", "outlier_rank"):
         yield pack_numbers(name, table[name].to_numpy())
+    if NOVELTY in table:
+        yield pack_numbers(NOVELTY, table[NOVELTY].to_numpy())
     yield pack_categories(table["role"])
     duplicates = pd.Series(list_lengths(table["duplicate_ids"]).astype(str))
     yield pack_categories(duplicates.rename("near_duplicates"))

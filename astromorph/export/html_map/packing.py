@@ -5,7 +5,6 @@ import io
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from astromorph.artefacts.column_types import MAX_EXACT_INTEGER
+from astromorph.artefacts.run_files import ShardFile
 from astromorph.artefacts.tensor_shard import TensorShard, read_shard
 from astromorph.errors import AstromorphError
 from astromorph.pages.pictures import thumbnail
@@ -233,7 +233,7 @@ class ShardPictures:
         has none.
     """
 
-    def __init__(self, tensors: Sequence[str | Path], image_ids: Sequence[str]) -> None:
+    def __init__(self, tensors: Sequence[ShardFile], image_ids: Sequence[str]) -> None:
         self._tensors = tensors
         self._image_ids = image_ids
         self.statistics: dict[str, list[float]] = {n: [] for n in SHOWN_STATISTICS}

@@ -33,6 +33,7 @@ function showList() {
     make("div", { className: "row" }, [
       button("Save table", async () => saveFile("astromorph-list.csv", await tableOf(state.list)), { title: "CSV with all columns, one row per image" }),
       button("Save file list", async () => saveFile("astromorph-filelist.csv", await fileListOf(state.list)), { title: "CSV to be used as datafile of astromorph" }),
+      button("Send to TOPCAT", sendList, { title: "Or to Aladin and other programs that are open on this computer (SAMP)" }),
       button("Show on map", () => fit(state.list), { title: "Zoom to the listed images" }),
       button("Clear", () => { setList([]); $("plot").focus(); })]),
     strip(some, 56, "Listed images"),
