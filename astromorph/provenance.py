@@ -32,8 +32,8 @@ UNTRACKED = (
     "settings.sections",
     "settings.steps",
 )
-TEMPLATE_SUFFIXES = (".html", ".js")
-INCLUDED = re.compile(r'{% include "([^"]+)" %}')
+TEMPLATE_SUFFIXES = (".html", ".js", ".css")
+INCLUDED = re.compile(r'{% (?:include|extends|from|import) "([^"]+)"')
 RECORDED_PACKAGES = ("astromorph", "torch", "torchvision", "astropy", "numpy")
 
 
@@ -184,7 +184,7 @@ def _string_constants(tree: ast.Module) -> set[str]:
 
 
 def _template(name: str) -> str:
-    """A template and those that it includes."""
+    """A template and those that it extends, includes and imports."""
     path = PACKAGE / "pages" / "templates" / name
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     return text + "".join(map(_template, INCLUDED.findall(text)))

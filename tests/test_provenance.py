@@ -14,7 +14,7 @@ from astromorph.provenance import canonical_json, code_digest, digest
 
 EXPORTS = {name for name in STEPS if name.startswith("export_")}
 REPORTS = {name for name in STEPS if name.startswith("report_")}
-READING = {"validate", "preprocess", "export_gallery"}
+READING = {"validate", "preprocess", "export_gallery", "report_home"}
 EMBEDDING = {"train", "infer", "evaluate"}
 # The steps whose digest changes if any module of a folder is edited.
 FOLDERS = {
@@ -27,14 +27,14 @@ FOLDERS = {
     "fits": READING,  # and not train
     "pages": {
         "validate", "train", "evaluate", "analyse", "export_tensorboard", "export_map",
-        "export_gallery", "report_history", "report_settings",
+        "export_gallery", "report_history", "report_settings", "report_home",
     },
     "preprocessing": READING | {"train"},
-    "catalogue": {"validate", "split"},
+    "catalogue": {"validate", "split", "report_home"},
     "sky": {"train"},
     "models": EMBEDDING,
     "datasets": EMBEDDING,
-    "byol": EMBEDDING | {"export_gallery"},
+    "byol": EMBEDDING | {"export_gallery", "report_home"},
     "training": {"train"},
     "embedding": {"infer", "evaluate"},
     "analysis": {"analyse"},
@@ -129,8 +129,11 @@ def test_an_edit_changes_the_digests_of_the_steps_that_use_it(
         ("fits/image.py", READING),
         ("export/tables/csv.py", {"export_csv"}),
         ("export/html_map/html_map.py", {"export_map"}),
-        ("export/palette.py", {"export_map", "export_gallery"}),
-        ("artefacts/column_types.py", EXPORTS | {"validate", "analyse", "evaluate"}),
+        ("export/palette.py", {"export_map", "export_gallery", "report_home"}),
+        (
+            "artefacts/column_types.py",
+            EXPORTS | {"validate", "analyse", "evaluate", "report_home"},
+        ),
         ("artefacts/run_files.py", set()),
         ("settings/sections.py", set()),
         ("cli/main.py", set()),

@@ -41,6 +41,12 @@ from astromorph.byol.start_weights import start_network
 from astromorph.datasets.tensor_datasets import ImageSet, gather
 from astromorph.embedding import metrics
 from astromorph.embedding.embed import embed
+from astromorph.embedding.evaluation_page import (
+    PIXELS,
+    TRAINED,
+    UNTRAINED,
+    write_evaluation_page,
+)
 from astromorph.embedding.metrics import (
     GEOMETRIC,
     Embedder,
@@ -48,7 +54,6 @@ from astromorph.embedding.metrics import (
     measure_robustness,
 )
 from astromorph.errors import AstromorphError
-from astromorph.pages.html import write_page
 from astromorph.settings.sections import EvaluationSettings, InferenceSettings
 
 Vectors = NDArray[np.float32]
@@ -62,7 +67,6 @@ ADVICE = (
     "train longer (`epochs`), use stronger augmentations (`augmentation_settings`), or "
     "list more images"
 )
-TRAINED, UNTRAINED, PIXELS = "trained", "untrained", "pixels"
 PIXEL_SIDE = 32
 MIN_PIXEL_SIDE = 4
 PIXEL_COMPONENTS = 128
@@ -160,7 +164,7 @@ def evaluate(
     }
     with atomic_write(files.evaluation) as temporary:
         temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
-    write_page(files.evaluation_page, "evaluation.html", files.identity, result=result)
+    write_evaluation_page(files, result)
 
 
 def _inspect_labels(files: RunFiles, column: str) -> tuple[LabelKind, str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from astromorph.artefacts.columns import GALLERY_COLUMNS
 from astromorph.artefacts.model_file import read_model_file
-from astromorph.artefacts.run_files import Identity, RunFiles
+from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.run_table import find_in_catalogue
 from astromorph.artefacts.tables import write_csv
 from astromorph.atomic import atomic_folder
@@ -193,7 +193,7 @@ def export_gallery(
             gc.collect()  # figures and their pixels are in reference cycles
         rows = _table_rows(sheets, source.facts)
         write_csv(folder / "sheets.csv", GALLERY_COLUMNS, rows)
-        _write_index(folder / "index.html", all_sheets, source, files.identity)
+        _write_index(folder / "index.html", all_sheets, source, files)
     LOG.info(
         "%s: %d sheets of %d images", files.gallery, len(all_sheets), len(image_ids)
     )
@@ -256,7 +256,7 @@ def _write_index(
     path: Path,
     sheets: Sequence[Sheet],
     source: PictureSource,
-    identity: Identity | None,
+    files: RunFiles,
 ) -> None:
     """Write the page that shows all sheets and explains how to read them."""
     kinds: dict[str, list[Sheet]] = {}
@@ -265,7 +265,8 @@ def _write_index(
     write_page(
         path,
         "gallery.html",
-        identity,
+        files,
+        final=files.gallery / path.name,
         kinds=kinds,
         stretch=source.stretch,
         max_clusters=MAX_CLUSTERS,

@@ -62,7 +62,7 @@ from astromorph.export.html_map.packing import (
     pack_numbers,
 )
 from astromorph.export.palette import COLOURS, MARKERS, NONE_COLOUR, point_size
-from astromorph.pages.html import render_template, template_source
+from astromorph.pages.html import link_to, render_template, template_source
 
 LOG = logging.getLogger(__name__)
 SEARCHED = ("object", "path", "image_id")  # columns that are always included
@@ -140,6 +140,7 @@ def export_map(
     text = render_template(
         "map.html",
         files.identity,
+        home=link_to(files.home, files.map),
         page=page,
         data=[column.data() for column in columns],
         relations=relations,

@@ -47,7 +47,7 @@ def quick(step):
                     yield contents(Path(entry.path)).hex()
         if step.name == "train" and job.settings.network_settings.weights:
             yield contents(Path(job.settings.network_settings.weights)).hex()
-        if step.name in ("infer", "export_gallery", "report_settings"):
+        if step.name in ("infer", "export_gallery", "report_settings", "report_home"):
             yield contents(job.files.model).hex()
 
     def run(job):
