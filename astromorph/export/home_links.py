@@ -83,8 +83,8 @@ def page_links(files: RunFiles, results: Results) -> dict[str, Link]:
         "evaluation": (
             files.evaluation_page,
             "Embedding quality",
-            "Whether the trained network is better than an untrained one, and for "
-            "which classes.",
+            "Whether the trained network is better than an untrained one, and, with "
+            "labels, for which classes.",
         ),
         "map": (
             files.map,

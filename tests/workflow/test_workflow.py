@@ -133,6 +133,7 @@ def finished(tmp_path_factory) -> Path:
     configure(folder, {})
     done = snakemake(folder, "--cores", "2")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr.splitlines()[-1] == "open results/index.html"
     return folder
 
 
