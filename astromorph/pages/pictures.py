@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -12,6 +13,7 @@ from PIL import Image
 from astromorph.system.logs import printable, shortened
 
 JPEG_QUALITY = 88
+SUFFIX = re.compile(r"\.(fits?|fts)(\.\w+)?$", re.IGNORECASE)
 MAX_SIDE = 128  # pixels; larger images are reduced
 
 
@@ -32,8 +34,8 @@ class PageImage:
 
     @property
     def name(self) -> str:
-        """The name of the file without its folder."""
-        return PurePath(self.path).name or self.path
+        """The name of the file without its folder and the suffix of FITS files."""
+        return SUFFIX.sub("", PurePath(self.path).name) or self.path
 
     @classmethod
     def of(cls, path: str, url: str = "") -> "PageImage":
