@@ -32,8 +32,8 @@ UNTRACKED = (
     "settings.sections",
     "settings.steps",
 )
-TEMPLATE_SUFFIXES = (".html", ".js")
-INCLUDED = re.compile(r'{% include "([^"]+)" %}')
+TEMPLATE_SUFFIXES = (".html", ".js", ".css")
+INCLUDED = re.compile(r'{% (?:include|extends|from|import) "([^"]+)"')
 RECORDED_PACKAGES = ("astromorph", "torch", "torchvision", "astropy", "numpy")
 
 
@@ -186,7 +186,10 @@ def _string_constants(tree: ast.Module) -> set[str]:
 
 
 def _template(name: str, folder: Path) -> str:
-    """A template and those that it includes, or a script below the module's folder."""
+    """A template and those that it extends, includes and imports, or a script.
+
+    Scripts are below the folder of the module.
+    """
     paths = (PACKAGE / "pages" / "templates" / name, folder / name)
     text = next((p.read_text(encoding="utf-8") for p in paths if p.is_file()), "")
     return text + "".join(_template(n, folder) for n in INCLUDED.findall(text))

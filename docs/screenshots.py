@@ -20,6 +20,7 @@ from PIL import Image
 
 HERE = Path(__file__).parent
 SIZE = (1280, 860)  # of the browser window, in pixels
+HOME = (1100, 1612)  # the same for the home page
 MAX_BYTES = 300_000
 GRAYS = (224, 112, 56, 28)  # in the palette: the most that fit into MAX_BYTES
 
@@ -48,6 +49,15 @@ def report(run: Path) -> bytes:
         return bytes(page.screenshot())
 
 
+def home(run: Path) -> bytes:
+    """Show the home page down to the oddest images."""
+    with browser() as page:
+        page.set_viewport_size({"width": HOME[0], "height": HOME[1]})
+        page.goto((run / "results" / "index.html").as_uri())
+        page.wait_for_function("() => [...document.images].every(i => i.complete)")
+        return bytes(page.screenshot())
+
+
 def gallery(run: Path) -> bytes:
     """Return a contact sheet: examples and their neighbours."""
     return (run / "results" / "export" / "gallery" / "neighbours_1.png").read_bytes()
@@ -69,6 +79,7 @@ def html_map(run: Path) -> bytes:
 
 
 SCREENSHOTS: dict[str, Callable[[Path], bytes]] = {
+    "home": home,
     "map": html_map,
     "report": report,
     "gallery": gallery,

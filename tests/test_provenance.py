@@ -14,8 +14,8 @@ from astromorph.provenance import canonical_json, code_digest, digest
 
 EXPORTS = {name for name in STEPS if name.startswith("export_")}
 REPORTS = {name for name in STEPS if name.startswith("report_")}
-READING = {"validate", "preprocess", "export_gallery", "rank"}
-LABELS = {"validate", "analyse", "evaluate", "rank"}
+READING = {"validate", "preprocess", "export_gallery", "rank", "report_home"}
+LABELS = {"validate", "analyse", "evaluate", "rank", "report_home"}
 EMBEDDING = {"train", "infer", "evaluate"}
 # The steps whose digest changes if any module of a folder is edited.
 FOLDERS = {
@@ -28,14 +28,14 @@ FOLDERS = {
     "fits": READING,  # and not train
     "pages": {
         "validate", "train", "evaluate", "analyse", "export_tensorboard", "export_map",
-        "export_gallery", "report_history", "report_settings", "rank",
+        "export_gallery", "report_history", "report_settings", "report_home", "rank",
     },
     "preprocessing": READING | {"train"},
-    "catalogue": {"validate", "split"},
+    "catalogue": {"validate", "split", "report_home"},
     "sky": {"train"},
     "models": EMBEDDING,
     "datasets": EMBEDDING,
-    "byol": EMBEDDING | {"export_gallery", "rank"},
+    "byol": EMBEDDING | {"export_gallery", "report_home", "rank"},
     "training": {"train"},
     "embedding": {"infer", "evaluate"},
     "analysis": {"analyse", "export_map", "rank"},
@@ -131,7 +131,7 @@ def test_an_edit_changes_the_digests_of_the_steps_that_use_it(
         ("fits/image.py", READING),
         ("export/tables/csv.py", {"export_csv"}),
         ("export/html_map/html_map.py", {"export_map"}),
-        ("export/palette.py", {"export_map", "export_gallery", "rank"}),
+        ("export/palette.py", {"export_map", "export_gallery", "report_home", "rank"}),
         ("artefacts/column_types.py", EXPORTS | LABELS),
         ("artefacts/run_files.py", set()),
         ("settings/sections.py", set()),

@@ -24,10 +24,11 @@ from astromorph.artefacts.analysis_table import (
     write_analysis,
 )
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.run_table import run_table
+from astromorph.artefacts.run_table import all_tensors, run_table
 from astromorph.artefacts.tables import read_table
 from astromorph.atomic import atomic_write, check_writable
 from astromorph.pages.html import write_page
+from astromorph.pages.thumbnails import page_images
 from astromorph.provenance import versions
 from astromorph.settings.sections import AnalysisSettings
 
@@ -35,6 +36,7 @@ Vectors = NDArray[np.float32]
 
 LOG = logging.getLogger(__name__)
 MAX_LISTED = 20  # outliers, and pairs of near-duplicates, on the page
+MAX_PICTURED = 50  # clusters of each method with pictures on the page
 PACKAGES = ("scikit-learn", "umap-learn", "pynndescent", "scipy")
 
 
@@ -46,9 +48,9 @@ def analyse(
     Parameters
     ----------
     files : RunFiles
-        `catalogue`, `split` and `all_embeddings` are read; `analysis` (Parquet: a row
-        per image), `analysis_summary` (JSON: numbers, settings and versions) and
-        `analysis_page` are written.
+        `catalogue`, `split`, `all_embeddings`, and from `all_tensors` the images on the
+        page, are read; `analysis` (Parquet: a row per image), `analysis_summary`
+        (JSON: numbers, settings and versions) and `analysis_page` are written.
     rules : AnalysisSettings
         All of its settings are used; with `reference_results`, images are placed among
         those of that run.
@@ -83,18 +85,41 @@ def analyse(
     write_analysis(files.analysis, analysis, folder)
     with atomic_write(files.analysis_summary) as temporary:
         temporary.write_text(json.dumps(summary, indent=1), encoding="utf-8")
-    paths = dict(zip(images.image_ids, images.paths, strict=True))
-    if reference:
+    _write_page(files, images, summary, bool(reference))
+    _log_summary(summary)
+
+
+def _write_page(
+    files: RunFiles,
+    images: EmbeddedImages,
+    summary: dict[str, Any],
+    has_reference: bool,
+) -> None:
+    """Write the page, with pictures of the largest clusters, duplicates, outliers."""
+    clusters = [
+        (number < MAX_PICTURED, image_id)
+        for method in summary["methods"].values()
+        for number, cluster in enumerate(method["clusters"])
+        for image_id in (cluster["representative"], cluster["odd"])
+        if image_id
+    ]
+    pictured = {image_id for is_large, image_id in clusters if is_large}
+    pictured |= {i for pair in summary["closest_pairs"] for i in pair["image_ids"]}
+    pictured |= {outlier["image_id"] for outlier in summary["outliers"]}
+    listed = pictured.union(image_id for _, image_id in clusters)
+    all_paths = dict(zip(images.image_ids, images.paths, strict=True))
+    if has_reference:
         table = run_table(files, ["path"])
-        paths = dict(zip(table["image_id"], table["path"], strict=True))
+        all_paths = dict(zip(table["image_id"], table["path"], strict=True))
+    paths = {name: path for name, path in all_paths.items() if name in listed}
     write_page(
         files.analysis_page,
         "analysis.html",
-        files.identity,
+        files,
         result=summary,
-        paths=paths,
+        images=page_images(paths, all_tensors(files), pictured),
+        max_pictured=MAX_PICTURED,
     )
-    _log_summary(summary)
 
 
 def analyse_embeddings(

@@ -269,6 +269,11 @@ class RunFiles:
         """A page with all settings and versions."""
         return self.results / "report" / "settings.html"
 
+    @property
+    def home(self) -> Path:
+        """The page that shows the run and leads to all other results."""
+        return self.results / "index.html"
+
     def record(self, step: str, job: str | None = None) -> Path:
         """JSON: what the results of one job of a step were made from."""
         return self.results / "provenance" / step / f"{job or step}.json"

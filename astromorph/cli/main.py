@@ -384,11 +384,7 @@ def _add_export(steps: Any) -> None:
         forms, "map", "Write the map as an interactive HTML page.", of="export_"
     )
     _add_shards(page)
-    page.add_argument(
-        "--evaluation",
-        action="store_true",
-        help="show the verdict of the evaluation on the page",
-    )
+    _add_evaluation(page)
     gallery = _add_step(
         forms,
         "gallery",
@@ -448,6 +444,15 @@ def _add_report(steps: Any) -> None:
     )
     _add_datafile(page)
     _add_model(page, "model file to read")
+    home = _add_step(
+        parts,
+        "home",
+        "Write the page that shows the run and leads to all its results.",
+        of="report_",
+    )
+    _add_model(home, "model file of the run")
+    _add_shards(home)
+    _add_evaluation(home)
 
 
 def _add_results(step: Any) -> None:
@@ -477,6 +482,14 @@ def _add_model(step: Any, meaning: str) -> None:
         "--trained-network-name",
         metavar="PT",
         help=f"{meaning} (model/model.pt in the results folder)",
+    )
+
+
+def _add_evaluation(step: Any) -> None:
+    step.add_argument(
+        "--evaluation",
+        action="store_true",
+        help="show the verdict of the evaluation on the page",
     )
 
 

@@ -34,6 +34,12 @@ def run_train(job: Job) -> None:
         processes.
     """
     run_steps(job, [STEPS[name] for name in (*PREPARATION, *TRAINING)])
+    LOG.info(
+        "%s: the network is trained; `astromorph infer` with the same options embeds "
+        "the images and writes %s",
+        job.files.model,
+        job.files.home,
+    )
 
 
 def run_infer(job: Job) -> None:
@@ -56,6 +62,7 @@ def run_infer(job: Job) -> None:
     load_model(job.files.model)
     steps = wanted_steps(job.settings)
     run_steps(job, [step for step in steps if step.name not in TRAINING])
+    LOG.info("open %s", job.files.home)
 
 
 def run_steps(job: Job, steps: Iterable[Step]) -> None:

@@ -271,7 +271,7 @@ def _write_page(
     write_page(
         files.ranking_page,
         "ranking.html",
-        files.identity,
+        files,
         images=len(paths),
         marks_file=str(marks_file),
         summary=_describe(marks),

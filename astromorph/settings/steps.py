@@ -84,6 +84,8 @@ PARTS: dict[str, tuple[str, ...]] = {
         "analysis_settings",
         "export_settings",
     ),
+    # Which tables and pages there are.
+    "report_home": ("datafile", "export_to_csv", "export_settings"),
 }
 
 

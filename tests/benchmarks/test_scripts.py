@@ -401,7 +401,7 @@ def test_screenshots(script, tmp_path):
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
     output = script("docs/screenshots.py", "run", "--output", "pictures")
-    for name in ("map", "report", "gallery"):
+    for name in ("home", "map", "report", "gallery"):
         assert f"{name}.png" in output
         path = tmp_path / "pictures" / f"{name}.png"
         with Image.open(path) as picture:

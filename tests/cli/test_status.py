@@ -26,7 +26,7 @@ SETTINGS = {
 LATER = {
     "report_history", "infer", "evaluate", "analyse", "export_csv", "export_parquet",
     "export_fits", "export_votable", "export_tensorboard", "export_map",
-    "export_gallery", "rank", "report_settings",
+    "export_gallery", "rank", "report_settings", "report_home",
 }  # fmt: skip
 TRAINED = {"train"} | LATER
 PREPARED = {"preprocess", "split"} | TRAINED
@@ -118,16 +118,17 @@ def edit_list(old, new):
         ({"inference_settings": {"batch_size": 3}},
          LATER - {"report_history"}, "settings"),
         ({"evaluation_settings": {"images": 99}},
-         {"evaluate", "export_map", "report_settings"}, "settings"),
+         {"evaluate", "export_map", "report_settings", "report_home"}, "settings"),
         ({"analysis_settings": {"components": 3}},
-         {"analyse", "rank", "report_settings"} | EXPORTS, "settings"),
+         {"analyse", "rank", "report_settings", "report_home"} | EXPORTS, "settings"),
         ({"export_settings": {"csv_separator": "semicolon"}},
-         {"export_csv", "report_settings"}, "settings"),
+         {"export_csv", "report_settings", "report_home"}, "settings"),
         ({"export_settings": {"thumbnail_size": 16}},
-         {"export_tensorboard", "report_settings"}, "settings"),
+         {"export_tensorboard", "report_settings", "report_home"}, "settings"),
         ({"core_limit": 1}, set(), ""),
         (lambda: edit_list("0.fits,a", "0.fits,b"),
-         {"validate", "evaluate", "analyse", "rank"} | EXPORTS, "file list"),
+         {"validate", "evaluate", "analyse", "rank", "report_home"} | EXPORTS,
+         "file list"),
         (lambda: edit_list("0.fits,a,g", "0.fits,a,h"),
          {"validate", "split"} | TRAINED, "file list"),
         (lambda: replace_file("3.fits"), {"validate"} | PREPARED, "files"),

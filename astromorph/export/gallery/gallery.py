@@ -12,7 +12,7 @@ from typing import Any
 
 from astromorph.artefacts.columns import GALLERY_COLUMNS
 from astromorph.artefacts.model_file import read_model_file
-from astromorph.artefacts.run_files import Identity, RunFiles
+from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.run_table import (
     all_tensors,
     find_in_catalogue,
@@ -198,9 +198,7 @@ def export_gallery(
         rows = _table_rows(sheets, source.facts)
         write_csv(folder / "sheets.csv", GALLERY_COLUMNS, rows)
         map_page = Path("..", files.map.name) if rules.map else None
-        _write_index(
-            folder / "index.html", all_sheets, source, files.identity, map_page
-        )
+        _write_index(folder / "index.html", all_sheets, source, files, map_page)
     LOG.info(
         "%s: %d sheets of %d images", files.gallery, len(all_sheets), len(image_ids)
     )
@@ -267,7 +265,7 @@ def _write_index(
     path: Path,
     sheets: Sequence[Sheet],
     source: PictureSource,
-    identity: Identity | None,
+    files: RunFiles,
     map_page: Path | None,
 ) -> None:
     """Write the page that shows all sheets and explains how to read them.
@@ -280,7 +278,8 @@ def _write_index(
     write_page(
         path,
         "gallery.html",
-        identity,
+        files,
+        final=files.gallery / path.name,
         kinds=kinds,
         links={
             sheet.name: list(_links(sheet, source.facts, map_page))

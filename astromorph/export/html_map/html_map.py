@@ -45,7 +45,7 @@ from astromorph.export.html_map.packing import (
     pack_numbers,
 )
 from astromorph.export.palette import COLOURS, MARKERS, NONE_COLOUR, point_size
-from astromorph.pages.html import render_template
+from astromorph.pages.html import link_to, render_template
 from astromorph.provenance import digest
 
 LOG = logging.getLogger(__name__)
@@ -118,6 +118,7 @@ def export_map(
     text = render_template(
         "map.html",
         files.identity,
+        home=link_to(files.home, files.map),
         page=page,
         chunks=chunks.in_page,
         verdict=verdict,

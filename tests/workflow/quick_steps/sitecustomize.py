@@ -49,7 +49,7 @@ def quick(step):
             yield contents(Path(job.settings.network_settings.weights)).hex()
         if step.name == "rank" and job.settings.marks:
             yield contents(Path(job.settings.marks)).hex()
-        if step.name in ("infer", "export_gallery", "report_settings"):
+        if step.name in ("infer", "export_gallery", "report_settings", "report_home"):
             yield contents(job.files.model).hex()
 
     def run(job):
