@@ -252,7 +252,7 @@ def _write_page(
         target, quality = ranking.target, ranking.quality
         sections.append(
             {
-                "title": _describe_target(target),
+                "title": f"Class {target.name}" if target.is_class else "Interesting",
                 "positives": target.positives,
                 "negatives": target.negatives,
                 "quality": quality,
@@ -277,7 +277,9 @@ def _write_page(
         summary=_describe(marks),
         unknown=marks.unknown,
         min_of_each=MIN_OF_EACH,
-        folder=files.ranking_sheets.name,
+        informative=f"{files.ranking_sheets.name}/informative.png"
+        if len(marks) < len(paths)
+        else None,
         sections=sections,
     )
 

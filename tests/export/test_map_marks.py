@@ -209,7 +209,7 @@ def test_marks_rank_all_images_and_agree_with_the_step(map_page, run, tmp_path):
     again = page.evaluate("astromorphMap.marksAsText()")
     assert again == path.read_text()
     page.click("button:has-text('Clear')")
-    page.locator("#mark-count", has_text="Keys for the image").wait_for()
+    page.locator("#mark-count", has_text="Click an image").wait_for()
     with page.expect_file_chooser() as choosing:
         page.click("button:has-text('Load marks')")
     choosing.value.set_files(path)

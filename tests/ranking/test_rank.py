@@ -84,7 +84,7 @@ def test_the_command_ranks_rare_images_first(run, capsys):
     assert table["uncertainty"][places.idxmin()] == table["uncertainty"][~marked].max()
     page = run.ranking_page.read_text()
     assert "8 images marked as interesting, 40 as not interesting" in page
-    assert "Average precision" in page and "Of class A&amp;B" in page
+    assert "Average precision" in page and "Class A&amp;B" in page
     assert page.count("data:image/png") == 2 * 4
     assert "<b>SKY" not in page
     for name in ("interesting", "class_00", "informative"):
@@ -124,6 +124,16 @@ def test_few_marks_give_a_sentence_instead_of_a_number(run, tmp_path):
     assert "1 further\nmarked image is not in this run" in page
     assert "Interesting" not in page
     assert not (run.ranking_sheets / "interesting.png").exists()
+
+
+def test_a_run_may_be_marked_completely(run):
+    """There is nothing left to look at."""
+    rank(run, write_marks(run, range(NUMBER - 1)))
+    assert pd.read_csv(run.ranking)["informative"].isna().all()
+    page = run.ranking_page.read_text()
+    assert page.count("All images are marked.") == 2
+    assert ".png" not in page
+    assert list(run.ranking_sheets.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,18 @@ def test_targets_follow_the_settings():
         assert set(found) <= set(everything)
 
 
+def test_a_file_of_marks_adds_the_ranking():
+    """Without it, the step is not part of a run."""
+    without, ranked = (
+        set(targets(parse(values, "test"), FILES))
+        for values in ({}, {"marks": "m.csv"})
+    )
+    assert without < ranked
+    assert ranked - without == {
+        FILES.ranking, FILES.ranking_page, FILES.ranking_sheets
+    }  # fmt: skip
+
+
 def test_a_module_statement_may_move_the_results(tmp_path):
     """Steps receive the folder of the outputs of their rule."""
     (tmp_path / "list.txt").write_text("a.fits\n")

@@ -172,8 +172,7 @@ function showMarks() {
       ? `${count(INTERESTING)} interesting, ${count(NOT_INTERESTING)} not interesting${named ? `, ${named} with a class` : ""}. ` +
         (elsewhere.length ? `${formatCount(elsewhere.length, "marked image")} not on this map. ` : "") +
         (isStored ? "Kept in this browser." : "Kept until this page is closed: save them.")
-      : "Keys for the image under the pointer, the open one, or the focused small picture: i interesting, n not interesting, c class, u unmark. " +
-        "All other images are then ranked." }),
+      : "Click an image, then press i for interesting, n for not interesting, c for a class, u to unmark. All other images are then ranked." }),
     make("div", { className: "row" }, [
       button("Save marks", () => saveFile("marks.csv", marksAsText()), { disabled: !marks.size && !elsewhere.length, title: "marks.csv, which astromorph rank reads" }),
       button("Load marks", () => $("marks-file").click()),
