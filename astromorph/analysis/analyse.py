@@ -93,7 +93,7 @@ def _write_page(
     files: RunFiles,
     images: EmbeddedImages,
     summary: dict[str, Any],
-    has_reference: bool,
+    has_reference: bool = False,
 ) -> None:
     """Write the page, with pictures of the largest clusters, duplicates, outliers."""
     clusters = [
@@ -106,6 +106,8 @@ def _write_page(
     pictured = {image_id for is_large, image_id in clusters if is_large}
     pictured |= {i for pair in summary["closest_pairs"] for i in pair["image_ids"]}
     pictured |= {outlier["image_id"] for outlier in summary["outliers"]}
+    for new in summary.get("reference", {}).get("most_novel", ()):
+        pictured |= {new["image_id"], new["nearest"]}
     listed = pictured.union(image_id for _, image_id in clusters)
     all_paths = dict(zip(images.image_ids, images.paths, strict=True))
     if has_reference:

@@ -133,7 +133,7 @@ def edit_list(old, new):
          {"validate", "split"} | TRAINED, "file list"),
         (lambda: replace_file("3.fits"), {"validate"} | PREPARED, "files"),
         (lambda: replace_file("weights.pt"), TRAINED, "files"),
-        (lambda: replace_file("marks.csv"), {"rank"}, "files"),
+        (lambda: replace_file("marks.csv"), {"rank", "report_home"}, "files"),
         (lambda: os.utime("marks.csv", (0, 0)), set(), ""),
         (lambda: Path("4.fits").unlink(), {"validate"} | PREPARED, "files"),
         (lambda: os.utime("list.csv", (0, 0)), set(), ""),
