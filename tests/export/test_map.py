@@ -28,6 +28,7 @@ from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.tables import spreadsheet_safe, write_csv
 from astromorph.errors import AstromorphError
 from astromorph.export.html_map import html_map as module
+from astromorph.export.html_map.chunks import MISSING, Chunks
 from astromorph.export.html_map.html_map import export_map
 from astromorph.export.html_map.packing import (
     SheetLayout,
@@ -263,6 +264,34 @@ def test_many_pictures_are_beside_the_page(run, tmp_path, max_one_file):
         first = f"column-{columns[page['first']]}"
         assert f"{first}.js" not in names
         assert {"group-map-0", first} <= set(re.findall(r'id="([\w-]+)"', text))
+
+
+def test_layouts_have_16_bits_per_axis():
+    """Positions are exact to half a step; those that are not finite are marked."""
+    places = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+    places[7], places[:, 1] = (np.nan, 0), places[:, 1] * 1e-6
+    chunks = Chunks(None, "stamp")
+    layout = chunks.add_layout("map", places)
+    values = array(json.loads(chunks.in_page["group-map-0"])).reshape(-1, 2)
+    assert (values.dtype, layout["parts"], layout["width"]) == (np.uint16, 1, 2)
+    assert values[7].tolist() == [MISSING, MISSING]
+    known = np.delete(np.arange(50), 7)
+    found = layout["offsets"] + values[known] * layout["scales"]
+    error = abs(found - places[known]) / layout["scales"]
+    assert error.max() < 0.51
+    same = chunks.add_layout("pca", np.full((3, 2), 5, np.float32))
+    assert same["offsets"] == [5, 5]
+    assert array(json.loads(chunks.in_page["group-pca-0"])).tolist() == [0] * 6
+
+
+def test_a_large_page_is_reported(run, tmp_path, monkeypatch, caplog):
+    """The warning names the setting, unless the data are in the folder."""
+    monkeypatch.setattr(module, "LARGE_PAGE", 0)
+    export(run, tmp_path / "one")
+    assert "`export_settings.map_one_file` below 50" in caplog.text
+    caplog.clear()
+    export(run, tmp_path / "folder", max_one_file=0)
+    assert not [r for r in caplog.records if r.levelname == "WARNING"]
 
 
 def test_no_text_of_the_input_is_markup(exported):
@@ -731,6 +760,31 @@ def test_dragging_moves_and_the_wheel_zooms(map_page):
     middle = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     assert map_page.place(12) == pytest.approx(middle, abs=15)
     assert map_page.state("list") == []
+
+
+@pytest.mark.browser
+def test_two_fingers_zoom(browser, exported):
+    """Twice the distance of the fingers is twice the size of the map."""
+    watched = Watched(browser, exported, has_touch=True)
+    page = watched.page
+    session = page.context.new_cdp_session(page)
+    box = page.locator("#plot").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+    def touch(kind, half):
+        fingers = [{"x": x + k * half, "y": y, "id": k + 1} for k in (-1, 1)]
+        what = {"type": kind, "touchPoints": fingers}
+        session.send("Input.dispatchTouchEvent", what)
+
+    scale = page.evaluate("astromorphMap.view.scale")
+    touch("touchStart", 40)
+    for half in range(45, 81, 5):
+        touch("touchMove", half)
+    now = page.evaluate("astromorphMap.view.scale")
+    assert now == pytest.approx(scale / 2, rel=0.15)
+    assert watched.state("row") == -1
+    assert watched.messages == []
+    page.context.close()
 
 
 @pytest.mark.browser

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from astromorph.export.html_map.packing import PackedColumn, pack_array
 from astromorph.pages.html import script_json
 
-NAME_ROWS = 4096  # rows of a chunk with names, all of which a search loads
+NAME_ROWS = 2048  # rows of a chunk with names, all of which a search loads
 FACT_ROWS = 1024  # rows of a chunk with all other columns
 GROUP_ROWS = 262_144  # rows of a chunk of a group
 MISSING = 65_535  # a position that is not finite

@@ -134,6 +134,7 @@ def _write_chunks(
     chunks: Chunks, files: RunFiles, table: pd.DataFrame, thumbnail_size: int
 ) -> dict[str, Any]:
     """Write all data of the page except its description, which is returned."""
+    nearest, distances, duplicates = _relations(table)
     layout = SheetLayout.for_side(thumbnail_size)
     pictures = ShardPictures(all_tensors(files), list(table["image_id"]))
     for k, sheet in enumerate(layout.draw(pictures.thumbnails(layout.side))):
@@ -157,7 +158,6 @@ def _write_chunks(
         PackedColumn(name, "text", False, numbers)
         for name, numbers in zip(("x", "y"), places.T, strict=True)
     ]
-    nearest, distances, duplicates = _relations(table)
     chunks.add_rows(names, facts, nearest, distances, duplicates)
     groups = {"map": chunks.add_layout("map", places, at_once=True)}
     if not np.array_equal(places, components):
@@ -226,11 +226,14 @@ def _first(columns: Sequence[PackedColumn]) -> str:
 def _relations(
     table: pd.DataFrame,
 ) -> tuple[NDArray[np.int32], NDArray[np.float32], dict[int, list[int]]]:
-    """Rows of the neighbours, their distances, and near-duplicates by row."""
+    """Rows of the neighbours, their distances, and near-duplicates by row.
+
+    Neighbours and distances are removed from the table to save memory.
+    """
     ids = arrow_array(table["image_id"])
-    near, lengths = _rows(table["neighbour_ids"], ids)
+    near, lengths = _rows(table.pop("neighbour_ids"), ids)
     number = int(lengths.max(initial=0))
-    distances = padded_lists(table[DISTANCES.name], number)
+    distances = padded_lists(table.pop(DISTANCES.name), number)
     nearest = np.full(distances.shape, -1, np.int32)
     nearest[np.arange(number) < lengths[:, None]] = near
     same, lengths = _rows(table["duplicate_ids"], ids)

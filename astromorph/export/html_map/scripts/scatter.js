@@ -14,7 +14,7 @@
 // Rows of the column `page.new`, if there is one, are drawn larger, with an outline, on top.
 
 const GRID = 256, SHIFT = 8, MISSING = 65535, HIDDEN = 255, PAD = 24;
-const MAX_SIZE = 11, MAX_PIXELS = 3e6, OPACITY = 0.88, FAINT = 0.16, MAX_RINGS = 5000;
+const MAX_SIZE = 11, MAX_PIXELS = 3e6, OPACITY = 0.88, FAINT = 0.16, MAX_RINGS = 2000;
 const view = { x: 0, y: 0, scale: 1, width: 1, height: 1, ratio: 1 };
 const points = { values: null, scales: [1, 1], offsets: [0, 0], order: null, start: null,
   px: null, py: null, paint: null, codes: null, palette: [], front: null, isNew: null };
@@ -160,7 +160,8 @@ let buffer = null;
 // number of points that would be visible if they were evenly spread.
 function pointSize(visible) {
   const wanted = Math.min(MAX_SIZE, Math.max(2, page.size * Math.sqrt(fullScale / view.scale)));
-  return Math.round(Math.min(view.ratio * wanted, Math.max(2, Math.sqrt(MAX_PIXELS / Math.max(1, visible)))));
+  const most = Math.sqrt(MAX_PIXELS / Math.max(1, visible)), size = Math.min(view.ratio * wanted, Math.max(2, most));
+  return Math.round(size > 3 ? Math.max(3, Math.min(size, 0.7 * most)) : size);  // markers take more time than squares
 }
 
 function drawPoints() {

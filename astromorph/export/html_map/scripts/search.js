@@ -47,7 +47,8 @@ async function find() {
   const away = found.filter((row) => !state.shown[row]).length;
   state.found = found;
   $("said").textContent = !query ? "" : (found.length ? formatCount(found.length, "match").replace(/matchs$/, "matches") : "no match") +
-    (away ? `, ${away.toLocaleString("en")} hidden by filters` : "");
+    (away ? `, ${away.toLocaleString("en")} hidden by filters` : "") +
+    (found.length > MAX_RINGS ? `, at most ${MAX_RINGS.toLocaleString("en")} are marked` : "");
   $("take").disabled = !found.length;
   redraw();
   return true;

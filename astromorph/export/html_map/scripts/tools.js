@@ -73,7 +73,11 @@ function pinched(id, before, at) {
 }
 
 function released(event) {
-  if (!pointers.delete(event.pointerId) || pointers.size) return;
+  if (!pointers.delete(event.pointerId)) return;
+  if (pointers.size) {  // the other finger goes on moving the map
+    drag = { ...drag, from: [...pointers.values()][0], start: { ...view } };
+    return;
+  }
   const { outline, tool } = state, at = pixelAt(event);
   state.outline = null;
   if (!drag.moved) {
