@@ -186,6 +186,13 @@ class WorkflowPlan:
         return 300 + 12 * length
 
 
+def snakefile() -> str:
+    """The path of the workflow that comes with the package, for `include`."""
+    # In a clone, the folder is a link to that beside the package.
+    folder = (Path(__file__).parents[1] / "workflow_files" / "workflow").resolve()
+    return str(folder / "Snakefile")
+
+
 def plan_workflow(config: Mapping[str, Any], cores: int | None) -> WorkflowPlan:
     """Read the settings and the file list.
 
