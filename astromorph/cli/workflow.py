@@ -186,11 +186,17 @@ class WorkflowPlan:
         return 300 + 12 * length
 
 
+def workflow_files() -> Path:
+    """The folder of the workflow, its profiles and settings in the package.
+
+    In a clone, it contains links to the folders beside the package.
+    """
+    return Path(__file__).parents[1] / "workflow_files"
+
+
 def snakefile() -> str:
     """The path of the workflow that comes with the package, for `include`."""
-    # In a clone, the folder is a link to that beside the package.
-    folder = (Path(__file__).parents[1] / "workflow_files" / "workflow").resolve()
-    return str(folder / "Snakefile")
+    return str((workflow_files() / "workflow" / "Snakefile").resolve())
 
 
 def plan_workflow(config: Mapping[str, Any], cores: int | None) -> WorkflowPlan:
