@@ -49,6 +49,7 @@ run: $(VENV)/installed
 	@echo "Map:     $(SAMPLE)/results/export/map.html, for a browser; colour it by label"
 	@echo "         or $(BIN)/tensorboard --logdir $(SAMPLE)/results, then the tab Projector"
 	@echo "Report:  $(SAMPLE)/report.html, for a browser"
+	@echo "open $(SAMPLE)/results/index.html"
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check astromorph tests benchmarks docs

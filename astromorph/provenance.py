@@ -32,8 +32,8 @@ UNTRACKED = (
     "settings.sections",
     "settings.steps",
 )
-TEMPLATE_SUFFIXES = (".html", ".js")
-INCLUDED = re.compile(r'{% include "([^"]+)" %}')
+TEMPLATE_SUFFIXES = (".html", ".js", ".css")
+INCLUDED = re.compile(r'{% (?:include|extends|from|import) "([^"]+)"')
 RECORDED_PACKAGES = ("astromorph", "torch", "torchvision", "astropy", "numpy")
 
 
@@ -82,7 +82,8 @@ def code_digest(*modules: str) -> str:
 
     The digest is computed from syntax trees without docstrings. Comments, docstrings
     and layout do not change it; every other edit does, including edits of a template
-    that a module names. `UNTRACKED` modules and imports for type checkers are ignored.
+    or script that a module names. `UNTRACKED` modules and imports for type checkers
+    are ignored.
 
     Parameters
     ----------
@@ -174,7 +175,8 @@ def _contents(module: str) -> str:
     """The syntax tree of a module as text, and the templates that it names."""
     tree = _tree(module)
     names = sorted(_string_constants(tree))
-    templates = [_template(n) for n in names if n.endswith(TEMPLATE_SUFFIXES)]
+    folder = _path(module).parent
+    templates = [_template(n, folder) for n in names if n.endswith(TEMPLATE_SUFFIXES)]
     return ast.dump(tree) + "".join(templates)
 
 
@@ -183,11 +185,14 @@ def _string_constants(tree: ast.Module) -> set[str]:
     return {value for value in constants if isinstance(value, str)}
 
 
-def _template(name: str) -> str:
-    """A template and those that it includes."""
-    path = PACKAGE / "pages" / "templates" / name
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    return text + "".join(map(_template, INCLUDED.findall(text)))
+def _template(name: str, folder: Path) -> str:
+    """A template and those that it extends, includes and imports, or a script.
+
+    Scripts are below the folder of the module.
+    """
+    paths = (PACKAGE / "pages" / "templates" / name, folder / name)
+    text = next((p.read_text(encoding="utf-8") for p in paths if p.is_file()), "")
+    return text + "".join(_template(n, folder) for n in INCLUDED.findall(text))
 
 
 def versions() -> dict[str, str]:

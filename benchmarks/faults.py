@@ -39,6 +39,7 @@ LIBRARY = "FULL_DISK_LIBRARY"  # names the compiled full_disk.c, which is preloa
 LIST = "fits/filelist.csv"
 SETTINGS = {
     "datafile": LIST,
+    "marks": "marks.csv",
     "network_name": "amm",
     "epochs": 1,
     "batch_size": 4,
@@ -389,6 +390,7 @@ def run(sample: int, seed: int, steps: Sequence[str] | None) -> list[str]:
 
     simulate("fits", IMAGES, seed=1)
     CONFIG.write_text(json.dumps(SETTINGS))
+    Path("marks.csv").write_text("path,mark\nfits/sky_000000.fits,interesting\n")
     RESULTS.mkdir()
     draw = random.Random(seed)
     print("| step | full disks | problems | seconds |\n|---|---|---|---|")

@@ -20,6 +20,7 @@ from PIL import Image
 
 HERE = Path(__file__).parent
 SIZE = (1280, 860)  # of the browser window, in pixels
+HOME = (1100, 1612)  # the same for the home page
 MAX_BYTES = 300_000
 GRAYS = (224, 112, 56, 28)  # in the palette: the most that fit into MAX_BYTES
 
@@ -48,6 +49,15 @@ def report(run: Path) -> bytes:
         return bytes(page.screenshot())
 
 
+def home(run: Path) -> bytes:
+    """Show the home page down to the oddest images."""
+    with browser() as page:
+        page.set_viewport_size({"width": HOME[0], "height": HOME[1]})
+        page.goto((run / "results" / "index.html").as_uri())
+        page.wait_for_function("() => [...document.images].every(i => i.complete)")
+        return bytes(page.screenshot())
+
+
 def gallery(run: Path) -> bytes:
     """Return a contact sheet: examples and their neighbours."""
     return (run / "results" / "export" / "gallery" / "neighbours_1.png").read_bytes()
@@ -55,7 +65,7 @@ def gallery(run: Path) -> bytes:
 
 def html_map(run: Path) -> bytes:
     """Show the map coloured by label, with one image opened."""
-    with browser("--disable-3d-apis") as page:
+    with browser() as page:
         page.goto((run / "results" / "export" / "map.html").as_uri())
         page.wait_for_selector("body[data-ready]")
         page.select_option("#colour", "label")
@@ -69,6 +79,7 @@ def html_map(run: Path) -> bytes:
 
 
 SCREENSHOTS: dict[str, Callable[[Path], bytes]] = {
+    "home": home,
     "map": html_map,
     "report": report,
     "gallery": gallery,
@@ -76,13 +87,13 @@ SCREENSHOTS: dict[str, Callable[[Path], bytes]] = {
 
 
 @contextlib.contextmanager
-def browser(*options: str) -> Iterator[Any]:
+def browser() -> Iterator[Any]:
     """Open a page in Chromium."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox", *options]
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
         )
         yield chromium.new_page(viewport={"width": SIZE[0], "height": SIZE[1]})
         chromium.close()

@@ -136,6 +136,7 @@ def write_run(
     )
     used = [rows[k]["image_id"] for k in usable if subsets[k] != NONE]
     write_analysis(files.analysis, analysis or random_analysis(used))
+    files.analysis_summary.write_text('{"settings": {}}', encoding="utf-8")
     return files
 
 

@@ -14,7 +14,8 @@ from astromorph.provenance import canonical_json, code_digest, digest
 
 EXPORTS = {name for name in STEPS if name.startswith("export_")}
 REPORTS = {name for name in STEPS if name.startswith("report_")}
-READING = {"validate", "preprocess", "export_gallery"}
+READING = {"validate", "preprocess", "export_gallery", "rank", "report_home"}
+LABELS = {"validate", "analyse", "evaluate", "rank", "report_home"}
 EMBEDDING = {"train", "infer", "evaluate"}
 # The steps whose digest changes if any module of a folder is edited.
 FOLDERS = {
@@ -27,18 +28,19 @@ FOLDERS = {
     "fits": READING,  # and not train
     "pages": {
         "validate", "train", "evaluate", "analyse", "export_tensorboard", "export_map",
-        "export_gallery", "report_history", "report_settings",
+        "export_gallery", "report_history", "report_settings", "report_home", "rank",
     },
     "preprocessing": READING | {"train"},
-    "catalogue": {"validate", "split"},
+    "catalogue": {"validate", "split", "report_home"},
     "sky": {"train"},
     "models": EMBEDDING,
     "datasets": EMBEDDING,
-    "byol": EMBEDDING | {"export_gallery"},
+    "byol": EMBEDDING | {"export_gallery", "report_home", "rank"},
     "training": {"train"},
     "embedding": {"infer", "evaluate"},
-    "analysis": {"analyse"},
-    "export": EXPORTS | REPORTS,
+    "analysis": {"analyse", "export_map", "rank"},
+    "export": EXPORTS | REPORTS | {"rank"},
+    "ranking": {"rank"},
     "cli": set(),
 }  # fmt: skip
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
@@ -129,8 +131,8 @@ def test_an_edit_changes_the_digests_of_the_steps_that_use_it(
         ("fits/image.py", READING),
         ("export/tables/csv.py", {"export_csv"}),
         ("export/html_map/html_map.py", {"export_map"}),
-        ("export/palette.py", {"export_map", "export_gallery"}),
-        ("artefacts/column_types.py", EXPORTS | {"validate", "analyse", "evaluate"}),
+        ("export/palette.py", {"export_map", "export_gallery", "report_home", "rank"}),
+        ("artefacts/column_types.py", EXPORTS | LABELS),
         ("artefacts/run_files.py", set()),
         ("settings/sections.py", set()),
         ("cli/main.py", set()),
@@ -171,9 +173,12 @@ def test_imports_for_type_checkers_alone_do_not_count(package):
 
 
 def test_a_template_belongs_to_the_module_that_names_it(package, original):
-    """An edit of the map's script changes the map, and no other step."""
-    append(package / "pages" / "templates" / "map.js", "// more")
+    """An edit of the map's page or scripts changes the map, and no other step."""
+    append(package / "pages" / "templates" / "map.html", "<!-- more -->")
     assert changed(original) == {"export_map"}
+    before = digests()
+    append(package / "export" / "html_map" / "scripts" / "list.js", "// more")
+    assert changed(before) == {"export_map"}
 
 
 def test_training_does_not_depend_on_reading_or_on_exports():

@@ -2,8 +2,8 @@
 
 import json
 import logging
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -13,6 +13,8 @@ from threadpoolctl import threadpool_limits
 
 from astromorph.analysis import neighbours
 from astromorph.analysis.clusters import Clustering, Clusterings, find_clusters
+from astromorph.analysis.embedded_images import EmbeddedImages, read_embedded_images
+from astromorph.analysis.placement import place_among, read_reference_run
 from astromorph.analysis.space import MIN_UMAP, Space, fit_space, layout_2d
 from astromorph.artefacts.analysis_table import (
     ODD,
@@ -22,10 +24,11 @@ from astromorph.artefacts.analysis_table import (
     write_analysis,
 )
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.run_table import embedded_table, embedding_blocks
+from astromorph.artefacts.run_table import all_tensors, run_table
+from astromorph.artefacts.tables import read_table
 from astromorph.atomic import atomic_write, check_writable
-from astromorph.errors import AstromorphError
 from astromorph.pages.html import write_page
+from astromorph.pages.thumbnails import page_images
 from astromorph.provenance import versions
 from astromorph.settings.sections import AnalysisSettings
 
@@ -33,24 +36,8 @@ Vectors = NDArray[np.float32]
 
 LOG = logging.getLogger(__name__)
 MAX_LISTED = 20  # outliers, and pairs of near-duplicates, on the page
+MAX_PICTURED = 50  # clusters of each method with pictures on the page
 PACKAGES = ("scikit-learn", "umap-learn", "pynndescent", "scipy")
-
-
-@dataclass(frozen=True, slots=True)
-class EmbeddedImages:
-    """The images that are analysed.
-
-    Attributes
-    ----------
-    image_ids, paths : tuple of str
-        N ids and paths, in the order of the file list.
-    vectors : ndarray, shape (N, D), float32
-        Their embeddings.
-    """
-
-    image_ids: tuple[str, ...]
-    paths: tuple[str, ...]
-    vectors: Vectors
 
 
 def analyse(
@@ -61,11 +48,12 @@ def analyse(
     Parameters
     ----------
     files : RunFiles
-        `catalogue`, `split` and `all_embeddings` are read; `analysis` (Parquet: a row
-        per image), `analysis_summary` (JSON: numbers, settings and versions) and
-        `analysis_page` are written.
+        `catalogue`, `split`, `all_embeddings`, and from `all_tensors` the images on the
+        page, are read; `analysis` (Parquet: a row per image), `analysis_summary`
+        (JSON: numbers, settings and versions) and `analysis_page` are written.
     rules : AnalysisSettings
-        All of its settings are used.
+        All of its settings are used; with `reference_results`, images are placed among
+        those of that run.
     seed : int
         Seed of all random choices.
     threads : int
@@ -79,44 +67,60 @@ def analyse(
     """
     check_writable([files.analysis, files.analysis_summary, files.analysis_page])
     images = read_embedded_images(files)
+    reference = None
+    if rules.reference_results:
+        reference = read_reference_run(files, rules.reference_results)
     with threadpool_limits(1):
-        analysis, summary = analyse_embeddings(images, rules, seed, threads)
+        if reference:
+            listed = read_table(files.catalogue, ["image_id"])["image_id"]
+            analysis, summary = place_among(images, reference, set(listed))
+        else:
+            analysis, summary = analyse_embeddings(images, rules, seed, threads)
     summary["settings"] = {
         "seed": seed,
         "analysis_settings": rules.model_dump(mode="json"),
     }
     summary["versions"] = versions() | {name: version(name) for name in PACKAGES}
-    write_analysis(files.analysis, analysis)
+    folder = rules.reference_results and os.path.abspath(rules.reference_results)
+    write_analysis(files.analysis, analysis, folder)
     with atomic_write(files.analysis_summary) as temporary:
         temporary.write_text(json.dumps(summary, indent=1), encoding="utf-8")
-    paths = dict(zip(images.image_ids, images.paths, strict=True))
-    write_page(
-        files.analysis_page,
-        "analysis.html",
-        files.identity,
-        result=summary,
-        paths=paths,
-    )
+    _write_page(files, images, summary, bool(reference))
     _log_summary(summary)
 
 
-def read_embedded_images(files: RunFiles) -> EmbeddedImages:
-    """Read the embeddings of all images that the split does not exclude.
-
-    Raises
-    ------
-    AstromorphError
-        There are none, or the files do not match.
-    """
-    table = embedded_table(files, ["path"])
-    if table.empty:
-        raise AstromorphError(
-            f"{files.split}: no image has an embedding; correct the file list, then "
-            "run again from `validate`"
-        )
-    vectors = [vectors for _, vectors in embedding_blocks(files, table)]
-    return EmbeddedImages(
-        tuple(table["image_id"]), tuple(table["path"]), np.concatenate(vectors)
+def _write_page(
+    files: RunFiles,
+    images: EmbeddedImages,
+    summary: dict[str, Any],
+    has_reference: bool = False,
+) -> None:
+    """Write the page, with pictures of the largest clusters, duplicates, outliers."""
+    clusters = [
+        (number < MAX_PICTURED, image_id)
+        for method in summary["methods"].values()
+        for number, cluster in enumerate(method["clusters"])
+        for image_id in (cluster["representative"], cluster["odd"])
+        if image_id
+    ]
+    pictured = {image_id for is_large, image_id in clusters if is_large}
+    pictured |= {i for pair in summary["closest_pairs"] for i in pair["image_ids"]}
+    pictured |= {outlier["image_id"] for outlier in summary["outliers"]}
+    for new in summary.get("reference", {}).get("most_novel", ()):
+        pictured |= {new["image_id"], new["nearest"]}
+    listed = pictured.union(image_id for _, image_id in clusters)
+    all_paths = dict(zip(images.image_ids, images.paths, strict=True))
+    if has_reference:
+        table = run_table(files, ["path"])
+        all_paths = dict(zip(table["image_id"], table["path"], strict=True))
+    paths = {name: path for name, path in all_paths.items() if name in listed}
+    write_page(
+        files.analysis_page,
+        "analysis.html",
+        files,
+        result=summary,
+        images=page_images(paths, all_tensors(files), pictured),
+        max_pictured=MAX_PICTURED,
     )
 
 
@@ -293,6 +297,14 @@ def _log_summary(summary: dict[str, Any]) -> None:
             method["unclustered"],
             "-" if silhouette is None else f"{silhouette:.3f}",
             "-" if stability is None else f"{stability:.3f}",
+        )
+    if reference := summary.get("reference"):
+        LOG.info(
+            "%d new images were placed among %d of %s; %d are far from all clusters",
+            reference["new"],
+            reference["images"],
+            reference["results"],
+            reference["in_no_cluster"],
         )
     LOG.info(
         "%d images have a near-duplicate; the first outlier is %s",

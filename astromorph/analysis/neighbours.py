@@ -70,13 +70,37 @@ def nearest_neighbours(
     return _sort_by_distance(points, indices)
 
 
-def nearest_to_point(
-    point: Points, points: Points, number: int
+def nearest_among(
+    queries: Points, points: Points, number: int
 ) -> tuple[Indices, Points]:
-    """Indices `(M,)` and distances `(M,)` of the points nearest to a point `(K,)`."""
-    distances = np.linalg.norm(points - point, axis=1)
-    order = np.argsort(distances, kind="stable")[:number]
-    return order, distances[order]
+    """The points nearest to each of some other points, the nearest first.
+
+    All pairs are compared, whatever their number.
+
+    Parameters
+    ----------
+    queries : ndarray, shape (Q, K), float32
+        The points whose neighbours are searched.
+    points : ndarray, shape (N, K), float32
+        The points that are searched; at least one.
+    number : int
+        Number of neighbours; M is the smaller of this number and N.
+
+    Returns
+    -------
+    indices : ndarray, shape (Q, M), int64
+        Rows of `points`; of equally near points, the first comes first.
+    distances : ndarray, shape (Q, M), float32
+        0 for equal points.
+    """
+    number = min(number, len(points))
+    indices = np.empty((len(queries), number), np.int64)
+    distances = np.empty(indices.shape, np.float32)
+    finder = NearestNeighbors(n_neighbors=number, algorithm="brute").fit(points)
+    for rows in _row_parts(len(queries)):
+        found = finder.kneighbors(queries[rows], return_distance=False)
+        indices[rows], distances[rows] = _sorted_part(queries[rows], points, found)
+    return indices, distances
 
 
 def near_duplicates(indices: Indices, distances: Points) -> list[list[int]]:
@@ -105,7 +129,7 @@ def near_duplicates(indices: Indices, distances: Points) -> list[list[int]]:
     if width == 0:
         return [[] for _ in range(number)]
     duplicates: list[dict[int, float]] = [{} for _ in range(number)]
-    limits = _compute_duplicate_limits(distances)
+    limits = duplicate_limits(distances)
     rows, columns = np.nonzero(distances <= limits[:, None])
     for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
         other, distance = int(indices[row, column]), float(distances[row, column])
@@ -181,12 +205,24 @@ def outlier_scores(
     return scores, ranks
 
 
-def _compute_duplicate_limits(distances: Points) -> NDArray[np.float64]:
-    """Distance up to which another image is a near-duplicate of each image `(N,)`."""
-    number, width = distances.shape
+def duplicate_limits(
+    reference: Points, distances: Points | None = None
+) -> NDArray[np.float64]:
+    """Distance up to which another image is a near-duplicate of each image `(N,)`.
+
+    Parameters
+    ----------
+    reference : ndarray, shape (R, M), float32
+        Distances of the images of a run to their nearest neighbours, from which the
+        dimension is estimated.
+    distances : ndarray, shape (N, M), float32, optional
+        Those of the images in question; by default `reference`.
+    """
+    distances = reference if distances is None else distances
+    number, width = reference.shape
     if width < 3:
-        return np.full(number, MAX_ROUNDING)
-    dimension = intrinsic_dimension(distances)
+        return np.full(len(distances), MAX_ROUNDING)
+    dimension = intrinsic_dimension(reference)
     share = 1 - (1 - CHANCE_PAIRS / number) ** (1 / (width - 1))
     limits = distances[:, -1] * share ** (1 / dimension)
     return np.asarray(np.maximum(MAX_ROUNDING, limits))
@@ -211,16 +247,25 @@ def _remove_self(candidates: Indices, start: int) -> Indices:
 
 
 def _sort_by_distance(points: Points, indices: Indices) -> tuple[Indices, Points]:
-    """Sort by distances from differences, without rounding errors of dot products."""
+    """Sort the neighbours of each point by distance."""
     distances = np.empty(indices.shape, np.float32)
     for rows in _row_parts(len(points)):
-        neighbours = indices[rows]
-        differences = points[neighbours] - points[rows, None]
-        lengths = np.linalg.norm(differences, axis=2)
-        order = np.lexsort((neighbours, lengths), axis=1)
-        indices[rows] = np.take_along_axis(neighbours, order, axis=1)
-        distances[rows] = np.take_along_axis(lengths, order, axis=1)
+        indices[rows], distances[rows] = _sorted_part(
+            points[rows], points, indices[rows]
+        )
     return indices, distances
+
+
+def _sorted_part(
+    queries: Points, points: Points, neighbours: Indices
+) -> tuple[Indices, Points]:
+    """Sort by distances from differences, without rounding errors of dot products."""
+    lengths = np.linalg.norm(points[neighbours] - queries[:, None], axis=2)
+    order = np.lexsort((neighbours, lengths), axis=1)
+    return (
+        np.take_along_axis(neighbours, order, axis=1),
+        np.take_along_axis(lengths, order, axis=1),
+    )
 
 
 def _row_parts(number: int) -> list[slice]:

@@ -1,93 +1,158 @@
-"""The command `similar`: find the images of a run most similar to a FITS image."""
+"""The command `similar`: find the images of a run most similar to given images."""
 
-import json
+import itertools
 import logging
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from astromorph.analysis.analyse import read_embedded_images
-from astromorph.analysis.neighbours import MAX_ROUNDING, nearest_to_point
-from astromorph.analysis.space import fit_space
-from astromorph.artefacts.embeddings import read_embeddings
-from astromorph.artefacts.model_file import ModelFile
+from astromorph.analysis.embedded_images import read_analysed_images
+from astromorph.analysis.neighbours import MAX_ROUNDING, nearest_among
+from astromorph.analysis.new_images import NewImages
+from astromorph.analysis.panels import (
+    LIKE,
+    UNLIKE,
+    Panel,
+    draw_panels,
+    read_pixels,
+)
+from astromorph.artefacts.analysis_table import OLD_SUFFIX
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.run_table import listed_columns, run_table
+from astromorph.artefacts.run_table import all_tensors, listed_columns, run_table
 from astromorph.artefacts.tables import write_csv
-from astromorph.artefacts.tensor_shard import TensorShard, read_shard
-from astromorph.atomic import atomic_write
-from astromorph.byol.build import load_model, training_settings_of
-from astromorph.byol.byol import BYOL
-from astromorph.datasets.tensor_datasets import CachedDataset, ImageSet, NativeDataset
-from astromorph.embedding.embed import embed
-from astromorph.errors import AstromorphError
-from astromorph.pages.pictures import thumbnail
-from astromorph.preprocessing.preparation import Preparation, run_reference
-from astromorph.settings.loading import parse
-from astromorph.settings.sections import AnalysisSettings, InferenceSettings
+from astromorph.errors import AstromorphError, FitsImageError
+from astromorph.filelist.entries import Entry, read_filelist
+from astromorph.system.files import split_hdu
+from astromorph.system.logs import escape_undecodable
 
-Vectors = NDArray[np.float32]
+Points = NDArray[np.float32]
 Pixels = NDArray[np.float32]
-Rows = list[dict[str, str]]
+Row = dict[str, str]
+Rows = list[Row]
 
 LOG = logging.getLogger(__name__)
-SYMMETRIES: tuple[Literal["d4", "none"], ...] = ("d4", "none")
-TOLERANCE = 1e-3  # relative; machines and batch sizes cause smaller differences
-PANELS_PER_ROW = 7
-THUMBNAIL_SIDE = 192  # pixels
-MAX_CHARACTERS = 24  # in a line below a panel
-PANEL_INCHES, DOTS_PER_INCH = 1.9, 120
+DEFAULT_WEIGHT = 0.3  # measured in docs/analysis.md
+MIN_LENGTH = 1e-3  # of the searched direction; shorter ones are only rounding errors
+IMAGE_ID = re.compile(rf"[0-9a-f]{{16}}({OLD_SUFFIX})?")
+IMAGES_AT_A_TIME = 256  # that are read and embedded together
+QUERY_COLUMNS = ("query", "query_path", "status", "reason")
+RESULT_COLUMNS = ("rank", "distance", "image_id", "path", "object", "cluster")
 
 
 @dataclass(frozen=True, slots=True)
-class Panel:
-    """A picture of one image, and the lines below it.
+class Examples:
+    """The images that a search begins with.
 
     Attributes
     ----------
-    pixels : ndarray, shape (C, H, W), float32
-        From 0 to 1.
-    lines : tuple of str
-        Shortened in the middle if they are too long.
+    like : sequence of str
+        Images that the results resemble, at least one: FITS files, in the list of the
+        run or not, or ids or listed paths of images of the run.
+    unlike : sequence of str
+        Images that the results do not resemble.
+    weight : float
+        Weight of the images in `unlike`, at least 0.
+    files_per_image : int
+        Files of each image, one per channel, which are given one after another.
     """
 
-    pixels: Pixels
-    lines: tuple[str, ...]
+    like: Sequence[str]
+    unlike: Sequence[str] = ()
+    weight: float = DEFAULT_WEIGHT
+    files_per_image: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Example:
+    """One given image.
+
+    Attributes
+    ----------
+    name, frame : str
+        As given; `LIKE` or `UNLIKE`.
+    image_id : str
+        Its id, if it is an image of the run; else empty.
+    pixels : ndarray or None, shape (C, H, W)
+        None if only the run has them.
+    point : ndarray, shape (K,)
+        In the space of the analysis.
+    """
+
+    name: str
+    frame: str
+    image_id: str
+    pixels: Pixels | None
+    point: Points
+
+
+class _SearchedRun:
+    """The images of a run as points, and the means to add further ones."""
+
+    def __init__(self, files: RunFiles) -> None:
+        self.files = files
+        self.images, self.space = read_analysed_images(files)
+        self.points = self.space.project(self.images.vectors)
+
+    def row_of_id(self, name: str) -> int | None:
+        """The row of an image id."""
+        if not IMAGE_ID.fullmatch(name) or name not in self.images.image_ids:
+            return None
+        return self.images.image_ids.index(name)
+
+    def row_of_path(self, path: str) -> int | None:
+        """The row of a listed file, whose name need not be UTF-8."""
+        name = escape_undecodable(path)
+        end = os.path.basename(name)
+        where = None
+        for row, listed in enumerate(self.images.paths):
+            if listed == name:
+                return row
+            if listed.endswith(end) and os.path.basename(listed) == end:
+                where = where or escape_undecodable(os.path.realpath(path))
+                if os.path.realpath(listed) == where:
+                    return row
+        return None
 
 
 def similar(
     files: RunFiles,
-    paths: Sequence[str],
+    examples: Examples,
     count: int,
-    output: str | Path | None,
-    table: str | Path | None,
+    output: str | Path | None = None,
+    table: str | Path | None = None,
     datafile: str | None = None,
 ) -> Rows:
-    """Find the images of a run that are most similar to one image.
+    """Find the images of a run that are most similar to some images.
 
-    The image is read, prepared and embedded in the same way as those of the run, and
-    its distances are measured in the space of `analyse`.
+    Files are read, prepared and embedded in the same way as those of the run, and
+    distances are measured in the space of `analyse`, from the point
+
+        q = mean(like) - weight * mean(unlike)
+
+    of Rocchio (1971), scaled to length 1 if distances are cosine distances, so that the
+    order of the images is that of their cosine with q. With one image and none in
+    `unlike`, q is that image. If several images are given, those of the run are not
+    among the results.
 
     Parameters
     ----------
     files : RunFiles
         A finished run.
-    paths : sequence of str
-        The FITS file, or one per channel. It need not be in the file list.
+    examples : Examples
+        The given images.
     count : int
         Number of images to find, at least 1.
     output : path or None
-        PNG to write: the image, followed by those similar to it.
+        PNG to write: the given images, followed by those similar to them.
     table : path or None
         CSV to write: the returned rows.
     datafile : str, optional
-        The file list; needed if the run has several files per image and one brightness
-        scale for all of them. Otherwise the catalogue is used.
+        The file list; see `NewImages`.
 
     Returns
     -------
@@ -98,218 +163,242 @@ def similar(
     Raises
     ------
     AstromorphError
-        The image cannot be used, or results are missing or do not match.
+        An image cannot be used, or results are missing or do not match.
+
+    References
+    ----------
+    .. [1] Rocchio 1971, in The SMART Retrieval System, ed. Salton, 313
     """
-    shard = find_first_shard(files)
-    settings = parse(json.loads(shard.settings), str(files.all_tensors[0]))
-    reference = run_reference(files, settings, datafile, shard.channels)
-    pixels = Preparation(settings, reference).prepare(paths)
-    vector = _embed_like_run(files, shard, pixels)
-    images = read_embedded_images(files)
-    rules = _read_analysis_settings(files.analysis_summary)
-    space = fit_space(images.vectors, rules.whiten, rules.components)
-    indices, distances = nearest_to_point(
-        space.project(vector)[0], space.project(images.vectors), count
-    )
-    image_ids = [images.image_ids[k] for k in indices.tolist()]
-    rows = _make_rows(files, image_ids, distances.tolist())
-    _log_if_listed(paths, rows)
+    run = _SearchedRun(files)
+    given = _read_examples(run, examples, datafile)
+    target = _rocchio(given, examples.weight, run.space.angular)
+    own = {g.image_id for g in given} if len(given) > 1 else set()
+    found, lengths = nearest_among(target[None], run.points, count + len(own))
+    distances = {
+        run.images.image_ids[k]: distance
+        for k, distance in zip(found[0].tolist(), lengths[0].tolist(), strict=True)
+    }
+    image_ids = [image_id for image_id in distances if image_id not in own][:count]
+    if not image_ids:
+        raise AstromorphError(
+            f"{files.analysis}: all {len(run.points)} images of the run are given with "
+            "--to or --unlike; give fewer"
+        )
+    rows = _Facts(files).rows(image_ids, [distances[name] for name in image_ids])
+    if len(given) == 1:
+        _log_if_listed(given[0], rows)
     if table is not None:
         write_csv(table, list(rows[0]), rows)
     if output is not None:
-        panels = [Panel(pixels, (Path(paths[0]).name, "the given image"))]
-        draw_panels(output, panels + _read_panels(files, rows))
+        draw_panels(output, _make_panels(run, given, rows))
     return rows
 
 
-def find_first_shard(files: RunFiles) -> TensorShard:
-    """The first shard that contains an image; an error if none does."""
-    shards = (read_shard(path) for path in files.all_tensors)
-    shard = next((shard for shard in shards if len(shard)), None)
-    if shard is None:
-        raise AstromorphError(f"{files.split}: no image has an embedding")
-    return shard
-
-
-def _embed_like_run(files: RunFiles, shard: TensorShard, pixels: Pixels) -> Vectors:
-    """The embedding `(1, D)`, with the symmetry that the run was embedded with."""
-    byol, model = load_model(files.model)
-    symmetry = find_symmetry(files, shard, byol, model)
-    stacksize = training_settings_of(model).stacksize
-    image = _make_image_set(torch.from_numpy(pixels), stacksize)
-    return embed(byol, image, InferenceSettings(symmetry=symmetry))
-
-
-def find_symmetry(
-    files: RunFiles, shard: TensorShard, byol: BYOL, model: ModelFile
-) -> Literal["d4", "none"]:
-    """The symmetry that the images of a run were embedded with.
-
-    No file records it; it is found by embedding the first image again.
+def similar_to_list(
+    files: RunFiles, filelist: str | Path, count: int, datafile: str | None = None
+) -> Iterator[Row]:
+    """Find the images of a run that are most similar to each file of a list.
 
     Parameters
     ----------
     files : RunFiles
-        The `all_embeddings` are read.
-    shard : TensorShard
-        A shard of the run with at least one image.
-    byol : BYOL
-        The networks of the model.
-    model : ModelFile
-        The rest of the model file.
+        A finished run.
+    filelist : path
+        A file list as for a run: text or CSV, with one row per image.
+    count : int
+        Number of images to find for each, at least 1.
+    datafile : str, optional
+        The file list of the run; see `NewImages`.
 
-    Returns
-    -------
-    str
-        A value of `inference_settings.symmetry`.
+    Yields
+    ------
+    dict of str to str
+        A row for each file of the list and each image similar to it, the nearest
+        first: `query` (the row of the list, from 0), `query_path`, `status` (``ok`` or
+        ``rejected``), `reason`, and the columns of `similar`. A rejected file has one
+        row, in which these are empty.
 
     Raises
     ------
     AstromorphError
-        The embeddings are not from this model.
+        The list cannot be read, or results are missing or do not match.
     """
-    stacksize = training_settings_of(model).stacksize
-    if shard.channels * stacksize != model.in_channels:
+    run, facts = _SearchedRun(files), _Facts(files)
+    entries = enumerate(read_filelist(filelist))
+    reader = NewImages(files, datafile)
+    while part := list(itertools.islice(entries, IMAGES_AT_A_TIME)):
+        yield from _search_part(run, facts, reader, part, count)
+
+
+def list_columns_of(files: RunFiles) -> list[str]:
+    """The columns of the rows of `similar_to_list`."""
+    return [*QUERY_COLUMNS, *RESULT_COLUMNS, *listed_columns(files).values()]
+
+
+def _search_part(
+    run: _SearchedRun,
+    facts: "_Facts",
+    reader: NewImages,
+    entries: Sequence[tuple[int, Entry]],
+    count: int,
+) -> Iterator[Row]:
+    pixels: list[Pixels] = []
+    reasons: list[str] = []
+    for _, entry in entries:
+        try:
+            pixels.append(reader.read(entry.paths))
+            reasons.append("")
+        except FitsImageError as error:
+            reasons.append(str(error))
+    results: Iterator[tuple[NDArray[np.int64], Points]] = iter(())
+    if pixels:
+        points = run.space.project(reader.embed(pixels))
+        results = zip(*nearest_among(points, run.points, count), strict=True)
+    for (number, entry), reason in zip(entries, reasons, strict=True):
+        query = {"query": str(number), "query_path": " ".join(entry.paths)}
+        if reason:
+            LOG.warning("%s: rejected: %s", query["query_path"], reason)
+            blank = dict.fromkeys(facts.columns, "")
+            yield query | {"status": "rejected", "reason": reason} | blank
+            continue
+        indices, distances = next(results)
+        image_ids = [run.images.image_ids[k] for k in indices.tolist()]
+        for row in facts.rows(image_ids, distances.tolist()):
+            yield query | {"status": "ok", "reason": ""} | row
+
+
+def _read_examples(
+    run: _SearchedRun, examples: Examples, datafile: str | None
+) -> list[_Example]:
+    """The given images; those that are files are read and embedded together."""
+    given: list[_Example] = []
+    reader: NewImages | None = None
+    for frame, names in ((LIKE, examples.like), (UNLIKE, examples.unlike)):
+        for paths in _group(names, examples.files_per_image, run):
+            name = paths[0]
+            row = run.row_of_id(name)
+            if row is None or os.path.exists(name):
+                row = run.row_of_path(name)
+            image_id = "" if row is None else run.images.image_ids[row]
+            if row is not None and not os.path.exists(split_hdu(name)[0]):
+                if name != image_id:
+                    LOG.info("%s: no such file; its embedding in the run is used", name)
+                given.append(_Example(name, frame, image_id, None, run.points[row]))
+                continue
+            reader = reader or NewImages(run.files, datafile)
+            try:
+                pixels = reader.read(paths)
+            except FitsImageError as error:
+                raise AstromorphError(_explain(paths, error)) from None
+            point = run.space.project(reader.embed([pixels]))[0]
+            given.append(_Example(name, frame, image_id, pixels, point))
+    return given
+
+
+def _explain(paths: Sequence[str], error: FitsImageError) -> str:
+    text = f"{' '.join(paths)}: {error}"
+    if IMAGE_ID.fullmatch(paths[0]):
+        return f"{text}; and no analysed image of the run has this id"
+    return text
+
+
+def _group(
+    names: Sequence[str], files_per_image: int, run: _SearchedRun
+) -> Iterator[tuple[str, ...]]:
+    """The files of each image; an id is one image."""
+    waiting: list[str] = []
+    for name in names:
+        if not waiting and run.row_of_id(name) is not None:
+            yield (name,)
+            continue
+        waiting.append(name)
+        if len(waiting) == files_per_image:
+            yield tuple(waiting)
+            waiting = []
+    if waiting:
         raise AstromorphError(
-            f"{files.model}: this model expects images with {model.in_channels} "
-            f"channels, but those in {files.all_tensors[0]} have {shard.channels}; "
-            "give the model of the run"
+            f"--files-per-image: found {files_per_image}, but {waiting[0]} is followed "
+            f"by {len(waiting) - 1} other files; give all files of each image"
         )
-    first_image = _make_image_set(shard.image_list()[0].float(), stacksize)
-    expected = _read_vector(files, shard.image_ids[0])
-    tolerance = TOLERANCE * max(float(np.linalg.norm(expected)), 1e-6)
-    for symmetry in SYMMETRIES:
-        vector = embed(byol, first_image, InferenceSettings(symmetry=symmetry))[0]
-        if len(vector) != len(expected):
-            break
-        if np.linalg.norm(vector - expected) <= tolerance:
-            return symmetry
-    raise AstromorphError(
-        f"{files.model}: the embeddings in {files.all_embeddings[0].parent} are not "
-        "from this model; give the right model with --trained-network-name, or run "
-        "`infer` again"
-    )
 
 
-def _make_image_set(image: torch.Tensor, stacksize: int) -> ImageSet:
-    if image.shape[1] == image.shape[2]:
-        return CachedDataset(image[None], stacksize)
-    return NativeDataset([image], stacksize)
+def _rocchio(given: Sequence[_Example], weight: float, angular: bool) -> Points:
+    """The point `(K,)` from which distances are measured."""
+    like = [g.point for g in given if g.frame == LIKE]
+    unlike = [g.point for g in given if g.frame == UNLIKE]
+    if len(given) == 1:
+        return like[0]
+    target = np.mean(like, axis=0, dtype=np.float64)
+    if unlike:
+        target = target - weight * np.mean(unlike, axis=0, dtype=np.float64)
+    if angular:
+        length = float(np.linalg.norm(target))
+        if length < MIN_LENGTH:
+            raise AstromorphError(
+                "--to, --unlike: the given images cancel each other, so that no "
+                "direction is left; give other images, or a smaller --weight"
+            )
+        target = target / length
+    return np.asarray(target, np.float32)
 
 
-def _read_vector(files: RunFiles, image_id: str) -> Vectors:
-    """The embedding `(D,)` of an image of the run."""
-    for path in files.all_embeddings:
-        embeddings = read_embeddings(path)
-        if image_id in embeddings.image_ids:
-            row: Vectors = embeddings.vectors[embeddings.image_ids.index(image_id)]
-            return row
-    raise AstromorphError(
-        f"{files.all_embeddings[0].parent}: there is no embedding of {image_id}; run "
-        "`infer` again"
-    )
+class _Facts:
+    """What the table of results says of each image of a run."""
+
+    def __init__(self, files: RunFiles) -> None:
+        self._names = ["path", "object", "cluster", *listed_columns(files).values()]
+        self._table = run_table(files, self._names).set_index("image_id")
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of each row."""
+        return ["rank", "distance", "image_id", *self._names]
+
+    def rows(self, image_ids: Sequence[str], distances: Sequence[float]) -> Rows:
+        """A row for each of some images, in their order, with facts and cluster."""
+        facts = self._table.loc[list(image_ids), self._names].to_dict("records")
+        return [
+            {"rank": str(rank), "distance": f"{distance:.4f}", "image_id": image_id}
+            | {name: str(cell) for name, cell in row.items()}
+            for rank, (image_id, distance, row) in enumerate(
+                zip(image_ids, distances, facts, strict=True), start=1
+            )
+        ]
 
 
-def _read_analysis_settings(summary: Path) -> AnalysisSettings:
-    try:
-        values = json.loads(summary.read_text(encoding="utf-8"))["settings"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AstromorphError(
-            f"{summary}: the settings of the analysis cannot be read ({error}); run "
-            "`analyse` first"
-        ) from None
-    return parse(values, str(summary)).analysis_settings
-
-
-def _make_rows(
-    files: RunFiles, image_ids: Sequence[str], distances: Sequence[float]
-) -> Rows:
-    """A row for each of some images, in their order, with facts and cluster."""
-    names = ["path", "object", "cluster", *listed_columns(files).values()]
-    table = run_table(files, names).set_index("image_id")
-    facts = table.loc[list(image_ids), names].to_dict("records")
-    return [
-        {"rank": str(rank), "distance": f"{distance:.4f}", "image_id": image_id}
-        | {name: str(cell) for name, cell in row.items()}
-        for rank, (image_id, distance, row) in enumerate(
-            zip(image_ids, distances, facts, strict=True), start=1
-        )
-    ]
-
-
-def _log_if_listed(paths: Sequence[str], rows: Rows) -> None:
+def _log_if_listed(given: _Example, rows: Rows) -> None:
     """Log whether the image is in the run."""
-    path = Path(paths[0]).resolve()
     for row in rows:
-        if Path(row["path"]).resolve() == path:
+        if row["image_id"] == given.image_id:
             LOG.info(
                 "%s is in the file list, as %s, at distance %s",
-                paths[0],
+                given.name,
                 row["image_id"],
                 row["distance"],
             )
             return
     if float(rows[0]["distance"]) <= MAX_ROUNDING:
-        LOG.info("%s has the same embedding as %s", paths[0], rows[0]["path"])
+        LOG.info("%s has the same embedding as %s", given.name, rows[0]["path"])
 
 
-def _read_panels(files: RunFiles, rows: Rows) -> list[Panel]:
-    image_ids = {row["image_id"] for row in rows}
-    pixels: dict[str, Pixels] = {}
-    for path in files.all_tensors:
-        shard = read_shard(path)
-        if image_ids.isdisjoint(shard.image_ids):
-            continue
-        for image_id, image in zip(shard.image_ids, shard.image_list(), strict=True):
-            if image_id in image_ids:
-                pixels[image_id] = image.float().numpy()
-    return [
+def _make_panels(
+    run: _SearchedRun, given: Sequence[_Example], rows: Rows
+) -> list[Panel]:
+    """Panels of the given images, then of those that were found."""
+    pixels = read_pixels(
+        all_tensors(run.files),
+        {row["image_id"] for row in rows} | {example.image_id for example in given},
+    )
+    names = {LIKE: "the given image" if len(given) == 1 else "like", UNLIKE: "unlike"}
+    panels = [
+        Panel(
+            pixels[example.image_id] if example.pixels is None else example.pixels,
+            (Path(example.name).name, names[example.frame]),
+            example.frame,
+        )
+        for example in given
+    ]
+    return panels + [
         Panel(pixels[row["image_id"]], (Path(row["path"]).name, row["distance"]))
         for row in rows
     ]
-
-
-def draw_panels(path: str | Path, panels: Sequence[Panel]) -> None:
-    """Write panels side by side as PNG, the first one framed in colour.
-
-    Parameters
-    ----------
-    path : path
-        The file to write.
-    panels : sequence of Panel
-        At least one; seven panels per row.
-    """
-    from matplotlib.figure import Figure
-
-    columns = min(PANELS_PER_ROW, len(panels))
-    rows = -(-len(panels) // columns)
-    height = 1.0 + 0.13 * max(len(panel.lines) for panel in panels)
-    figure = Figure(
-        figsize=(PANEL_INCHES * columns, PANEL_INCHES * rows * height),
-        layout="constrained",
-    )
-    all_axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in all_axes:
-        axes.set_axis_off()
-    for number, (axes, panel) in enumerate(zip(all_axes, panels, strict=False)):
-        axes.imshow(
-            thumbnail(panel.pixels, THUMBNAIL_SIDE), cmap="gray", vmin=0, vmax=255
-        )
-        axes.set_axis_on()
-        axes.set(xticks=[], yticks=[])
-        for edge in axes.spines.values():
-            edge.set(color="#d55e00" if number == 0 else "#d8dee4")
-            edge.set_linewidth(3 if number == 0 else 1)
-        text = "\n".join(map(shorten, panel.lines))
-        axes.set_xlabel(text, fontsize=8, parse_math=False)
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH)
-
-
-def shorten(text: str) -> str:
-    """Cut the middle of a long line, since the ends of file names distinguish them."""
-    printable = "".join(c if c.isprintable() else "?" for c in text)
-    if len(printable) <= MAX_CHARACTERS:
-        return printable
-    number = MAX_CHARACTERS - 1
-    return f"{printable[: number // 3]}…{printable[-(number - number // 3) :]}"

@@ -4,6 +4,7 @@ One row for each image that has an embedding and is not excluded by the split, i
 order of the list: the rows of `run_table.embedded_table`.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,11 @@ ANALYSIS_COLUMNS = (
     "neighbour_distances",
     "duplicate_ids",
 )
+# Further columns of the analysis of new images among those of a reference run.
+REFERENCE_COLUMNS = ("new", "novelty")
+REFERENCE_KEY = b"astromorph_reference"  # of the metadata of the Parquet file
+# Added to ids of the reference that belong to other images in the run.
+OLD_SUFFIX = "-old"
 ORDINARY, REPRESENTATIVE, ODD = "", "representative", "odd"
 REMEDY = "run `analyse` again"
 
@@ -67,6 +73,11 @@ class Analysis:
         Their distances.
     duplicates : tuple of tuple of str
         Ids of near-duplicates.
+    new : ndarray or None, shape (N,), bool
+        Whether an image is not in the reference run; None without a reference.
+    novelty : ndarray or None, shape (N,), float32
+        Percentage of the images of the reference that are nearer to their neighbours;
+        None without a reference.
     """
 
     image_ids: tuple[str, ...]
@@ -81,13 +92,27 @@ class Analysis:
     neighbours: tuple[tuple[str, ...], ...]
     distances: NDArray[np.float32]
     duplicates: tuple[tuple[str, ...], ...]
+    new: NDArray[np.bool_] | None = None
+    novelty: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.image_ids)
 
 
-def write_analysis(path: str | Path, analysis: Analysis) -> None:
-    """Write an analysis atomically, with `ANALYSIS_COLUMNS`."""
+def write_analysis(
+    path: str | Path, analysis: Analysis, reference: str | Path | None = None
+) -> None:
+    """Write an analysis atomically, with `ANALYSIS_COLUMNS`.
+
+    Parameters
+    ----------
+    path : path
+        The file to write.
+    analysis : Analysis
+        Its contents; with `new` and `novelty`, the file has `REFERENCE_COLUMNS` too.
+    reference : path, optional
+        The results folder of the reference run, whose images are in the analysis.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -115,9 +140,39 @@ def write_analysis(path: str | Path, analysis: Analysis) -> None:
         "neighbour_distances": distances.cast(pa.list_(pa.float32())),
         "duplicate_ids": pa.array(analysis.duplicates, type=texts),
     }
+    if analysis.new is not None:
+        columns["new"] = pa.array(analysis.new.astype(np.uint8))
+        columns["novelty"] = pa.array(analysis.novelty, type=pa.float32())
+    table = pa.table(columns)
+    if reference is not None:
+        table = table.replace_schema_metadata({REFERENCE_KEY: os.fsencode(reference)})
     # The errors of a file that Python opens say what is wrong with the disk.
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
-        pq.write_table(pa.table(columns), file, row_group_size=ROWS_AT_A_TIME)
+        pq.write_table(table, file, row_group_size=ROWS_AT_A_TIME)
+
+
+def read_reference(path: str | Path) -> Path | None:
+    """The results folder of the run among whose images an analysis places others.
+
+    Returns
+    -------
+    Path or None
+        None if the analysis has no reference.
+
+    Raises
+    ------
+    AstromorphError
+        The file is missing, or not a Parquet file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (OSError, pa.ArrowInvalid) as error:
+        raise _unreadable(path, error) from None
+    folder = metadata.get(REFERENCE_KEY)
+    return None if folder is None else Path(os.fsdecode(folder))
 
 
 def read_analysis_parts(path: str | Path) -> Iterator[Analysis]:
@@ -133,7 +188,10 @@ def read_analysis_parts(path: str | Path) -> Iterator[Analysis]:
 
     try:
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(ROWS_AT_A_TIME, columns=[*ANALYSIS_COLUMNS]):
+            names = file.schema_arrow.names
+            further = [name for name in REFERENCE_COLUMNS if name in names]
+            columns = [*ANALYSIS_COLUMNS, *further]
+            for batch in file.iter_batches(ROWS_AT_A_TIME, columns=columns):
                 yield _from_batch(batch)
     except (OSError, KeyError, pa.ArrowInvalid) as error:
         raise _unreadable(path, error) from None
@@ -160,14 +218,15 @@ def read_analysis_columns(
     path : path
         The file that `write_analysis` wrote.
     columns : sequence of str, optional
-        Names outside `ANALYSIS_COLUMNS` are ignored, and `image_id` is always read.
-        By default all columns are read.
+        Names outside `ANALYSIS_COLUMNS` and `REFERENCE_COLUMNS` are ignored, and so are
+        the latter if the analysis has no reference; `image_id` is always read. By
+        default all columns are read.
 
     Returns
     -------
     DataFrame
-        One row for each image; numbers are int32 and float32, ids and distances are
-        Arrow lists.
+        One row for each image; numbers are int32 and float32, `new` is uint8, ids and
+        distances are Arrow lists.
 
     Raises
     ------
@@ -178,9 +237,16 @@ def read_analysis_columns(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    try:
+        stored = pq.read_schema(path).names
+    except (OSError, pa.ArrowInvalid) as error:
+        raise _unreadable(path, error) from None
     wanted = [
         name
-        for name in ANALYSIS_COLUMNS
+        for name in (
+            *ANALYSIS_COLUMNS,
+            *(name for name in REFERENCE_COLUMNS if name in stored),
+        )
         if columns is None or name in columns or name == "image_id"
     ]
 
@@ -228,6 +294,8 @@ def _from_batch(batch: Any) -> Analysis:
         neighbours=texts("neighbour_ids"),
         distances=np.array(rows, np.float32).reshape(len(rows), width),
         duplicates=texts("duplicate_ids"),
+        new=numbers("new").astype(bool) if "new" in batch.schema.names else None,
+        novelty=numbers("novelty") if "novelty" in batch.schema.names else None,
     )
 
 
@@ -237,6 +305,8 @@ def _concatenate(parts: Sequence[Analysis], path: str | Path) -> Analysis:
 
     def concatenated(name: str) -> Any:
         values = [getattr(part, name) for part in parts]
+        if values[0] is None:
+            return None
         if isinstance(values[0], tuple):
             return tuple(value for some in values for value in some)
         return np.concatenate(values)

@@ -147,6 +147,13 @@ ANALYSED = (
            "meta.id.assoc"),
     Column("duplicate_ids", "ids", "near-duplicates", "meta.id.assoc"),
 )  # fmt: skip
+# Only with a reference run (`analysis_settings.reference_results`).
+PLACED = (
+    Column("new", "int32", "1 for new images, 0 for those of the reference run",
+           "meta.code"),
+    Column("novelty", "float32", "% of reference images that are nearer to others",
+           "stat.value"),
+)  # fmt: skip
 DISTANCES = Column(
     "neighbour_distances", "vector", "distances of neighbour_ids", "stat.value"
 )
@@ -157,7 +164,9 @@ FACTS = tuple(
     next(c for c in _FACTS if c.name == name)
     for name in dict.fromkeys((*EXPORT_COLUMNS, *CATALOGUE_COLUMNS, "subset"))
 )
-_OUR_NAMES = frozenset(c.name for c in (*FACTS, *ANALYSED, DISTANCES, EMBEDDING))
+_OUR_NAMES = frozenset(
+    c.name for c in (*FACTS, *PLACED, *ANALYSED, DISTANCES, EMBEDDING)
+)
 
 
 def listed_names(columns: Sequence[str]) -> dict[str, str]:
@@ -302,7 +311,7 @@ def typed_columns(table: "DataFrame", length: int) -> tuple[tuple[Column, ...], 
         The same rows. `int64` columns become pandas Int64, and `float64` columns
         become float64; empty cells become NA and NaN.
     """
-    known = {column.name for column in (*FACTS, *ANALYSED, DISTANCES)}
+    known = {column.name for column in (*FACTS, *PLACED, *ANALYSED, DISTANCES)}
     listed = [
         Column(name, "text", LISTED_MEANING) for name in table if name not in known
     ]
@@ -314,7 +323,7 @@ def typed_columns(table: "DataFrame", length: int) -> tuple[tuple[Column, ...], 
     own = [_with_kind(column, table[column.name], listed=True) for column in listed]
     analysed = [
         _with_lengths(column, table[column.name])
-        for column in ANALYSED
+        for column in (*PLACED, *ANALYSED)
         if column.name in table
     ]
     if DISTANCES.name in table:

@@ -1,6 +1,7 @@
 """The embeddings of a shard, as Parquet."""
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from astromorph.atomic import atomic_write
 from astromorph.errors import AstromorphError
 
 EMBEDDING_PREFIX = "emb_"
+MADE_WITH_KEY = b"astromorph"  # of the metadata of the Parquet file
 VECTORS_AT_A_TIME = 2048  # converted to text at a time
 
 
@@ -31,8 +33,20 @@ class Embeddings:
     vectors: NDArray[np.float32]
 
 
-def write_embeddings(path: str | Path, embeddings: Embeddings) -> None:
-    """Write one shard's embeddings as Parquet: `image_id`, `emb_0`, `emb_1`, ..."""
+def write_embeddings(
+    path: str | Path, embeddings: Embeddings, made_with: Mapping[str, str] | None = None
+) -> None:
+    """Write one shard's embeddings as Parquet: `image_id`, `emb_0`, `emb_1`, ...
+
+    Parameters
+    ----------
+    path : path
+        The file to write.
+    embeddings : Embeddings
+        Its contents.
+    made_with : dict of str to str, optional
+        What embeddings must have in common to be comparable, for `read_made_with`.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -44,7 +58,12 @@ def write_embeddings(path: str | Path, embeddings: Embeddings) -> None:
         columns[f"{EMBEDDING_PREFIX}{k}"] = pa.array(vectors[:, k], type=pa.float32())
     # The errors of a file that Python opens say what is wrong with the disk.
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
-        pq.write_table(pa.table(columns), file)
+        table = pa.table(columns)
+        if made_with:
+            table = table.replace_schema_metadata(
+                {MADE_WITH_KEY: json.dumps(made_with, sort_keys=True)}
+            )
+        pq.write_table(table, file)
 
 
 def read_embeddings(path: str | Path) -> Embeddings:
@@ -88,6 +107,27 @@ def read_image_ids(path: str | Path) -> Any:
         raise _unreadable(path, error) from None
 
 
+def read_made_with(path: str | Path) -> dict[str, str]:
+    """What one shard's embeddings were made with, as `write_embeddings` was told.
+
+    Raises
+    ------
+    AstromorphError
+        The file is missing or not a Parquet file, or it does not say.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+        return {k: str(v) for k, v in json.loads(metadata[MADE_WITH_KEY]).items()}
+    except KeyError:
+        reason = "it does not say which model made them"
+        raise _unreadable(path, reason) from None
+    except (OSError, ValueError, AttributeError, pa.ArrowInvalid) as error:
+        raise _unreadable(path, error) from None
+
+
 def embedding_length(embeddings: Sequence[str | Path]) -> int:
     """D, the length of the embeddings, from the first shard's columns."""
     import pyarrow.parquet as pq
@@ -122,7 +162,7 @@ def vector_lines(vectors: NDArray[np.float32], separator: str) -> Iterator[str]:
         yield from pc.binary_join(rows, separator).to_pylist()
 
 
-def _unreadable(path: str | Path, error: Exception) -> AstromorphError:
+def _unreadable(path: str | Path, error: object) -> AstromorphError:
     return AstromorphError(
         f"{path}: the embeddings cannot be read ({error}); run `infer` again"
     )

@@ -1,5 +1,6 @@
 """The model file: the tensors and plain values needed to embed images."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +53,12 @@ class ModelFile:
     tensor_settings: str
     data_digest: str
     versions: dict[str, str] = field(default_factory=versions)
+
+
+def file_checksum(path: str | Path) -> str:
+    """The SHA-256 of a file, 64 hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def save_model(path: str | Path, model: ModelFile) -> None:

@@ -1,5 +1,6 @@
 """The files of a run, named in one place for the workflow and the command line."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,28 @@ def step_that_writes(table: str | Path) -> str:
     writer = "preprocess" if table.parent.name == "tensors" else ""
     step = WRITERS.get(table.name, writer)
     return f"`{step}`" if step else "the step that writes it"
+
+
+@dataclass(frozen=True, slots=True)
+class RenamedShard:
+    """A shard of another run, some of whose images have other ids in this one.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    names : dict of str to str
+        Id in the file to id in this run; empty for an image that is not used.
+    """
+
+    path: Path
+    names: Mapping[str, str]
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+ShardFile = str | Path | RenamedShard
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,9 +250,29 @@ class RunFiles:
         return self.results / "export" / "model"
 
     @property
+    def ranking(self) -> Path:
+        """CSV: a score for each image, from the user's marks."""
+        return self.results / "ranking.csv"
+
+    @property
+    def ranking_page(self) -> Path:
+        """The quality of the ranking and its best images, as a page."""
+        return self.results / "ranking.html"
+
+    @property
+    def ranking_sheets(self) -> Path:
+        """The folder of contact sheets of the ranking."""
+        return self.results / "ranking"
+
+    @property
     def settings_page(self) -> Path:
         """A page with all settings and versions."""
         return self.results / "report" / "settings.html"
+
+    @property
+    def home(self) -> Path:
+        """The page that shows the run and leads to all other results."""
+        return self.results / "index.html"
 
     def record(self, step: str, job: str | None = None) -> Path:
         """JSON: what the results of one job of a step were made from."""

@@ -5,7 +5,7 @@ memory-mapped for reading. Nothing is ever unpickled.
 """
 
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, BinaryIO, cast
@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, cast
 import torch
 from torch import Tensor
 
+from astromorph.artefacts.run_files import RenamedShard, ShardFile
 from astromorph.artefacts.shard_writer import SHARD_FORMAT, SHARD_VERSION
 from astromorph.atomic import atomic_write, sync_to_disk
 from astromorph.errors import AstromorphError, is_machine_error
@@ -213,14 +214,23 @@ def load_values(
     return plain
 
 
-def read_shard(path: str | Path) -> TensorShard:
+def read_shard(path: ShardFile) -> TensorShard:
     """Map one shard into memory; pixels are read when they are used.
+
+    Parameters
+    ----------
+    path : path or RenamedShard
+        The file.
 
     Raises
     ------
     AstromorphError
         The file is not a tensor shard of this version.
     """
+    if isinstance(path, RenamedShard):
+        shard, names = read_shard(path.path), path.names
+        image_ids = tuple(names.get(name, name) for name in shard.image_ids)
+        return replace(shard, image_ids=image_ids)
     values = load_values(
         path, SHARD_FORMAT, SHARD_VERSION, "remove it and run preprocess again"
     )

@@ -172,13 +172,12 @@ def validate(
     remarks = list(_list_remarks(datafile, columns, statistics.labels))
     histograms = [statistics.sizes, statistics.scales]
     write_validation_page(
-        files.validation_page,
+        files,
         summary,
         histograms,
         images,
         preprocessing,
         [message for _, message in remarks],
-        files.identity,
     )
     for level, message in remarks:
         LOG.log(level, "%s", message)

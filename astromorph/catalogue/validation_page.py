@@ -8,20 +8,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from astromorph.artefacts.run_files import Identity
+from astromorph.artefacts.run_files import RunFiles
 from astromorph.catalogue.summary import Histogram, Summary
 from astromorph.errors import FitsImageError
 from astromorph.filelist.entries import Entry, read_filelist
 from astromorph.fits import image as fits_image
 from astromorph.pages.html import write_page
-from astromorph.pages.pictures import data_url, thumbnail
+from astromorph.pages.pictures import PageImage, picture_url
 from astromorph.preprocessing.image_to_tensor import Prepared, prepare
 from astromorph.preprocessing.list_reference import ListReference
 from astromorph.settings.sections import DataSettings, PreprocessSettings
 from astromorph.system.logs import printable, shortened
 
 MAX_THUMBNAILS = 36
-SIDE = 96  # pixels
 MIN_BLANK_SHARE = 0.5  # minimum share of bad pixels of a mostly blank image
 
 
@@ -58,8 +57,8 @@ class SampledImages:
 
     Attributes
     ----------
-    thumbnails : list of tuple of str
-        Path, thumbnail as a data URL, and warning of some of the images.
+    thumbnails : list of tuple of PageImage and str
+        Some of the images, and the warning of each.
     number : int
         Number of images that were read.
     bad : list of tuple of str
@@ -70,7 +69,7 @@ class SampledImages:
         Share of bad pixels; peak above the background in units of the noise.
     """
 
-    thumbnails: list[tuple[str, str, str]] = field(default_factory=list)
+    thumbnails: list[tuple[PageImage, str]] = field(default_factory=list)
     number: int = 0
     bad: list[tuple[str, str]] = field(default_factory=list)
     blank: int = 0
@@ -97,8 +96,8 @@ class SampledImages:
         constant = prepared.warning.startswith("all valid pixels")
         self.blank += statistics["valid_fraction"] <= 1 - MIN_BLANK_SHARE or constant
         if with_thumbnail:
-            picture = data_url(thumbnail(prepared.pixels, SIDE))
-            self.thumbnails.append((path, picture, prepared.warning))
+            image = PageImage(path, picture_url(prepared.pixels))
+            self.thumbnails.append((image, prepared.warning))
 
 
 def inspect_sample(
@@ -141,20 +140,19 @@ def inspect_sample(
 
 
 def write_validation_page(
-    page: str | Path,
+    files: RunFiles,
     summary: Summary,
     header_histograms: Sequence[Histogram],
     images: SampledImages,
     preprocessing: PreprocessSettings,
     remarks: Sequence[str] = (),
-    identity: Identity | None = None,
 ) -> None:
     """Write the page as one self-contained HTML file.
 
     Parameters
     ----------
-    page : path
-        The file to write.
+    files : RunFiles
+        `validation_page` is written.
     summary : Summary
         Counts by status and reason.
     header_histograms : sequence of Histogram
@@ -165,13 +163,11 @@ def write_validation_page(
         How the images were prepared.
     remarks : sequence of str
         What a user should know about the list, one line each.
-    identity : Identity, optional
-        What the page is made from.
     """
     write_page(
-        page,
+        files.validation_page,
         "validation.html",
-        identity,
+        files,
         summary=summary,
         histograms=[*header_histograms, images.bad_pixels, images.dynamic_range],
         pictures=images,

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from astromorph.settings.sections import Settings
 from astromorph.system.logs import printable
 
 LOG = logging.getLogger(__name__)
+DEFAULT_TOP = 12  # images that `similar` finds
 WORKFLOW_SETTINGS = Path("config/config.yaml")  # where the workflow reads settings
 
 
@@ -115,20 +117,80 @@ def status(options: argparse.Namespace) -> None:
 
 
 def similar(options: argparse.Namespace) -> None:
-    """Print the images most similar to one image."""
-    from astromorph.analysis.similar import similar
+    """Print the images that are similar to given ones, or nearest to a position."""
     from astromorph.cli.pipeline import finished_run
 
-    rows = similar(
-        finished_run(options.results, options.trained_network_name),
-        options.to,
-        options.top,
+    for name, allowed in (
+        ("unlike", options.to),
+        ("radius", options.at),
+        ("output", options.to),
+    ):
+        if getattr(options, name) not in (None, []) and not allowed:
+            needed = "--at" if name == "radius" else "--to"
+            raise AstromorphError(f"--{name}: it needs {needed}; leave it out")
+    files = finished_run(options.results, options.trained_network_name)
+    if options.at:
+        rows = _images_at(files, options)
+    elif options.list:
+        rows = _similar_to_list(files, options)
+    else:
+        rows = _similar_to_images(files, options)
+    for line in _aligned(rows) if rows else ():
+        print(line)
+
+
+def _similar_to_images(
+    files: RunFiles, options: argparse.Namespace
+) -> list[dict[str, str]]:
+    from astromorph.analysis.similar import Examples, similar
+
+    examples = Examples(
+        options.to, options.unlike, options.weight, options.files_per_image
+    )
+    return similar(
+        files,
+        examples,
+        options.top or DEFAULT_TOP,
         options.output,
         options.table,
         options.datafile,
     )
-    for line in _aligned(rows):
-        print(line)
+
+
+def _similar_to_list(
+    files: RunFiles, options: argparse.Namespace
+) -> list[dict[str, str]]:
+    """The rows to print: none if they are written to a table, which can be long."""
+    from astromorph.analysis.similar import list_columns_of, similar_to_list
+    from astromorph.artefacts.tables import write_csv
+
+    rows = similar_to_list(
+        files, options.list, options.top or DEFAULT_TOP, options.datafile
+    )
+    if not options.table:
+        return list(rows)
+    write_csv(options.table, list_columns_of(files), rows)
+    return []
+
+
+def _images_at(files: RunFiles, options: argparse.Namespace) -> list[dict[str, str]]:
+    from astromorph.analysis.positions import images_at
+    from astromorph.fits.celestial import parse_position
+
+    try:
+        ra_deg, dec_deg = parse_position(*options.at)
+    except ValueError as error:
+        raise AstromorphError(f"--at: {error}") from None
+    count = options.top or (None if options.radius is not None else DEFAULT_TOP)
+    return images_at(files, ra_deg, dec_deg, options.radius, count, options.table)
+
+
+def send(options: argparse.Namespace) -> None:
+    """Send images of a run to TOPCAT, Aladin or other programs."""
+    from astromorph.cli.pipeline import finished_run
+    from astromorph.export.samp import send
+
+    send(finished_run(options.results), options.to, options.rows)
 
 
 def export_model(options: argparse.Namespace) -> None:
@@ -148,6 +210,19 @@ def export_model(options: argparse.Namespace) -> None:
         datafile=options.datafile,
         symmetry=options.symmetry,
     )
+
+
+def rank(options: argparse.Namespace) -> None:
+    """Rank by marks; without a number of shards, the files of a finished run."""
+    job = read_job(options)
+    if options.shards is not None:
+        execute(STEPS["rank"], job)
+        return
+    from astromorph.cli.pipeline import finished_run
+
+    files = finished_run(options.results, job.settings.trained_network_name)
+    execute(STEPS["rank"], replace(job, files=files))
+    print(files.ranking_page)
 
 
 def read_job(options: argparse.Namespace) -> Job:
@@ -190,7 +265,7 @@ def read_settings(options: argparse.Namespace) -> Settings:
             values |= json.loads(options.settings)
         except (ValueError, TypeError) as error:
             raise AstromorphError(f"--settings: not a JSON object: {error}") from None
-    for name in ("datafile", "trained_network_name"):
+    for name in ("datafile", "trained_network_name", "marks"):
         if getattr(options, name, None):
             values[name] = getattr(options, name)
     if isinstance(values.get("datafile"), str):

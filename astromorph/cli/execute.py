@@ -19,7 +19,7 @@ from astromorph.artefacts.records import (
     write_record,
 )
 from astromorph.artefacts.run_files import Identity, RunFiles
-from astromorph.cli.steps import STEPS, Job, Step
+from astromorph.cli.steps import Job, Step, previous_steps
 from astromorph.filelist.list_state import ListState
 from astromorph.locks import exclusive
 from astromorph.parent_watch import VARIABLE
@@ -169,13 +169,9 @@ def previous_jobs(step: Step, job: Job) -> Iterator[tuple[str, str]]:
     step, job : str
         Names, for `astromorph.artefacts.records.read_record`.
     """
-    for name in step.after:
-        # A model of another run is a file that the step depends on.
-        if name == "train" and job.files.model != job.files.own_model:
-            continue
-        if name == "evaluate" and not job.with_evaluation:
-            continue
-        if not STEPS[name].per_shard:
+    for previous in previous_steps(step, job):
+        name = previous.name
+        if not previous.per_shard:
             yield name, name
         elif step.per_shard:
             yield name, job.one_shard.name

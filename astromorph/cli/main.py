@@ -5,6 +5,8 @@ Only this module exits.
 
 import argparse
 import logging
+import math
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -86,6 +88,8 @@ def parser() -> argparse.ArgumentParser:
     _add_evaluate(steps)
     _add_analyse(steps)
     _add_similar(steps)
+    _add_rank(steps)
+    _add_send(steps)
     _add_status(steps)
     _add_export(steps)
     _add_report(steps)
@@ -276,20 +280,60 @@ def _add_similar(steps: Any) -> None:
         steps,
         "similar",
         commands.similar,
-        "Find the images of a finished run that are most similar to a FITS image.",
+        "Find the images of a finished run that are most similar to given images, or "
+        "nearest to a position.",
     )
-    step.add_argument(
+    # Declinations such as -05:23:28 are values, not options.
+    step._negative_number_matcher = re.compile(r"-[0-9.]")
+    query = step.add_mutually_exclusive_group(required=True)
+    query.add_argument(
         "--to",
         nargs="+",
-        required=True,
-        metavar="FITS",
-        help="the image, in the file list or not; one file for each channel",
+        metavar="IMAGE",
+        help="FITS files, in the file list or not, or image ids; with several, images "
+        "that resemble their mean are found",
+    )
+    query.add_argument(
+        "--list",
+        metavar="LIST",
+        help="file list of images; each is searched for separately",
+    )
+    query.add_argument(
+        "--at",
+        nargs=2,
+        metavar=("RA", "DEC"),
+        help="find images by position: ICRS, degrees or sexagesimal (hours for RA)",
+    )
+    step.add_argument(
+        "--unlike",
+        nargs="+",
+        default=[],
+        metavar="IMAGE",
+        help="with --to: images that the results do not resemble",
+    )
+    step.add_argument(
+        "--weight",
+        type=_not_negative,
+        default=0.3,
+        help="weight of the images of --unlike (%(default)s)",
+    )
+    step.add_argument(
+        "--files-per-image",
+        type=_positive,
+        default=1,
+        metavar="NUMBER",
+        help="with --to: files of each image, one per channel (%(default)s)",
+    )
+    step.add_argument(
+        "--radius",
+        type=_not_negative,
+        metavar="ARCSEC",
+        help="with --at: find all images within this distance",
     )
     step.add_argument(
         "--top",
         type=_positive,
-        default=12,
-        help="number of images to find (%(default)s)",
+        help="number of images to find (12; with --radius, all)",
     )
     _add_results(step)
     _add_model(step, "model file of the run")
@@ -298,8 +342,47 @@ def _add_similar(steps: Any) -> None:
         "file list of the run; needed with one brightness scale for all images or "
         "several files per image",
     )
-    step.add_argument("--output", metavar="PNG", help="figure to write")
+    step.add_argument("--output", metavar="PNG", help="with --to: figure to write")
     step.add_argument("--table", metavar="CSV", help="table to write")
+
+
+def _add_rank(steps: Any) -> None:
+    step = _add_step(
+        steps,
+        "rank",
+        "Rank the images of a finished run by their similarity to those that are "
+        "marked in a file, such as marks.csv of the map.",
+        commands.rank,
+    )
+    step.add_argument(
+        "--marks", metavar="CSV", help="file of marks; overrides that in the settings"
+    )
+    _add_datafile(step)
+    _add_model(step, "model file of the run")
+    _add_shards(step, required=False)
+
+
+def _add_send(steps: Any) -> None:
+    step = _add(
+        steps,
+        "send",
+        commands.send,
+        "Send images of a finished run to TOPCAT, Aladin or other programs (SAMP).",
+    )
+    step.add_argument(
+        "--to",
+        default="all",
+        metavar="PROGRAM",
+        help="topcat, aladin, another name, or all (%(default)s)",
+    )
+    step.add_argument(
+        "--rows",
+        "--table",
+        metavar="CSV",
+        help="table with a column `image_id`, such as a list saved from the map; by "
+        "default all images are sent",
+    )
+    _add_results(step)
 
 
 def _add_status(steps: Any) -> None:
@@ -318,6 +401,14 @@ def _positive(text: str) -> int:
     """An integer of at least 1."""
     number = int(text)
     if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def _not_negative(text: str) -> float:
+    """A finite number of at least 0."""
+    number = float(text)
+    if not 0 <= number < math.inf:
         raise ValueError(text)
     return number
 
@@ -342,11 +433,7 @@ def _add_export(steps: Any) -> None:
         forms, "map", "Write the map as an interactive HTML page.", of="export_"
     )
     _add_shards(page)
-    page.add_argument(
-        "--evaluation",
-        action="store_true",
-        help="show the verdict of the evaluation on the page",
-    )
+    _add_evaluation(page)
     gallery = _add_step(
         forms,
         "gallery",
@@ -406,6 +493,15 @@ def _add_report(steps: Any) -> None:
     )
     _add_datafile(page)
     _add_model(page, "model file to read")
+    home = _add_step(
+        parts,
+        "home",
+        "Write the page that shows the run and leads to all its results.",
+        of="report_",
+    )
+    _add_model(home, "model file of the run")
+    _add_shards(home)
+    _add_evaluation(home)
 
 
 def _add_results(step: Any) -> None:
@@ -435,6 +531,14 @@ def _add_model(step: Any, meaning: str) -> None:
         "--trained-network-name",
         metavar="PT",
         help=f"{meaning} (model/model.pt in the results folder)",
+    )
+
+
+def _add_evaluation(step: Any) -> None:
+    step.add_argument(
+        "--evaluation",
+        action="store_true",
+        help="show the verdict of the evaluation on the page",
     )
 
 

@@ -9,13 +9,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from astromorph.artefacts.columns import SPLIT_COLUMNS
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.tables import read_csv
+from astromorph.artefacts.run_table import open_run
 from astromorph.cli.execute import execute, is_up_to_date, jobs_of
 from astromorph.cli.steps import STEPS, Job, Step, wanted_steps
 from astromorph.errors import AstromorphError
 from astromorph.filelist.list_state import ListState
+from astromorph.settings.loading import check_reference
 from astromorph.system.workers import process_pool
 
 LOG = logging.getLogger(__name__)
@@ -34,6 +34,12 @@ def run_train(job: Job) -> None:
         processes.
     """
     run_steps(job, [STEPS[name] for name in (*PREPARATION, *TRAINING)])
+    LOG.info(
+        "%s: the network is trained; `astromorph infer` with the same options embeds "
+        "the images and writes %s",
+        job.files.model,
+        job.files.home,
+    )
 
 
 def run_infer(job: Job) -> None:
@@ -52,9 +58,11 @@ def run_infer(job: Job) -> None:
     """
     from astromorph.byol.build import load_model
 
+    check_reference(job.settings, job.source)
     load_model(job.files.model)
     steps = wanted_steps(job.settings)
     run_steps(job, [step for step in steps if step.name not in TRAINING])
+    LOG.info("open %s", job.files.home)
 
 
 def run_steps(job: Job, steps: Iterable[Step]) -> None:
@@ -124,7 +132,7 @@ def finished_run(results: str | Path, model: str | None = None) -> RunFiles:
                 f"{path}: no such file; give the folder of a finished run with "
                 "--results, or run `snakemake` or `astromorph infer` first"
             )
-    return files_of_run(results, model)
+    return open_run(results, model)
 
 
 def files_of_run(results: str | Path, model: str | None = None) -> RunFiles:
@@ -138,7 +146,4 @@ def files_of_run(results: str | Path, model: str | None = None) -> RunFiles:
         The model file, if it is not ``model/model.pt`` in that folder.
     """
     files = RunFiles.of_run(results, named_model=model)
-    if not files.split.exists():
-        return files
-    rows = read_csv(files.split, SPLIT_COLUMNS)
-    return replace(files, shards=tuple(dict.fromkeys(row["shard"] for row in rows)))
+    return open_run(results, model) if files.split.exists() else files

@@ -71,7 +71,7 @@ def resources_for(
     ----------
     step : str
         ``validate``, ``preprocess``, ``split``, ``train``, ``infer``, ``evaluate``,
-        ``gallery``, ``report``, ``analyse`` or ``export``.
+        ``gallery``, ``report``, ``analyse``, ``rank`` or ``export``.
     settings : Settings
         All of them.
     images : int
@@ -123,14 +123,17 @@ def resources_for(
         )
     length = settings.byol_settings.representation_size or DEFAULT_LENGTH
     if step == "analyse":
-        # The embeddings twice, their principal components, the graph of the map.
+        # The embeddings twice, their principal components, the graph of the map; torch,
+        # which reads the pictures.
         pairs = images * min(images, MAX_ALL_PAIRS) / PAIRS_PER_SECOND / cores
         return _rounded(
-            BASE_MB + 600 + images * (length * 1e-5 + 4e-3),
+            BASE_MB + 900 + images * (length * 1e-5 + 4e-3),
             120 + images / ANALYSED_PER_SECOND + pairs,
         )
+    # The ranking draws contact sheets with torch; it reads the same as an export.
+    base = BASE_WITH_TORCH_MB if step == "rank" else BASE_MB
     return _rounded(
-        BASE_MB + 500 + images * (length * 8e-6 + TABLE_MB),
+        base + 500 + images * (length * 8e-6 + TABLE_MB),
         images / FILES_PER_SECOND / 4,
     )
 

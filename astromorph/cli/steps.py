@@ -6,7 +6,7 @@ they run, so that the Snakefile, which reads this table for every job, does not 
 torch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -205,10 +205,26 @@ def _export_gallery(job: Job) -> None:
     )
 
 
+def _rank(job: Job) -> None:
+    from astromorph.ranking.rank import rank
+
+    rank(job.files, job.settings.marks)
+
+
 def _report_settings(job: Job) -> None:
     from astromorph.export.report import write_settings_page
 
     write_settings_page(job.files, job.settings)
+
+
+def _report_home(job: Job) -> None:
+    from astromorph.export.home import write_home
+
+    results = {
+        step.name: step.all_outputs(job.files)
+        for step in previous_steps(STEPS["report_home"], job)
+    }
+    write_home(job.files, job.settings.datafile, results, job.with_evaluation)
 
 
 def _always(settings: Settings) -> bool:
@@ -257,6 +273,25 @@ def _named_model(job: Job, state: ListState) -> Sources:
         if is_trained or not job.settings.trained_network_name:
             return "", ""
     return "", file_state([str(files.model)])
+
+
+def _marks(job: Job, state: ListState) -> Sources:
+    """The content of the file of marks; empty if it cannot be read."""
+    try:
+        content = Path(job.settings.marks).read_bytes()
+    except (OSError, ValueError):
+        return "", ""
+    return "", digest([content.decode("utf-8", "surrogateescape")])
+
+
+def _reference_analysis(job: Job, state: ListState) -> Sources:
+    """The state of the earlier run among whose images those of this run are placed."""
+    folder = job.settings.analysis_settings.reference_results
+    if not folder:
+        return "", ""
+    files = RunFiles.of_run(folder)
+    names = (files.analysis, files.analysis_summary, files.catalogue, files.split)
+    return "", file_state([str(path) for path in names])
 
 
 def _no_sources(job: Job, state: ListState) -> Sources:
@@ -412,7 +447,8 @@ STEPS = {
                 files.analysis_summary,
                 files.analysis_page,
             ],
-            after=EMBEDDED,
+            after=(*EMBEDDED, "preprocess"),
+            sources=_reference_analysis,
             resources="analyse",
         ),
         _table_step(
@@ -451,6 +487,21 @@ STEPS = {
             is_wanted=lambda settings: settings.export_settings.gallery,
         ),
         Step(
+            name="rank",
+            run=_rank,
+            code="ranking.rank",
+            part="rank",
+            outputs=lambda files, shard: [
+                files.ranking,
+                files.ranking_page,
+                files.ranking_sheets,
+            ],
+            after=(*EMBEDDED, "analyse", "preprocess"),
+            sources=_marks,
+            resources="rank",
+            is_wanted=lambda settings: bool(settings.marks),
+        ),
+        Step(
             name="report_settings",
             run=_report_settings,
             code="export.report",
@@ -462,6 +513,46 @@ STEPS = {
         ),
     )
 }
+
+
+# Written when everything that it leads to is complete.
+STEPS["report_home"] = Step(
+    name="report_home",
+    run=_report_home,
+    code="export.home",
+    part="report_home",
+    outputs=lambda files, shard: [files.home],
+    after=tuple(STEPS),
+    sources=_named_model,
+    resources="gallery",
+)
+
+
+def previous_steps(step: Step, job: Job) -> Iterator[Step]:
+    """The steps whose results a job of a step reads.
+
+    Parameters
+    ----------
+    step : Step
+        One of `STEPS`.
+    job : Job
+        Settings and files; those of `after` that are not part of its run are omitted.
+
+    Yields
+    ------
+    Step
+        In the order of `after`.
+    """
+    for previous in map(STEPS.__getitem__, step.after):
+        if previous.name in ("train", "report_history"):
+            # A model of another run is a file that the step depends on.
+            is_in_run = job.files.model == job.files.own_model
+        elif previous.name == "evaluate":
+            is_in_run = job.with_evaluation
+        else:
+            is_in_run = previous.is_wanted(job.settings)
+        if is_in_run:
+            yield previous
 
 
 def wanted_steps(settings: Settings) -> tuple[Step, ...]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from astromorph.artefacts.records import Inputs, write_record
 from astromorph.artefacts.run_files import RunFiles
+from astromorph.artefacts.tables import read_csv
 from astromorph.cli import resources, status
 from astromorph.cli.execute import own_inputs
 from astromorph.cli.steps import STEPS, Job, targets
@@ -22,7 +23,7 @@ from astromorph.filelist.list_state import ListState
 from astromorph.filelist.shards import Shard
 from astromorph.locks import current_holder, exclusive
 from astromorph.provenance import canonical_json
-from astromorph.settings.loading import parse, required_datafile
+from astromorph.settings.loading import check_reference, parse, required_datafile
 from astromorph.settings.sections import Settings
 from astromorph.settings.steps import part_of
 
@@ -99,7 +100,14 @@ class WorkflowPlan:
     @property
     def has_map_folder(self) -> bool:
         """Whether the thumbnails of the map are in a separate folder."""
-        return self.number_of_images > self.settings.export_settings.map_one_file
+        number = self.number_of_images + self.number_in_reference
+        return number > self.settings.export_settings.map_one_file
+
+    @property
+    def number_in_reference(self) -> int:
+        """Number of rows of the catalogue of the reference run; 0 without one."""
+        folder = self.settings.analysis_settings.reference_results
+        return _number_of_rows(RunFiles.of_run(folder).catalogue) if folder else 0
 
     @property
     def declared_list(self) -> list[str]:
@@ -155,7 +163,9 @@ class WorkflowPlan:
 
         def estimate(wildcards: Any, attempt: int) -> resources.Resources:
             shard = self.shards.get(wildcards.get("shard"))
-            images = shard.stop - shard.start if shard else self.number_of_images
+            images = self.number_of_images + self.number_in_reference
+            if shard:
+                images = shard.stop - shard.start
             side = _native_side(self.settings, self.datafile)
             first = resources.resources_for(
                 STEPS[step].resources, self.settings, images, cores, side
@@ -220,6 +230,7 @@ def plan_workflow(config: Mapping[str, Any], cores: int | None) -> WorkflowPlan:
     """
     settings = parse(config, SOURCE)
     datafile = required_datafile(settings, SOURCE)
+    check_reference(settings, SOURCE)
     model = settings.trained_network_name
     if model and "{" in model:
         raise AstromorphError(
@@ -387,6 +398,11 @@ def sheet_title(sheet: str) -> str:
 def sheet_category(sheet: str) -> str:
     """The category of a contact sheet in the report."""
     return "Map" if sheet.startswith("map_") else "Galleries"
+
+
+@functools.cache
+def _number_of_rows(catalogue: Path) -> int:
+    return sum(1 for _ in read_csv(catalogue, ["image_id"]))
 
 
 @functools.cache

@@ -41,6 +41,7 @@ from astromorph.byol.start_weights import start_network
 from astromorph.datasets.tensor_datasets import ImageSet, gather
 from astromorph.embedding import metrics
 from astromorph.embedding.embed import embed
+from astromorph.embedding.evaluation_page import write_evaluation_page
 from astromorph.embedding.metrics import (
     GEOMETRIC,
     Embedder,
@@ -56,7 +57,6 @@ from astromorph.embedding.verdict import (
     give_verdict,
 )
 from astromorph.errors import AstromorphError
-from astromorph.pages.html import write_page
 from astromorph.settings.sections import EvaluationSettings, InferenceSettings
 
 Vectors = NDArray[np.float32]
@@ -163,7 +163,7 @@ def evaluate(
     }
     with atomic_write(files.evaluation) as temporary:
         temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
-    write_page(files.evaluation_page, "evaluation.html", files.identity, result=result)
+    write_evaluation_page(files, result)
 
 
 def _inspect_labels(files: RunFiles, column: str) -> tuple[LabelKind, str]:

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from astromorph.artefacts.embeddings import Embeddings, write_embeddings
-from astromorph.artefacts.model_file import ModelFile
+from astromorph.artefacts.model_file import ModelFile, file_checksum
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.tensor_shard import TensorShard, read_shard
 from astromorph.atomic import check_writable, keep_previous
@@ -31,7 +31,8 @@ def infer(
     ----------
     files : RunFiles
         `model` and the shard's `tensors` are read, its `embeddings` are written:
-        Parquet with the columns `image_id`, `emb_0`, `emb_1`, ...
+        Parquet with the columns `image_id`, `emb_0`, `emb_1`, ..., and metadata with
+        the check sum of the model, the symmetry, and the settings of the tensors.
     shard : str
         The name of the shard.
     rules : InferenceSettings
@@ -56,7 +57,12 @@ def infer(
     if images is not None:
         vectors = embed(byol, images, rules)
         _check_finite(vectors, tensors.image_ids, files)
-    write_embeddings(output, Embeddings(tensors.image_ids, vectors))
+    made_with = {
+        "model": file_checksum(files.model),
+        "symmetry": rules.symmetry,
+        "tensor_settings": tensors.settings,
+    }
+    write_embeddings(output, Embeddings(tensors.image_ids, vectors), made_with)
     keep_previous(output)
     LOG.info("%s: %d embeddings of length %d", output, *vectors.shape)
 

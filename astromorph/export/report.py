@@ -80,7 +80,7 @@ def write_settings_page(files: RunFiles, settings: Settings) -> None:
     write_page(
         files.settings_page,
         "settings.html",
-        files.identity,
+        files,
         sections=sections,
         changed=changed,
         training=[name for name in PARTS["train"] if name != "seed"],

@@ -17,11 +17,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from astromorph.artefacts.column_types import ANALYSED
+from astromorph.artefacts.column_types import ANALYSED, PLACED
 from astromorph.artefacts.columns import EXPORT_COLUMNS
 from astromorph.artefacts.embeddings import vector_lines
-from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.run_table import embedding_blocks, listed_columns, run_table
+from astromorph.artefacts.run_files import RunFiles, ShardFile
+from astromorph.artefacts.run_table import (
+    all_tensors,
+    embedding_blocks,
+    listed_columns,
+    run_table,
+)
 from astromorph.artefacts.tensor_shard import read_shard
 from astromorph.atomic import atomic_folder
 from astromorph.errors import without_tensorboard_tracebacks
@@ -34,7 +39,7 @@ MIN_THUMBNAIL = 16  # pixels; the smallest side of a recognisable thumbnail
 MAX_OUTLIERS = 1000  # outliers that a sample always contains
 SEED = 0
 # Without lists of ids: the projector finds nearest neighbours itself.
-COLUMNS = tuple(column.name for column in ANALYSED if column.kind != "ids")
+COLUMNS = tuple(column.name for column in (*PLACED, *ANALYSED) if column.kind != "ids")
 # Name in the projector, and file. The projector draws no points with two coordinates,
 # so the map and the components have a third, which is 0.
 TENSORS = (
@@ -77,6 +82,7 @@ def export_tensorboard(files: RunFiles, thumbnail_size: int) -> None:
     # The projector labels points by the first column, so the user's columns are first.
     facts = [*listed_columns(files).values(), *EXPORT_COLUMNS]
     table = run_table(files, [*facts, *COLUMNS])
+    columns = [name for name in (*facts, *COLUMNS) if name in table]
     chosen = stratified_sample(
         table["cluster"].to_numpy(),
         table["outlier_rank"].to_numpy(),
@@ -93,9 +99,9 @@ def export_tensorboard(files: RunFiles, thumbnail_size: int) -> None:
             len(chosen),
         )
     with atomic_folder(files.projector) as folder:
-        _write_points(folder, files, table[chosen], [*facts, *COLUMNS])
+        _write_points(folder, files, table[chosen], columns)
         sheet, side = make_sprite(
-            files.all_tensors, set(table["image_id"][chosen]), thumbnail_size
+            all_tensors(files), set(table["image_id"][chosen]), thumbnail_size
         )
         if side < thumbnail_size:
             LOG.info(
@@ -171,7 +177,7 @@ def max_thumbnails(side: int) -> int:
 
 
 def make_sprite(
-    tensors: Sequence[str | Path], image_ids: Collection[str], side: int
+    tensors: Sequence[ShardFile], image_ids: Collection[str], side: int
 ) -> tuple[NDArray[np.uint8], int]:
     """Draw thumbnails on one sheet, row by row, as TensorBoard expects them.
 

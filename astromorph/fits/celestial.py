@@ -401,6 +401,61 @@ def _fk4_to_icrs(
     return float(icrs.ra.deg), float(icrs.dec.deg)
 
 
+def parse_position(ra: str, dec: str) -> tuple[float, float]:
+    """Read a position that a user has written.
+
+    Parameters
+    ----------
+    ra, dec : str
+        Degrees, such as ``83.82`` and ``-5.39``, or sexagesimal, such as ``05:35:17.3``
+        or ``5h35m17.3s`` and ``-05:23:28``. A sexagesimal right ascension is in hours
+        unless it has the unit, as in ``83d49m``.
+
+    Returns
+    -------
+    ra_deg, dec_deg : float
+        From 0 to below 360, and from -90 to 90.
+
+    Raises
+    ------
+    ValueError
+        It is not a position; the message says what was found and what is allowed.
+
+    Examples
+    --------
+    >>> parse_position("12:00:00", "-00:30:00")
+    (180.0, -0.5)
+    """
+    ra_deg = _parse_angle(ra, "right ascension", "hourangle")
+    dec_deg = _parse_angle(dec, "declination", "deg")
+    if not -360 <= ra_deg <= 360:
+        raise ValueError(
+            f"found the right ascension {ra}; allowed are 0 to 360 degrees or 0h to 24h"
+        )
+    if not -90 <= dec_deg <= 90:
+        raise ValueError(f"found the declination {dec}; allowed are -90 to 90 degrees")
+    return ra_deg % 360 % 360, dec_deg
+
+
+def _parse_angle(text: str, name: str, sexagesimal_unit: str) -> float:
+    """Degrees of an angle as text; plain numbers are degrees."""
+    from astropy.coordinates import Angle
+
+    try:
+        degrees = float(text)
+    except ValueError:
+        try:
+            degrees = float(Angle(text, unit=sexagesimal_unit).deg)
+        except ValueError:
+            degrees = math.nan
+    if not math.isfinite(degrees):
+        raise ValueError(
+            f"found the {name} {text!r}; allowed are degrees, such as 83.82, or "
+            "sexagesimal text, such as 05:35:17.3"
+        )
+    return degrees
+
+
 def _position_from_keywords(header: Header) -> tuple[float | None, float | None]:
     for first, second in POSITION_KEYWORDS:
         ra, dec = _angle(header, first, hours=True), _angle(header, second, hours=False)

@@ -1,13 +1,15 @@
 """HTML pages from the templates of the package; all text is escaped."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from astromorph.artefacts.run_files import Identity
+from astromorph.artefacts.run_files import Identity, RunFiles
 from astromorph.atomic import atomic_write
 
 
@@ -32,7 +34,11 @@ def render_template(template: str, identity: Identity | None, **values: Any) -> 
 
 
 def write_page(
-    page: str | Path, template: str, identity: Identity | None, **values: Any
+    page: str | Path,
+    template: str,
+    files: RunFiles,
+    final: Path | None = None,
+    **values: Any,
 ) -> None:
     """Write a filled-in template, completely or not at all.
 
@@ -40,7 +46,13 @@ def write_page(
     ----------
     page : path
         HTML to write.
-    template, identity, **values
+    template : str
+        See `render_template`.
+    files : RunFiles
+        The files of the run; its identity and the place of its home page are used.
+    final : path, optional
+        Where the page will be, if it is written into a temporary folder.
+    **values
         See `render_template`.
 
     Raises
@@ -48,17 +60,22 @@ def write_page(
     WriteError
         The disk is full or not writable.
     """
-    html = render_template(template, identity, **values)
+    home = link_to(files.home, final or page) if Path(page) != files.home else ""
+    html = render_template(template, files.identity, home=home, **values)
     with atomic_write(page) as temporary:
         temporary.write_text(html, encoding="utf-8")
 
 
-def template_source(name: str) -> Markup:
-    """The unchanged text of a template, to be inserted into a page."""
-    environment = _environment()
-    if environment.loader is None:
-        return Markup()
-    return Markup(environment.loader.get_source(environment, name)[0])
+def link_to(path: Path, page: str | Path) -> str:
+    """The address of a file in a link of a page.
+
+    Examples
+    --------
+    >>> link_to(Path("results/index.html"), "results/export/map.html")
+    '../index.html'
+    """
+    relative = Path(os.path.relpath(path, Path(page).parent)).as_posix()
+    return quote(relative)
 
 
 def _environment() -> Environment:
@@ -67,11 +84,11 @@ def _environment() -> Environment:
         autoescape=True,
         undefined=StrictUndefined,
     )
-    environment.filters["json"] = _json
+    environment.filters["json"] = script_json
     return environment
 
 
-def _json(value: Any) -> Markup:
+def script_json(value: Any) -> Markup:
     """JSON for a script element, escaped so that it cannot end the element."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     for character in "<>&":

@@ -66,16 +66,25 @@ class Preparation:
         AstromorphError
             The image cannot be used, or has another number of channels.
         """
-        rules = self.settings.preprocess_settings
-        names = " ".join(map(str, paths))
         try:
-            facts, image = fits_image.read_image(paths, self.settings.data_settings)
-            check_channels(facts.channels, self.reference)
-            prepared = prepare(image, rules, self.reference.scale)
+            return self.read(paths)
         except FitsImageError as error:
-            raise AstromorphError(f"{names}: {error}") from None
+            raise AstromorphError(f"{' '.join(map(str, paths))}: {error}") from None
+
+    def read(self, paths: Sequence[str | Path]) -> NDArray[np.float32]:
+        """The same as `prepare`, with another error for each image of a list.
+
+        Raises
+        ------
+        FitsImageError
+            The image cannot be used; the message is the reason alone.
+        """
+        rules = self.settings.preprocess_settings
+        facts, image = fits_image.read_image(paths, self.settings.data_settings)
+        check_channels(facts.channels, self.reference)
+        prepared = prepare(image, rules, self.reference.scale)
         if prepared.warning:
-            LOG.warning("%s: %s", names, prepared.warning)
+            LOG.warning("%s: %s", " ".join(map(str, paths)), prepared.warning)
         return prepared.pixels.astype(rules.dtype).astype(np.float32)
 
     def to_dict(self) -> dict[str, Any]:

@@ -103,6 +103,25 @@ def load(path: str | Path) -> dict[str, Any]:
     return cast("dict[str, Any]", values)
 
 
+def check_reference(settings: Settings, source: str) -> None:
+    """Raise an error if images cannot be placed on the map of an earlier run.
+
+    Parameters
+    ----------
+    settings : Settings
+        All settings of a run.
+    source : str
+        Where they come from.
+    """
+    folder = settings.analysis_settings.reference_results
+    if folder and not settings.trained_network_name:
+        raise AstromorphError(
+            f"{source}: `analysis_settings.reference_results`: found {folder!r}, but "
+            "`trained_network_name` is not set; set it to the model of that run, such "
+            f"as {folder.rstrip('/')}/model/model.pt"
+        )
+
+
 def required_datafile(settings: Settings, source: str) -> str:
     """The name of the file list.
 

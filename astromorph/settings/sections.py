@@ -390,6 +390,12 @@ class AnalysisSettings(Section):
     neighbours: Annotated[int, Field(ge=1, le=100)] = 12
     """Number of nearest neighbours that are listed for each image."""
 
+    reference_results: Name | None = None
+    """Results folder of an earlier run, which must have used the model of
+    `trained_network_name`. Its map, clusters and neighbours are kept, and the images of
+    this run are placed among them; the other analysis settings are those of that run.
+    Null means a map of its own."""
+
 
 class ExportSettings(Section):
     """`export_settings`: format of tables and pages."""
@@ -417,8 +423,8 @@ class ExportSettings(Section):
     """Side of a thumbnail in `map.html` in pixels."""
 
     map_one_file: Annotated[int, Field(ge=0)] = 20_000
-    """Maximum length of the list for which `map.html` itself contains the thumbnails;
-    for a longer list they are in the folder `map_files`."""
+    """Maximum length of the list for which `map.html` itself contains thumbnails and
+    columns; for a longer list they are in the folder `map_files`."""
 
     gallery: bool = True
     """Write contact sheets of clusters, outliers and neighbours."""
@@ -477,6 +483,10 @@ class Settings(Section):
 
     export_to_csv: bool = True
     """Write `results/export/embeddings.csv`."""
+
+    marks: str = ""
+    """A file of marks, `marks.csv` of the map: the images that are interesting, or
+    their classes. The step `rank` ranks all images by them. Empty for no ranking."""
 
     network_settings: NetworkSettings = Field(default_factory=NetworkSettings)
     data_settings: DataSettings = Field(default_factory=DataSettings)

@@ -66,12 +66,15 @@ PARTS: dict[str, tuple[str, ...]] = {
         *READING,
         "evaluation_settings.label",
         "export_settings.gallery_images",
+        "export_settings.map",
         "export_settings.gallery_stretch",
     ),
+    "rank": ("marks",),
     # Those that training depends on are read from the model file.
     "report_settings": (
         "datafile",
         "seed",
+        "marks",
         "data_settings",
         "validate_settings",
         "preprocess_settings",
@@ -81,6 +84,8 @@ PARTS: dict[str, tuple[str, ...]] = {
         "analysis_settings",
         "export_settings",
     ),
+    # Which tables and pages there are.
+    "report_home": ("datafile", "export_to_csv", "export_settings"),
 }
 
 

@@ -20,8 +20,6 @@ def use_writable_folders() -> None:
     any of the others is; does nothing if home can be written. Worker processes inherit
     the folder of their parent.
     """
-    if not os.path.isabs(os.path.expanduser("~")):  # bokeh has no other variable
-        _use_temporary_folder("HOME", "home")
     for variable, name in FOLDERS.items():
         folder = _folder(variable, name)
         if not is_writable(folder) or not _exists_if_set(variable):

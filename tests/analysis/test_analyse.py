@@ -7,10 +7,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from finished_run import SIDE, write_tensors
 from sklearn.metrics import adjusted_rand_score
 
 from astromorph.analysis import clusters, neighbours
-from astromorph.analysis.analyse import EmbeddedImages, analyse, analyse_embeddings
+from astromorph.analysis.analyse import analyse, analyse_embeddings
+from astromorph.analysis.embedded_images import EmbeddedImages
 from astromorph.analysis.space import fit_space, layout_2d
 from astromorph.artefacts import tables as artefacts
 from astromorph.artefacts.analysis_table import read_analysis
@@ -309,6 +311,8 @@ def files(tmp_path):
     for shard, part in zip(files.shards, (slice(64), slice(64, 100)), strict=True):
         ids = tuple(row["image_id"] for row in rows[part])
         write_embeddings(files.embeddings(shard), Embeddings(ids, vectors[part]))
+        pixels = np.random.default_rng(0).random((len(ids), 1, SIDE, SIDE))
+        write_tensors(files.tensors(shard), ids, pixels.astype(np.float32))
     return files
 
 
@@ -339,6 +343,27 @@ def test_the_files_contain_the_images_that_the_split_does_not_exclude(files):
     assert "<b>" not in html
     assert "&lt;b&gt;&amp;" in html
     assert "90 images, 5 clusters" in html
+
+
+def test_the_page_shows_pictures_of_the_images_that_it_names(files, monkeypatch):
+    """Of clusters, pairs and outliers; those of small clusters have only a name."""
+
+    def pictures() -> tuple[int, int]:
+        page = files.analysis_page.read_text()
+        return page.count("<figure"), page.count("<img")
+
+    analyse(files, AnalysisSettings(map="pca"), 0, 1)
+    summary = json.loads(files.analysis_summary.read_text())
+    clusters = [c for m in summary["methods"].values() for c in m["clusters"]]
+    in_tables = sum(1 + (cluster["odd"] is not None) for cluster in clusters)
+    others = 2 * len(summary["closest_pairs"]) + len(summary["outliers"])
+    assert pictures() == (in_tables + others, in_tables + others)
+    monkeypatch.setattr("astromorph.analysis.analyse.MAX_PICTURED", 0)
+    analyse(files, AnalysisSettings(map="pca"), 0, 1)
+    figures, shown = pictures()
+    assert figures == in_tables + others
+    assert others <= shown < figures
+    assert "The 0 largest clusters are shown" in files.analysis_page.read_text()
 
 
 def test_a_run_without_embeddings_is_an_error(files):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 
 import numpy as np
@@ -10,7 +11,13 @@ from astropy.io import fits
 from PIL import Image
 
 from astromorph.analysis.analyse import analyse
-from astromorph.analysis.similar import shorten, similar
+from astromorph.analysis.embedded_images import (
+    read_analysis_settings,
+    read_embedded_images,
+)
+from astromorph.analysis.panels import shorten
+from astromorph.analysis.similar import Examples, similar, similar_to_list
+from astromorph.analysis.space import fit_space
 from astromorph.artefacts.analysis_table import read_analysis
 from astromorph.artefacts.model_file import ModelFile, save_model
 from astromorph.artefacts.run_files import RunFiles
@@ -36,6 +43,11 @@ SETTINGS = {
     "inference_settings": {"batch_size": 16},
     "analysis_settings": {"map": "pca", "neighbours": 5},
 }
+
+
+def find(files, paths, count, output=None, datafile=None, **examples):
+    """The rows of `similar`, without a table."""
+    return similar(files, Examples(paths, **examples), count, output, None, datafile)
 
 
 def finish_run(folder, changes, channels=1, write_images=simulate):
@@ -91,7 +103,7 @@ def test_neighbours_are_those_of_the_analysis(folder):
     """After the image itself come the neighbours in the table."""
     files = finished_run(folder / "results")
     analysis = read_analysis(files.analysis)
-    rows = similar(files, [str(folder / "fits" / "sky_000012.fits")], 6, None, None)
+    rows = find(files, [str(folder / "fits" / "sky_000012.fits")], 6)
     k = analysis.image_ids.index(rows[0]["image_id"])
     assert tuple(row["image_id"] for row in rows[1:]) == analysis.neighbours[k]
     np.testing.assert_allclose(
@@ -105,7 +117,7 @@ def test_an_unlisted_image_is_similar_to_its_kind(folder, tmp_path):
     original = folder / "fits" / "sky_000003.fits"
     pixels = fits.getdata(original).squeeze()
     fits.PrimaryHDU(np.rot90(pixels).copy()).writeto(tmp_path / "rotated.fits")
-    rows = similar(files, [str(tmp_path / "rotated.fits")], 3, None, None)
+    rows = find(files, [str(tmp_path / "rotated.fits")], 3)
     assert rows[0]["path"] == str(original)
     simulate(tmp_path / "new", 14, seed=77)
     with open(tmp_path / "new" / "filelist.csv", newline="") as file:
@@ -113,7 +125,7 @@ def test_an_unlisted_image_is_similar_to_its_kind(folder, tmp_path):
     same = []
     for row in new:
         image = str(tmp_path / "new" / row["path"])
-        for other in similar(files, [image], 3, None, None):
+        for other in find(files, [image], 3):
             same.append(other["label"] == row["label"])
     assert np.mean(same) > 0.5  # chance is 1 in 7
 
@@ -129,11 +141,11 @@ def test_a_run_with_one_brightness_scale_and_no_symmetry(tmp_path_factory):
     files = finished_run(folder / "results")
     image = str(folder / "fits" / "sky_000060.fits")
     for datafile in (None, str(folder / "fits" / "filelist.csv")):
-        rows = similar(files, [image], 2, None, None, datafile)
+        rows = find(files, [image], 2, datafile=datafile)
         assert rows[0]["path"] == image
         assert float(rows[0]["distance"]) < 1e-3
     with pytest.raises(AstromorphError, match="it has 2 channels"):
-        similar(files, [image, image], 2, None, None)
+        find(files, [image, image], 2, files_per_image=2)
 
 
 def write_bands(folder, number, seed):
@@ -180,7 +192,7 @@ def test_images_of_any_form_are_similar_to_themselves(
     if write_images is write_bands:
         paths.append(str(folder / "fits" / "r_sky_000045.fits"))
     files = finished_run(folder / "results")
-    rows = similar(files, paths, 3, tmp_path / "strip.png", None)
+    rows = find(files, paths, 3, tmp_path / "strip.png", files_per_image=len(paths))
     assert paths[0] in rows[0]["path"]
     assert float(rows[0]["distance"]) < 1e-3 < float(rows[1]["distance"])
     with Image.open(tmp_path / "strip.png") as strip:
@@ -193,10 +205,10 @@ def test_errors_say_what_is_wrong(folder, tmp_path):
         finished_run(tmp_path)
     files = finished_run(folder / "results")
     with pytest.raises(AstromorphError, match=r"none\.fits: .*no such file"):
-        similar(files, [str(tmp_path / "none.fits")], 2, None, None)
+        find(files, [str(tmp_path / "none.fits")], 2)
     image = str(folder / "fits" / "sky_000001.fits")
     with pytest.raises(AstromorphError, match="it has 2 channels"):
-        similar(files, [image, image], 2, None, None)
+        find(files, [image, image], 2, files_per_image=2)
     shutil.copytree(folder / "results", tmp_path / "results")
     training = train_step_settings(parse({"network_name": "amm", "seed": 9}, "test"))
     state = seeded_byol(training, 1).state_dict()
@@ -204,10 +216,10 @@ def test_errors_say_what_is_wrong(folder, tmp_path):
     save_model(tmp_path / "other.pt", model)
     other = finished_run(tmp_path / "results", str(tmp_path / "other.pt"))
     with pytest.raises(AstromorphError, match="are not from this model"):
-        similar(other, [image], 2, None, None)
+        find(other, [image], 2)
     (tmp_path / "results" / "analysis.json").write_text(json.dumps({}))
     with pytest.raises(AstromorphError, match="run `analyse` first"):
-        similar(finished_run(tmp_path / "results"), [image], 2, None, None)
+        find(finished_run(tmp_path / "results"), [image], 2)
 
 
 def test_long_names_are_shortened_in_the_middle():
@@ -216,3 +228,129 @@ def test_long_names_are_shortened_in_the_middle():
     assert shorten("x" * 40 + "_0017.fits").endswith("xx_0017.fits")
     assert len(shorten("x" * 99)) == 24
     assert shorten("a\nb") == "a?b"
+
+
+def labels_of(rows):
+    return [row["label"] for row in rows]
+
+
+def images_of_kind(folder, kind):
+    """Paths of the simulated images of a kind, in order."""
+    with open(folder / "fits" / "filelist.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [str(folder / "fits" / r["path"]) for r in rows if r["label"] == kind]
+
+
+def test_several_images_are_searched_for_by_their_mean(folder, tmp_path):
+    """The distances are those from the mean; given images are not results."""
+    files = finished_run(folder / "results")
+    given = images_of_kind(folder, "ring")[:3]
+    rows = find(files, given, 60, tmp_path / "strip.png")
+    assert not {row["path"] for row in rows} & set(given)
+    images = read_embedded_images(files)
+    rules = read_analysis_settings(files.analysis_summary)
+    space = fit_space(images.vectors, rules.whiten, rules.components)
+    points = space.project(images.vectors)
+    mean = points[[images.paths.index(path) for path in given]].mean(axis=0)
+    mean /= np.linalg.norm(mean)
+    for row in rows[::7]:
+        k = images.image_ids.index(row["image_id"])
+        distance = np.linalg.norm(points[k] - mean)
+        assert float(row["distance"]) == pytest.approx(distance, abs=1e-3)
+    with Image.open(tmp_path / "strip.png") as strip:
+        assert strip.height > strip.width  # three given and 60 found, in rows of seven
+
+
+def test_results_are_unlike_the_images_that_are_given_so(folder):
+    """Images of the kind of `unlike` get later ranks the larger the weight is."""
+    files = finished_run(folder / "results")
+    like, unlike = (images_of_kind(folder, kind)[:3] for kind in ("disk", "spiral"))
+    ranks = []
+    for weight in (0.0, 0.3, 0.6):
+        rows = find(files, like, 64, unlike=unlike, weight=weight)
+        others = [k for k, label in enumerate(labels_of(rows)) if label == "spiral"]
+        ranks.append(np.mean(others))
+    assert ranks[0] < ranks[1] < ranks[2]
+    without = find(files, like, 64 + 3)
+    at_zero = [
+        row["image_id"] for row in find(files, like, 64, unlike=unlike, weight=0)
+    ]
+    unlike_ids = {row["image_id"] for row in without if row["path"] in unlike}
+    assert at_zero == [
+        row["image_id"] for row in without if row["image_id"] not in unlike_ids
+    ]
+    with pytest.raises(AstromorphError, match="cancel each other"):
+        find(files, like, 5, unlike=like, weight=1)
+
+
+def test_images_are_given_by_id_or_by_the_path_of_a_file_that_is_gone(folder, tmp_path):
+    """Both have the embedding of the run; an unknown id is reported as one."""
+    shutil.copytree(folder / "results", tmp_path / "results")
+    files = finished_run(tmp_path / "results")
+    image = str(folder / "fits" / "sky_000021.fits")
+    by_file = find(files, [image], 5)
+    assert find(files, [by_file[0]["image_id"]], 5) == by_file
+    gone = image.replace("sky_000021", "gone")
+    text = files.catalogue.read_text().replace("sky_000021.fits", "gone.fits")
+    files.catalogue.write_text(text)
+    assert labels_of(find(files, [gone], 5)) == labels_of(by_file)
+    with pytest.raises(AstromorphError, match="no analysed image of the run has"):
+        find(files, ["0123456789abcdef"], 5)
+
+
+def test_a_name_that_is_not_utf_8_is_found_in_the_run(tmp_path, caplog):
+    """It is recognised as a listed image although the catalogue escapes its bytes."""
+    name = b"caf\xe9.fits".decode("utf-8", "surrogateescape")
+
+    def write_odd_name(folder, number, seed):
+        listed = simulate(folder, number, seed=seed)
+        (folder / "sky_000009.fits").rename(folder / name)
+        names = sorted(os.fsencode(path.name) for path in folder.glob("*.fits"))
+        listed.with_suffix(".txt").write_bytes(b"\n".join(names))
+        return listed.with_suffix(".txt")
+
+    caplog.set_level("INFO")
+    folder = finish_run(tmp_path, {}, write_images=write_odd_name)
+    files = finished_run(folder / "results")
+    table = tmp_path / "table.csv"
+    rows = similar(files, Examples([str(folder / "fits" / name)]), 2, None, table)
+    assert rows[0]["path"].endswith(r"caf\xe9.fits")
+    assert "is in the file list" in caplog.text
+    assert r"caf\xe9.fits" in table.read_text(encoding="utf-8")
+    others = [str(folder / "fits" / f"sky_00000{k}.fits") for k in (1, 2)]
+    several = find(files, [str(folder / "fits" / name), *others], 69)
+    assert len(several) == 67  # none of the three is a result
+
+
+def test_a_list_of_images_is_searched_for(folder, tmp_path, capsys):
+    """A row for each query and result; a rejected file has a row with the reason."""
+    simulate(tmp_path / "new", 5, seed=78)
+    (tmp_path / "new" / "bad.fits").write_bytes(b"no image")
+    names = [f"sky_00000{k}.fits" for k in range(5)]
+    names.insert(2, "bad.fits")
+    (tmp_path / "new" / "list.txt").write_text("\n".join(names))
+    files = finished_run(folder / "results")
+    rows = list(similar_to_list(files, tmp_path / "new" / "list.txt", 3))
+    assert [row["query"] for row in rows] == list("000111" + "2" + "333444555")
+    assert rows[6]["status"] == "rejected"
+    assert "not a FITS file" in rows[6]["reason"]
+    assert rows[6]["rank"] == rows[6]["image_id"] == ""
+    for query in (0, 5):
+        path = str(tmp_path / "new" / names[query])
+        alone = find(files, [path], 3)
+        some = [row for row in rows if row["query_path"] == path]
+        assert [row["image_id"] for row in some] == [row["image_id"] for row in alone]
+        np.testing.assert_allclose(
+            [float(row["distance"]) for row in some],
+            [float(row["distance"]) for row in alone],
+            atol=2e-4,
+        )
+    table = tmp_path / "table.csv"
+    options = ["--list", str(tmp_path / "new" / "list.txt"), "--top", "3"]
+    options += ["--results", str(folder / "results")]
+    cli.main(["similar", *options, "--table", str(table)])
+    assert capsys.readouterr().out == ""
+    with open(table, newline="") as file:
+        assert list(csv.DictReader(file)) == rows
+    cli.main(["similar", *options])
+    assert len(capsys.readouterr().out.splitlines()) == 1 + len(rows)

@@ -216,6 +216,18 @@ def test_results(script):
 
 
 @pytest.mark.slow
+@pytest.mark.browser
+def test_map_points(script):
+    """A row for each number of images, with the data in the page and beside it."""
+    options = ("--images", 60, 300, "--one-file", 100)
+    output = script("benchmarks/map_points.py", *options)
+    rows = [numbers(line) for line in output.splitlines()[1:]]
+    assert [row[0] for row in rows] == [60, 300]
+    assert {len(row) for row in rows} == {11}
+    assert rows[0][4] == 0 < rows[1][4]
+
+
+@pytest.mark.slow
 def test_quality(script):
     """A row for each network that the evaluation compares."""
     settings = json.dumps(QUICK_TRAINING)
@@ -258,6 +270,36 @@ def test_train_sky(script, tmp_path):
     values = torch.load(tmp_path / "weights" / "amm.pt", weights_only=True)
     assert (values["format"], values["images"]) == (WEIGHTS_FORMAT, 40)
     assert "wrote weights/amm.pt; `SKY_DIGESTS` needs " in output
+
+
+@pytest.mark.slow
+def test_ranking(script, tmp_path):
+    """Each method after each number of marks, for labelled files and the simulation."""
+    simulate(tmp_path / "radio", 150, seed=1)
+    lines = (tmp_path / "radio" / "filelist.csv").read_text().splitlines()[1:]
+    names = {"ring": "Hybrid", "jets": "FRI"}
+    with open(tmp_path / "radio" / "labels.csv", "w") as file:
+        file.write("filename,label,confidence\n")
+        for line in lines:
+            path, label = line.split(",")
+            file.write(f"{path},{names.get(label, label)},confident\n")
+    output = script(
+        "benchmarks/ranking.py",
+        "--radio",
+        tmp_path / "radio",
+        "--sky",
+        150,
+        "--seeds",
+        1,
+    )
+    rows = [line.strip("| ").split(" | ") for line in output.splitlines()[2:]]
+    assert len(rows) == 3 * 8
+    for row in rows:
+        assert len(row) == 7
+        assert len(numbers(row[-1])) == 2 or row[-1] == "-"
+    assert {row[0] for row in rows} == {
+        "radio galaxies: Hybrid", "radio galaxies: FRI", "simulated sky: a kind of 1 %"
+    }  # fmt: skip
 
 
 @pytest.mark.slow
@@ -359,7 +401,7 @@ def test_screenshots(script, tmp_path):
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
     output = script("docs/screenshots.py", "run", "--output", "pictures")
-    for name in ("map", "report", "gallery"):
+    for name in ("home", "map", "report", "gallery"):
         assert f"{name}.png" in output
         path = tmp_path / "pictures" / f"{name}.png"
         with Image.open(path) as picture:

@@ -139,7 +139,7 @@ def test_page_contains_images_and_escaped_text(sky, settings, tmp_path):
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
     assert "there is no such file" in page
-    assert page.count("data:image/png;base64,") == 12
+    assert page.count("data:image/jpeg;base64,") == 12
     for name in (
         "Longer side",
         "Pixel scale",

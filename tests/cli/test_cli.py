@@ -77,6 +77,7 @@ def test_train_writes_a_model_and_logs_its_path(trained):
     assert (folder / "results/model/model.pt").exists()
     assert (folder / "results/model/history.csv").exists()
     assert (folder / "results/validation.html").exists()
+    assert log.splitlines()[-1].endswith("the images and writes results/index.html")
 
 
 def test_infer_embeds_with_the_model_and_reuses_the_tensors(trained):
@@ -91,6 +92,8 @@ def test_infer_embeds_with_the_model_and_reuses_the_tensors(trained):
     assert "emb_15" in table[0]
     assert "emb_16" not in table[0]
     assert (folder / "results/export/tensorboard/sprite.png").exists()
+    assert done.stderr.splitlines()[-1].endswith("open results/index.html")
+    assert (folder / "results/index.html").exists()
 
 
 def test_a_replaced_image_is_read_again(trained, tmp_path):

@@ -25,6 +25,7 @@ STEPS = (
     "infer",
     "evaluate",
     "analyse",
+    "rank",
     "gallery",
     "report",
     "export",

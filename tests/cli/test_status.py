@@ -20,12 +20,13 @@ SETTINGS = {
     "datafile": "list.csv",
     "preprocess_settings": {"shard_size": 2},
     "network_settings": {"weights": "weights.pt"},
+    "marks": "marks.csv",
 }
 # For each kind of change: the change, and the steps that it makes out of date itself.
 LATER = {
     "report_history", "infer", "evaluate", "analyse", "export_csv", "export_parquet",
     "export_fits", "export_votable", "export_tensorboard", "export_map",
-    "export_gallery", "report_settings",
+    "export_gallery", "rank", "report_settings", "report_home",
 }  # fmt: skip
 TRAINED = {"train"} | LATER
 PREPARED = {"preprocess", "split"} | TRAINED
@@ -48,7 +49,15 @@ def fake(step):
 def run(tmp_path, monkeypatch):
     """A finished run of fake steps on five files in three shards."""
     monkeypatch.chdir(tmp_path)
-    for name in ("0.fits", "1.fits", "2.fits", "3.fits", "4.fits", "weights.pt"):
+    for name in (
+        "0.fits",
+        "1.fits",
+        "2.fits",
+        "3.fits",
+        "4.fits",
+        "weights.pt",
+        "marks.csv",
+    ):
         Path(name).write_text(name)
     rows = "".join(f"{k}.fits,a,g\n" for k in range(5))
     Path("list.csv").write_text("path,label,group\n" + rows)
@@ -109,20 +118,23 @@ def edit_list(old, new):
         ({"inference_settings": {"batch_size": 3}},
          LATER - {"report_history"}, "settings"),
         ({"evaluation_settings": {"images": 99}},
-         {"evaluate", "export_map", "report_settings"}, "settings"),
+         {"evaluate", "export_map", "report_settings", "report_home"}, "settings"),
         ({"analysis_settings": {"components": 3}},
-         {"analyse", "report_settings"} | EXPORTS, "settings"),
+         {"analyse", "rank", "report_settings", "report_home"} | EXPORTS, "settings"),
         ({"export_settings": {"csv_separator": "semicolon"}},
-         {"export_csv", "report_settings"}, "settings"),
+         {"export_csv", "report_settings", "report_home"}, "settings"),
         ({"export_settings": {"thumbnail_size": 16}},
-         {"export_tensorboard", "report_settings"}, "settings"),
+         {"export_tensorboard", "report_settings", "report_home"}, "settings"),
         ({"core_limit": 1}, set(), ""),
         (lambda: edit_list("0.fits,a", "0.fits,b"),
-         {"validate", "evaluate", "analyse"} | EXPORTS, "file list"),
+         {"validate", "evaluate", "analyse", "rank", "report_home"} | EXPORTS,
+         "file list"),
         (lambda: edit_list("0.fits,a,g", "0.fits,a,h"),
          {"validate", "split"} | TRAINED, "file list"),
         (lambda: replace_file("3.fits"), {"validate"} | PREPARED, "files"),
         (lambda: replace_file("weights.pt"), TRAINED, "files"),
+        (lambda: replace_file("marks.csv"), {"rank", "report_home"}, "files"),
+        (lambda: os.utime("marks.csv", (0, 0)), set(), ""),
         (lambda: Path("4.fits").unlink(), {"validate"} | PREPARED, "files"),
         (lambda: os.utime("list.csv", (0, 0)), set(), ""),
     ],
@@ -250,7 +262,7 @@ def test_what_is_not_part_of_the_run_is_listed(run):
 def test_the_command_prints_a_row_for_each_step(run, capsys):
     """With the digests that pages show, and the dates."""
     settings = "datafile: list.csv\npreprocess_settings: {shard_size: 2}\n"
-    settings += "network_settings: {weights: weights.pt}\n"
+    settings += "network_settings: {weights: weights.pt}\nmarks: marks.csv\n"
     Path("config").mkdir()
     Path("config/config.yaml").write_text(settings)
     main(["status"])

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -475,6 +476,14 @@ def run(tmp_path_factory, sky, settings) -> Run:
     return Run(tmp_path_factory.mktemp("gallery"), sky, settings)
 
 
+def sorted_rows(rows: list[dict[str, str]], page: str) -> list[dict[str, str]]:
+    """The rows of a table of frames, in the order of the sheets on the page."""
+    order = {
+        name: k for k, name in enumerate(re.findall(r'<img src="(\w+)\.png"', page))
+    }
+    return sorted(rows, key=lambda row: order[row["sheet"]])
+
+
 def read_table(folder: Path) -> list[dict[str, str]]:
     """The rows of `sheets.csv`."""
     with open(folder / "sheets.csv", newline="", encoding="utf-8") as file:
@@ -498,6 +507,14 @@ def test_the_folder_contains_sheets_page_and_table(run):
     assert {row["sheet"] for row in rows} == names - {"map_clusters", "map_label"}
     assert {row["image_id"] for row in rows} <= set(run.ids)
     assert rows[0]["object"].startswith("SKY ")
+    # Each frame is a link to its image on the map, if a map is written.
+    links = re.findall(r'href="\.\./map\.html#image=(\w+)" title="(SKY \d+):', page)
+    assert links == [
+        (row["image_id"], row["object"]) for row in sorted_rows(rows, page)
+    ]
+    assert 'style="left: 2.273%; top: 8.696%; width: 30.303%;' in page
+    without = (run.export("without", map=False) / "index.html").read_text()
+    assert "map.html#image" not in without
     assert not list(run.files.gallery.parent.iterdir()), "temporary files are removed"
 
 

@@ -175,6 +175,8 @@ def repeat(analysis, number, positions, clusters):
     """An analysis of many images, with the values of one row except two columns."""
     values = {}
     for name in Analysis.__slots__:
+        if getattr(analysis, name) is None:
+            continue
         value = getattr(analysis, name)[:1]
         is_array = isinstance(value, np.ndarray)
         values[name] = np.repeat(value, number, axis=0) if is_array else value * number

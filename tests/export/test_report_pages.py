@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from export.test_gallery import save_model
@@ -13,7 +12,6 @@ from astromorph.artefacts.columns import HISTORY_COLUMNS
 from astromorph.artefacts.run_files import Identity, RunFiles
 from astromorph.errors import AstromorphError
 from astromorph.export.report import draw_history, plot_history, write_settings_page
-from astromorph.pages import html
 from astromorph.settings.loading import parse
 
 NUMBERS = [1.5, float("inf"), 0.5]
@@ -99,12 +97,3 @@ def test_the_page_says_what_it_was_made_from(files):
     text = files.settings_page.read_text()
     assert "Made on 2026-11-26 from settings <code>5e77</code>" in text
     assert "file list <code>1157</code>" in text
-
-
-def test_every_page_says_what_it_was_made_from():
-    """All templates of pages include the sentence."""
-    folder = Path(html.__file__).parent / "templates"
-    pages = [path for path in folder.glob("*.html") if "<body" in path.read_text()]
-    assert len(pages) == 6
-    for page in pages:
-        assert '{% include "identity.html" %}' in page.read_text(), page

@@ -32,6 +32,7 @@ FOLDERS = (
     ("embedding", True, False),  # the steps `infer` and `evaluate`
     ("analysis", True, False),  # the step `analyse`
     ("export", True, True),  # tables, map, galleries, TensorBoard
+    ("ranking", False, False),  # the step `rank`
     ("cli", False, False),  # the command line
 )
 LEVEL = {folder: level for level, (folder, _, _) in enumerate(FOLDERS)}

@@ -25,7 +25,7 @@ IMPORTS = """
 import os
 import astromorph
 print(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
-import astropy.config.paths, astropy.io.fits, bokeh.settings, matplotlib
+import astropy.config.paths, astropy.io.fits, matplotlib
 import numba.core.caching as numba_cache
 print(astropy.config.paths.get_cache_dir())
 print(matplotlib.get_cachedir())

@@ -35,6 +35,7 @@ SETTINGS = {
     "datafile": "list.csv",
     "preprocess_settings": {"shard_size": 2},
     "network_settings": {"weights": "weights.pt"},
+    "marks": "marks.csv",
 }
 SECONDS = 120  # for one command
 
@@ -140,7 +141,15 @@ def new_folder(path: Path) -> Folder:
         else:
             copy.parent.mkdir(exist_ok=True)
             shutil.copy(source, copy)
-    for name in ("0.fits", "1.fits", "2.fits", "3.fits", "weights.pt", "other.pt"):
+    for name in (
+        "0.fits",
+        "1.fits",
+        "2.fits",
+        "3.fits",
+        "weights.pt",
+        "other.pt",
+        "marks.csv",
+    ):
         (path / name).write_text(name)
     rows = "".join(f"{k}.fits,a,g\n" for k in range(4))
     (path / "list.csv").write_text("path,label,group\n" + rows)

@@ -80,7 +80,7 @@ def test_both_write_the_same_files(both):
     by_rules, by_commands = (written(folder) for folder in both)
     by_rules = {name for name in by_rules if not WORKFLOW_ONLY.fullmatch(name)}
     assert by_commands == by_rules
-    for name in ("export/map_files/0.jpg", "export/gallery/index.html"):
+    for name in ("export/map_files/pictures-0.js", "export/gallery/index.html"):
         assert f"results/{name}" in by_rules
 
 
@@ -153,6 +153,18 @@ def test_targets_follow_the_settings():
         found = targets(parse(values, "test"), FILES)
         assert set(everything) - set(found) == left_out
         assert set(found) <= set(everything)
+
+
+def test_a_file_of_marks_adds_the_ranking():
+    """Without it, the step is not part of a run."""
+    without, ranked = (
+        set(targets(parse(values, "test"), FILES))
+        for values in ({}, {"marks": "m.csv"})
+    )
+    assert without < ranked
+    assert ranked - without == {
+        FILES.ranking, FILES.ranking_page, FILES.ranking_sheets
+    }  # fmt: skip
 
 
 def test_a_module_statement_may_move_the_results(tmp_path):

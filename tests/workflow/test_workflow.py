@@ -39,8 +39,8 @@ BASE = {
 }
 TABLES = {"export_csv", "export_parquet", "export_fits", "export_votable"}
 EXPORTS = {*TABLES, "export_map", "export_tensorboard", "export_gallery"}
-# A page lists all settings, so it depends on all of them.
-LISTED = {"report_settings"}
+# These pages depend on all settings, and on all results.
+LISTED = {"report_settings", "report_home"}
 AFTER_INFER = {"infer", "evaluate", "analyse"} | EXPORTS | LISTED
 TRAINED = {"train", "report_history"} | AFTER_INFER
 RULE_OF = {
@@ -57,6 +57,7 @@ RULE_OF = {
     "results/export/gallery": "export_gallery",
     "results/model/history.png": "report_history",
     "results/report/settings.html": "report_settings",
+    "results/index.html": "report_home",
 }
 
 
@@ -132,6 +133,7 @@ def finished(tmp_path_factory) -> Path:
     configure(folder, {})
     done = snakemake(folder, "--cores", "2")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr.splitlines()[-1] == "open results/index.html"
     return folder
 
 

@@ -4,6 +4,7 @@ rule analyse:
         catalogue=files.catalogue,
         split=files.split,
         embeddings=files.all_embeddings,
+        tensors=files.all_tensors,
     output:
         analysis=files.analysis,
         summary=files.analysis_summary,

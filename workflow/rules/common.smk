@@ -1,4 +1,5 @@
 # Shared by all rules: the package, the plan of the run, and what the report shows.
+import atexit
 import functools
 import os
 import sys

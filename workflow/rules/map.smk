@@ -7,6 +7,7 @@ rule export_map:
         catalogue=files.catalogue,
         split=files.split,
         analysis=files.analysis,
+        summary=files.analysis_summary,
         embeddings=files.all_embeddings,
         tensors=files.all_tensors,
     output:

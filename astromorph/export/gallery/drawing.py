@@ -4,6 +4,7 @@ The same input gives the same bytes: the fonts come with matplotlib, its setting
 the defaults, and the PNG contains no date.
 """
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,9 +43,15 @@ class Canvas:
     def save(self, path: str | Path) -> None:
         """Write the sheet as PNG."""
         with atomic_write(path) as temporary:
-            self._axes.figure.savefig(
-                temporary, format="png", dpi=DPI, metadata={"Software": None}
-            )
+            temporary.write_bytes(self.png())
+
+    def png(self) -> bytes:
+        """The sheet as PNG."""
+        buffer = io.BytesIO()
+        self._axes.figure.savefig(
+            buffer, format="png", dpi=DPI, metadata={"Software": None}
+        )
+        return buffer.getvalue()
 
     def picture(
         self, picture: Picture, left: int, top: int, side: int, layer: float = 1

@@ -12,12 +12,16 @@ from typing import Any
 
 from astromorph.artefacts.columns import GALLERY_COLUMNS
 from astromorph.artefacts.model_file import read_model_file
-from astromorph.artefacts.run_files import Identity, RunFiles
-from astromorph.artefacts.run_table import find_in_catalogue
+from astromorph.artefacts.run_files import RunFiles
+from astromorph.artefacts.run_table import (
+    all_tensors,
+    find_in_catalogue,
+    reference_of,
+)
 from astromorph.artefacts.tables import write_csv
 from astromorph.atomic import atomic_folder
 from astromorph.errors import AstromorphError
-from astromorph.export.gallery.contact_sheet import SIDE, draw_sheet
+from astromorph.export.gallery.contact_sheet import SIDE, Layout, draw_sheet
 from astromorph.export.gallery.map_picture import PICTURE, choose_maps, draw_map
 from astromorph.export.gallery.pictures import (
     Picture,
@@ -169,11 +173,11 @@ def export_gallery(
     image_ids = {f.image_id for s in all_sheets for f in s.frames if f.image_id}
     fits_paths = {}
     if rules.gallery_stretch != NETWORK:
-        fits_paths = _read_fits_paths(datafile, image_ids, files.analysis)
+        fits_paths = _read_fits_paths(datafile, image_ids, files)
     source = PictureSource(
-        images=find_images(files.all_tensors, image_ids),
+        images=find_images(all_tensors(files), image_ids),
         fits_paths=fits_paths,
-        facts=_read_facts(files, image_ids),
+        facts=read_facts(files, image_ids),
         data=data,
         stretch=rules.gallery_stretch,
         training=parse(read_model_file(files.model).settings, str(files.model)),
@@ -193,14 +197,15 @@ def export_gallery(
             gc.collect()  # figures and their pixels are in reference cycles
         rows = _table_rows(sheets, source.facts)
         write_csv(folder / "sheets.csv", GALLERY_COLUMNS, rows)
-        _write_index(folder / "index.html", all_sheets, source, files.identity)
+        map_page = Path("..", files.map.name) if rules.map else None
+        _write_index(folder / "index.html", all_sheets, source, files, map_page)
     LOG.info(
         "%s: %d sheets of %d images", files.gallery, len(all_sheets), len(image_ids)
     )
 
 
 def _read_fits_paths(
-    datafile: str | Path, image_ids: set[str], analysis: Path
+    datafile: str | Path, image_ids: set[str], files: RunFiles
 ) -> dict[str, tuple[str, ...]]:
     """The FITS files of some images."""
     paths = {
@@ -208,16 +213,20 @@ def _read_fits_paths(
         for entry in read_filelist(datafile)
         if entry.image_id in image_ids
     }
-    if missing := sorted(image_ids - set(paths)):
+    missing = sorted(image_ids - set(paths))
+    if missing and reference_of(files):
+        found = find_in_catalogue(files, missing, ["path"])
+        paths |= {i: (p,) for i, p in zip(missing, found["path"], strict=True)}
+    elif missing:
         raise AstromorphError(
-            f"{datafile}: the image {missing[0]} of {analysis} is not in this list; "
-            "run `validate` and all later steps again"
+            f"{datafile}: the image {missing[0]} of {files.analysis} is not in this "
+            "list; run `validate` and all later steps again"
         )
     return paths
 
 
-def _read_facts(files: RunFiles, image_ids: set[str]) -> dict[str, ImageFacts]:
-    """The catalogue's entries of some images."""
+def read_facts(files: RunFiles, image_ids: set[str]) -> dict[str, ImageFacts]:
+    """The catalogue's entries of some images, by their ids."""
     columns = ("object", "path", "width", "height", "pixel_scale_arcsec")
     table = find_in_catalogue(files, sorted(image_ids), columns)
     return {row["image_id"]: _facts(row) for row in table.to_dict("records")}
@@ -256,18 +265,47 @@ def _write_index(
     path: Path,
     sheets: Sequence[Sheet],
     source: PictureSource,
-    identity: Identity | None,
+    files: RunFiles,
+    map_page: Path | None,
 ) -> None:
-    """Write the page that shows all sheets and explains how to read them."""
+    """Write the page that shows all sheets and explains how to read them.
+
+    Each frame is a link to its image on the map, if there is one.
+    """
     kinds: dict[str, list[Sheet]] = {}
     for sheet in sheets:
         kinds.setdefault(sheet.kind, []).append(sheet)
     write_page(
         path,
         "gallery.html",
-        identity,
+        files,
+        final=files.gallery / path.name,
         kinds=kinds,
+        links={
+            sheet.name: list(_links(sheet, source.facts, map_page))
+            for sheet in sheets
+            if map_page and sheet.kind != "map"
+        },
         stretch=source.stretch,
         max_clusters=MAX_CLUSTERS,
         preprocessing=source.images.preprocessing,
     )
+
+
+def _links(
+    sheet: Sheet, facts: Mapping[str, ImageFacts], map_page: Path
+) -> Iterator[dict[str, Any]]:
+    """Where each frame of a sheet is, in per cent of the sheet, and its link."""
+    layout = Layout(sheet.columns, sheet.group_size, len(sheet.frames))
+    width, height = layout.size
+    for k, frame in enumerate(sheet.frames):
+        if frame.image_id:
+            left, top = layout.position(k)
+            yield {
+                "left": 100 * left / width,
+                "top": 100 * top / height,
+                "width": 100 * SIDE / width,
+                "height": 100 * SIDE / height,
+                "name": facts[frame.image_id].name,
+                "href": f"{map_page.as_posix()}#image={frame.image_id}",
+            }

@@ -23,6 +23,7 @@ from astromorph.artefacts.analysis_table import (
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.run_table import find_in_catalogue
 from astromorph.artefacts.tables import list_columns
+from astromorph.atomic import atomic_write
 from astromorph.export.gallery.contact_sheet import GAP, SIDE, TITLE
 from astromorph.export.gallery.drawing import TITLE_POINTS, Canvas, new_canvas
 from astromorph.export.gallery.pictures import Picture
@@ -260,16 +261,34 @@ def _by_marker(ranked: Sequence[int]) -> list[tuple[str, Sequence[int]]]:
 def draw_map(
     path: str | Path, contents: MapContents, pictures: Sequence[Picture | None]
 ) -> None:
-    """Draw a picture of the map.
+    """Write a picture of the map.
 
     Parameters
     ----------
     path : path
         PNG to write.
+    contents, pictures
+        See `map_png`.
+    """
+    png = map_png(contents, pictures)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(png)
+
+
+def map_png(contents: MapContents, pictures: Sequence[Picture | None]) -> bytes:
+    """Draw a picture of the map.
+
+    Parameters
+    ----------
     contents : MapContents
         Points, classes and examples.
     pictures : sequence of Picture or None
         One for each example, of at most `PICTURE` pixels along each side.
+
+    Returns
+    -------
+    bytes
+        PNG.
     """
     width, height = FIELD + LEGEND, TITLE + FIELD + GAP
     x, y = _to_pixels(contents.positions)
@@ -286,7 +305,7 @@ def draw_map(
         ):
             if corner is not None and picture is not None:
                 _draw_example(canvas, example, picture, spot, corner)
-        canvas.save(path)
+        return canvas.png()
 
 
 def _to_pixels(

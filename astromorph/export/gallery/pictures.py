@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from astromorph.artefacts.run_files import ShardFile
 from astromorph.artefacts.tensor_shard import TensorShard, read_shard
 from astromorph.byol.augment import SkyAugmentation
 from astromorph.errors import AstromorphError, FitsImageError
@@ -183,7 +184,7 @@ class ShardImages:
 
 
 def find_images(
-    tensors: Sequence[str | Path], image_ids: Collection[str]
+    tensors: Sequence[ShardFile], image_ids: Collection[str]
 ) -> ShardImages:
     """Locate images in the shards, without reading their pixels.
 

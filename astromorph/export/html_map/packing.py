@@ -5,7 +5,6 @@ import io
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from astromorph.artefacts.column_types import MAX_EXACT_INTEGER
+from astromorph.artefacts.run_files import ShardFile
 from astromorph.artefacts.tensor_shard import TensorShard, read_shard
 from astromorph.errors import AstromorphError
 from astromorph.pages.pictures import thumbnail
@@ -39,7 +39,8 @@ class PackedColumn:
     name : str
         As in the other tables.
     kind : str
-        `category` and `number` can colour the map, `text` is only displayed.
+        `category` and `number` can colour the map, `text`, which may have numbers, is
+        only displayed.
     listed : bool
         Whether it came from the file list.
     numbers : ndarray, shape (N,), float32 or float64, or None
@@ -58,12 +59,6 @@ class PackedColumn:
     codes: NDArray[Any] | None = None
 
     @property
-    def size(self) -> int:
-        """Approximate size in the page, in bytes."""
-        arrays = [a.nbytes for a in (self.numbers, self.codes) if a is not None]
-        return sum(arrays) * 4 // 3 + sum(len(word) + 3 for word in self.words)
-
-    @property
     def is_empty(self) -> bool:
         """Whether all cells are empty."""
         if self.numbers is not None:
@@ -74,15 +69,25 @@ class PackedColumn:
         """Name and kind, for `json`."""
         return {"name": self.name, "kind": self.kind, "listed": self.listed}
 
+    def part(self, rows: slice) -> "PackedColumn":
+        """The same column with only some of the rows."""
+        if self.numbers is not None:
+            return replace(self, numbers=self.numbers[rows])
+        if self.codes is None:
+            return self
+        used, codes = np.unique(self.codes[rows], return_inverse=True)
+        words = tuple(self.words[code] for code in used.tolist())
+        return replace(self, words=words, codes=_smallest(codes, len(words)))
+
     def data(self) -> dict[str, Any]:
         """The cells, for `json`."""
         if self.numbers is not None:
             return {"numbers": pack_array(self.numbers)}
-        all_differ = len(self.words) == len(
-            self.codes if self.codes is not None else ()
-        )
-        codes = None if all_differ or self.codes is None else pack_array(self.codes)
-        return {"words": self.words, "codes": codes}
+        if self.codes is None or np.array_equal(
+            self.codes, np.arange(len(self.words), dtype=self.codes.dtype)
+        ):
+            return {"words": self.words, "codes": None}
+        return {"words": self.words, "codes": pack_array(self.codes)}
 
 
 def pack_column(cells: "pd.Series", typed: "pd.Series", listed: bool) -> PackedColumn:
@@ -228,7 +233,7 @@ class ShardPictures:
         has none.
     """
 
-    def __init__(self, tensors: Sequence[str | Path], image_ids: Sequence[str]) -> None:
+    def __init__(self, tensors: Sequence[ShardFile], image_ids: Sequence[str]) -> None:
         self._tensors = tensors
         self._image_ids = image_ids
         self.statistics: dict[str, list[float]] = {n: [] for n in SHOWN_STATISTICS}

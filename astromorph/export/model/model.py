@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from astromorph.analysis.similar import find_first_shard, find_symmetry
+from astromorph.analysis.new_images import find_first_shard, find_symmetry
 from astromorph.artefacts.columns import SPLIT_COLUMNS, TEST, TRAIN
 from astromorph.artefacts.embeddings import read_embeddings
 from astromorph.artefacts.model_file import ModelFile

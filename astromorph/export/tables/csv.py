@@ -2,7 +2,7 @@
 
 import logging
 
-from astromorph.artefacts.column_types import ANALYSED
+from astromorph.artefacts.column_types import ANALYSED, PLACED
 from astromorph.artefacts.columns import EXPORT_COLUMNS
 from astromorph.artefacts.embeddings import (
     EMBEDDING_PREFIX,
@@ -39,8 +39,10 @@ def export_csv(files: RunFiles, separator: str) -> None:
     """
     output, sign = files.table("csv"), SEPARATORS[separator]
     names = [*EXPORT_COLUMNS, *listed_columns(files).values()]
-    names += [column.name for column in ANALYSED]
-    table = run_table(files, names)[names]
+    names += [column.name for column in (*PLACED, *ANALYSED)]
+    table = run_table(files, names)
+    names = [name for name in names if name in table]
+    table = table[names]
     length = embedding_length(files.all_embeddings)
     header = [*names, *(f"{EMBEDDING_PREFIX}{k}" for k in range(length))]
     with (

@@ -12,7 +12,8 @@ import itertools
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,9 @@ from astromorph.artefacts.run_files import Identity, RunFiles
 from astromorph.artefacts.run_table import embedding_blocks, run_table
 from astromorph.atomic import atomic_write
 from astromorph.provenance import versions
+
+if TYPE_CHECKING:  # pandas takes long to import; functions import it themselves
+    from pandas import DataFrame
 
 LOG = logging.getLogger(__name__)
 LINE = 57 * 1000  # bytes that become a line of base64; a multiple of 3
@@ -68,9 +72,27 @@ def export_votable(files: RunFiles, settings_json: str) -> None:
     AstromorphError
         A file is missing, or the files do not match.
     """
-    output = files.table("vot")
+    write_votable(files.table("vot"), files, run_table(files), settings_json)
+
+
+def write_votable(
+    output: Path, files: RunFiles, table: "DataFrame", settings_json: str
+) -> None:
+    """Write some rows of a run with their embeddings as VOTable.
+
+    Parameters
+    ----------
+    output : path
+        The file to write.
+    files : RunFiles
+        Embeddings are read.
+    table : DataFrame
+        The result of `run_table`, or some of its rows in the same order; at least one.
+    settings_json : str
+        The settings as canonical JSON; written into the file.
+    """
     length = embedding_length(files.all_embeddings)
-    columns, table = typed_columns(run_table(files), length)
+    columns, table = typed_columns(table, length)
     widths = text_widths(output, columns, escaped=False)
     layout = _layout(columns, widths)
     before, after = _frame(columns, widths, len(table), settings_json, files.identity)

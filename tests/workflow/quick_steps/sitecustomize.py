@@ -47,7 +47,9 @@ def quick(step):
                     yield contents(Path(entry.path)).hex()
         if step.name == "train" and job.settings.network_settings.weights:
             yield contents(Path(job.settings.network_settings.weights)).hex()
-        if step.name in ("infer", "export_gallery", "report_settings"):
+        if step.name == "rank" and job.settings.marks:
+            yield contents(Path(job.settings.marks)).hex()
+        if step.name in ("infer", "export_gallery", "report_settings", "report_home"):
             yield contents(job.files.model).hex()
 
     def run(job):
@@ -66,7 +68,8 @@ def quick(step):
             if number == len(outputs) - 1:
                 stop(step.name)
             is_folder = path in (
-                job.files.projector, job.files.gallery, job.files.scalars
+                job.files.projector, job.files.gallery, job.files.scalars,
+                job.files.ranking_sheets,
             )  # fmt: skip
             if is_folder:
                 with atomic_folder(path) as folder:

@@ -1,0 +1,102 @@
+"""The figure of the command `similar`: images side by side."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from astromorph.artefacts.run_files import ShardFile
+from astromorph.artefacts.tensor_shard import read_shard
+from astromorph.atomic import atomic_write
+from astromorph.pages.pictures import thumbnail
+
+Pixels = NDArray[np.float32]
+
+PANELS_PER_ROW = 7
+THUMBNAIL_SIDE = 192  # pixels
+MAX_CHARACTERS = 24  # in a line below a panel
+PANEL_INCHES, DOTS_PER_INCH = 1.9, 120
+FOUND, LIKE, UNLIKE = "#d8dee4", "#d55e00", "#0072b2"  # colours of frames
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """A picture of one image, and the lines below it.
+
+    Attributes
+    ----------
+    pixels : ndarray, shape (C, H, W), float32
+        From 0 to 1.
+    lines : tuple of str
+        Shortened in the middle if they are too long.
+    frame : str
+        Colour of the frame: `FOUND`, or `LIKE` or `UNLIKE` for the given images.
+    """
+
+    pixels: Pixels
+    lines: tuple[str, ...]
+    frame: str = FOUND
+
+
+def read_pixels(
+    tensors: Sequence[ShardFile], image_ids: Collection[str]
+) -> dict[str, Pixels]:
+    """The prepared images `(C, H, W)` of some ids, from the shards that have them."""
+    wanted = set(image_ids)
+    pixels: dict[str, Pixels] = {}
+    for path in tensors:
+        shard = read_shard(path)
+        if wanted.isdisjoint(shard.image_ids):
+            continue
+        for image_id, image in zip(shard.image_ids, shard.image_list(), strict=True):
+            if image_id in wanted:
+                pixels.setdefault(image_id, image.float().numpy())
+    return pixels
+
+
+def draw_panels(path: str | Path, panels: Sequence[Panel]) -> None:
+    """Write panels side by side as PNG, in frames.
+
+    Parameters
+    ----------
+    path : path
+        The file to write.
+    panels : sequence of Panel
+        At least one; seven panels per row.
+    """
+    from matplotlib.figure import Figure
+
+    columns = min(PANELS_PER_ROW, len(panels))
+    rows = -(-len(panels) // columns)
+    height = 1.0 + 0.13 * max(len(panel.lines) for panel in panels)
+    figure = Figure(
+        figsize=(PANEL_INCHES * columns, PANEL_INCHES * rows * height),
+        layout="constrained",
+    )
+    all_axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in all_axes:
+        axes.set_axis_off()
+    for axes, panel in zip(all_axes, panels, strict=False):
+        axes.imshow(
+            thumbnail(panel.pixels, THUMBNAIL_SIDE), cmap="gray", vmin=0, vmax=255
+        )
+        axes.set_axis_on()
+        axes.set(xticks=[], yticks=[])
+        for edge in axes.spines.values():
+            edge.set(color=panel.frame)
+            edge.set_linewidth(1 if panel.frame == FOUND else 3)
+        text = "\n".join(map(shorten, panel.lines))
+        axes.set_xlabel(text, fontsize=8, parse_math=False)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH)
+
+
+def shorten(text: str) -> str:
+    """Cut the middle of a long line, since the ends of file names distinguish them."""
+    printable = "".join(c if c.isprintable() else "?" for c in text)
+    if len(printable) <= MAX_CHARACTERS:
+        return printable
+    number = MAX_CHARACTERS - 1
+    return f"{printable[: number // 3]}…{printable[-(number - number // 3) :]}"

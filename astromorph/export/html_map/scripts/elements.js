@@ -1,0 +1,109 @@
+// Building blocks of the page. Text from headers and lists is only inserted as
+// textContent.
+//
+// make(tag, properties, children), button(text, onclick), fill(element, children)
+// addPanel(id, title)   a section of the side column, below the list; returns the element,
+//                       to be filled with `fill`; its heading stays
+// onKey(key, handler)   calls handler(row, event) when the key is pressed while the map,
+//                       the image or a row of pictures has focus. The row is that of the
+//                       focused picture, else of the open image, else under the pointer;
+//                       it is not called if there is none. `key` is as in KeyboardEvent
+// currentRow()          that row, or -1
+// saveFile(name, parts) saves a text, or several texts in succession
+// csv(rows)             arrays of texts as lines of CSV; cells of a table for
+//                       spreadsheets first pass `spreadsheetSafe`
+// showProblem(text), showProgress(text)   "" hides the progress
+
+const state = {
+  colour: "",             // name of the column
+  scale: null,            // { low, high } of the colours of numbers, null for categories
+  filters: new Map(),     // column to hidden entries (Set) or { low, high }
+  shown: new Uint8Array(page.number).fill(1),
+  row: -1, trail: [],     // the open image, and those before it
+  hovered: -1, found: [], list: [], neighbours: [], tool: "move",
+};
+
+function make(tag, properties = {}, children = []) {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children.filter((child) => child != null));
+  return element;
+}
+
+const button = (text, onclick, properties = {}) =>
+  make("button", { type: "button", textContent: text, onclick, ...properties });
+const fill = (element, children) => element.replaceChildren(...children.filter((child) => child != null));
+const formatCount = (number, what = "image") => `${number.toLocaleString("en")} ${what}${number === 1 ? "" : "s"}`;
+const shortNumber = (value) => String(Number(value.toPrecision(5)));
+
+function facts(pairs) {
+  return make("dl", { className: "facts" }, pairs.filter(([, text]) => text !== "").flatMap(
+    ([name, text]) => [make("dt", { textContent: name }), make("dd", { textContent: text })]));
+}
+
+function addPanel(id, title) {
+  const body = make("div", { id });
+  const panel = make("section", {}, [make("h2", { textContent: title }), body]);
+  panel.setAttribute("aria-label", title);
+  $("side").append(panel);
+  return body;
+}
+
+function showProblem(text) {
+  $("trouble").textContent = text;
+  $("trouble").hidden = false;
+}
+
+function showProgress(text) {
+  $("progress").textContent = text;
+}
+
+const waiting = new Set();
+
+function onNextFrame(work) {
+  if (waiting.has(work)) return;
+  waiting.add(work);
+  requestAnimationFrame(() => { waiting.delete(work); work(); });
+}
+
+// ---- keys ----
+
+const keyHandlers = new Map();
+
+function onKey(key, handler) {
+  keyHandlers.set(key, [...(keyHandlers.get(key) ?? []), handler]);
+}
+
+function currentRow() {
+  const focused = document.activeElement?.closest("[data-row]");
+  if (focused) return Number(focused.dataset.row);
+  return state.row >= 0 ? state.row : state.hovered;
+}
+
+function handleKey(event) {
+  const { key, target } = event;
+  if (event.altKey || event.ctrlKey || event.metaKey || !keyHandlers.has(key)) return;
+  if (!target.closest("#plot, #image, .strip") || target.matches("input, select, textarea")) return;
+  const row = currentRow();
+  if (row < 0) return;
+  keyHandlers.get(key).forEach((handler) => handler(row, event));
+  event.preventDefault();
+}
+
+// ---- files ----
+
+// As `spreadsheet_safe` of astromorph: no text is interpreted as a formula.
+function spreadsheetSafe(text) {
+  if (!text || !"'=+-@\t\r".includes(text[0])) return text;
+  const rest = text.replace(/^'+/, "");
+  if (text[0] === "'") return rest && "=+-@\t\r".includes(rest[0]) ? `'${text}` : text;
+  return text.trim() !== "" && Number.isFinite(Number(text)) ? text : `'${text}`;
+}
+
+const quote = (text) => /[",;\t\r\n]|^\s|\s$/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+const csv = (rows) => rows.map((cells) => `${cells.map(quote).join(",")}\n`).join("");
+
+function saveFile(name, parts, type = "text/csv;charset=utf-8") {
+  const href = URL.createObjectURL(new Blob([parts].flat(), { type }));
+  make("a", { href, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(href), 10000);
+}

@@ -1,0 +1,1 @@
+"""The step `rank`: images that resemble those that the user has marked."""
