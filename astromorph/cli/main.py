@@ -42,6 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         By default, those of the process.
     """
     options = parser().parse_args(arguments)
+    if options.version:
+        from astromorph import __version__
+
+        print(f"astromorph {__version__}")
+        return
+    if options.command is None:
+        parser().print_help()
+        return
     # If several processes train together, only the first one logs information.
     first = started_rank() == 0
     set_up_logging(logging.INFO if first else logging.ERROR)
@@ -76,7 +84,11 @@ def parser() -> argparse.ArgumentParser:
         epilog="`snakemake --cores all` runs all steps; `astromorph train -c FILE` and "
         "`astromorph infer -c FILE` run them without Snakemake.",
     )
-    steps = parser.add_subparsers(title="steps", required=True, metavar="STEP")
+    parser.add_argument(
+        "--version", action="store_true", help="print the version and end"
+    )
+    parser.set_defaults(command=None)
+    steps = parser.add_subparsers(title="steps", metavar="STEP")
     _add_init(steps)
     _add_run(steps)
     _add_simulate(steps)
