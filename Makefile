@@ -55,9 +55,9 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check astromorph tests benchmarks docs
 	$(BIN)/ruff format --check astromorph tests benchmarks docs
 	$(BIN)/snakefmt --check Snakefile workflow
-	mkdir -p $(LINT_RUN) && echo image.fits > $(LINT_RUN)/filelist.txt
+	mkdir -p $(LINT_RUN) && echo image.fits > $(LINT_RUN)/filelist.csv
 	$(BIN)/snakemake --lint --directory $(LINT_RUN) --configfile $(CURDIR)/config/config.yaml \
-	  --config datafile=filelist.txt
+	  --config datafile=filelist.csv
 	$(BIN)/mypy
 	$(BIN)/mypy $(MYPY_SCRIPTS) benchmarks docs/*.py
 

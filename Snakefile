@@ -3,6 +3,7 @@ include: "workflow/Snakefile"
 
 
 rule everything:
+    """Make all results of the run."""
     default_target: True
     input:
         rules.all.input,

@@ -16,6 +16,8 @@ MAX_EXAMPLES = 3  # paths for each reason
 MAX_LISTED_REASONS = 8
 MIN_IMAGES = 2
 MAX_REASONS = 200  # counted separately
+# With fewer images, classes and clusters have a handful of members each.
+TOO_FEW_IMAGES, FEW_IMAGES = 50, 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,31 @@ class Summary:
         if others:
             count = sum(count for _, count, _, _ in others)
             yield f"  {count} times: {len(others)} other reasons"
+
+
+def few_images_warning(number: int) -> str:
+    """What to expect of a run with few images; empty for 200 or more.
+
+    Examples
+    --------
+    >>> few_images_warning(2000)
+    ''
+    """
+    images = f"{number} image{'s' if number != 1 else ''}"
+    if number < TOO_FEW_IMAGES:
+        return (
+            f"{images} are too few to learn from and to judge the result: the run "
+            "works, but training changes little of the weights that it starts from, "
+            "and clusters, outliers and the verdict are mostly chance; use "
+            f"{FEW_IMAGES} images or more"
+        )
+    if number < FEW_IMAGES:
+        return (
+            f"{images} are few: the embedding depends mostly on the weights that "
+            "training starts from, and clusters and the verdict are uncertain; with "
+            f"{FEW_IMAGES} images or more, results are more reliable"
+        )
+    return ""
 
 
 def general_reason(reason: str) -> str:

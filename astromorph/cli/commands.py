@@ -41,6 +41,26 @@ def single_step(name: str) -> Callable[[argparse.Namespace], None]:
     return lambda options: execute(STEPS[name], read_job(options))
 
 
+def init(options: argparse.Namespace) -> None:
+    """Prepare a folder for a run of the workflow."""
+    from astromorph.cli.init import init_run
+
+    for line in init_run(
+        options.folder, options.images, options.force, options.large_images
+    ):
+        print(printable(line))
+
+
+def run_workflow(options: argparse.Namespace) -> None:
+    """Run the workflow with Snakemake."""
+    from astromorph.cli.run_workflow import run_workflow
+
+    if {"-h", "--help"}.isdisjoint(options.options):
+        run_workflow(options.options)
+    else:
+        print(options.help(), end="")
+
+
 def simulate(options: argparse.Namespace) -> None:
     """Write simulated images."""
     from astromorph.sky.simulate import simulate

@@ -42,6 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         By default, those of the process.
     """
     options = parser().parse_args(arguments)
+    if options.version:
+        from astromorph import __version__
+
+        print(f"astromorph {__version__}")
+        return
+    if options.command is None:
+        parser().print_help()
+        return
     # If several processes train together, only the first one logs information.
     first = started_rank() == 0
     set_up_logging(logging.INFO if first else logging.ERROR)
@@ -76,7 +84,13 @@ def parser() -> argparse.ArgumentParser:
         epilog="`snakemake --cores all` runs all steps; `astromorph train -c FILE` and "
         "`astromorph infer -c FILE` run them without Snakemake.",
     )
-    steps = parser.add_subparsers(title="steps", required=True, metavar="STEP")
+    parser.add_argument(
+        "--version", action="store_true", help="print the version and end"
+    )
+    parser.set_defaults(command=None)
+    steps = parser.add_subparsers(title="steps", metavar="STEP")
+    _add_init(steps)
+    _add_run(steps)
     _add_simulate(steps)
     _add_validate(steps)
     _add_preprocess(steps)
@@ -125,6 +139,53 @@ def _add_step(
     )
     _add_results(step)
     return step
+
+
+def _add_init(steps: Any) -> None:
+    step = _add(
+        steps,
+        "init",
+        commands.init,
+        "Prepare a folder for a run: find FITS files, and write a file list, settings "
+        "that suit them and a Snakefile.",
+    )
+    step.add_argument("folder", metavar="DIR", help="folder of the run, new or not")
+    step.add_argument(
+        "--images",
+        nargs="+",
+        required=True,
+        metavar="FOLDER",
+        help="folders with FITS files; columns of a labels.csv in them are used",
+    )
+    step.add_argument("--force", action="store_true", help="overwrite existing files")
+    step.add_argument(
+        "--large-images",
+        action="store_true",
+        help="accept images of more than 4096 pixels a side, which are most likely "
+        "mosaics of many objects",
+    )
+
+
+def _add_run(steps: Any) -> None:
+    summary = (
+        "Run the workflow in this folder: the same as `snakemake --cores all`, with "
+        "the workflow of the package if the folder has no Snakefile."
+    )
+    # No argument begins with this character: all are passed to Snakemake.
+    step = steps.add_parser(
+        "run",
+        help=summary,
+        description=summary,
+        prefix_chars="\0",
+        add_help=False,
+        usage="astromorph run [--cores N] [option or target of Snakemake ...]",
+        epilog="Frequent options: `--cores 4`, number of CPU cores; `-n`, only show "
+        "what would run; `--config epochs=3`, another value of a setting; "
+        "`results/validation.html`, only this file and what it needs; `--unlock`, "
+        "after a crash.",
+    )
+    step.add_argument("options", nargs="*", help="passed to Snakemake")
+    step.set_defaults(command=commands.run_workflow, help=step.format_help)
 
 
 def _add_simulate(steps: Any) -> None:

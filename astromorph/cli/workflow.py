@@ -196,6 +196,19 @@ class WorkflowPlan:
         return 300 + 12 * length
 
 
+def workflow_files() -> Path:
+    """The folder of the workflow, its profiles and settings in the package.
+
+    In a clone, it contains links to the folders beside the package.
+    """
+    return Path(__file__).parents[1] / "workflow_files"
+
+
+def snakefile() -> str:
+    """The path of the workflow that comes with the package, for `include`."""
+    return str((workflow_files() / "workflow" / "Snakefile").resolve())
+
+
 def plan_workflow(config: Mapping[str, Any], cores: int | None) -> WorkflowPlan:
     """Read the settings and the file list.
 

@@ -38,7 +38,7 @@ IMAGE_STARTS = (b"SIMPLE  =", b"\x1f\x8b", b"\x89PNG", b"\xff\xd8")
 NOT_TEXT = "this is not UTF-8 text; give a list of FITS files, not an image"
 UTF_16 = ("\udcff\udcfe", "\udcfe\udcff")  # byte order marks, read as `UNDECODABLE`
 MAX_NOTED = 100  # lines that may be names of files
-HOW_TO_LIST = "create a list with `find FOLDER -name '*.fits*' | sort > filelist.txt`"
+HOW_TO_LIST = "create a list with `find FOLDER -name '*.fits*' | sort > filelist.csv`"
 # The filter that finds repeated paths (Bloom 1970) uses three bits for each path. With
 # 10^7 paths, 1 in 20 is reported as repeated although it is not.
 FILTER_BITS = 2**26

@@ -16,7 +16,15 @@ pytestmark = pytest.mark.slow
 
 # Every step of the table has a subcommand, `export_csv` as `export csv`.
 SUBCOMMANDS = [
-    *(["simulate"], ["similar"], ["export"], ["report"], ["convert"]),
+    *(
+        ["init"],
+        ["run"],
+        ["simulate"],
+        ["similar"],
+        ["export"],
+        ["report"],
+        ["convert"],
+    ),
     *(name.split("_") for name in STEPS),
 ]
 SETTINGS = """
@@ -68,6 +76,20 @@ def test_every_step_explains_itself(step, capsys):
         cli.main([*step, "--help"])
     assert ended.value.code == 0
     assert f"astromorph {' '.join(step)}" in capsys.readouterr().out
+
+
+def test_without_arguments_the_help_is_printed(capsys):
+    """A new user who only types the name sees the commands."""
+    cli.main([])
+    assert "init" in capsys.readouterr().out.partition("steps:")[2]
+
+
+def test_the_version_is_printed(capsys):
+    """The same as that of the package."""
+    import astromorph
+
+    cli.main(["--version"])
+    assert capsys.readouterr().out == f"astromorph {astromorph.__version__}\n"
 
 
 def test_train_writes_a_model_and_logs_its_path(trained):

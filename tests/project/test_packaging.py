@@ -101,6 +101,21 @@ def test_the_installed_package_is_this_one():
     assert scripts["astromorph"].value == PROJECT["scripts"]["astromorph"]
 
 
+def test_the_package_contains_the_whole_workflow():
+    """Each file of the workflow is package data, through links that are in git once."""
+    text = (ROOT / "pyproject.toml").read_text()
+    package = ROOT / "astromorph"
+    patterns = tomllib.loads(text)["tool"]["setuptools"]["package-data"]["astromorph"]
+    packaged = {file.resolve() for name in patterns for file in package.glob(name)}
+    for link in (package / "workflow_files").iterdir():
+        assert link.readlink() == Path("../..") / link.name
+    needed = [ROOT / "config" / "README.md", ROOT / "profiles/default/config.yaml"]
+    for folder, ending in (("workflow", "*"), ("envs", "*.yaml"), ("slurm", "*.yaml")):
+        needed += [path for path in (ROOT / folder).rglob(ending) if path.is_file()]
+    assert len(needed) > 25
+    assert not set(needed) - packaged
+
+
 def test_editors_see_the_public_names_that_load():
     """`astromorph/__init__.py` lists each name for type checkers and for loading."""
     import astromorph

@@ -1,5 +1,6 @@
 # Uses all cores to find neighbours; the rest runs on one core.
 rule analyse:
+    """Find clusters, neighbours, near-duplicates and outliers, and lay out the map."""
     input:
         catalogue=files.catalogue,
         split=files.split,

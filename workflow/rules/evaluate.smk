@@ -1,5 +1,6 @@
 # Uses all cores: the untrained network embeds the sampled images in this step.
 rule evaluate:
+    """Compare the embedding with those of an untrained network and of simple references."""
     input:
         model=files.model,
         catalogue=files.catalogue,

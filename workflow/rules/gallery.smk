@@ -1,5 +1,6 @@
 # The file list is only read if the pictures are drawn from the FITS files.
 rule export_gallery:
+    """Write contact sheets of clusters, outliers, neighbours and views."""
     input:
         datafile=ancient(file_list),
         model=files.model,

@@ -1,4 +1,5 @@
 rule report_history:
+    """Draw losses and embedding measures by epoch."""
     input:
         history=files.history,
     output:

@@ -1,5 +1,6 @@
 # Runs last: the page leads to all results, and shows only those that exist.
 rule report_home:
+    """Write the page that leads to all results."""
     input:
         results=[path for path in RUN.targets() if path != files.home],
         model=files.model,

@@ -1,4 +1,5 @@
 rule infer:
+    """Embed the images of one shard with the trained network."""
     input:
         model=files.model,
         tensors=files.tensors("{shard}"),

@@ -2,6 +2,7 @@
 # The page is not in the report: a report in one file passes its pages to the browser as
 # data URLs, and Chromium shows nothing if one is longer than 2 MB.
 rule export_map:
+    """Write the map as an interactive HTML page."""
     input:
         **({"evaluation": files.evaluation} if RUN.has_evaluation else {}),
         catalogue=files.catalogue,

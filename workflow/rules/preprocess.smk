@@ -3,6 +3,7 @@
 # `ancient` catalogue is no alternative: if the catalogue's rule reruns, Snakemake does not
 # compare the params of this one.)
 rule preprocess:
+    """Prepare the images of one shard and write them as tensors."""
     input:
         datafile=ancient(file_list),
     output:

@@ -1,6 +1,7 @@
 # Part of a run only if the settings name a file of marks. Its content is in the params, so
 # that its modification time does not count; a name with braces would be a wildcard.
 rule rank:
+    """Rank all images by their similarity to marked ones."""
     input:
         **(
             {"marks": ancient(settings.marks)}

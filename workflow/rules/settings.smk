@@ -1,4 +1,5 @@
 rule report_settings:
+    """List all settings, highlight changed ones, and list versions."""
     input:
         model=model_file,
     output:

@@ -1,5 +1,6 @@
 # Only the paths and groups of the list count: correcting a label does not retrain.
 rule split:
+    """Divide the images into a training set and a test set."""
     input:
         datafile=ancient(file_list),
         contents=files.all_contents,

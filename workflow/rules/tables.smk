@@ -3,6 +3,7 @@
 for form, ending in TABLE_ENDINGS.items():
 
     rule:
+        """Write the table of all images, in the format that the name says."""
         name:
             f"export_{form}"
         input:

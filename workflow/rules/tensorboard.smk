@@ -1,4 +1,5 @@
 rule export_tensorboard:
+    """Write a folder for the TensorBoard projector."""
     input:
         catalogue=files.catalogue,
         split=files.split,

@@ -13,6 +13,7 @@ if NODES > 1:
 
 
 rule train:
+    """Train the network without labels."""
     input:
         tensors=files.all_tensors,
         split=files.split,

@@ -1,4 +1,5 @@
 rule validate:
+    """Check the file list: what each file contains, or why it is rejected."""
     input:
         datafile=ancient(file_list),
     output:

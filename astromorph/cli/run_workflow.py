@@ -1,0 +1,99 @@
+"""The command `run`: Snakemake for those who do not know it."""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from astromorph.cli.workflow import snakefile, workflow_files
+from astromorph.errors import AstromorphError
+
+# Where Snakemake looks for a workflow.
+SNAKEFILES = ("Snakefile", "snakefile", "workflow/Snakefile", "workflow/snakefile")
+SETTINGS = ("config/config.yaml", "config.yaml")
+# In a profile, what says how many cores there are.
+HAS_CORES = re.compile(r"^(cores|jobs|executor)\s*:", re.MULTILINE)
+
+
+def run_workflow(options: Sequence[str]) -> None:
+    """Replace this process by Snakemake, whose exit code and signals are then its own.
+
+    Parameters
+    ----------
+    options : sequence of str
+        See `snakemake_command`.
+
+    Raises
+    ------
+    AstromorphError
+        The folder has no settings.
+    """
+    command = snakemake_command(options)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(command[0], command)
+
+
+def snakemake_command(options: Sequence[str]) -> list[str]:
+    """The command that runs the workflow in the present folder.
+
+    Parameters
+    ----------
+    options : sequence of str
+        Options and targets of Snakemake. Unless they, or the profile of the folder, say
+        otherwise, all cores are used; without a Snakefile in the folder, the one of
+        the package; without `config/config.yaml`, the settings in `config.yaml`.
+
+    Returns
+    -------
+    list of str
+        The Python that runs this program, and its arguments.
+
+    Raises
+    ------
+    AstromorphError
+        The folder has no settings.
+    """
+    given = _given(options)
+    folder = Path(given.directory or ".")
+    added: list[str] = []
+    if not given.snakefile and not any(map(os.path.isfile, SNAKEFILES)):
+        added += ["--snakefile", snakefile()]
+        settings = next((name for name in SETTINGS if (folder / name).is_file()), None)
+        if given.configfile is None and settings != SETTINGS[0]:
+            if settings is None:
+                raise AstromorphError(
+                    f"{folder.absolute()}: there are no settings "
+                    f"({' or '.join(SETTINGS)}) in this folder; prepare one with "
+                    "`astromorph init DIR --images FOLDER`, and go there with `cd DIR`"
+                )
+            added += ["--configfile", str((folder / settings).absolute())]
+        if not (given.workflow_profile or Path("profiles/default").is_dir()):
+            profile = workflow_files() / "profiles" / "default"
+            added += ["--workflow-profile", str(profile)]
+    decided = (given.cores, given.jobs, given.executor, given.profile)
+    if all(value is None for value in decided) and not _profile_has_cores():
+        added += ["--cores", "all"]
+    return [sys.executable, "-m", "snakemake", *added, *options]
+
+
+def _given(options: Sequence[str]) -> argparse.Namespace:
+    """Those of the options of Snakemake on which the command depends."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-s", "--snakefile")
+    parser.add_argument("-d", "--directory")
+    parser.add_argument("-c", "--cores", nargs="?", const="all")
+    parser.add_argument("-j", "--jobs", nargs="?", const="all")
+    parser.add_argument("-e", "--executor")
+    parser.add_argument("--profile", default=os.environ.get("SNAKEMAKE_PROFILE"))
+    parser.add_argument("--workflow-profile")
+    parser.add_argument("--configfile", "--configfiles", nargs="+")
+    return parser.parse_known_args(list(options))[0]
+
+
+def _profile_has_cores() -> bool:
+    """Whether the profile of the folder sets the cores."""
+    profiles = sorted(Path("profiles/default").glob("config*.yaml"))
+    return any(HAS_CORES.search(path.read_text(errors="replace")) for path in profiles)

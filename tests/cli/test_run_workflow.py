@@ -1,0 +1,132 @@
+"""`astromorph run`: the command of Snakemake that it becomes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from astromorph.cli import run_workflow
+from astromorph.cli.main import main
+from astromorph.cli.run_workflow import snakemake_command
+from astromorph.cli.workflow import snakefile, workflow_files
+
+START = [sys.executable, "-m", "snakemake"]
+ALL_CORES = ["--cores", "all"]
+PACKAGED = ["--snakefile", snakefile()]
+PROFILE = ["--workflow-profile", str(workflow_files() / "profiles" / "default")]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch) -> Path:
+    """The present folder, with no profile of the user."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SNAKEMAKE_PROFILE", raising=False)
+    return tmp_path
+
+
+def add(*names: str, text: str = "") -> None:
+    for name in names:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text(text)
+
+
+@pytest.mark.parametrize("name", run_workflow.SNAKEFILES)
+def test_the_workflow_of_the_folder_comes_first(name):
+    """Snakemake finds it itself."""
+    add(name)
+    assert snakemake_command([]) == [*START, *ALL_CORES]
+
+
+def test_without_one_the_workflow_of_the_package_runs():
+    """With the settings in either place, and the profile of the package."""
+    add("config.yaml")
+    settings = ["--configfile", str(Path("config.yaml").absolute())]
+    expected = [*START, *PACKAGED, *settings, *PROFILE, *ALL_CORES, "-n"]
+    assert snakemake_command(["-n"]) == expected
+    add("config/config.yaml")
+    assert snakemake_command([]) == [*START, *PACKAGED, *PROFILE, *ALL_CORES]
+    add("profiles/default/config.yaml")
+    assert snakemake_command([]) == [*START, *PACKAGED, *ALL_CORES]
+
+
+def test_given_settings_and_folders_are_respected(folder):
+    """`--configfile` replaces the search; `--directory` is where it looks."""
+    own = ["--configfile", "own.yaml"]
+    assert snakemake_command(own) == [*START, *PACKAGED, *PROFILE, *ALL_CORES, *own]
+    add("other/config.yaml")
+    command = snakemake_command(["-d", "other"])
+    assert str(folder / "other" / "config.yaml") in command
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--cores", "2"], ["-c2"], ["--cores=2"], ["-j", "3"], ["--jobs", "3"],
+     ["--profile", "slurm"], ["--executor", "slurm"], ["-n", "-c", "2", "target"]],
+)  # fmt: skip
+def test_cores_are_only_added_if_nothing_says_how_many(options):
+    """The options are passed on in their order."""
+    add("Snakefile")
+    assert snakemake_command(options) == [*START, *options]
+
+
+def test_a_profile_may_set_the_cores():
+    """Options on the command line would override it."""
+    add("Snakefile")
+    add("profiles/default/config.yaml", text="# cores\nrerun-incomplete: true\n")
+    assert snakemake_command([]) == [*START, *ALL_CORES]
+    add("profiles/default/config.v8+.yaml", text="cores: 4\n")
+    assert snakemake_command([]) == START
+
+
+def test_a_folder_without_settings_is_explained(folder, caplog):
+    """The message says how to prepare one."""
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "-n"])
+    assert ended.value.code == 1
+    assert f"{folder}: there are no settings" in caplog.text
+    assert "astromorph init DIR" in caplog.text
+
+
+def test_all_options_reach_snakemake(monkeypatch):
+    """Also those that other commands of astromorph have."""
+    add("Snakefile")
+    found = []
+    monkeypatch.setattr(os, "execv", lambda path, command: found.append(command))
+    options = ["-n", "--config", "epochs=3", "--settings", "-q", "a", "--cores", "1"]
+    main(["run", *options])
+    assert found == [[*START, *options]]
+
+
+def test_help_is_about_this_command(capsys, monkeypatch):
+    """Snakemake's own help has hundreds of lines."""
+    monkeypatch.delattr(os, "execv")
+    main(["run", "--help"])
+    assert capsys.readouterr().out.startswith("usage: astromorph run [--cores N]")
+
+
+SLEEP = """
+rule sleep:
+    output: "a"
+    shell: "touch started; sleep 100"
+"""
+
+
+@pytest.mark.slow
+def test_exit_code_and_interruption_are_those_of_snakemake(folder):
+    """A missing target fails; Ctrl-C ends the run and its jobs."""
+    add("Snakefile", text=SLEEP)
+    command = [sys.executable, "-m", "astromorph", "run", "--cores", "1"]
+    assert subprocess.run([*command, "absent"], capture_output=True).returncode == 1
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while not Path("started").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode not in (0, None)
+    assert b"Traceback" not in errors
+    assert not Path("a").exists()
