@@ -142,7 +142,9 @@ def measure(page_file: Path) -> dict[str, Any]:
         browser = playwright.chromium.launch(
             executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
         )
-        tab = browser.new_page(viewport=SIZE)
+        tab = browser.new_page(
+            viewport={"width": SIZE["width"], "height": SIZE["height"]}
+        )
         began = time.monotonic()
         tab.goto(page_file.as_uri())
         tab.wait_for_selector(READY, timeout=120_000)

@@ -184,7 +184,8 @@ def give_verdict(
     -------
     dict
         `outcome`, str: ``"better"``, ``"equal"`` or ``"worse"`` than the untrained
-        network; `better`, bool; `measure`, str: the kind of the results; `scores`, dict
+        network; `better`, bool: whether it is better than the untrained network and
+        not worse than the start weights; `measure`, str: the kind of the results; `scores`, dict
         of str to float; `differences`, dict of str to dict: the differences from each
         reference with `mean`, `low`, `high` and `outcome`; `sentence`, str.
     """
@@ -213,7 +214,8 @@ def give_verdict(
         parts.append(advice)
     return {
         "outcome": outcome,
-        "better": outcome == "better",
+        "better": outcome == "better"
+        and (start is None or differences[start].outcome != "worse"),
         "measure": trained.kind,
         "scores": scores,
         "differences": {

@@ -31,6 +31,25 @@ WCS_KEYWORD = re.compile(
     r"|AMD[XY][0-9]{1,2}|PPO[1-6]|[XY]PIXELSZ|CNPIX[12]"
     r"|PLTRA[HMS]|PLTDEC(?:SN|D|M|S)|PLTSCALE"
 )
+# The plate solution. wcslib crashes if some of these keywords are missing.
+PLATE_KEYWORDS = frozenset(
+    f"{stem}{end}"
+    for stem, ends in {
+        "PLTRA": "HMS",
+        "PLTDEC": ("SN", "D", "M", "S"),
+        "PLTSCALE": ("",),
+        "CNPIX": "12",
+        "XPIXELSZ": ("",),
+        "YPIXELSZ": ("",),
+        "PPO": "123456",
+        "AMDX": range(1, 21),
+        "AMDY": range(1, 21),
+    }.items()
+    for end in ends
+)
+PLATE_CENTRE = "PLTRAH"  # no other kind of header has it
+PLATE_SIGN = "PLTDECSN"  # of the declination; a text
+PLATE_PREFIXES = ("PLT", "CNPIX", "XPIXELSZ", "YPIXELSZ", "PPO", "AMDX", "AMDY")
 # Keywords that only celestial axes may have.
 CELESTIAL_KEYWORDS = ("CTYPE", "CUNIT", "CROTA", "PV", "WAT")
 TEXT_KEYWORDS = ("WAT", "PLTDECSN")
@@ -167,6 +186,7 @@ def _image_centre(
     if all(header.number(f"CRVAL{axis + 1}") is None for axis in axes):
         raise ValueError("CRVAL is missing")
     keywords = [key for key in header.cards if _places_of_axes(key) is not None]
+    keywords = _without_incomplete_plate(header, keywords)
     used: Sequence[int] = axes
     if _axes_are_coupled(header, keywords, axes):
         used = range(len(centre))
@@ -188,6 +208,29 @@ def _image_centre(
         pixels[0, [used.index(axis) for axis in axes]] = _sip(header, axes, centre)
     world = wcs.p2s(pixels, 1)["world"][0]
     return wcs, float(world[wcs.lng]), float(world[wcs.lat])
+
+
+def _without_incomplete_plate(header: Header, keywords: list[str]) -> list[str]:
+    """The keywords without those of a plate solution, unless it is complete.
+
+    Raises
+    ------
+    ValueError
+        The header describes a plate, but not completely.
+    """
+    plate = [key for key in keywords if key.startswith(PLATE_PREFIXES)]
+    if not plate:
+        return keywords
+    readable = {
+        key for key in plate if key == PLATE_SIGN or header.number(key) is not None
+    }
+    missing = PLATE_KEYWORDS - readable
+    if missing and PLATE_CENTRE in plate:
+        raise ValueError(
+            f"{min(missing)} of the plate solution is missing or no number"
+        )
+    unused = set(plate) if missing else set(plate) - PLATE_KEYWORDS
+    return [key for key in keywords if key not in unused]
 
 
 @functools.lru_cache(maxsize=4096)

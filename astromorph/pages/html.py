@@ -2,12 +2,13 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from astromorph.artefacts.run_files import Identity, RunFiles
 from astromorph.atomic import atomic_write
@@ -85,6 +86,7 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
     )
     environment.filters["json"] = script_json
+    environment.filters["with_code"] = with_code
     return environment
 
 
@@ -94,3 +96,14 @@ def script_json(value: Any) -> Markup:
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)
+
+
+def with_code(text: str) -> Markup:
+    """A message as HTML: escaped, with what is between backticks as code.
+
+    Examples
+    --------
+    >>> with_code("train longer (`epochs`) <b>")
+    Markup('train longer (<code>epochs</code>) &lt;b&gt;')
+    """
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))

@@ -104,7 +104,8 @@ def test_the_verdict_is_one_sentence(
     }
     verdict = give_verdict(results)
     assert verdict["outcome"] == outcome
-    assert verdict["better"] is (outcome == "better")
+    is_worse_than_start = start is not None and start > trained
+    assert verdict["better"] is (outcome == "better" and not is_worse_than_start)
     assert expected in verdict["sentence"]
     assert set(verdict["differences"]) == set(results) - {TRAINED}
     is_best = outcome == "better" and (start is None or start < trained)

@@ -203,6 +203,10 @@ def test_unusual_spellings_of_other_units(unit):
         ({"A_ORDER": 3, "A_3_0": 1e-6}, "A_ORDER and B_ORDER, one is missing"),
         ({"A_ORDER": 10**6, "B_ORDER": 2}, "order of the SIP polynomials is above 9"),
         ({"CTYPE1": "RA---SIN", "CTYPE2": "DEC--SIN", "CRPIX1": -1e5}, "outside the"),
+        (
+            {"PLTRAH": 14.0, "AMDX1": 67.2, "AMDY1": 67.2},
+            "AMDX10 of the plate solution",
+        ),
     ],
 )
 def test_a_header_without_position_says_why(cards, reason):
@@ -217,6 +221,14 @@ def test_a_header_without_position_says_why(cards, reason):
         position = found(header)
         assert (position.ra_deg, position.dec_deg) == (150.0, 35.0)
         assert reason.lower() in position.warning.lower()
+
+
+@pytest.mark.parametrize("keyword", ["AMDX17", "AMDY40", "CNPIX1", "PPO3"])
+def test_a_single_keyword_of_a_plate_does_not_matter(keyword):
+    """In wcslib, it would be a segmentation fault."""
+    with_keyword = found(make_header(TAN, {keyword: 0.5}))
+    assert with_keyword == found(make_header(TAN, {}))
+    assert with_keyword.ra_deg is not None
 
 
 @pytest.mark.parametrize(
