@@ -185,9 +185,10 @@ def give_verdict(
     dict
         `outcome`, str: ``"better"``, ``"equal"`` or ``"worse"`` than the untrained
         network; `better`, bool: whether it is better than the untrained network and
-        not worse than the start weights; `measure`, str: the kind of the results; `scores`, dict
-        of str to float; `differences`, dict of str to dict: the differences from each
-        reference with `mean`, `low`, `high` and `outcome`; `sentence`, str.
+        not worse than the start weights; `measure`, str: the kind of the results;
+        `scores`, dict of str to float; `differences`, dict of str to dict: the
+        differences from each reference with `mean`, `low`, `high` and `outcome`;
+        `sentence`, str.
     """
     trained = results[TRAINED]
     scores = {name: score(one) for name, one in results.items()}
