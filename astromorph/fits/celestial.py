@@ -423,8 +423,8 @@ def parse_position(ra: str, dec: str) -> tuple[float, float]:
 
     Examples
     --------
-    >>> parse_position("12:00:00", "-00:30:00")
-    (180.0, -0.5)
+    >>> parse_position("83.5", "-00:30:00")
+    (83.5, -0.5)
     """
     ra_deg = _parse_angle(ra, "right ascension", "hourangle")
     dec_deg = _parse_angle(dec, "declination", "deg")

@@ -39,7 +39,10 @@ def test_numbers_have_fractions_or_many_different_integers(cells, kind):
         (["a"] * 5 + ["b"] * 5, ""),
         ([f"0.{k}" for k in range(100, 125)], ""),
         (["a"] * 9, "the column `votes` has one class, `a`"),
-        (["a"] * 9 + ["b"] * 4, "of 2 classes in the column `votes`, 1 has at least 5"),
+        (
+            ["a"] * 9 + ["b"] * 4,
+            "of 2 classes in the column `votes`, one has at least 5",
+        ),
         (
             [f"{k}.5" for k in range(24)],
             "the column `votes` has 24 numbers; at least 25 are needed",

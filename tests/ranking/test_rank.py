@@ -85,7 +85,7 @@ def test_the_command_ranks_rare_images_first(run, capsys):
     page = run.ranking_page.read_text()
     assert "8 images marked as interesting, 40 as not interesting" in page
     assert "Average precision" in page and "Class A&amp;B" in page
-    assert page.count("data:image/png") == 2 * 4
+    assert page.count("data:image/jpeg") == 2 * 4
     assert "<b>SKY" not in page
     for name in ("interesting", "class_00", "informative"):
         with Image.open(run.ranking_sheets / f"{name}.png") as picture:

@@ -287,7 +287,7 @@ def test_both_snakefiles_have_a_default_target(run):
             {"validate", "evaluate", "analyse"} | EXPORTS | LISTED,
         ),
         ({"core_limit": 1}, set()),
-        ({"export_to_csv": False}, set()),
+        ({"export_to_csv": False}, {"report_home"}),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
 )
