@@ -28,18 +28,15 @@ from typing import TYPE_CHECKING, Any
 
 from astromorph.atomic import atomic_write
 from astromorph.errors import AstromorphError
-from astromorph.filelist.entries import read_filelist
-from astromorph.settings.loading import load, parse
-from astromorph.settings.sections import Settings
-from astromorph.settings.steps import part_of, train_step_settings
 from astromorph.system.files import check_file
 
-if TYPE_CHECKING:  # torch; the command line has to start without it
+if TYPE_CHECKING:  # the command line has to start without torch and pydantic
     from torch import Tensor
 
     from astromorph.datasets.fits_images import (
         FitsFilelistDataset as FilelistDataset,
     )
+    from astromorph.settings.sections import Settings
 
 __all__ = ["FilelistDataset", "add_commands", "convert"]
 LOG = logging.getLogger(__name__)
@@ -156,6 +153,8 @@ def infer_arguments(options: argparse.Namespace) -> list[str]:
 
 def _overrides(config: str | None) -> dict[str, Any]:
     """The default settings of version 0.1 that the file does not override."""
+    from astromorph.settings.loading import load
+
     if config and "split_settings" in load(config):
         return {}
     LOG.info("a fifth of the images is the test set, as in version 0.1")
@@ -168,7 +167,10 @@ def _datafile_arguments(config: str | None, datafile: str | None) -> list[str]:
     In version 0.1, relative paths in the list were relative to the working directory.
     If the files are found there, a copy of the list with absolute paths is used.
     """
-    settings = parse(load(config), config) if config else Settings()
+    from astromorph.filelist.entries import read_filelist
+    from astromorph.settings.loading import load, parse
+
+    settings = parse(load(config) if config else {}, config or "command line")
     datafile = datafile or settings.datafile
     if not datafile:
         return []
@@ -202,6 +204,7 @@ def convert(state: str | Path, model: str | Path) -> None:
     """
     from astromorph.artefacts.model_file import ModelFile, save_model
     from astromorph.byol.build import build_byol
+    from astromorph.settings.steps import part_of, train_step_settings
 
     tensors = _read_tensors(state)
     weights = _rename(tensors)
@@ -239,8 +242,10 @@ def _rename(tensors: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
 
 def _settings_of_model(
     weights: Mapping[str, "Tensor"], source: str
-) -> tuple[Settings, int]:
+) -> tuple["Settings", int]:
     """Settings of a network with tensors of these shapes, and its input channels."""
+    from astromorph.settings.loading import parse
+
     layers = [n for n in LAYERS if f"encoder.body.{n}.0.conv1.weight" in weights]
     hidden_size, size = weights["projector.0.weight"].shape
     channels = int(weights["encoder.body.conv1.weight"].shape[1])

@@ -5,6 +5,7 @@ For a single process, the rank is 0, the world size is 1, and these functions re
 their argument.
 """
 
+import logging
 import os
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from astromorph.errors import AstromorphError
 from astromorph.parent_watch import VARIABLE as PARENT
 from astromorph.processes import RENDEZVOUS
 
+LOG = logging.getLogger(__name__)
 # A job receives the first two before its time limit: SLURM sends the first, or both.
 # Ctrl-C sends the third, and a terminal or ssh connection that is closed the last.
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
@@ -265,6 +267,37 @@ def is_started() -> bool:
     return "RANK" in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
 
 
+def check_devices(devices: int) -> None:
+    """Compare the number of processes with the number of GPUs.
+
+    Without GPUs, the log says that the processes share the CPU cores.
+
+    Parameters
+    ----------
+    devices : int
+        `training_settings.devices`.
+
+    Raises
+    ------
+    AstromorphError
+        There are GPUs, but not one for each process.
+    """
+    gpus = torch.cuda.device_count()
+    setting = f"`training_settings.devices` is {devices}"
+    if 0 < gpus < devices:
+        raise AstromorphError(
+            f"{setting}, but this machine has {gpus} GPU{'s' if gpus > 1 else ''}; "
+            f"set it to {gpus} or less"
+        )
+    if not gpus:
+        cores = len(os.sched_getaffinity(0))
+        LOG.warning(
+            "%s, but this machine has no GPU: %d processes share its %d CPU cores, "
+            "which is seldom faster than one process with all of them",
+            *(setting, devices, cores),
+        )
+
+
 def launch(arguments: Sequence[str], devices: int, nodes: int) -> None:
     """Start processes on this machine that train together, and wait for them.
 
@@ -292,6 +325,7 @@ def launch(arguments: Sequence[str], devices: int, nodes: int) -> None:
             f"`training_settings.nodes` is {nodes}, but this process was not started "
             "by srun as one of several; run the step with srun, one task per device"
         )
+    check_devices(devices)
     command = [sys.executable, "-m", *arguments]
     processes: list[subprocess.Popen[bytes]] = []
     signals: list[int] = []

@@ -6,9 +6,10 @@ import json
 import pytest
 import torch
 
-from astromorph import devices
+from astromorph import devices, distributed
 from astromorph.datasets.tensor_datasets import CachedDataset, MappedDataset, gather
 from astromorph.devices import choose_precision, fits_on_device, prefetch_to_device
+from astromorph.errors import AstromorphError
 
 CPU = torch.device("cpu")
 
@@ -115,3 +116,22 @@ def test_available_memory_is_limited_by_control_groups(tmp_path, monkeypatch):
     assert devices.available_memory() == 0
     monkeypatch.setattr(devices, "GROUP_OF_PROCESS", tmp_path / "none")
     assert devices.available_memory() > 1e8
+
+
+def test_several_devices_without_gpus_share_the_cores(monkeypatch, caplog):
+    """The log says so, since one process is as fast."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    distributed.check_devices(4)
+    assert (
+        "`training_settings.devices` is 4, but this machine has no GPU" in caplog.text
+    )
+    assert "4 processes share its" in caplog.text
+
+
+def test_more_devices_than_gpus_are_refused(monkeypatch, caplog):
+    """Before a process is started; as many as there are, or fewer, are allowed."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(AstromorphError, match="has 2 GPUs; set it to 2 or less"):
+        distributed.launch(["absent_module"], devices=4, nodes=1)
+    distributed.check_devices(2)
+    assert not caplog.records

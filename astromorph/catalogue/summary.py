@@ -175,9 +175,9 @@ def few_images_warning(number: int) -> str:
     if number < TOO_FEW_IMAGES:
         return (
             f"{images} are too few to learn from and to judge the result: the run "
-            "works, but training changes little of the weights that it starts from, "
-            "and clusters, outliers and the verdict are mostly chance; use "
-            f"{FEW_IMAGES} images or more"
+            "works, but training (unless `trained_network_name` replaces it) changes "
+            "little of the weights that it starts from, and clusters, outliers and the "
+            f"verdict are mostly chance; use {FEW_IMAGES} images or more"
         )
     if number < FEW_IMAGES:
         return (

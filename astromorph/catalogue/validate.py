@@ -19,7 +19,13 @@ from astromorph.artefacts.columns import CATALOGUE_COLUMNS, REJECTED
 from astromorph.artefacts.labels import WITHOUT_LABELS, Labels, missing_column
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.atomic import atomic_write
-from astromorph.catalogue.summary import Histogram, Summary, stop_if_bad
+from astromorph.catalogue.summary import (
+    TOO_FEW_IMAGES,
+    Histogram,
+    Summary,
+    few_images_warning,
+    stop_if_bad,
+)
 from astromorph.catalogue.validation_page import (
     RowSample,
     inspect_sample,
@@ -169,7 +175,10 @@ def validate(
         images = inspect_sample(
             statistics.sample, datafile, reference, data, preprocessing, pool
         )
-    remarks = list(_list_remarks(datafile, columns, statistics.labels))
+    remarks = [
+        *_list_remarks(datafile, columns, statistics.labels),
+        *_number_remarks(datafile, summary.usable),
+    ]
     histograms = [statistics.sizes, statistics.scales]
     write_validation_page(
         files,
@@ -222,6 +231,13 @@ def _list_remarks(
             f"{datafile}: the column `{labels.column}` has numbers; the embedding is "
             "evaluated by how well it predicts them",
         )
+
+
+def _number_remarks(datafile: str | Path, usable: int) -> Iterator[tuple[int, str]]:
+    """What to expect of a list with few usable images; level and message."""
+    if warning := few_images_warning(usable):
+        level = logging.WARNING if usable < TOO_FEW_IMAGES else logging.INFO
+        yield level, f"{datafile}: {warning}"
 
 
 def describe_entry(

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from astromorph import compat
-from astromorph.cli import commands
 from astromorph.errors import AstromorphError, explain_error
 from astromorph.parent_watch import end_with_starter
 from astromorph.processes import started_rank
@@ -109,6 +108,31 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _command(name: str) -> Command:
+    """A function of `astromorph.cli.commands`, which is imported when it is called.
+
+    Otherwise ``--help`` would wait for numpy and pydantic.
+    """
+
+    def call(options: argparse.Namespace) -> None:
+        from astromorph.cli import commands
+
+        getattr(commands, name)(options)
+
+    return call
+
+
+def _single_step(name: str) -> Command:
+    """The command that executes one step, imported when it is called."""
+
+    def call(options: argparse.Namespace) -> None:
+        from astromorph.cli import commands
+
+        commands.single_step(name)(options)
+
+    return call
+
+
 def _add(steps: Any, name: str, command: Command, summary: str) -> Any:
     step = steps.add_parser(name, help=summary, description=summary)
     step.set_defaults(command=command)
@@ -119,7 +143,7 @@ def _add_step(
     steps: Any, name: str, summary: str, command: Command | None = None, of: str = ""
 ) -> Any:
     """Add a subcommand with settings; by default, it executes the step of its name."""
-    single = commands.single_step(f"{of}{name}") if command is None else command
+    single = _single_step(f"{of}{name}") if command is None else command
     step = _add(steps, name, single, summary)
     step.add_argument(
         "-c", "--config-file", metavar="FILE", help="settings, TOML or YAML"
@@ -145,7 +169,7 @@ def _add_init(steps: Any) -> None:
     step = _add(
         steps,
         "init",
-        commands.init,
+        _command("init"),
         "Prepare a folder for a run: find FITS files, and write a file list, settings "
         "that suit them and a Snakefile.",
     )
@@ -185,14 +209,14 @@ def _add_run(steps: Any) -> None:
         "after a crash.",
     )
     step.add_argument("options", nargs="*", help="passed to Snakemake")
-    step.set_defaults(command=commands.run_workflow, help=step.format_help)
+    step.set_defaults(command=_command("run_workflow"), help=step.format_help)
 
 
 def _add_simulate(steps: Any) -> None:
     step = _add(
         steps,
         "simulate",
-        commands.simulate,
+        _command("simulate"),
         "Write simulated FITS images of known kinds.",
     )
     step.add_argument(
@@ -247,7 +271,7 @@ def _add_train(steps: Any) -> None:
         "train",
         "Train a network without labels. With -c, execute all steps from FITS files "
         "to a model; with --shards, only this step.",
-        commands.train,
+        _command("train"),
     )
     _add_datafile(step)
     _add_model(step, "model file to write")
@@ -260,7 +284,7 @@ def _add_infer(steps: Any) -> None:
         "infer",
         "Embed images with a trained network. With -c, execute all steps from FITS "
         "files to tables; with --shard, only this step.",
-        commands.infer,
+        _command("infer"),
     )
     _add_datafile(step)
     _add_model(step, "model file to read")
@@ -291,7 +315,7 @@ def _add_similar(steps: Any) -> None:
     step = _add(
         steps,
         "similar",
-        commands.similar,
+        _command("similar"),
         "Find the images of a finished run that are most similar to given images, or "
         "nearest to a position.",
     )
@@ -364,7 +388,7 @@ def _add_rank(steps: Any) -> None:
         "rank",
         "Rank the images of a finished run by their similarity to those that are "
         "marked in a file, such as marks.csv of the map.",
-        commands.rank,
+        _command("rank"),
     )
     step.add_argument(
         "--marks", metavar="CSV", help="file of marks; overrides that in the settings"
@@ -378,7 +402,7 @@ def _add_send(steps: Any) -> None:
     step = _add(
         steps,
         "send",
-        commands.send,
+        _command("send"),
         "Send images of a finished run to TOPCAT, Aladin or other programs (SAMP).",
     )
     step.add_argument(
@@ -403,7 +427,7 @@ def _add_status(steps: Any) -> None:
         "status",
         "List what is up to date in a results folder, what is older than the settings, "
         "the file list, the files or the code, and what is missing.",
-        commands.status,
+        _command("status"),
     )
     _add_datafile(step)
     _add_model(step, "model file of the run, if another run has trained it")
@@ -462,7 +486,7 @@ def _add_export_model(forms: Any) -> None:
     model = _add(
         forms,
         "model",
-        commands.export_model,
+        _command("export_model"),
         "Write a trained model for others: safetensors, ONNX, the preparation of an "
         "image, and a model card.",
     )

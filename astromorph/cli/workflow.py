@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import threading
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from astromorph.artefacts.tables import read_csv
 from astromorph.cli import resources, status
 from astromorph.cli.execute import own_inputs
 from astromorph.cli.steps import STEPS, Job, targets
-from astromorph.errors import AstromorphError
+from astromorph.errors import AstromorphError, describe_file_error
 from astromorph.filelist.list_state import ListState
 from astromorph.filelist.shards import Shard
 from astromorph.locks import current_holder, exclusive
@@ -31,6 +32,7 @@ SOURCE = "settings (config/config.yaml, --configfile, --config)"
 # Bytes; larger tables are not included in the report, which browsers must open.
 MAX_REPORTED_BYTES = 20_000_000
 CATALOGUE_ROW_BYTES, SPLIT_ROW_BYTES = 300, 200
+MODEL_FORMAT = b"astromorph-model"  # in every model file
 SNAKEMAKE_LOCKS = Path(".snakemake/locks")
 DEFAULT_CLUSTER_CORES = 8  # on a cluster, Snakemake has no number of cores
 # The beginning of every shell command. Snakemake's default prefix comes first, so that
@@ -245,6 +247,39 @@ def plan_workflow(config: Mapping[str, Any], cores: int | None) -> WorkflowPlan:
         state,
         settings.core_limit or cores or DEFAULT_CLUSTER_CORES,
     )
+
+
+def check_model(plan: WorkflowPlan) -> None:
+    """Raise an error if `trained_network_name` names no model file.
+
+    The steps that use the model check all of it, but the images are prepared before
+    them. Here nothing is loaded, since each job calls this function.
+
+    Parameters
+    ----------
+    plan : WorkflowPlan
+        The run.
+    """
+    name = plan.settings.trained_network_name
+    if not name:
+        return
+    advice = (
+        "give a model file of astromorph, such as a copy of results/model/model.pt of "
+        "the run that trained it, or leave out the setting to train a model"
+    )
+    start = f"{SOURCE}: `trained_network_name`: {name}"
+    try:
+        with zipfile.ZipFile(name) as file:
+            values = [part for part in file.namelist() if part.endswith("/data.pkl")]
+            is_model = bool(values) and MODEL_FORMAT in file.read(values[0])
+    except OSError as error:
+        raise AstromorphError(
+            f"{start}: {describe_file_error(error, name)}; {advice}"
+        ) from None
+    except (zipfile.BadZipFile, ValueError, RuntimeError):
+        is_model = False
+    if not is_model:
+        raise AstromorphError(f"{start}: this is not a model file; {advice}")
 
 
 def results_folder(below: Path) -> Function:

@@ -2,14 +2,16 @@
 
 import difflib
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from astromorph.errors import AstromorphError, describe_file_error
+from astromorph.settings.allowed import allowed_values
 from astromorph.settings.sections import Section, Settings
 from astromorph.system.files import is_read_once, open_file, open_once
 
@@ -48,7 +50,10 @@ def parse(values: Mapping[str, Any], source: str) -> Settings:
     try:
         return Settings.model_validate(dict(values))
     except ValidationError as error:
-        lines = [_explain(dict(problem)) for problem in error.errors()]
+        # A value of several possible types has a problem for each of them.
+        lines = dict.fromkeys(
+            _explain(dict(problem), values) for problem in error.errors()
+        )
         raise AstromorphError(
             "\n".join(f"{source}: {line}" for line in lines)
         ) from None
@@ -153,15 +158,37 @@ def _section_of(annotation: Any) -> type[Section] | None:
     return None
 
 
-def _explain(problem: dict[str, Any]) -> str:
-    where = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        return _explain_unknown(where)
-    found = repr(problem["input"])
-    if len(found) > 60:
-        found = f"{found[:57]}..."
-    message = problem["msg"][0].lower() + problem["msg"][1:]
-    return f"`{where}`: found {found}; {message} (see config/README.md)"
+def _explain(problem: dict[str, Any], values: Mapping[str, Any]) -> str:
+    """A problem of pydantic in the words of the settings."""
+    if problem["type"] in ("extra_forbidden", "invalid_key"):
+        return _explain_unknown(".".join(str(part) for part in problem["loc"]))
+    name, setting, found = _find_setting(problem["loc"], values)
+    text = repr(found)
+    if len(text) > 60:
+        text = f"{text[:57]}..."
+    if problem["type"] == "value_error":
+        allowed = str(problem["ctx"]["error"])
+    else:
+        allowed = f"allowed: {allowed_values(setting)}"
+        if problem["type"] == "finite_number":
+            allowed += ", finite"
+    return f"`{name}`: found {text}; {allowed} (see config/README.md)"
+
+
+def _find_setting(
+    location: Sequence[str | int], values: Mapping[str, Any]
+) -> tuple[str, FieldInfo, Any]:
+    """The name of a setting, its definition, and the value that was given.
+
+    Below a setting, a location goes on with parts of its type and of its value.
+    """
+    name = str(location[0])
+    setting, found = Settings.model_fields[name], values[name]
+    section = _section_of(setting.annotation)
+    if section and len(location) > 1:
+        key = str(location[1])
+        return f"{name}.{key}", section.model_fields[key], found[key]
+    return name, setting, found
 
 
 def _explain_unknown(where: str) -> str:

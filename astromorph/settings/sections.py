@@ -43,6 +43,16 @@ TORCHVISION = (
 )  # fmt: skip
 NETWORKS = ("n_layer_resnet", "amm", *TORCHVISION)
 PLANES = r"^((sum|mean|max|channels)( \d*:\d*)?|\d*:\d*)$"
+Planes = Annotated[
+    str,
+    Field(
+        pattern=PLANES,
+        description='sum, mean, max or channels, alone or with a range as in "sum '
+        '10:20", or a range as in "10:20"',
+    ),
+]
+MAX_LENGTH = 8192  # of an embedding; networks have up to 4096 features
+Length = Annotated[int, Field(ge=1, le=MAX_LENGTH)]
 
 
 class Section(BaseModel):
@@ -97,7 +107,7 @@ class DataSettings(Section):
     image whose name is that of science data, such as SCI, or else the first that is not
     a map of errors, weights, masks or the like."""
 
-    planes: Index | Annotated[str, Field(pattern=PLANES)] | Channels | None = None
+    planes: Index | Planes | Channels | None = None
     """The planes of a cube to use: the number of a plane; ``"sum"``, ``"mean"`` or
     ``"max"`` of all planes or of a range, as in ``"sum 10:20"``; ``"channels"`` for
     each plane as a channel, or the numbers of the planes that become channels. A
@@ -255,15 +265,15 @@ class TrainingSettings(Section):
 class ByolSettings(Section):
     """`byol_settings`: projector, predictor and target network."""
 
-    representation_size: Positive | None = None
+    representation_size: Length | None = None
     """Length of an embedding. Null means the number of features of the encoder; any
     other number adds a linear layer after it."""
 
-    projection_size: Positive | None = None
+    projection_size: Length | None = None
     """Length of the vectors that the loss compares; should be smaller than
     `representation_size`. Null means half of it, at most 256 as in the paper."""
 
-    projection_hidden_size: Positive | None = None
+    projection_hidden_size: Annotated[int, Field(ge=1, le=2 * MAX_LENGTH)] | None = None
     """Hidden width of projector and predictor; should be larger than
     `representation_size`. Null means twice it, the ratio of the paper."""
 

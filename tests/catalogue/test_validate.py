@@ -10,6 +10,7 @@ import pytest
 from astropy.io import fits
 
 from astromorph.artefacts.run_files import RunFiles
+from astromorph.catalogue import summary as summaries
 from astromorph.catalogue import validate as validation
 from astromorph.catalogue.summary import Histogram, Summary, general_reason
 from astromorph.catalogue.validate import validate
@@ -124,7 +125,29 @@ def test_a_list_without_labels_needs_no_remark(check, tmp_path, caplog):
     for k in range(2):
         write(tmp_path / f"{k}.fits", k)
     check(["0.fits", "1.fits"])
-    assert "label" not in caplog.text
+    assert "`label`" not in caplog.text
+
+
+def test_few_images_are_said_to_be_few(check, tmp_path, caplog, monkeypatch):
+    """In the log and on the page, in other words below each of two numbers."""
+    for k in range(3):
+        write(tmp_path / f"{k}.fits", k)
+    names = ["0.fits", "1.fits", "2.fits"]
+    check(names)
+    (record,) = (r for r in caplog.records if "3 images are too few" in r.getMessage())
+    assert record.levelname == "WARNING"
+    page = (tmp_path / "validation.html").read_text()
+    assert "3 images are too few to learn from and to judge the result" in page
+    caplog.set_level("INFO")
+    for module in (validation, summaries):
+        monkeypatch.setattr(module, "TOO_FEW_IMAGES", 3)
+    check(names)
+    (record,) = (r for r in caplog.records if "3 images are few:" in r.getMessage())
+    assert record.levelname == "INFO"
+    monkeypatch.setattr(summaries, "FEW_IMAGES", 3)
+    caplog.clear()
+    check(names)
+    assert "few" not in caplog.text.replace(str(tmp_path), "")
     assert "Remarks" not in (tmp_path / "validation.html").read_text()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from astromorph.artefacts.run_files import RunFiles
 from astromorph.cli.steps import STEPS
 from astromorph.cli.workflow import (
     MAX_REPORTED_BYTES,
+    check_model,
     plan_workflow,
     results_folder,
 )
@@ -159,3 +161,35 @@ def test_a_pipe_as_the_list_of_a_workflow_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(AstromorphError, match=r"pipe: .* read only once.*to a file"):
         plan_workflow({"datafile": str(tmp_path / "pipe")}, 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "no such file"),
+        (b"weights", "not a model file"),
+        (b"PK", "not a model file"),
+        ("zip", "not a model file"),
+    ],
+)
+def test_a_model_that_cannot_be_used_is_named_at_the_start(listed, content, words):
+    """Before any image is prepared."""
+    if content == "zip":
+        with zipfile.ZipFile("my.pt", "w") as file:
+            file.writestr("archive/data.pkl", b"other")
+    elif content is not None:
+        Path("my.pt").write_bytes(content)
+    plan = plan_workflow(listed | {"trained_network_name": "my.pt"}, 1)
+    with pytest.raises(AstromorphError, match=f"my.pt: .*{words}.*; give a model"):
+        check_model(plan)
+
+
+def test_a_written_model_passes(listed):
+    """The check knows the format that `train` writes."""
+    from astromorph.artefacts.model_file import MODEL_FORMAT, MODEL_VERSION
+    from astromorph.artefacts.tensor_shard import save_values
+
+    values = {"format": MODEL_FORMAT, "format_version": MODEL_VERSION}
+    save_values("my.pt", values)
+    check_model(plan_workflow(listed | {"trained_network_name": "my.pt"}, 1))
+    check_model(plan_workflow(listed, 1))

@@ -167,6 +167,34 @@ def test_small_steps_do_not_import_torch(code):
     python(f"{code}\nimport sys; assert 'torch' not in sys.modules, 'torch'")
 
 
+def test_help_imports_nothing_that_only_commands_need():
+    """It is there at once: numpy, pydantic and the steps are imported on use."""
+    python("""
+import sys
+from astromorph.cli.main import main, parser
+main([])
+main(["--version"])
+parser().parse_args(["train", "-c", "settings.toml"])
+slow = {"numpy", "pydantic", "yaml", "pandas", "astropy", "torch"}
+assert not slow & set(sys.modules), slow & set(sys.modules)
+""")
+
+
+def test_every_command_of_the_parser_exists():
+    """They are imported by name when they are called."""
+    from astromorph.cli import commands
+
+    names = {
+        node.args[0].value
+        for node in ast.walk(tree("cli.main"))
+        if isinstance(node, ast.Call)
+        if isinstance(node.func, ast.Name) and node.func.id == "_command"
+        if isinstance(node.args[0], ast.Constant)
+    }
+    assert names >= {"init", "run_workflow", "train", "infer", "status"}
+    assert not [name for name in names if not callable(getattr(commands, name, None))]
+
+
 def test_the_training_loop_only_needs_torch():
     """Its benchmark runs on machines that only have torch and torchvision."""
     python("""

@@ -7,7 +7,7 @@ import yaml
 
 from astromorph.errors import AstromorphError
 from astromorph.provenance import canonical_json
-from astromorph.settings.loading import load, parse
+from astromorph.settings.loading import load, parse, setting_names
 from astromorph.settings.sections import Settings
 from astromorph.settings.steps import PARTS, part_of, train_step_settings
 
@@ -28,13 +28,30 @@ from astromorph.settings.steps import PARTS, part_of, train_step_settings
         ({"analysis_settings": {"cluster": 3}}, "mean `analysis_settings.clusters`"),
         ({"training_settings": {"warmup": 0}}, "mean `training_settings.warm_up`"),
         ({"qqqqqqq": 3}, r"config/README\.md lists all settings"),
-        ({"batch_size": 1}, r"`batch_size`: found 1; .* greater than or equal to 2"),
+        (
+            {"batch_size": 1},
+            r"`batch_size`: found 1; allowed: a whole number of at least 2",
+        ),
         ({"network_name": "vgg"}, "did you mean vgg1.*n_layer_resnet, amm, or one of"),
         ({"network_settings": {"last_layer": "layer5"}}, "found 'layer5'"),
-        ({"gamma": 1.0}, "`gamma`: found 1.0; .* less than 1"),
+        ({"gamma": 1.0}, "`gamma`: found 1.0; allowed: a number above 0 and below 1"),
         ({"learning_rate": "nan"}, "finite"),
         ({"augmentation_settings": {"scale": [2, 3]}}, r"`augmentation_settings.scale"),
-        ({"data_settings": 3}, "`data_settings`: found 3"),
+        ({"data_settings": 3}, "`data_settings`: found 3; allowed: a section with"),
+        ({1: 2}, "`1` is not a setting"),
+        (
+            {"byol_settings": {"representation_size": 1_000_000}},
+            "found 1000000; allowed: a whole number from 1 to 8192",
+        ),
+        (
+            {"preprocess_settings": {"size": 5}},
+            "`preprocess_settings.size`: found 5; allowed: a whole number from 16 to "
+            "1024, or native",
+        ),
+        ({"data_settings": {"planes": "all"}}, "or sum, mean, max or channels, alone"),
+        ({"export_settings": {"tables": "fits"}}, "in brackets, each parquet, fits or"),
+        ({"augmentation_settings": {"flip": "si"}}, "allowed: true or false"),
+        ({"seed": -1}, "allowed: a whole number from 0 to 2147483647"),
     ],
 )
 def test_invalid_settings_are_named(values, message):
@@ -42,6 +59,21 @@ def test_invalid_settings_are_named(values, message):
     with pytest.raises(AstromorphError, match=message) as caught:
         parse(values, "some.yaml")
     assert str(caught.value).startswith("some.yaml: ")
+
+
+@pytest.mark.parametrize("name", list(setting_names()))
+def test_each_setting_has_one_message_in_plain_words(name):
+    """A value of the wrong type is described without words of the program."""
+    section, _, key = name.rpartition(".")
+    wrong = {"no": "value"}
+    values = {section: {key: wrong}} if section else {name: [wrong]}
+    with pytest.raises(AstromorphError) as caught:
+        parse(values, "x")
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"x: `{name}`: found ")
+    assert "; allowed: " in line
+    words = ("should", "constrained", "literal", "a valid", "dict", "tuple", "string")
+    assert not [word for word in words if word in line.partition("found")[2].lower()]
 
 
 def test_all_invalid_settings_are_in_one_message():

@@ -24,6 +24,8 @@ shell.prefix(astromorph_workflow.SHELL_PREFIX)
 
 try:
     RUN = astromorph_workflow.plan_workflow(config, workflow.resource_settings.cores)
+    if not workflow.storage_settings.default_storage_provider:
+        astromorph_workflow.check_model(RUN)
 except AstromorphError as error:
     raise WorkflowError(str(error)) from None
 
