@@ -114,7 +114,8 @@ def open_fits(path: str | Path) -> Iterator[BinaryIO]:
     except FitsImageError:
         raise
     except Exception as error:  # decoders raise errors of any class for damaged files
-        if isinstance(error, OSError) and error.errno:  # those of decoders have none
+        # Those of decoders have no number, or that of an impossible offset.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise FitsImageError(describe_file_error(error, path)) from None
         raise FitsImageError(_explain(error)) from None
 
@@ -373,7 +374,7 @@ def read_data(file: BinaryIO, start: int, size: int) -> bytes:
     FitsImageError
         The file is truncated.
     """
-    file.seek(start)
+    _seek(file, start)
     limit, chunk = size, READ_CHUNK
     if isinstance(file, io.FileIO):
         limit = min(size, os.fstat(file.fileno()).st_size - start)
@@ -386,6 +387,16 @@ def read_data(file: BinaryIO, start: int, size: int) -> bytes:
     if len(data) < size:
         raise _truncated_error(start + size, start + len(data))
     return data
+
+
+def _seek(file: BinaryIO, offset: int) -> None:
+    """Move to an offset, or to the end of the file if it is beyond.
+
+    File systems report offsets that no file can have as invalid arguments.
+    """
+    if isinstance(file, io.FileIO):
+        offset = min(offset, os.fstat(file.fileno()).st_size)
+    file.seek(offset)
 
 
 def _open_nonblocking(path: str, flags: int) -> int:
@@ -414,7 +425,7 @@ def _image_bytes(hdu: Hdu) -> int:
 
 def _read_header(file: BinaryIO, start: int, number: int) -> bytes | None:
     """The cards before END; None after the last HDU."""
-    file.seek(start)
+    _seek(file, start)
     # From a compressed stream, only the header is read: seeking back to the next header
     # would decompress the stream again from the beginning.
     uncompressed = isinstance(file, io.FileIO)

@@ -548,6 +548,32 @@ def test_damaged_files_give_an_image_or_a_reason(seeds, tmp_path, data):
         assert image.mask.shape == (described.height, described.width)
 
 
+def test_impossible_offsets_have_a_reason(tmp_path):
+    """Not the system's words for them, in a FITS file or in a ZIP archive."""
+    cards = [
+        "SIMPLE  =                    T", "BITPIX  =                    8",
+        "NAXIS   =                    0", "END",
+    ]  # fmt: skip
+    primary = "".join(card.ljust(80) for card in cards).ljust(2880)
+    extension = ["XTENSION= 'BINTABLE'", *cards[1:2], "NAXIS   =                    2"]
+    extension += [f"NAXIS1  = {2**31:20}", f"NAXIS2  = {2**31:20}"]
+    extension += [f"{name:8}=                    1" for name in ("PCOUNT", "GCOUNT")]
+    text = "".join(card.ljust(80) for card in [*extension, "END"]).ljust(2880)
+    path = tmp_path / "far.fits"
+    path.write_text(primary + text, encoding="ascii")
+    with pytest.raises(FitsImageError, match=r"no image|truncated"):
+        fits_image.describe_image([path], RULES)
+    archive = tmp_path / "far.fits.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("far.fits", primary + text)
+    data = bytearray(archive.read_bytes())
+    directory = data.rindex(b"PK\x01\x02")
+    data[directory + 42 : directory + 46] = b"\xff\xff\xff\xfe"  # where the file starts
+    archive.write_bytes(data)
+    with pytest.raises(FitsImageError, match=r"the file is damaged"):
+        fits_image.describe_image([archive], RULES)
+
+
 def test_hdus_agree_with_astropy(unusual_fits):
     """Numbers, names and shapes of all HDUs of all unusual files."""
     assert len(files_in(unusual_fits)) >= 50
