@@ -25,9 +25,11 @@ from astromorph.settings.sections import Settings
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
+WAYS_IN = ROOT / "docs" / "ways-in.md"
+YOUR_IMAGES = ROOT / "docs" / "your-images.md"
 CONFIG_README = ROOT / "config" / "README.md"
 FILES = ROOT / "docs" / "files.md"
-DOCUMENTS = (README, CONFIG_README, FILES)
+DOCUMENTS = (README, CONFIG_README, FILES, WAYS_IN, YOUR_IMAGES)
 COLUMNS = {
     "results/catalogue.csv": CATALOGUE_COLUMNS,
     "results/split.csv": SPLIT_COLUMNS,
@@ -110,7 +112,7 @@ def test_each_configuration_is_valid(name):
     assert loading.required_datafile(parsed, name)
 
 
-@pytest.mark.parametrize("document", [README, CONFIG_README])
+@pytest.mark.parametrize("document", [WAYS_IN, CONFIG_README])
 def test_settings_examples_are_valid(document):
     """Each TOML and YAML block of the documents parses as settings."""
     toml = [tomllib.loads(text) for text in blocks(document, "toml")]
@@ -143,12 +145,14 @@ def test_the_defaults_in_the_readme_are_true():
         assert shown == value, name
 
 
-@pytest.mark.parametrize("block", blocks(README, "python"), ids=["trainer", "own loop"])
+@pytest.mark.parametrize(
+    "block", blocks(WAYS_IN, "python"), ids=["trainer", "own loop"]
+)
 def test_python_examples_run(block, tmp_path, monkeypatch):
-    """The README's Python runs unchanged and ends with an embedding per image."""
+    """Each program of the overview ends with an embedding per image."""
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"__name__": "example"}
-    exec(compile(block, str(README), "exec"), names)
+    exec(compile(block, str(WAYS_IN), "exec"), names)
     assert len(names["embeddings"]) == len(names["images"])
     assert names["embeddings"].isfinite().all()
 
