@@ -28,7 +28,7 @@ from astromorph.artefacts.tables import write_csv
 from astromorph.errors import AstromorphError, FitsImageError
 from astromorph.filelist.entries import Entry, read_filelist
 from astromorph.system.files import split_hdu
-from astromorph.system.logs import escape_undecodable
+from astromorph.system.logs import escape_undecodable, printable
 
 Points = NDArray[np.float32]
 Pixels = NDArray[np.float32]
@@ -372,13 +372,14 @@ def _log_if_listed(given: _Example, rows: Rows) -> None:
         if row["image_id"] == given.image_id:
             LOG.info(
                 "%s is in the file list, as %s, at distance %s",
-                given.name,
+                printable(given.name),
                 row["image_id"],
                 row["distance"],
             )
             return
     if float(rows[0]["distance"]) <= MAX_ROUNDING:
-        LOG.info("%s has the same embedding as %s", given.name, rows[0]["path"])
+        name = printable(given.name)
+        LOG.info("%s has the same embedding as %s", name, rows[0]["path"])
 
 
 def _make_panels(
