@@ -464,7 +464,7 @@ def append(sources: Path, module: str, text: str = "EDITED = 1") -> None:
     ("module", "expected"),
     [
         ("byol/byol.py", TRAINED),
-        ("export/tables/csv.py", {"export_csv"}),
+        ("export/tables/csv.py", {"export_csv", "report_home"}),
         ("fits/image.py", TRAINED | {"validate", "preprocess", "split"}),
     ],
 )
@@ -496,7 +496,7 @@ def test_an_upgraded_package_reruns_the_steps_that_it_changed(run, sources, tmp_
     for module in ("cli/main.py", "export/tables/votable.py"):
         append(sources, module)
     found = planned(run, snakefile=sources, packages=packages)
-    assert found == {"export_votable"}
+    assert found == {"export_votable", "report_home"}
 
 
 def test_results_are_compared_without_the_records_of_snakemake(copy):
@@ -560,7 +560,8 @@ def test_a_corrected_label_retrains_nothing(copy):
     """Training does not use labels."""
     path = copy / "fits" / "filelist.csv"
     path.write_text(path.read_text().replace("again", "once more"))
-    assert planned(copy) == {"validate", "evaluate", "analyse"} | EXPORTS
+    steps = {"validate", "evaluate", "analyse", "report_home"}
+    assert planned(copy) == steps | EXPORTS
 
 
 def test_a_trained_network_is_used_without_training(copy):
