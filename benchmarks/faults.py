@@ -100,7 +100,7 @@ def jobs() -> Iterator[StepJob]:
     common = ("-c", str(CONFIG), "--results", str(RESULTS), "--threads", "1")
     for step in wanted_steps(parse(SETTINGS, "settings")):
         words = tuple(step.name.split("_")) + common
-        if step.name == "export_map":
+        if step.name in ("export_map", "report_home"):
             words += ("--evaluation",)
         if step.per_shard:
             for number in range(SHARDS):
@@ -111,7 +111,7 @@ def jobs() -> Iterator[StepJob]:
                 if step.name == "preprocess":
                     job += ("--rows", *rows)
                 yield StepJob(step.name, name, job)
-        elif step.name == "validate" or step.name.startswith("report"):
+        elif step.name in ("validate", "report_history", "report_settings"):
             yield StepJob(step.name, step.name, words)
         else:
             yield StepJob(step.name, step.name, (*words, "--shards", str(SHARDS)))
