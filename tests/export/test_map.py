@@ -22,6 +22,8 @@ from finished_run import (
 )
 from PIL import Image
 
+from astromorph.analysis.embedded_images import EmbeddedImages
+from astromorph.analysis.space import fit_space
 from astromorph.artefacts.analysis_table import Analysis, write_analysis
 from astromorph.artefacts.columns import CATALOGUE_COLUMNS
 from astromorph.artefacts.run_files import RunFiles
@@ -950,6 +952,10 @@ def large(tmp_path_factory):
     picture = np.full((16, 16), 77, np.uint8)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "run_table", lambda files: table)
+        vectors = draw.random((number, 4), np.float32)
+        embedded = EmbeddedImages(tuple(ids), tuple(table["path"]), vectors)
+        analysed = (embedded, fit_space(vectors, whiten=0.5, components=4))
+        patch.setattr(module, "read_analysed_images", lambda files: analysed)
         pictures = lambda shards, side: itertools.repeat(picture, number)  # noqa: E731
         patch.setattr(module.ShardPictures, "thumbnails", pictures)
         export_map(files, 16, 0, with_evaluation=False)
