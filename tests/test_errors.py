@@ -25,7 +25,7 @@ from astromorph.errors import WriteError, explain_error, explain_write_error
 from astromorph.filelist.shards import Shard
 from astromorph.preprocessing.preprocess import preprocess
 from astromorph.settings.loading import parse
-from astromorph.settings.steps import part_of
+from astromorph.settings.steps import part_of, train_step_settings
 from astromorph.training.history import Epoch, scalar_writer
 
 LIMITED = """
@@ -105,7 +105,7 @@ def model(settings, tmp_path_factory) -> Path:
         {"network_name": "amm", "network_settings": {"weights": "random"}}, ""
     )
     path = tmp_path_factory.mktemp("model") / "model.pt"
-    state = seeded_byol(rules, 1).state_dict()
+    state = seeded_byol(train_step_settings(rules), 1).state_dict()
     save_model(path, ModelFile(state, part_of(rules, "train"), 1, "", ""))
     return path
 
