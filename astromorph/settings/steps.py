@@ -85,7 +85,7 @@ PARTS: dict[str, tuple[str, ...]] = {
         "export_settings",
     ),
     # Which tables and pages there are.
-    "report_home": ("datafile", "export_to_csv", "export_settings"),
+    "report_home": ("datafile", "export_to_csv", "export_settings", "marks"),
 }
 
 

@@ -11,10 +11,11 @@ from astromorph.cli import execute as executing
 from astromorph.cli import status
 from astromorph.cli.execute import execute
 from astromorph.cli.main import main
-from astromorph.cli.steps import STEPS, Job, wanted_steps
+from astromorph.cli.steps import STEPS, Job, previous_steps, wanted_steps
 from astromorph.errors import AstromorphError
 from astromorph.filelist.list_state import ListState
 from astromorph.settings.loading import parse
+from astromorph.settings.steps import part_of
 
 SETTINGS = {
     "datafile": "list.csv",
@@ -285,3 +286,26 @@ def test_two_processes_do_not_execute_the_same_job(run):
 
     with pytest.raises(AstromorphError, match="the step `split` is running"):
         execute(replace(STEPS["split"], run=again), Job(settings, files))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"marks": "marks.csv"},
+        {"export_to_csv": False, "export_settings": {"map": False}},
+        {"export_settings": {"tables": ["fits"], "gallery": False}},
+        {"trained_network_name": "model.pt"},
+    ],
+)
+def test_the_home_page_knows_the_same_steps_from_its_own_settings(values):
+    """Otherwise it would be made again in each run."""
+    settings = parse({"datafile": "list.csv", **values}, "test")
+    files = RunFiles.of_run("results", 1, settings.trained_network_name)
+    own = parse(part_of(settings, "report_home"), "test")
+    step = STEPS["report_home"]
+    expected, found = (
+        [previous.name for previous in previous_steps(step, Job(some, files, "test"))]
+        for some in (settings, own)
+    )
+    assert found == expected
