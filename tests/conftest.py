@@ -13,6 +13,8 @@ from astromorph.settings.sections import Settings
 from astromorph.sky.simulate import simulate
 
 ROOT = Path(__file__).parents[1]
+# It replaces all steps when it is imported, as in the search for doctests.
+collect_ignore = ["workflow/quick_steps"]
 # Started first, so that the workers of `make test` end at about the same time.
 LONGEST_MODULES = (
     "workflow/test_workflow.py",
