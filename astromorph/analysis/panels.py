@@ -1,14 +1,12 @@
 """The figure of the command `similar`: images side by side."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from astromorph.artefacts.run_files import ShardFile
-from astromorph.artefacts.tensor_shard import read_shard
 from astromorph.atomic import atomic_write
 from astromorph.pages.pictures import thumbnail
 
@@ -38,22 +36,6 @@ class Panel:
     pixels: Pixels
     lines: tuple[str, ...]
     frame: str = FOUND
-
-
-def read_pixels(
-    tensors: Sequence[ShardFile], image_ids: Collection[str]
-) -> dict[str, Pixels]:
-    """The prepared images `(C, H, W)` of some ids, from the shards that have them."""
-    wanted = set(image_ids)
-    pixels: dict[str, Pixels] = {}
-    for path in tensors:
-        shard = read_shard(path)
-        if wanted.isdisjoint(shard.image_ids):
-            continue
-        for image_id, image in zip(shard.image_ids, shard.image_list(), strict=True):
-            if image_id in wanted:
-                pixels.setdefault(image_id, image.float().numpy())
-    return pixels
 
 
 def draw_panels(path: str | Path, panels: Sequence[Panel]) -> None:

@@ -19,7 +19,6 @@ from astromorph.analysis.panels import (
     UNLIKE,
     Panel,
     draw_panels,
-    read_pixels,
 )
 from astromorph.artefacts.analysis_table import OLD_SUFFIX
 from astromorph.artefacts.run_files import RunFiles
@@ -27,6 +26,7 @@ from astromorph.artefacts.run_table import all_tensors, listed_columns, run_tabl
 from astromorph.artefacts.tables import write_csv
 from astromorph.errors import AstromorphError, FitsImageError
 from astromorph.filelist.entries import Entry, read_filelist
+from astromorph.pages.thumbnails import read_images
 from astromorph.system.files import split_hdu
 from astromorph.system.logs import escape_undecodable, printable
 
@@ -386,10 +386,9 @@ def _make_panels(
     run: _SearchedRun, given: Sequence[_Example], rows: Rows
 ) -> list[Panel]:
     """Panels of the given images, then of those that were found."""
-    pixels = read_pixels(
-        all_tensors(run.files),
-        {row["image_id"] for row in rows} | {example.image_id for example in given},
-    )
+    shown = {example.image_id for example in given if example.pixels is None}
+    shown |= {row["image_id"] for row in rows}
+    pixels = dict(read_images(all_tensors(run.files), shown))
     names = {LIKE: "the given image" if len(given) == 1 else "like", UNLIKE: "unlike"}
     panels = [
         Panel(

@@ -10,7 +10,6 @@ from finished_run import catalogue_rows, write_run
 
 from astromorph.analysis.analyse import analyse, analyse_embeddings
 from astromorph.analysis.embedded_images import EmbeddedImages
-from astromorph.analysis.panels import read_pixels
 from astromorph.analysis.placement import Reference, majority, place_among
 from astromorph.analysis.similar import Examples, similar
 from astromorph.artefacts.analysis_table import read_analysis
@@ -34,6 +33,7 @@ from astromorph.export.tables.csv import export_csv
 from astromorph.export.tables.parquet import export_parquet
 from astromorph.export.tensorboard import make_sprite
 from astromorph.filelist.list_state import ListState
+from astromorph.pages.thumbnails import read_images
 from astromorph.settings.loading import check_reference, parse
 from astromorph.settings.sections import AnalysisSettings
 
@@ -277,7 +277,7 @@ def test_another_image_with_the_same_id_is_another_row(runs, tmp_path):
     np.testing.assert_array_equal(np.concatenate(blocks)[row], groups(OLD, 1)[3])
     found = find_in_catalogue(files, [expected[row], expected[0]], ["path"])
     assert list(found["path"]) == ["/a/3.fits", "/b/0.fits"]
-    pixels = read_pixels(all_tensors(files), expected)
+    pixels = dict(read_images(all_tensors(files), expected))
     shard = read_shard(old.tensors("00000"))
     np.testing.assert_array_equal(pixels[expected[row]], shard.image_list()[3].numpy())
     assert set(pixels) == set(expected)
