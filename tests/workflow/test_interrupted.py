@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from astromorph.artefacts.model_file import MODEL_FORMAT
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.cli.status import JobState, job_states
 from astromorph.cli.steps import STEPS
@@ -147,10 +149,13 @@ def new_folder(path: Path) -> Folder:
         "2.fits",
         "3.fits",
         "weights.pt",
-        "other.pt",
         "marks.csv",
     ):
         (path / name).write_text(name)
+    with zipfile.ZipFile(path / "other.pt", "w") as file:
+        file.writestr(
+            "other/data.pkl", MODEL_FORMAT
+        )  # all that is checked at the start
     rows = "".join(f"{k}.fits,a,g\n" for k in range(4))
     (path / "list.csv").write_text("path,label,group\n" + rows)
     return folder

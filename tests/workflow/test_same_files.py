@@ -189,7 +189,7 @@ def test_a_module_statement_may_move_the_results(tmp_path):
 
 
 def test_every_step_is_a_rule(tmp_path):
-    """The table of steps and the rules have the same names."""
+    """The table of steps and the rules have the same names; rules have docstrings."""
     (tmp_path / "list.txt").write_text("a.fits\n")
     command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile")]
     config = ["--configfile", str(ROOT / "config" / "config.yaml"), "--config"]
@@ -198,4 +198,6 @@ def test_every_step_is_a_rule(tmp_path):
         cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert set(done.stdout.split()) == {*STEPS, "all", "everything"}
+    listed = dict(line.split(" ", 1) for line in done.stdout.splitlines())
+    assert set(listed) == {*STEPS, "all", "everything"}
+    assert all(re.fullmatch(r"\(.+\.\)", text) for text in listed.values()), listed
