@@ -29,7 +29,8 @@ import numpy as np
 
 from astromorph.filelist.entries import read_filelist
 from astromorph.filelist.shards import plan_shards
-from astromorph.sky.draw import KINDS, Telescope, draw
+from astromorph.sky.draw import Telescope, draw
+from astromorph.sky.morphologies import KINDS
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES, SIDE = 1000, 16

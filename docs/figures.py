@@ -19,7 +19,8 @@ from astromorph.embedding import metrics
 from astromorph.fits.pixels import Image
 from astromorph.preprocessing.image_to_tensor import prepare
 from astromorph.settings.sections import AugmentationSettings, PreprocessSettings
-from astromorph.sky.draw import KINDS, Telescope, draw
+from astromorph.sky.draw import Telescope, draw
+from astromorph.sky.morphologies import KINDS
 
 # Okabe & Ito (2008): distinguishable with all kinds of colour vision.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"

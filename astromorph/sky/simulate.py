@@ -12,7 +12,7 @@ from astromorph.fits import image as fits_image
 from astromorph.fits.facts import ImageFacts
 from astromorph.progress import track
 from astromorph.sky import draw as sky
-from astromorph.sky.draw import KINDS
+from astromorph.sky.morphologies import KINDS
 
 LOG = logging.getLogger(__name__)
 MIN_SIDE, MAX_SIDE = 40, 120  # pixels

@@ -14,13 +14,14 @@ from astromorph.preprocessing.image_to_tensor import prepare
 from astromorph.progress import track
 from astromorph.settings.sections import PreprocessSettings
 from astromorph.sky import draw as sky
-from astromorph.sky.draw import MORPHOLOGIES
+from astromorph.sky.morphologies import MORPHOLOGIES
 from astromorph.system.workers import process_pool
 
 CHUNK = 256  # images that a process draws at a time
 SERIAL_BELOW = 1000  # images; more processes take longer to start than they save
 # Ratio of the sides of image and tensor, if the appearance of the data is unknown.
 SIDE_RATIOS = (0.75, 1.9)
+TRAINING_RADII = (0.07, 0.5)  # of an object, relative to the side of its image
 JITTER = 0.3  # standard deviation of the logarithm of beam and signal around the data
 COLOURS = 0.5  # standard deviation of the logarithm of the brightness of a channel
 Plane = NDArray[np.float64]
@@ -102,6 +103,7 @@ class DrawingRules:
     channels: int = 1
     preprocessing: PreprocessSettings = field(default_factory=PreprocessSettings)
     appearance: Appearance | None = None
+    morphologies: tuple[str, ...] = tuple(MORPHOLOGIES)
 
 
 def draw_labelled_images(
@@ -131,7 +133,7 @@ def draw_labelled_images(
     drawn = _map_spans(partial(_draw_span, rules), spans, processes)
     for (start, stop), (span_images, span_shapes) in zip(spans, drawn, strict=True):
         images[start:stop], shapes[start:stop] = span_images, span_shapes
-    morphologies = np.arange(number, dtype=np.int64) % len(MORPHOLOGIES)
+    morphologies = np.arange(number, dtype=np.int64) % len(rules.morphologies)
     measured = ~np.isnan(shapes).any(axis=1)
     if measured.any():
         mean, deviation = shapes[measured].mean(axis=0), shapes[measured].std(axis=0)
@@ -215,14 +217,15 @@ def _draw_one(
 ) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
     """The k-th image and its shape."""
     rng = np.random.default_rng([rules.seed, k])
-    morphology = list(MORPHOLOGIES)[k % len(MORPHOLOGIES)]
-    kind, _ = MORPHOLOGIES[morphology]
+    morphology = rules.morphologies[k % len(rules.morphologies)]
     side = rules.size
     if rules.appearance is None:
         low, high = SIDE_RATIOS
         side = int(rng.integers(int(low * side), int(high * side) + 1))
     telescope = _choose_telescope(rules.appearance, rng)
-    drawing = sky.draw(kind, (side, side), rng, telescope, morphology)
+    drawing = sky.draw_morphology(
+        morphology, (side, side), rng, telescope, TRAINING_RADII
+    )
     pixels = [drawing.pixels]
     for channel in range(1, rules.channels):
         colour = math.exp(COLOURS * rng.normal())

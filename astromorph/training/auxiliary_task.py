@@ -19,7 +19,7 @@ from astromorph.datasets.tensor_datasets import CachedDataset, ImageSet, NativeD
 from astromorph.errors import AstromorphError
 from astromorph.settings.presets import SIMULATED
 from astromorph.settings.sections import PreprocessSettings
-from astromorph.sky.draw import MORPHOLOGIES
+from astromorph.sky.morphologies import MORPHOLOGIES
 from astromorph.sky.training_set import (
     MEASURES,
     Appearance,

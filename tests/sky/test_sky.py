@@ -14,7 +14,8 @@ from astropy.wcs import WCS
 from astromorph.atomic import atomic_folder, atomic_write
 from astromorph.errors import AstromorphError
 from astromorph.sky import draw as sky
-from astromorph.sky.draw import KINDS, MORPHOLOGIES
+from astromorph.sky.canvas import power_law_field
+from astromorph.sky.morphologies import KINDS, MORPHOLOGIES, SAMPLE_MORPHOLOGIES
 from astromorph.sky.simulate import simulate
 from astromorph.sky.training_set import (
     MEASURES,
@@ -24,12 +25,14 @@ from astromorph.sky.training_set import (
 )
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_drawings_are_random_and_reproducible(kind):
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", MORPHOLOGIES)
+def test_drawings_are_random_and_reproducible(name):
     """Pixels are finite, and equal only for the same seed."""
     first, again, other = (
-        sky.draw(kind, (50, 70), np.random.default_rng(s)) for s in (1, 1, 2)
+        sky.draw_morphology(name, (50, 70), np.random.default_rng(s)) for s in (1, 1, 2)
     )
+    assert (first.morphology, first.kind) == (name, MORPHOLOGIES[name].kind)
     assert first.pixels.shape == (50, 70)
     assert np.isfinite(first.pixels).all()
     np.testing.assert_array_equal(first.pixels, again.pixels)
@@ -38,13 +41,44 @@ def test_drawings_are_random_and_reproducible(kind):
 
 def test_objects_are_brighter_than_the_noise():
     """Except for the kind without an object."""
-    for kind in KINDS:
-        peaks = [
-            sky.draw(kind, (64, 64), np.random.default_rng(s)).pixels.max()
+    for name in MORPHOLOGIES:
+        drawn = [
+            sky.draw_morphology(name, (64, 64), np.random.default_rng(s))
             for s in range(8)
         ]
-        assert (max(peaks) < 6) == (kind == "none"), kind
-        assert kind == "none" or min(peaks) > 6, kind
+        peaks = [drawing.source.max() for drawing in drawn]
+        assert (max(peaks) == 0) == (name == "none"), name
+        assert name == "none" or min(peaks) > 6, name
+        assert name != "none" or max(d.pixels.max() for d in drawn) < 6
+
+
+def test_sharp_morphologies_are_not_blurred_by_the_beam():
+    """Cosmic rays arise in the detector; a point source has the size of the beam."""
+    wide = sky.Telescope(beam=6.0, signal=100.0)
+    sizes = {}
+    for name in ("cosmic rays", "point"):
+        drawn = [
+            sky.draw_morphology(name, (64, 64), np.random.default_rng(s), wide).source
+            for s in range(8)
+        ]
+        # Mean number of pixels above half of the peak, as if each had one object.
+        sizes[name] = np.median([(plane > 50).sum() for plane in drawn])
+    assert sizes["point"] > np.pi * 3**2  # a Gaussian of 6 pixels FWHM
+    assert sizes["cosmic rays"] < sizes["point"] / 2
+
+
+@pytest.mark.parametrize("exponent", [2.0, 4.0])
+def test_power_law_fields_have_the_spectrum(exponent):
+    """The slope of the power spectrum is the exponent; mean 0 and variance 1."""
+    canvas = sky.random_canvas((128, 128), np.random.default_rng(0), inclined=False)
+    fields = [
+        power_law_field(canvas, np.random.default_rng(s), exponent) for s in range(8)
+    ]
+    assert np.mean(fields) == pytest.approx(0, abs=1e-9)
+    assert np.var(fields[0]) == pytest.approx(1)
+    power = np.mean([np.abs(np.fft.fft2(f))[1:30, 0] ** 2 for f in fields], axis=0)
+    slope = np.polyfit(np.log(np.arange(1, 30)), np.log(power), 1)[0]
+    assert slope == pytest.approx(-exponent, abs=0.3)
 
 
 def test_drawing_has_the_properties_of_the_telescope():
@@ -92,7 +126,7 @@ def test_morphologies_of_a_kind_are_chosen_at_random():
     """All morphologies of the kind `jets` occur."""
     rng = np.random.default_rng(0)
     drawn = {sky.draw("jets", (40, 40), rng).morphology for _ in range(20)}
-    assert drawn == {m for m, (kind, _) in MORPHOLOGIES.items() if kind == "jets"}
+    assert drawn == {n for n, m in SAMPLE_MORPHOLOGIES.items() if m.kind == "jets"}
     assert len(drawn) == 2
 
 

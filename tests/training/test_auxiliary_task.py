@@ -10,7 +10,8 @@ from torch.nn import functional
 from astromorph.datasets.tensor_datasets import CachedDataset, NativeDataset
 from astromorph.settings.sections import PreprocessSettings
 from astromorph.sky import training_set
-from astromorph.sky.draw import MORPHOLOGIES, convolve_beam
+from astromorph.sky.draw import convolve_beam
+from astromorph.sky.morphologies import MORPHOLOGIES
 from astromorph.sky.training_set import (
     MEASURES,
     Appearance,
