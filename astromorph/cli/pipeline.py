@@ -11,10 +11,12 @@ from pathlib import Path
 
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.run_table import open_run
+from astromorph.cli.closing import closing_lines, closing_lines_of_training
 from astromorph.cli.execute import execute, is_up_to_date, jobs_of
 from astromorph.cli.steps import STEPS, Job, Step, wanted_steps
 from astromorph.errors import AstromorphError
 from astromorph.filelist.list_state import ListState
+from astromorph.progress import track
 from astromorph.settings.loading import check_reference
 from astromorph.system.workers import process_pool
 
@@ -34,12 +36,8 @@ def run_train(job: Job) -> None:
         processes.
     """
     run_steps(job, [STEPS[name] for name in (*PREPARATION, *TRAINING)])
-    LOG.info(
-        "%s: the network is trained; `astromorph infer` with the same options embeds "
-        "the images and writes %s",
-        job.files.model,
-        job.files.home,
-    )
+    for line in closing_lines_of_training(job.files):
+        LOG.info("%s", line)
 
 
 def run_infer(job: Job) -> None:
@@ -62,7 +60,8 @@ def run_infer(job: Job) -> None:
     load_model(job.files.model)
     steps = wanted_steps(job.settings)
     run_steps(job, [step for step in steps if step.name not in TRAINING])
-    LOG.info("open %s", job.files.home)
+    for line in closing_lines(job.files, job.settings):
+        LOG.info("%s", line)
 
 
 def run_steps(job: Job, steps: Iterable[Step]) -> None:
@@ -84,6 +83,10 @@ def run_steps(job: Job, steps: Iterable[Step]) -> None:
     )
     for step in steps:
         _execute_outdated(step, jobs_of(step, job, state))
+        if step.name == "validate":
+            LOG.info(
+                "open %s: what the listed files contain", job.files.validation_page
+            )
 
 
 def _execute_outdated(step: Step, jobs: Iterable[Job]) -> None:
@@ -99,7 +102,7 @@ def _execute_outdated(step: Step, jobs: Iterable[Job]) -> None:
     if step.name == "preprocess" and threads > 1 and len(outdated) > 1:
         with process_pool(threads) as pool:
             running = [pool.submit(_execute, step.name, job) for job in outdated]
-            for future in running:
+            for future in track(running, len(running), "shards"):
                 future.result()
     else:
         for job in outdated:
