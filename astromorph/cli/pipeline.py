@@ -18,6 +18,7 @@ from astromorph.errors import AstromorphError
 from astromorph.filelist.list_state import ListState
 from astromorph.progress import track
 from astromorph.settings.loading import check_reference
+from astromorph.settings.sections import PreprocessSettings, Settings
 from astromorph.system.workers import process_pool
 
 LOG = logging.getLogger(__name__)
@@ -52,16 +53,44 @@ def run_infer(job: Job) -> None:
     Raises
     ------
     AstromorphError
-        The model file cannot be used; this is checked before any image is read.
+        The model file cannot be used; this is checked before the images are read.
     """
-    from astromorph.byol.build import load_model
-
     check_reference(job.settings, job.source)
-    load_model(job.files.model)
+    check_model_channels(job.settings, job.files.model)
     steps = wanted_steps(job.settings)
     run_steps(job, [step for step in steps if step.name not in TRAINING])
     for line in closing_lines(job.files, job.settings):
         LOG.info("%s", line)
+
+
+def check_model_channels(settings: Settings, model_file: Path) -> None:
+    """Raise an error if a model is for images with another number of channels.
+
+    The step `infer` checks all images, but after they have been prepared. Here only the
+    first usable image of the list is looked at.
+
+    Parameters
+    ----------
+    settings : Settings
+        Those of the run.
+    model_file : Path
+        The model that embeds its images.
+    """
+    from astromorph.byol.build import load_model, training_settings_of
+    from astromorph.preprocessing.list_reference import find_reference
+
+    _, model = load_model(model_file)
+    datafile, data = str(settings.datafile), settings.data_settings
+    try:
+        channels = find_reference(datafile, data, PreprocessSettings()).channels
+    except AstromorphError:
+        return  # the step `validate` says of each file why it cannot be used
+    if channels * training_settings_of(model).stacksize != model.in_channels:
+        raise AstromorphError(
+            f"{model_file}: this model expects images with {model.in_channels} "
+            f"channels, but the first image of {datafile} has {channels}; train a "
+            "model on these images, or set `data_settings` as for the model"
+        )
 
 
 def run_steps(job: Job, steps: Iterable[Step]) -> None:
