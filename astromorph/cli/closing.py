@@ -9,6 +9,7 @@ from astromorph.artefacts.columns import NONE, REJECTED, TEST, TRAIN
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.tables import read_csv
 from astromorph.cli.steps import STEPS
+from astromorph.errors import AstromorphError
 from astromorph.settings.sections import Settings
 from astromorph.system.logs import printable
 
@@ -55,7 +56,7 @@ def closing_lines(
     folder = Path(folder)
     verdict: dict[str, Any] = {"sentence": NO_VERDICT, "better": True}
     if STEPS["evaluate"].is_wanted(settings):
-        verdict = json.loads(files.evaluation.read_text(encoding="utf-8"))["verdict"]
+        verdict = _read_verdict(files.evaluation)
     has_map = STEPS["export_map"].is_wanted(settings)
     page = folder / files.evaluation_page
     return _lines(
@@ -96,6 +97,16 @@ def closing_lines_of_training(files: RunFiles) -> list[str]:
         files=str(files.validation_page),
         next=NEXT_AFTER_TRAINING,
     )
+
+
+def _read_verdict(evaluation: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(evaluation.read_text(encoding="utf-8"))
+        return {key: values["verdict"][key] for key in ("sentence", "better")}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise AstromorphError(
+            f"{evaluation}: this file cannot be read ({error}); run `evaluate` again"
+        ) from None
 
 
 def _lines(**parts: str) -> list[str]:

@@ -30,7 +30,10 @@ def print_closing_lines():
     if not (workflow.dag_settings.targets or job_watch.is_silent(workflow)):
         # Relative to the folder of the user, not to that of --directory.
         folder = workflow.overwrite_workdir or ""
-        lines = closing_lines(files, settings, folder)
+        try:
+            lines = closing_lines(files, settings, folder)
+        except AstromorphError as error:  # the run has succeeded
+            lines = [str(error)]
         atexit.register(print, *lines, sep="\n", file=sys.stderr)
 
 
