@@ -43,7 +43,7 @@ run: $(VENV)/installed
 	test -f $(SAMPLE)/fits/filelist.csv || \
 	  $(BIN)/astromorph simulate --output $(SAMPLE)/fits --number 210 --seed 1
 	$(RUN)
-	@$(RUN) --report report.html --quiet all
+	@$(RUN) --report report.html 2> $(SAMPLE)/report.log || { cat $(SAMPLE)/report.log; exit 1; }
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check astromorph tests benchmarks docs

@@ -15,13 +15,17 @@ SNAKEFILES = ("Snakefile", "snakefile", "workflow/Snakefile", "workflow/snakefil
 SETTINGS = ("config/config.yaml", "config.yaml")
 # Snakemake only reports problems: `astromorph.cli.job_watch` says what the jobs do.
 BRIEF = ["--quiet", "rules", "progress", "reason", "host"]
-# Options of Snakemake that ask for more of what it writes itself.
+# Options of Snakemake that ask for something else than a run, or for more details.
 OWN_OUTPUT = (
     ("--dry-run", "--dryrun", "-n"),
     ("--printshellcmds", "-p"),
     ("--verbose",),
     ("--debug-dag",),
     ("--lint",),
+    ("--unlock",),
+    ("--touch", "-t"),
+    ("--report",),
+    ("--delete-all-output",),
 )
 # In a profile, what says how many cores there are.
 HAS_CORES = re.compile(r"^(cores|jobs|executor)\s*:", re.MULTILINE)

@@ -78,7 +78,8 @@ def test_cores_are_only_added_if_nothing_says_how_many(options):
 @pytest.mark.parametrize(
     "options",
     [["-n"], ["--dry-run"], ["-np"], ["--printshellcmds"], ["--verbose"], ["-q"],
-     ["--quiet", "host"], ["--quiet=all"], ["--", "target"]],
+     ["--quiet", "host"], ["--quiet=all"], ["--", "target"], ["--unlock"],
+     ["--report", "report.html"]],
 )  # fmt: skip
 def test_what_snakemake_writes_is_shown_if_it_is_asked_for(options):
     """In a dry run, with more details, or with the user's own choice."""
