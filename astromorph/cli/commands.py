@@ -237,9 +237,9 @@ def rank(options: argparse.Namespace) -> None:
 
 def print_completion(options: argparse.Namespace) -> None:
     """Print the script that lets a shell complete commands and options."""
-    import argcomplete
+    from argcomplete.shell_integration import shellcode
 
-    print(argcomplete.shellcode(["astromorph"], shell=options.shell))
+    print(shellcode(["astromorph"], shell=options.shell))
 
 
 def read_job(options: argparse.Namespace) -> Job:

@@ -341,7 +341,8 @@ def watch_jobs(
     logger : logging.Logger
         Snakemake's.
     when_up_to_date : callable
-        Called if no job has to run.
+        Called if no job has to run, unless these rules are a module of another
+        workflow.
 
     Returns
     -------
@@ -367,6 +368,8 @@ def watch_jobs(
         terminal.nocolor = True  # type: ignore[attr-defined]
     if not workflow.is_main_process or is_silent(workflow):
         return None
+    if workflow.modifier.is_module:  # a part of another workflow
+        when_up_to_date = _say_nothing
     watch = JobWatch(
         terminal.stream,
         "RULES" in quiet,
@@ -383,6 +386,10 @@ def watch_jobs(
         terminal.setStream(DummyTqdmFile(terminal.stream))
     logger.addHandler(watch)
     return watch
+
+
+def _say_nothing() -> None:
+    pass
 
 
 def _file_state(path: Path) -> tuple[int, int] | None:

@@ -347,8 +347,6 @@ def test_a_name_that_is_not_utf_8_is_found_in_the_run(tmp_path, caplog):
     rows = similar(files, Examples([str(folder / "fits" / name)]), 2, None, table)
     assert rows[0]["path"].endswith(r"caf\xe9.fits")
     assert "is in the file list" in caplog.text
-    assert f"{tmp_path / 's.csv'}: 4 rows" in caplog.text
-    assert f"{tmp_path / 's.png'}: 5 images" in caplog.text
     assert r"caf\xe9.fits" in table.read_text(encoding="utf-8")
     others = [str(folder / "fits" / f"sky_00000{k}.fits") for k in (1, 2)]
     several = find(files, [str(folder / "fits" / name), *others], 69)

@@ -133,7 +133,7 @@ def test_train_writes_a_model_and_logs_its_path(trained):
     assert [line[:9].strip() for line in last] == [
         *("images", "training", "model", "files", "next"),
     ]
-    assert last[0].endswith("20 used (20 for training, 0 for testing), 0 rejected")
+    assert last[0].endswith("20 used (18 for training, 2 for testing), 0 rejected")
     assert "run `astromorph infer` with the same options" in last[4]
 
 

@@ -137,11 +137,12 @@ class Workflow:
 
     is_main_process, dryrun, touch = True, False, False
     default_target, overwrite_workdir = "all", "sample"
+    is_module = False
 
     def __init__(self, *quiet: str) -> None:
         from snakemake.settings.enums import Quietness
 
-        self.output_settings = self
+        self.output_settings = self.modifier = self
         self.quiet = Quietness.parse_choices_set(quiet)
 
 
