@@ -172,11 +172,15 @@ class Summary:
 def few_images_warning(number: int) -> str:
     """What to expect of a run with few images; empty for 200 or more.
 
+    Also empty for less than 2, with which `stop_if_bad` stops the run.
+
     Examples
     --------
-    >>> few_images_warning(2000)
-    ''
+    >>> few_images_warning(2000), few_images_warning(0)
+    ('', '')
     """
+    if number < MIN_IMAGES:
+        return ""
     images = f"{number} image{'s' if number != 1 else ''}"
     if number < TOO_FEW_IMAGES:
         return (

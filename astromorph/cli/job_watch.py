@@ -331,8 +331,9 @@ def watch_jobs(
 ) -> JobWatch | None:
     """Show in the terminal what the jobs of a workflow do.
 
-    If Snakemake is quiet about rules (``--quiet``), its other remarks are not shown
-    either; its own log file contains all of them.
+    If Snakemake is quiet about rules (``--quiet rules``), its other remarks are not
+    shown either; its own log file contains all of them. If it is also quiet about
+    progress, it does not say when jobs end; then only their progress is shown.
 
     Parameters
     ----------
@@ -370,15 +371,16 @@ def watch_jobs(
         return None
     if workflow.modifier.is_module:  # a part of another workflow
         when_up_to_date = _say_nothing
+    is_brief = "RULES" in quiet and "PROGRESS" not in quiet
     watch = JobWatch(
         terminal.stream,
-        "RULES" in quiet,
+        is_brief,
         lambda: {"all", str(workflow.default_target)},
         workflow.overwrite_workdir or "",
         when_up_to_date,
         lambda: not (workflow.dryrun or workflow.touch),
     )
-    if "RULES" in quiet:
+    if is_brief:
         terminal.addFilter(_OnlyProblems())
     if watch.bars:
         from tqdm.contrib import DummyTqdmFile

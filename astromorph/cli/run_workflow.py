@@ -14,7 +14,7 @@ from astromorph.errors import AstromorphError
 SNAKEFILES = ("Snakefile", "snakefile", "workflow/Snakefile", "workflow/snakefile")
 SETTINGS = ("config/config.yaml", "config.yaml")
 # Snakemake only reports problems: `astromorph.cli.job_watch` says what the jobs do.
-BRIEF = ["--quiet", "rules", "progress", "reason", "host"]
+BRIEF = ["--quiet", "rules", "host"]
 # Options of Snakemake that ask for something else than a run, or for more details.
 OWN_OUTPUT = (
     ("--dry-run", "--dryrun", "-n"),

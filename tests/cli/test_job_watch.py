@@ -161,7 +161,7 @@ class Workflow:
             ],
         ),
         (
-            ["rules", "progress"],
+            ["rules", "host"],
             ["a warning", "own", "all results are up to date", "closed"],
         ),
         (["all"], []),
