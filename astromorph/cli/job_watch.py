@@ -40,6 +40,8 @@ ABOUT_FAILED_JOBS = (
     "Exiting because a job execution failed",
     "At least one job did not complete successfully",
 )
+# What it says when a run is interrupted.
+ABOUT_INTERRUPTIONS = ("Terminating processes on user request", "Will exit after")
 # Where a rule file has noticed an error in the settings or the list.
 PLACE_IN_RULES = re.compile(r'(WorkflowError in file|  File) ".*", line \d+')
 
@@ -317,7 +319,7 @@ class _OnlyProblems(logging.Filter):
             lines = message.splitlines()
             lines = [line for line in lines if not PLACE_IN_RULES.match(line)]
             record.msg, record.args = "\n".join(lines) or message, ()
-        own = hasattr(record, "astromorph")
+        own = hasattr(record, "astromorph") or message.startswith(ABOUT_INTERRUPTIONS)
         return own or record.levelno >= logging.WARNING
 
 

@@ -2,7 +2,6 @@
 
 import io
 import logging
-import re
 import time
 from pathlib import Path
 
@@ -151,22 +150,17 @@ class Workflow:
     [
         (
             [],
-            [
-                "Select jobs",
-                "a warning",
-                "Exiting",
-                "own",
-                "Nothing to be done",
-                "closed",
-            ],
+            ["Select", "a warning", "Exiting", "Terminating", "own", "Nothing",
+             "closed"],
         ),
         (
             ["rules", "host"],
-            ["a warning", "own", "all results are up to date", "closed"],
+            ["a warning", "Terminating", "own", "all results are up to date",
+             "closed"],
         ),
         (["all"], []),
     ],
-)
+)  # fmt: skip
 def test_snakemake_is_as_quiet_as_asked(monkeypatch, quiet, shown):
     """Its remarks are not shown if it is quiet about rules; NO_COLOR is respected."""
     from snakemake.logging import ColorizingTextHandler, DefaultFilter
@@ -184,10 +178,12 @@ def test_snakemake_is_as_quiet_as_asked(monkeypatch, quiet, shown):
     logger.info("Select jobs")
     logger.warning("a warning")
     logger.error("Exiting because a job execution failed. Look above.")
+    logger.info("Terminating processes on user request, this might take some time.")
     logger.info("own", extra={"astromorph": True})
     logger.info("Nothing to be done (all requested files are present).")
     lines = stream.getvalue().splitlines()
-    assert [re.split(r" \(| because", line)[0] for line in lines] == shown
+    assert len(lines) == len(shown)
+    assert all(map(str.startswith, lines, shown))
     assert (watch is None) == (quiet == ["all"])
     if watch:
         workflow.dryrun = True
