@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SAMPLE := sample
-SNAKEMAKE := $(BIN)/snakemake --directory $(SAMPLE) --configfile $(CURDIR)/config/sample.yaml
+RUN := $(BIN)/astromorph run --directory $(SAMPLE) --configfile $(CURDIR)/config/sample.yaml
 LINT_RUN := .lint
 # Scripts are checked less strictly than the package.
 MYPY_SCRIPTS := --config-file= --cache-dir=.mypy_cache/scripts --check-untyped-defs \
@@ -42,14 +42,8 @@ $(VENV)/installed-dev: $(VENV)/installed
 run: $(VENV)/installed
 	test -f $(SAMPLE)/fits/filelist.csv || \
 	  $(BIN)/astromorph simulate --output $(SAMPLE)/fits --number 210 --seed 1
-	$(SNAKEMAKE) --cores all
-	$(SNAKEMAKE) --report report.html
-	@echo
-	@echo "Table:   $(SAMPLE)/results/export/embeddings.csv, for spreadsheets and pandas"
-	@echo "Map:     $(SAMPLE)/results/export/map.html, for a browser; colour it by label"
-	@echo "         or $(BIN)/tensorboard --logdir $(SAMPLE)/results, then the tab Projector"
-	@echo "Report:  $(SAMPLE)/report.html, for a browser"
-	@echo "open $(SAMPLE)/results/index.html"
+	$(RUN)
+	@$(RUN) --report report.html 2> $(SAMPLE)/report.log || { cat $(SAMPLE)/report.log; exit 1; }
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check astromorph tests benchmarks docs

@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from astromorph.artefacts.columns import REJECTED
@@ -16,6 +16,7 @@ MAX_EXAMPLES = 3  # paths for each reason
 MAX_LISTED_REASONS = 8
 MIN_IMAGES = 2
 MAX_REASONS = 200  # counted separately
+ANOTHER = "another reason"
 # With fewer images, classes and clusters have a handful of members each.
 TOO_FEW_IMAGES, FEW_IMAGES = 50, 200
 
@@ -97,6 +98,7 @@ class Summary:
         self.source = source
         self.statuses: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
+        self._texts: dict[str, list[str]] = {}  # the first two different ones
         self._examples: dict[str, list[str]] = {}
         self._statuses_by_reason: dict[str, str] = {}
         self._dropped = 0
@@ -123,8 +125,12 @@ class Summary:
         if reason:
             general = shortened(printable(general_reason(reason)))
             if general not in self.reasons and len(self.reasons) >= MAX_REASONS:
-                general = "another reason"
+                general = ANOTHER
             self.reasons[general] += 1
+            text = shortened(printable(_without_details(reason)))
+            texts = self._texts.setdefault(general, [])
+            if text not in texts and len(texts) < 2:
+                texts.append(text)
             self._statuses_by_reason[general] = status
             examples = self._examples.setdefault(general, [])
             if len(examples) < MAX_EXAMPLES:
@@ -144,7 +150,7 @@ class Summary:
         )
         for reason, count in order:
             yield (
-                reason,
+                reason if reason == ANOTHER else describe_reasons(self._texts[reason]),
                 count,
                 self._statuses_by_reason[reason],
                 self._examples[reason],
@@ -166,11 +172,15 @@ class Summary:
 def few_images_warning(number: int) -> str:
     """What to expect of a run with few images; empty for 200 or more.
 
+    Also empty for less than 2, with which `stop_if_bad` stops the run.
+
     Examples
     --------
-    >>> few_images_warning(2000)
-    ''
+    >>> few_images_warning(2000), few_images_warning(0)
+    ('', '')
     """
+    if number < MIN_IMAGES:
+        return ""
     images = f"{number} image{'s' if number != 1 else ''}"
     if number < TOO_FEW_IMAGES:
         return (
@@ -190,12 +200,30 @@ def few_images_warning(number: int) -> str:
 
 def general_reason(reason: str) -> str:
     """A reason without the numbers and details that differ between files."""
+    return re.sub(r"\d+(x\d+)*", "N", _without_details(reason))
+
+
+def describe_reasons(reasons: Sequence[str]) -> str:
+    """One text for reasons that have the same `general_reason`.
+
+    Examples
+    --------
+    >>> describe_reasons(["it has 3 channels", "it has 3 channels"])
+    'it has 3 channels'
+    >>> describe_reasons(["it has 3 channels", "it has 4 channels"])
+    'it has 3 channels (or other numbers)'
+    """
+    first, *others = dict.fromkeys(map(_without_details, reasons))
+    return f"{first} (or other numbers)" if others else first
+
+
+def _without_details(reason: str) -> str:
     if reason.startswith(DUPLICATE):
         reason = reason.partition(" as ")[0] + " as another"
     reason = re.sub(r"^file \d+ of \d+ \(.*?\): ", "one of its files: ", reason)
     if reason.startswith(("the file is damaged", "the header is damaged")):
         reason = reason.partition(": ")[0]
-    return re.sub(r"\d+(x\d+)*", "N", reason)
+    return reason
 
 
 def stop_if_bad(summary: Summary, rules: ValidateSettings) -> None:

@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import logging
 import os
+import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
@@ -192,7 +193,24 @@ def validate(
         LOG.log(level, "%s", message)
     for line in summary.lines():
         LOG.info("%s", line)
-    stop_if_bad(summary, rules)
+    try:
+        stop_if_bad(summary, rules)
+    except AstromorphError as error:
+        page = _keep_for_inspection(files)
+        raise AstromorphError(f"{error}\n{page} shows all reasons") from None
+
+
+def _keep_for_inspection(files: RunFiles) -> Path:
+    """The page about the files, where it stays although the step fails.
+
+    Snakemake removes the outputs of a failed step; copies beside its log remain.
+    """
+    folder = files.log("validate").parent
+    if not folder.is_dir():
+        return files.validation_page
+    for path in (files.catalogue, files.validation_page):
+        shutil.copyfile(path, folder / path.name)
+    return folder / files.validation_page.name
 
 
 def _catalogue_columns(datafile: str | Path, data: DataSettings) -> tuple[str, ...]:

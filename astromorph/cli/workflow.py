@@ -52,7 +52,8 @@ Function = Callable[..., Any]  # Snakemake passes wildcards and more, by name
 # Snakemake writes a line, then indented lines of "name: value".
 FAILED = re.compile(r"^Error in rule (\w+):\n((?:[ \t]+.*\n)+)", re.MULTILINE)
 FINISHED = re.compile(r"^Finished jobid: (\d+)\b", re.MULTILINE)
-LOGGED_ERROR = re.compile(r" ERROR (.*)")
+# The errors at the end of a log; a message of several lines is logged line by line.
+LOGGED_ERRORS = re.compile(r"(?:^\S+ ERROR .*\n)+", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -462,7 +463,7 @@ class FailedJob:
     log : str
         The log file of the step; empty if it has none.
     reason : str
-        The last error in that log; empty if there is none.
+        The last error in that log, of one or more lines; empty if there is none.
     """
 
     rule: str
@@ -471,7 +472,9 @@ class FailedJob:
 
     def __str__(self) -> str:
         reason = self.reason or "killed before it could log a reason"
-        return f"{self.rule}: {reason}" + (f" ({self.log})" if self.log else "")
+        first, line_break, others = reason.partition("\n")
+        log = f" ({self.log})" if self.log else ""
+        return f"{self.rule}: {first}{log}{line_break}{others}"
 
 
 def failed_jobs(log: str | Path | Iterable[str | Path]) -> list[FailedJob]:
@@ -508,8 +511,9 @@ def _facts(lines: str) -> Iterator[tuple[str, str]]:
 
 
 def _last_error(log: str) -> str:
-    errors = LOGGED_ERROR.findall(_read(log) if log else "")
-    return str(errors[-1]) if errors else ""
+    blocks = LOGGED_ERRORS.findall(_read(log) if log else "")
+    lines = blocks[-1].splitlines() if blocks else []
+    return "\n".join(line.partition(" ERROR ")[2] for line in lines)
 
 
 def _read(path: str | Path) -> str:

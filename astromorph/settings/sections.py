@@ -67,7 +67,8 @@ class Section(BaseModel):
     def _null_means_default(cls, values: Any) -> Any:
         """In YAML, ``data_settings:`` without a value is null."""
         if isinstance(values, Mapping):
-            return {key: value for key, value in values.items() if value is not None}
+            known = cls.model_fields
+            return {k: v for k, v in values.items() if v is not None or k not in known}
         return values
 
 

@@ -388,7 +388,7 @@ def test_error_lists_the_most_frequent_reasons_first(tmp_path, check):
     lines = str(caught.value).splitlines()
     assert "5 of 6 listed files cannot be used" in lines[0]
     assert lines[1].startswith("  4 times: ")
-    assert "cube of N planes" in lines[1]
+    assert "cube of 3 planes" in lines[1] and "other numbers" not in lines[1]
     assert lines[1].count(".fits") == 3
     assert "1 times: this is not a FITS file" in lines[2]
 
@@ -504,6 +504,12 @@ def test_summary_has_constant_size():
     reasons += [f"file 1 of 2 (/a{k}): there is no such file" for k in range(3)]
     reasons += ["duplicate: the same file as /a", "duplicate: the same file as /b"]
     assert len({general_reason(reason) for reason in reasons}) == 4
+    summary = Summary("list")
+    for reason in reasons:
+        summary.add("rejected", reason, "a.fits")
+    lines = "\n".join(summary.lines())
+    assert "3 times: it has 0x3 pixels, more (or other numbers); for example" in lines
+    assert "2 times: the file is damaged; for example a.fits" in lines
     summary = Summary("list")
     for k in range(1000):
         summary.add("rejected", "reason " + "x" * k, f"{k}.fits")

@@ -16,11 +16,29 @@ if (ROOT / "astromorph").is_dir():
 paths = [str(Path(sys.executable).parent), os.getenv("PATH", os.defpath)]
 os.environ.update(PATH=os.pathsep.join(paths))
 
+from astromorph.cli import job_watch
 from astromorph.cli import workflow as astromorph_workflow
+from astromorph.cli.closing import closing_lines
 from astromorph.cli.steps import TABLE_ENDINGS
 from astromorph.errors import AstromorphError
 
 shell.prefix(astromorph_workflow.SHELL_PREFIX)
+
+
+def print_closing_lines():
+    """Say last what the run has made; Snakemake has more to say before."""
+    if not (workflow.dag_settings.targets or job_watch.is_silent(workflow)):
+        # Relative to the folder of the user, not to that of --directory.
+        folder = workflow.overwrite_workdir or ""
+        try:
+            lines = closing_lines(files, settings, folder)
+        except AstromorphError as error:  # the run has succeeded
+            lines = [str(error)]
+        atexit.register(print, *lines, sep="\n", file=sys.stderr)
+
+
+job_watch.watch_jobs(workflow, logger, print_closing_lines)
+
 
 try:
     RUN = astromorph_workflow.plan_workflow(config, workflow.resource_settings.cores)
@@ -52,7 +70,7 @@ def force_outdated():
             RUN, workflow.dag_settings.targets
         )
         for reason in reasons:
-            logger.info(reason)
+            logger.info(reason, extra={"astromorph": True})
         workflow.dag.forcefiles.update(outdated)
         if not workflow.dryrun and (lock := astromorph_workflow.explain_lock(RUN)):
             logger.warning(lock)
