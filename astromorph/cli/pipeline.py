@@ -16,6 +16,7 @@ from astromorph.cli.steps import STEPS, Job, Step, wanted_steps
 from astromorph.errors import AstromorphError
 from astromorph.filelist.list_state import ListState
 from astromorph.settings.loading import check_reference
+from astromorph.settings.references import check_references
 from astromorph.system.workers import process_pool
 
 LOG = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ def run_infer(job: Job) -> None:
     from astromorph.byol.build import load_model
 
     check_reference(job.settings, job.source)
+    check_references(job.settings, job.source)
     load_model(job.files.model)
     steps = wanted_steps(job.settings)
     run_steps(job, [step for step in steps if step.name not in TRAINING])
