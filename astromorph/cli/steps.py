@@ -19,6 +19,7 @@ from astromorph.filelist.shards import Shard, file_state
 from astromorph.provenance import canonical_json, digest
 from astromorph.settings.loading import required_datafile
 from astromorph.settings.presets import needs_head
+from astromorph.settings.references import weights_files
 from astromorph.settings.sections import Settings
 from astromorph.settings.steps import part_of, train_step_settings
 
@@ -275,6 +276,12 @@ def _named_model(job: Job, state: ListState) -> Sources:
     return "", file_state([str(files.model)])
 
 
+def _references(job: Job, state: ListState) -> Sources:
+    """The states of the weights of other networks."""
+    files = weights_files(job.settings.evaluation_settings.references)
+    return "", file_state(files) if files else ""
+
+
 def _marks(job: Job, state: ListState) -> Sources:
     """The content of the file of marks; empty if it cannot be read."""
     try:
@@ -434,6 +441,7 @@ STEPS = {
             part="evaluate",
             outputs=lambda files, shard: [files.evaluation, files.evaluation_page],
             after=("train", *EMBEDDED, "preprocess"),
+            sources=_references,
             resources="evaluate",
             is_wanted=lambda settings: settings.evaluation_settings.images > 0,
         ),

@@ -25,6 +25,7 @@ from astromorph.filelist.shards import Shard
 from astromorph.locks import current_holder, exclusive
 from astromorph.provenance import canonical_json
 from astromorph.settings.loading import check_reference, parse, required_datafile
+from astromorph.settings.references import check_references
 from astromorph.settings.sections import Settings
 from astromorph.settings.steps import part_of
 
@@ -244,6 +245,7 @@ def plan_workflow(
     settings = _outside_prefix(parse(config, SOURCE), place)
     datafile = required_datafile(settings, SOURCE)
     check_reference(settings, SOURCE)
+    check_references(settings, SOURCE)
     model = settings.trained_network_name
     if model and "{" in model:
         raise AstromorphError(

@@ -2,7 +2,8 @@
 
 The same measures are computed for several embeddings of the same images: those of the
 trained network, of the weights that its training started from (unless random), of the
-same network with random weights, and principal components of the pixels.
+same network with random weights, of the networks in `evaluation_settings.references`,
+and principal components of the pixels.
 """
 
 import json
@@ -49,6 +50,11 @@ from astromorph.embedding.metrics import (
     Robustness,
     measure_robustness,
 )
+from astromorph.embedding.references import (
+    ReferenceNetwork,
+    load_reference,
+    reference_name,
+)
 from astromorph.embedding.verdict import (
     PIXELS,
     TRAINED,
@@ -57,7 +63,11 @@ from astromorph.embedding.verdict import (
     give_verdict,
 )
 from astromorph.errors import AstromorphError
-from astromorph.settings.sections import EvaluationSettings, InferenceSettings
+from astromorph.settings.sections import (
+    EvaluationSettings,
+    InferenceSettings,
+    Reference,
+)
 
 Vectors = NDArray[np.float32]
 Parameters = dict[str, NDArray[np.float64]]
@@ -117,7 +127,7 @@ def evaluate(
     inference : InferenceSettings
         How the references embed: in the same way as the trained network.
     rules : EvaluationSettings
-        Size of the sample, column of the labels.
+        Size of the sample, column of the labels, other networks.
     threads : int
         CPU threads; 0 leaves the choice to torch.
 
@@ -141,7 +151,9 @@ def evaluate(
     noise = torch.from_numpy(nuisances["noise"][: len(subset)]).float()
     networks: dict[str, dict[str, Any]] = {}
     results: dict[str, Results] = {}
-    for name, embedder in make_embedders(byol, model, images, inference).items():
+    references = [reference_name(reference) for reference in rules.references]
+    embedders = make_embedders(byol, model, images, inference, rules.references)
+    for name, embedder in embedders.items():
         if name == TRAINED:
             vectors = np.stack([image.vector for image in sample])
         else:
@@ -152,7 +164,7 @@ def evaluate(
         networks[name] |= scores | robustness.to_dict()
         results[name] = labelled or _retrieval_results(robustness, sample)
         LOG.info("%s: %s", name, _describe(networks[name]))
-    verdict = give_verdict(results, rules.label)
+    verdict = give_verdict(results, rules.label, references)
     level = logging.INFO if verdict["better"] else logging.WARNING
     LOG.log(level, "%s", verdict["sentence"])
     result = {
@@ -160,6 +172,7 @@ def evaluate(
         "label": {"column": rules.label, "kind": label_kind, "problem": problem},
         "verdict": verdict,
         "networks": networks,
+        "references": references,
     }
     with atomic_write(files.evaluation) as temporary:
         temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
@@ -372,7 +385,11 @@ def _describe(measures: Mapping[str, Any]) -> str:
 
 
 def make_embedders(
-    byol: BYOL, model: ModelFile, images: ImageSet, inference: InferenceSettings
+    byol: BYOL,
+    model: ModelFile,
+    images: ImageSet,
+    inference: InferenceSettings,
+    references: Sequence[str | Reference] = (),
 ) -> dict[str, Embedder]:
     """The trained network and its references.
 
@@ -386,6 +403,8 @@ def make_embedders(
         The images that the principal components of the pixels are fitted to.
     inference : InferenceSettings
         How the networks embed.
+    references : sequence of str or Reference
+        Other networks.
 
     Returns
     -------
@@ -394,7 +413,14 @@ def make_embedders(
         `UNTRAINED` and `PIXELS`. Each embedder takes images and a perturbation or
         None, and returns embeddings `(N, D)`, float32.
     """
-    networks = {TRAINED: byol, **_start_network(model), UNTRAINED: initial_byol(model)}
+    networks: dict[str, BYOL | ReferenceNetwork] = {
+        TRAINED: byol,
+        **_start_network(model),
+        UNTRAINED: initial_byol(model),
+    }
+    for reference in references:
+        network = load_reference(reference, images.channels)
+        networks[reference_name(reference)] = network
     embedders = {
         name: _network_embedder(network, inference)
         for name, network in networks.items()
@@ -412,7 +438,9 @@ def _start_network(model: ModelFile) -> dict[str, BYOL]:
     return {start[0]: start[1]} if start else {}
 
 
-def _network_embedder(network: BYOL, inference: InferenceSettings) -> Embedder:
+def _network_embedder(
+    network: BYOL | ReferenceNetwork, inference: InferenceSettings
+) -> Embedder:
     return lambda images, perturbation: embed(network, images, inference, perturbation)
 
 

@@ -168,7 +168,9 @@ def _correlations(one: Scores, other: Scores, weights: Scores) -> Scores:
 
 
 def give_verdict(
-    results: Mapping[str, Results], label: str = "label"
+    results: Mapping[str, Results],
+    label: str = "label",
+    references: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Compare the trained network with its references.
 
@@ -176,9 +178,12 @@ def give_verdict(
     ----------
     results : mapping of str to Results
         Of each network, on the same images. The keys are `TRAINED`, `UNTRAINED`,
-        `PIXELS` and, unless they were random, the name of the start weights.
+        `PIXELS`, those of `references` and, unless they were random, the name of the
+        start weights.
     label : str
         The column of the labels.
+    references : sequence of str
+        Other networks. They do not decide whether training was worth it.
 
     Returns
     -------
@@ -196,7 +201,8 @@ def give_verdict(
         name: compare(trained, one) for name, one in results.items() if name != TRAINED
     }
     outcome = differences[UNTRAINED].outcome
-    start = next((name for name in results if name not in _ALWAYS), None)
+    others = (*_ALWAYS, *references)
+    start = next((name for name in results if name not in others), None)
     parts = [
         f"{_WORDS[outcome]} the untrained network {_numbers(differences[UNTRAINED])} "
         + MEASURES[trained.kind].format(label=label)
@@ -206,6 +212,11 @@ def give_verdict(
             f"{_WORDS[differences[start].outcome].lower()} the weights that training "
             f"started from ({start}) {_numbers(differences[start])}"
         )
+    parts += [
+        f"{_WORDS[differences[name].outcome]} the network {name} "
+        + _numbers(differences[name])
+        for name in references
+    ]
     if differences[PIXELS].outcome == "worse":
         parts.append(
             "worse than principal components of the pixels "

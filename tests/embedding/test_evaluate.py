@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from torchvision.models import shufflenet_v2_x0_5
 
 from astromorph.artefacts.embeddings import (
     Embeddings,
@@ -93,13 +94,33 @@ def test_a_sample_is_reproducible_and_has_the_requested_size(files):
 
 
 @pytest.mark.slow
-def test_small_classes_have_no_scores(files):
-    """Seven kinds with four images each are too few for five folds."""
-    result, page = run(files)
+def test_small_classes_have_no_scores(files, tmp_path):
+    """Seven kinds with four images each are too few for five folds.
+
+    Another network is shown beside the others.
+    """
+    weights = tmp_path / "weights.pth"
+    torch.save(shufflenet_v2_x0_5(weights=None).state_dict(), weights)
+    photographs = {
+        "name": "photographs <1>",
+        "network": "shufflenet_v2_x0_5",
+        "weights": str(weights),
+    }
+    result, page = run(files, references=[photographs])
     assert "knn" not in result["networks"][TRAINED]
     assert "With labels" not in page
-    assert set(result["networks"]) == {TRAINED, "sky", UNTRAINED, PIXELS}
+    assert result["references"] == ["photographs <1>"]
+    names = {TRAINED, "sky", UNTRAINED, PIXELS, "photographs <1>"}
+    assert set(result["networks"]) == names
+    assert set(result["verdict"]["differences"]) == names - {TRAINED}
+    assert "the network photographs <1> (" in result["verdict"]["sentence"]
+    assert "weights that training started from (sky)" in result["verdict"]["sentence"]
     assert '<th class="number">sky</th>' in page
+    assert '<th class="number">photographs &lt;1&gt;</th>' in page
+    score = result["verdict"]["scores"]["photographs <1>"]
+    assert f'<td>photographs &lt;1&gt;</td><td class="number">{score:.3f}</td>' in page
+    assert 'class="series-4"' in page
+    assert page.count("<em>photographs &lt;1&gt;</em>") == 1
 
 
 @pytest.mark.slow

@@ -46,7 +46,7 @@ IDS = image_ids(NUMBER)
 LABEL = "<script>alert(1)</script>"
 LONG = "fits/" + "a_very_long_folder_name_" * 8 + '<b>&".fits'
 STYLE = (Path(html.__file__).parent / "templates" / "style.css").read_text()
-NETWORKS = ("trained", "sky", "untrained", "pixels")
+NETWORKS = ("trained", "sky", "untrained", "pixels", "photographs")
 PERTURBED = ("rotated", "flipped", "shifted", "noisier", "blurred", "fainter")
 SETTINGS = parse({"datafile": "list.csv", "epochs": 2, "network_name": "amm"}, "test")
 
@@ -66,9 +66,23 @@ def measures(k: int) -> dict:
 EVALUATION = {
     "images": NUMBER,
     "label": {"column": "label", "kind": "classes", "problem": ""},
-    "verdict": {"better": True, "sentence": "better than <i>the</i> untrained one"},
+    "verdict": {
+        "better": True,
+        "sentence": "better than <i>the</i> untrained one",
+        "measure": "classes",
+        "scores": {name: 0.8 - 0.1 * k for k, name in enumerate(NETWORKS)},
+        "differences": {
+            name: {
+                "mean": 0.1 * k, "low": 0.1 * k - 0.15, "high": 0.1 * k + 0.15,
+                "outcome": "better" if k > 1 else "equal",
+            }
+            for k, name in enumerate(NETWORKS)
+            if k
+        },
+    },
     "networks": {name: measures(k) for k, name in enumerate(NETWORKS)},
-}
+    "references": ["photographs"],
+}  # fmt: skip
 
 
 def summary_of(ids) -> dict:
@@ -344,6 +358,11 @@ def test_the_evaluation_has_a_mark_for_each_network_and_measure(run):
     assert "interval" not in nuisance
     for series in range(len(NETWORKS)):
         assert len(re.findall(rf'"series-{series}"', nuisance)) == 2
+    row = re.search(r"<tr><td>photographs</td>(.*?)</tr>", page, re.S)
+    assert "0.400" in row[1]
+    assert "+0.400" in row[1]
+    assert "+0.250 to +0.550" in row[1]
+    assert "better" in row[1]
     assert page.count("--share: 0.83") == page.count("--share: 0.17") == 1
 
 
