@@ -47,7 +47,7 @@ run: $(VENV)/installed
 	@echo
 	@echo "Table:   $(SAMPLE)/results/export/embeddings.csv, for spreadsheets and pandas"
 	@echo "Map:     $(SAMPLE)/results/export/map.html, for a browser; colour it by label"
-	@echo "         or $(BIN)/tensorboard --logdir $(SAMPLE)/results, then the tab Projector"
+	@echo "         or $(BIN)/tensorboard --logdir $(SAMPLE)/results, then open /#projector"
 	@echo "Report:  $(SAMPLE)/report.html, for a browser"
 	@echo "open $(SAMPLE)/results/index.html"
 
