@@ -188,7 +188,11 @@ def _export_map(job: Job) -> None:
 
     rules = job.settings.export_settings
     export_map(
-        job.files, rules.map_thumbnail_size, rules.map_one_file, job.with_evaluation
+        job.files,
+        rules.map_thumbnail_size,
+        rules.map_one_file,
+        job.with_evaluation,
+        rules.gallery,
     )
 
 

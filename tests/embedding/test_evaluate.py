@@ -17,7 +17,11 @@ from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.tables import read_table, write_table
 from astromorph.byol.build import initial_byol, load_model, seeded_byol
 from astromorph.catalogue.split import split
-from astromorph.embedding.evaluate import evaluate
+from astromorph.embedding.evaluate import (
+    SampledImage,
+    _problem_of_sample,
+    evaluate,
+)
 from astromorph.embedding.infer import infer
 from astromorph.embedding.metrics import make_perturbations
 from astromorph.embedding.verdict import PIXELS, TRAINED, UNTRAINED
@@ -107,6 +111,9 @@ def test_small_classes_have_no_scores(files, tmp_path):
         "weights": str(weights),
     }
     result, page = run(files, references=[photographs])
+    assert "none has at least 5 images" in result["label"]["problem"]
+    assert "label more images of each class" in result["label"]["advice"]
+    assert "Evaluated without labels: of 7 classes in the column <code>label" in page
     assert "knn" not in result["networks"][TRAINED]
     assert "With labels" not in page
     assert result["references"] == ["photographs <1>"]
@@ -168,7 +175,12 @@ def test_numbers_are_evaluated_by_regression(files, tmp_path, caplog):
     ids = read_table(files.catalogue)["image_id"]
     changed = relabelled(files, tmp_path, lambda k: str(first.get(ids[k], "")))
     result, page = run(changed, label="votes")
-    assert result["label"] == {"column": "votes", "kind": "numbers", "problem": ""}
+    label = result["label"]
+    assert (label["kind"], label["problem"], label["advice"]) == ("numbers", "", "")
+    assert label["description"].startswith("the column `votes` has 28 numbers from")
+    assert "the column `votes` has 28 numbers, so that the scores" in label["caution"]
+    assert "Few labels: the column <code>votes</code> has 28 numbers" in page
+    assert label["caution"] in caplog.text
     trained = result["networks"][TRAINED]["regression"]
     assert trained["linear"]["r2_mean"] > 0.5
     assert trained["linear"]["mean"] > 0.7
@@ -203,6 +215,30 @@ def test_labels_that_cannot_be_used_are_named(files, tmp_path, caplog, label, ex
     assert expected in result["label"]["problem"]
     assert expected in caplog.text and expected in page
     assert "knn" not in result["networks"][TRAINED]
+
+
+@pytest.mark.parametrize(
+    ("labels", "groups", "kind", "expected"),
+    [
+        ("abab" * 5, range(20), "classes", ""),
+        ("abab" * 5, [k % 4 for k in range(20)], "classes", "no class has images of"),
+        ("a" * 9 + "bb", range(11), "classes", "one class has images of at least 5 o"),
+        ("12" * 15, range(30), "numbers", ""),
+        ("1" * 30, range(30), "numbers", "all have the same number"),
+        ("12" * 15, [0] * 30, "numbers", "those with a number show 1 object; 25 are"),
+    ],
+)
+def test_labels_of_few_objects_are_a_problem(labels, groups, kind, expected):
+    """Several images of one object are in the same fold and count once."""
+    vector = np.zeros(2, np.float32)
+    sample = [
+        SampledImage(str(k), "00000", k, label, str(group), {}, vector)
+        for k, (label, group) in enumerate(zip(labels, groups, strict=True))
+    ]
+    problem, advice = _problem_of_sample(sample, kind)
+    assert problem.startswith(f"of the {len(sample)} images that" if expected else "")
+    assert expected in problem
+    assert bool(problem) == bool(advice) == bool(expected)
 
 
 def test_perturbations_change_images_according_to_their_names():
