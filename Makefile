@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SAMPLE := sample
-SNAKEMAKE := $(BIN)/snakemake --directory $(SAMPLE) --configfile $(CURDIR)/config/sample.yaml
+RUN := $(BIN)/astromorph run --directory $(SAMPLE) --configfile $(CURDIR)/config/sample.yaml
 LINT_RUN := .lint
 # Scripts are checked less strictly than the package.
 MYPY_SCRIPTS := --config-file= --cache-dir=.mypy_cache/scripts --check-untyped-defs \
@@ -13,13 +13,14 @@ MYPY_SCRIPTS := --config-file= --cache-dir=.mypy_cache/scripts --check-untyped-d
 # tests/conftest.py orders the modules: the longest first.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup run quick test lint docs clean
+.PHONY: help setup run quick test lint versions docs clean
 
 help:
 	@echo "make run    install into .venv, simulate a sample of FITS images, run the workflow"
 	@echo "make quick  install into .venv, run the quick tests, about two minutes"
 	@echo "make lint   install into .venv, run linters and type checker"
 	@echo "make test   make lint, then all tests, about ten minutes"
+	@echo "make versions  the quick tests with the oldest, current and newest packages"
 	@echo "make docs   build the guide, docs/_build/html/index.html"
 	@echo "make setup  only install into .venv"
 	@echo "make clean  remove .venv, sample and the guide"
@@ -42,14 +43,8 @@ $(VENV)/installed-dev: $(VENV)/installed
 run: $(VENV)/installed
 	test -f $(SAMPLE)/fits/filelist.csv || \
 	  $(BIN)/astromorph simulate --output $(SAMPLE)/fits --number 210 --seed 1
-	$(SNAKEMAKE) --cores all
-	$(SNAKEMAKE) --report report.html
-	@echo
-	@echo "Table:   $(SAMPLE)/results/export/embeddings.csv, for spreadsheets and pandas"
-	@echo "Map:     $(SAMPLE)/results/export/map.html, for a browser; colour it by label"
-	@echo "         or $(BIN)/tensorboard --logdir $(SAMPLE)/results, then the tab Projector"
-	@echo "Report:  $(SAMPLE)/report.html, for a browser"
-	@echo "open $(SAMPLE)/results/index.html"
+	$(RUN)
+	@$(RUN) --report report.html 2> $(SAMPLE)/report.log || { cat $(SAMPLE)/report.log; exit 1; }
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check astromorph tests benchmarks docs
@@ -66,6 +61,10 @@ quick: $(VENV)/installed-dev
 
 test: lint
 	$(PYTEST)
+
+# make versions VERSIONS="--only oldest --folder /scratch/environments"
+versions:
+	$(PYTHON) benchmarks/versions.py $(VERSIONS)
 
 docs: $(VENV)/installed-dev
 	$(BIN)/python -m sphinx -W -q -b html docs docs/_build/html

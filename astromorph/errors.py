@@ -38,6 +38,8 @@ FILE_PROBLEMS = {
 NUL_IN_PATH = "the path contains a NUL character"
 NOT_UTF8 = re.compile("[\udc80-\udcff]")  # such bytes of a name, as Python has them
 HOME_FOLDER = re.compile(r"(^|/)~\w*/")
+QUOTED = re.compile(r"""(?:^|/)(["']).*\1$""")  # a whole path in quotes
+PATTERN = re.compile("[*?]")
 OUT_OF_MEMORY = ("allocate memory", "bad alloc", "bad_alloc")  # in messages of torch
 
 
@@ -157,6 +159,13 @@ def describe_file_error(error: OSError, path: str | Path = "") -> str:
         return (
             f"{words}: ~ and ~name are replaced by the home folder of an existing user "
             "only; write the name of the folder"
+        )
+    if QUOTED.search(str(path)):
+        return f"{words}: its name is in quotes, which a text list does not need"
+    if PATTERN.search(str(path)):
+        return (
+            f"{words}: a list names each file, without patterns such as *; write it "
+            "with `find FOLDER -name '*.fits*' | sort > filelist.csv`"
         )
     if not str(path).isprintable() and NOT_UTF8.search(str(path)):
         return f"{words}: its name in the list is not UTF-8; convert one of them"

@@ -18,7 +18,9 @@ from astromorph.byol.byol import BYOL
 from astromorph.datasets.tensor_datasets import CachedDataset, ImageSet, NativeDataset
 from astromorph.embedding.embed import embed
 from astromorph.errors import AstromorphError
+from astromorph.fits.image import describe_image
 from astromorph.preprocessing.preparation import Preparation, run_reference
+from astromorph.preprocessing.resample import prepared_pixel_scale
 from astromorph.settings.loading import parse
 from astromorph.settings.sections import InferenceSettings
 
@@ -51,6 +53,7 @@ class NewImages:
     def __init__(self, files: RunFiles, datafile: str | None = None) -> None:
         shard = find_first_shard(files)
         settings = parse(json.loads(shard.settings), str(files.all_tensors[0]))
+        self._settings = settings
         reference = run_reference(files, settings, datafile, shard.channels)
         self._preparation = Preparation(settings, reference)
         self._byol, model = load_model(files.model)
@@ -72,6 +75,24 @@ class NewImages:
             The image cannot be used; the message gives the reason.
         """
         return self._preparation.read(paths)
+
+    def pixel_scale(self, paths: Sequence[str]) -> float | None:
+        """Arcseconds per pixel of the prepared image; None if it is not known.
+
+        Parameters
+        ----------
+        paths : sequence of str
+            The FITS file, or one per channel, as for `read`.
+        """
+        facts = describe_image(paths, self._settings.data_settings)
+        if facts.pixel_scale_arcsec is None:
+            return None
+        return prepared_pixel_scale(
+            facts.width,
+            facts.height,
+            facts.pixel_scale_arcsec,
+            self._settings.preprocess_settings,
+        )
 
     def embed(self, images: Sequence[Pixels]) -> Vectors:
         """The embeddings `(N, D)` of N prepared images, N at least 1."""

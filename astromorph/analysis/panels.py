@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from astromorph.atomic import atomic_write
 from astromorph.pages.pictures import thumbnail
+from astromorph.pages.scale_bar import choose_scale_bar
 
 Pixels = NDArray[np.float32]
 
@@ -31,15 +33,18 @@ class Panel:
         Shortened in the middle if they are too long.
     frame : str
         Colour of the frame: `FOUND`, or `LIKE` or `UNLIKE` for the given images.
+    arcsec_per_pixel : float or None
+        Pixel scale along x, for a scale bar; None if it is not known.
     """
 
     pixels: Pixels
     lines: tuple[str, ...]
     frame: str = FOUND
+    arcsec_per_pixel: float | None = None
 
 
 def draw_panels(path: str | Path, panels: Sequence[Panel]) -> None:
-    """Write panels side by side as PNG, in frames.
+    """Write panels side by side as PNG, in frames and with scale bars.
 
     Parameters
     ----------
@@ -61,9 +66,9 @@ def draw_panels(path: str | Path, panels: Sequence[Panel]) -> None:
     for axes in all_axes:
         axes.set_axis_off()
     for axes, panel in zip(all_axes, panels, strict=False):
-        axes.imshow(
-            thumbnail(panel.pixels, THUMBNAIL_SIDE), cmap="gray", vmin=0, vmax=255
-        )
+        picture = thumbnail(panel.pixels, THUMBNAIL_SIDE)
+        axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
+        _draw_scale_bar(axes, panel, picture.shape)
         axes.set_axis_on()
         axes.set(xticks=[], yticks=[])
         for edge in axes.spines.values():
@@ -73,6 +78,31 @@ def draw_panels(path: str | Path, panels: Sequence[Panel]) -> None:
         axes.set_xlabel(text, fontsize=8, parse_math=False)
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH)
+
+
+def _draw_scale_bar(axes: Any, panel: Panel, shape: tuple[int, ...]) -> None:
+    """A white bar with a dark edge at the lower left, and its length above it."""
+    from matplotlib.patheffects import withStroke
+
+    height, width = shape
+    scale = panel.arcsec_per_pixel
+    # The picture has other pixels than the image, of the same shape.
+    if scale is not None:
+        scale *= panel.pixels.shape[2] / width
+    bar = choose_scale_bar(scale, width)
+    if bar is None:
+        return
+    x, y = 0.05 * width, 0.94 * height
+    edge = [withStroke(linewidth=3, foreground="black")]
+    line = {"color": "white", "linewidth": 1.5, "solid_capstyle": "butt"}
+    axes.plot([x, x + bar.pixels], [y, y], path_effects=edge, **line)
+    axes.text(
+        *(x, y - 0.03 * height, bar.label),
+        color="white",
+        fontsize=7,
+        path_effects=edge,
+        parse_math=False,
+    )
 
 
 def shorten(text: str) -> str:

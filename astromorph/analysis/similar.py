@@ -1,10 +1,11 @@
 """The command `similar`: find the images of a run most similar to given images."""
 
 import itertools
+import json
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from astromorph.analysis.embedded_images import read_analysed_images
 from astromorph.analysis.neighbours import MAX_ROUNDING, nearest_among
-from astromorph.analysis.new_images import NewImages
+from astromorph.analysis.new_images import NewImages, find_first_shard
 from astromorph.analysis.panels import (
     LIKE,
     UNLIKE,
@@ -22,11 +23,18 @@ from astromorph.analysis.panels import (
 )
 from astromorph.artefacts.analysis_table import OLD_SUFFIX
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.run_table import all_tensors, listed_columns, run_table
+from astromorph.artefacts.run_table import (
+    all_tensors,
+    find_in_catalogue,
+    listed_columns,
+    run_table,
+)
 from astromorph.artefacts.tables import write_csv
 from astromorph.errors import AstromorphError, FitsImageError
 from astromorph.filelist.entries import Entry, read_filelist
 from astromorph.pages.thumbnails import read_images
+from astromorph.preprocessing.resample import prepared_pixel_scale
+from astromorph.settings.loading import parse
 from astromorph.system.files import split_hdu
 from astromorph.system.logs import escape_undecodable, printable
 
@@ -81,6 +89,8 @@ class _Example:
         None if only the run has them.
     point : ndarray, shape (K,)
         In the space of the analysis.
+    arcsec_per_pixel : float or None
+        Of `pixels`; None if it is not known.
     """
 
     name: str
@@ -88,6 +98,7 @@ class _Example:
     image_id: str
     pixels: Pixels | None
     point: Points
+    arcsec_per_pixel: float | None = None
 
 
 class _SearchedRun:
@@ -189,8 +200,11 @@ def similar(
         _log_if_listed(given[0], rows)
     if table is not None:
         write_csv(table, list(rows[0]), rows)
+        LOG.info("%s: %d rows", table, len(rows))
     if output is not None:
-        draw_panels(output, _make_panels(run, given, rows))
+        panels = _make_panels(run, given, rows)
+        draw_panels(output, panels)
+        LOG.info("%s: %d images", output, len(panels))
     return rows
 
 
@@ -291,7 +305,8 @@ def _read_examples(
             except FitsImageError as error:
                 raise AstromorphError(_explain(paths, error)) from None
             point = run.space.project(reader.embed([pixels]))[0]
-            given.append(_Example(name, frame, image_id, pixels, point))
+            scale = reader.pixel_scale(paths)
+            given.append(_Example(name, frame, image_id, pixels, point, scale))
     return given
 
 
@@ -389,16 +404,42 @@ def _make_panels(
     shown = {example.image_id for example in given if example.pixels is None}
     shown |= {row["image_id"] for row in rows}
     pixels = dict(read_images(all_tensors(run.files), shown))
+    scales = _pixel_scales(run.files, shown)
     names = {LIKE: "the given image" if len(given) == 1 else "like", UNLIKE: "unlike"}
     panels = [
         Panel(
             pixels[example.image_id] if example.pixels is None else example.pixels,
             (Path(example.name).name, names[example.frame]),
             example.frame,
+            scales.get(example.image_id)
+            if example.pixels is None
+            else example.arcsec_per_pixel,
         )
         for example in given
     ]
     return panels + [
-        Panel(pixels[row["image_id"]], (Path(row["path"]).name, row["distance"]))
+        Panel(
+            pixels[row["image_id"]],
+            (Path(row["path"]).name, row["distance"]),
+            arcsec_per_pixel=scales.get(row["image_id"]),
+        )
         for row in rows
     ]
+
+
+def _pixel_scales(files: RunFiles, image_ids: Collection[str]) -> dict[str, float]:
+    """Arcseconds per pixel of the prepared images of a run whose scale is known."""
+    shard = find_first_shard(files)
+    rules = parse(json.loads(shard.settings), str(files.all_tensors[0]))
+    columns = ["width", "height", "pixel_scale_arcsec"]
+    table = find_in_catalogue(files, list(image_ids), columns)
+    scales = {}
+    for row in table.to_dict("records"):
+        if all(row[name] for name in columns):
+            scales[row["image_id"]] = prepared_pixel_scale(
+                int(row["width"]),
+                int(row["height"]),
+                float(row["pixel_scale_arcsec"]),
+                rules.preprocess_settings,
+            )
+    return {name: scale for name, scale in scales.items() if scale is not None}

@@ -1,87 +1,23 @@
 """Counts of good and bad files, and the decision whether a run continues."""
 
-import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 
-from astromorph.artefacts.columns import REJECTED
+from astromorph.artefacts.columns import REJECTED, Status
 from astromorph.errors import AstromorphError
 from astromorph.filelist.duplicates import DROPPED, DUPLICATE
 from astromorph.settings.sections import ValidateSettings
 from astromorph.system.logs import printable, shortened
 
+GRAVEST_FIRST: tuple[Status, ...] = (REJECTED, "warning", "ok")
 MAX_EXAMPLES = 3  # paths for each reason
 MAX_LISTED_REASONS = 8
 MIN_IMAGES = 2
 MAX_REASONS = 200  # counted separately
+ANOTHER = "another reason"
 # With fewer images, classes and clusters have a handful of members each.
 TOO_FEW_IMAGES, FEW_IMAGES = 50, 200
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """One bar of a histogram.
-
-    Attributes
-    ----------
-    label : str
-        Lower edge of the bin.
-    count : int
-        Number of values in the bin.
-    share : float
-        Count divided by the highest count.
-    """
-
-    label: str
-    count: int
-    share: float
-
-
-class Histogram:
-    """Counts of values in bins of equal width on a logarithmic or linear axis.
-
-    Parameters
-    ----------
-    name : str
-        The quantity, with its unit.
-    per_unit : float
-        Bins per factor of 10 (logarithmic), or per 1 (linear).
-    logarithmic : bool
-        Whether the axis is logarithmic; values that are not positive are ignored then.
-    """
-
-    def __init__(self, name: str, per_unit: float, logarithmic: bool = True) -> None:
-        self.name = name
-        self._per_unit = per_unit
-        self._logarithmic = logarithmic
-        self._bins: Counter[int] = Counter()
-
-    def add(self, value: float | None) -> None:
-        """Count a value; None and values that are not finite are ignored."""
-        if value is None or not math.isfinite(value):
-            return
-        if self._logarithmic:
-            if value <= 0:
-                return
-            value = math.log10(value)
-        self._bins[math.floor(value * self._per_unit + 1e-9)] += 1
-
-    @property
-    def bars(self) -> list[Bar]:
-        """All bins from the first to the last, including empty ones."""
-        if not self._bins:
-            return []
-        highest = max(self._bins.values())
-        return [
-            Bar(self._label(k), self._bins[k], self._bins[k] / highest)
-            for k in range(min(self._bins), max(self._bins) + 1)
-        ]
-
-    def _label(self, k: int) -> str:
-        edge = k / self._per_unit
-        return f"{float(f'{10**edge:.3g}'):g}" if self._logarithmic else f"{edge:.2g}"
 
 
 class Summary:
@@ -97,9 +33,15 @@ class Summary:
         self.source = source
         self.statuses: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
+        self._texts: dict[str, list[str]] = {}  # the first two different ones
         self._examples: dict[str, list[str]] = {}
         self._statuses_by_reason: dict[str, str] = {}
         self._dropped = 0
+
+    @property
+    def ranked_statuses(self) -> list[tuple[str, int]]:
+        """Number of rows of each status, the gravest first."""
+        return [(s, self.statuses[s]) for s in GRAVEST_FIRST if self.statuses[s]]
 
     @property
     def total(self) -> int:
@@ -123,8 +65,12 @@ class Summary:
         if reason:
             general = shortened(printable(general_reason(reason)))
             if general not in self.reasons and len(self.reasons) >= MAX_REASONS:
-                general = "another reason"
+                general = ANOTHER
             self.reasons[general] += 1
+            text = shortened(printable(_without_details(reason)))
+            texts = self._texts.setdefault(general, [])
+            if text not in texts and len(texts) < 2:
+                texts.append(text)
             self._statuses_by_reason[general] = status
             examples = self._examples.setdefault(general, [])
             if len(examples) < MAX_EXAMPLES:
@@ -144,7 +90,7 @@ class Summary:
         )
         for reason, count in order:
             yield (
-                reason,
+                reason if reason == ANOTHER else describe_reasons(self._texts[reason]),
                 count,
                 self._statuses_by_reason[reason],
                 self._examples[reason],
@@ -152,7 +98,7 @@ class Summary:
 
     def lines(self) -> Iterator[str]:
         """The summary as at most ten lines of text."""
-        counts = ", ".join(f"{n} {status}" for status, n in self.statuses.items())
+        counts = ", ".join(f"{n} {status}" for status, n in self.ranked_statuses)
         yield f"{self.source}: {self.total} files: {counts}"
         reasons = list(self.ranked_reasons())
         for reason, count, _, examples in reasons[:MAX_LISTED_REASONS]:
@@ -166,11 +112,15 @@ class Summary:
 def few_images_warning(number: int) -> str:
     """What to expect of a run with few images; empty for 200 or more.
 
+    Also empty for less than 2, with which `stop_if_bad` stops the run.
+
     Examples
     --------
-    >>> few_images_warning(2000)
-    ''
+    >>> few_images_warning(2000), few_images_warning(0)
+    ('', '')
     """
+    if number < MIN_IMAGES:
+        return ""
     images = f"{number} image{'s' if number != 1 else ''}"
     if number < TOO_FEW_IMAGES:
         return (
@@ -190,12 +140,30 @@ def few_images_warning(number: int) -> str:
 
 def general_reason(reason: str) -> str:
     """A reason without the numbers and details that differ between files."""
+    return re.sub(r"\d+(x\d+)*", "N", _without_details(reason))
+
+
+def describe_reasons(reasons: Sequence[str]) -> str:
+    """One text for reasons that have the same `general_reason`.
+
+    Examples
+    --------
+    >>> describe_reasons(["it has 3 channels", "it has 3 channels"])
+    'it has 3 channels'
+    >>> describe_reasons(["it has 3 channels", "it has 4 channels"])
+    'it has 3 channels (or other numbers)'
+    """
+    first, *others = dict.fromkeys(map(_without_details, reasons))
+    return f"{first} (or other numbers)" if others else first
+
+
+def _without_details(reason: str) -> str:
     if reason.startswith(DUPLICATE):
         reason = reason.partition(" as ")[0] + " as another"
     reason = re.sub(r"^file \d+ of \d+ \(.*?\): ", "one of its files: ", reason)
     if reason.startswith(("the file is damaged", "the header is damaged")):
         reason = reason.partition(": ")[0]
-    return re.sub(r"\d+(x\d+)*", "N", reason)
+    return reason
 
 
 def stop_if_bad(summary: Summary, rules: ValidateSettings) -> None:

@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import logging
 import os
+import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
@@ -19,9 +20,9 @@ from astromorph.artefacts.columns import CATALOGUE_COLUMNS, REJECTED
 from astromorph.artefacts.labels import WITHOUT_LABELS, Labels, missing_column
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.atomic import atomic_write
+from astromorph.catalogue.histogram import Histogram
 from astromorph.catalogue.summary import (
     TOO_FEW_IMAGES,
-    Histogram,
     Summary,
     few_images_warning,
     stop_if_bad,
@@ -105,8 +106,8 @@ class _Statistics:
         self.labels = Labels(label_column)
         self.summary = Summary(str(datafile))
         self.sample = RowSample(SAMPLE_SIZE)
-        self.sizes = Histogram("Longer side, pixels", 10)
-        self.scales = Histogram("Pixel scale, arcsec", 4)
+        self.sizes = Histogram("Longer side, pixels", "files", min_step=1)
+        self.scales = Histogram("Pixel scale, arcsec", "files")
 
     def add(self, number: int, row: _Row) -> None:
         self.summary.add(row.status, row.reason, row.path)
@@ -192,7 +193,24 @@ def validate(
         LOG.log(level, "%s", message)
     for line in summary.lines():
         LOG.info("%s", line)
-    stop_if_bad(summary, rules)
+    try:
+        stop_if_bad(summary, rules)
+    except AstromorphError as error:
+        page = _keep_for_inspection(files)
+        raise AstromorphError(f"{error}\n{page} shows all reasons") from None
+
+
+def _keep_for_inspection(files: RunFiles) -> Path:
+    """The page about the files, where it stays although the step fails.
+
+    Snakemake removes the outputs of a failed step; copies beside its log remain.
+    """
+    folder = files.log("validate").parent
+    if not folder.is_dir():
+        return files.validation_page
+    for path in (files.catalogue, files.validation_page):
+        shutil.copyfile(path, folder / path.name)
+    return folder / files.validation_page.name
 
 
 def _catalogue_columns(datafile: str | Path, data: DataSettings) -> tuple[str, ...]:
@@ -219,18 +237,18 @@ def _list_remarks(
         yield logging.WARNING, f"{datafile}: {remark}"
     if not labels.column:
         return
-    if labels.column in columns:
-        problem = labels.problem()
-    else:
-        problem = missing_column(labels.column, columns)
-    if problem:
-        yield logging.WARNING, f"{datafile}: {problem}; {WITHOUT_LABELS}"
-    elif labels.kind == "numbers":
+    if labels.column not in columns:
+        if problem := missing_column(labels.column, columns):
+            yield logging.WARNING, f"{datafile}: {problem}; {WITHOUT_LABELS}"
+    elif problem := labels.problem():
         yield (
-            logging.INFO,
-            f"{datafile}: the column `{labels.column}` has numbers; the embedding is "
-            "evaluated by how well it predicts them",
+            logging.WARNING,
+            f"{datafile}: {problem}; {WITHOUT_LABELS}; {labels.advice()}",
         )
+    else:
+        yield logging.INFO, f"{datafile}: {labels.describe()}"
+        if caution := labels.caution():
+            yield logging.WARNING, f"{datafile}: {caution}"
 
 
 def _number_remarks(datafile: str | Path, usable: int) -> Iterator[tuple[int, str]]:

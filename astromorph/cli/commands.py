@@ -128,6 +128,12 @@ def similar(options: argparse.Namespace) -> None:
         if getattr(options, name) not in (None, []) and not allowed:
             needed = "--at" if name == "radius" else "--to"
             raise AstromorphError(f"--{name}: it needs {needed}; leave it out")
+    if options.config_file:
+        settings = parse(load(options.config_file), options.config_file)
+        options.datafile = options.datafile or settings.datafile
+        options.trained_network_name = (
+            options.trained_network_name or settings.trained_network_name
+        )
     files = finished_run(options.results, options.trained_network_name)
     if options.at:
         rows = _images_at(files, options)
@@ -170,6 +176,7 @@ def _similar_to_list(
     if not options.table:
         return list(rows)
     write_csv(options.table, list_columns_of(files), rows)
+    LOG.info("%s: the images similar to each file of the list", options.table)
     return []
 
 
@@ -182,7 +189,10 @@ def _images_at(files: RunFiles, options: argparse.Namespace) -> list[dict[str, s
     except ValueError as error:
         raise AstromorphError(f"--at: {error}") from None
     count = options.top or (None if options.radius is not None else DEFAULT_TOP)
-    return images_at(files, ra_deg, dec_deg, options.radius, count, options.table)
+    rows = images_at(files, ra_deg, dec_deg, options.radius, count, options.table)
+    if options.table:
+        LOG.info("%s: %d rows", options.table, len(rows))
+    return rows
 
 
 def send(options: argparse.Namespace) -> None:
@@ -223,6 +233,13 @@ def rank(options: argparse.Namespace) -> None:
     files = finished_run(options.results, job.settings.trained_network_name)
     execute(STEPS["rank"], replace(job, files=files))
     print(files.ranking_page)
+
+
+def print_completion(options: argparse.Namespace) -> None:
+    """Print the script that lets a shell complete commands and options."""
+    from argcomplete.shell_integration import shellcode
+
+    print(shellcode(["astromorph"], shell=options.shell))
 
 
 def read_job(options: argparse.Namespace) -> Job:

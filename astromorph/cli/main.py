@@ -6,6 +6,7 @@ Only this module exits.
 import argparse
 import logging
 import math
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from astromorph import compat
 from astromorph.errors import AstromorphError, explain_error
 from astromorph.parent_watch import end_with_starter
 from astromorph.processes import started_rank
+from astromorph.progress import show_bars_in_log
 from astromorph.system.cache_folders import check_folders
 from astromorph.system.logs import set_up_logging
 
@@ -40,6 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments : sequence of str, optional
         By default, those of the process.
     """
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks how a command can go on
+        import argcomplete
+
+        argcomplete.autocomplete(parser(with_old_names=False))
     options = parser().parse_args(arguments)
     if options.version:
         from astromorph import __version__
@@ -52,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # If several processes train together, only the first one logs information.
     first = started_rank() == 0
     set_up_logging(logging.INFO if first else logging.ERROR)
+    for handler in logging.getLogger().handlers:
+        show_bars_in_log(handler)
     end_with_starter()
     try:
         check_folders()
@@ -74,8 +82,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
 
 
-def parser() -> argparse.ArgumentParser:
-    """The parser of all subcommands; each sets `command`, which takes the options."""
+def parser(with_old_names: bool = True) -> argparse.ArgumentParser:
+    """The parser of all subcommands; each sets `command`, which takes the options.
+
+    Parameters
+    ----------
+    with_old_names : bool
+        Whether it has the subcommands of version 0.1.
+    """
     parser = argparse.ArgumentParser(
         prog="astromorph",
         description="Embed FITS images without labels: images of similar objects get "
@@ -104,7 +118,9 @@ def parser() -> argparse.ArgumentParser:
     _add_status(steps)
     _add_export(steps)
     _add_report(steps)
-    compat.add_commands(steps, run)
+    _add_completion(steps)
+    if with_old_names:
+        compat.add_commands(steps, run)
     return parser
 
 
@@ -145,9 +161,7 @@ def _add_step(
     """Add a subcommand with settings; by default, it executes the step of its name."""
     single = _single_step(f"{of}{name}") if command is None else command
     step = _add(steps, name, single, summary)
-    step.add_argument(
-        "-c", "--config-file", metavar="FILE", help="settings, TOML or YAML"
-    )
+    _add_config_file(step, "settings, TOML or YAML")
     step.add_argument(
         "--settings",
         metavar="JSON",
@@ -205,8 +219,8 @@ def _add_run(steps: Any) -> None:
         usage="astromorph run [--cores N] [option or target of Snakemake ...]",
         epilog="Frequent options: `--cores 4`, number of CPU cores; `-n`, only show "
         "what would run; `--config epochs=3`, another value of a setting; "
-        "`results/validation.html`, only this file and what it needs; `--unlock`, "
-        "after a crash.",
+        "`results/validation.html`, only this file and what it needs; `--quiet host`, "
+        "show Snakemake's own messages about each job; `--unlock`, after a crash.",
     )
     step.add_argument("options", nargs="*", help="passed to Snakemake")
     step.set_defaults(command=_command("run_workflow"), help=step.format_help)
@@ -370,6 +384,11 @@ def _add_similar(steps: Any) -> None:
         "--top",
         type=_positive,
         help="number of images to find (12; with --radius, all)",
+    )
+    _add_config_file(
+        step,
+        "settings of the run, for the names of its model file and its file list; files "
+        "are read with the settings that the run recorded",
     )
     _add_results(step)
     _add_model(step, "model file of the run")
@@ -540,6 +559,21 @@ def _add_report(steps: Any) -> None:
     _add_evaluation(home)
 
 
+def _add_completion(steps: Any) -> None:
+    step = _add(
+        steps,
+        "completion",
+        _command("print_completion"),
+        "Print a script for a shell, which then completes commands and options when "
+        "TAB is pressed.",
+    )
+    step.add_argument(
+        "shell",
+        choices=("bash", "zsh", "fish"),
+        help='the shell; for bash: eval "$(astromorph completion bash)"',
+    )
+
+
 def _add_results(step: Any) -> None:
     step.add_argument(
         "--results",
@@ -553,6 +587,10 @@ def run(arguments: list[str]) -> None:
     """Run the subcommand that the arguments specify."""
     options = parser().parse_args(arguments)
     options.command(options)
+
+
+def _add_config_file(step: Any, text: str) -> None:
+    step.add_argument("-c", "--config-file", "--configfile", metavar="FILE", help=text)
 
 
 def _add_datafile(

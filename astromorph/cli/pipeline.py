@@ -11,11 +11,15 @@ from pathlib import Path
 
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.run_table import open_run
+from astromorph.cli.closing import closing_lines, closing_lines_of_training
 from astromorph.cli.execute import execute, is_up_to_date, jobs_of
 from astromorph.cli.steps import STEPS, Job, Step, wanted_steps
 from astromorph.errors import AstromorphError
 from astromorph.filelist.list_state import ListState
+from astromorph.progress import track
 from astromorph.settings.loading import check_reference
+from astromorph.settings.references import check_references
+from astromorph.settings.sections import PreprocessSettings, Settings
 from astromorph.system.workers import process_pool
 
 LOG = logging.getLogger(__name__)
@@ -34,12 +38,8 @@ def run_train(job: Job) -> None:
         processes.
     """
     run_steps(job, [STEPS[name] for name in (*PREPARATION, *TRAINING)])
-    LOG.info(
-        "%s: the network is trained; `astromorph infer` with the same options embeds "
-        "the images and writes %s",
-        job.files.model,
-        job.files.home,
-    )
+    for line in closing_lines_of_training(job.files):
+        LOG.info("%s", line)
 
 
 def run_infer(job: Job) -> None:
@@ -54,15 +54,45 @@ def run_infer(job: Job) -> None:
     Raises
     ------
     AstromorphError
-        The model file cannot be used; this is checked before any image is read.
+        The model file cannot be used; this is checked before the images are read.
     """
-    from astromorph.byol.build import load_model
-
     check_reference(job.settings, job.source)
-    load_model(job.files.model)
+    check_references(job.settings, job.source)
+    check_model_channels(job.settings, job.files.model)
     steps = wanted_steps(job.settings)
     run_steps(job, [step for step in steps if step.name not in TRAINING])
-    LOG.info("open %s", job.files.home)
+    for line in closing_lines(job.files, job.settings):
+        LOG.info("%s", line)
+
+
+def check_model_channels(settings: Settings, model_file: Path) -> None:
+    """Raise an error if a model is for images with another number of channels.
+
+    The step `infer` checks all images, but after they have been prepared. Here only the
+    first usable image of the list is looked at.
+
+    Parameters
+    ----------
+    settings : Settings
+        Those of the run.
+    model_file : Path
+        The model that embeds its images.
+    """
+    from astromorph.byol.build import load_model, training_settings_of
+    from astromorph.preprocessing.list_reference import find_reference
+
+    _, model = load_model(model_file)
+    datafile, data = str(settings.datafile), settings.data_settings
+    try:
+        channels = find_reference(datafile, data, PreprocessSettings()).channels
+    except AstromorphError:
+        return  # the step `validate` says of each file why it cannot be used
+    if channels * training_settings_of(model).stacksize != model.in_channels:
+        raise AstromorphError(
+            f"{model_file}: this model expects images with {model.in_channels} "
+            f"channels, but the first image of {datafile} has {channels}; train a "
+            "model on these images, or set `data_settings` as for the model"
+        )
 
 
 def run_steps(job: Job, steps: Iterable[Step]) -> None:
@@ -84,6 +114,10 @@ def run_steps(job: Job, steps: Iterable[Step]) -> None:
     )
     for step in steps:
         _execute_outdated(step, jobs_of(step, job, state))
+        if step.name == "validate":
+            LOG.info(
+                "open %s: what the listed files contain", job.files.validation_page
+            )
 
 
 def _execute_outdated(step: Step, jobs: Iterable[Job]) -> None:
@@ -99,7 +133,7 @@ def _execute_outdated(step: Step, jobs: Iterable[Job]) -> None:
     if step.name == "preprocess" and threads > 1 and len(outdated) > 1:
         with process_pool(threads) as pool:
             running = [pool.submit(_execute, step.name, job) for job in outdated]
-            for future in running:
+            for future in track(running, len(running), "shards"):
                 future.result()
     else:
         for job in outdated:

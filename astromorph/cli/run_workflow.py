@@ -13,6 +13,20 @@ from astromorph.errors import AstromorphError
 # Where Snakemake looks for a workflow.
 SNAKEFILES = ("Snakefile", "snakefile", "workflow/Snakefile", "workflow/snakefile")
 SETTINGS = ("config/config.yaml", "config.yaml")
+# Snakemake only reports problems: `astromorph.cli.job_watch` says what the jobs do.
+BRIEF = ["--quiet", "rules", "host"]
+# Options of Snakemake that ask for something else than a run, or for more details.
+OWN_OUTPUT = (
+    ("--dry-run", "--dryrun", "-n"),
+    ("--printshellcmds", "-p"),
+    ("--verbose",),
+    ("--debug-dag",),
+    ("--lint",),
+    ("--unlock",),
+    ("--touch", "-t"),
+    ("--report",),
+    ("--delete-all-output",),
+)
 # In a profile, what says how many cores there are.
 HAS_CORES = re.compile(r"^(cores|jobs|executor)\s*:", re.MULTILINE)
 
@@ -44,7 +58,8 @@ def snakemake_command(options: Sequence[str]) -> list[str]:
     options : sequence of str
         Options and targets of Snakemake. Unless they, or the profile of the folder, say
         otherwise, all cores are used; without a Snakefile in the folder, the one of
-        the package; without `config/config.yaml`, the settings in `config.yaml`.
+        the package; without `config/config.yaml`, the settings in `config.yaml`; and
+        Snakemake only reports problems, except in a dry run.
 
     Returns
     -------
@@ -76,7 +91,9 @@ def snakemake_command(options: Sequence[str]) -> list[str]:
     decided = (given.cores, given.jobs, given.executor, given.profile)
     if all(value is None for value in decided) and not _profile_has_cores():
         added += ["--cores", "all"]
-    return [sys.executable, "-m", "snakemake", *added, *options]
+    brief = [] if _has_own_output(given) or "--" in options else BRIEF
+    # Last, since --quiet takes all words up to the next option.
+    return [sys.executable, "-m", "snakemake", *added, *options, *brief]
 
 
 def _given(options: Sequence[str]) -> argparse.Namespace:
@@ -90,7 +107,15 @@ def _given(options: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--profile", default=os.environ.get("SNAKEMAKE_PROFILE"))
     parser.add_argument("--workflow-profile")
     parser.add_argument("--configfile", "--configfiles", nargs="+")
+    parser.add_argument("--quiet", "-q", nargs="*")
+    for option in OWN_OUTPUT:
+        parser.add_argument(*option, dest="has_own_output", action="store_true")
     return parser.parse_known_args(list(options))[0]
+
+
+def _has_own_output(given: argparse.Namespace) -> bool:
+    """Whether the user asks for what Snakemake itself writes."""
+    return given.quiet is not None or given.has_own_output
 
 
 def _profile_has_cores() -> bool:

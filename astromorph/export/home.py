@@ -18,7 +18,7 @@ from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.run_table import all_tensors, find_in_catalogue
 from astromorph.artefacts.tables import read_csv, read_table
 from astromorph.artefacts.tensor_shard import read_shard
-from astromorph.catalogue.summary import general_reason
+from astromorph.catalogue.summary import describe_reasons, general_reason
 from astromorph.errors import AstromorphError
 from astromorph.export.gallery.map_picture import PICTURE, choose_maps, map_png
 from astromorph.export.gallery.pictures import Picture, fit_into_frame
@@ -171,13 +171,19 @@ def count_files(split: "pd.DataFrame") -> tuple[Counts, list[Reason]]:
     )
     numbers: Counter[tuple[str, str]] = Counter()
     given = split[split["reason"] != ""]
+    texts: dict[tuple[str, str], list[str]] = {}
     for (status, reason), number in given.groupby(["status", "reason"]).size().items():
-        numbers[status, shortened(printable(general_reason(reason)))] += int(number)
+        kind = status, general_reason(reason)
+        numbers[kind] += int(number)
+        texts.setdefault(kind, []).append(reason)
     ranked = sorted(
         numbers.items(), key=lambda item: (item[0][0] != REJECTED, -item[1])
     )
-    reasons = [Reason(status, text, number) for (status, text), number in ranked]
-    return counts, reasons[:MAX_REASONS]
+    reasons = [
+        Reason(kind[0], shortened(printable(describe_reasons(texts[kind]))), number)
+        for kind, number in ranked[:MAX_REASONS]
+    ]
+    return counts, reasons
 
 
 def _training_facts(files: RunFiles, trained_here: bool) -> dict[str, Any]:

@@ -178,3 +178,36 @@ def crop_centre(
     top, left = max(0, height - size) // 2, max(0, width - size) // 2
     part = (slice(top, top + size), slice(left, left + size))
     return pixels[(slice(None), *part)], valid[part]
+
+
+def prepared_pixel_scale(
+    width: int,
+    height: int,
+    pixel_scale_arcsec: float,
+    preprocessing: PreprocessSettings,
+) -> float | None:
+    """Pixel scale of a prepared image along x.
+
+    Parameters
+    ----------
+    width, height : int
+        Size of the image in its file, in pixels.
+    pixel_scale_arcsec : float
+        Pixel scale of the file.
+    preprocessing : PreprocessSettings
+        Settings that the image was prepared with.
+
+    Returns
+    -------
+    float or None
+        Arcseconds per pixel. None if the image was cropped to its emission, because
+        the size of the crop is not recorded.
+    """
+    if preprocessing.crop == "source":
+        return None
+    rows, columns = (
+        max(1, round(length * preprocessing.crop_fraction))
+        for length in (height, width)
+    )
+    new_columns = target_shape((rows, columns), preprocessing)[1]
+    return pixel_scale_arcsec * columns / new_columns

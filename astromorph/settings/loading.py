@@ -193,6 +193,12 @@ def _find_setting(
 
 def _explain_unknown(where: str) -> str:
     section, _, unknown = where.rpartition(".")
+    name, colon, value = unknown.partition(":")
+    if colon:
+        return (
+            f"`{where}` is not a setting; write a blank after the colon, `{name}: "
+            f"{value.strip()}`"
+        )
 
     def similarity(name: str) -> float:
         own_section, _, key = name.rpartition(".")

@@ -15,7 +15,7 @@ from astromorph.analysis.embedded_images import (
     read_analysis_settings,
     read_embedded_images,
 )
-from astromorph.analysis.panels import shorten
+from astromorph.analysis.panels import Panel, draw_panels, shorten
 from astromorph.analysis.similar import Examples, similar, similar_to_list
 from astromorph.analysis.space import fit_space
 from astromorph.artefacts.analysis_table import read_analysis
@@ -94,9 +94,40 @@ def test_a_listed_image_is_most_similar_to_itself(folder, tmp_path, capsys, capl
     assert float(rows[0]["distance"]) < 1e-3
     assert [r["distance"] for r in rows] == sorted(r["distance"] for r in rows)
     assert "is in the file list" in caplog.text
+    assert f"{tmp_path / 's.csv'}: 4 rows" in caplog.text
+    assert f"{tmp_path / 's.png'}: 5 images" in caplog.text
     with Image.open(tmp_path / "s.png") as picture:
         assert picture.width > 3 * picture.height
         assert len(np.unique(np.asarray(picture.convert("L")))) > 50
+
+
+def test_the_command_takes_names_from_the_settings(folder, tmp_path, capsys):
+    """The model and the list that they name are those of the run."""
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("trained_network_name: absent.pt\n")
+    image = str(folder / "fits" / "sky_000045.fits")
+    command = ["similar", "--to", image, "--results", str(folder / "results")]
+    with pytest.raises(SystemExit):
+        cli.main([*command, "--configfile", str(settings)])
+    model = str(folder / "results" / "model" / "model.pt")
+    cli.main([*command, "-c", str(settings), "-n", model])
+    assert image in capsys.readouterr().out
+
+
+def test_a_panel_has_a_scale_bar_of_the_right_length(tmp_path):
+    """10 of 30 arcsec are a third of the picture; none without a pixel scale."""
+
+    def most_white(scale):
+        panel = Panel(np.zeros((1, 60, 60), np.float32), ("a",), arcsec_per_pixel=scale)
+        draw_panels(tmp_path / "p.png", [panel])
+        with Image.open(tmp_path / "p.png") as picture:
+            drawn = np.asarray(picture.convert("L"))
+        rows = drawn[(drawn < 20).mean(axis=1) > 0.5]  # of the black picture
+        return (rows > 200).sum(axis=1).max(), (rows[0] < 20).sum()
+
+    bar, width = most_white(0.5)
+    margin, _ = most_white(None)
+    assert bar - margin == pytest.approx(width / 3, abs=3)
 
 
 def test_neighbours_are_those_of_the_analysis(folder):

@@ -1,6 +1,7 @@
 """The command line: without Snakemake, with clear messages."""
 
 import csv
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,9 +25,11 @@ SUBCOMMANDS = [
         ["export"],
         ["report"],
         ["convert"],
+        ["completion"],
     ),
     *(name.split("_") for name in STEPS),
 ]
+CLOSING = ["images", "verdict", "map", "home page", "next"]  # lines of a run
 SETTINGS = """
 datafile = "fits/filelist.csv"
 network_name = "n_layer_resnet"
@@ -95,6 +98,29 @@ def test_the_version_is_printed(capsys):
     assert capsys.readouterr().out == f"astromorph {astromorph.__version__}\n"
 
 
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("astromorph tr", {"train"}),
+        ("astromorph export ta", set()),
+        ("astromorph export t", {"tensorboard"}),
+        ("astromorph similar --files", {"--files-per-image"}),
+    ],
+)
+def test_a_shell_completes_commands_and_options(tmp_path, line, expected):
+    """Without the names of version 0.1; the script comes from `completion`."""
+    variables = {
+        "_ARGCOMPLETE": "1",
+        "_ARGCOMPLETE_IFS": "\n",
+        "_ARGCOMPLETE_STDOUT_FILENAME": str(tmp_path / "words"),
+        "COMP_LINE": line,
+        "COMP_POINT": str(len(line)),
+    }
+    command = [sys.executable, "-m", "astromorph"]
+    subprocess.run(command, env=os.environ | variables, check=True)
+    assert set((tmp_path / "words").read_text().split()) == expected
+
+
 def test_train_writes_a_model_and_logs_its_path(trained):
     """All steps up to the model run, and the log names the file."""
     folder, log = trained
@@ -102,7 +128,13 @@ def test_train_writes_a_model_and_logs_its_path(trained):
     assert (folder / "results/model/model.pt").exists()
     assert (folder / "results/model/history.csv").exists()
     assert (folder / "results/validation.html").exists()
-    assert log.splitlines()[-1].endswith("the images and writes results/index.html")
+    assert "open results/validation.html: what the listed files contain" in log
+    last = [line.partition(" INFO ")[2] for line in log.splitlines()[-5:]]
+    assert [line[:9].strip() for line in last] == [
+        *("images", "training", "model", "files", "next"),
+    ]
+    assert last[0].endswith("20 used (18 for training, 2 for testing), 0 rejected")
+    assert "run `astromorph infer` with the same options" in last[4]
 
 
 def test_infer_embeds_with_the_model_and_reuses_the_tensors(trained):
@@ -117,7 +149,8 @@ def test_infer_embeds_with_the_model_and_reuses_the_tensors(trained):
     assert "emb_15" in table[0]
     assert "emb_16" not in table[0]
     assert (folder / "results/export/tensorboard/sprite.png").exists()
-    assert done.stderr.splitlines()[-1].endswith("open results/index.html")
+    last = [line.partition(" INFO ")[2] for line in done.stderr.splitlines()[-5:]]
+    assert [line[:9].strip() for line in last] == CLOSING
     assert (folder / "results/index.html").exists()
 
 
@@ -212,7 +245,9 @@ def test_a_model_for_other_channels_is_an_error(trained, tmp_path):
     model = str(tmp_path / "other.pt")
     done = run(folder, "infer", "-c", "settings.toml", "-n", model)
     assert done.returncode == 1
-    assert "expects images with 3 channels, but the tensors have 1" in done.stderr
+    expected = "expects images with 3 channels, but the first image of"
+    assert expected in done.stderr
+    assert "ok" not in done.stderr  # of `validate`: nothing ran before
 
 
 @pytest.mark.parametrize(

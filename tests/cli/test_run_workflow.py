@@ -17,6 +17,7 @@ from astromorph.cli.workflow import snakefile, workflow_files
 START = [sys.executable, "-m", "snakemake"]
 ALL_CORES = ["--cores", "all"]
 PACKAGED = ["--snakefile", snakefile()]
+BRIEF = run_workflow.BRIEF
 PROFILE = ["--workflow-profile", str(workflow_files() / "profiles" / "default")]
 
 
@@ -38,7 +39,7 @@ def add(*names: str, text: str = "") -> None:
 def test_the_workflow_of_the_folder_comes_first(name):
     """Snakemake finds it itself."""
     add(name)
-    assert snakemake_command([]) == [*START, *ALL_CORES]
+    assert snakemake_command([]) == [*START, *ALL_CORES, *BRIEF]
 
 
 def test_without_one_the_workflow_of_the_package_runs():
@@ -48,15 +49,16 @@ def test_without_one_the_workflow_of_the_package_runs():
     expected = [*START, *PACKAGED, *settings, *PROFILE, *ALL_CORES, "-n"]
     assert snakemake_command(["-n"]) == expected
     add("config/config.yaml")
-    assert snakemake_command([]) == [*START, *PACKAGED, *PROFILE, *ALL_CORES]
+    assert snakemake_command([]) == [*START, *PACKAGED, *PROFILE, *ALL_CORES, *BRIEF]
     add("profiles/default/config.yaml")
-    assert snakemake_command([]) == [*START, *PACKAGED, *ALL_CORES]
+    assert snakemake_command([]) == [*START, *PACKAGED, *ALL_CORES, *BRIEF]
 
 
 def test_given_settings_and_folders_are_respected(folder):
     """`--configfile` replaces the search; `--directory` is where it looks."""
     own = ["--configfile", "own.yaml"]
-    assert snakemake_command(own) == [*START, *PACKAGED, *PROFILE, *ALL_CORES, *own]
+    added = [*PACKAGED, *PROFILE, *ALL_CORES]
+    assert snakemake_command(own) == [*START, *added, *own, *BRIEF]
     add("other/config.yaml")
     command = snakemake_command(["-d", "other"])
     assert str(folder / "other" / "config.yaml") in command
@@ -65,21 +67,33 @@ def test_given_settings_and_folders_are_respected(folder):
 @pytest.mark.parametrize(
     "options",
     [["--cores", "2"], ["-c2"], ["--cores=2"], ["-j", "3"], ["--jobs", "3"],
-     ["--profile", "slurm"], ["--executor", "slurm"], ["-n", "-c", "2", "target"]],
+     ["--profile", "slurm"], ["--executor", "slurm"], ["-c", "2", "target"]],
 )  # fmt: skip
 def test_cores_are_only_added_if_nothing_says_how_many(options):
     """The options are passed on in their order."""
     add("Snakefile")
-    assert snakemake_command(options) == [*START, *options]
+    assert snakemake_command(options) == [*START, *options, *BRIEF]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["-n"], ["--dry-run"], ["-np"], ["--printshellcmds"], ["--verbose"], ["-q"],
+     ["--quiet", "host"], ["--quiet=all"], ["--", "target"], ["--unlock"],
+     ["--report", "report.html"]],
+)  # fmt: skip
+def test_what_snakemake_writes_is_shown_if_it_is_asked_for(options):
+    """In a dry run, with more details, or with the user's own choice."""
+    add("Snakefile")
+    assert snakemake_command(options) == [*START, *ALL_CORES, *options]
 
 
 def test_a_profile_may_set_the_cores():
     """Options on the command line would override it."""
     add("Snakefile")
     add("profiles/default/config.yaml", text="# cores\nrerun-incomplete: true\n")
-    assert snakemake_command([]) == [*START, *ALL_CORES]
+    assert snakemake_command([]) == [*START, *ALL_CORES, *BRIEF]
     add("profiles/default/config.v8+.yaml", text="cores: 4\n")
-    assert snakemake_command([]) == START
+    assert snakemake_command([]) == [*START, *BRIEF]
 
 
 def test_a_folder_without_settings_is_explained(folder, caplog):

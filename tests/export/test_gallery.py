@@ -27,7 +27,6 @@ from astromorph.export.gallery.contact_sheet import (
     CAPTION,
     SIDE,
     Layout,
-    choose_scale_bar,
     draw_sheet,
 )
 from astromorph.export.gallery.drawing import (
@@ -46,15 +45,16 @@ from astromorph.export.gallery.pictures import (
     find_images,
     fit_into_frame,
     picture_from_fits,
-    prepared_pixel_scale,
 )
 from astromorph.export.gallery.sheets import MAX_CLUSTERS, Frame, Sheet, choose_sheets
 from astromorph.filelist.entries import read_filelist
 from astromorph.filelist.shards import Shard
 from astromorph.fits.image import read_image
 from astromorph.fits.pixels import Image
+from astromorph.pages.scale_bar import choose_scale_bar
 from astromorph.preprocessing.image_to_tensor import prepare
 from astromorph.preprocessing.preprocess import preprocess
+from astromorph.preprocessing.resample import prepared_pixel_scale
 from astromorph.settings.loading import parse
 from astromorph.settings.sections import (
     AugmentationSettings,

@@ -39,6 +39,9 @@ from astromorph.settings.steps import PARTS, part_of, train_step_settings
         ({"augmentation_settings": {"scale": [2, 3]}}, r"`augmentation_settings.scale"),
         ({"data_settings": 3}, "`data_settings`: found 3; allowed: a section with"),
         ({1: 2}, "`1` is not a setting"),
+        ({"data_setings": None}, "did you mean `data_settings`"),
+        # --config 'data_settings={planes:mean}'
+        ({"data_settings": {"planes:mean": None}}, "after the colon, `planes: mean`"),
         (
             {"byol_settings": {"representation_size": 1_000_000}},
             "found 1000000; allowed: a whole number from 1 to 8192",

@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from astromorph.artefacts.column_types import ANALYSED
+from astromorph.cli.run_workflow import BRIEF
 from astromorph.cli.workflow import SHELL_PREFIX
 from astromorph.sky.simulate import simulate
 
@@ -133,7 +134,16 @@ def finished(tmp_path_factory) -> Path:
     configure(folder, {})
     done = snakemake(folder, "--cores", "2")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stderr.splitlines()[-1] == "open results/index.html"
+    lines = done.stderr.splitlines()
+    assert [line[:9].strip() for line in lines[-5:]] == [
+        *("images", "verdict", "map", "home page", "next"),
+    ]
+    assert lines[-2].endswith("results/index.html")
+    # Snakemake's own messages, and progress in lines without control characters.
+    assert "rule train:" in done.stderr
+    assert re.search(r"^\S+ train: epoch 2 of 2: train loss", done.stderr, re.M)
+    assert "open results/validation.html: what the listed files" in done.stderr
+    assert not set(done.stderr) & set("\r\x1b")
     return folder
 
 
@@ -268,7 +278,7 @@ def test_both_snakefiles_have_a_default_target(run):
             {"export_tensorboard"} | LISTED,
         ),
         ({"export_settings": {"gallery_images": 7}}, {"export_gallery"} | LISTED),
-        ({"export_settings": {"gallery": False}}, LISTED),
+        ({"export_settings": {"gallery": False}}, {"export_map"} | LISTED),
         ({"epochs": 16, "batch_size": 2}, TRAINED),
         ({"learning_rate": 0.99, "gamma": 0.001}, TRAINED),
         ({"training_settings": {"simulated_images": 21}}, TRAINED),
@@ -547,13 +557,25 @@ def test_the_last_results_survive_a_rerun_that_is_killed(copy, sources):
 
 
 def test_a_step_that_fails_is_named(copy):
-    """Even if its output also goes to the terminal; its files are not waited for."""
+    """Its error is the last line and appears once; its files are not waited for."""
     configure(copy, {"validate_settings": {"on_bad": "fail"}})
-    done = snakemake(copy, "--cores", "1", "results/catalogue.csv")
+    # As `astromorph run` calls it.
+    done = snakemake(copy, "--cores", "1", "results/catalogue.csv", *BRIEF)
     assert done.returncode != 0
-    assert "Error in rule validate" in done.stderr
-    assert re.search(r"failed: validate: .* \(results/logs/validate/", done.stderr)
+    first, *reasons, page = done.stderr[done.stderr.index("failed: ") :].splitlines()
+    error = re.fullmatch(r"failed: validate: (.*) \(results/logs/validate/.*\)", first)
+    assert done.stderr.count(error[1]) == 1
+    assert len(reasons) == 4 and all(" times: " in reason for reason in reasons)
+    # The outputs of the failed step are gone; the page that says why is not.
+    page = copy / page.partition(" shows")[0]
+    assert (
+        page.parent.name == "validate" and "this is not a FITS file" in page.read_text()
+    )
+    assert not (copy / "results" / "validation.html").exists()
+    assert "Select jobs" not in done.stderr
     assert "missing files" not in done.stderr
+    log = max((copy / ".snakemake" / "log").iterdir(), key=os.path.getmtime)
+    assert "Error in rule validate" in log.read_text()
 
 
 def test_a_corrected_label_retrains_nothing(copy):

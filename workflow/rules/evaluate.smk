@@ -31,4 +31,4 @@ rule evaluate:
         "python -m astromorph evaluate --settings {params.settings:q}"
         " --inputs {params.inputs:q} --results {params.results:q} --shards {params.shards}"
         " --trained-network-name {input.model:q} --threads {threads}"
-        " 2>&1 | tee {log:q} >&2"
+        " 2> {log:q}"

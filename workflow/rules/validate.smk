@@ -33,4 +33,4 @@ rule validate:
     shell:
         "python -m astromorph validate --settings {params.settings:q}"
         " --inputs {params.inputs:q} --results {params.results:q} --datafile {params.datafile:q}"
-        " --threads {threads} 2>&1 | tee {log:q} >&2"
+        " --threads {threads} 2> {log:q}"

@@ -30,7 +30,6 @@ from astromorph.export.gallery.pictures import (
     find_images,
     fit_into_frame,
     picture_from_fits,
-    prepared_pixel_scale,
 )
 from astromorph.export.gallery.sheets import (
     MAX_CLUSTERS,
@@ -41,6 +40,7 @@ from astromorph.export.gallery.sheets import (
 )
 from astromorph.filelist.entries import read_filelist
 from astromorph.pages.html import write_page
+from astromorph.preprocessing.resample import prepared_pixel_scale
 from astromorph.progress import track
 from astromorph.settings.loading import parse
 from astromorph.settings.sections import DataSettings, ExportSettings, Settings
@@ -286,6 +286,7 @@ def _write_index(
             for sheet in sheets
             if map_page and sheet.kind != "map"
         },
+        map_page=map_page.as_posix() if map_page else None,
         stretch=source.stretch,
         max_clusters=MAX_CLUSTERS,
         preprocessing=source.images.preprocessing,

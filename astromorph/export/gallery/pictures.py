@@ -16,7 +16,7 @@ from astromorph.byol.augment import SkyAugmentation
 from astromorph.errors import AstromorphError, FitsImageError
 from astromorph.fits import image as fits_image
 from astromorph.fits.pixels import Image
-from astromorph.preprocessing.resample import resize, target_shape
+from astromorph.preprocessing.resample import resize
 from astromorph.settings.loading import parse
 from astromorph.settings.sections import (
     AugmentationSettings,
@@ -225,39 +225,6 @@ def find_images(
 def _image_sequence(shard: TensorShard) -> Sequence[Tensor]:
     """The images of a shard, which can be indexed by position."""
     return shard.images if shard.images.ndim == 4 else shard.image_list()  # type: ignore[return-value]
-
-
-def prepared_pixel_scale(
-    width: int,
-    height: int,
-    pixel_scale_arcsec: float,
-    preprocessing: PreprocessSettings,
-) -> float | None:
-    """Pixel scale of a prepared image along x.
-
-    Parameters
-    ----------
-    width, height : int
-        Size of the image in its file, in pixels.
-    pixel_scale_arcsec : float
-        Pixel scale of the file.
-    preprocessing : PreprocessSettings
-        Settings that the image was prepared with.
-
-    Returns
-    -------
-    float or None
-        Arcseconds per pixel. None if the image was cropped to its emission, because
-        the size of the crop is not recorded.
-    """
-    if preprocessing.crop == "source":
-        return None
-    rows, columns = (
-        max(1, round(length * preprocessing.crop_fraction))
-        for length in (height, width)
-    )
-    new_columns = target_shape((rows, columns), preprocessing)[1]
-    return pixel_scale_arcsec * columns / new_columns
 
 
 def augmented_views(

@@ -77,7 +77,11 @@ LARGE_PAGE = 200  # megabytes
 
 
 def export_map(
-    files: RunFiles, thumbnail_size: int, max_one_file: int, with_evaluation: bool
+    files: RunFiles,
+    thumbnail_size: int,
+    max_one_file: int,
+    with_evaluation: bool,
+    with_gallery: bool = False,
 ) -> None:
     """Write the page.
 
@@ -94,6 +98,8 @@ def export_map(
         the folder.
     with_evaluation : bool
         Whether to show the verdict of the evaluation.
+    with_gallery : bool
+        Whether to link the contact sheets.
 
     Raises
     ------
@@ -119,6 +125,9 @@ def export_map(
         "map.html",
         files.identity,
         home=link_to(files.home, files.map),
+        gallery=link_to(files.gallery / "index.html", files.map)
+        if with_gallery
+        else None,
         page=page,
         chunks=chunks.in_page,
         verdict=verdict,
