@@ -2,10 +2,16 @@
 
     python benchmarks/train_sky.py
 
-It draws images of every kind in `astromorph.sky.draw`, as seen by many different
-telescopes, and trains each network to predict the kind and the shape measures from a
-view of the image. It writes `astromorph/byol/sky_weights/*.pt`, the start weights of
-`network_settings.weights: sky`. No observed images and no pretrained weights are used.
+It draws images of every morphology in `astromorph.sky.morphologies`, as seen by many
+different telescopes, and trains each network to predict the morphology and the shape
+measures from a view of the image. It writes `astromorph/byol/sky_weights/*.pt`, the
+start weights of `network_settings.weights: sky`. No observed images and no pretrained
+weights are used.
+
+With `--leave-out`, every third morphology that is not in a simulated sample is not
+drawn. `benchmarks/quality.py kinds` tests the weights with these: whether they contain
+knowledge about shapes in general, or only about the morphologies that they were trained
+on. Give another folder with `--output`.
 """
 
 import argparse
@@ -23,6 +29,7 @@ from astromorph.byol.start_weights import WEIGHTS_FORMAT, WEIGHTS_VERSION, sky_f
 from astromorph.devices import Precision, choose_device, choose_precision
 from astromorph.models.encoders import Encoder, build_network
 from astromorph.settings.sections import NetworkSettings
+from astromorph.sky.morphologies import MORPHOLOGIES, SAMPLE_MORPHOLOGIES
 from astromorph.sky.training_set import (
     DrawingRules,
     LabelledImages,
@@ -31,20 +38,24 @@ from astromorph.sky.training_set import (
 from astromorph.training.auxiliary_task import AuxiliaryTask
 
 SIZE, BATCH, LEARNING_RATE = 64, 128, 1e-3
+LEFT_OUT = tuple(n for n in MORPHOLOGIES if n not in SAMPLE_MORPHOLOGIES)[::3]
 PROGRESS_LINES = 20
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", nargs="+", default=["n_layer_resnet", "amm"])
-    parser.add_argument("--images", type=int, default=60_000)
-    parser.add_argument("--samples", type=int, default=480_000)
+    parser.add_argument("--images", type=int, default=70_000)
+    parser.add_argument("--samples", type=int, default=900_000)
+    parser.add_argument("--leave-out", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--output", type=Path, default=sky_file("amm").parent)
     options = parser.parse_args()
     start = time.perf_counter()
-    rules = DrawingRules(seed=options.seed, size=SIZE)
+    left_out = LEFT_OUT if options.leave_out else ()
+    names = tuple(name for name in MORPHOLOGIES if name not in left_out)
+    rules = DrawingRules(seed=options.seed, size=SIZE, morphologies=names)
     images = draw_labelled_images(rules, options.images, options.processes)
     print(f"{len(images)} images drawn in {time.perf_counter() - start:.0f} s")
     for name in options.networks:
@@ -56,6 +67,7 @@ def main() -> None:
             "images": options.images,
             "samples": options.samples,
             "seed": options.seed,
+            "morphologies": list(names),
             "state": {key: halve(value) for key, value in encoder.state_dict().items()},
         }
         options.output.mkdir(parents=True, exist_ok=True)

@@ -19,8 +19,8 @@ from astromorph.embedding import metrics
 from astromorph.fits.pixels import Image
 from astromorph.preprocessing.image_to_tensor import prepare
 from astromorph.settings.sections import AugmentationSettings, PreprocessSettings
-from astromorph.sky.draw import Telescope, draw
-from astromorph.sky.morphologies import KINDS
+from astromorph.sky.draw import Telescope, draw, draw_morphology
+from astromorph.sky.morphologies import KINDS, MORPHOLOGIES
 
 # Okabe & Ito (2008): distinguishable with all kinds of colour vision.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
@@ -102,6 +102,29 @@ def views() -> Figure:
     for column in range(1, 6):
         grid[0, column].set_title(f"view {column}", color=BLUE)
     figure.subplots_adjust(wspace=0.04, hspace=0.06)
+    return figure
+
+
+def morphologies() -> Figure:
+    """Draw an example of each morphology of the simulated sky."""
+    columns = 7
+    names = list(MORPHOLOGIES)
+    rows = -(-len(names) // columns)
+    bad = np.zeros((128, 128), np.bool_)
+    settings = PreprocessSettings(size=64)
+    figure = Figure(figsize=(8, 1.28 * rows))
+    grid = figure.subplots(rows, columns).flat
+    for k, (axes, name) in enumerate(zip(grid, names, strict=False)):
+        rng = np.random.default_rng(k + 2)
+        drawing = draw_morphology(
+            name, (128, 128), rng, Telescope(2.5, 150.0), radii=(0.25, 0.35)
+        )
+        pixels = prepare(Image(drawing.pixels[None], bad), settings).pixels[0]
+        axes.imshow(pixels, origin="lower", cmap="magma", vmin=0, vmax=1)
+        axes.set_title(name, fontsize=7, pad=2)
+    for axes in figure.axes:
+        axes.set_axis_off()
+    figure.subplots_adjust(0, 0, 1, 0.97, wspace=0.04, hspace=0.2)
     return figure
 
 
@@ -190,6 +213,7 @@ def _arrow(
 
 FIGURES: dict[str, Callable[[], Figure]] = {
     "method": method,
+    "morphologies": morphologies,
     "views": views,
     "schedules": schedules,
     "evaluation": evaluation,

@@ -55,7 +55,7 @@ def start_weights_source(settings: TrainStepSettings) -> str:
     return SKY if settings.network_name in SKY_DIGESTS else RANDOM
 
 
-def load_start_weights(byol: BYOL, settings: TrainStepSettings) -> None:
+def load_start_weights(byol: BYOL, settings: TrainStepSettings) -> bool:
     """Load the start weights of the settings into online and target network.
 
     Parameters
@@ -65,6 +65,12 @@ def load_start_weights(byol: BYOL, settings: TrainStepSettings) -> None:
     settings : TrainStepSettings
         `network_name` and `network_settings` are used.
 
+    Returns
+    -------
+    bool
+        Whether the whole encoder has start weights. False if any of its layers is
+        random, such as the linear layer of `representation_size`.
+
     Raises
     ------
     AstromorphError
@@ -72,13 +78,15 @@ def load_start_weights(byol: BYOL, settings: TrainStepSettings) -> None:
     """
     source = start_weights_source(settings)
     if source == RANDOM:
-        return
+        return False
     state = _read_state(source, settings.network_name)
     for encoder in (byol.encoder, byol.target[0]):
         random_layers = _load_matching(_without_head(encoder), state, source)
     layers = ", ".join(random_layers)
     remark = f"; random weights in {layers}" if random_layers else ""
     LOG.info("training starts from the weights `%s`%s", source, remark)
+    has_head = byol.representation_size != byol.features
+    return not (random_layers or has_head)
 
 
 def start_from_sky(network: nn.Module) -> None:

@@ -241,6 +241,12 @@ class TrainingSettings(Section):
     simulated images, relative to BYOL's own loss. With 0 they are treated like all
     other images."""
 
+    start_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the start weights in the model, whose weights are the mean of those
+    before and after training: it keeps what the start weights know. With 0, the model
+    has the trained weights alone, which is better for tens of thousands of images. No
+    effect if a layer of the encoder starts with random weights."""
+
     optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
     """The optimizer. `lars` is for batches of thousands (the paper's choice); for it
     and `sgd`, a `learning_rate` of 0.06 to 0.4 times `batch_size` / 128 is usual."""

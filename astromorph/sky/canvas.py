@@ -41,9 +41,7 @@ def gaussian(
 Painter = Callable[[Canvas, np.random.Generator], Plane]
 
 
-def power_law_field(
-    canvas: Canvas, rng: np.random.Generator, exponent: float
-) -> Plane:
+def power_law_field(canvas: Canvas, rng: np.random.Generator, exponent: float) -> Plane:
     """A random field with a power spectrum k^-exponent, mean 0 and variance 1."""
     ny, nx = canvas.x.shape
     k = np.hypot(np.fft.fftfreq(ny)[:, None], np.fft.rfftfreq(nx)[None, :])

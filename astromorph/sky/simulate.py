@@ -1,6 +1,8 @@
 """The command `simulate`: a folder of simulated FITS images with known kinds."""
 
 import logging
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +23,14 @@ SQUARE, BORDERED, DEGENERATE = 0.6, 0.25, 0.4
 REST_FREQUENCIES_HZ = (1.420405751e9, 1.15271202e11, 2.30538e11, 3.45796e11)
 
 
-def simulate(output: str | Path, number: int, seed: int) -> Path:
+def simulate(
+    output: str | Path, number: int, seed: int, morphologies: Sequence[str] = ()
+) -> Path:
     """Write simulated FITS images and their file list.
 
-    All kinds are drawn in turn. Sides are 40 to 120 pixels long. Noise, beam and flux
-    vary; some images have borders of NaN, some have the shape (1, 1, ny, nx).
+    All kinds, or the given morphologies, are drawn in turn. Sides are 40 to 120 pixels
+    long. Noise, beam and flux vary; some images have borders of NaN, some have the
+    shape (1, 1, ny, nx).
 
     Parameters
     ----------
@@ -35,11 +40,14 @@ def simulate(output: str | Path, number: int, seed: int) -> Path:
         Number of images.
     seed : int
         Random seed; each image depends only on it and on its own number.
+    morphologies : sequence of str
+        Names in `astromorph.sky.morphologies.MORPHOLOGIES`; the labels are then these
+        names instead of the kinds.
 
     Returns
     -------
     Path
-        The file list, CSV with the columns `path` and `label` (the kind).
+        The file list, CSV with the columns `path` and `label`.
 
     Raises
     ------
@@ -49,14 +57,16 @@ def simulate(output: str | Path, number: int, seed: int) -> Path:
     if number < 1:
         raise AstromorphError(f"--number: found {number}; give 1 or more")
     output = Path(output)
-    kinds = list(KINDS)
+    labels = list(morphologies or KINDS)
+    draw = sky.draw_morphology if morphologies else sky.draw
     rows = []
     try:
         for k in track(range(number), number, "images simulated"):
-            kind = kinds[k % len(kinds)]
+            label = labels[k % len(labels)]
             name = f"sky_{k:06d}.fits"
-            _write_image(output / name, kind, np.random.default_rng([seed, k]), k)
-            rows.append({"path": name, "label": kind})
+            rng = np.random.default_rng([seed, k])
+            _write_image(output / name, partial(draw, label), rng, k)
+            rows.append({"path": name, "label": label})
         filelist = output / "filelist.csv"
         artefacts.write_csv(filelist, ("path", "label"), rows)
     except OSError as error:
@@ -68,11 +78,16 @@ def simulate(output: str | Path, number: int, seed: int) -> Path:
     return filelist
 
 
-def _write_image(path: Path, kind: str, rng: np.random.Generator, k: int) -> None:
+def _write_image(
+    path: Path,
+    draw: Callable[[tuple[int, int], np.random.Generator], sky.Drawing],
+    rng: np.random.Generator,
+    k: int,
+) -> None:
     width, height = (int(n) for n in rng.integers(MIN_SIDE, MAX_SIDE + 1, 2))
     if rng.random() < SQUARE:
         height = width
-    drawing = sky.draw(kind, (height, width), rng)
+    drawing = draw((height, width), rng)
     sigma = 10 ** rng.uniform(-5, -3)  # Jy/beam
     pixels = drawing.pixels * np.float32(sigma)
     if rng.random() < BORDERED:

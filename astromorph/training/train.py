@@ -43,6 +43,7 @@ from astromorph.training.auxiliary_task import AuxiliaryTask, build_auxiliary_ta
 from astromorph.training.checkpoints import make_checkpoints
 from astromorph.training.history import Epoch, summary_writer
 from astromorph.training.trainer import ByolTrainer
+from astromorph.training.weight_averaging import average_weights, copy_state
 
 LOG = logging.getLogger(__name__)
 TASK = "`astromorph train`"
@@ -124,7 +125,8 @@ def _train(settings: TrainStepSettings, files: RunFiles, threads: int) -> None:
     number = len(train_data.image_ids)
     LOG.info("%d training images, %d test images", number, len(test_data.image_ids))
     byol = seeded_byol(settings, images.channels)
-    load_start_weights(byol, settings)
+    is_known = load_start_weights(byol, settings)
+    start = copy_state(byol.encoder) if is_known else None
     for warning in size_warnings(byol):
         LOG.warning("%s", warning)
     tensor_settings = read_shard(files.all_tensors[0]).settings
@@ -161,6 +163,8 @@ def _train(settings: TrainStepSettings, files: RunFiles, threads: int) -> None:
         }
         write_summary(log_dir, settings, images, choices)
         history = run(log_dir)
+    if start:
+        average_weights(byol.encoder, start, settings.training_settings.start_share)
     model = make_model_file(
         byol, settings, images.channels, tensor_settings, train_data.image_ids
     )

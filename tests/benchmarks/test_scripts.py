@@ -354,7 +354,8 @@ def test_figures(script, tmp_path):
     """Each figure of the guide is written to the given folder."""
     script("docs/figures.py", "drawn")
     names = {path.name for path in (tmp_path / "drawn").iterdir()}
-    assert names == {"method.png", "views.png", "schedules.png", "evaluation.png"}
+    figures = ("method", "morphologies", "views", "schedules", "evaluation")
+    assert names == {f"{name}.png" for name in figures}
     for name in names:
         with Image.open(tmp_path / "drawn" / name) as picture:
             assert min(picture.size) > 200, name

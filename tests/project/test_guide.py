@@ -186,7 +186,7 @@ def test_the_guide_builds_without_a_warning(tmp_path):
     page = (tmp_path / "html" / "settings.html").read_text()
     assert "simulated_images" in page
     assert "an integer, at least 16, at most 1,024" in page
-    for figure in ("method", "views", "schedules", "evaluation"):
+    for figure in ("method", "morphologies", "views", "schedules", "evaluation"):
         drawn = tmp_path / "html" / "_images" / f"{figure}.png"
         assert drawn.stat().st_size > 10_000
     reference = (tmp_path / "html" / "api.html").read_text()
