@@ -226,7 +226,9 @@ class JobWatch(logging.Handler):
         number, ended = self._numbers.get(job.rule, 1), self._ended[job.rule]
         position = f"[{sum(self._ended.values())} of {self._total}] {job.rule}"
         if number == 1:
-            self._write(f"{_now()} {position}: {job.last or 'done'}")
+            # Snakemake itself says that jobs of other workflows are done.
+            if job.last or self.is_brief:
+                self._write(f"{_now()} {position}: {job.last or 'done'}")
             return
         last = self._last_counts.setdefault(job.rule, time.monotonic())
         if ended == number or time.monotonic() - last >= SECONDS_BETWEEN_LINES:
