@@ -15,7 +15,11 @@ from functools import cached_property
 from pathlib import Path
 
 from astromorph.atomic import atomic_write
-from astromorph.catalogue.summary import few_images_warning, general_reason
+from astromorph.catalogue.summary import (
+    describe_reasons,
+    few_images_warning,
+    general_reason,
+)
 from astromorph.cli.workflow import workflow_files
 from astromorph.errors import AstromorphError, FitsImageError
 from astromorph.filelist.entries import (
@@ -76,7 +80,7 @@ class Findings:
     reasons : Counter of str
         Why the others cannot be read.
     example : str
-        One of these.
+        A file with the most frequent of these reasons.
     stokes : bool
         Whether the planes of the cubes are Stokes parameters.
     """
@@ -261,18 +265,23 @@ def inspect(files: list[str]) -> Findings:
     """Read the headers of all files, or of 400 at equal distances in the list."""
     number = min(len(files), MAX_SAMPLED)
     sample = [files[k * len(files) // number] for k in range(number)]
-    facts, reasons, example, stokes = [], Counter[str](), "", None
+    facts, stokes = [], None
+    bad: dict[str, list[tuple[str, str]]] = {}  # reasons and paths
     # Plane 0 exists in every image and cube.
     rules = DataSettings(planes=0, max_pixels=2**60)
     for path in sample:
         try:
             facts.append(describe_image([path], rules))
         except FitsImageError as error:
-            reasons[general_reason(str(error))] += 1
-            example = example or path
+            reason = str(error)
+            bad.setdefault(general_reason(reason), []).append((reason, path))
         else:
             if stokes is None and count_planes(facts[-1]) > 1:
                 stokes = _has_stokes_planes(path, facts[-1])
+    reasons = Counter(
+        {describe_reasons([why for why, _ in kind]): len(kind) for kind in bad.values()}
+    )
+    example = max(bad.values(), key=len)[0][1] if bad else ""  # of the first reason
     return Findings(files, facts, reasons, example, bool(stokes))
 
 

@@ -101,9 +101,8 @@ class JobWatch(logging.Handler):
     stream : text file
         Where to write.
     is_brief : bool
-        Whether Snakemake itself says nothing about jobs. Then each step that ends has
-        a line; otherwise only progress, warnings and the page about the listed files
-        are shown.
+        Whether Snakemake itself says nothing about jobs. Then their number, a bar of
+        all steps and a sign of life are shown, too.
     targets : callable
         Returns the names of rules that only ask for the results of others.
     folder : path
@@ -216,8 +215,7 @@ class JobWatch(logging.Handler):
             self._write(f"{_now()} {job.rule}: failed ({job.log})")
         else:
             self._ended[job.rule] = self._ended.get(job.rule, 0) + 1
-            if self.is_brief:
-                self._report_end(job)
+            self._report_end(job)
             for page in job.pages:
                 page = printable(str(self.folder / page))
                 self._write(f"{_now()} open {page}: what the listed files contain")
@@ -228,7 +226,9 @@ class JobWatch(logging.Handler):
         number, ended = self._numbers.get(job.rule, 1), self._ended[job.rule]
         position = f"[{sum(self._ended.values())} of {self._total}] {job.rule}"
         if number == 1:
-            self._write(f"{_now()} {position}: {job.last or 'done'}")
+            # Snakemake itself says that jobs of other workflows are done.
+            if job.last or self.is_brief:
+                self._write(f"{_now()} {position}: {job.last or 'done'}")
             return
         last = self._last_counts.setdefault(job.rule, time.monotonic())
         if ended == number or time.monotonic() - last >= SECONDS_BETWEEN_LINES:

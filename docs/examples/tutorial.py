@@ -18,10 +18,10 @@ results = Path(sys.argv[1] if len(sys.argv) > 1 else "results")
 if len(sys.argv) == 1:
     # Like `snakemake`, but with the command line and a short training.
     settings = {
-        "datafile": str(simulate("fits", number=60, seed=0)),
+        "datafile": str(simulate("fits", number=30, seed=0)),
         "network_name": "amm",
         "epochs": 2,
-        "training_settings": {"simulated_images": 60},
+        "training_settings": {"simulated_images": 30},
     }
     Path("settings.json").write_text(json.dumps(settings))
     for step in ("train", "infer"):

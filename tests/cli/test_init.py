@@ -188,10 +188,13 @@ def test_files_that_are_not_images_are_refused(tmp_path):
     write_image(tmp_path / "fits/a.fits")
     for name in ("b.fits", "c.fits"):
         (tmp_path / "fits" / name).write_text("text")
-    check_refused(tmp_path, tmp_path / "fits", "(?s)2 of 3 FITS .*not a FITS file")
-    write_image(tmp_path / "fits/d.fits")
+    (tmp_path / "fits/0.fits").write_text("")
+    check_refused(tmp_path, tmp_path / "fits", "(?s)3 of 4 FITS .*not a FITS file")
+    for name in ("d.fits", "e.fits"):
+        write_image(tmp_path / "fits" / name)
     lines = init_run(tmp_path / "run", [tmp_path / "fits"])
-    assert any(line.startswith("2 of them cannot be used") for line in lines)
+    (bad,) = [line for line in lines if line.startswith("3 of them cannot be used")]
+    assert "b.fits: this is not a FITS file" in bad  # the most frequent reason
 
 
 def test_mosaics_are_refused_unless_asked_for(tmp_path):

@@ -10,6 +10,7 @@ from finished_run import catalogue_rows, write_run
 
 from astromorph.cli.closing import NO_MAP, NO_VERDICT, closing_lines
 from astromorph.cli.job_watch import JobWatch, watch_jobs
+from astromorph.progress import show_bars_in_log
 from astromorph.settings.loading import parse
 
 
@@ -129,6 +130,25 @@ def test_shards_are_counted_and_failures_named(folder):
         "[3 of 4] preprocess: 3 of 3 shards",
         "train: failed (train.log)",
     ]
+
+
+@pytest.mark.parametrize("kind", [Terminal, io.StringIO])
+def test_the_command_line_draws_epochs_as_a_bar_in_a_terminal(kind):
+    """In a file each epoch is a line; an error is below no bar."""
+    stream = kind()
+    handler = logging.StreamHandler(stream)
+    show_bars_in_log(handler)
+    logger = logging.Logger("steps")
+    logger.addHandler(handler)
+    for epoch in (1, 2):
+        logger.info("epoch %d of 3: train loss %.1f", epoch, 3.5)
+    logger.warning("a warning")
+    logger.error("training stopped by Ctrl-C in epoch 3 of 3")
+    text = stream.getvalue()
+    assert ("epoch 1 of 3" in text) == (kind is io.StringIO)
+    assert ("epochs:  67%" in text) == ("\r" in text) == (kind is Terminal)
+    assert "a warning\n" in text
+    assert text.rpartition("\r")[2].endswith("by Ctrl-C in epoch 3 of 3\n")
 
 
 class Workflow:

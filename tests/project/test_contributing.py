@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 # "In `FILE`, before `LINE`:" or "A new file `FILE`:", and the block that follows.
 EXAMPLE = re.compile(
     r"^(?:In `([^`\n]+)`, (before|after|in place of) `([^`\n]+)`"
-    r"|A new file `([^`\n]+)`):\n\n```python\n(.*?)^```$",
+    r"|A new file `([^`\n]+)`):\n\n```\w+\n(.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
 CHECKS = """
@@ -66,6 +66,8 @@ def apply(text: str, folder: Path) -> int:
         indent = lines[k][: len(lines[k]) - len(lines[k].lstrip())]
         start, stop = {"before": (k, k), "after": (k + 1, k + 1)}.get(how, (k, k + 1))
         lines[start:stop] = [textwrap.indent(block, indent)]
+        if how == "before" and block.startswith(("@", "class", "def")):
+            lines.insert(stop + 1, "\n" if indent else "\n\n")
         (folder / name).write_text("".join(lines))
     return number
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import command_line
 import numpy as np
 import pytest
 from astropy.table import Table
@@ -122,16 +123,17 @@ def test_python_blocks_of_the_pages_run(block, tmp_path, monkeypatch):
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)
 def test_programs_run(program, tmp_path):
     """Unchanged, in an empty folder, with the expected output."""
-    command = [sys.executable, str(program)]
     if program.stem == "several_devices":
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-        command[1:1] = launcher
-    if program.stem == "embed_with_onnx":
-        command += exported_model(tmp_path)
-    done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, timeout=300,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, *launcher, str(program)],
+            cwd=tmp_path, capture_output=True, text=True, timeout=300,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+    else:
+        needs_model = program.stem == "embed_with_onnx"
+        arguments = exported_model(tmp_path) if needs_model else []
+        done = command_line.run(arguments, tmp_path, program)
     assert done.returncode == 0, done.stderr
     assert re.search(rf"^.*{OUTPUT[program.stem]}", done.stdout, re.MULTILINE)
 
