@@ -62,7 +62,9 @@ class ReferenceNetwork(nn.Module):
             images, size=(SIDE, SIDE), mode="bilinear", antialias=True
         )
         if self.is_separate:
-            return torch.cat([self._encode(one) for one in images.split(1, 1)], dim=1)
+            return torch.cat(
+                [self._encode(one) for one in torch.split(images, 1, dim=1)], dim=1
+            )
         if images.shape[1] > MAX_CHANNELS:
             images = images.mean(dim=1, keepdim=True)
         return self._encode(images)
