@@ -18,6 +18,7 @@ from PIL import Image
 
 from astromorph.byol.start_weights import WEIGHTS_FORMAT
 from astromorph.cli.steps import STEPS
+from astromorph.embedding.metrics import GEOMETRIC
 from astromorph.settings.loading import setting_names
 from astromorph.sky.simulate import simulate
 
@@ -237,6 +238,30 @@ def test_quality(script):
     assert {name for name, _ in networks} >= {"trained", "untrained", "pixels"}
     for name, cells in networks:
         assert len(numbers(cells)) >= 7, name
+
+
+def test_label_free(script, tmp_path):
+    """A measure that ranks networks as labels do has a correlation of 1."""
+    networks = {
+        name: {
+            "effective_rank": 10.0 * k,
+            "spread": 0.5,
+            "uniformity": float(k),
+            "retrieval": dict.fromkeys(GEOMETRIC, 0.1 * k),
+            "alignment": dict.fromkeys(GEOMETRIC, 1 - 0.1 * k),
+            **{m: {"mean": 0.2 * k} for m in ("knn", "knn_whitened", "linear")},
+        }
+        for k, name in enumerate(("pixels", "untrained", "sky", "trained"))
+    }
+    networks["without labels"] = {}
+    run = tmp_path / "radio" / "one"
+    run.mkdir(parents=True)
+    (run / "evaluation.json").write_text(json.dumps({"networks": networks}))
+    output = script("benchmarks/label_free.py", tmp_path / "radio")
+    assert "radio: 4 networks of 1 runs" in output
+    assert "| effective_rank | +1.00 | +1.00 |" in output
+    assert "| alignment, all | +1.00 | +1.00 |" in output
+    assert "| uniformity | -1.00 | -1.00 |" in output
 
 
 @pytest.mark.slow
