@@ -1,4 +1,4 @@
-"""Do measures without labels rank embeddings as labels do?
+"""Measures without labels: whether they rank embeddings as labels do.
 
     python benchmarks/label_free.py FOLDER...
 
