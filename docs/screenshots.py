@@ -20,7 +20,7 @@ from PIL import Image
 
 HERE = Path(__file__).parent
 SIZE = (1280, 860)  # of the browser window, in pixels
-HOME = (1100, 1612)  # the same for the home page
+PAGE_WIDTH = 1100  # the same for pages with text
 MAX_BYTES = 300_000
 GRAYS = (224, 112, 56, 28)  # in the palette: the most that fit into MAX_BYTES
 
@@ -50,18 +50,21 @@ def report(run: Path) -> bytes:
 
 
 def home(run: Path) -> bytes:
-    """Show the home page down to the oddest images."""
+    """Show the home page down to the pictures of the clusters."""
     with browser() as page:
-        page.set_viewport_size({"width": HOME[0], "height": HOME[1]})
+        page.set_viewport_size({"width": PAGE_WIDTH, "height": SIZE[1]})
         page.goto((run / "results" / "index.html").as_uri())
         page.wait_for_function("() => [...document.images].every(i => i.complete)")
-        return bytes(page.screenshot())
+        box = page.locator(".pictures").first.bounding_box()
+        height = int(box["y"] + box["height"]) + 16
+        clip = {"x": 0, "y": 0, "width": PAGE_WIDTH, "height": height}
+        return bytes(page.screenshot(full_page=True, clip=clip))
 
 
 def validation(run: Path) -> bytes:
     """Show the whole validation page."""
     with browser() as page:
-        page.set_viewport_size({"width": HOME[0], "height": SIZE[1]})
+        page.set_viewport_size({"width": PAGE_WIDTH, "height": SIZE[1]})
         page.goto((run / "results" / "validation.html").as_uri())
         return bytes(page.screenshot(full_page=True))
 
