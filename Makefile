@@ -13,13 +13,14 @@ MYPY_SCRIPTS := --config-file= --cache-dir=.mypy_cache/scripts --check-untyped-d
 # tests/conftest.py orders the modules: the longest first.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup run quick test lint docs clean
+.PHONY: help setup run quick test lint versions docs clean
 
 help:
 	@echo "make run    install into .venv, simulate a sample of FITS images, run the workflow"
 	@echo "make quick  install into .venv, run the quick tests, about two minutes"
 	@echo "make lint   install into .venv, run linters and type checker"
 	@echo "make test   make lint, then all tests, about ten minutes"
+	@echo "make versions  the quick tests with the oldest, current and newest packages"
 	@echo "make docs   build the guide, docs/_build/html/index.html"
 	@echo "make setup  only install into .venv"
 	@echo "make clean  remove .venv, sample and the guide"
@@ -60,6 +61,10 @@ quick: $(VENV)/installed-dev
 
 test: lint
 	$(PYTEST)
+
+# make versions VERSIONS="--only oldest --folder /scratch/environments"
+versions:
+	$(PYTHON) benchmarks/versions.py $(VERSIONS)
 
 docs: $(VENV)/installed-dev
 	$(BIN)/python -m sphinx -W -q -b html docs docs/_build/html

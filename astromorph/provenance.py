@@ -32,7 +32,11 @@ UNTRACKED = (
     "settings.sections",
     "settings.steps",
 )
-TEMPLATE_SUFFIXES = (".html", ".js", ".css")
+# A string in a dumped syntax tree that names a template or a script.
+NAMED = re.compile(r"""Constant\(value=['"]([^'"]*\.(?:html|js|css))['"]\)""")
+DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+# The fields of syntax trees that contain statements, or parts that contain them.
+BLOCKS = ("body", "orelse", "handlers", "finalbody", "cases")
 INCLUDED = re.compile(r'{% (?:include|extends|from|import) "([^"]+)"')
 RECORDED_PACKAGES = ("astromorph", "torch", "torchvision", "astropy", "numpy")
 
@@ -102,14 +106,13 @@ def code_digest(*modules: str) -> str:
         if module not in seen and not _is_untracked(module):
             seen.add(module)
             waiting.extend(imported_modules(module))
-    return digest(f"{m}={_contents(m)}" for m in sorted(seen))
+    return digest(f"{m}={_read(m)[1]}" for m in sorted(seen))
 
 
 def _is_untracked(module: str) -> bool:
     return any(module == name or module.startswith(f"{name}.") for name in UNTRACKED)
 
 
-@functools.cache
 def imported_modules(module: str) -> frozenset[str]:
     """Modules of this package that `module` imports when it runs.
 
@@ -125,28 +128,50 @@ def imported_modules(module: str) -> frozenset[str]:
     frozenset of str
         Names of the same form.
     """
+    return _read(module)[0]
+
+
+@functools.cache
+def _read(module: str) -> tuple[frozenset[str], str]:
+    """What a module imports from this package, and its code with its templates.
+
+    The code is the syntax tree without docstrings, as text. The tree itself is not
+    kept: with a million nodes in memory, each collection of garbage takes longer.
+    """
+    path = _path(module)
+    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     names: set[str] = set()
-    for node in _executed(_tree(module)):
-        if isinstance(node, ast.Import):
+    for node, is_executed in _statements(tree):
+        if isinstance(node, DOCUMENTED):
+            if ast.get_docstring(node, clean=False) is not None:
+                del node.body[0]
+        elif is_executed and isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
+        elif is_executed and isinstance(node, ast.ImportFrom) and node.module:
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
             names.add(node.module)
     prefix = f"{PACKAGE.name}."
     found = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
-    return frozenset(name for name in found if _path(name).is_file())
+    text = ast.dump(tree)
+    templates = [_template(n, path.parent) for n in sorted(set(NAMED.findall(text)))]
+    imported = frozenset(name for name in found if _path(name).is_file())
+    return imported, text + "".join(templates)
 
 
-def _executed(tree: ast.AST) -> Iterator[ast.AST]:
-    """All nodes of a module except those that only type checkers read."""
-    waiting = [tree]
+def _statements(tree: ast.Module) -> Iterator[tuple[ast.AST, bool]]:
+    """A module and its statements, and whether more than type checkers read each.
+
+    Imports and definitions are statements. Not to visit expressions is ten times faster
+    than `ast.walk`, and each command of a workflow waits for it.
+    """
+    waiting: list[tuple[ast.AST, bool]] = [(tree, True)]
     while waiting:
-        node = waiting.pop()
-        yield node
-        if isinstance(node, ast.If) and _is_type_checking(node.test):
-            waiting.extend(node.orelse)
-        else:
-            waiting.extend(ast.iter_child_nodes(node))
+        node, is_executed = waiting.pop()
+        yield node, is_executed
+        guarded = isinstance(node, ast.If) and _is_type_checking(node.test)
+        for name in BLOCKS:
+            below = is_executed and not (guarded and name == "body")
+            waiting.extend((part, below) for part in getattr(node, name, ()))
 
 
 def _is_type_checking(test: ast.expr) -> bool:
@@ -156,33 +181,6 @@ def _is_type_checking(test: ast.expr) -> bool:
 
 def _path(module: str) -> Path:
     return PACKAGE.joinpath(*module.split(".")).with_suffix(".py")
-
-
-@functools.cache
-def _tree(module: str) -> ast.Module:
-    """The syntax tree of a module, without docstrings."""
-    path = _path(module)
-    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    for node in ast.walk(tree):
-        documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-        if isinstance(node, documented) and ast.get_docstring(node) is not None:
-            del node.body[0]
-    return tree
-
-
-@functools.cache
-def _contents(module: str) -> str:
-    """The syntax tree of a module as text, and the templates that it names."""
-    tree = _tree(module)
-    names = sorted(_string_constants(tree))
-    folder = _path(module).parent
-    templates = [_template(n, folder) for n in names if n.endswith(TEMPLATE_SUFFIXES)]
-    return ast.dump(tree) + "".join(templates)
-
-
-def _string_constants(tree: ast.Module) -> set[str]:
-    constants = (n.value for n in ast.walk(tree) if isinstance(n, ast.Constant))
-    return {value for value in constants if isinstance(value, str)}
 
 
 def _template(name: str, folder: Path) -> str:

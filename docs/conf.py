@@ -11,15 +11,25 @@ from settings_page import write_settings_page  # noqa: E402
 
 project = "astromorph"
 author = "the astromorph developers"
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+]
 exclude_patterns = ["_build"]
-html_theme = "alabaster"
+html_theme = "furo"
+html_title = "astromorph"
 html_theme_options = {
-    "description": "Sort FITS images by appearance, without labels",
-    # In narrower windows the sidebar moves to the bottom; guide.css has the rest.
-    "page_width": "940px",
-    "sidebar_width": "240px",
-    "show_powered_by": False,
+    # The colours of the pages of a run, in astromorph/pages/templates/style.css.
+    "light_css_variables": {
+        "color-brand-primary": "#0550ae",
+        "color-brand-content": "#0550ae",
+    },
+    "dark_css_variables": {
+        "color-brand-primary": "#7cc0ff",
+        "color-brand-content": "#7cc0ff",
+    },
 }
 html_static_path = ["_static"]
 html_css_files = ["guide.css"]

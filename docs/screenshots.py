@@ -58,6 +58,14 @@ def home(run: Path) -> bytes:
         return bytes(page.screenshot())
 
 
+def validation(run: Path) -> bytes:
+    """Show the whole validation page."""
+    with browser() as page:
+        page.set_viewport_size({"width": HOME[0], "height": SIZE[1]})
+        page.goto((run / "results" / "validation.html").as_uri())
+        return bytes(page.screenshot(full_page=True))
+
+
 def gallery(run: Path) -> bytes:
     """Return a contact sheet: examples and their neighbours."""
     return (run / "results" / "export" / "gallery" / "neighbours_1.png").read_bytes()
@@ -80,6 +88,7 @@ def html_map(run: Path) -> bytes:
 
 SCREENSHOTS: dict[str, Callable[[Path], bytes]] = {
     "home": home,
+    "validation": validation,
     "map": html_map,
     "report": report,
     "gallery": gallery,

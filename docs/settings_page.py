@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, TypeAdapter
 
+from astromorph.settings import sections
 from astromorph.settings.sections import PLANES, TORCHVISION, Settings
 
 INTRODUCTION = """# Settings
@@ -27,14 +28,14 @@ WORDS = {"integer": "an integer", "number": "a number", "string": "a string"}
 def write_settings_page(path: Path) -> None:
     """Write the page, if it differs from the existing one."""
     lines = [INTRODUCTION, "## General\n"]
-    sections = []
+    groups = []
     for name, field in Settings.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            sections.append((name, kind))
+            groups.append((name, kind))
         else:
             lines.append(entry(name, field))
-    for name, kind in sections:
+    for name, kind in groups:
         lines.append(f"## `{name}`\n")
         lines += [entry(key, field) for key, field in kind.model_fields.items()]
     lines += ["## Networks of torchvision\n", *_families(), ""]
@@ -87,6 +88,11 @@ def in_words(schema: dict[str, Any]) -> str:
         return f"`{schema['const']}`"
     if "enum" in schema:
         return ", ".join(f"`{one}`" for one in schema["enum"])
+    if "$ref" in schema:
+        section = getattr(sections, schema["$ref"].rpartition("/")[2])
+        return (
+            f"a mapping with {', '.join(f'`{name}`' for name in section.model_fields)}"
+        )
     kind = schema["type"]
     if kind == "null":
         return "`null`"

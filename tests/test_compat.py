@@ -7,10 +7,9 @@ kept.
 import argparse
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+import command_line
 import numpy as np
 import pytest
 import torch
@@ -222,20 +221,16 @@ def test_settings_files_of_the_guide_are_read(name, folder):
 @pytest.mark.slow
 def test_commands_of_the_guide_run_with_its_settings_file(folder, tmp_path):
     """`training -c` trains a model, `inference -c -n` embeds with it."""
-    command = [sys.executable, "-m", "astromorph"]
     # The simulated images would take most of the time.
     text = (folder / "all.toml").read_text()
     quick = tmp_path / "quick.toml"
     quick.write_text(f"{text}\n[training_settings]\nsimulated_images = 16\n"
                      "[preprocess_settings]\nsize = 32\n")  # fmt: skip
-    options = {"cwd": folder, "capture_output": True, "text": True}
-    done = subprocess.run([*command, "training", "-c", str(quick)], **options)
+    done = command_line.run(["training", "-c", str(quick)], folder)
     assert done.returncode == 0, done.stderr
     assert "`astromorph training` is now `astromorph train`" in done.stderr
-    done = subprocess.run(
-        [*command, "inference", "-c", str(quick), "-n", "results/model/model.pt"],
-        **options,
-    )
+    model = "results/model/model.pt"
+    done = command_line.run(["inference", "-c", str(quick), "-n", model], folder)
     assert done.returncode == 0, done.stderr
     assert (folder / "results" / "export" / "embeddings.csv").exists()
 

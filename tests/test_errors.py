@@ -12,6 +12,7 @@ import sys
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+import command_line
 import numpy as np
 import pytest
 import torch
@@ -86,8 +87,7 @@ def remount(folder: Path, options: str) -> None:
 
 
 def astromorph(*arguments: str | Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "astromorph", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240)
+    return command_line.run(list(map(str, arguments)), Path.cwd(), timeout=240)
 
 
 def one_error(done: subprocess.CompletedProcess) -> str:
@@ -210,7 +210,7 @@ def large(sky, tmp_path_factory) -> Path:
 
 
 def arguments_for(
-    step: str, folder: Path, sky: Path, tensors: Path, model: Path
+    step: str, folder: Path, sky: Path, tensors: Path, model: Path, epochs: int = 2
 ) -> list[str]:
     """A command line that writes to the folder."""
     if step == "preprocess":
@@ -222,7 +222,7 @@ def arguments_for(
         found = ["-n", model, "--shard", "00000"]
     else:
         settings = {
-            "network_name": "amm", "epochs": 2, "batch_size": 8,
+            "network_name": "amm", "epochs": epochs, "batch_size": 8,
             "network_settings": {"weights": "random"},
             "training_settings": {"simulated_images": 0, "checkpoint_minutes": 1e-6},
         }  # fmt: skip
@@ -247,7 +247,7 @@ def test_too_little_memory_is_explained_and_more_memory_suffices(
     step, room, sky, large, model, tmp_path
 ):
     """The errors of numpy and torch lead to the same message."""
-    command = arguments_for(step, tmp_path, sky, large, model)
+    command = arguments_for(step, tmp_path, sky, large, model, epochs=1)
     done = subprocess.run(
         [sys.executable, "-c", LIMITED, str(room), *command],
         capture_output=True, text=True, timeout=240,

@@ -76,10 +76,7 @@ def package(tmp_path, monkeypatch) -> Path:
 
 def clear_caches() -> None:
     """Clear the cached sources."""
-    for function in (
-        provenance.imported_modules, provenance._tree, provenance._contents
-    ):  # fmt: skip
-        function.cache_clear()
+    provenance._read.cache_clear()
     provenance.code_digest.cache_clear()
 
 

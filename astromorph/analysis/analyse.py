@@ -27,7 +27,7 @@ from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.run_table import all_tensors, run_table
 from astromorph.artefacts.tables import read_table
 from astromorph.atomic import atomic_write, check_writable
-from astromorph.pages.html import write_page
+from astromorph.pages.html import link_to, write_page
 from astromorph.pages.thumbnails import page_images
 from astromorph.provenance import versions
 from astromorph.settings.sections import AnalysisSettings
@@ -121,6 +121,7 @@ def _write_page(
         result=summary,
         images=page_images(paths, all_tensors(files), pictured),
         max_pictured=MAX_PICTURED,
+        gallery=link_to(files.gallery / "index.html", files.analysis_page),
     )
 
 

@@ -2,6 +2,9 @@
 
 Its axes are the principal components of the embeddings, scaled by a power of their
 standard deviation; each image is represented by its direction from the mean.
+
+scikit-learn takes a second to import. The map needs only the axes, so that the layout
+imports it where it needs it.
 """
 
 import warnings
@@ -10,10 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.neighbors import NearestNeighbors
 
-from astromorph.analysis.clusters import sample_indices
-from astromorph.analysis.neighbours import nearest_neighbours
 from astromorph.settings.sections import AnalysisSettings
 
 Vectors = NDArray[np.float32]
@@ -193,6 +193,8 @@ def layout_2d(
     """
     if len(points) < MIN_UMAP or len(np.unique(points, axis=0)) < MIN_UMAP:
         return components
+    from astromorph.analysis.clusters import sample_indices
+
     sample = sample_indices(len(points), rules.map_sample, seed)
     sample_layout = _umap(points[sample], components[sample], rules, seed, threads)
     if len(sample) == len(points):
@@ -212,6 +214,8 @@ def _umap(
     threads: int,
 ) -> Points:
     number = min(rules.map_neighbours, len(points) - 1)
+    from astromorph.analysis.neighbours import nearest_neighbours
+
     indices, distances = nearest_neighbours(points, number - 1, seed, threads)
     own = np.arange(len(points))[:, None]
     # UMAP counts a point among its own neighbours.
@@ -248,6 +252,8 @@ def _make_initial_layout(components: Points, seed: int) -> Points:
 
 def _interpolate(others: Points, sample: Points, sample_layout: Points) -> Points:
     """Mean positions of the nearest points of the sample, by inverse distance."""
+    from sklearn.neighbors import NearestNeighbors
+
     finder = NearestNeighbors(n_neighbors=ANCHORS, algorithm="brute").fit(sample)
     layout = np.empty((len(others), 2), np.float32)
     for start in range(0, len(others), PLACED_AT_A_TIME):

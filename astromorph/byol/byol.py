@@ -334,7 +334,8 @@ def make_view(augment: Augmentation, images: Tensor) -> Tensor:
     ValueError
         `augment` returns something else.
     """
-    view = augment(images.clone())
+    is_safe = isinstance(augment, SkyAugmentation)  # others may change their input
+    view = augment(images if is_safe else images.clone())
     if not isinstance(view, Tensor) or view.ndim != 4 or len(view) != len(images):
         shape = tuple(view.shape) if isinstance(view, Tensor) else ""
         raise ValueError(

@@ -1,17 +1,16 @@
 """Counts of good and bad files, and the decision whether a run continues."""
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
-from astromorph.artefacts.columns import REJECTED
+from astromorph.artefacts.columns import REJECTED, Status
 from astromorph.errors import AstromorphError
 from astromorph.filelist.duplicates import DROPPED, DUPLICATE
 from astromorph.settings.sections import ValidateSettings
 from astromorph.system.logs import printable, shortened
 
+GRAVEST_FIRST: tuple[Status, ...] = (REJECTED, "warning", "ok")
 MAX_EXAMPLES = 3  # paths for each reason
 MAX_LISTED_REASONS = 8
 MIN_IMAGES = 2
@@ -19,70 +18,6 @@ MAX_REASONS = 200  # counted separately
 ANOTHER = "another reason"
 # With fewer images, classes and clusters have a handful of members each.
 TOO_FEW_IMAGES, FEW_IMAGES = 50, 200
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """One bar of a histogram.
-
-    Attributes
-    ----------
-    label : str
-        Lower edge of the bin.
-    count : int
-        Number of values in the bin.
-    share : float
-        Count divided by the highest count.
-    """
-
-    label: str
-    count: int
-    share: float
-
-
-class Histogram:
-    """Counts of values in bins of equal width on a logarithmic or linear axis.
-
-    Parameters
-    ----------
-    name : str
-        The quantity, with its unit.
-    per_unit : float
-        Bins per factor of 10 (logarithmic), or per 1 (linear).
-    logarithmic : bool
-        Whether the axis is logarithmic; values that are not positive are ignored then.
-    """
-
-    def __init__(self, name: str, per_unit: float, logarithmic: bool = True) -> None:
-        self.name = name
-        self._per_unit = per_unit
-        self._logarithmic = logarithmic
-        self._bins: Counter[int] = Counter()
-
-    def add(self, value: float | None) -> None:
-        """Count a value; None and values that are not finite are ignored."""
-        if value is None or not math.isfinite(value):
-            return
-        if self._logarithmic:
-            if value <= 0:
-                return
-            value = math.log10(value)
-        self._bins[math.floor(value * self._per_unit + 1e-9)] += 1
-
-    @property
-    def bars(self) -> list[Bar]:
-        """All bins from the first to the last, including empty ones."""
-        if not self._bins:
-            return []
-        highest = max(self._bins.values())
-        return [
-            Bar(self._label(k), self._bins[k], self._bins[k] / highest)
-            for k in range(min(self._bins), max(self._bins) + 1)
-        ]
-
-    def _label(self, k: int) -> str:
-        edge = k / self._per_unit
-        return f"{float(f'{10**edge:.3g}'):g}" if self._logarithmic else f"{edge:.2g}"
 
 
 class Summary:
@@ -102,6 +37,11 @@ class Summary:
         self._examples: dict[str, list[str]] = {}
         self._statuses_by_reason: dict[str, str] = {}
         self._dropped = 0
+
+    @property
+    def ranked_statuses(self) -> list[tuple[str, int]]:
+        """Number of rows of each status, the gravest first."""
+        return [(s, self.statuses[s]) for s in GRAVEST_FIRST if self.statuses[s]]
 
     @property
     def total(self) -> int:
@@ -158,7 +98,7 @@ class Summary:
 
     def lines(self) -> Iterator[str]:
         """The summary as at most ten lines of text."""
-        counts = ", ".join(f"{n} {status}" for status, n in self.statuses.items())
+        counts = ", ".join(f"{n} {status}" for status, n in self.ranked_statuses)
         yield f"{self.source}: {self.total} files: {counts}"
         reasons = list(self.ranked_reasons())
         for reason, count, _, examples in reasons[:MAX_LISTED_REASONS]:

@@ -20,9 +20,9 @@ from astromorph.artefacts.columns import CATALOGUE_COLUMNS, REJECTED
 from astromorph.artefacts.labels import WITHOUT_LABELS, Labels, missing_column
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.atomic import atomic_write
+from astromorph.catalogue.histogram import Histogram
 from astromorph.catalogue.summary import (
     TOO_FEW_IMAGES,
-    Histogram,
     Summary,
     few_images_warning,
     stop_if_bad,
@@ -106,8 +106,8 @@ class _Statistics:
         self.labels = Labels(label_column)
         self.summary = Summary(str(datafile))
         self.sample = RowSample(SAMPLE_SIZE)
-        self.sizes = Histogram("Longer side, pixels", 10)
-        self.scales = Histogram("Pixel scale, arcsec", 4)
+        self.sizes = Histogram("Longer side, pixels", "files", min_step=1)
+        self.scales = Histogram("Pixel scale, arcsec", "files")
 
     def add(self, number: int, row: _Row) -> None:
         self.summary.add(row.status, row.reason, row.path)
@@ -237,18 +237,18 @@ def _list_remarks(
         yield logging.WARNING, f"{datafile}: {remark}"
     if not labels.column:
         return
-    if labels.column in columns:
-        problem = labels.problem()
-    else:
-        problem = missing_column(labels.column, columns)
-    if problem:
-        yield logging.WARNING, f"{datafile}: {problem}; {WITHOUT_LABELS}"
-    elif labels.kind == "numbers":
+    if labels.column not in columns:
+        if problem := missing_column(labels.column, columns):
+            yield logging.WARNING, f"{datafile}: {problem}; {WITHOUT_LABELS}"
+    elif problem := labels.problem():
         yield (
-            logging.INFO,
-            f"{datafile}: the column `{labels.column}` has numbers; the embedding is "
-            "evaluated by how well it predicts them",
+            logging.WARNING,
+            f"{datafile}: {problem}; {WITHOUT_LABELS}; {labels.advice()}",
         )
+    else:
+        yield logging.INFO, f"{datafile}: {labels.describe()}"
+        if caution := labels.caution():
+            yield logging.WARNING, f"{datafile}: {caution}"
 
 
 def _number_remarks(datafile: str | Path, usable: int) -> Iterator[tuple[int, str]]:

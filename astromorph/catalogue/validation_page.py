@@ -9,10 +9,12 @@ from functools import partial
 from pathlib import Path
 
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.catalogue.summary import Histogram, Summary
+from astromorph.catalogue.histogram import Histogram
+from astromorph.catalogue.summary import Summary
 from astromorph.errors import FitsImageError
 from astromorph.filelist.entries import Entry, read_filelist
 from astromorph.fits import image as fits_image
+from astromorph.pages.charts import HistogramPlot, plot_histogram
 from astromorph.pages.html import write_page
 from astromorph.pages.pictures import PageImage, picture_url
 from astromorph.preprocessing.image_to_tensor import Prepared, prepare
@@ -74,10 +76,14 @@ class SampledImages:
     bad: list[tuple[str, str]] = field(default_factory=list)
     blank: int = 0
     bad_pixels: Histogram = field(
-        default_factory=lambda: Histogram("Share of bad pixels", 20, logarithmic=False)
+        default_factory=lambda: Histogram(
+            "Share of bad pixels", "sampled images", fraction=True, min_step=0.01
+        )
     )
     dynamic_range: Histogram = field(
-        default_factory=lambda: Histogram("Peak above background / noise", 4)
+        default_factory=lambda: Histogram(
+            "Peak above the background / noise", "sampled images"
+        )
     )
 
     def add(self, path: str, prepared: Prepared | str, with_thumbnail: bool) -> None:
@@ -169,11 +175,23 @@ def write_validation_page(
         "validation.html",
         files,
         summary=summary,
-        histograms=[*header_histograms, images.bad_pixels, images.dynamic_range],
+        plots=_plot_all([*header_histograms, images.bad_pixels, images.dynamic_range]),
         pictures=images,
         rules=preprocessing,
         remarks=[shortened(printable(remark)) for remark in remarks],
     )
+
+
+def _plot_all(histograms: Sequence[Histogram]) -> list[tuple[Histogram, HistogramPlot]]:
+    """Plots of the histograms that have values."""
+    plots = []
+    for histogram in histograms:
+        if bins := histogram.bins:
+            edges = [bins[0].low, *(one.high for one in bins)]
+            counts = [one.count for one in bins]
+            plot = plot_histogram(edges, counts, histogram.logarithmic)
+            plots.append((histogram, plot))
+    return plots
 
 
 def _select_rows(entries: Iterator[Entry], rows: Sequence[int]) -> Iterator[Entry]:

@@ -148,8 +148,9 @@ def init_run(
 ) -> list[str]:
     """Write the files with which a folder becomes that of a run.
 
-    These are `Snakefile`, `filelist.csv`, `config/config.yaml`, `config/README.md` and
-    `profiles/default/config.yaml`, and on a cluster `slurm/config.yaml`.
+    These are `Snakefile`, `filelist.csv`, `config/config.yaml`, `config/README.md`,
+    `config/settings.schema.json` and `profiles/default/config.yaml`, and on a cluster
+    `slurm/config.yaml`.
 
     Parameters
     ----------
@@ -185,6 +186,7 @@ def init_run(
         "filelist.csv": list_text(found.files, labels, folder),
         "config/config.yaml": config_text(found, labels),
         "config/README.md": packaged_text("config/README.md"),
+        "config/settings.schema.json": packaged_text("config/settings.schema.json"),
         "profiles/default/config.yaml": packaged_text("profiles/default/config.yaml"),
         "Snakefile": SNAKEFILE,
     }
@@ -423,6 +425,7 @@ def config_text(found: Findings, labels: Labels) -> str:
     defaults = Settings()
     trained = max(1, round(number * (1 - SplitSettings().test_fraction)))
     lines = [
+        "# yaml-language-server: $schema=settings.schema.json",
         "# The settings of this run, written by `astromorph init`. config/README.md "
         "lists all",
         "# settings; those that are missing here have their defaults.",

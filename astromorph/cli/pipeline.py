@@ -18,6 +18,7 @@ from astromorph.errors import AstromorphError
 from astromorph.filelist.list_state import ListState
 from astromorph.progress import track
 from astromorph.settings.loading import check_reference
+from astromorph.settings.references import check_references
 from astromorph.settings.sections import PreprocessSettings, Settings
 from astromorph.system.workers import process_pool
 
@@ -56,6 +57,7 @@ def run_infer(job: Job) -> None:
         The model file cannot be used; this is checked before the images are read.
     """
     check_reference(job.settings, job.source)
+    check_references(job.settings, job.source)
     check_model_channels(job.settings, job.files.model)
     steps = wanted_steps(job.settings)
     run_steps(job, [step for step in steps if step.name not in TRAINING])

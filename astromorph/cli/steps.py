@@ -19,6 +19,7 @@ from astromorph.filelist.shards import Shard, file_state
 from astromorph.provenance import canonical_json, digest
 from astromorph.settings.loading import required_datafile
 from astromorph.settings.presets import needs_head
+from astromorph.settings.references import weights_files
 from astromorph.settings.sections import Settings
 from astromorph.settings.steps import part_of, train_step_settings
 
@@ -187,7 +188,11 @@ def _export_map(job: Job) -> None:
 
     rules = job.settings.export_settings
     export_map(
-        job.files, rules.map_thumbnail_size, rules.map_one_file, job.with_evaluation
+        job.files,
+        rules.map_thumbnail_size,
+        rules.map_one_file,
+        job.with_evaluation,
+        rules.gallery,
     )
 
 
@@ -273,6 +278,12 @@ def _named_model(job: Job, state: ListState) -> Sources:
         if is_trained or not job.settings.trained_network_name:
             return "", ""
     return "", file_state([str(files.model)])
+
+
+def _references(job: Job, state: ListState) -> Sources:
+    """The states of the weights of other networks."""
+    files = weights_files(job.settings.evaluation_settings.references)
+    return "", file_state(files) if files else ""
 
 
 def _marks(job: Job, state: ListState) -> Sources:
@@ -434,6 +445,7 @@ STEPS = {
             part="evaluate",
             outputs=lambda files, shard: [files.evaluation, files.evaluation_page],
             after=("train", *EMBEDDED, "preprocess"),
+            sources=_references,
             resources="evaluate",
             is_wanted=lambda settings: settings.evaluation_settings.images > 0,
         ),

@@ -9,7 +9,7 @@ import signal
 import threading
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from astromorph.filelist.shards import Shard
 from astromorph.locks import current_holder, exclusive
 from astromorph.provenance import canonical_json
 from astromorph.settings.loading import check_reference, parse, required_datafile
+from astromorph.settings.references import check_references
 from astromorph.settings.sections import Settings
 from astromorph.settings.steps import part_of
 
@@ -67,7 +68,9 @@ class WorkflowPlan:
     datafile : str
         The file list.
     files : RunFiles
-        The files of the run, all shards included.
+        The files of the run, all shards included, as the rules name them.
+    placed_files : RunFiles
+        The same files where they are: a module statement may add a prefix.
     list_state : ListState
         The shards, and digests of the list and of the files in it.
     cores : int
@@ -77,6 +80,7 @@ class WorkflowPlan:
     settings: Settings
     datafile: str
     files: RunFiles
+    placed_files: RunFiles
     list_state: ListState
     cores: int
 
@@ -159,7 +163,7 @@ class WorkflowPlan:
 
     def states(self) -> list[status.JobState]:
         """The states of the results of all jobs."""
-        return status.job_states(self.settings, self.files, self.list_state)
+        return status.job_states(self.settings, self.placed_files, self.list_state)
 
     def resources(self, step: str, cores: int = 1) -> dict[str, Function]:
         """Memory and time that a job requests, more in each attempt."""
@@ -212,7 +216,11 @@ def snakefile() -> str:
     return str((workflow_files() / "workflow" / "Snakefile").resolve())
 
 
-def plan_workflow(config: Mapping[str, Any], cores: int | None) -> WorkflowPlan:
+def plan_workflow(
+    config: Mapping[str, Any],
+    cores: int | None,
+    place: Callable[[str], str] = str,
+) -> WorkflowPlan:
     """Read the settings and the file list.
 
     Parameters
@@ -221,6 +229,9 @@ def plan_workflow(config: Mapping[str, Any], cores: int | None) -> WorkflowPlan:
         Snakemake's configuration.
     cores : int or None
         The cores that Snakemake was given; None on a cluster.
+    place : callable, optional
+        Returns where a file of the rules is. A module statement of another workflow can
+        add a prefix to all relative paths, or replace the beginning of some.
 
     Returns
     -------
@@ -231,9 +242,10 @@ def plan_workflow(config: Mapping[str, Any], cores: int | None) -> WorkflowPlan:
     AstromorphError
         A setting is not allowed, or the list cannot be read.
     """
-    settings = parse(config, SOURCE)
+    settings = _outside_prefix(parse(config, SOURCE), place)
     datafile = required_datafile(settings, SOURCE)
     check_reference(settings, SOURCE)
+    check_references(settings, SOURCE)
     model = settings.trained_network_name
     if model and "{" in model:
         raise AstromorphError(
@@ -241,13 +253,30 @@ def plan_workflow(config: Mapping[str, Any], cores: int | None) -> WorkflowPlan:
             "braces in it; rename the file"
         )
     state = ListState(datafile, settings.preprocess_settings.shard_size)
+    files = RunFiles.of_run("results", len(state.shards), model)
     return WorkflowPlan(
         settings,
         datafile,
-        RunFiles.of_run("results", len(state.shards), model),
+        files,
+        replace(files, results=Path(place(str(files.home))).parent),
         state,
         settings.core_limit or cores or DEFAULT_CLUSTER_CORES,
     )
+
+
+def _outside_prefix(settings: Settings, place: Callable[[str], str]) -> Settings:
+    """Make the names of the user's files absolute, if a module statement changes them.
+
+    Only the results are in the folder of the prefix.
+    """
+    names = ("datafile", "trained_network_name", "marks")
+    paths = {name: getattr(settings, name) for name in names}
+    changed = {
+        name: os.path.abspath(path)
+        for name, path in paths.items()
+        if path and place(path) != path
+    }
+    return settings.model_copy(update=changed)
 
 
 def check_model(plan: WorkflowPlan) -> None:
@@ -368,7 +397,7 @@ def hold_lock(plan: WorkflowPlan) -> None:
     stack = contextlib.ExitStack()
     # Snakemake allows two processes in one folder if they make different files.
     with contextlib.suppress(AstromorphError):
-        stack.enter_context(exclusive(plan.files.workflow_lock, "snakemake"))
+        stack.enter_context(exclusive(plan.placed_files.workflow_lock, "snakemake"))
         atexit.register(stack.close)
 
 
@@ -379,7 +408,7 @@ def explain_lock(plan: WorkflowPlan) -> str:
     """
     if not any(SNAKEMAKE_LOCKS.glob("*.lock")):
         return ""
-    holder = current_holder(plan.files.workflow_lock)
+    holder = current_holder(plan.placed_files.workflow_lock)
     if holder is None:
         return (
             "the Snakemake that locked this folder has ended without unlocking it: it "
@@ -400,11 +429,10 @@ def accept_results(plan: WorkflowPlan, targets: Iterable[str]) -> None:
     plan, targets
         See `outdated_results`.
     """
+    files = plan.placed_files
     for state in status.needed(plan.states(), _target_files(plan, targets)):
         if not state.is_up_to_date and all(path.exists() for path in state.outputs):
-            write_record(
-                plan.files, state.step, state.job, state.planned, state.outputs
-            )
+            write_record(files, state.step, state.job, state.planned, state.outputs)
 
 
 def _target_files(plan: WorkflowPlan, targets: Iterable[str]) -> list[Path] | None:
@@ -412,7 +440,7 @@ def _target_files(plan: WorkflowPlan, targets: Iterable[str]) -> list[Path] | No
     paths: list[Path] = []
     for target in targets:
         if target in STEPS:
-            paths += STEPS[target].all_outputs(plan.files)
+            paths += STEPS[target].all_outputs(plan.placed_files)
         elif "/" in target:
             paths.append(Path(os.path.relpath(target)))
         else:

@@ -14,12 +14,13 @@ from astromorph.errors import AstromorphError
 from astromorph.progress import track
 
 if TYPE_CHECKING:  # pydantic is not needed to embed
+    from astromorph.embedding.references import ReferenceNetwork
     from astromorph.settings.sections import InferenceSettings
 
 
 @torch.inference_mode()
 def embed(
-    byol: BYOL,
+    byol: "BYOL | ReferenceNetwork",
     images: ImageSet,
     settings: "InferenceSettings",
     perturbation: Callable[[Tensor, Tensor], Tensor] | None = None,
@@ -29,7 +30,7 @@ def embed(
 
     Parameters
     ----------
-    byol : BYOL
+    byol : BYOL or ReferenceNetwork
         The network; it is put into evaluation mode and moved to the device.
     images : CachedDataset, MappedDataset or NativeDataset
         N images.

@@ -2,7 +2,8 @@
 
 The same measures are computed for several embeddings of the same images: those of the
 trained network, of the weights that its training started from (unless random), of the
-same network with random weights, and principal components of the pixels.
+same network with random weights, of the networks in `evaluation_settings.references`,
+and principal components of the pixels.
 """
 
 import json
@@ -49,6 +50,11 @@ from astromorph.embedding.metrics import (
     Robustness,
     measure_robustness,
 )
+from astromorph.embedding.references import (
+    ReferenceNetwork,
+    load_reference,
+    reference_name,
+)
 from astromorph.embedding.verdict import (
     PIXELS,
     TRAINED,
@@ -57,7 +63,11 @@ from astromorph.embedding.verdict import (
     give_verdict,
 )
 from astromorph.errors import AstromorphError
-from astromorph.settings.sections import EvaluationSettings, InferenceSettings
+from astromorph.settings.sections import (
+    EvaluationSettings,
+    InferenceSettings,
+    Reference,
+)
 
 Vectors = NDArray[np.float32]
 Parameters = dict[str, NDArray[np.float64]]
@@ -117,7 +127,7 @@ def evaluate(
     inference : InferenceSettings
         How the references embed: in the same way as the trained network.
     rules : EvaluationSettings
-        Size of the sample, column of the labels.
+        Size of the sample, column of the labels, other networks.
     threads : int
         CPU threads; 0 leaves the choice to torch.
 
@@ -129,10 +139,12 @@ def evaluate(
     if threads:
         torch.set_num_threads(threads)
     check_writable([files.evaluation, files.evaluation_page])
-    label_kind, problem = _inspect_labels(files, rules.label)
-    if problem:
-        LOG.warning("%s: %s; %s", files.catalogue, problem, WITHOUT_LABELS)
     sample = _draw_sample(files, rules)
+    label = _inspect_labels(files, rules.label, sample)
+    if label["problem"]:
+        LOG.warning("%s: %s; %s", files.catalogue, label["problem"], WITHOUT_LABELS)
+    if label["caution"]:
+        LOG.warning("%s: %s", files.catalogue, label["caution"])
     byol, model = load_model(files.model)
     stacksize = training_settings_of(model).stacksize
     images, statistics = _read_images(files.all_tensors, sample, stacksize)
@@ -141,41 +153,95 @@ def evaluate(
     noise = torch.from_numpy(nuisances["noise"][: len(subset)]).float()
     networks: dict[str, dict[str, Any]] = {}
     results: dict[str, Results] = {}
-    for name, embedder in make_embedders(byol, model, images, inference).items():
+    references = [reference_name(reference) for reference in rules.references]
+    embedders = make_embedders(byol, model, images, inference, rules.references)
+    for name, embedder in embedders.items():
         if name == TRAINED:
             vectors = np.stack([image.vector for image in sample])
         else:
             vectors = embedder(images, None)
         networks[name] = _measure_without_labels(vectors, nuisances)
         robustness = measure_robustness(embedder, subset, noise)
-        scores, labelled = _score_with_labels(vectors, sample, label_kind)
+        scores, labelled = _score_with_labels(vectors, sample, label)
         networks[name] |= scores | robustness.to_dict()
         results[name] = labelled or _retrieval_results(robustness, sample)
         LOG.info("%s: %s", name, _describe(networks[name]))
-    verdict = give_verdict(results, rules.label)
+    verdict = give_verdict(results, rules.label, references)
     level = logging.INFO if verdict["better"] else logging.WARNING
     LOG.log(level, "%s", verdict["sentence"])
     result = {
         "images": len(sample),
-        "label": {"column": rules.label, "kind": label_kind, "problem": problem},
+        "label": label,
         "verdict": verdict,
         "networks": networks,
+        "references": references,
     }
     with atomic_write(files.evaluation) as temporary:
         temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
     write_evaluation_page(files, result)
 
 
-def _inspect_labels(files: RunFiles, column: str) -> tuple[LabelKind, str]:
-    """The kind of the labels of all usable images, and why they cannot be used."""
+def _inspect_labels(
+    files: RunFiles, column: str, sample: Sequence[SampledImage]
+) -> dict[str, str]:
+    """What the labels are, and why they cannot be used or are few."""
     names = csv_columns(files.catalogue)
+    label = {"column": column, "kind": "none", "description": "", "caution": ""}
     if column not in names:
-        return "none", missing_column(column, names)
+        return label | {"problem": missing_column(column, names), "advice": ""}
     labels = Labels(column)
     table = read_table(files.catalogue, list(dict.fromkeys([column, "status"])))
-    for label in table[column][table["status"] != REJECTED]:
-        labels.add(label)
-    return labels.kind, labels.problem()
+    for cell in table[column][table["status"] != REJECTED]:
+        labels.add(cell)
+    label["kind"] = labels.kind
+    problem, advice = labels.problem(), labels.advice()
+    if not problem:
+        problem, advice = _problem_of_sample(sample, labels.kind)
+    if problem:
+        return label | {"problem": problem, "advice": advice}
+    sampled = Labels(column, known_kind=labels.kind)
+    for image in sample:
+        sampled.add(image.label)
+    label |= {"description": sampled.describe(), "caution": sampled.caution()}
+    return label | {"problem": "", "advice": ""}
+
+
+def _problem_of_sample(
+    sample: Sequence[SampledImage], kind: LabelKind
+) -> tuple[str, str]:
+    """Why the labels of the sampled images cannot be used, and what to do."""
+    labelled = [image for image in sample if image.label]
+    if kind == "numbers":
+        objects = len({image.group for image in labelled})
+        if objects >= MIN_NUMBERS:
+            if len({float(image.label) for image in labelled}) >= 2:
+                return "", ""
+            found = "all have the same number; two different ones are needed"
+        else:
+            found = (
+                f"those with a number show {objects} "
+                f"object{'' if objects == 1 else 's'}; {MIN_NUMBERS} are needed"
+            )
+    else:
+        number = len(_usable_classes(labelled))
+        if number >= 2:
+            return "", ""
+        found = (
+            f"{'one class has' if number else 'no class has'} images of at least "
+            f"{metrics.FOLDS} objects; two are needed"
+        )
+    return (
+        f"of the {len(sample)} images that are evaluated, {found}",
+        "label images of more objects, or raise `evaluation_settings.images`",
+    )
+
+
+def _usable_classes(labelled: Sequence[SampledImage]) -> list[str]:
+    """The classes that have an object for each fold, sorted."""
+    groups: dict[str, set[str]] = defaultdict(set)
+    for image in labelled:
+        groups[image.label].add(image.group)
+    return sorted(name for name in groups if len(groups[name]) >= metrics.FOLDS)
 
 
 def _draw_sample(files: RunFiles, rules: EvaluationSettings) -> list[SampledImage]:
@@ -293,23 +359,23 @@ def _retrieval_results(
 
 
 def _score_with_labels(
-    vectors: Vectors, sample: Sequence[SampledImage], kind: LabelKind
+    vectors: Vectors, sample: Sequence[SampledImage], label: Mapping[str, str]
 ) -> tuple[dict[str, Any], Results | None]:
-    """Scores of predictions of the labels, and the predictions; none if too few."""
-    if kind == "numbers":
+    """Scores of predictions of the labels, and the predictions, if there are any."""
+    if label["problem"] or label["kind"] == "none":
+        return {}, None
+    if label["kind"] == "numbers":
         return _score_numbers(vectors, sample)
     return _score_classes(vectors, sample)
 
 
 def _score_numbers(
     vectors: Vectors, sample: Sequence[SampledImage]
-) -> tuple[dict[str, Any], Results | None]:
-    """Scores of regressions; none with fewer than 25 groups or equal numbers."""
+) -> tuple[dict[str, Any], Results]:
+    """Scores of regressions, and the predicted numbers."""
     labelled = [k for k, image in enumerate(sample) if image.label]
     numbers = [float(sample[k].label) for k in labelled]
     groups = [sample[k].group for k in labelled]
-    if len(set(groups)) < MIN_NUMBERS or len(set(numbers)) < 2:
-        return {}, None
     vectors = vectors[labelled]
     scores = {
         "knn": metrics.knn_regression_score(vectors, numbers, groups),
@@ -331,19 +397,9 @@ def _score_numbers(
 
 def _score_classes(
     vectors: Vectors, sample: Sequence[SampledImage]
-) -> tuple[dict[str, Any], Results | None]:
-    """Scores of classifiers; none unless two classes have five groups each."""
-    groups_by_class: dict[str, set[str]] = defaultdict(set)
-    for image in sample:
-        if image.label:
-            groups_by_class[image.label].add(image.group)
-    classes = sorted(
-        label
-        for label, groups in groups_by_class.items()
-        if len(groups) >= metrics.FOLDS
-    )
-    if len(classes) < 2:
-        return {}, None
+) -> tuple[dict[str, Any], Results]:
+    """Scores of classifiers, and which images were classified correctly."""
+    classes = _usable_classes([image for image in sample if image.label])
     labelled = [k for k, image in enumerate(sample) if image.label in classes]
     labels = [sample[k].label for k in labelled]
     groups = [sample[k].group for k in labelled]
@@ -372,7 +428,11 @@ def _describe(measures: Mapping[str, Any]) -> str:
 
 
 def make_embedders(
-    byol: BYOL, model: ModelFile, images: ImageSet, inference: InferenceSettings
+    byol: BYOL,
+    model: ModelFile,
+    images: ImageSet,
+    inference: InferenceSettings,
+    references: Sequence[str | Reference] = (),
 ) -> dict[str, Embedder]:
     """The trained network and its references.
 
@@ -386,6 +446,8 @@ def make_embedders(
         The images that the principal components of the pixels are fitted to.
     inference : InferenceSettings
         How the networks embed.
+    references : sequence of str or Reference
+        Other networks.
 
     Returns
     -------
@@ -394,7 +456,14 @@ def make_embedders(
         `UNTRAINED` and `PIXELS`. Each embedder takes images and a perturbation or
         None, and returns embeddings `(N, D)`, float32.
     """
-    networks = {TRAINED: byol, **_start_network(model), UNTRAINED: initial_byol(model)}
+    networks: dict[str, BYOL | ReferenceNetwork] = {
+        TRAINED: byol,
+        **_start_network(model),
+        UNTRAINED: initial_byol(model),
+    }
+    for reference in references:
+        network = load_reference(reference, images.channels)
+        networks[reference_name(reference)] = network
     embedders = {
         name: _network_embedder(network, inference)
         for name, network in networks.items()
@@ -412,7 +481,9 @@ def _start_network(model: ModelFile) -> dict[str, BYOL]:
     return {start[0]: start[1]} if start else {}
 
 
-def _network_embedder(network: BYOL, inference: InferenceSettings) -> Embedder:
+def _network_embedder(
+    network: BYOL | ReferenceNetwork, inference: InferenceSettings
+) -> Embedder:
     return lambda images, perturbation: embed(network, images, inference, perturbation)
 
 

@@ -1,6 +1,6 @@
 """The page of the step `evaluate`: plots and tables of the measures of each network."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from astromorph.artefacts.run_files import RunFiles
@@ -11,6 +11,7 @@ from astromorph.pages.html import write_page
 START = "start"  # the weights that training started from, whatever their name
 # The number of a network determines its colour and its mark in all plots.
 SERIES = {TRAINED: 0, START: 1, UNTRAINED: 2, PIXELS: 3}
+FIRST_REFERENCE = len(SERIES)  # numbers of other networks begin here
 PREDICTORS = {
     "knn": "10 nearest neighbours",
     "knn_whitened": "the same, whitened",
@@ -29,30 +30,31 @@ def write_evaluation_page(files: RunFiles, result: Mapping[str, Any]) -> None:
         The contents of `evaluation.json`.
     """
     networks: Networks = result["networks"]
+    series = number_series(networks, result.get("references", ()))
     write_page(
         files.evaluation_page,
         "evaluation.html",
         files,
         result=result,
-        series={name: series_of(name) for name in networks},
-        plots=_make_plots(networks),
+        series=series,
+        plots=_make_plots(networks, series),
     )
 
 
-def series_of(network: str) -> int:
-    """The number of a network in plots, whose colour and mark are the same in all."""
-    return SERIES.get(network, SERIES[START])
+def number_series(networks: Iterable[str], references: Sequence[str]) -> dict[str, int]:
+    """The number of each network in plots; colour and mark are the same in all."""
+    numbers = SERIES | {name: FIRST_REFERENCE + k for k, name in enumerate(references)}
+    return {name: numbers.get(name, SERIES[START]) for name in networks}
 
 
-def _make_plots(networks: Networks) -> dict[str, Plot]:
+def _make_plots(networks: Networks, series: Mapping[str, int]) -> dict[str, Plot]:
     """The plots by name; those that need labels only if there are any."""
     trained = networks[TRAINED]
     plots = {
         "retrieval": make_plot(
             {
                 name: {
-                    series_of(n): (m["retrieval"][name], None)
-                    for n, m in networks.items()
+                    series[n]: (m["retrieval"][name], None) for n, m in networks.items()
                 }
                 for name in trained["retrieval"]
             },
@@ -61,8 +63,7 @@ def _make_plots(networks: Networks) -> dict[str, Plot]:
         "nuisance": make_plot(
             {
                 name: {
-                    series_of(n): (m["nuisance"][name], None)
-                    for n, m in networks.items()
+                    series[n]: (m["nuisance"][name], None) for n, m in networks.items()
                 }
                 for name in trained["nuisance"]
             },
@@ -73,7 +74,7 @@ def _make_plots(networks: Networks) -> dict[str, Plot]:
         plots["classes"] = make_plot(
             {
                 title: {
-                    series_of(n): (m[key]["mean"], m[key]["std"])
+                    series[n]: (m[key]["mean"], m[key]["std"])
                     for n, m in networks.items()
                 }
                 for key, title in predictors.items()
@@ -85,7 +86,7 @@ def _make_plots(networks: Networks) -> dict[str, Plot]:
         plots["numbers"] = make_plot(
             {
                 title: {
-                    series_of(n): (
+                    series[n]: (
                         m["regression"][key]["mean"],
                         m["regression"][key]["std"],
                     )

@@ -14,13 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from astromorph.artefacts.labels import FEW_IMAGES_PER_CLASS, FEW_NUMBERS
+
 Scores = NDArray[np.float64]
 Outcome = Literal["better", "equal", "worse"]
 TRAINED, UNTRAINED, PIXELS = "trained", "untrained", "pixels"
 SAMPLES = 2000  # of the bootstrap
 SAMPLES_AT_ONCE = 200
 NORMAL_95 = 1.96  # standard errors
-FEW_IMAGES = 25  # images of a class below which the advice is to label more
+FEW_COMPARED = 50  # images whose retrieval is too uncertain for a verdict
 MEASURES = {
     "classes": "in balanced accuracy (mean of nearest neighbours, whitened nearest "
     "neighbours and a linear probe)",
@@ -32,7 +34,6 @@ ADVICE = (
     "train longer (`epochs`), use stronger augmentations (`augmentation_settings`), or "
     "list more images"
 )
-UNCERTAIN = "the difference is uncertain: {reason}; label more images"
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +169,9 @@ def _correlations(one: Scores, other: Scores, weights: Scores) -> Scores:
 
 
 def give_verdict(
-    results: Mapping[str, Results], label: str = "label"
+    results: Mapping[str, Results],
+    label: str = "label",
+    references: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Compare the trained network with its references.
 
@@ -176,9 +179,12 @@ def give_verdict(
     ----------
     results : mapping of str to Results
         Of each network, on the same images. The keys are `TRAINED`, `UNTRAINED`,
-        `PIXELS` and, unless they were random, the name of the start weights.
+        `PIXELS`, those of `references` and, unless they were random, the name of the
+        start weights.
     label : str
         The column of the labels.
+    references : sequence of str
+        Other networks. They do not decide whether training was worth it.
 
     Returns
     -------
@@ -196,20 +202,27 @@ def give_verdict(
         name: compare(trained, one) for name, one in results.items() if name != TRAINED
     }
     outcome = differences[UNTRAINED].outcome
-    start = next((name for name in results if name not in _ALWAYS), None)
+    others = (*_ALWAYS, *references)
+    start = next((name for name in results if name not in others), None)
     parts = [
-        f"{_WORDS[outcome]} the untrained network {_numbers(differences[UNTRAINED])} "
+        f"{_WORDS[outcome]} the untrained network "
+        f"({_difference(differences[UNTRAINED])}) "
         + MEASURES[trained.kind].format(label=label)
     ]
     if start:
         parts.append(
             f"{_WORDS[differences[start].outcome].lower()} the weights that training "
-            f"started from ({start}) {_numbers(differences[start])}"
+            f"started from ({start}: {_difference(differences[start])})"
         )
+    parts += [
+        f"{_WORDS[differences[name].outcome]} the network {name} "
+        f"({_difference(differences[name])})"
+        for name in references
+    ]
     if differences[PIXELS].outcome == "worse":
         parts.append(
             "worse than principal components of the pixels "
-            + _numbers(differences[PIXELS])
+            f"({_difference(differences[PIXELS])})"
         )
     if advice := _advice(trained, differences, start):
         parts.append(advice)
@@ -240,11 +253,11 @@ _WORDS: dict[Outcome, str] = {
 }
 
 
-def _numbers(difference: Difference) -> str:
+def _difference(difference: Difference) -> str:
     """The difference and its interval in words."""
     return (
-        f"({difference.mean:+.3f}, 95 % interval {difference.low:+.3f} to "
-        f"{difference.high:+.3f})"
+        f"{difference.mean:+.3f}, 95 % interval {difference.low:+.3f} to "
+        f"{difference.high:+.3f}"
     )
 
 
@@ -255,22 +268,25 @@ def _advice(
     compared = [differences[UNTRAINED].outcome]
     if start:
         compared.append(differences[start].outcome)
-    if "worse" not in compared and compared[0] == "better":
-        return ""
-    if "worse" not in compared and (reason := _reason_for_uncertainty(trained)):
-        return UNCERTAIN.format(reason=reason)
-    return ADVICE
+    if reason := _why_uncertain(trained):
+        is_equal = set(compared) == {"equal"}
+        doubt = "the difference is uncertain" if is_equal else "but this can be chance"
+        verb = "list" if trained.kind == "retrieval" else "label"
+        return f"{doubt}: {reason}; {verb} more images"
+    is_best = compared[0] == "better" and "worse" not in compared
+    return "" if is_best else ADVICE
 
 
-def _reason_for_uncertainty(results: Results) -> str:
-    """Why the interval is wide; empty if there are enough images."""
+def _why_uncertain(results: Results) -> str:
+    """Why a verdict can be chance; empty if there are enough images."""
     if results.kind == "retrieval":
-        return ""
+        number = len(results.values)
+        return f"{number} images were compared" if number < FEW_COMPARED else ""
     if results.kind == "numbers":
         number = len(results.true)
-        return f"there are {number} numbers" if number < 2 * FEW_IMAGES else ""
+        return f"there are {number} numbers" if number < FEW_NUMBERS else ""
     classes, counts = np.unique(np.asarray(results.true), return_counts=True)
     fewest = int(counts.argmin())
-    if counts[fewest] >= FEW_IMAGES:
+    if counts[fewest] >= FEW_IMAGES_PER_CLASS:
         return ""
     return f"the class `{classes[fewest]}` has {counts[fewest]} images"

@@ -251,12 +251,14 @@ def _other_files(files: RunFiles) -> list[Entry]:
         (
             files.projector,
             "Projector of TensorBoard",
-            "A folder that TensorBoard shows in its tab Projector.",
+            "Thumbnails as points in three dimensions: run `tensorboard --logdir "
+            "results`, and open `/#projector` at the address that it prints.",
         ),
         (
             files.scalars,
             "Training in TensorBoard",
-            "A folder with the training curves and with pairs of views.",
+            "Training curves, settings and pairs of views, in the same way, under "
+            "`/#scalars`, `/#hparams` and `/#images`.",
         ),
     ]
 

@@ -132,9 +132,9 @@ def _row(section: Section, defaults: Section, name: str) -> SettingRow:
 
 
 def _as_yaml(value: Any) -> str:
-    """A value as in a settings file, strings without quotes."""
+    """A value as in a settings file, strings without quotes unless they are empty."""
     if isinstance(value, str):
-        return value
+        return value or '""'
     plain = list(value) if isinstance(value, tuple) else value
     return json.dumps(plain, ensure_ascii=False)
 
@@ -299,10 +299,10 @@ def _draw_panel(axes: Any, panel: Panel, columns: Columns) -> None:
     axes.set_title(panel.title, loc="left", fontsize=10)
     axes.set_xlabel("epoch")
     axes.set_ylabel(panel.y_label)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#e3e7eb", linewidth=0.7)
-    axes.ticklabel_format(axis="y", scilimits=(-3, 4))
     axes.set_ylim(0, _upper_limit(panel, columns))
     if len(panel.curves) > 1:
         axes.legend(frameon=False)

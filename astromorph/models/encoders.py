@@ -7,9 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torchvision
 from torch import Tensor, nn
-from torchvision.models import get_model, list_models, resnet18
 
 from astromorph.checks import check_integer
 from astromorph.models.hidden_layer import PROBE_SIDE
@@ -67,6 +65,9 @@ class NLayerResnet(nn.Module):
         if last_layer not in RESNET_FEATURES:
             allowed = ", ".join(RESNET_FEATURES)
             raise ValueError(f"last_layer: found {last_layer!r}; allowed are {allowed}")
+        # torchvision imports the compiler of PyTorch, which takes a second.
+        from torchvision.models import resnet18
+
         resnet = resnet18(weights=None)
         if in_channels != 3:
             resnet.conv1 = _input_convolution(in_channels)
@@ -160,8 +161,10 @@ class TorchvisionEncoder(nn.Module):
     """
 
     def __init__(self, name: str, in_channels: int = 3) -> None:
+        from torchvision import models  # as above, only if it is used
+
         super().__init__()
-        if name not in list_models(torchvision.models):
+        if name not in models.list_models(models):
             raise ValueError(
                 f"network: found {name!r}; allowed are n_layer_resnet, amm and "
                 "torchvision's classification networks"
@@ -169,7 +172,7 @@ class TorchvisionEncoder(nn.Module):
         options: dict[str, Any] = {}
         if name == "googlenet":
             options = {"aux_logits": False, "init_weights": False}
-        self.body: nn.Module = get_model(name, weights=None, **options)
+        self.body: nn.Module = models.get_model(name, weights=None, **options)
         modules = list(self.body.named_modules())
         if name.startswith("squeezenet"):
             self.body.classifier = nn.AdaptiveAvgPool2d(1)

@@ -105,5 +105,7 @@ def with_code(text: str) -> Markup:
     --------
     >>> with_code("train longer (`epochs`) <b>")
     Markup('train longer (<code>epochs</code>) &lt;b&gt;')
+    >>> with_code("``[1, 2]`` or `null`")
+    Markup('<code>[1, 2]</code> or <code>null</code>')
     """
-    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+    return Markup(re.sub("(``?)([^`]+)\\1", r"<code>\2</code>", str(escape(text))))

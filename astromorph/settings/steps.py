@@ -60,6 +60,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "export_map": (
         "export_settings.map_thumbnail_size",
         "export_settings.map_one_file",
+        "export_settings.gallery",
     ),
     "export_gallery": (
         "seed",

@@ -14,7 +14,12 @@ from torch.nn import functional
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.shard_writer import FlatArrays, save_tensors
 from astromorph.artefacts.tensor_shard import load_values, read_shard, save_values
-from astromorph.byol.augment import SkyAugmentation, _sampling_grid, gaussian_blur
+from astromorph.byol.augment import (
+    SkyAugmentation,
+    _median,
+    _sampling_grid,
+    gaussian_blur,
+)
 from astromorph.catalogue.split import split
 from astromorph.datasets.batching import batches
 from astromorph.datasets.tensor_datasets import CachedDataset, read_subset
@@ -353,6 +358,29 @@ def test_pixel_positions_equal_the_affine_grid_of_torch(shape):
     matrices = torch.randn(5, 2, 3, generator=torch.Generator().manual_seed(0))
     expected = functional.affine_grid(matrices, [5, 1, *shape], align_corners=False)
     torch.testing.assert_close(_sampling_grid(matrices, *shape), expected)
+
+
+@pytest.mark.parametrize("number", [1, 4, 7, 1024])
+def test_medians_equal_those_of_torch(number):
+    """Also the lower one of an even number of values, and of another type."""
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(3, 2, number, generator=generator)
+    kept = values.clone()
+    expected = values.median(dim=-1, keepdim=True).values
+    assert torch.equal(_median(values), expected)
+    assert torch.equal(_median(values.double()), expected.double())
+    assert torch.equal(values, kept)
+
+
+def test_added_noise_fills_up_to_the_noise_after_a_change_of_contrast():
+    """Views with any contrast have at least the noise that was drawn."""
+    generator = torch.Generator().manual_seed(3)
+    images = 0.5 + 0.03 * torch.randn(300, 1, 48, 48, generator=generator)
+    still = STILL | {"noise": 0.05, "contrast": 0.5}
+    views = augmentation(rotation=False, flip=False, **still)(images)
+    found = views.flatten(1).std(dim=1)
+    assert 0.03 * math.exp(-0.5) * 0.9 < found.min() < 0.025
+    assert 0.047 < found.max() < 0.054
 
 
 def test_repeated_channels_stay_equal():

@@ -360,6 +360,26 @@ def test_figures(script, tmp_path):
             assert min(picture.size) > 200, name
 
 
+def test_settings_schema(script, tmp_path):
+    """The schema in config/ is that of the present settings."""
+    script("docs/settings_schema.py", "schema.json")
+    current = (tmp_path / "schema.json").read_text()
+    assert current == (ROOT / "config" / "settings.schema.json").read_text()
+
+
+def test_versions(script):
+    """Each list of constraints is installed with a Python that the project supports."""
+    output = script("benchmarks/versions.py", "--dry-run", "--folder", "environments")
+    lists = re.findall(
+        r"^(\w+) \S+ -m pip .* --constraint (\S+) ", output, re.MULTILINE
+    )
+    assert [name for name, _ in lists] == ["oldest", "current", "newest"]
+    for _, path in lists:
+        assert (ROOT / path).is_file()
+    tests = re.findall(r"^\w+ \S+ -m pytest .*$", output, re.MULTILINE)
+    assert len(tests) == 3
+
+
 def test_settings_page(script, tmp_path):
     """The page has an entry for each setting."""
     script("docs/settings_page.py", "settings.md")

@@ -12,7 +12,8 @@ from astropy.io import fits
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.catalogue import summary as summaries
 from astromorph.catalogue import validate as validation
-from astromorph.catalogue.summary import Histogram, Summary, general_reason
+from astromorph.catalogue.histogram import Histogram
+from astromorph.catalogue.summary import Summary, general_reason
 from astromorph.catalogue.validate import validate
 from astromorph.catalogue.validation_page import RowSample
 from astromorph.errors import AstromorphError
@@ -27,6 +28,7 @@ from astromorph.filelist.duplicates import (
     text_key,
     unit_vector,
 )
+from astromorph.pages.html import with_code
 from astromorph.preprocessing.list_reference import find_reference
 from astromorph.settings.loading import parse
 
@@ -97,8 +99,12 @@ def test_catalogue_does_not_depend_on_the_number_of_processes(
     [
         ("morphology", "AB", "morfology", "WARNING", "do you mean `morphology`?"),
         ("label", "AA", "label", "WARNING", "the column `label` has one class, `A`"),
+        ("label", "AA", "label", "WARNING", "label images of a second class or name"),
         ("label", ["", ""], "label", "WARNING", "the column `label` is empty"),
-        ("P_cs", ["0.25", "0.5"], "P_cs", "INFO", "the column `P_cs` has numbers"),
+        ("label", "AB", "label", "INFO", "the column `label` has 2 classes; the emb"),
+        ("label", "AB", "label", "WARNING", "the class `A` has 13 images, so that"),
+        ("P_cs", ["0.25", "0.5"], "P_cs", "INFO", "the column `P_cs` has 26 numbers"),
+        ("P_cs", ["0.25", "0.5"], "P_cs", "WARNING", "label at least 50 images"),
         ("T" * 70, "AB", "label", "WARNING", f"becomes `{'T' * 65}...`"),
     ],
 )
@@ -117,7 +123,7 @@ def test_remarks_about_columns_are_on_the_page_and_in_the_log(
     assert [(r.levelname, "list.csv: " in r.getMessage()) for r in found] == [
         (level, True)
     ]
-    assert expected in (tmp_path / "validation.html").read_text()
+    assert str(with_code(expected)) in (tmp_path / "validation.html").read_text()
 
 
 def test_a_list_without_labels_needs_no_remark(check, tmp_path, caplog):
@@ -518,14 +524,53 @@ def test_summary_has_constant_size():
     assert summary.bad == 1000
 
 
-def test_histogram_has_all_bins_of_its_range():
-    """Values without a logarithm are ignored."""
-    histogram = Histogram("size", 1)
-    for value in (1, 5, 2000, 0, -3, None, float("nan")):
+@pytest.mark.parametrize(
+    ("values", "options", "edges", "counts"),
+    [
+        ((1, 5, 2000, 0, -3, None, float("nan")), {},
+         (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000),
+         (1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1)),
+        ((300, 300, 300), {"min_step": 1}, (300, 310), (3,)),
+        ((18, 19, 20, 20), {"min_step": 1}, (18, 19, 20, 21), (1, 1, 2)),
+        ((0.3, 0.29999, 0.1 + 0.2, 0.349), {}, (0.28, 0.3, 0.32, 0.34, 0.36),
+         (1, 2, 0, 1)),
+        ((0, 0, 0.1), {"fraction": True, "min_step": 0.01},
+         tuple(k / 100 for k in range(12)), (2, *[0] * 9, 1)),
+        ((), {}, (), ()),
+    ],
+)  # fmt: skip
+def test_histograms_have_round_bins(values, options, edges, counts):
+    """Logarithmic over a large range; values without a place are ignored."""
+    histogram = Histogram("size", "files", **options)
+    for value in values:
         histogram.add(value)
-    assert [(b.label, b.count, b.share) for b in histogram.bars] == [
-        ("1", 2, 1.0), ("10", 0, 0.0), ("100", 0, 0.0), ("1000", 1, 0.5),
-    ]  # fmt: skip
+    bins = histogram.bins
+    assert tuple(one.count for one in bins) == counts
+    assert (*(one.low for one in bins), *(one.high for one in bins[-1:])) == edges
+
+
+@pytest.mark.parametrize("fraction", [False, True])
+def test_a_histogram_counts_every_value_in_a_few_bins(fraction):
+    """In constant memory, between edges that contain the value."""
+    values = np.random.default_rng(3).random(20_000)
+    values = values if fraction else 10 ** (6 * values - 3)
+    histogram = Histogram("x", "files", fraction)
+    for value in values:
+        histogram.add(value)
+    assert len(histogram._counts) <= 6000
+    bins = histogram.bins
+    assert 5 < len(bins) <= 16
+    edges = [*(one.low for one in bins), bins[-1].high]
+    assert [one.count for one in bins] == np.histogram(values, edges)[0].tolist()
+
+
+def test_the_gravest_status_is_first():
+    """On the page and in the log, whatever is most frequent."""
+    summary = Summary("list")
+    for status in ("ok", "ok", "warning", "rejected", "ok"):
+        summary.add(status, "", "a.fits")
+    assert summary.ranked_statuses == [("rejected", 1), ("warning", 1), ("ok", 3)]
+    assert next(summary.lines()) == "list: 5 files: 1 rejected, 1 warning, 3 ok"
 
 
 def test_sample_does_not_depend_on_the_order():

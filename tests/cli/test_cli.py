@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import command_line
 import pytest
 import torch
 
@@ -56,9 +57,8 @@ shard_size = 16
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line in a folder, as a user does."""
-    command = [sys.executable, "-m", "astromorph", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    """Run the command line in a folder."""
+    return command_line.run(list(arguments), folder)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,8 @@ def trained(tmp_path_factory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("cli")
     simulate(folder / "fits", 20, seed=3)
     (folder / "settings.toml").write_text(SETTINGS)
-    done = run(folder, "train", "-c", "settings.toml")
+    command = [sys.executable, "-m", "astromorph", "train", "-c", "settings.toml"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder, done.stderr
 

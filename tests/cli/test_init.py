@@ -24,6 +24,7 @@ WRITTEN = {
     "filelist.csv",
     "config/config.yaml",
     "config/README.md",
+    "config/settings.schema.json",
     "profiles/default/config.yaml",
 }
 

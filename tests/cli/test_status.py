@@ -21,6 +21,11 @@ SETTINGS = {
     "datafile": "list.csv",
     "preprocess_settings": {"shard_size": 2},
     "network_settings": {"weights": "weights.pt"},
+    "evaluation_settings": {
+        "references": [
+            {"name": "photos", "network": "resnet18", "weights": "photographs.pt"}
+        ]
+    },
     "marks": "marks.csv",
 }
 # For each kind of change: the change, and the steps that it makes out of date itself.
@@ -57,6 +62,7 @@ def run(tmp_path, monkeypatch):
         "3.fits",
         "4.fits",
         "weights.pt",
+        "photographs.pt",
         "marks.csv",
     ):
         Path(name).write_text(name)
@@ -134,6 +140,8 @@ def edit_list(old, new):
          {"validate", "split"} | TRAINED, "file list"),
         (lambda: replace_file("3.fits"), {"validate"} | PREPARED, "files"),
         (lambda: replace_file("weights.pt"), TRAINED, "files"),
+        (lambda: replace_file("photographs.pt"),
+         {"evaluate", "export_map", "report_home"}, "files"),
         (lambda: replace_file("marks.csv"), {"rank", "report_home"}, "files"),
         (lambda: os.utime("marks.csv", (0, 0)), set(), ""),
         (lambda: Path("4.fits").unlink(), {"validate"} | PREPARED, "files"),

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from torchvision.models import shufflenet_v2_x0_5
 
 from astromorph.artefacts.embeddings import (
     Embeddings,
@@ -16,7 +17,11 @@ from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.tables import read_table, write_table
 from astromorph.byol.build import initial_byol, load_model, seeded_byol
 from astromorph.catalogue.split import split
-from astromorph.embedding.evaluate import evaluate
+from astromorph.embedding.evaluate import (
+    SampledImage,
+    _problem_of_sample,
+    evaluate,
+)
 from astromorph.embedding.infer import infer
 from astromorph.embedding.metrics import make_perturbations
 from astromorph.embedding.verdict import PIXELS, TRAINED, UNTRAINED
@@ -93,13 +98,36 @@ def test_a_sample_is_reproducible_and_has_the_requested_size(files):
 
 
 @pytest.mark.slow
-def test_small_classes_have_no_scores(files):
-    """Seven kinds with four images each are too few for five folds."""
-    result, page = run(files)
+def test_small_classes_have_no_scores(files, tmp_path):
+    """Seven kinds with four images each are too few for five folds.
+
+    Another network is shown beside the others.
+    """
+    weights = tmp_path / "weights.pth"
+    torch.save(shufflenet_v2_x0_5(weights=None).state_dict(), weights)
+    photographs = {
+        "name": "photographs <1>",
+        "network": "shufflenet_v2_x0_5",
+        "weights": str(weights),
+    }
+    result, page = run(files, references=[photographs])
+    assert "none has at least 5 images" in result["label"]["problem"]
+    assert "label more images of each class" in result["label"]["advice"]
+    assert "Evaluated without labels: of 7 classes in the column <code>label" in page
     assert "knn" not in result["networks"][TRAINED]
     assert "With labels" not in page
-    assert set(result["networks"]) == {TRAINED, "sky", UNTRAINED, PIXELS}
+    assert result["references"] == ["photographs <1>"]
+    names = {TRAINED, "sky", UNTRAINED, PIXELS, "photographs <1>"}
+    assert set(result["networks"]) == names
+    assert set(result["verdict"]["differences"]) == names - {TRAINED}
+    assert "the network photographs <1> (" in result["verdict"]["sentence"]
+    assert "weights that training started from (sky)" in result["verdict"]["sentence"]
     assert '<th class="number">sky</th>' in page
+    assert '<th class="number">photographs &lt;1&gt;</th>' in page
+    score = result["verdict"]["scores"]["photographs <1>"]
+    assert f'<td>photographs &lt;1&gt;</td><td class="number">{score:.3f}</td>' in page
+    assert 'class="series-4"' in page
+    assert page.count("<em>photographs &lt;1&gt;</em>") == 1
 
 
 @pytest.mark.slow
@@ -147,7 +175,12 @@ def test_numbers_are_evaluated_by_regression(files, tmp_path, caplog):
     ids = read_table(files.catalogue)["image_id"]
     changed = relabelled(files, tmp_path, lambda k: str(first.get(ids[k], "")))
     result, page = run(changed, label="votes")
-    assert result["label"] == {"column": "votes", "kind": "numbers", "problem": ""}
+    label = result["label"]
+    assert (label["kind"], label["problem"], label["advice"]) == ("numbers", "", "")
+    assert label["description"].startswith("the column `votes` has 28 numbers from")
+    assert "the column `votes` has 28 numbers, so that the scores" in label["caution"]
+    assert "Few labels: the column <code>votes</code> has 28 numbers" in page
+    assert label["caution"] in caplog.text
     trained = result["networks"][TRAINED]["regression"]
     assert trained["linear"]["r2_mean"] > 0.5
     assert trained["linear"]["mean"] > 0.7
@@ -182,6 +215,30 @@ def test_labels_that_cannot_be_used_are_named(files, tmp_path, caplog, label, ex
     assert expected in result["label"]["problem"]
     assert expected in caplog.text and expected in page
     assert "knn" not in result["networks"][TRAINED]
+
+
+@pytest.mark.parametrize(
+    ("labels", "groups", "kind", "expected"),
+    [
+        ("abab" * 5, range(20), "classes", ""),
+        ("abab" * 5, [k % 4 for k in range(20)], "classes", "no class has images of"),
+        ("a" * 9 + "bb", range(11), "classes", "one class has images of at least 5 o"),
+        ("12" * 15, range(30), "numbers", ""),
+        ("1" * 30, range(30), "numbers", "all have the same number"),
+        ("12" * 15, [0] * 30, "numbers", "those with a number show 1 object; 25 are"),
+    ],
+)
+def test_labels_of_few_objects_are_a_problem(labels, groups, kind, expected):
+    """Several images of one object are in the same fold and count once."""
+    vector = np.zeros(2, np.float32)
+    sample = [
+        SampledImage(str(k), "00000", k, label, str(group), {}, vector)
+        for k, (label, group) in enumerate(zip(labels, groups, strict=True))
+    ]
+    problem, advice = _problem_of_sample(sample, kind)
+    assert problem.startswith(f"of the {len(sample)} images that" if expected else "")
+    assert expected in problem
+    assert bool(problem) == bool(advice) == bool(expected)
 
 
 def test_perturbations_change_images_according_to_their_names():

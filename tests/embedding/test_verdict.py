@@ -112,14 +112,23 @@ def test_the_verdict_is_one_sentence(
     assert ("train longer" in verdict["sentence"]) is not is_best
 
 
-def test_few_images_of_a_class_are_named():
+@pytest.mark.parametrize(
+    ("trained", "untrained", "doubt"),
+    [
+        (0.7, 0.7, "the difference is uncertain: "),
+        (0.95, 0.3, "; but this can be chance: "),
+        (0.3, 0.95, "; but this can be chance: "),
+    ],
+)
+def test_few_images_of_a_class_are_named(trained, untrained, doubt):
     """The advice is to label more, not to train longer."""
+    values = {TRAINED: trained, UNTRAINED: untrained, PIXELS: 0.2}
     results = {
-        name: classified((0.7, 0.7), 30, seed=seed)
-        for seed, name in enumerate((TRAINED, UNTRAINED, PIXELS))
+        name: classified((value, value), 30, seed=seed)
+        for seed, (name, value) in enumerate(values.items())
     }
     sentence = give_verdict(results)["sentence"]
-    assert "the class `disk` has 15 images; label more images" in sentence
+    assert doubt + "the class `disk` has 15 images; label more images" in sentence
     assert "train longer" not in sentence
 
 
@@ -139,3 +148,10 @@ def test_without_labels_retrieval_decides():
     assert verdict["measure"] == "retrieval"
     assert verdict["scores"][TRAINED] == pytest.approx(found.mean())
     assert "in retrieval of rotated" in verdict["sentence"]
+    assert "chance" not in verdict["sentence"]
+    few = {
+        name: Results("retrieval", one.values[:12], (), groups[:12])
+        for name, one in results.items()
+    }
+    sentence = give_verdict(few)["sentence"]
+    assert sentence.endswith("chance: 12 images were compared; list more images")

@@ -476,6 +476,14 @@ def run(tmp_path_factory, sky, settings) -> Run:
     return Run(tmp_path_factory.mktemp("gallery"), sky, settings)
 
 
+@pytest.fixture(scope="module")
+def exported(run) -> Path:
+    """The gallery of the run, with the other settings' default values."""
+    folder = run.export("complete")
+    assert not list(run.files.gallery.parent.iterdir()), "temporary files are removed"
+    return folder
+
+
 def sorted_rows(rows: list[dict[str, str]], page: str) -> list[dict[str, str]]:
     """The rows of a table of frames, in the order of the sheets on the page."""
     order = {
@@ -491,18 +499,17 @@ def read_table(folder: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_the_folder_contains_sheets_page_and_table(run):
+def test_the_folder_contains_sheets_page_and_table(run, exported):
     """A PNG for each sheet, shown on the page, and a table row for each frame."""
-    folder = run.export("complete")
-    names = {path.stem for path in folder.glob("*.png")}
+    names = {path.stem for path in exported.glob("*.png")}
     assert names == {
         *(f"cluster_{k:02d}" for k in range(3)),
         *(f"neighbours_{k}" for k in (1, 2, 3)),
         *("outliers", "duplicates", "views", "map_clusters", "map_label"),
     }
-    page = (folder / "index.html").read_text()
+    page = (exported / "index.html").read_text()
     assert all(f'<img src="{name}.png"' in page for name in names)
-    rows = read_table(folder)
+    rows = read_table(exported)
     assert list(rows[0]) == list(GALLERY_COLUMNS)
     assert {row["sheet"] for row in rows} == names - {"map_clusters", "map_label"}
     assert {row["image_id"] for row in rows} <= set(run.ids)
@@ -515,32 +522,28 @@ def test_the_folder_contains_sheets_page_and_table(run):
     assert 'style="left: 2.273%; top: 8.696%; width: 30.303%;' in page
     without = (run.export("without", map=False) / "index.html").read_text()
     assert "map.html#image" not in without
-    assert not list(run.files.gallery.parent.iterdir()), "temporary files are removed"
 
 
 @pytest.mark.slow
-def test_the_same_input_gives_the_same_bytes(run):
+def test_the_same_input_gives_the_same_bytes(run, exported):
     """The date, the program and the machine's fonts and settings have no effect."""
-    first, again = run.export("first"), run.export("again")
     import matplotlib as mpl
 
     with mpl.rc_context({"font.size": 30, "text.usetex": True, "lines.linewidth": 9}):
         other = run.export("other")
-    for path in sorted(first.iterdir()):
-        assert path.read_bytes() == (again / path.name).read_bytes(), path.name
+    for path in sorted(exported.iterdir()):
         assert path.read_bytes() == (other / path.name).read_bytes(), path.name
-    assert b"tEXt" not in (first / "outliers.png").read_bytes()
+    assert b"tEXt" not in (exported / "outliers.png").read_bytes()
 
 
 @pytest.mark.slow
-def test_frames_show_the_images_in_the_table(run):
+def test_frames_show_the_images_in_the_table(run, exported):
     """The first frame is the enlarged tensor of the image in the first row."""
-    folder = run.export("network")
-    row = next(r for r in read_table(folder) if r["sheet"] == "outliers")
+    row = next(r for r in read_table(exported) if r["sheet"] == "outliers")
     images = find_images(run.files.all_tensors, {row["image_id"]})
     picture = fit_into_frame(images.pixels(row["image_id"]), None, None, SIDE)
     expected = picture.pixels[::-1]
-    pixels = read_pixels(folder / "outliers.png", "L")
+    pixels = read_pixels(exported / "outliers.png", "L")
     left, top = Layout(3, 1, 6).position(0)
     frame = pixels[top : top + 100, left : left + SIDE]  # above the scale bar
     np.testing.assert_allclose(frame, 255 * expected[:100], atol=0.51)
@@ -566,12 +569,12 @@ def test_pictures_from_files_have_full_resolution(run, stretch):
 
 
 @pytest.mark.slow
-def test_a_missing_file_leaves_an_empty_frame_with_the_reason(run, tmp_path):
+def test_a_missing_file_leaves_an_empty_frame_with_the_reason(run, exported, tmp_path):
     """The other pictures are drawn."""
     assert picture_from_fits([tmp_path / "no.fits"], DataSettings(), "log", SIDE) == (
         Picture(None, problem="there is no such file")
     )
-    row = next(r for r in read_table(run.export("before")) if r["sheet"] == "outliers")
+    row = next(r for r in read_table(exported) if r["sheet"] == "outliers")
     hidden = Path(row["path"]).rename(Path(row["path"]).with_suffix(".away"))
     try:
         folder = run.export("missing", gallery_stretch="asinh")

@@ -50,6 +50,7 @@ NASTY = (
 )  # fmt: skip
 NAMES = [NASTY[k] if k < len(NASTY) else f"SKY {k:03d}" for k in range(NUMBER)]
 KINDS = ["disk", "<b>ring</b>", "jet", ""]
+ROLES = {3: "odd", 12: "representative", 30: "representative"}
 IDS = image_ids(NUMBER)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -68,7 +69,7 @@ def analysis() -> Analysis:
         pca=places[:, ::-1] * np.float32(0.5),
         outlier_score=np.linspace(0, 1, NUMBER, dtype=np.float32),
         outlier_rank=np.arange(NUMBER, 0, -1, dtype=np.int32),
-        roles=tuple("odd" if k == 3 else "" for k in range(NUMBER)),
+        roles=tuple(ROLES.get(k, "") for k in range(NUMBER)),
         neighbours=tuple(tuple(IDS[j] for j in row) for row in near),
         distances=np.tile(np.float32([0.25, 0.5, 1.5]), (NUMBER, 1)),
         duplicates=tuple((IDS[11],) if k == 10 else () for k in range(NUMBER)),
@@ -88,6 +89,7 @@ def run(tmp_path_factory):
         dec_deg=[-5.25] * NUMBER,
         pixel_scale_arcsec=[0.5] * NUMBER,
         kind=KINDS * 12,
+        unit=["JY/BEAM"] * NUMBER,
     )
     for k, row in enumerate(rows):
         row["<i>redshift</i>"] = 0.001 * k if k % 5 else ""
@@ -101,7 +103,12 @@ def run(tmp_path_factory):
         subsets=["train"] * 7 + ["none"] + ["train"] * (NUMBER - 7) + ["none"],
         analysis=analysis(),
         pixels=np.tile(gray, (1, 1, 16, 16)).astype(np.float16),
-        statistics={"noise": np.arange(NUMBER + 1, dtype=np.float32) / 7},
+        statistics={
+            "noise": np.arange(NUMBER + 1, dtype=np.float32) / 7,
+            # From 1e-5 to 1e3, and one outlier.
+            "maximum": np.append(np.logspace(-5, 3, NUMBER), 0).astype(np.float32),
+            "minimum": np.append(np.arange(NUMBER), 1e9).astype(np.float32),
+        },
     )
     verdict = {"better": True, "sentence": "better <b>by far</b>"}
     files.evaluation.write_text(json.dumps({"verdict": verdict}))
@@ -188,6 +195,9 @@ def test_the_page_contains_every_column_of_every_image(exported):
     assert kinds["noise"] == kinds["<i>redshift</i>"] == "number"
     assert kinds["path"] == "text"
     assert "telescope" not in kinds  # empty everywhere
+    units = {c["name"]: c["unit"] for c in script_data(text, "page")["columns"]}
+    wanted = {"noise": "JY/BEAM", "pixel_scale_arcsec": "arcsec", "kind": ""}
+    assert units.items() >= wanted.items()
 
 
 def test_neighbours_are_row_numbers(exported):
@@ -254,6 +264,8 @@ def test_many_pictures_are_beside_the_page(run, tmp_path, max_one_file):
     text = files.map.read_text(encoding="utf-8")
     in_page = max_one_file == NUMBER + 2
     assert ('id="pictures-0"' in text) == ('id="facts-0"' in text) == in_page
+    # Representatives are seen without the folder.
+    assert ('id="pictures-typical"' in text) != in_page
     page = script_data(text, "page")
     assert page["chunks"] == (None if in_page else "map_files")
     if not in_page:
@@ -362,9 +374,14 @@ def browser():
 
 
 class Watched:
-    """A page that records all messages and requests."""
+    """A page that records all messages and requests.
 
-    def __init__(self, browser, path, width=1300, height=850, **options) -> None:
+    Labels, which cover points, are switched off unless they are tested.
+    """
+
+    def __init__(
+        self, browser, path, width=1300, height=850, labels=False, **options
+    ) -> None:
         self.messages, self.requests = [], []
         size = {"width": width, "height": height}
         context = browser.new_context(viewport=size, **options)
@@ -374,6 +391,7 @@ class Watched:
         context.route(re.compile(r"^(?!file:|data:|blob:)"), self._refuse)
         self.page.goto(path.as_uri())
         self.page.wait_for_selector("body[data-ready]", timeout=30_000)
+        self.page.set_checked("#labels", labels)
 
     def _record_message(self, message) -> None:
         if message.type in ("error", "warning"):
@@ -523,7 +541,9 @@ def test_colours_follow_the_column(map_page):
     """Categories have colours, then markers; numbers have a colour bar."""
     assert map_page.state("scale") is None
     map_page.colour("outlier_score")
-    assert map_page.state("scale") == pytest.approx({"low": 1 / 47, "high": 46 / 47})
+    scale = map_page.state("scale")
+    assert (scale["low"], scale["high"]) == pytest.approx((1 / 47, 46 / 47))
+    assert scale["isLog"] is False
     codes = map_page.page.evaluate("[...astromorphMap.points.codes]")
     steps = len(map_page.page.evaluate("astromorphMap.points.palette")) - 1
     middle = np.clip((np.arange(NUMBER) - 1) / 45, 0, 1) * steps
@@ -540,6 +560,132 @@ def test_colours_follow_the_column(map_page):
     palette = map_page.page.evaluate("astromorphMap.points.palette")
     assert {p["marker"] for p in palette} == set(range(len(MARKERS)))
     assert len({(p["marker"], p["colour"]) for p in palette}) == most + 1
+
+
+@pytest.mark.browser
+def test_scales_suit_the_range_of_the_values(map_page):
+    """Logarithmic over decades; one outlier has no influence; plain texts and units."""
+    page = map_page.page
+    map_page.colour("maximum")
+    scale = map_page.state("scale")
+    assert scale["isLog"] is True
+    values = np.logspace(-5, 3, NUMBER)
+    assert (scale["low"], scale["high"]) == pytest.approx((values[1], values[46]))
+    codes = page.evaluate("[...astromorphMap.points.codes]")
+    assert np.ptp(np.diff(codes[1:46])) <= 1, "equal steps of colour"
+    ticks = page.evaluate("ticksOf(astromorphMap.state.scale)")
+    assert [tick["text"] for tick in ticks] == ["10⁻⁴", "0.01", "1", "100"]
+    place = (np.log10(0.01) - np.log10(values[1])) / np.log10(values[46] / values[1])
+    assert ticks[1]["share"] == pytest.approx(place)
+    assert "from 10⁻⁵ to 1000 JY/BEAM" in page.inner_text("#legend")
+    page.uncheck("#log")
+    map_page.expect_state("scale.isLog", False)
+    assert map_page.state("scale")["high"] < 1000
+    page.check("#log")
+    map_page.expect_state("scale.isLog", True)
+    map_page.colour("minimum")
+    assert map_page.state("scale")["high"] == 46, "not the outlier 1e9"
+    map_page.colour("<i>redshift</i>")
+    assert map_page.state("scale")["isLog"] is False
+    texts = page.evaluate("[1e-5, -1e-9, 2.5e-7, 0.01, 0, 123456789].map(plainNumber)")
+    assert texts == ["10⁻⁵", "−10⁻⁹", "2.5×10⁻⁷", "0.01", "0", "1.2346×10⁸"]
+
+
+@pytest.mark.browser
+def test_groups_have_pictures_and_names(browser, exported):
+    """Those of the representatives, in the legend and on the map, without overlap."""
+    watched = Watched(browser, exported, labels=True)
+    page = watched.page
+    page.wait_for_function("astromorphMap.labels()?.placed.length === 2")
+    placed = page.evaluate("astromorphMap.labels().placed")
+    assert [(one["row"], one["text"]) for one in placed] == [
+        (12, "cluster 0"), (30, "cluster 1"),
+    ]  # fmt: skip
+    one, other = (label["box"] for label in placed)
+    size = page.locator("#plot").bounding_box()
+    for box in (one, other):
+        assert 0 < box["left"] < box["right"] < size["width"]
+        assert 0 < box["top"] < box["bottom"] < size["height"]
+    apart = [one["left"] - other["right"], other["left"] - one["right"],
+             one["top"] - other["bottom"], other["top"] - one["bottom"]]  # fmt: skip
+    assert max(apart) > 0
+    x, y = (one["left"] + one["right"]) / 2, (one["top"] + one["bottom"]) / 2 - 9
+    at = (size["x"] + x, size["y"] + y)
+    canvas = "document.getElementById('marks').getContext('2d')"
+    gray = f"{canvas}.getImageData({x}, {y}, 1, 1).data[0]"
+    page.wait_for_function(f"Math.abs({gray} - 60) <= 3")
+    page.mouse.click(*at)
+    watched.expect_title(12)
+    page.keyboard.press("Escape")
+    page.click("#labels")
+    page.wait_for_function("astromorphMap.labels() === null")
+    assert page.evaluate(gray) == 0
+
+    # The legend by keyboard: a picture selects its cluster, and again clears the list.
+    pictures = page.locator("#legend button.example")
+    assert pictures.nth(0).get_attribute("aria-label") == "Select cluster 0, 24 images"
+    drawn = page.wait_for_selector("#legend .example canvas[data-drawn]")
+    shown = drawn.evaluate("c => c.getContext('2d').getImageData(9, 9, 1, 1).data[0]")
+    assert abs(shown - 60) <= 3
+    pictures.nth(0).focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    watched.expect_list(list(range(24, 40)))
+    assert pictures.nth(1).get_attribute("aria-pressed") == "true"
+    page.keyboard.press("Enter")
+    watched.expect_list([])
+    assert pictures.nth(1).get_attribute("aria-pressed") == "false"
+    # Groups of other columns have the picture of one of their own images.
+    watched.colour("kind")
+    rows = page.evaluate("typicalRows('kind')")
+    assert [row % 4 for row in rows[:3]] == [0, 1, 2]
+    assert rows[3] == -1, "none for images without a value"
+    assert watched.messages == []
+    page.context.close()
+
+
+@pytest.mark.browser
+def test_few_far_points_are_outside_of_the_first_view(browser, run, tmp_path):
+    """An arrow with their number shows the whole map; numbers are exact."""
+    files = copy_of(run, tmp_path)
+    places = analysis().map.copy()
+    places[[5, 40]] = (200, 2), (210, 3)
+    write_analysis(files.analysis, replace(analysis(), map=places))
+    export_map(files, SIDE, 10**6, with_evaluation=False)
+    watched = Watched(browser, files.map)
+    page = watched.page
+    size = page.locator("#plot").bounding_box()
+    inside = [row for row in range(NUMBER) if row not in (5, 40)]
+    pixels = np.array([page.evaluate(f"astromorphMap.pixelOf({k})") for k in inside])
+    assert (pixels > 0).all()
+    assert (pixels < (size["width"], size["height"])).all()
+    assert np.ptp(pixels, axis=0).max() > 0.6 * min(size["width"], size["height"])
+    arrow = page.locator("#edge-right")
+    assert arrow.inner_text() == "2 ▶"
+    assert "2 images to the right" in arrow.get_attribute("aria-label")
+    assert page.locator(".edge:visible").count() == 1
+    exact = """() => {
+      const { px, py } = astromorphMap.points;
+      const pair = () => [0, 1].map(() => Math.floor(65536 * Math.random() ** 3)).sort(
+        (a, b) => a - b);
+      for (let k = 0; k < 2000; k++) {
+        const [left, right] = pair(), [bottom, top] = pair();
+        const isInside = (x, j) =>
+          x >= left && x <= right && py[j] >= bottom && py[j] <= top;
+        const number = px.filter(isInside).length;
+        if (astromorphMap.countShown(left, bottom, right, top) !== number) return k;
+      }
+      return null;
+    }"""
+    assert page.evaluate(exact) is None
+    arrow.click()
+    page.wait_for_function("document.querySelector('.edge:not([hidden])') === null")
+    far = page.evaluate("astromorphMap.pixelOf(40)")
+    assert 0 < far[0] < size["width"]
+    page.click("#main-part")
+    arrow.wait_for()
+    assert watched.messages == []
+    page.context.close()
 
 
 @pytest.mark.browser
@@ -730,6 +876,32 @@ def test_the_map_can_be_used_by_keyboard(map_page):
 
 
 @pytest.mark.browser
+def test_a_selection_survives_a_change_of_layout(map_page):
+    """Selected and other points move to their new places, with their new colours."""
+    map_page.tool("lasso")
+    map_page.drag(*map_page.around(0, 3, 19), map_page.around(0)[0])
+    rows = [8 * j + k for j in range(3) for k in range(4)]
+    map_page.expect_list(rows)
+    scales = map_page.page.evaluate("astromorphMap.points.scales")
+    map_page.page.select_option("#layout", "pca")
+    map_page.page.wait_for_function(
+        "old => astromorphMap.points.scales[0] !== old", arg=scales[0]
+    )
+    assert map_page.state("list") == rows
+    image, places = map_page.plot_pixels(), analysis().pca
+    blue = tuple(int(COLOURS[0][k : k + 2], 16) for k in (1, 3, 5))
+    for row in range(NUMBER):
+        is_strong = image(row) == pytest.approx(blue, abs=40)
+        assert is_strong == (row in rows)
+        assert image(row) != (255, 255, 255)
+    view = map_page.page.evaluate("astromorphMap.view")
+    shown = [map_page.page.evaluate(f"astromorphMap.pixelOf({k})") for k in (0, 19, 47)]
+    centre = (view["width"] / 2, view["height"] / 2)
+    wanted = (places[[0, 19, 47]] - (view["x"], view["y"])) / view["scale"]
+    assert np.allclose(shown, wanted * (1, -1) + centre, atol=0.1)
+
+
+@pytest.mark.browser
 def test_principal_components_instead_of_the_map(map_page):
     """The points move, and so do their positions under the pointer."""
     before = map_page.place(9)
@@ -872,16 +1044,25 @@ def test_pictures_replace_points(map_page):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("wide", [360, 1024])
+@pytest.mark.parametrize("wide", [360, 1024, 1280])
 def test_a_narrow_window_is_readable(browser, exported, wide):
-    """The page is not wider than the window."""
-    watched = Watched(browser, exported, wide, 700)
+    """The page is not wider than the window, and an open image does not hide points."""
+    watched = Watched(browser, exported, wide, 720)
     width = "document.documentElement.scrollWidth"
     assert watched.page.evaluate(width) <= wide
     watched.page.locator("#plot").scroll_into_view_if_needed()
     watched.page.mouse.click(*watched.place(12))
     watched.page.locator("#image").wait_for()
     assert watched.page.evaluate(width) <= wide
+    plot = watched.page.locator("#plot").bounding_box()
+    assert plot["y"] >= 0
+    assert plot["y"] + plot["height"] <= 720
+    places = [watched.place(row) for row in range(NUMBER)]
+    assert all(plot["x"] < x < plot["x"] + plot["width"] for x, _ in places)
+    assert all(plot["y"] < y < plot["y"] + plot["height"] for _, y in places)
+    assert plot["width"] * plot["height"] > 0.3 * wide * 720
+    picture = watched.page.locator("#image .picture").bounding_box()
+    assert picture["y"] < 720
     assert watched.messages == []
     watched.page.context.close()
 

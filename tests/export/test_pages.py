@@ -24,7 +24,8 @@ from astromorph.analysis.analyse import EmbeddedImages
 from astromorph.artefacts import tables as artefacts
 from astromorph.artefacts.columns import HISTORY_COLUMNS
 from astromorph.artefacts.run_files import Identity, RunFiles
-from astromorph.catalogue.summary import Histogram, Summary
+from astromorph.catalogue.histogram import Histogram
+from astromorph.catalogue.summary import Summary
 from astromorph.catalogue.validation_page import SampledImages, write_validation_page
 from astromorph.cli.execute import previous_jobs
 from astromorph.cli.steps import STEPS, Job, previous_steps
@@ -36,7 +37,7 @@ from astromorph.export.html_map.html_map import export_map
 from astromorph.export.palette import COLOURS
 from astromorph.export.report import plot_history, write_settings_page
 from astromorph.pages import html
-from astromorph.pages.charts import make_plot
+from astromorph.pages.charts import make_plot, plot_histogram
 from astromorph.pages.pictures import PageImage
 from astromorph.pages.thumbnails import page_images, read_images
 from astromorph.settings.loading import parse
@@ -46,7 +47,7 @@ IDS = image_ids(NUMBER)
 LABEL = "<script>alert(1)</script>"
 LONG = "fits/" + "a_very_long_folder_name_" * 8 + '<b>&".fits'
 STYLE = (Path(html.__file__).parent / "templates" / "style.css").read_text()
-NETWORKS = ("trained", "sky", "untrained", "pixels")
+NETWORKS = ("trained", "sky", "untrained", "pixels", "photographs")
 PERTURBED = ("rotated", "flipped", "shifted", "noisier", "blurred", "fainter")
 SETTINGS = parse({"datafile": "list.csv", "epochs": 2, "network_name": "amm"}, "test")
 
@@ -65,10 +66,31 @@ def measures(k: int) -> dict:
 
 EVALUATION = {
     "images": NUMBER,
-    "label": {"column": "label", "kind": "classes", "problem": ""},
-    "verdict": {"better": True, "sentence": "better than <i>the</i> untrained one"},
+    "label": {
+        "column": "label",
+        "kind": "classes",
+        "problem": "",
+        "advice": "",
+        "description": "the column `label` has 2 classes",
+        "caution": "label `more`",
+    },
+    "verdict": {
+        "better": True,
+        "sentence": "better than <i>the</i> untrained one",
+        "measure": "classes",
+        "scores": {name: 0.8 - 0.1 * k for k, name in enumerate(NETWORKS)},
+        "differences": {
+            name: {
+                "mean": 0.1 * k, "low": 0.1 * k - 0.15, "high": 0.1 * k + 0.15,
+                "outcome": "better" if k > 1 else "equal",
+            }
+            for k, name in enumerate(NETWORKS)
+            if k
+        },
+    },
     "networks": {name: measures(k) for k, name in enumerate(NETWORKS)},
-}
+    "references": ["photographs"],
+}  # fmt: skip
 
 
 def summary_of(ids) -> dict:
@@ -129,10 +151,13 @@ def write_pages(files: RunFiles) -> None:
         counts.add(row["status"], row["reason"], row["path"])
     sample = SampledImages(number=1)
     sample.thumbnails.append((PageImage(LONG, "data:image/jpeg;base64,"), "<u>odd</u>"))
-    sizes = Histogram("Side in pixels", 4)
-    sizes.add(60)
+    sizes = Histogram("Side in pixels", "files")
+    for side in (40, 60, 60):
+        sizes.add(side)
     preprocessing = SETTINGS.preprocess_settings
-    write_validation_page(files, counts, [sizes], sample, preprocessing, ["A remark."])
+    write_validation_page(
+        files, counts, [sizes], sample, preprocessing, ["Set `label`."]
+    )
     plot_history(files)
     write_evaluation_page(files, EVALUATION)
     paths = tuple(row["path"] for row in artefacts.read_csv(files.catalogue))[:NUMBER]
@@ -140,7 +165,7 @@ def write_pages(files: RunFiles) -> None:
     analyse._write_page(files, images, summary_of(IDS))
     files.table("csv").parent.mkdir()
     files.table("csv").write_text("x" * 1234)
-    export_map(files, 16, 10**6, with_evaluation=True)
+    export_map(files, 16, 10**6, with_evaluation=True, with_gallery=True)
     export = SETTINGS.export_settings.model_copy(update={"gallery_images": 4})
     export_gallery(files, "list.csv", SETTINGS.data_settings, export, "label", 0)
     write_settings_page(files, SETTINGS)
@@ -199,7 +224,8 @@ class Parsed(HTMLParser):
 
 def targets_of(page: Path) -> set[Path]:
     """The files that the links of a page lead to."""
-    return {(page.parent / unquote(link)).resolve() for link in Parsed(page).links()}
+    links = [link.partition("#")[0] for link in Parsed(page).links()]
+    return {(page.parent / unquote(link)).resolve() for link in links}
 
 
 def test_every_link_of_every_page_leads_to_a_file(run):
@@ -254,7 +280,7 @@ def test_the_home_page_tells_what_was_made(run):
         "24 images, sorted by appearance",
         "The list list.csv names 25 files.",
         "amm, was trained for 2 epochs on 20 images; 4 other images",
-        "An embedding has 5 numbers.",
+        "Each embedding has 5 numbers.",
         "25listed 24used 1of them with a warning 1rejected",
         "rejected<b>no</b> image1 warningconstant image of value N1",
         "1.2 kB",
@@ -344,6 +370,11 @@ def test_the_evaluation_has_a_mark_for_each_network_and_measure(run):
     assert "interval" not in nuisance
     for series in range(len(NETWORKS)):
         assert len(re.findall(rf'"series-{series}"', nuisance)) == 2
+    row = re.search(r"<tr><td>photographs</td>(.*?)</tr>", page, re.S)
+    assert "0.400" in row[1]
+    assert "+0.400" in row[1]
+    assert "+0.250 to +0.550" in row[1]
+    assert "better" in row[1]
     assert page.count("--share: 0.83") == page.count("--share: 0.17") == 1
 
 
@@ -354,6 +385,42 @@ def test_values_below_zero_have_an_axis_that_contains_them():
     assert plot.ticks[0].text == "-0.5"
     assert plot.left < low.low < low.x < low.high < plot.chance < middle.x < high.x
     assert high.x == plot.ticks[-1].x
+
+
+def test_histograms_have_counts_at_their_axis(run):
+    """Bars are as high as their counts; numbers at both axes are round."""
+    page = run.validation_page.read_text()
+    plot = re.search(r'<svg class="plot histogram".*?</svg>', page, re.S)[0]
+    heights = [float(h) for h in re.findall(r'height="([\d.]+)"><title>', plot)]
+    assert heights == [75.0, 150.0]  # 1 and 2 of 2
+    assert re.findall(r"<title>(.*?)</title>", plot) == ["40 to 42: 1", "60 to 62: 2"]
+    assert re.findall(r">(\d+)</text>", plot)[:3] == ["0", "1", "2"]
+    assert ">Side in pixels</text>" in plot and ">files</text>" in plot
+
+
+@pytest.mark.parametrize(
+    ("edges", "logarithmic", "expected"),
+    [
+        ([0, 20, 40], False, ["0", "20", "40"]),
+        ([10**k for k in range(-3, 10)], True, ["0.001", "1", "1000", "1e6", "1e9"]),
+        ([100 * k for k in range(17)], False, [str(200 * k) for k in range(9)]),
+    ],
+)
+def test_numbers_at_an_axis_do_not_overlap(edges, logarithmic, expected):
+    """The edges that have one are the roundest."""
+    counts = [1] * (len(edges) - 1)
+    ticks = plot_histogram(edges, counts, logarithmic).x_ticks
+    assert len(ticks) == len(edges)
+    assert [tick.text for tick in ticks if tick.text] == expected
+
+
+def test_the_gallery_is_linked_and_backticks_are_code(run):
+    """From the map, the analysis and the home page; a remark names a setting."""
+    for name in ("map", "analysis", "home"):
+        assert run.gallery / "index.html" in targets_of(pages_of(run)[name]), name
+    assert "<li>Set <code>label</code>.</li>" in run.validation_page.read_text()
+    for name, path in pages_of(run).items():
+        assert "`" not in Parsed(path).text, name
 
 
 # ---- colours ----
@@ -444,15 +511,16 @@ def browser(**options):
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_page_scrolls_horizontally(run, scheme):
-    """At 1024 pixels, with long names; the background follows the system."""
-    size = {"width": 1024, "height": 800}
-    with browser(viewport=size, color_scheme=scheme) as page:
+    """At 1024 and at 360 pixels, with long names; the background follows the system."""
+    with browser(color_scheme=scheme) as page:
         for name, path in pages_of(run).items():
             if name == "map":
                 continue  # has a style of its own
             page.goto(path.as_uri())
-            width = page.evaluate("document.documentElement.scrollWidth")
-            assert width <= 1024, name
+            for width in (1024, 360):
+                page.set_viewport_size({"width": width, "height": 800})
+                needed = page.evaluate("document.documentElement.scrollWidth")
+                assert needed <= width, name
             back = page.evaluate("getComputedStyle(document.body).backgroundColor")
             assert (
                 back

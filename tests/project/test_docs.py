@@ -1,11 +1,13 @@
 """The documents agree with the program: settings, commands, files and columns."""
 
+import json
 import re
 import shlex
 import tomllib
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 
@@ -20,6 +22,7 @@ from astromorph.artefacts.columns import (
     SPLIT_COLUMNS,
 )
 from astromorph.cli.main import parser
+from astromorph.errors import AstromorphError
 from astromorph.settings import loading
 from astromorph.settings.sections import Settings
 
@@ -30,6 +33,12 @@ YOUR_IMAGES = ROOT / "docs" / "your-images.md"
 CONFIG_README = ROOT / "config" / "README.md"
 FILES = ROOT / "docs" / "files.md"
 DOCUMENTS = (README, CONFIG_README, FILES, WAYS_IN, YOUR_IMAGES)
+CONFIGURATIONS = (
+    "config/config.yaml",
+    "config/sample.yaml",
+    ".test/config/config.yaml",
+)
+SCHEMA = json.loads((ROOT / "config" / "settings.schema.json").read_text())
 COLUMNS = {
     "results/catalogue.csv": CATALOGUE_COLUMNS,
     "results/split.csv": SPLIT_COLUMNS,
@@ -104,12 +113,59 @@ def test_each_setting_is_documented_with_its_true_default():
     assert documented_defaults() == true_defaults()
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "sample.yaml"])
+@pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_each_configuration_is_valid(name):
     """The configurations of the project only contain known settings."""
-    path = ROOT / "config" / name
+    path = ROOT / name
     parsed = loading.parse(loading.load(path), name)
     assert loading.required_datafile(parsed, name)
+
+
+def is_allowed_by_schema(values: dict[str, Any]) -> bool:
+    return bool(jsonschema.Draft202012Validator(SCHEMA).is_valid(values))
+
+
+def test_the_schema_describes_all_settings_and_defaults():
+    """Editors accept the configurations of the project, and know all names."""
+    for name in CONFIGURATIONS:
+        assert is_allowed_by_schema(loading.load(ROOT / name)), name
+    assert is_allowed_by_schema(Settings().model_dump(mode="json"))
+    for name in loading.setting_names():
+        section, _, key = name.partition(".")
+        where = SCHEMA["properties"][section]
+        if key:
+            reference = where["anyOf"][0]["$ref"].rpartition("/")[2]
+            where = SCHEMA["$defs"][reference]["properties"][key]
+            assert where["default"] == true_defaults()[name]
+        assert len(where["description"]) > 10, name
+
+
+@pytest.mark.parametrize(
+    ("text", "allowed"),
+    [
+        ("epochs:", True),
+        ("data_settings:", True),
+        ("preprocess_settings: {size: native}", True),
+        ("preprocess_settings: {size: 2000}", False),
+        ("data_settings: {planes: 'sum 10:20'}", True),
+        ("data_settings: {planes: 'median'}", False),
+        ("augmentation_settings: {scale: [0.5, 2]}", True),
+        ("augmentation_settings: {scale: [2, 0.5]}", False),
+        ("network_name: resnet50", True),
+        ("network_name: resnet51", False),
+        ("epoch: 3", False),
+        ("byol_settings: {epochs: 3}", False),
+    ],
+)
+def test_the_schema_and_the_program_allow_the_same(text, allowed):
+    """A value that an editor marks is one that stops a run."""
+    values = yaml.safe_load(text)
+    assert is_allowed_by_schema(values) == allowed
+    if allowed:
+        loading.parse(values, "test")
+    else:
+        with pytest.raises(AstromorphError):
+            loading.parse(values, "test")
 
 
 @pytest.mark.parametrize("document", [WAYS_IN, CONFIG_README])

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.metadata
+import json
 import re
 import subprocess
 import sys
@@ -80,16 +81,75 @@ def test_the_conda_environment_agrees_with_the_project():
     assert {n: str(r.specifier) for n, r in there.items()} == needed
 
 
-def test_the_constraints_pin_all_requirements():
-    """Each requirement has one exact release within its range."""
-    pins = {}
-    for line in (ROOT / "constraints.txt").read_text().split():
+def pins(path: str) -> dict[str, Version]:
+    """The release of each package in a list of constraints."""
+    found = {}
+    for line in (ROOT / path).read_text().split():
         assert re.fullmatch(r"[\w.-]+==[\w.]+", line), line
         name, _, release = line.partition("==")
-        pins[name.lower().replace("_", "-")] = Version(release)
+        found[name.lower().replace("_", "-")] = Version(release)
+    return found
+
+
+@pytest.mark.parametrize(
+    "path", ["constraints.txt", "constraints/oldest.txt", "constraints/newest.txt"]
+)
+def test_the_constraints_pin_all_requirements(path):
+    """Each requirement has one exact release within its range."""
+    pinned = pins(path)
     lines = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
     for name, requirement in requirements(lines).items():
-        assert pins[name] in requirement.specifier, name
+        assert pinned[name] in requirement.specifier, name
+
+
+def test_the_oldest_constraints_are_the_lower_bounds():
+    """Each dependency was tested in the oldest release that is allowed."""
+    pinned = pins("constraints/oldest.txt")
+    for name, requirement in requirements(PROJECT["dependencies"]).items():
+        lowest = [
+            Version(s.version) for s in requirement.specifier if s.operator == ">="
+        ]
+        assert lowest == [pinned[name]], name
+
+
+def test_the_metadata_for_citations_agree_with_the_project():
+    """Name, version, licence, summary and keywords are those of pyproject.toml."""
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    codemeta = json.loads((ROOT / "codemeta.json").read_text())
+    for metadata in (citation, codemeta):
+        assert metadata["version"] == PROJECT["version"]
+        assert metadata["keywords"] == PROJECT["keywords"]
+        assert metadata["license"].endswith(PROJECT["license"])
+    assert citation["title"] == codemeta["name"] == PROJECT["name"]
+    assert citation["abstract"].rstrip(".") == codemeta["description"]
+    assert codemeta["description"] == PROJECT["description"]
+    authors = [author["name"] for author in PROJECT["authors"]]
+    assert [author["name"] for author in citation["authors"]] == authors
+    assert [author["name"] for author in codemeta["author"]] == authors
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    newest = re.search(r"^## \[([\d.]+)\]", changelog, re.MULTILINE)
+    assert newest is not None
+    assert newest[1] == PROJECT["version"]
+
+
+def test_the_hosted_checks_run_each_supported_python():
+    """They call the same script as everyone, with each version of the classifiers."""
+    hosted = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+    job = hosted["jobs"]["checks"]
+    assert job["steps"][-1]["run"].endswith(".ci/run")
+    names = (name.rpartition(" :: ")[2] for name in PROJECT["classifiers"])
+    versions = [name for name in names if re.fullmatch(r"3\.\d+", name)]
+    assert job["strategy"]["matrix"]["python"] == versions
+
+
+def test_hooks_before_a_commit_use_tools_of_the_project():
+    """They are in the extra `dev`, so that nothing else is downloaded."""
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    (repository,) = hooks["repos"]
+    assert repository["repo"] == "local"
+    tools = {hook["entry"].split()[0] for hook in repository["hooks"]}
+    assert {"mypy", "ruff", "snakefmt"} == tools
+    assert tools < set(requirements(PROJECT["optional-dependencies"]["dev"]))
 
 
 def test_the_installed_package_is_this_one():
@@ -110,6 +170,7 @@ def test_the_package_contains_the_whole_workflow():
     for link in (package / "workflow_files").iterdir():
         assert link.readlink() == Path("../..") / link.name
     needed = [ROOT / "config" / "README.md", ROOT / "profiles/default/config.yaml"]
+    needed.append(ROOT / "config" / "settings.schema.json")
     for folder, ending in (("workflow", "*"), ("envs", "*.yaml"), ("slurm", "*.yaml")):
         needed += [path for path in (ROOT / folder).rglob(ending) if path.is_file()]
     assert len(needed) > 25
@@ -146,7 +207,15 @@ print(*sorted(set(sys.modules) - before - {"astromorph"}))
     own = {name for name in done.stdout.split() if name.startswith("astromorph.")}
     assert own == {"astromorph.system", "astromorph.system.cache_folders"}
     names = {name.partition(".")[0] for name in done.stdout.split()} - {"astromorph"}
-    assert names <= {"__future__", "_typing", "collections", "importlib", "typing"}
+    small = {
+        "__future__",
+        "_typing",
+        "collections",
+        "contextlib",
+        "importlib",
+        "typing",
+    }
+    assert names <= small
 
 
 @pytest.mark.slow

@@ -1,14 +1,13 @@
 """A run whose next step is training."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import command_line
 import pytest
+from command_line import Command
 
 from astromorph.artefacts.run_files import RunFiles
 
@@ -21,26 +20,25 @@ def split_run(prepared, sky, settings, tmp_path_factory) -> RunFiles:
     files.all_tensors[0].parent.mkdir(parents=True)
     for path in (files.catalogue, *files.all_tensors, *files.all_contents):
         path.symlink_to(next(prepared.rglob(path.name)))
-    command = [sys.executable, "-m", "astromorph", "split", f"--datafile={sky}"]
+    command = ["split", f"--datafile={sky}"]
     command += [f"--results={files.results}", f"--shards={len(files.shards)}"]
     command += ["--settings", json.dumps(settings.model_dump(mode="json"))]
-    subprocess.run(command, check=True)
+    done = command_line.run(command, folder)
+    assert done.returncode == 0, done.stderr
     return files
 
 
 @pytest.fixture
-def start_training(split_run) -> Callable[..., subprocess.Popen[str]]:
+def start_training(split_run) -> Callable[..., Command]:
     """A function that starts `astromorph train` in a copy of that run."""
 
-    def start(folder: Path, **settings) -> subprocess.Popen[str]:
+    def start(folder: Path, **settings) -> Command:
         if not (folder / "results").exists():
             shutil.copytree(split_run.results, folder / "results", symlinks=True)
-        command = [sys.executable, "-m", "astromorph", "train", "--threads=1"]
+        command = ["train", "--threads=1"]
         command += ["--results=results", f"--shards={len(split_run.shards)}"]
         command += ["--settings", json.dumps({"network_name": "amm", **settings})]
-        with open(folder / "log", "w") as log:
-            return subprocess.Popen(
-                command, cwd=folder, stderr=log, text=True, env=os.environ.copy()
-            )
+        (folder / "log").write_text("")
+        return Command(command, folder, folder / "output", folder / "log")
 
     return start

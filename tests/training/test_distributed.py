@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import Command
 from torch import nn
 
 from astromorph import distributed
@@ -124,7 +125,7 @@ def test_a_process_that_dies_ends_the_run(tmp_path):
 def start(start_training):
     """A function that starts to train with some `training_settings`."""
 
-    def start(folder: Path, epochs: int, **values) -> subprocess.Popen[str]:
+    def start(folder: Path, epochs: int, **values) -> Command:
         rules = {"simulated_images": 16, **values}
         folder.mkdir(exist_ok=True)
         return start_training(
@@ -176,7 +177,7 @@ def find_process(rank: int, folder: Path) -> int:
 
 
 def check_interrupted(
-    process: subprocess.Popen[str], folder: Path, signal_name: str, code: int = 1
+    process: Command, folder: Path, signal_name: str, code: int = 1
 ) -> None:
     """The training was stopped by a signal after it wrote a checkpoint.
 
@@ -242,7 +243,7 @@ def read_log(folder: Path) -> str:
     return (folder / "log").read_text()
 
 
-def wait_for(process: subprocess.Popen[str], folder: Path, words: str) -> None:
+def wait_for(process: Command, folder: Path, words: str) -> None:
     while words not in read_log(folder):
         assert process.poll() is None, read_log(folder)
         time.sleep(0.02)

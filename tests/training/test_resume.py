@@ -4,13 +4,13 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from command_line import Command
 
 from astromorph import distributed
 from astromorph.artefacts.model_file import MODEL_FORMAT
@@ -245,14 +245,14 @@ def test_with_a_fixed_pace_all_numbers_of_epochs_share_checkpoints(tmp_path):
 def start(start_training, tmp_path):
     """A function that starts training by the command line in a separate folder."""
 
-    def start(folder: str, **changes) -> subprocess.Popen[str]:
+    def start(folder: str, **changes) -> Command:
         (tmp_path / folder).mkdir(exist_ok=True)
         return start_training(tmp_path / folder, **SETTINGS | changes)
 
     return start
 
 
-def finish(process: subprocess.Popen[str], folder: Path) -> str:
+def finish(process: Command, folder: Path) -> str:
     """Wait until training succeeds; return its log."""
     code, log = process.wait(300), (folder / "log").read_text()
     assert code == 0, log
@@ -348,7 +348,7 @@ def test_checkpoints_belong_to_settings_and_data(split_run, tmp_path):
     assert len({same, *others}) == 9
 
 
-def wait_for_checkpoint(process: subprocess.Popen[str], folder: Path) -> RunFiles:
+def wait_for_checkpoint(process: Command, folder: Path) -> RunFiles:
     files = RunFiles(folder / "results")
     while not list(files.checkpoints.rglob("step-*.pt")):
         assert process.poll() is None, (folder / "log").read_text()

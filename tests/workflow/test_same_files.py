@@ -167,27 +167,6 @@ def test_a_file_of_marks_adds_the_ranking():
     }  # fmt: skip
 
 
-def test_a_module_statement_may_move_the_results(tmp_path):
-    """Steps receive the folder of the outputs of their rule."""
-    (tmp_path / "list.txt").write_text("a.fits\n")
-    (tmp_path / "Snakefile").write_text(
-        "module astromorph:\n"
-        f"    snakefile: {str(ROOT / 'workflow' / 'Snakefile')!r}\n"
-        "    config: {'datafile': 'list.txt'}\n"
-        "    replace_prefix: {'results/': 'other/place/'}\n"
-        "use rule * from astromorph\n"
-    )
-    command = [sys.executable, "-m", "snakemake", "-n", "-p", "--cores", "1"]
-    done = subprocess.run(
-        [*command, "other/place/export/map.html"],
-        cwd=tmp_path, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    folders = re.findall(r"--results (\S+)", done.stdout + done.stderr)
-    assert len(folders) >= 7
-    assert set(folders) == {"other/place"}
-
-
 def test_every_step_is_a_rule(tmp_path):
     """The table of steps and the rules have the same names; rules have docstrings."""
     (tmp_path / "list.txt").write_text("a.fits\n")

@@ -278,7 +278,7 @@ def test_both_snakefiles_have_a_default_target(run):
             {"export_tensorboard"} | LISTED,
         ),
         ({"export_settings": {"gallery_images": 7}}, {"export_gallery"} | LISTED),
-        ({"export_settings": {"gallery": False}}, LISTED),
+        ({"export_settings": {"gallery": False}}, {"export_map"} | LISTED),
         ({"epochs": 16, "batch_size": 2}, TRAINED),
         ({"learning_rate": 0.99, "gamma": 0.001}, TRAINED),
         ({"training_settings": {"simulated_images": 21}}, TRAINED),

@@ -5,24 +5,35 @@ import os
 import sys
 from pathlib import Path
 
-ROOT = Path(workflow.current_basedir).parents[1]
-
 # Each job parses this file too. Jobs import the package beside this workflow and use the
-# Python that runs Snakemake.
-if (ROOT / "astromorph").is_dir():
-    sys.path.insert(0, str(ROOT))
-    paths = [str(ROOT), os.getenv("PYTHONPATH")]
-    os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, paths)))
+# Python that runs Snakemake. A workflow that Snakemake reads from a git repository is in
+# no folder: its jobs import the installed package.
+if isinstance(workflow.current_basedir, os.PathLike):
+    root = Path(workflow.current_basedir).parents[1]
+    if (root / "astromorph").is_dir():
+        sys.path.insert(0, str(root))
+        paths = [str(root), os.getenv("PYTHONPATH")]
+        os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, paths)))
 paths = [str(Path(sys.executable).parent), os.getenv("PATH", os.defpath)]
 os.environ.update(PATH=os.pathsep.join(paths))
 
-from astromorph.cli import job_watch
-from astromorph.cli import workflow as astromorph_workflow
+try:
+    from astromorph.cli import job_watch
+    from astromorph.cli import workflow as astromorph_workflow
+except ModuleNotFoundError as error:
+    raise WorkflowError(
+        f"the package astromorph cannot be imported ({error}); install the version of "
+        "this workflow in the environment of Snakemake, as docs/modules.md describes"
+    ) from None
 from astromorph.cli.closing import closing_lines
 from astromorph.cli.steps import TABLE_ENDINGS
 from astromorph.errors import AstromorphError
 
 shell.prefix(astromorph_workflow.SHELL_PREFIX)
+
+# Of a `module` statement, Snakemake ignores `onstart` and `onsuccess` unless its own
+# Snakefile calls them.
+IS_MODULE = not workflow.modifier.is_main_snakefile()
 
 
 def print_closing_lines():
@@ -31,7 +42,7 @@ def print_closing_lines():
         # Relative to the folder of the user, not to that of --directory.
         folder = workflow.overwrite_workdir or ""
         try:
-            lines = closing_lines(files, settings, folder)
+            lines = closing_lines(RUN.placed_files, settings, folder)
         except AstromorphError as error:  # the run has succeeded
             lines = [str(error)]
         atexit.register(print, *lines, sep="\n", file=sys.stderr)
@@ -41,7 +52,11 @@ job_watch.watch_jobs(workflow, logger, print_closing_lines)
 
 
 try:
-    RUN = astromorph_workflow.plan_workflow(config, workflow.resource_settings.cores)
+    RUN = astromorph_workflow.plan_workflow(
+        config,
+        workflow.resource_settings.cores,
+        workflow.modifier.path_modifier.replace_prefix,
+    )
     if not workflow.storage_settings.default_storage_provider:
         astromorph_workflow.check_model(RUN)
 except AstromorphError as error:
@@ -72,8 +87,9 @@ def force_outdated():
         for reason in reasons:
             logger.info(reason, extra={"astromorph": True})
         workflow.dag.forcefiles.update(outdated)
-        if not workflow.dryrun and (lock := astromorph_workflow.explain_lock(RUN)):
-            logger.warning(lock)
+        if not (workflow.dryrun or IS_MODULE):
+            if lock := astromorph_workflow.explain_lock(RUN):
+                logger.warning(lock)
 
 
 # Every job depends on the result of one of these two functions. Snakemake calls them

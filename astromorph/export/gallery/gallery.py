@@ -286,6 +286,7 @@ def _write_index(
             for sheet in sheets
             if map_page and sheet.kind != "map"
         },
+        map_page=map_page.as_posix() if map_page else None,
         stretch=source.stretch,
         max_clusters=MAX_CLUSTERS,
         preprocessing=source.images.preprocessing,

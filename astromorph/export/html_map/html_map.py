@@ -9,7 +9,7 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,10 @@ from numpy.typing import NDArray
 
 from astromorph.analysis.components import leading_components
 from astromorph.analysis.embedded_images import read_analysed_images
+from astromorph.artefacts.analysis_table import REPRESENTATIVE
 from astromorph.artefacts.column_types import (
     DISTANCES,
+    FACTS,
     is_listed,
     list_lengths,
     padded_lists,
@@ -37,6 +39,7 @@ from astromorph.atomic import atomic_folder, atomic_write
 from astromorph.errors import AstromorphError
 from astromorph.export.html_map.chunks import FACT_ROWS, NAME_ROWS, Chunks
 from astromorph.export.html_map.packing import (
+    PIXEL_STATISTICS,
     PackedColumn,
     ShardPictures,
     SheetLayout,
@@ -54,7 +57,10 @@ SCRIPTS = (
     "scripts/data.js",
     "scripts/elements.js",
     "scripts/scatter.js",
+    "scripts/edges.js",
     "scripts/pictures.js",
+    "scripts/scales.js",
+    "scripts/labels.js",
     "scripts/legend.js",
     "scripts/search.js",
     "scripts/image.js",
@@ -73,11 +79,16 @@ ANALYSED = (
 )  # fmt: skip
 NEW = "new"  # a column of bool or uint8: images to be drawn above all others
 NOVELTY = "novelty"
+MAX_ENTRIES = len(COLOURS) * len(MARKERS)  # of a legend, without those in gray
 LARGE_PAGE = 200  # megabytes
 
 
 def export_map(
-    files: RunFiles, thumbnail_size: int, max_one_file: int, with_evaluation: bool
+    files: RunFiles,
+    thumbnail_size: int,
+    max_one_file: int,
+    with_evaluation: bool,
+    with_gallery: bool = False,
 ) -> None:
     """Write the page.
 
@@ -94,6 +105,8 @@ def export_map(
         the folder.
     with_evaluation : bool
         Whether to show the verdict of the evaluation.
+    with_gallery : bool
+        Whether to link the contact sheets.
 
     Raises
     ------
@@ -119,6 +132,9 @@ def export_map(
         "map.html",
         files.identity,
         home=link_to(files.home, files.map),
+        gallery=link_to(files.gallery / "index.html", files.map)
+        if with_gallery
+        else None,
         page=page,
         chunks=chunks.in_page,
         verdict=verdict,
@@ -143,8 +159,16 @@ def _write_chunks(
     nearest, distances, duplicates = _relations(table)
     layout = SheetLayout.for_side(thumbnail_size)
     pictures = ShardPictures(all_tensors(files), list(table["image_id"]))
-    for k, sheet in enumerate(layout.draw(pictures.thumbnails(layout.side))):
+    typical = _representatives(table)
+    typical_rows = sorted({row for rows in typical.values() for row in rows.values()})
+    kept: dict[int, NDArray[np.uint8]] = {}
+    drawn = _keep(pictures.thumbnails(layout.side), typical_rows, kept)
+    for k, sheet in enumerate(layout.draw(drawn)):
         chunks.add(f"pictures-{k}", base64.b64encode(sheet).decode())
+    if chunks.folder is None:
+        typical_rows = []
+    for sheet in layout.draw(kept[row] for row in typical_rows):
+        chunks.add("pictures-typical", base64.b64encode(sheet).decode(), at_once=True)
     statistics = [
         pack_numbers(name, np.array(values, np.float32))
         for name, values in pictures.statistics.items()
@@ -171,7 +195,11 @@ def _write_chunks(
     groups["components"] = _add_components(chunks, files)
     return {
         "number": len(table),
-        "columns": [column.description() for column in columns],
+        "columns": [
+            column.description() | {"unit": _unit(column, table)} for column in columns
+        ],
+        "typical": typical,
+        "typical_sheet": typical_rows,
         "names": NAMES,
         "facts": [column.name for column in facts],
         "rows": {"names": NAME_ROWS, "facts": FACT_ROWS},
@@ -180,6 +208,7 @@ def _write_chunks(
         "first": first,
         "new": NEW if _has_new(table) else None,
         "analysed": ANALYSED,
+        "clusterings": CLUSTERINGS,
         "sheets": {
             "side": layout.side,
             "cell": layout.cell,
@@ -227,6 +256,45 @@ def _columns(table: pd.DataFrame) -> Iterator[PackedColumn]:
 def _has_new(table: pd.DataFrame) -> bool:
     """Whether there are new images; columns of the file list are texts."""
     return NEW in table and table[NEW].dtype in (np.bool_, np.uint8)
+
+
+def _representatives(table: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """The rows of the representatives of the largest clusters.
+
+    Returns
+    -------
+    dict of str to dict of str to int
+        Column of clusters to cluster to row. Only of the clusters that the analysis
+        shows, and of the method that they are from.
+    """
+    numbers = table["cluster"].to_numpy()
+    is_typical = (table["role"] == REPRESENTATIVE).to_numpy(bool)
+    rows = np.flatnonzero(is_typical & (numbers >= 0) & (numbers < MAX_ENTRIES))
+    found = {str(numbers[row]): row for row in rows.tolist()}
+    same = (name for name in CLUSTERINGS if np.array_equal(table[name], numbers))
+    return dict.fromkeys(same, found)
+
+
+def _keep(
+    pictures: Iterable[NDArray[np.uint8]],
+    rows: Collection[int],
+    kept: dict[int, NDArray[np.uint8]],
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield all pictures, and add those of some rows to `kept`."""
+    for row, picture in enumerate(pictures):
+        if row in rows:
+            kept[row] = picture
+        yield picture
+
+
+def _unit(column: PackedColumn, table: pd.DataFrame) -> str:
+    """The unit of a column as in the tables; pixel statistics have that of files."""
+    if column.listed:
+        return ""
+    if column.name in PIXEL_STATISTICS:
+        units = table["unit"].unique()
+        return str(units[0]) if len(units) == 1 else ""
+    return next((fact.unit for fact in FACTS if fact.name == column.name), "")
 
 
 def _first(columns: Sequence[PackedColumn]) -> str:

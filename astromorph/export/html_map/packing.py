@@ -26,8 +26,9 @@ MAX_WORDS = 24  # texts with at most this many distinct values are always catego
 ACROSS = 16  # pictures in a row of a sheet, small enough to be decoded quickly
 JPEG_BLOCK = 8  # pixels
 JPEG_QUALITY = 85
-# The pixel statistics in the shards that the map shows.
-SHOWN_STATISTICS = ("background", "noise", "minimum", "maximum", "valid_fraction")
+# The statistics in the shards that the map shows; all but one have the unit of pixels.
+PIXEL_STATISTICS = ("background", "noise", "minimum", "maximum")
+SHOWN_STATISTICS = (*PIXEL_STATISTICS, "valid_fraction")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ real: Snakemake, the rules, the command line, the records. The content of each o
 depends on the settings and code of its step, on the rows and contents of the files that
 it reads, and on the results before it, so that a stale result differs.
 
-Environment variables tell one step to stop between its first and its last output:
-``STOP_STEP`` and ``STOP_FILE``, which it creates and beside which it waits for a file
-``release``; with ``FAIL`` it raises an error instead.
+Environment variables tell some steps to stop before their last output: ``STOP_STEPS``
+are their names, with commas. In the folder ``STOP_FOLDER`` each creates a file of its
+name and waits for a file ``release``, or for a file ``fail`` to raise an error.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ def quick(step):
     from astromorph.cli.execute import previous_jobs
     from astromorph.cli.steps import STEPS
     from astromorph.filelist.entries import read_filelist
-    from astromorph.provenance import canonical_json, code_digest
+    from astromorph.provenance import PACKAGE, canonical_json
     from astromorph.settings.steps import part_of
 
     def sources(job):
@@ -56,7 +56,9 @@ def quick(step):
         sha = hashlib.sha256()
         if step.part:
             sha.update(canonical_json(part_of(job.settings, step.part)).encode())
-        sha.update(code_digest(step.code).encode())
+        # Of the code that runs, whatever digest the job was told.
+        for path in sorted(PACKAGE.rglob("*.py")):
+            sha.update(path.read_bytes())
         for text in sources(job):
             sha.update(text.encode())
         for name, one in previous_jobs(step, job):
@@ -83,21 +85,21 @@ def quick(step):
 
 def stop(step: str) -> None:
     """Wait until the test kills or releases this process."""
-    if os.environ.get("STOP_STEP") != step:
+    if step not in os.environ.get("STOP_STEPS", "").split(","):
         return
-    if "FAIL" in os.environ:
-        raise OSError(28, "No space left on device", "results")
-    file = Path(os.environ["STOP_FILE"])
-    own = file.with_name(str(os.getpid()))
+    folder = Path(os.environ["STOP_FOLDER"])
+    own = folder / str(os.getpid())
     own.write_text(str(os.getpid()))
     try:
-        os.link(own, file)  # of several shards, one stops
+        os.link(own, folder / step)  # of several shards, one stops
     except FileExistsError:
         return
-    for _ in range(600):
-        if file.with_name("release").exists():
+    for _ in range(3000):
+        if (folder / "fail").exists():
+            raise OSError(28, "No space left on device", "results")
+        if (folder / "release").exists():
             return
-        time.sleep(0.1)
+        time.sleep(0.02)
 
 
 def install() -> None:

@@ -81,6 +81,7 @@ function cellsOf(data) {
 const loadedColumns = new Map();
 
 const column = (name) => loadedColumns.get(name);
+const unitOf = (name) => page.columns.find((c) => c.name === name)?.unit ?? "";
 
 const loadColumn = memoise(async (name) => {
   if (!loadedColumns.has(name)) {

@@ -16,10 +16,12 @@
 
 const state = {
   colour: "",             // name of the column
+  painted: "",            // the column whose colours are shown, while another is loaded
   scale: null,            // { low, high } of the colours of numbers, null for categories
   filters: new Map(),     // column to hidden entries (Set) or { low, high }
   shown: new Uint8Array(page.number).fill(1),
   row: -1, trail: [],     // the open image, and those before it
+  selected: "",           // the entry of the legend whose images are the list
   hovered: -1, found: [], list: [], neighbours: [], tool: "move",
 };
 
@@ -33,7 +35,7 @@ const button = (text, onclick, properties = {}) =>
   make("button", { type: "button", textContent: text, onclick, ...properties });
 const fill = (element, children) => element.replaceChildren(...children.filter((child) => child != null));
 const formatCount = (number, what = "image") => `${number.toLocaleString("en")} ${what}${number === 1 ? "" : "s"}`;
-const shortNumber = (value) => String(Number(value.toPrecision(5)));
+const shortened = (text, length) => text.length > length ? `${text.slice(0, length - 1)}…` : text;
 
 function facts(pairs) {
   return make("dl", { className: "facts" }, pairs.filter(([, text]) => text !== "").flatMap(

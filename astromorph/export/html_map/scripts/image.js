@@ -10,8 +10,10 @@ const onOpen = (handler) => openHandlers.push(handler);
 
 // ---- the card ----
 
-const rowAt = (x, y) => $("draw").checked ? { row: pictureAt(x, y), number: 1 }
-  : nearestRow(x, y, Math.max(4, (view.side ?? 2) / view.ratio / 2 + 2));
+function rowAt(x, y) {
+  const row = $("draw").checked ? pictureAt(x, y) : labelAt(x, y);
+  return row >= 0 || $("draw").checked ? { row, number: 1 } : nearestRow(x, y, Math.max(4, (view.side ?? 2) / view.ratio / 2 + 2));
+}
 
 function hover(x, y) {
   const { row, number } = rowAt(x, y);

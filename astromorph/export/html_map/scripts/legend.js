@@ -16,7 +16,7 @@ const categories = memoise((name) => {
   const few = page.colours.length, maxEntries = few * page.markers.length;
   const entries = order.slice(0, maxEntries).map((k, place) => ({
     name: words[k], codes: [k], colour: page.colours[place % few], marker: Math.floor(place / few) }));
-  const rest = order.slice(maxEntries), empty = words.map((_, k) => k).filter(isNone), gray = { colour: page.none, marker: 0 };
+  const rest = order.slice(maxEntries), empty = words.map((_, k) => k).filter(isNone), gray = { colour: page.none, marker: 0, isGray: true };
   if (rest.length) entries.push({ name: `${OTHER} (${rest.length.toLocaleString("en")})`, codes: rest, ...gray });
   if (empty.length) entries.push({ name: NONE, codes: empty, ...gray });
   const ofCode = new Uint8Array(words.length), ofRow = new Uint8Array(page.number);
@@ -26,15 +26,6 @@ const categories = memoise((name) => {
   });
   for (let row = 0; row < page.number; row++) ofRow[row] = ofCode[code(row)];
   return { entries, ofRow };
-});
-
-const limits = memoise((name) => {
-  const { numbers, low: first, high: last } = column(name);
-  const sorted = Float64Array.from(numbers).filter(Number.isFinite).sort(), number = sorted.length;
-  const at = (share) => sorted[Math.round(share * (number - 1))];
-  let [low, high] = [first ?? at(0.02), last ?? at(0.98)];
-  if (!(high > low)) [low, high] = [sorted[0], sorted[number - 1]];
-  return { low, high: high > low ? high : low + 1, min: sorted[0] ?? NaN, max: sorted[number - 1] ?? NaN, number };
 });
 
 async function colourBy(name) {
@@ -48,18 +39,19 @@ async function colourBy(name) {
 
 function paintPoints() {
   const name = state.colour, { numbers } = column(name);
+  state.painted = name;
   if (!numbers) {
     const { entries, ofRow } = categories(name);
     state.scale = null;
     setPaint(ofRow, entries.map(({ colour, marker }) => ({ colour: themed(colour), marker })));
     return;
   }
-  const { low, high } = limits(name), colours = ramp(), codes = new Uint8Array(page.number), steps = colours.length;
+  const scale = scaleOf(name), share = shareOf(scale), colours = ramp(), codes = new Uint8Array(page.number), steps = colours.length;
   for (let row = 0; row < page.number; row++) {
-    const place = Math.floor((numbers[row] - low) / (high - low) * steps);
+    const place = Math.floor(share(numbers[row]) * steps);
     codes[row] = place >= 0 ? Math.min(steps - 1, place) : place < 0 ? 0 : steps;
   }
-  state.scale = { low, high };
+  state.scale = scale;
   setPaint(codes, [...colours, page.none].map((colour) => ({ colour, marker: 0 })));
 }
 
@@ -104,8 +96,8 @@ function showLegend() {
   const { numbers } = column(state.colour);
   const clear = button("Show all images", () => { state.filters.clear(); colourBy(state.colour); $("colour").focus(); },
     { id: "everything" });
-  $("legend").replaceChildren(make("h2", { textContent: state.colour }), ...(numbers ? rangeLegend() : entryLegend()),
-    make("p", { className: "note", id: "shown", ariaLive: "polite" }), clear);
+  fill($("legend"), [make("h2", { textContent: state.colour }), ...(numbers ? rangeLegend() : entryLegend()),
+    make("p", { className: "note", id: "shown", ariaLive: "polite" }), clear]);
   showCounts();
 }
 
@@ -121,32 +113,64 @@ function entryLegend() {
     boxes.forEach((box) => { box.checked = on; });
     filterBy(name, on ? null : new Set(entries.keys()));
   };
+  const rows = typicalRows(name), size = entries.length > 14 ? 28 : 40;
+  const pictures = entries.map((entry, k) => entryPicture(entry, k, rows[k], size));
   const items = entries.map((entry, k) => {
     const sign = make("span", { textContent: SIGNS[entry.marker], ariaHidden: "true" });
     sign.style.color = themed(entry.colour);
-    return make("li", {}, [make("label", {}, [boxes[k], sign,
+    return make("li", {}, [pictures[k], make("label", {}, [boxes[k], sign,
       make("span", { className: "name", textContent: entry.name }),
       make("span", { className: "count", textContent: entry.count.toLocaleString("en") })])]);
   });
   return [make("div", { className: "row" }, [button("All", setAll(true)), button("None", setAll(false))]),
-    make("ul", { className: "entries" }, items)];
+    withArrows(make("ul", { className: "entries" }, items), pictures),
+    make("p", { className: "note", textContent: "A picture selects its group; a tick shows or hides it." })];
+}
+
+// A typical image of a group; a click selects the group, another one clears the list.
+function entryPicture(entry, k, row, size) {
+  const key = `${state.colour} ${k}`, label = `Select ${nameOfEntry(state.colour, entry)}, ${formatCount(entry.count)}`;
+  const element = button("", () => selectEntry(key, k), { className: "example", title: label });
+  element.append(row >= 0 ? picture(row, size) : SIGNS[entry.marker]);
+  element.style.borderColor = element.style.color = themed(entry.colour);
+  element.style.width = element.style.height = `${size + 6}px`;
+  element.setAttribute("aria-label", label);
+  element.dataset.entry = key;
+  element.setAttribute("aria-pressed", String(state.selected === key));
+  return element;
+}
+
+function selectEntry(key, k) {
+  const { ofRow } = categories(state.colour), rows = [];
+  if (state.selected === key) { setList([]); return; }
+  for (let row = 0; row < page.number; row++) if (ofRow[row] === k && state.shown[row]) rows.push(row);
+  setList(rows, key);
+}
+
+function showSelected() {
+  document.querySelectorAll("#legend .example").forEach((element) =>
+    element.setAttribute("aria-pressed", String(element.dataset.entry === state.selected)));
 }
 
 function rangeLegend() {
-  const name = state.colour, { min, max, number, low, high } = limits(name);
+  const name = state.colour, { min, max, number, log } = limits(name), { low, high, isLog } = scaleOf(name), unit = unitOf(name);
   const field = (label) => make("input", { type: "number", step: "any", ariaLabel: `${label} of ${name}` });
   const from = field("Minimum"), to = field("Maximum"), filtered = state.filters.get(name);
   if (filtered?.low > -Infinity) from.value = filtered.low;
   if (filtered?.high < Infinity) to.value = filtered.high;
-  [from.placeholder, to.placeholder] = [shortNumber(min), shortNumber(max)];
+  [from.placeholder, to.placeholder] = [min, max].map((value) => String(Number(value.toPrecision(5))));
   from.onchange = to.onchange = () => {
     const value = (input, otherwise) => input.value === "" ? otherwise : Number(input.value);
     const range = { low: value(from, -Infinity), high: value(to, Infinity) };
     filterBy(name, from.value === "" && to.value === "" ? null : range);
   };
   return [
-    make("p", { className: "note", textContent: `Values range from ${shortNumber(min)} to ${shortNumber(max)}. The colour scale ranges from ` +
-      `${shortNumber(low)} to ${shortNumber(high)}; values outside it have the colour of its nearest end.` +
+    log ? make("label", {}, [make("input", { type: "checkbox", id: "log", checked: isLog, onchange: (event) => {
+      setLog(name, event.target.checked);
+      colourBy(name).then(() => $("log").focus());
+    } }), " Logarithmic colours"]) : null,
+    make("p", { className: "note", textContent: `Values range from ${plainNumber(min)} to ${plainNumber(max)}${unit ? ` ${unit}` : ""}. ` +
+      `The colour scale ranges from ${plainNumber(low)} to ${plainNumber(high)}; values outside it have the colour of its nearest end.` +
       (number < page.number ? ` ${formatCount(page.number - number)} without a value: gray.` : "") }),
     make("p", { textContent: "Show only values from / to:" }), make("div", { className: "row" }, [from, to])];
 }

@@ -1,6 +1,7 @@
 // The list of selected images, and the files that are saved from it.
 //
-// setList(rows)      replaces the list: sorted, and without repetitions
+// setList(rows, key)  replaces the list: sorted, and without repetitions; `key` names the
+//                    entry of the legend that was selected
 // isInList(row)
 // tableOf(rows)      a promise of texts: CSV with all columns
 
@@ -9,7 +10,8 @@ let listLength = LIST_PAGE;
 
 const isInList = (row) => inList[row] === 1;
 
-function setList(rows) {
+function setList(rows, key = "") {
+  state.selected = key;
   inList.fill(0);
   for (const row of rows) inList[row] = 1;
   state.list = [];
@@ -17,6 +19,7 @@ function setList(rows) {
   listLength = LIST_PAGE;
   showList();
   updateListButton();
+  showSelected();
   updatePaint();
 }
 

@@ -18,7 +18,7 @@ async function changeLayout() {
   const name = $("layout").value, group = await loadGroup(name);
   if ($("layout").value !== name) return;
   setLayout(group);
-  fit();
+  fitMain();
 }
 
 function connect() {
@@ -28,8 +28,9 @@ function connect() {
   $("query").oninput = () => { clearTimeout(typing); typing = setTimeout(find, 150); };
   $("search").onsubmit = (event) => { event.preventDefault(); clearTimeout(typing); showFound(); };
   $("take").onclick = () => setList([...state.list, ...state.found]);
-  $("draw").onchange = drawAll;
+  $("draw").onchange = $("labels").onchange = drawAll;
   $("whole").onclick = () => fit();
+  $("main-part").onclick = fitMain;
   $("save").onclick = savePicture;
   document.addEventListener("keydown", (event) => {
     handleKey(event);
@@ -45,7 +46,9 @@ function connect() {
   addEventListener("afterprint", () => { printing = false; repaint(); });
   new ResizeObserver(resize).observe($("plot"));
   const header = document.querySelector("header");
-  new ResizeObserver(() => document.body.style.setProperty("--top", `${header.offsetHeight}px`)).observe(header);
+  const measure = () => document.body.style.setProperty("--top", `${header.offsetHeight}px`);
+  new ResizeObserver(measure).observe(header);
+  measure();
 }
 
 async function loadNew() {
@@ -66,6 +69,7 @@ async function openFromAddress() {
 async function start() {
   fillControls();
   showTools();
+  addEdges();
   connect();
   connectTools();
   connectMarks();
@@ -74,14 +78,15 @@ async function start() {
   setLayout(await loadGroup("map"));
   await loadNew();
   await colourBy(page.first);
-  fit();
+  fitMain();
   drawAll();
+  settle();
   document.body.dataset.ready = "yes";
   addEventListener("hashchange", openFromAddress);
   await openFromAddress();
 }
 
-const astromorphMap = { receive, state, view, points, page, moveTo, fit, drawAll, pixelOf, nearestRow, spreadsheetSafe,
+const astromorphMap = { receive, state, view, points, page, moveTo, fit, drawAll, settle, pixelOf, nearestRow, countShown, labels: () => placement, spreadsheetSafe,
   colourBy, addColumn, openImage, setList, setMark, marksAsText, loadMarks, rankingOf: () => ranking };
 
 start();

@@ -1,12 +1,14 @@
 // Small pictures: on sheets, which are chunks, in rows of buttons, and on the map.
 //
-// picture(row, size)     a canvas with the picture of an image, drawn when it is loaded
+// picture(row, size, done)  a canvas with the picture of an image, drawn when it is loaded;
+//                        then `done` is called
+// withArrows(group, buttons)  arrow keys move between the buttons of a group
 // strip(rows, size, label, decorate)  a row of pictures that open their images: arrow keys
 //                        move between them, Enter opens one. decorate(row, place) may
 //                        return a caption (`words`), whether the picture has an orange
 //                        frame (`same`), and what it does instead of opening (`act`)
 
-const MAX_SHEETS = 96, CELL = 64;
+const MAX_SHEETS = 96, CELL = 64, TYPICAL = new Map(page.typical_sheet.map((row, place) => [row, place]));
 
 const loadSheet = memoise(async (k) => {
   const image = new Image();
@@ -16,18 +18,18 @@ const loadSheet = memoise(async (k) => {
 }, MAX_SHEETS);
 
 async function drawPicture(context, row, x, y, size, isWanted = () => true) {
-  const { side, cell, across } = page.sheets, place = row % across ** 2;
-  const image = await loadSheet(Math.floor(row / across ** 2));
+  const { side, cell, across } = page.sheets, place = TYPICAL.get(row) ?? row % across ** 2;
+  const image = await loadSheet(TYPICAL.has(row) ? "typical" : Math.floor(row / across ** 2));
   if (isWanted()) context.drawImage(image, (place % across) * cell, Math.floor(place / across) * cell, side, side, x, y, size, size);
 }
 
-function picture(row, size) {
+function picture(row, size, done = () => {}) {
   const canvas = document.createElement("canvas"), scale = window.devicePixelRatio || 1;
   canvas.width = canvas.height = Math.round(size * scale);
   canvas.style.width = canvas.style.height = `${size}px`;
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
-  drawPicture(context, row, 0, 0, canvas.width).then(() => { canvas.dataset.drawn = "yes"; });
+  drawPicture(context, row, 0, 0, canvas.width).then(() => { canvas.dataset.drawn = "yes"; done(); });
   return canvas;
 }
 
@@ -35,7 +37,7 @@ function strip(rows, size, label, decorate = () => ({})) {
   const buttons = rows.map((row, place) => {
     const { words, same, act } = decorate(row, place);
     const element = make("button", { type: "button", onclick: () => act ? act(row) : openImage(row, true),
-      className: same ? "same" : "", tabIndex: place ? -1 : 0 },
+      className: same ? "same" : "" },
       [picture(row, size), words ? make("span", { className: "distance", textContent: words }) : null]);
     element.dataset.row = row;
     loadTitle(row).then((title) => {
@@ -47,6 +49,11 @@ function strip(rows, size, label, decorate = () => ({})) {
   const group = make("div", { className: "strip" }, buttons);
   group.setAttribute("role", "group");
   group.setAttribute("aria-label", label);
+  return withArrows(group, buttons);
+}
+
+function withArrows(group, buttons) {
+  buttons.forEach((element, place) => { element.tabIndex = place ? -1 : 0; });
   group.addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
     const at = buttons.indexOf(document.activeElement);

@@ -7,18 +7,19 @@
 //
 // view                         centre (x, y) in the units of the layout, scale in units per
 //                              pixel, width and height in pixels
-// moveTo(x, y, scale), fit(rows), placeOf(row) -> [x, y] in units, pixelOf(row), unitsAt(px, py)
+// moveTo(x, y, scale), fit(rows), fitMain(), placeOf(row) -> [x, y] in units, pixelOf(row), unitsAt(px, py)
 // setPaint(codes, palette)     Uint8Array of a code per row; { colour, marker } per code
 // nearestRow(px, py, radius)   the closest shown image and the number within the radius
 // rowsInside(outline)          shown images inside of a polygon of pixels
 // Rows of the column `page.new`, if there is one, are drawn larger, with an outline, on top.
 
 const GRID = 256, SHIFT = 8, MISSING = 65535, HIDDEN = 255, PAD = 24;
-const MAX_SIZE = 11, MAX_PIXELS = 3e6, OPACITY = 0.88, FAINT = 0.16, MAX_RINGS = 2000;
-const view = { x: 0, y: 0, scale: 1, width: 1, height: 1, ratio: 1 };
-const points = { values: null, scales: [1, 1], offsets: [0, 0], order: null, start: null,
-  px: null, py: null, paint: null, codes: null, palette: [], front: null, isNew: null };
-let fullScale = 1, fullSpan = 1;
+const MAX_SIZE = 11, MAX_PIXELS = 3e6, OPACITY = 0.88, FAINT = 0.16, MAX_RINGS = 2000, SETTLE = 120;
+const TAILS = [[0.05, 2.5], [0.02, 1.4]], MARGIN = 30;
+const view = { x: 0, y: 0, scale: 1, width: 1, height: 1, ratio: 1, fitted: null };
+const points = { values: null, scales: [1, 1], offsets: [0, 0], order: null, start: null, sums: null,
+  px: null, py: null, paint: null, codes: null, palette: [], counts: null, front: null, isNew: null, version: 0 };
+let fullScale = 1, mainScale = 1;
 
 // ---- colours of the theme ----
 
@@ -84,26 +85,75 @@ function pixelFactors(ratio = 1, margin = 0) {
     ay: -scales[1] / scale * ratio, by: ((y - offsets[1]) / scale + height / 2) * ratio + margin };
 }
 
-function moveTo(x, y, scale) {
+// `fitted` is the function that a change of the window calls again.
+function moveTo(x, y, scale, fitted = null) {
   const finest = Math.min(...points.scales) / 16;
-  Object.assign(view, { x, y, scale: Math.min(8 * fullScale, Math.max(finest, scale)) });
+  Object.assign(view, { x, y, scale: Math.min(8 * fullScale, Math.max(finest, scale)), fitted });
   redraw();
+}
+
+// Boxes are [left, bottom, right, top] in stored positions.
+const boxes = { values: null, whole: null, main: null };
+const wholeBox = () => findBoxes().whole, mainBox = () => findBoxes().main;
+
+// The box of all points, and that of the main part: without the few points of the tails if
+// they would make the map much smaller.
+function findBoxes() {
+  if (boxes.values === points.values) return boxes;
+  const ends = [points.px, points.py].map(tails), total = points.order.length;
+  const boxOf = (share) => total ? [ends[0](share)[0], ends[1](share)[0], ends[0](share)[1], ends[1](share)[1]] : [0, 0, 1, 1];
+  const whole = boxOf(0);
+  let main = whole;
+  for (const [share, gain] of TAILS) {
+    const box = boxOf(share);
+    if (main === whole && scaleFor(whole) >= gain * scaleFor(box)) main = box;
+  }
+  return Object.assign(boxes, { values: points.values, whole, main });
+}
+
+// A function from a share to the range between the quantiles with this share on each side,
+// which is a quarter wider, but not wider than that of all positions.
+function tails(positions) {
+  const counts = new Uint32Array(MISSING + 1), total = positions.length;
+  for (let k = 0; k < total; k++) counts[positions[k]]++;
+  const end = (share, from, step) => {
+    let value = from;
+    for (let sum = counts[value]; sum <= share * total && value + step >= 0 && value + step <= MISSING; sum += counts[value]) value += step;
+    return value;
+  };
+  const first = end(0, 0, 1), last = end(0, MISSING, -1);
+  return (share) => {
+    const low = end(share, 0, 1), high = end(share, MISSING, -1), more = share && 0.25 * (high - low);
+    return low < high ? [Math.max(first, low - more), Math.min(last, high + more)] : [first, last];
+  };
+}
+
+function scaleFor([left, bottom, right, top]) {
+  const { scales } = points, wide = Math.max(50, view.width - 2 * MARGIN), tall = Math.max(50, view.height - 2 * MARGIN);
+  return Math.max((right - left) * scales[0] / wide, (top - bottom) * scales[1] / tall, 1e-6 * Math.max(...scales));
+}
+
+function fitBox(box, scale, fitted) {
+  const middle = (k) => points.offsets[k] + points.scales[k] * (box[k] + box[k + 2]) / 2;
+  moveTo(middle(0), middle(1), scale, fitted);
+}
+
+// The main part of the map.
+function fitMain() {
+  [mainScale, fullScale] = [scaleFor(mainBox()), scaleFor(wholeBox())];
+  $("main-part").hidden = mainBox() === wholeBox();
+  fitBox(mainBox(), mainScale, fitMain);
 }
 
 // Zoom to some rows, or to all, with the same scale on both axes.
 function fit(rows = null) {
-  const low = [Infinity, Infinity], high = [-Infinity, -Infinity], { values, offsets, scales, order } = points;
-  for (const row of rows ?? order) if (isPlaced(row)) for (let k = 0; k < 2; k++) {
-    const value = offsets[k] + scales[k] * values[2 * row + k];
-    if (value < low[k]) low[k] = value;
-    if (value > high[k]) high[k] = value;
+  if (!rows) { fitBox(wholeBox(), scaleFor(wholeBox()), fit); return; }
+  const { values } = points, box = [Infinity, Infinity, -Infinity, -Infinity];
+  for (const row of rows) if (isPlaced(row)) for (let k = 0; k < 2; k++) {
+    box[k] = Math.min(box[k], values[2 * row + k]);
+    box[k + 2] = Math.max(box[k + 2], values[2 * row + k]);
   }
-  if (!(high[0] >= low[0])) return;
-  const minSpan = rows ? 0.12 * fullSpan : 1e-6;
-  const spans = [0, 1].map((k) => Math.max(high[k] - low[k], minSpan));
-  const scale = 1.08 * Math.max(spans[0] / view.width, spans[1] / view.height);
-  if (!rows) [fullSpan, fullScale] = [Math.max(...spans), scale];
-  moveTo((low[0] + high[0]) / 2, (low[1] + high[1]) / 2, scale);
+  if (box[0] <= box[2]) fitBox(box, Math.max(scaleFor(box), 0.12 * mainScale), null);
 }
 
 function resize() {
@@ -112,7 +162,8 @@ function resize() {
   Object.assign(view, { width, height, ratio });
   for (const id of ["points", "pictures", "marks"])
     Object.assign($(id), { width: Math.round(width * ratio), height: Math.round(height * ratio) });
-  redraw();
+  if (points.order) boxes.values = null;
+  view.fitted ? view.fitted() : redraw();
 }
 
 // ---- paint ----
@@ -127,9 +178,10 @@ function updatePaint() {
   const { order, codes } = points;
   if (!order || !codes) return;
   const paint = new Uint8Array(order.length), front = state.list.length ? new Uint8Array(order.length) : null;
-  for (let k = 0; k < order.length; k++) paint[k] = state.shown[order[k]] ? codes[order[k]] : HIDDEN;
+  const counts = new Int32Array(HIDDEN + 1);
+  for (let k = 0; k < order.length; k++) counts[paint[k] = state.shown[order[k]] ? codes[order[k]] : HIDDEN]++;
   if (front) for (let k = 0; k < order.length; k++) front[k] = isInList(order[k]) ? 1 : 0;
-  Object.assign(points, { paint, front });
+  Object.assign(points, { paint, front, counts, sums: sumCells(points.start, paint), version: points.version + 1 });
   redraw();
 }
 
@@ -159,7 +211,7 @@ let buffer = null;
 // The width of a point in pixels of the screen: as in `point_size` of astromorph for the
 // number of points that would be visible if they were evenly spread.
 function pointSize(visible) {
-  const wanted = Math.min(MAX_SIZE, Math.max(2, page.size * Math.sqrt(fullScale / view.scale)));
+  const wanted = Math.min(MAX_SIZE, Math.max(2, page.size * Math.sqrt(mainScale / view.scale)));
   const most = Math.sqrt(MAX_PIXELS / Math.max(1, visible)), size = Math.min(view.ratio * wanted, Math.max(2, most));
   return Math.round(size > 3 ? Math.max(3, Math.min(size, 0.7 * most)) : size);  // markers take more time than squares
 }
@@ -239,6 +291,7 @@ function drawMarks() {
     near.forEach((at) => ring(at, size + 5, 1.5));
     ring(here, size + 11, 3);
   }
+  drawLabels(context);
   if (state.scale) drawColourBar(context);
   if (state.outline) {
     context.fillStyle = "rgb(9 105 218 / 0.15)";
@@ -276,27 +329,44 @@ function drawNew(context, size, isInside) {
 }
 
 function drawColourBar(context) {
-  const { low, high } = state.scale, colours = ramp(), wide = 12, tall = Math.min(240, view.height - 60);
-  const left = view.width - wide - 12, top = 24;
+  const colours = ramp(), ticks = ticksOf(state.scale), wide = 12, tall = Math.min(240, view.height - 80);
+  const left = view.width - wide - 12, top = 42, unit = unitOf(state.scale.name);
+  context.font = "12px system-ui, sans-serif";
+  const title = shortened(state.scale.name, 24) + (unit ? ` (${unit})` : "");
+  const widest = Math.max(...ticks.map(({ text }) => context.measureText(text).width + wide + 9), context.measureText(title).width);
   context.fillStyle = paper();
-  context.globalAlpha = 0.8;
-  context.fillRect(left - 62, top - 14, wide + 70, tall + 28);
+  context.globalAlpha = 0.85;
+  context.fillRect(view.width - widest - 20, 8, widest + 16, tall + 48);
   context.globalAlpha = 1;
   const filling = context.createLinearGradient(0, top + tall, 0, top);
   colours.forEach((colour, k) => filling.addColorStop(k / (colours.length - 1), colour));
   context.fillStyle = filling;
   context.fillRect(left, top, wide, tall);
   Object.assign(context, { fillStyle: ink(), font: "12px system-ui, sans-serif", textAlign: "right", textBaseline: "middle" });
-  for (let k = 0; k <= 4; k++)
-    context.fillText(String(Number((low + (high - low) * k / 4).toPrecision(3))), left - 5, top + tall * (1 - k / 4));
+  context.fillText(title, left + wide, top - 18);
+  for (const { share, text } of ticks) {
+    const y = top + tall * (1 - share);
+    context.fillText(text, left - 6, y);
+    context.fillRect(left - 4, y - 0.5, 4, 1);
+  }
 }
 
 function redraw() { onNextFrame(drawAll); }
+
+let settling = 0;
 
 function drawAll() {
   drawPoints();
   drawPictures();
   drawMarks();
+  clearTimeout(settling);
+  settling = setTimeout(settle, SETTLE);
+}
+
+// What is not needed while the map moves.
+function settle() {
+  showEdges();
+  settleLabels();
 }
 
 function savePicture() {

@@ -40,7 +40,7 @@ function zoomAt([px, py], factor) {
 const boxOf = ([x0, y0], [x1, y1]) => [[x0, y0], [x1, y0], [x1, y1], [x0, y1]];
 
 function pressed(event) {
-  if (event.button !== 0) return;
+  if (event.button !== 0 || event.target.closest("button")) return;
   const at = pixelAt(event);
   pointers.set(event.pointerId, at);
   $("plot").setPointerCapture(event.pointerId);
@@ -49,6 +49,7 @@ function pressed(event) {
 
 function moved(event) {
   const at = pixelAt(event);
+  if (event.target.closest("button")) { leavePlot(); return; }
   if (!pointers.has(event.pointerId)) { pointed = at; onNextFrame(hoverThere); return; }
   const before = pointers.get(event.pointerId);
   pointers.set(event.pointerId, at);
