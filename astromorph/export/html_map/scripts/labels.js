@@ -9,7 +9,7 @@
 // settleLabels()        finds new places after the map was moved
 
 const DENSITY_CELLS = 32, MAX_NAME = 22, RINGS = [0.75, 1, 1.35, 1.8, 2.4, 3.2], DIRECTIONS = 16;
-const COVERING = 40, FAR = 260, CROSSING = 0.4, GAP = 5;
+const COVERING = 40, FAR = 260, CROSSING = 0.8, GAP = 5;
 let placement = null;
 
 // ---- the densest part of each group ----
@@ -69,7 +69,8 @@ const typicalRows = memoise((name) => {
 
 const nameOfEntry = (name, entry) => page.clusterings.includes(name) ? `cluster ${entry.name}` : entry.name;
 
-const labelsAreOn = () => $("labels").checked && !$("draw").checked && !state.scale && points.paint !== null;
+// They wait until the map can be used.
+const labelsAreOn = () => document.body.dataset.ready && $("labels").checked && !$("draw").checked && !state.scale && points.paint !== null;
 const labelPicture = memoise((key) => picture(...key.split(" ").map(Number), () => onNextFrame(drawMarks)));
 const labelFont = "600 12px system-ui, sans-serif";
 
@@ -93,11 +94,15 @@ function placeLabels(context) {
     for (const ring of RINGS) for (let d = 0; d < DIRECTIONS; d++) {
       const angle = 2 * Math.PI * d / DIRECTIONS, dx = ring * wide * Math.cos(angle), dy = ring * tall * Math.sin(angle);
       const left = at[0] + dx - wide / 2, top = at[1] + dy - tall / 2, box = { left, top, right: left + wide, bottom: top + tall };
-      if (left < 4 || top < 4 || box.right > view.width - 4 || box.bottom > view.height - 4) continue;
+      let cost = Math.hypot(dx, dy) / FAR;
+      if (cost >= least || left < 4 || top < 4 || box.right > view.width - 4 || box.bottom > view.height - 4) continue;
       if (placed.some((one) => overlap(box, one.box)) || blocked.some((one) => overlap(box, one))) continue;
-      const crossings = placed.filter((one) => doCross(at, [at[0] + dx, at[1] + dy], one.at, one.middle) || isInside(one.at, box)).length;
-      const cost = COVERING * roughCount(left, top, box.right, box.bottom) / total + Math.hypot(dx, dy) / FAR + CROSSING * crossings;
-      if (cost < least) [best, least] = [{ k, row: rows[k], text, side, at, box, middle: [at[0] + dx, at[1] + dy] }, cost];
+      cost += COVERING * roughCount(left, top, box.right, box.bottom) / total;
+      if (cost >= least) continue;
+      const middle = [at[0] + dx, at[1] + dy], line = lineBetween(at, middle);
+      cost += CROSSING * placed.filter((one) => doCross(at, middle, one.at, one.middle) ||
+        line.some((point) => isInside(point, one.box)) || one.line.some((point) => isInside(point, box))).length;
+      if (cost < least) [best, least] = [{ k, row: rows[k], text, side, at, box, middle, line }, cost];
     }
     if (best) placed.push(best);
   });
@@ -105,6 +110,7 @@ function placeLabels(context) {
 }
 
 const overlap = (a, b) => a.left < b.right + GAP && b.left < a.right + GAP && a.top < b.bottom + GAP && b.top < a.bottom + GAP;
+const lineBetween = (a, b) => Array.from({ length: 9 }, (_, k) => [0, 1].map((i) => a[i] + (b[i] - a[i]) * k / 8));
 const isInside = ([x, y], box) => x > box.left && x < box.right && y > box.top && y < box.bottom;
 
 function doCross(a, b, c, d) {

@@ -113,7 +113,7 @@ function entryLegend() {
     boxes.forEach((box) => { box.checked = on; });
     filterBy(name, on ? null : new Set(entries.keys()));
   };
-  const rows = typicalRows(name), size = entries.length > 14 ? 28 : 40;
+  const rows = typicalRows(name), size = entries.length > 14 ? 26 : entries.length > 8 ? 32 : 40;
   const pictures = entries.map((entry, k) => entryPicture(entry, k, rows[k], size));
   const items = entries.map((entry, k) => {
     const sign = make("span", { textContent: SIGNS[entry.marker], ariaHidden: "true" });
@@ -158,7 +158,10 @@ function rangeLegend() {
   const from = field("Minimum"), to = field("Maximum"), filtered = state.filters.get(name);
   if (filtered?.low > -Infinity) from.value = filtered.low;
   if (filtered?.high < Infinity) to.value = filtered.high;
-  [from.placeholder, to.placeholder] = [min, max].map((value) => String(Number(value.toPrecision(5))));
+  [from.placeholder, to.placeholder] = [min, max].map((value) => {
+    const text = String(Number(value.toPrecision(5)));
+    return text.length > 8 ? value.toExponential(2) : text;
+  });
   from.onchange = to.onchange = () => {
     const value = (input, otherwise) => input.value === "" ? otherwise : Number(input.value);
     const range = { low: value(from, -Infinity), high: value(to, Infinity) };

@@ -82,6 +82,7 @@ async function start() {
   drawAll();
   settle();
   document.body.dataset.ready = "yes";
+  onNextFrame(drawMarks);
   addEventListener("hashchange", openFromAddress);
   await openFromAddress();
 }
