@@ -63,7 +63,7 @@ class ReferenceNetwork(nn.Module):
         )
         if self.is_separate:
             return torch.cat(
-                [self._encode(one) for one in torch.split(images, 1, dim=1)], dim=1
+                [self._encode(one) for one in images.chunk(images.shape[1], 1)], dim=1
             )
         if images.shape[1] > MAX_CHANNELS:
             images = images.mean(dim=1, keepdim=True)

@@ -54,7 +54,7 @@ Planes = Annotated[
 MAX_REFERENCES = 4  # of an evaluation, which has a colour and a mark for each
 NAMES_IN_EVALUATION = ("trained", "start", "sky", "torchvision", "untrained", "pixels")
 REFERENCES_ALLOWED = (
-    "allowed is a list whose elements are each efficientnet_lite0, or a mapping such "
+    "allowed: a list whose elements are each efficientnet_lite0, or a mapping such "
     "as {name: photographs, network: resnet18, weights: resnet18.pth} with the name of "
     "a torchvision network"
 )
@@ -408,10 +408,10 @@ class EvaluationSettings(Section):
                 if one != "efficientnet_lite0":
                     raise ValueError(REFERENCES_ALLOWED)
         if len(names) > MAX_REFERENCES:
-            raise ValueError(f"allowed are at most {MAX_REFERENCES}")
+            raise ValueError(f"allowed: at most {MAX_REFERENCES}")
         if len(set(names)) < len(names) or set(names) & set(NAMES_IN_EVALUATION):
             raise ValueError(
-                "allowed are names that differ from each other and from "
+                "allowed: names that differ from each other and from "
                 + ", ".join(NAMES_IN_EVALUATION)
             )
         return references

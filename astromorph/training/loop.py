@@ -77,7 +77,8 @@ def run_training_loop(
         check_finite_loss(train_loss)
         progress.finish_epoch()
         # Evaluation mode uses running statistics, which are wrong after few steps.
-        remeasure_after_few_steps(byol, batches, progress.step)
+        with state.autocast():
+            remeasure_after_few_steps(byol, batches, progress.step)
         rate, decay = schedule.learning_rate, schedule.decay(progress.step)
         watched = report(progress.epoch, train_loss, auxiliary_loss, rate, decay)
         schedule.finish_epoch(watched)

@@ -549,7 +549,8 @@ class ByolTrainer(nn.Module):
         """Effective rank and spread before the first training step."""
         collapse = self.progress.initial_collapse
         if collapse is None:
-            remeasure_after_few_steps(self.byol, batches, self.step)
+            with self._state.autocast():
+                remeasure_after_few_steps(self.byol, batches, self.step)
             embeddings = compute_embeddings(self.byol, watched, batches.batch_size)
             collapse = measure_collapse(embeddings.numpy())
             self.progress.initial_collapse = collapse

@@ -265,6 +265,30 @@ def test_label_free(script, tmp_path):
 
 
 @pytest.mark.slow
+def test_gpu(script, tmp_path):
+    """On the CPU, all measurements succeed, and results are equal bit for bit."""
+    output = script(
+        "benchmarks/gpu.py", *("--device", "cpu", "--size", 32, "--batch", 8),
+        *("--steps", 1, "--rounds", 1, "--layer", "amm", "--json", "gpu.json"),
+    )  # fmt: skip
+    assert output.startswith("nothing is missing; torch ")
+    rows = table_rows(output)
+    results = json.loads((tmp_path / "gpu.json").read_text())["results"]
+    assert set(rows) == set(results)
+    for precision in ("float32", "bfloat16"):
+        assert results[f"training, {precision}, images/s"] > 0
+        pair = f"training, {precision} / bare step, {precision}, channels last"
+        assert results[pair] > 0
+    assert results["two processes, images/s"] > 0
+    assert results["two processes have equal weights"] == "yes"
+    equal = {name: r for name, r in results.items() if name.startswith("equal weights")}
+    assert len(equal) == 8
+    assert set(equal.values()) == {"yes"}
+    for name in ("views", "embeddings", "loss", "gradients"):
+        assert results[f"{name}, relative difference from CPU"] == 0
+
+
+@pytest.mark.slow
 def test_train(script):
     """Training and inference of the package and of the bare network, with ratios."""
     output = script(
@@ -280,6 +304,9 @@ def test_train(script):
         for name, cells in rows.items():
             assert len(numbers(cells)) >= 2, name
             assert numbers(cells)[0] > 0, name
+    parts = table_rows(output)
+    for name in ("both views", "network", "optimizer", "moving average"):
+        assert numbers(parts[name][0])[0] > 0, name
 
 
 @pytest.mark.slow

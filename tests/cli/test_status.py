@@ -124,7 +124,7 @@ def edit_list(old, new):
          {"validate"} | PREPARED, "settings"),
         ({"inference_settings": {"batch_size": 3}},
          LATER - {"report_history"}, "settings"),
-        ({"evaluation_settings": {"images": 99}},
+        ({"evaluation_settings": SETTINGS["evaluation_settings"] | {"images": 99}},
          {"evaluate", "export_map", "report_settings", "report_home"}, "settings"),
         ({"analysis_settings": {"components": 3}},
          {"analyse", "rank", "report_settings", "report_home"} | EXPORTS, "settings"),
@@ -272,6 +272,8 @@ def test_the_command_prints_a_row_for_each_step(run, capsys):
     """With the digests that pages show, and the dates."""
     settings = "datafile: list.csv\npreprocess_settings: {shard_size: 2}\n"
     settings += "network_settings: {weights: weights.pt}\nmarks: marks.csv\n"
+    settings += "evaluation_settings: {references: [{name: photos, "
+    settings += "network: resnet18, weights: photographs.pt}]}\n"
     Path("config").mkdir()
     Path("config/config.yaml").write_text(settings)
     main(["status"])

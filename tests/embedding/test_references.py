@@ -151,12 +151,12 @@ def test_weights_in_a_package(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("efficientnet_lite0", "allowed is a list whose elements"),
-        (["resnet18"], "allowed is a list whose elements"),
-        ([{"name": "a", "network": "resnet18"}], "allowed is a list whose elements"),
+        ("efficientnet_lite0", "allowed: a list whose elements"),
+        (["resnet18"], "allowed: a list whose elements"),
+        ([{"name": "a", "network": "resnet18"}], "allowed: a list whose elements"),
         (
             [{"name": "a", "network": "resnet", "weights": "a.pt"}],
-            "allowed is a list whose elements",
+            "allowed: a list whose elements",
         ),
         (
             [{"name": "sky", "network": "resnet18", "weights": "a.pt"}],
@@ -168,7 +168,7 @@ def test_weights_in_a_package(tmp_path, monkeypatch):
                 {"name": f"{k}", "network": "resnet18", "weights": "a.pt"}
                 for k in range(5)
             ],
-            "at most 4",
+            "allowed: at most 4",
         ),
     ],
 )
