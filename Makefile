@@ -10,16 +10,21 @@ LINT_RUN := .lint
 MYPY_SCRIPTS := --config-file= --cache-dir=.mypy_cache/scripts --check-untyped-defs \
   --ignore-missing-imports --disable-error-code=union-attr \
   --disable-error-code=call-overload
-# tests/conftest.py orders the modules: the longest first.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# tests/conftest.py orders the modules: the longest first. Each of the two workers has one
+# thread, and compiled files are written, since hundreds of programs are started.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 \
+  $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+QUICK := -m "not slow and not browser and not slurm"
 
-.PHONY: help setup run quick test lint versions docs clean
+.PHONY: help setup run quick test coverage versions docs clean
+.PHONY: lint lint-style lint-workflow lint-types lint-scripts
 
 help:
 	@echo "make run    install into .venv, simulate a sample of FITS images, run the workflow"
 	@echo "make quick  install into .venv, run the quick tests, about two minutes"
 	@echo "make lint   install into .venv, run linters and type checker"
-	@echo "make test   make lint, then all tests, about ten minutes"
+	@echo "make test   make lint, then all tests, about a quarter of an hour"
+	@echo "make coverage  run the quick tests; print how much of each folder they execute"
 	@echo "make versions  the quick tests with the oldest, current and newest packages"
 	@echo "make docs   build the guide, docs/_build/html/index.html"
 	@echo "make setup  only install into .venv"
@@ -46,21 +51,42 @@ run: $(VENV)/installed
 	$(RUN)
 	@$(RUN) --report report.html 2> $(SAMPLE)/report.log || { cat $(SAMPLE)/report.log; exit 1; }
 
+# The type checker takes longest, so that two checks run at a time.
 lint: $(VENV)/installed-dev
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync lint-types lint-scripts lint-style lint-workflow
+
+lint-style:
 	$(BIN)/ruff check astromorph tests benchmarks docs
 	$(BIN)/ruff format --check astromorph tests benchmarks docs
 	$(BIN)/snakefmt --check Snakefile workflow
+
+lint-workflow:
 	mkdir -p $(LINT_RUN) && echo image.fits > $(LINT_RUN)/filelist.csv
 	$(BIN)/snakemake --lint --directory $(LINT_RUN) --configfile $(CURDIR)/config/config.yaml \
 	  --config datafile=filelist.csv
+
+lint-types:
 	$(BIN)/mypy
+
+lint-scripts:
 	$(BIN)/mypy $(MYPY_SCRIPTS) benchmarks docs/*.py
 
 quick: $(VENV)/installed-dev
-	$(PYTEST) -m "not slow and not browser and not slurm"
+	$(PYTEST) $(QUICK)
 
 test: lint
-	$(PYTEST)
+	$(PYTEST) --durations=10
+
+# Choose other tests with TESTS, for example `make coverage TESTS=` for all of them.
+COVERED := 'astromorph/*.py' $(patsubst %/__init__.py,'%/*',$(wildcard astromorph/*/__init__.py))
+coverage: TESTS ?= $(QUICK)
+coverage: $(VENV)/installed-dev
+	$(BIN)/python -m coverage erase
+	$(PYTEST) --cov --cov-report= $(TESTS)
+	@for part in $(COVERED); do \
+	  printf '%4s %%  %s\n' "$$($(BIN)/python -m coverage report --format=total --include="$$part")" "$$part"; \
+	done
+	@printf '%4s %%  in all\n' "$$($(BIN)/python -m coverage report --format=total)"
 
 # make versions VERSIONS="--only oldest --folder /scratch/environments"
 versions:

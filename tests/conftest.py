@@ -18,12 +18,18 @@ collect_ignore = ["workflow/quick_steps"]
 # Started first, so that the workers of `make test` end at about the same time.
 LONGEST_MODULES = (
     "workflow/test_workflow.py",
-    "workflow/test_slurm.py",
+    "workflow/test_interrupted.py",
     "benchmarks/test_scripts.py",
+    "workflow/test_slurm.py",
     "project/test_guide.py",
+    "workflow/test_security.py",
     "training/test_distributed.py",
-    "training/test_resume.py",
+    "test_errors.py",
+    "workflow/test_same_files.py",
     "export/test_map.py",
+    "training/test_resume.py",
+    "cli/test_cli.py",
+    "export/test_gallery.py",
     "test_compat.py",
 )
 

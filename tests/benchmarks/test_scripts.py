@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import command_line
 import pytest
 import torch
 from PIL import Image
@@ -41,9 +42,8 @@ def script(tmp_path):
     """A function that runs a script in an empty folder and returns its output."""
 
     def run(path: str, *arguments: str | Path | int, seconds: int = 500) -> str:
-        command = [sys.executable, str(ROOT / path), *map(str, arguments)]
-        done = subprocess.run(
-            command, cwd=tmp_path, capture_output=True, text=True, timeout=seconds
+        done = command_line.run(
+            list(map(str, arguments)), tmp_path, ROOT / path, timeout=seconds
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -86,8 +86,7 @@ def test_every_script_has_a_test():
 )
 def test_every_script_explains_itself(path, tmp_path):
     """`--help` only prints a description, and succeeds."""
-    command = [sys.executable, str(path), "--help"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = command_line.run(["--help"], tmp_path, path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"usage: {path.name}")
     assert len(done.stdout.split("options:")[0].split()) > 12
@@ -204,16 +203,20 @@ def test_scale_of_training(script):
 
 @pytest.mark.slow
 def test_results(script):
-    """Every step for two numbers of images, with the exponent of growth."""
-    sizes = ("--images", 60, 120, "--length", 8, "--side", 8)
-    output = script("benchmarks/results.py", *sizes)
-    exponents = re.findall(r"^exponents of (.+): (-?\d+\.\d\d)$", output, re.MULTILINE)
-    steps = [name for name, _ in exponents]
+    """Every step; for two numbers of images, with the exponent of growth."""
+    sizes = ("--length", 8, "--side", 8)
+    output = script("benchmarks/results.py", "--images", 60, *sizes)
+    steps = re.findall(r"^exponents of (.+): $", output, re.MULTILINE)
     assert {"analyse", "csv", "fits", "map", "map and files", "gallery"} <= set(steps)
+    for step in steps:
+        (row,) = re.findall(rf"^ +60 {step} +(\d.*)$", output, re.MULTILINE)
+        assert len(numbers(row)) >= 5, row
+    growing = ("--images", 60, 120, *sizes, "--steps", "analyse")
+    output = script("benchmarks/results.py", *growing)
     for number in (60, 120):
-        for step in steps:
-            (row,) = re.findall(rf"^ +{number} {step} +(\d.*)$", output, re.MULTILINE)
-            assert len(numbers(row)) >= 5, row
+        (row,) = re.findall(rf"^ +{number} analyse +(\d.*)$", output, re.MULTILINE)
+        assert len(numbers(row)) >= 5, row
+    assert re.search(r"^exponents of analyse: -?\d+\.\d\d$", output, re.MULTILINE)
 
 
 @pytest.mark.slow

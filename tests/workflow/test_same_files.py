@@ -1,11 +1,11 @@
 """The workflow and the command line write the same files."""
 
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import command_line
 import pytest
 import yaml
 
@@ -41,13 +41,12 @@ WORKFLOW_ONLY = re.compile(
 )
 
 
-def run(folder: Path, *command: str) -> None:
-    """Run a Python module in a folder."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "SOURCE_DATE_EPOCH": "0"}
-    done = subprocess.run(
-        [sys.executable, "-m", *command],
-        cwd=folder, capture_output=True, text=True, env=environment,
-    )  # fmt: skip
+def run(folder: Path, program: str, *arguments: str) -> None:
+    """Run `snakemake` or `astromorph` in a folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("SOURCE_DATE_EPOCH", "0")
+        done = command_line.run(list(arguments), folder, program)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

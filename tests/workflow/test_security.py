@@ -134,6 +134,7 @@ SETTINGS = {
     "preprocess_settings": {"size": 16},
     "training_settings": {"simulated_images": 8},
     "inference_settings": {"symmetry": "none"},
+    "analysis_settings": {"map": "pca"},
     "data_settings": {"header_columns": ["FILTER", "$(touch pwned)"]},
     "validate_settings": {"max_bad_fraction": 1.0},
 }

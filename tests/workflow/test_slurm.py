@@ -60,6 +60,9 @@ SETTINGS = {
     "preprocess_settings": {"size": 32, "shard_size": 20},
     "training_settings": {"simulated_images": 20},
     "inference_settings": {"symmetry": "none"},
+    "analysis_settings": {"map": "pca"},
+    # Each job starts Snakemake again; further exports show nothing more of SLURM.
+    "export_settings": {"tables": [], "map": False, "gallery": False},
 }
 
 

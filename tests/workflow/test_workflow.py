@@ -17,27 +17,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from finished_workflow import BASE, ROOT, configure, finished_workflow, snakemake
 
 from astromorph.artefacts.column_types import ANALYSED
 from astromorph.cli.run_workflow import BRIEF
 from astromorph.cli.workflow import SHELL_PREFIX
-from astromorph.sky.simulate import simulate
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
-BASE = {
-    "datafile": "fits/filelist.csv",
-    "network_name": "amm",
-    "epochs": 2,
-    "batch_size": 16,
-    "preprocess_settings": {"size": 32, "shard_size": 16},
-    "byol_settings": {"representation_size": 12},
-    "training_settings": {"simulated_images": 20},
-    "split_settings": {"test_fraction": 0.2},
-    "inference_settings": {"symmetry": "none", "batch_size": 8},
-    "export_settings": {"thumbnail_size": 16, "gallery_images": 6},
-}
 TABLES = {"export_csv", "export_parquet", "export_fits", "export_votable"}
 EXPORTS = {*TABLES, "export_map", "export_tensorboard", "export_gallery"}
 # These pages depend on all settings, and on all results.
@@ -60,35 +47,6 @@ RULE_OF = {
     "results/report/settings.html": "report_settings",
     "results/index.html": "report_home",
 }
-
-
-def snakemake(
-    folder: Path,
-    *options: str,
-    snakefile: Path = ROOT / "Snakefile",
-    packages: Path | None = None,
-):
-    """Run Snakemake in a folder that has its own config/config.yaml.
-
-    `packages` is a folder of packages that come before the installed ones.
-    """
-    command = [sys.executable, "-m", "snakemake", "-s", str(snakefile), *options]
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    if packages:
-        environment["PYTHONPATH"] = str(packages)
-    return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, env=environment
-    )
-
-
-def configure(folder: Path, changes: dict) -> None:
-    """Write config/config.yaml: `BASE`, its sections merged with the changes."""
-    settings = dict(BASE)
-    for name, value in changes.items():
-        old = settings.get(name)
-        settings[name] = {**old, **value} if isinstance(old, dict) else value
-    (folder / "config").mkdir(exist_ok=True)
-    (folder / "config" / "config.yaml").write_text(yaml.safe_dump(settings))
 
 
 def planned(folder: Path, **options: Path | None) -> set[str]:
@@ -124,34 +82,11 @@ def rule_by_folder(name: str) -> str:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     """A folder in which the workflow ran on 40 good and 5 bad files."""
-    folder = tmp_path_factory.mktemp("run with a space")
-    filelist = simulate(folder / "fits", 40, seed=2)
-    with open(filelist, "a") as file:
-        file.write("absent.fits,lost\nnot.fits,text\n.,folder\n")
-        file.write("nan.fits,nan\nsky_000001.fits,again\n")
-    (folder / "fits" / "not.fits").write_text("this is no FITS file")
-    write_nan(folder / "fits" / "nan.fits")
-    configure(folder, {})
-    done = snakemake(folder, "--cores", "2")
-    assert done.returncode == 0, done.stdout + done.stderr
-    lines = done.stderr.splitlines()
-    assert [line[:9].strip() for line in lines[-5:]] == [
-        *("images", "verdict", "map", "home page", "next"),
-    ]
-    assert lines[-2].endswith("results/index.html")
-    # Snakemake's own messages, and progress in lines without control characters.
-    assert "rule train:" in done.stderr
-    assert re.search(r"^\S+ train: epoch 2 of 2: train loss", done.stderr, re.M)
-    assert "open results/validation.html: what the listed files" in done.stderr
-    assert not set(done.stderr) & set("\r\x1b")
-    return folder
-
-
-def write_nan(path: Path) -> None:
-    import numpy as np
-    from astropy.io import fits
-
-    fits.PrimaryHDU(np.full((20, 20), np.nan, np.float32)).writeto(path)
+    return shutil.copytree(
+        finished_workflow(tmp_path_factory),
+        tmp_path_factory.mktemp("run with a space") / "run",
+        symlinks=True,
+    )
 
 
 @pytest.fixture
@@ -533,10 +468,15 @@ def test_the_last_results_survive_a_rerun_that_is_killed(copy, sources):
     """They have a second name until they are replaced; the log explains the kill."""
     model, table = copy / "results/model", copy / "results/embeddings"
     shutil.copy(copy / "results/model/model.pt", copy / "kept.pt")
-    configure(
-        copy,
-        {"trained_network_name": "kept.pt", "inference_settings": {"symmetry": "d4"}},
-    )
+    changes = {
+        "trained_network_name": "kept.pt",
+        "inference_settings": {"symmetry": "d4"},
+        # Few of the steps after inference, which are not tested here.
+        "evaluation_settings": {"images": 0},
+        "analysis_settings": {"map": "pca"},
+        "export_settings": {"tables": [], "map": False, "gallery": False},
+    }
+    configure(copy, changes)
     before = (table / "00001.parquet").read_bytes()
     append(sources, "embedding/infer.py", KILLED)
     done = snakemake(copy, "--cores", "1", snakefile=sources)
