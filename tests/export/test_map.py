@@ -627,6 +627,7 @@ def test_groups_have_pictures_and_names(browser, exported):
     page.wait_for_function(seen, arg=[x, y])
     page.mouse.click(*at)
     watched.expect_title(12)
+    page.keyboard.press("Escape")  # closes the card, then the image
     page.keyboard.press("Escape")
     page.click("#labels")
     page.wait_for_function("() => astromorphMap.labels() === null")

@@ -75,8 +75,8 @@ def test_changed_settings_are_listed_first(files):
     write_settings_page(files, parse(changes, "test"))
     page = files.settings_page.read_text()
     first = page.split("<h2>")[1]
-    rows = re.findall(r'"name">(.*?)</td>\s*<td class="value">(.*?)</td>', first)
-    assert rows == [("epochs", "7"), ("analysis_settings.clusters", "4")]
+    rows = re.findall(r'"name">(.*?)</td>\s*<td class="value".*?>(.*?)</td>', first)
+    assert rows == [("epochs", "7"), ("analysis_settings.<wbr>clusters", "4")]
     assert page.count(">changed</span>") == 2
     assert ">core_limit</td>" not in page
 
