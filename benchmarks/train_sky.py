@@ -67,7 +67,6 @@ def main() -> None:
             "images": options.images,
             "samples": options.samples,
             "seed": options.seed,
-            "morphologies": list(names),
             "state": {key: halve(value) for key, value in encoder.state_dict().items()},
         }
         options.output.mkdir(parents=True, exist_ok=True)
