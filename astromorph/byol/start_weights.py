@@ -28,7 +28,7 @@ RANDOM, SKY, TORCHVISION = "random", "sky", "torchvision"
 WEIGHTS_FORMAT, WEIGHTS_VERSION = "astromorph-weights", 1
 # Digests of the weights that come with the package. Steps depend on the source of this
 # module, so that changed weights make training run again.
-SKY_DIGESTS = {"n_layer_resnet": "5ee78651453e05bd", "amm": "0e00a9ea0f07d207"}
+SKY_DIGESTS = {"n_layer_resnet": "5ee78651453e05bd", "amm": "fa2e0e6e96f5cf74"}
 SKY_NETWORKS: dict[type[nn.Module], str] = {
     NLayerResnet: "n_layer_resnet",
     AstroMorphologyModel: "amm",
