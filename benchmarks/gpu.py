@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -221,13 +222,11 @@ def speeds(options: argparse.Namespace, device: torch.device) -> Iterator[Row]:
     }
     for precision, dtype in DTYPES.items():
         for layout, memory_format in layouts.items():
-            contenders[f"bare step, {precision}, {layout}"] = (
-                lambda dtype=dtype, memory_format=memory_format: bare_step(
-                    options, device, dtype, memory_format, compile=False
-                )
+            contenders[f"bare step, {precision}, {layout}"] = partial(
+                bare_step, options, device, dtype, memory_format, compile=False
             )
-        contenders[f"training, {precision}"] = lambda precision=precision: training(
-            options, device, precision, compile=False
+        contenders[f"training, {precision}"] = partial(
+            training, options, device, precision, compile=False
         )
         pairs[f"training, {precision}"] = f"bare step, {precision}, channels last"
     yield from rows_of(*compare(contenders, options, device), pairs)
@@ -389,7 +388,7 @@ def cpu_and_gpu(options: argparse.Namespace, device: torch.device) -> Iterator[R
     try:
         for place in (torch.device("cpu"), device):
             trainer = make_trainer(small, place, strengths=strengths)
-            trainer.augment.generator.manual_seed(7)  # type: ignore[union-attr]
+            trainer.augment.generator.manual_seed(7)  # type: ignore[attr-defined]
             view = trainer.augment(images.to(place))
             network = trainer.byol
             network.eval()

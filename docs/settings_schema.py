@@ -37,7 +37,7 @@ def settings_schema() -> dict[str, Any]:
 
 def _or_null(setting: dict[str, Any]) -> dict[str, Any]:
     """A setting without a value has its default: YAML reads ``epochs:`` as null."""
-    words = {
+    words: dict[str, Any] = {
         key: setting.pop(key) for key in ("description", "default") if key in setting
     }
     setting.pop("title", None)
