@@ -20,8 +20,9 @@ EMBEDDING = {"train", "infer", "evaluate"}
 # The steps whose digest changes if any module of a folder is edited.
 FOLDERS = {
     "": set(STEPS),
-    # Values of settings are params of the rules; only the presets are code of a step.
-    "settings": {"validate", "preprocess", "train"},
+    # Values of settings are params of the rules; only presets and how a network beside
+    # ours is found are code of a step.
+    "settings": {"validate", "preprocess", "train", "evaluate"},
     "system": set(STEPS),
     "artefacts": set(STEPS),
     "filelist": READING | {"split"},

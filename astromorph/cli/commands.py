@@ -239,7 +239,7 @@ def print_completion(options: argparse.Namespace) -> None:
     """Print the script that lets a shell complete commands and options."""
     from argcomplete.shell_integration import shellcode
 
-    print(shellcode(["astromorph"], shell=options.shell))
+    print(shellcode(["astromorph"], True, options.shell))
 
 
 def read_job(options: argparse.Namespace) -> Job:

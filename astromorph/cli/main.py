@@ -88,7 +88,7 @@ def parser(with_old_names: bool = True) -> argparse.ArgumentParser:
     Parameters
     ----------
     with_old_names : bool
-        Whether it has the subcommands of version 0.1.
+        Whether it has the subcommands of the releases before this one.
     """
     parser = argparse.ArgumentParser(
         prog="astromorph",

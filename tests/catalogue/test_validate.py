@@ -178,7 +178,7 @@ def test_page_contains_images_and_escaped_text(sky, settings, tmp_path):
         "Longer side",
         "Pixel scale",
         "Share of bad pixels",
-        "Peak above background",
+        "Peak above the background",
     ):
         assert f'aria-label="Histogram: {name}' in page, name
     assert "http" not in page.replace("http-equiv", "")
@@ -483,7 +483,7 @@ def test_hostile_names_and_cells_are_text_everywhere(tmp_path, check, caplog, te
     with pytest.raises(AstromorphError) as caught:
         check(names, f"path,{column}", validate_settings={"on_bad": "fail"})
     lines = str(caught.value).split("\n")
-    assert len(lines) == 2
+    assert len(lines) == 3
     assert all(line.isprintable() and len(line) < 10_000 for line in lines)
 
 
@@ -493,7 +493,7 @@ def test_a_name_cannot_add_a_line_to_an_error(check):
     with pytest.raises(AstromorphError) as caught:
         check([forged, "b.fits"], "path")
     lines = str(caught.value).split("\n")
-    assert len(lines) == 2
+    assert len(lines) == 3
     assert all(line.isprintable() for line in lines)
     assert r"a\n12:00:00 ERROR forged\u2028\x1b[2J.fits" in lines[1]
     with pytest.raises(AstromorphError) as caught:

@@ -122,7 +122,7 @@ def test_small_classes_have_no_scores(files, tmp_path):
     assert set(result["networks"]) == names
     assert set(result["verdict"]["differences"]) == names - {TRAINED}
     assert "the network photographs <1> (" in result["verdict"]["sentence"]
-    assert "weights that training started from (sky)" in result["verdict"]["sentence"]
+    assert "weights that training started from (sky: " in result["verdict"]["sentence"]
     assert '<th class="number">sky</th>' in page
     assert '<th class="number">photographs &lt;1&gt;</th>' in page
     score = result["verdict"]["scores"]["photographs <1>"]

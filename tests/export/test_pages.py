@@ -282,7 +282,7 @@ def test_the_home_page_tells_what_was_made(run):
         "amm, was trained for 2 epochs on 20 images; 4 other images",
         "Each embedding has 5 numbers.",
         "25listed 24used 1of them with a warning 1rejected",
-        "rejected<b>no</b> image1 warningconstant image of value N1",
+        "rejected<b>no</b> image1 warningconstant image of value 71",
         "1.2 kB",
     ):
         assert expected in text
