@@ -11,6 +11,7 @@ from astromorph.settings.steps import TrainStepSettings
 MAX_LISTED = 50_000  # with more, training uses no simulated images by default
 SIMULATED = 12_000
 SAMPLES, SAMPLES_UP_TO, MAX_EPOCHS = 30_000, 1_000, 150
+MAX_START_SHARE, FEW_TO_LEARN_FROM = 0.95, 5_000
 
 
 def preset_epochs(number: int) -> int:
@@ -27,6 +28,28 @@ def preset_epochs(number: int) -> int:
     """
     samples = SAMPLES * math.sqrt(max(1.0, number / SAMPLES_UP_TO))
     return max(1, min(MAX_EPOCHS, round(samples / number)))
+
+
+def preset_start_share(number: int) -> float:
+    """Default share of the start weights in the model.
+
+    With up to 5,000 images, training lost more than it gained on most labelled sets
+    (docs/training.md), so that the model stays close to the start weights. With more,
+    the share falls with the logarithm of the number, to 0 for 50,000.
+
+    Parameters
+    ----------
+    number : int
+        Number of training images, at least 1.
+
+    Returns
+    -------
+    float
+        From 0 to 0.95.
+    """
+    few, many = FEW_TO_LEARN_FROM, MAX_LISTED
+    fraction = math.log(many / max(1, number)) / math.log(many / few)
+    return MAX_START_SHARE * min(1.0, max(0.0, fraction))
 
 
 def simulated_images(settings: Settings | TrainStepSettings, number: int) -> int:

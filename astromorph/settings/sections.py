@@ -241,11 +241,12 @@ class TrainingSettings(Section):
     simulated images, relative to BYOL's own loss. With 0 they are treated like all
     other images."""
 
-    start_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    start_share: Annotated[float, Field(ge=0, le=1)] | None = None
     """Share of the start weights in the model, whose weights are the mean of those
-    before and after training: it keeps what the start weights know. With 0, the model
-    has the trained weights alone, which is better for tens of thousands of images. No
-    effect if a layer of the encoder starts with random weights."""
+    before and after training: it keeps what the start weights know. Null means 0.95 for
+    up to 5,000 training images, falling to 0 for 50,000. With 0, the model has the
+    trained weights alone. No effect if a layer of the encoder starts with random
+    weights."""
 
     optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
     """The optimizer. `lars` is for batches of thousands (the paper's choice); for it

@@ -37,7 +37,11 @@ from astromorph.pages.pictures import thumbnail
 from astromorph.processes import started_rank
 from astromorph.provenance import canonical_json
 from astromorph.settings.loading import parse
-from astromorph.settings.presets import preset_epochs, simulated_images
+from astromorph.settings.presets import (
+    preset_epochs,
+    preset_start_share,
+    simulated_images,
+)
 from astromorph.settings.steps import TrainStepSettings
 from astromorph.training.auxiliary_task import AuxiliaryTask, build_auxiliary_task
 from astromorph.training.checkpoints import make_checkpoints
@@ -164,7 +168,12 @@ def _train(settings: TrainStepSettings, files: RunFiles, threads: int) -> None:
         write_summary(log_dir, settings, images, choices)
         history = run(log_dir)
     if start:
-        average_weights(byol.encoder, start, settings.training_settings.start_share)
+        share = settings.training_settings.start_share
+        share = preset_start_share(number) if share is None else share
+        average_weights(byol.encoder, start, share)
+        LOG.info(
+            "the model has %.0f %% of the start weights (`start_share`)", 100 * share
+        )
     model = make_model_file(
         byol, settings, images.channels, tensor_settings, train_data.image_ids
     )

@@ -11,6 +11,7 @@ from astromorph.artefacts.run_files import RunFiles
 from astromorph.byol.build import seeded_byol
 from astromorph.byol.start_weights import load_start_weights
 from astromorph.settings.loading import parse
+from astromorph.settings.presets import preset_start_share
 from astromorph.settings.steps import train_step_settings
 from astromorph.training.train import train
 from astromorph.training.weight_averaging import average_weights, copy_state
@@ -44,11 +45,17 @@ def test_a_share_is_from_0_to_1(share):
         average_weights(nn.Linear(1, 1), {}, share)
 
 
+def test_the_default_share_depends_on_the_number_of_images():
+    """0.95 for few images, 0 where training has enough of them."""
+    shares = [preset_start_share(n) for n in (1, 200, 5_000, 20_000, 50_000, 10**7)]
+    assert shares == pytest.approx([0.95, 0.95, 0.95, 0.378, 0, 0], abs=1e-3)
+
+
 @pytest.fixture
 def train_with(split_run, tmp_path):
     """A function that trains and returns the encoder of the model."""
 
-    def run(share: float, **sections) -> dict[str, torch.Tensor]:
+    def run(share: float | None, **sections) -> dict[str, torch.Tensor]:
         folder = tmp_path / f"results{len(list(tmp_path.iterdir()))}"
         shutil.copytree(split_run.results, folder, symlinks=True)
         files = RunFiles.of_run(folder, shards=len(split_run.shards))
@@ -73,6 +80,11 @@ def test_the_model_is_the_mean_of_start_and_trained_weights(train_with):
             expected = (value + trained[name]) / 2
             torch.testing.assert_close(mean[name], expected, rtol=1e-5, atol=1e-6)
     assert any(not torch.equal(value, trained[name]) for name, value in start.items())
+    default = train_with(None)
+    for name, value in default.items():
+        if not name.endswith("num_batches_tracked"):
+            expected = 0.95 * start[name] + 0.05 * trained[name]
+            torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_layers_with_random_start_weights_keep_what_they_learned(train_with):
