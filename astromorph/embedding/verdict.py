@@ -21,6 +21,7 @@ Outcome = Literal["better", "equal", "worse"]
 TRAINED, UNTRAINED, PIXELS = "trained", "untrained", "pixels"
 SAMPLES = 2000  # of the bootstrap
 SAMPLES_AT_ONCE = 200
+NEGLIGIBLE = 0.01  # difference that no user would notice
 NORMAL_95 = 1.96  # standard errors
 FEW_COMPARED = 50  # images whose retrieval is too uncertain for a verdict
 MEASURES = {
@@ -79,10 +80,10 @@ class Difference:
 
     @property
     def outcome(self) -> Outcome:
-        """``"equal"`` if the interval contains 0."""
-        if self.low > 0:
-            return "better"
-        return "worse" if self.high < 0 else "equal"
+        """``"equal"`` if the interval contains 0, or the difference is negligible."""
+        if self.low <= 0 <= self.high or abs(self.mean) < NEGLIGIBLE:
+            return "equal"
+        return "better" if self.mean > 0 else "worse"
 
 
 def score(results: Results) -> float:
@@ -248,7 +249,7 @@ def give_verdict(
 _ALWAYS = (TRAINED, UNTRAINED, PIXELS)
 _WORDS: dict[Outcome, str] = {
     "better": "better than",
-    "equal": "not significantly different from",
+    "equal": "not clearly different from",
     "worse": "WORSE than",
 }
 

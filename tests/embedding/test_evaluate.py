@@ -69,7 +69,7 @@ def test_an_untrained_model_is_no_better_than_its_reference(files, caplog):
     )
     assert not result["verdict"]["better"]
     assert result["verdict"]["outcome"] == "equal"
-    expected = "not significantly different from the untrained network (+0.000"
+    expected = "not clearly different from the untrained network (+0.000"
     assert expected in result["verdict"]["sentence"]
     assert ": 28 images were compared; list more images" in caplog.text
     assert caplog.records[-1].levelname == "WARNING"

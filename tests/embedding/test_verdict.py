@@ -8,6 +8,7 @@ from astromorph.embedding.verdict import (
     PIXELS,
     TRAINED,
     UNTRAINED,
+    Difference,
     Results,
     compare,
     give_verdict,
@@ -85,7 +86,7 @@ def test_equal_networks_differ_by_zero():
     ("trained", "untrained", "pixels", "start", "outcome", "expected"),
     [
         (0.9, 0.7, 0.5, None, "better", "better than the untrained network (+0."),
-        (0.7, 0.7, 0.5, None, "equal", "not significantly different from the untr"),
+        (0.7, 0.7, 0.5, None, "equal", "not clearly different from the untr"),
         (0.5, 0.7, 0.5, None, "worse", "WORSE than the untrained network (-0."),
         (0.8, 0.6, 0.9, None, "better", "worse than principal components of the pix"),
         (0.8, 0.6, 0.5, 0.9, "better", "worse than the weights that training started"),
@@ -110,6 +111,20 @@ def test_the_verdict_is_one_sentence(
     assert set(verdict["differences"]) == set(results) - {TRAINED}
     is_best = outcome == "better" and (start is None or start < trained)
     assert ("train longer" in verdict["sentence"]) is not is_best
+
+
+@pytest.mark.parametrize(
+    ("mean", "error", "outcome"),
+    [
+        (0.05, 0.01, "better"),
+        (-0.05, 0.01, "worse"),
+        (0.05, 0.06, "equal"),
+        (-0.006, 0.001, "equal"),  # certain, but negligible
+    ],
+)
+def test_a_difference_has_to_be_certain_and_not_negligible(mean, error, outcome):
+    """The interval excludes 0, and the difference is at least 0.01."""
+    assert Difference(mean, mean - error, mean + error).outcome == outcome
 
 
 @pytest.mark.parametrize(
