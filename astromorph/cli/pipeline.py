@@ -17,8 +17,8 @@ from astromorph.cli.steps import STEPS, Job, Step, wanted_steps
 from astromorph.errors import AstromorphError
 from astromorph.filelist.list_state import ListState
 from astromorph.progress import track
-from astromorph.settings.loading import check_reference
-from astromorph.settings.references import check_references
+from astromorph.settings.loading import check_reference_results
+from astromorph.settings.references import check_reference_networks
 from astromorph.settings.sections import PreprocessSettings, Settings
 from astromorph.system.workers import process_pool
 
@@ -56,8 +56,8 @@ def run_infer(job: Job) -> None:
     AstromorphError
         The model file cannot be used; this is checked before the images are read.
     """
-    check_reference(job.settings, job.source)
-    check_references(job.settings, job.source)
+    check_reference_results(job.settings, job.source)
+    check_reference_networks(job.settings, job.source)
     check_model_channels(job.settings, job.files.model)
     steps = wanted_steps(job.settings)
     run_steps(job, [step for step in steps if step.name not in TRAINING])

@@ -24,8 +24,12 @@ from astromorph.filelist.list_state import ListState
 from astromorph.filelist.shards import Shard
 from astromorph.locks import current_holder, exclusive
 from astromorph.provenance import canonical_json
-from astromorph.settings.loading import check_reference, parse, required_datafile
-from astromorph.settings.references import check_references
+from astromorph.settings.loading import (
+    check_reference_results,
+    parse,
+    required_datafile,
+)
+from astromorph.settings.references import check_reference_networks
 from astromorph.settings.sections import Settings
 from astromorph.settings.steps import part_of
 
@@ -244,8 +248,8 @@ def plan_workflow(
     """
     settings = _outside_prefix(parse(config, SOURCE), place)
     datafile = required_datafile(settings, SOURCE)
-    check_reference(settings, SOURCE)
-    check_references(settings, SOURCE)
+    check_reference_results(settings, SOURCE)
+    check_reference_networks(settings, SOURCE)
     model = settings.trained_network_name
     if model and "{" in model:
         raise AstromorphError(

@@ -31,6 +31,9 @@ MEASURES = {
     "whitened nearest neighbours and ridge regression)",
     "retrieval": "in retrieval of rotated, flipped and shifted images",
 }
+ADVICE_IF_WORSE_THAN_START = (
+    "raise `training_settings.start_share`, or list more images"
+)
 ADVICE = (
     "train longer (`epochs`), use stronger augmentations (`augmentation_settings`), or "
     "list more images"
@@ -274,8 +277,9 @@ def _advice(
         doubt = "the difference is uncertain" if is_equal else "but this can be chance"
         verb = "list" if trained.kind == "retrieval" else "label"
         return f"{doubt}: {reason}; {verb} more images"
-    is_best = compared[0] == "better" and "worse" not in compared
-    return "" if is_best else ADVICE
+    if compared[1:] == ["worse"]:
+        return ADVICE_IF_WORSE_THAN_START
+    return "" if compared[0] == "better" else ADVICE
 
 
 def _why_uncertain(results: Results) -> str:

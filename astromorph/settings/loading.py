@@ -108,7 +108,7 @@ def load(path: str | Path) -> dict[str, Any]:
     return cast("dict[str, Any]", values)
 
 
-def check_reference(settings: Settings, source: str) -> None:
+def check_reference_results(settings: Settings, source: str) -> None:
     """Raise an error if images cannot be placed on the map of an earlier run.
 
     Parameters

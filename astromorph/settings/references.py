@@ -62,7 +62,7 @@ def weights_files(references: Sequence[str | Reference]) -> list[str]:
     return paths
 
 
-def check_references(settings: Settings, source: str) -> None:
+def check_reference_networks(settings: Settings, source: str) -> None:
     """Raise an error if the weights of a reference are missing.
 
     Parameters

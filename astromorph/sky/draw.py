@@ -47,9 +47,9 @@ class Drawing:
     pixels : ndarray, shape (ny, nx), float32
         Brightness with noise of standard deviation 1.
     kind : str
-        One of `KINDS`.
+        Label of the object.
     morphology : str
-        One of `MORPHOLOGIES`, a subdivision of the kind.
+        One of `MORPHOLOGIES`.
     beam : float
         Full width at half maximum of the beam, in pixels.
     source : ndarray, shape (ny, nx), float64

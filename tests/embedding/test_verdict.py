@@ -110,7 +110,8 @@ def test_the_verdict_is_one_sentence(
     assert expected in verdict["sentence"]
     assert set(verdict["differences"]) == set(results) - {TRAINED}
     is_best = outcome == "better" and (start is None or start < trained)
-    assert ("train longer" in verdict["sentence"]) is not is_best
+    assert ("start_share" in verdict["sentence"]) is is_worse_than_start
+    assert ("list more images" in verdict["sentence"]) is not is_best
 
 
 @pytest.mark.parametrize(
