@@ -20,11 +20,16 @@ from astromorph.models.encoders import (
     NLayerResnet,
     SeparateChannels,
 )
+from astromorph.settings.presets import (
+    RANDOM,
+    SKY,
+    TORCHVISION,
+    start_weights_source,
+)
 from astromorph.settings.steps import TrainStepSettings
 from astromorph.system.files import check_file
 
 LOG = logging.getLogger(__name__)
-RANDOM, SKY, TORCHVISION = "random", "sky", "torchvision"
 WEIGHTS_FORMAT, WEIGHTS_VERSION = "astromorph-weights", 1
 # Digests of the weights that come with the package. Steps depend on the source of this
 # module, so that changed weights make training run again.
@@ -35,24 +40,6 @@ SKY_NETWORKS: dict[type[nn.Module], str] = {
 }
 SETTING = "`network_settings.weights`"
 REMEDY = f"set {SETTING} to random, sky, torchvision or another file"
-
-
-def start_weights_source(settings: TrainStepSettings) -> str:
-    """Where the start weights come from: `random`, `sky`, `torchvision` or a file.
-
-    Parameters
-    ----------
-    settings : TrainStepSettings
-        `network_name` and `network_settings` are used.
-
-    Returns
-    -------
-    str
-    """
-    rules = settings.network_settings
-    if rules.weights is not None:
-        return rules.weights
-    return SKY if settings.network_name in SKY_DIGESTS else RANDOM
 
 
 def load_start_weights(byol: BYOL, settings: TrainStepSettings) -> bool:

@@ -10,6 +10,8 @@ from astromorph.settings.steps import TrainStepSettings
 
 MAX_LISTED = 50_000  # with more, training uses no simulated images by default
 SIMULATED = 12_000
+RANDOM, SKY, TORCHVISION = "random", "sky", "torchvision"  # sources of start weights
+WITH_SKY_WEIGHTS = ("n_layer_resnet", "amm")  # networks; weights come with the package
 SAMPLES, SAMPLES_UP_TO, MAX_EPOCHS = 30_000, 1_000, 150
 MAX_START_SHARE, FEW_TO_LEARN_FROM = 0.95, 5_000
 
@@ -52,26 +54,63 @@ def preset_start_share(number: int) -> float:
     return MAX_START_SHARE * min(1.0, max(0.0, fraction))
 
 
+def start_weights_source(settings: Settings | TrainStepSettings) -> str:
+    """Where the start weights come from: `random`, `sky`, `torchvision` or a file.
+
+    Parameters
+    ----------
+    settings : Settings or TrainStepSettings
+        `network_name` and `network_settings` are used.
+
+    Returns
+    -------
+    str
+    """
+    rules = settings.network_settings
+    if rules.weights is not None:
+        return rules.weights
+    return SKY if settings.network_name in WITH_SKY_WEIGHTS else RANDOM
+
+
+def knows_simulated_shapes(settings: Settings | TrainStepSettings) -> bool:
+    """Whether every layer of the encoder starts with weights of the simulated sky.
+
+    Parameters
+    ----------
+    settings : Settings or TrainStepSettings
+        `network_name`, `network_settings` and `byol_settings` are used.
+    """
+    has_random_block = (
+        settings.network_name == "n_layer_resnet"
+        and settings.network_settings.last_layer == "layer4"
+    )
+    has_random_layer = settings.byol_settings.representation_size is not None
+    is_sky = start_weights_source(settings) == SKY
+    return is_sky and not (has_random_block or has_random_layer)
+
+
 def simulated_images(settings: Settings | TrainStepSettings, number: int) -> int:
     """Number of simulated images in training.
 
     Parameters
     ----------
     settings : Settings or TrainStepSettings
-        `training_settings.simulated_images` and `epochs` are used.
+        Sections of network and training, and `epochs`, are used.
     number : int
         Number of training images.
 
     Returns
     -------
     int
-        The default is limited to the number that training can use: one for each
-        training image in each epoch.
+        The default is 0 with start weights that know the simulated shapes already, or
+        with more than 50,000 images; otherwise 12,000, limited to the number that
+        training can use: one for each training image in each epoch.
     """
     simulated = settings.training_settings.simulated_images
     if simulated is None:
         samples = number * (settings.epochs or preset_epochs(max(number, 1)))
-        simulated = min(SIMULATED, samples) if number <= MAX_LISTED else 0
+        is_needed = number <= MAX_LISTED and not knows_simulated_shapes(settings)
+        simulated = min(SIMULATED, samples) if is_needed else 0
     return simulated
 
 

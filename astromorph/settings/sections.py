@@ -232,9 +232,11 @@ class TrainingSettings(Section):
     simulated_images: Annotated[int, Field(ge=0)] | None = None
     """Number of simulated images in training: half of each batch, with the noise and
     beam of the data. Their known shapes are an auxiliary task for the network. Null
-    means 12,000 for up to 50,000 images, which alone are too few to train a network,
-    and none for more. The 12,000 are limited to images times epochs, because each
-    batch has as many simulated images as listed ones."""
+    means none if the whole encoder starts with the weights `sky`, which know these
+    shapes already. With other start weights, it means 12,000 for up to 50,000 images,
+    which alone are too few to train a network, and none for more. The 12,000 are
+    limited to images times epochs, because each batch has as many simulated images as
+    listed ones."""
 
     auxiliary_weight: Annotated[float, Field(ge=0)] = 2.0
     """Weight of the auxiliary task, which predicts the kinds and shapes of the

@@ -25,11 +25,7 @@ from astromorph.byol.augment import SkyAugmentation
 from astromorph.byol.build import make_model_file, seeded_byol
 from astromorph.byol.byol import BYOL
 from astromorph.byol.optimise import OPTIMIZERS, warm_up_cosine
-from astromorph.byol.start_weights import (
-    RANDOM,
-    load_start_weights,
-    start_weights_source,
-)
+from astromorph.byol.start_weights import load_start_weights
 from astromorph.datasets.tensor_datasets import ImageSet, Subset, read_subset
 from astromorph.errors import AstromorphError, explaining_write_errors
 from astromorph.locks import exclusive
@@ -38,9 +34,11 @@ from astromorph.processes import started_rank
 from astromorph.provenance import canonical_json
 from astromorph.settings.loading import parse
 from astromorph.settings.presets import (
+    RANDOM,
     preset_epochs,
     preset_start_share,
     simulated_images,
+    start_weights_source,
 )
 from astromorph.settings.steps import TrainStepSettings
 from astromorph.training.auxiliary_task import AuxiliaryTask, build_auxiliary_task

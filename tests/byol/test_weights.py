@@ -16,11 +16,16 @@ from astromorph.byol.start_weights import (
     load_start_weights,
     sky_file,
     start_network,
-    start_weights_source,
 )
 from astromorph.errors import AstromorphError
 from astromorph.models.encoders import build_network
 from astromorph.settings.loading import parse
+from astromorph.settings.presets import (
+    WITH_SKY_WEIGHTS,
+    knows_simulated_shapes,
+    simulated_images,
+    start_weights_source,
+)
 from astromorph.settings.sections import TORCHVISION, NetworkSettings
 from astromorph.settings.steps import TrainStepSettings, train_step_settings
 
@@ -50,6 +55,30 @@ def start_and_random(channels: int = 1, **values):
 def test_the_default_start_is_the_simulated_sky(values, source):
     """It is random for a network without such weights."""
     assert start_weights_source(step_settings(values)) == source
+    assert set(SKY_DIGESTS) == set(WITH_SKY_WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, True),
+        ({"network_name": "amm"}, True),
+        ({"network_settings": {"last_layer": "layer2"}}, True),
+        ({"network_settings": {"last_layer": "layer4"}}, False),
+        ({"network_name": "amm", "network_settings": {"last_layer": "layer4"}}, True),
+        ({"byol_settings": {"representation_size": 64}}, False),
+        ({"network_settings": {"weights": "random"}}, False),
+        ({"network_name": "resnet50"}, False),
+    ],
+)
+def test_simulated_images_are_added_only_where_a_layer_is_random(values, expected):
+    """What is derived from the settings agrees with what is loaded."""
+    settings = step_settings(values)
+    assert knows_simulated_shapes(settings) == expected
+    assert (simulated_images(settings, 600) == 0) == expected
+    if settings.network_name != "resnet50":
+        byol = seeded_byol(settings, 1)
+        assert load_start_weights(byol, settings) == expected
 
 
 @pytest.mark.parametrize("name", sorted(SKY_DIGESTS))

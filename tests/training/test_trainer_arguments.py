@@ -231,11 +231,16 @@ def test_an_error_in_evaluation_restores_training_mode():
 
 @pytest.mark.parametrize("images_epochs", [(12, 1), (60, 3), (12, None)])
 def test_no_more_simulated_images_are_drawn_than_are_used(images_epochs):
-    """Half of a batch is simulated; at most 12,000 images are drawn."""
+    """Half of a batch is simulated; at most 12,000 images are drawn.
+
+    None are drawn by default if the start weights know them.
+    """
     number, epochs = images_epochs
-    settings = parse({"epochs": epochs}, "test")
+    random = {"weights": "random"}
+    settings = parse({"epochs": epochs, "network_settings": random}, "test")
     expected = number * (epochs or preset_epochs(number))
     assert simulated_images(settings, number) == expected < 12_000
     assert simulated_images(settings, 4_000 * (epochs or 1) + 8_000) == 12_000
+    assert simulated_images(parse({"epochs": epochs}, "test"), number) == 0
     explicit = parse({"training_settings": {"simulated_images": 70}}, "test")
     assert simulated_images(explicit, 2) == 70

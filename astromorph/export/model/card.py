@@ -15,11 +15,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from astromorph.artefacts.model_file import ModelFile
-from astromorph.byol.start_weights import RANDOM, SKY, TORCHVISION, start_weights_source
 from astromorph.embedding.evaluate import MAX_PERTURBED
 from astromorph.export.model.onnx_file import min_side
 from astromorph.preprocessing.preparation import Preparation
-from astromorph.settings.presets import preset_epochs, simulated_images
+from astromorph.settings.presets import (
+    RANDOM,
+    SKY,
+    TORCHVISION,
+    preset_epochs,
+    simulated_images,
+    start_weights_source,
+)
 from astromorph.settings.sections import PreprocessSettings
 from astromorph.settings.steps import TrainStepSettings
 from astromorph.system.logs import printable

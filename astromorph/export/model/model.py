@@ -23,12 +23,6 @@ from astromorph.artefacts.tensor_shard import TensorShard
 from astromorph.atomic import atomic_folder, check_writable
 from astromorph.byol.build import load_model, training_settings_of
 from astromorph.byol.encoder_file import INSTALL, save_encoder
-from astromorph.byol.start_weights import (
-    RANDOM,
-    SKY,
-    TORCHVISION,
-    start_weights_source,
-)
 from astromorph.errors import AstromorphError
 from astromorph.export.model.card import ExportedEncoder, TrainingRun, render_card
 from astromorph.export.model.onnx_file import (
@@ -41,6 +35,12 @@ from astromorph.export.model.onnx_file import (
 from astromorph.preprocessing.preparation import Preparation, run_reference
 from astromorph.provenance import canonical_json, digest, versions
 from astromorph.settings.loading import parse
+from astromorph.settings.presets import (
+    RANDOM,
+    SKY,
+    TORCHVISION,
+    start_weights_source,
+)
 from astromorph.settings.steps import TrainStepSettings, train_step_settings
 
 LOG = logging.getLogger(__name__)
