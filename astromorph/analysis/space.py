@@ -7,6 +7,7 @@ scikit-learn takes a second to import. The map needs only the axes, so that the 
 imports it where it needs it.
 """
 
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -229,7 +230,7 @@ def _umap(
         warnings.filterwarnings("ignore", "precomputed_knn", UserWarning)
         import umap  # imports numba, which takes seconds
 
-        _keep_compiled(umap.umap_)
+        _keep_compiled(sys.modules[umap.UMAP.__module__])
         fit = umap.UMAP(
             n_neighbors=number,
             min_dist=rules.map_distance,
