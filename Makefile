@@ -87,9 +87,10 @@ quick: $(VENV)/installed-dev
 test: $(VENV)/installed-dev
 	@$(JOBS) tests $(CHECKS)
 
-# numba compiles parts of UMAP when they are first imported: once, not in each worker.
+# Modules are compiled when they are first imported, those of UMAP by numba, too: here once
+# instead of in both workers.
 tests: $(VENV)/installed-dev
-	$(BIN)/python -c 'import umap'
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -c 'import snakemake.cli, torch._dynamo, torchvision, umap'
 	$(PYTEST) --durations=10
 
 # Choose other tests with TESTS, for example `make coverage TESTS=` for all of them.
