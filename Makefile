@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SAMPLE := sample
+INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 RUN := $(BIN)/astromorph run --directory $(SAMPLE) --configfile $(CURDIR)/config/sample.yaml
 LINT_RUN := .lint
 # Scripts are checked less strictly than the package.
@@ -16,14 +17,18 @@ PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 \
   $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 QUICK := -m "not slow and not browser and not slurm"
 
-.PHONY: help setup run quick test coverage versions docs clean
-.PHONY: lint lint-style lint-workflow lint-types lint-scripts
+# A test of the guide uses what lint-scripts knows of other packages, so it comes first.
+CHECKS := lint-scripts lint-types lint-style lint-workflow
+JOBS := $(MAKE) --no-print-directory --jobs=2
+
+.PHONY: help setup run quick test tests coverage versions docs clean
+.PHONY: lint $(CHECKS)
 
 help:
 	@echo "make run    install into .venv, simulate a sample of FITS images, run the workflow"
 	@echo "make quick  install into .venv, run the quick tests, about two minutes"
 	@echo "make lint   install into .venv, run linters and type checker"
-	@echo "make test   make lint, then all tests, about a quarter of an hour"
+	@echo "make test   the checks of make lint and all tests, about twelve minutes"
 	@echo "make coverage  run the quick tests; print how much of each folder they execute"
 	@echo "make versions  the quick tests with the oldest, current and newest packages"
 	@echo "make docs   build the guide, docs/_build/html/index.html"
@@ -32,18 +37,22 @@ help:
 
 setup: $(VENV)/installed
 
-$(VENV)/installed: pyproject.toml constraints.txt
+$(VENV)/created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; select one with: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' || \
 	  { echo "Python's venv module is missing; on Debian: apt install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	touch $@
 
-$(VENV)/installed-dev: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+$(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/created
+	$(INSTALL) --editable .
 	touch $@
+
+# Everything in one step. Modules are compiled when they are first imported: most never are.
+$(VENV)/installed-dev: pyproject.toml constraints.txt | $(VENV)/created
+	$(INSTALL) --no-compile --editable '.[dev]'
+	touch $(VENV)/installed $@
 
 run: $(VENV)/installed
 	test -f $(SAMPLE)/fits/filelist.csv || \
@@ -53,7 +62,7 @@ run: $(VENV)/installed
 
 # The type checker takes longest, so that two checks run at a time.
 lint: $(VENV)/installed-dev
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync lint-types lint-scripts lint-style lint-workflow
+	@$(JOBS) --output-sync $(CHECKS)
 
 lint-style:
 	$(BIN)/ruff check astromorph tests benchmarks docs
@@ -74,7 +83,14 @@ lint-scripts:
 quick: $(VENV)/installed-dev
 	$(PYTEST) $(QUICK)
 
-test: lint
+# The checks run beside the tests, which often wait. If one fails, the tests still end.
+test: $(VENV)/installed-dev
+	@$(JOBS) tests $(CHECKS)
+
+# Modules are compiled when they are first imported, those of UMAP by numba, too: here once
+# instead of in both workers.
+tests: $(VENV)/installed-dev
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -c 'import snakemake.cli, torch._dynamo, torchvision, umap'
 	$(PYTEST) --durations=10
 
 # Choose other tests with TESTS, for example `make coverage TESTS=` for all of them.

@@ -77,8 +77,9 @@ class Execution:
         Exit status; negative for a signal.
     text : str
         What was logged.
-    calls : int
-        Calls that write to the results folder.
+    calls : tuple of int
+        Calls that write to the results folder: those that can fail once, and those that
+        fail on a disk that stays full.
     failed : str
         The first call that failed, with its file.
     modules : list of str
@@ -87,7 +88,7 @@ class Execution:
 
     status: int
     text: str
-    calls: int
+    calls: Sequence[int]
     failed: str
     modules: Sequence[str]
 
@@ -129,7 +130,7 @@ def execute(job: StepJob, k: int = 0, stays_full: bool = False) -> Execution:
             os.kill(child, signal.SIGKILL)
         time.sleep(0.002)
     text = Path("log.txt").read_text(errors="replace")
-    report: dict[str, Any] = {"calls": 0, "failed": "", "modules": []}
+    report: dict[str, Any] = {"calls": (0, 0), "failed": "", "modules": []}
     with contextlib.suppress(OSError, ValueError):
         report = json.loads(Path("report.json").read_text())
     return Execution(os.waitstatus_to_exitcode(ended[1]), text, **report)
@@ -142,6 +143,7 @@ def _execute_in_child(job: StepJob, k: int, stays_full: bool) -> None:
 
     library = ctypes.CDLL(os.environ[LIBRARY])
     library.full_disk_start.argtypes = [ctypes.c_char_p, ctypes.c_long, ctypes.c_int]
+    library.full_disk_calls.argtypes = [ctypes.c_int]
     library.full_disk_calls.restype = ctypes.c_long
     library.full_disk_failed.restype = ctypes.c_char_p
     log = os.open("log.txt", os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_APPEND)
@@ -157,7 +159,8 @@ def _execute_in_child(job: StepJob, k: int, stays_full: bool) -> None:
     except BaseException:
         traceback.print_exc()
         status = 1
-    calls, failed = library.full_disk_calls(), library.full_disk_failed().decode()
+    calls = [library.full_disk_calls(stays) for stays in (False, True)]
+    failed = library.full_disk_failed().decode()
     library.full_disk_start(b"", 0, 0)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -318,22 +321,24 @@ def try_job(job: StepJob, sample: int, draw: random.Random) -> tuple[int, list[s
     expected, finished = results(), State()
     make_older(job)
     older = State()
+    older.restore()
+    second = execute(job)
     number, found = 0, []
+    if differences := different_names(results(), expected):
+        found.append(f"{job.step} {job.name}, undisturbed: {differences}")
     for stays_full in (False, True):
-        for title, start in (("without results", without), ("older results", older)):
-            start.restore()
-            counted = execute(job, 0, stays_full)
-            if differences := different_names(results(), expected):
-                found.append(
-                    f"{job.step} {job.name}, {title}: undisturbed: {differences}"
-                )
-            for k in trials(counted.calls, sample, draw):
+        for title, start, counted in (
+            ("without results", without, first),
+            ("older results", older, second),
+        ):
+            calls = counted.calls[stays_full]
+            for k in trials(calls, sample, draw):
                 start.restore()
                 failed = execute(job, k, stays_full)
                 number += bool(failed.failed)
                 what = "full" if stays_full else "once"
                 found += [
-                    f"{job.step} {job.name}, {title}, call {k} of {counted.calls} "
+                    f"{job.step} {job.name}, {title}, call {k} of {calls} "
                     f"({failed.failed}, {what}): {problem}"
                     for problem in problems(job, failed, expected)
                 ]

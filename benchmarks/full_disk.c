@@ -16,19 +16,21 @@
 #include <unistd.h>
 
 static char folder[4096];
-static long calls, failing; /* number of calls so far; number of the one that fails */
+/* The number of calls so far, of those that need space, and of the one that fails. */
+static long calls, needing, failing;
 static int stays_full;
 static char failed[4200]; /* what failed first */
 
 void full_disk_start(const char *path, long number, int stays) {
     snprintf(folder, sizeof folder, "%s/", path);
     failed[0] = 0;
-    calls = 0;
+    calls = needing = 0;
     failing = number;
     stays_full = stays;
 }
 
-long full_disk_calls(void) { return calls; }
+/* The calls that can fail, at once or on a disk that stays full. */
+long full_disk_calls(int stays) { return stays ? needing : calls; }
 const char *full_disk_failed(void) { return failed; }
 
 static int is_below(const char *path) {
@@ -63,7 +65,9 @@ static const char *path_of(int file) {
    0 for the calls that need no space. */
 static int fails(const char *call, const char *path, int needs_space) {
     long number;
-    if (!is_below(path) || (stays_full && !needs_space)) return 0;
+    if (!is_below(path)) return 0;
+    if (needs_space) __atomic_add_fetch(&needing, 1, __ATOMIC_SEQ_CST);
+    if (stays_full && !needs_space) return 0;
     number = __atomic_add_fetch(&calls, 1, __ATOMIC_SEQ_CST);
     if (number != failing && !(stays_full && failing && number > failing)) return 0;
     if (!failed[0]) snprintf(failed, sizeof failed, "%s %s", call, path);

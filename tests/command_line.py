@@ -7,14 +7,20 @@ arguments, streams, signals and an exit code of their own.
 """
 
 import atexit
+import gc
 import multiprocessing
 import os
 import runpy
+import select
 import signal
+import site
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Mapping
 from multiprocessing import forkserver
+from multiprocessing.connection import Connection
 from pathlib import Path
 from unittest import mock
 
@@ -44,25 +50,34 @@ class Command:
     ----------
     arguments : list of str
         Arguments of the program.
-    cwd, stdout, stderr : path
-        The folder in which it runs, and the files that receive its streams.
+    cwd : path
+        The folder in which it runs.
+    stdout, stderr : path or Connection
+        The files or the pipe that receive its streams.
     program : str or path
         ``astromorph``, ``snakemake`` or a script.
+    environment : mapping, optional
+        Its environment variables; by default, those of this process.
+    new_session : bool
+        Whether it has a session and a process group of its own.
     """
 
     def __init__(
         self,
         arguments: list[str],
         cwd: Path,
-        stdout: Path,
-        stderr: Path,
+        stdout: Path | Connection,
+        stderr: Path | Connection,
         program: str | Path = "astromorph",
+        environment: Mapping[str, str] | None = None,
+        new_session: bool = False,
     ) -> None:
         with mock.patch.dict(os.environ, OMP_NUM_THREADS="1"):  # of server and children
             forkserver.ensure_running()
+        variables = dict(os.environ if environment is None else environment)
         self._process = CONTEXT.Process(
             target=_execute,
-            args=(program, arguments, cwd, (stdout, stderr), dict(os.environ)),
+            args=(program, arguments, cwd, (stdout, stderr), variables, new_session),
         )
         self._process.start()
         self.pid = self._process.pid
@@ -92,6 +107,45 @@ class Command:
         self.send_signal(signal.SIGKILL)
 
 
+class PipedCommand(Command):
+    """A running program with a session of its own, whose output goes to a pipe.
+
+    Parameters
+    ----------
+    arguments, cwd, program, environment
+        See `Command`.
+    """
+
+    def __init__(
+        self,
+        arguments: list[str],
+        cwd: Path,
+        program: str | Path,
+        environment: Mapping[str, str],
+    ) -> None:
+        self._output, end = multiprocessing.Pipe(duplex=False)
+        super().__init__(arguments, cwd, end, end, program, environment, True)
+        end.close()
+
+    def finish(self, timeout: float) -> str:
+        """Its output, once it and all processes that it started have ended."""
+        end = time.monotonic() + timeout
+        parts = []
+        while part := self._read(end - time.monotonic()):
+            parts.append(part)
+        self._output.close()
+        self.wait(end - time.monotonic())
+        return b"".join(parts).decode()
+
+    def _read(self, timeout: float) -> bytes:
+        """The next part of the output; empty at its end."""
+        number = self._output.fileno()
+        if not select.select([number], [], [], max(timeout, 0))[0]:
+            os.killpg(self.pid, signal.SIGKILL)
+            raise subprocess.TimeoutExpired("the command", timeout)
+        return os.read(number, 1 << 16)
+
+
 def run(
     arguments: list[str],
     cwd: Path,
@@ -114,17 +168,27 @@ def _execute(
     program: str | Path,
     arguments: list[str],
     cwd: Path,
-    streams: tuple[Path, Path],
+    streams: tuple[Path | Connection, Path | Connection],
     variables: dict[str, str],
+    new_session: bool,
 ) -> None:
     """What the forked process does."""
+    gc.freeze()  # the collector does not visit what the server has imported
+    if new_session:
+        os.setsid()
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(variables)
     for number, stream in enumerate(streams, 1):
-        file = os.open(stream, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(file, number)
-        os.close(file)
+        if isinstance(stream, Connection):
+            os.dup2(stream.fileno(), number)
+        else:
+            file = os.open(stream, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(file, number)
+            os.close(file)
+    for stream in streams:
+        if isinstance(stream, Connection):
+            stream.close()
     sys.argv = [str(program), *arguments]
     try:
         _run_program(program)
@@ -141,9 +205,18 @@ def _run_program(program: str | Path) -> None:
         # The workflow imports the package beside it, which may be a copy.
         for name in [n for n in sys.modules if n.partition(".")[0] == "astromorph"]:
             del sys.modules[name]
+        _start_like_python()
         from snakemake.cli import main
 
         main()
     else:
         sys.path.insert(0, str(Path(program).parent))
         runpy.run_path(str(program), run_name="__main__")
+
+
+def _start_like_python() -> None:
+    """Do what Python does at its start because of PYTHONPATH."""
+    folders = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[:0] = filter(None, folders)
+    sys.modules.pop("sitecustomize", None)
+    site.execsitecustomize()

@@ -1,5 +1,6 @@
 """Fixtures that several folders of tests use."""
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,13 @@ from astromorph.sky.simulate import simulate
 ROOT = Path(__file__).parents[1]
 # It replaces all steps when it is imported, as in the search for doctests.
 collect_ignore = ["workflow/quick_steps"]
-# Started first, so that the workers of `make test` end at about the same time.
+# Started first, so that the workers of `make test` end at about the same time. Tests of
+# SLURM often wait, which leaves time for the linters that run beside them.
 LONGEST_MODULES = (
-    "workflow/test_workflow.py",
-    "workflow/test_interrupted.py",
     "benchmarks/test_scripts.py",
     "workflow/test_slurm.py",
+    "workflow/test_workflow.py",
+    "workflow/test_interrupted.py",
     "project/test_guide.py",
     "workflow/test_security.py",
     "training/test_distributed.py",
@@ -38,6 +40,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the longest modules first; the order within a module is unchanged."""
     rank = {ROOT / "tests" / name: k for k, name in enumerate(LONGEST_MODULES)}
     items.sort(key=lambda item: rank.get(item.path, len(rank)))
+
+
+def pytest_collection_finish() -> None:
+    """Keep the collector from visiting what is imported: a million objects."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -22,13 +22,17 @@ BASE = {
     "network_name": "amm",
     "epochs": 2,
     "batch_size": 16,
+    "core_limit": 1,  # so that sums have one order, in which the results are compared
     "preprocess_settings": {"size": 32, "shard_size": 16},
     "byol_settings": {"representation_size": 12},
     "training_settings": {"simulated_images": 20},
     "split_settings": {"test_fraction": 0.2},
     "inference_settings": {"symmetry": "none", "batch_size": 8},
-    "export_settings": {"thumbnail_size": 16, "gallery_images": 6},
-}
+    "export_settings": {
+        "thumbnail_size": 16, "gallery_images": 6,
+        "map_one_file": 30,  # so that the pictures of the map are in a folder
+    },
+}  # fmt: skip
 
 
 def snakemake(
@@ -43,14 +47,8 @@ def snakemake(
     """
     arguments = ["-s", str(snakefile), *options]
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("PYTHONPATH", raising=False)
-        if not packages:
-            return command_line.run(arguments, folder, "snakemake", timeout=500)
-        patch.setenv("PYTHONPATH", str(packages))
-        return subprocess.run(
-            [sys.executable, "-m", "snakemake", *arguments],
-            cwd=folder, capture_output=True, text=True,
-        )  # fmt: skip
+        patch.setenv("PYTHONPATH", str(packages or ""))
+        return command_line.run(arguments, folder, "snakemake", timeout=500)
 
 
 def configure(folder: Path, changes: dict) -> None:
@@ -90,8 +88,9 @@ def _make(folder: Path) -> None:
     configure(folder, {})
     command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile")]
     done = subprocess.run(
-        [*command, "--cores", "2"], cwd=folder, capture_output=True, text=True
-    )
+        [*command, "--cores", "2"], cwd=folder, capture_output=True, text=True,
+        env=os.environ | {"SOURCE_DATE_EPOCH": "0"},
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stderr.splitlines()
     assert [line[:9].strip() for line in lines[-5:]] == [

@@ -221,11 +221,12 @@ def test_settings_files_of_the_guide_are_read(name, folder):
 @pytest.mark.slow
 def test_commands_of_the_guide_run_with_its_settings_file(folder, tmp_path):
     """`training -c` trains a model, `inference -c -n` embeds with it."""
-    # The simulated images would take most of the time.
+    # The simulated images and UMAP would take most of the time.
     text = (folder / "all.toml").read_text()
     quick = tmp_path / "quick.toml"
     quick.write_text(f"{text}\n[training_settings]\nsimulated_images = 16\n"
-                     "[preprocess_settings]\nsize = 32\n")  # fmt: skip
+                     "[preprocess_settings]\nsize = 32\n"
+                     '[analysis_settings]\nmap = "pca"\n')  # fmt: skip
     done = command_line.run(["training", "-c", str(quick)], folder)
     assert done.returncode == 0, done.stderr
     assert "`astromorph training` is now `astromorph train`" in done.stderr

@@ -7,9 +7,11 @@ scikit-learn takes a second to import. The map needs only the axes, so that the 
 imports it where it needs it.
 """
 
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -228,6 +230,7 @@ def _umap(
         warnings.filterwarnings("ignore", "precomputed_knn", UserWarning)
         import umap  # imports numba, which takes seconds
 
+        _keep_compiled(sys.modules[umap.UMAP.__module__])
         fit = umap.UMAP(
             n_neighbors=number,
             min_dist=rules.map_distance,
@@ -241,6 +244,18 @@ def _umap(
     missing = ~np.isfinite(layout).all(axis=1)
     layout[missing] = initial[missing]
     return np.asarray(layout, np.float32)
+
+
+def _keep_compiled(module: Any) -> None:
+    """Let numba keep two functions of UMAP on disk, as it keeps others of UMAP.
+
+    Otherwise each process compiles them, which takes longer than all else here unless
+    there are thousands of images.
+    """
+    for name in ("smooth_knn_dist", "compute_membership_strengths"):
+        enable = getattr(getattr(module, name, None), "enable_caching", None)
+        if enable is not None:
+            enable()
 
 
 def _make_initial_layout(components: Points, seed: int) -> Points:

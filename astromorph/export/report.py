@@ -1,14 +1,17 @@
-"""Pages and figures of the report: settings, and the training history."""
+"""Pages and figures of the report: settings, and the training history.
+
+Torch, which reads model files, is imported where it is needed: the figure is drawn
+without it.
+"""
 
 import json
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from astromorph.artefacts.columns import HISTORY_COLUMNS
-from astromorph.artefacts.model_file import ModelFile, read_model_file
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.tables import read_csv
 from astromorph.atomic import atomic_write
@@ -18,6 +21,9 @@ from astromorph.provenance import canonical_json, versions
 from astromorph.settings.loading import parse
 from astromorph.settings.sections import Section, Settings
 from astromorph.settings.steps import PARTS, part_of
+
+if TYPE_CHECKING:
+    from astromorph.artefacts.model_file import ModelFile
 
 LOG = logging.getLogger(__name__)
 # These settings affect where and how a run works, but not its results.
@@ -68,6 +74,8 @@ def write_settings_page(files: RunFiles, settings: Settings) -> None:
     AstromorphError
         The model file cannot be read.
     """
+    from astromorph.artefacts.model_file import read_model_file
+
     model = read_model_file(files.model)
     sections = dict(list_settings(_effective_settings(settings, model)))
     changed = [
@@ -139,7 +147,7 @@ def _as_yaml(value: Any) -> str:
     return json.dumps(plain, ensure_ascii=False)
 
 
-def _effective_settings(settings: Settings, model: ModelFile) -> Settings:
+def _effective_settings(settings: Settings, model: "ModelFile") -> Settings:
     """The settings that results depend on; those of training come from the model."""
     values = settings.model_dump(mode="json")
     for name, value in model.settings.items():

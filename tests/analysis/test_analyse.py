@@ -165,6 +165,15 @@ def test_few_images_are_analysed(number, clusters):
         assert analysis.kmeans.max() + 1 == min(number, 7)
 
 
+def test_compiled_functions_of_umap_are_kept():
+    """The next process reads them from the disk instead of compiling them."""
+    points = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
+    layout_2d(points, points[:, :2], AnalysisSettings(**UMAP), 0, 1)
+    module = sys.modules["umap.umap_"]
+    for name in ("smooth_knn_dist", "compute_membership_strengths"):
+        assert getattr(module, name).stats.cache_path, name
+
+
 @pytest.mark.parametrize("length", [1, 2, 3])
 def test_short_embeddings_are_analysed(length):
     """In one and two dimensions, distances are Euclidean."""

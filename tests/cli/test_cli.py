@@ -53,6 +53,9 @@ representation_size = 16
 [preprocess_settings]
 size = 32
 shard_size = 16
+
+[analysis_settings]
+map = "pca"  # each process would compile UMAP
 """
 
 

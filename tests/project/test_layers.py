@@ -159,6 +159,7 @@ import astromorph.preprocessing.preprocess, astromorph.sky.simulate
 import astromorph.preprocessing.preparation
 import astromorph.export.tables.csv, astromorph.export.tables.fits
 import astromorph.export.tables.votable, astromorph.cli.pipeline
+import astromorph.export.report
 """,
     ],
 )

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from command_line import PipedCommand
 
 from astromorph.artefacts.model_file import MODEL_FORMAT
 from astromorph.artefacts.run_files import RunFiles
@@ -57,6 +58,8 @@ run_steps(Job(settings, files), wanted_steps(settings))
 """
 CORES = ("--cores", "16")  # more than there are jobs at once
 SECONDS = 120  # for one command
+# What Snakemake logs when it has received SIGTERM.
+NOTICED = "Will exit after finishing currently running jobs"
 
 
 @dataclass(frozen=True)
@@ -80,41 +83,37 @@ class Folder:
         """Where Snakemake reads settings."""
         return self.path / "config" / "config.yaml"
 
-    def command(self, *options: str, **variables: str) -> subprocess.Popen:
-        """Start Snakemake in a process group of its own."""
-        snakefile = str(self.path / "project" / "Snakefile")
-        arguments = ("-m", "snakemake", "-s", snakefile, *(options or CORES))
-        return self.start(*arguments, **variables)
-
-    def start(self, *arguments: str, **variables: str) -> subprocess.Popen:
-        """Start Python in a process group of its own."""
-        environment = {
+    @property
+    def environment(self) -> dict[str, str]:
+        """Environment variables of all processes."""
+        return {
             **os.environ,
             "PYTHONPATH": f"{QUICK_STEPS}:{self.path / 'project'}",
             "SOURCE_DATE_EPOCH": "0",
-            **variables,
         }
-        return subprocess.Popen(
-            [sys.executable, *arguments],
-            cwd=self.path, env=environment, start_new_session=True, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+
+    def command(self, *options: str, **variables: str) -> PipedCommand:
+        """Start Snakemake in a process group of its own."""
+        snakefile = str(self.path / "project" / "Snakefile")
+        arguments = ["-s", snakefile, *(options or CORES)]
+        environment = self.environment | variables
+        return PipedCommand(arguments, self.path, "snakemake", environment)
 
     def run(self, *options: str) -> tuple[int, str]:
         """Exit status and output of a command, with the one that it names, if any."""
         process = self.command(*options)
-        text = finish(process)
+        text = process.finish(SECONDS)
         if "run `snakemake --unlock` once" in text:
             self.unlock()
             process = self.command(*options)
-            text = finish(process)
-        return process.returncode, text
+            text = process.finish(SECONDS)
+        return process.poll(), text
 
     def unlock(self) -> None:
         """Run the command that the message about a lock names."""
         process = self.command("--unlock")
-        finish(process)
-        assert process.returncode == 0
+        text = process.finish(SECONDS)
+        assert process.poll() == 0, text
 
     def states(self) -> list[JobState]:
         """The states of all jobs, according to the package of this process."""
@@ -133,23 +132,21 @@ class Folder:
 
     def run_without_snakemake(self) -> None:
         """Make all results in one process, in the order of the steps."""
-        process = self.start("-c", ALL_STEPS)
-        text = finish(process)
-        assert process.returncode == 0, text
+        done = subprocess.run(
+            [sys.executable, "-c", ALL_STEPS], cwd=self.path, env=self.environment,
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def logged(self, text: str) -> int:
+        """How often Snakemake has written a text to its logs."""
+        logs = (self.path / ".snakemake" / "log").glob("*.log")
+        return sum(log.read_text().count(text) for log in logs)
 
     def outdate(self, step: str) -> None:
         """Remove the records of a step that has ended after all."""
         for record in (self.results / "provenance" / step).glob("*.json"):
             record.unlink()
-
-
-def finish(process: subprocess.Popen) -> str:
-    """Wait for a command and return its output; no process of it is left behind."""
-    try:
-        return process.communicate(timeout=SECONDS)[0]
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        raise
 
 
 def content(path: Path) -> bytes:
@@ -166,7 +163,8 @@ def new_folder(path: Path) -> Folder:
     for name in PROJECT:
         source, copy = ROOT / name, path / "project" / name
         if source.is_dir():
-            shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__"))
+            # Compiled modules are copied too, except those that are being written.
+            shutil.copytree(source, copy, ignore=shutil.ignore_patterns("*.pyc.*"))
         else:
             copy.parent.mkdir(exist_ok=True)
             shutil.copy(source, copy)
@@ -272,10 +270,11 @@ def interrupt(folder: Folder, steps: tuple[str, ...], how: Interruption) -> None
         shutil.rmtree(before, ignore_errors=True)
         if (folder.path / ".snakemake").exists():
             shutil.copytree(folder.path / ".snakemake", before)
-    if any((folder.path / ".snakemake" / "locks").glob("*")):
-        folder.unlock()
+    # As `--unlock` does, which the last command of each test may need.
+    shutil.rmtree(folder.path / ".snakemake" / "locks", ignore_errors=True)
     process = folder.command(STOP_STEPS=",".join(steps), STOP_FOLDER=str(signs))
     pids = [wait_for(signs / step, process) for step in steps]
+    said = folder.logged(NOTICED)
     targets = [(how.snakemake, process.pid), *((how.step, pid) for pid in pids)]
     for number, target in targets:
         if number:
@@ -284,20 +283,22 @@ def interrupt(folder: Folder, steps: tuple[str, ...], how: Interruption) -> None
     if how.name == "failing job":
         (signs / "fail").touch()
     elif not how.step and how.snakemake != signal.SIGKILL:
-        time.sleep(0.3)  # Snakemake notices the signal
+        while folder.logged(NOTICED) == said:
+            assert process.poll() is None, process.finish(SECONDS)
+            time.sleep(0.02)
         (signs / "release").touch()  # the steps end as if nothing had happened
-    text = finish(process)
-    assert process.returncode != 0, text
+    text = process.finish(SECONDS)
+    assert process.poll() != 0, text
     if how.name == "power cut":
         lose_what_was_not_written(folder, before)
 
 
-def wait_for(file: Path, process: subprocess.Popen) -> int:
+def wait_for(file: Path, process: PipedCommand) -> int:
     """The process of a step, once it has stopped."""
     for _ in range(50 * SECONDS):
         with contextlib.suppress(OSError, ValueError):
             return int(file.read_text())
-        assert process.poll() is None, process.communicate()[0]
+        assert process.poll() is None, process.finish(SECONDS)
         time.sleep(0.02)
     raise TimeoutError(file)
 
@@ -395,8 +396,7 @@ def finished(tmp_path_factory) -> Folder:
 
 def test_the_table_of_steps_agrees_with_the_rules(finished):
     """`Step.after` names the steps whose outputs are inputs of the rule."""
-    process = finished.command("--rulegraph")
-    text = finish(process)
+    text = finished.command("--rulegraph").finish(SECONDS)
     names = dict(re.findall(r'(\d+)\[label = "(\w+)"', text))
     edges = re.findall(r"(\d+) -> (\d+)", text)
     inputs = {name: set() for name in STEPS}

@@ -1,39 +1,20 @@
 """The workflow and the command line write the same files."""
 
 import re
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 
 import command_line
 import pytest
-import yaml
+from finished_workflow import BASE, ROOT, finished_workflow
 
 from astromorph.artefacts.records import all_records
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.cli.steps import STEPS, targets
 from astromorph.settings.loading import parse
-from astromorph.sky.simulate import simulate
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
 # Three shards, every export, thumbnails of the map in a folder.
-SETTINGS = {
-    "datafile": "fits/filelist.csv",
-    "network_name": "amm",
-    "epochs": 1,
-    "batch_size": 4,
-    "core_limit": 1,
-    "preprocess_settings": {"size": 16, "shard_size": 5},
-    "byol_settings": {"representation_size": 6},
-    "training_settings": {"simulated_images": 8},
-    "inference_settings": {"symmetry": "none"},
-    "analysis_settings": {"map": "pca"},
-    "export_settings": {
-        "thumbnail_size": 8, "map_thumbnail_size": 16, "map_one_file": 4,
-        "gallery_images": 4,
-    },
-}  # fmt: skip
 FILES = RunFiles.of_run("results", shards=3)
 # Files that only Snakemake writes.
 WORKFLOW_ONLY = re.compile(
@@ -41,30 +22,20 @@ WORKFLOW_ONLY = re.compile(
 )
 
 
-def run(folder: Path, program: str, *arguments: str) -> None:
-    """Run `snakemake` or `astromorph` in a folder."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(ROOT))
-        patch.setenv("SOURCE_DATE_EPOCH", "0")
-        done = command_line.run(list(arguments), folder, program)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 @pytest.fixture(scope="module")
 def both(tmp_path_factory) -> tuple[Path, Path]:
     """A folder in which the workflow ran, and one in which the command line ran."""
-    folders = tmp_path_factory.mktemp("workflow"), tmp_path_factory.mktemp("command")
-    for folder in folders:
-        simulate(folder / "fits", 12, seed=1)
-        (folder / "config").mkdir()
-        (folder / "config" / "config.yaml").write_text(yaml.safe_dump(SETTINGS))
-    by_rules, by_commands = folders
-    # File times only affect which images are prepared again, not the results.
-    run(by_rules, "snakemake", "-s", str(ROOT / "Snakefile"), "--cores", "2")
+    by_rules = finished_workflow(tmp_path_factory)
+    by_commands = tmp_path_factory.mktemp("command")
+    for name in ("fits", "config"):  # with their times
+        shutil.copytree(by_rules / name, by_commands / name)
     options = ["-c", "config/config.yaml"]
-    run(by_commands, "astromorph", "train", *options)
-    run(by_commands, "astromorph", "infer", *options, "-n", str(FILES.own_model))
-    return folders
+    for command in (["train"], ["infer", "-n", str(FILES.own_model)]):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SOURCE_DATE_EPOCH", "0")
+            done = command_line.run([*command, *options], by_commands)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return by_rules, by_commands
 
 
 def written(folder: Path) -> set[str]:
@@ -123,7 +94,7 @@ def test_both_record_the_same_inputs(both):
 
 def test_all_targets_exist(both):
     """The workflow and the command line write all targets of a run."""
-    asked = targets(parse(SETTINGS, "test"), FILES)
+    asked = targets(parse(BASE, "test"), FILES)
     assert len(asked) == len(set(asked)) > 15
     for folder in both:
         assert [path for path in asked if not (folder / path).exists()] == []
@@ -169,13 +140,13 @@ def test_a_file_of_marks_adds_the_ranking():
 def test_every_step_is_a_rule(tmp_path):
     """The table of steps and the rules have the same names; rules have docstrings."""
     (tmp_path / "list.txt").write_text("a.fits\n")
-    command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile")]
     config = ["--configfile", str(ROOT / "config" / "config.yaml"), "--config"]
-    done = subprocess.run(
-        [*command, "--list", *config, "datafile=list.txt"],
-        cwd=tmp_path, capture_output=True, text=True,
+    done = command_line.run(
+        ["-s", str(ROOT / "Snakefile"), "--list", *config, "datafile=list.txt"],
+        tmp_path, "snakemake",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     listed = dict(line.split(" ", 1) for line in done.stdout.splitlines())
     assert set(listed) == {*STEPS, "all", "everything"}
-    assert all(re.fullmatch(r"\(.+\.\)", text) for text in listed.values()), listed
+    for text in listed.values():
+        assert re.fullmatch(r"\([A-Z].*\.\)", text), listed

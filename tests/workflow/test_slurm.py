@@ -26,11 +26,11 @@ PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "munged")
 # As in the README.
 COMMAND = ["snakemake", "--profile", "slurm"]
 # The profile checks its jobs after 40 s, then 50, then 60, because they take hours.
-# Here they take seconds, so Python sleeps for at most two seconds.
+# Here they take seconds, so Python sleeps for at most half a second.
 IMPATIENT = """
 import asyncio
 sleep = asyncio.sleep
-asyncio.sleep = lambda delay, *rest: sleep(min(delay, 2), *rest)
+asyncio.sleep = lambda delay, *rest: sleep(min(delay, 0.5), *rest)
 """
 # Appended to byol.py in the clone: if there is a file `slow`, each training step takes
 # half a second longer, because `update_moving_average` is called once per step.

@@ -3,6 +3,7 @@
 It writes a folder of PNG files, a page that shows them, and a table of their images.
 """
 
+import contextlib
 import gc
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -187,14 +188,15 @@ def export_gallery(
         for contents in track(maps, len(maps), "pictures of the map"):
             pictures = source.pictures(contents.sheet, PICTURE)
             draw_map(folder / f"{contents.sheet.name}.png", contents, pictures)
-        for sheet in track(sheets, len(sheets), "contact sheets"):
-            names = [
-                source.facts[frame.image_id].name if frame.image_id else ""
-                for frame in sheet.frames
-            ]
-            path = folder / f"{sheet.name}.png"
-            draw_sheet(path, sheet, source.pictures(sheet), names)
-            gc.collect()  # figures and their pixels are in reference cycles
+        with _quick_collections():
+            for sheet in track(sheets, len(sheets), "contact sheets"):
+                names = [
+                    source.facts[frame.image_id].name if frame.image_id else ""
+                    for frame in sheet.frames
+                ]
+                path = folder / f"{sheet.name}.png"
+                draw_sheet(path, sheet, source.pictures(sheet), names)
+                gc.collect()  # figures and their pixels are in reference cycles
         rows = _table_rows(sheets, source.facts)
         write_csv(folder / "sheets.csv", GALLERY_COLUMNS, rows)
         map_page = Path("..", files.map.name) if rules.map else None
@@ -202,6 +204,19 @@ def export_gallery(
     LOG.info(
         "%s: %d sheets of %d images", files.gallery, len(all_sheets), len(image_ids)
     )
+
+
+@contextlib.contextmanager
+def _quick_collections() -> Iterator[None]:
+    """Keep the collector from visiting existing objects, such as all that is imported.
+
+    With torch, there are half a million, which takes as long as drawing a sheet.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _read_fits_paths(
