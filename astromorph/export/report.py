@@ -122,10 +122,13 @@ def list_settings(settings: Settings) -> Iterator[tuple[str, list[SettingRow]]]:
 def _row(section: Section, defaults: Section, name: str) -> SettingRow:
     value, default = getattr(section, name), getattr(defaults, name)
     description = type(section).model_fields[name].description or ""
+    plain = (
+        part.model_dump(mode="json", include={name}) for part in (section, defaults)
+    )
+    texts = [_as_yaml(values[name]) for values in plain]
     return SettingRow(
         name,
-        _as_yaml(value),
-        _as_yaml(default),
+        *texts,
         value != default,
         " ".join(description.split()),
     )
@@ -135,8 +138,7 @@ def _as_yaml(value: Any) -> str:
     """A value as in a settings file, strings without quotes unless they are empty."""
     if isinstance(value, str):
         return value or '""'
-    plain = list(value) if isinstance(value, tuple) else value
-    return json.dumps(plain, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _effective_settings(settings: Settings, model: ModelFile) -> Settings:
