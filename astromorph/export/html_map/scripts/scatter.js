@@ -244,6 +244,10 @@ function drawPoints() {
       const x = (px[k] * ax + bx) | 0, y = (py[k] * ay + by) | 0;
       if (x < PAD - edge || y < PAD - edge || x >= wide - PAD || y >= height + PAD) continue;
       const colour = colours[code], at = y * wide + x;
+      if (side === 2) {  // most points of a large map
+        pixels[at - wide - 1] = pixels[at - wide] = pixels[at - 1] = pixels[at] = colour;
+        continue;
+      }
       if (!sprites) {
         for (let j = 0; j < square.length; j++) pixels[at + square[j]] = colour;
         continue;
