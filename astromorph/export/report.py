@@ -122,13 +122,14 @@ def list_settings(settings: Settings) -> Iterator[tuple[str, list[SettingRow]]]:
 def _row(section: Section, defaults: Section, name: str) -> SettingRow:
     value, default = getattr(section, name), getattr(defaults, name)
     description = type(section).model_fields[name].description or ""
-    plain = (
-        part.model_dump(mode="json", include={name}) for part in (section, defaults)
+    plain, plain_default = (
+        part.model_dump(mode="json", include={name})[name]
+        for part in (section, defaults)
     )
-    texts = [_as_yaml(values[name]) for values in plain]
     return SettingRow(
         name,
-        *texts,
+        _as_yaml(plain),
+        _as_yaml(plain_default),
         value != default,
         " ".join(description.split()),
     )

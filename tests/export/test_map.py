@@ -110,7 +110,7 @@ def run(tmp_path_factory):
             "minimum": np.append(np.arange(NUMBER), 1e9).astype(np.float32),
         },
     )
-    verdict = {"better": True, "sentence": "better <b>by far</b>"}
+    verdict = {"better": True, "summary": "better <b>by far</b>"}
     files.evaluation.write_text(json.dumps({"verdict": verdict}))
     return files
 
@@ -616,6 +616,19 @@ def test_groups_have_pictures_and_names(browser, exported):
     apart = [one["left"] - other["right"], other["left"] - one["right"],
              one["top"] - other["bottom"], other["top"] - one["bottom"]]  # fmt: skip
     assert max(apart) > 0
+    # While the map is zoomed, labels follow their groups; then they find new places.
+    follows = """() => {
+      const { view, moveTo, drawAll, labels } = astromorphMap, before = labels();
+      moveTo(view.x, view.y, 1.25 * view.scale);
+      drawAll();
+      return labels() === before;
+    }"""
+    assert page.evaluate(follows)
+    settled = "() => astromorphMap.labels()?.scale === astromorphMap.view.scale"
+    page.wait_for_function(settled)
+    page.click("#whole")
+    page.wait_for_function(settled)
+    one, other = (one["box"] for one in page.evaluate("astromorphMap.labels().placed"))
     x, y = (one["left"] + one["right"]) / 2, (one["top"] + one["bottom"]) / 2 - 9
     at = (size["x"] + x, size["y"] + y)
     gray = """([x, y]) => {
@@ -1063,6 +1076,12 @@ def test_a_narrow_window_is_readable(browser, exported, wide):
     watched = Watched(browser, exported, wide, 720)
     width = "document.documentElement.scrollWidth"
     assert watched.page.evaluate(width) <= wide
+    words = """() => {
+      const name = document.querySelector("#legend .name");
+      name.textContent = "filament";
+      return name.offsetHeight / parseFloat(getComputedStyle(name).lineHeight);
+    }"""
+    assert watched.page.evaluate(words) < 1.5, "a word of the legend is in one line"
     watched.page.locator("#plot").scroll_into_view_if_needed()
     watched.page.mouse.click(*watched.place(12))
     watched.page.locator("#image").wait_for()

@@ -77,6 +77,7 @@ EVALUATION = {
     "verdict": {
         "better": True,
         "sentence": "better than <i>the</i> untrained one",
+        "summary": "better than <i>the</i> untrained one",
         "measure": "classes",
         "scores": {name: 0.8 - 0.1 * k for k, name in enumerate(NETWORKS)},
         "differences": {
@@ -367,6 +368,10 @@ def test_the_evaluation_has_a_mark_for_each_network_and_measure(run):
     classes, retrieval, nuisance = plots
     assert classes.count("interval series-") == 3 * len(NETWORKS)
     assert retrieval.count("<rect") == len(PERTURBED) * len(NETWORKS)
+    # Each bar ends with the mark of its network: colours are not the only difference.
+    for series in range(len(NETWORKS)):
+        marks = re.findall(rf'<(?:circle|path) class="series-{series}"', retrieval)
+        assert len(marks) == len(PERTURBED)
     assert "interval" not in nuisance
     for series in range(len(NETWORKS)):
         assert len(re.findall(rf'"series-{series}"', nuisance)) == 2
@@ -462,6 +467,9 @@ def test_colours_have_enough_contrast(scheme):
     for name in ("blue", "green", "orange", "purple"):
         assert contrast(values[name], values["back"]) >= 3, name
         assert values[name] in COLOURS
+    grays = {values[f"gray-{series}"] for series in (4, 5, 6, 7)}
+    assert len(grays) == 4, "networks from elsewhere can be told apart"
+    assert all(contrast(gray, values["back"]) >= 3 for gray in grays)
     mixed = shaded_cell(STYLE, values, scheme)
     assert contrast(values["ink"], mixed) >= 4.5
 
