@@ -125,11 +125,12 @@ def breakable(text: str) -> Markup:
 
 
 def minus(text: str) -> str:
-    r"""Text in which negative numbers have a minus sign instead of a hyphen.
+    r"""Text in which negative numbers have a minus sign, and 0.000 no sign.
 
     Examples
     --------
-    >>> ascii(minus("-0.01 (-0.03 to +0.01); ResNet-18"))
-    "'\\u22120.01 (\\u22120.03 to +0.01); ResNet-18'"
+    >>> ascii(minus("-0.01 (-0.03 to -0.00); ResNet-18"))
+    "'\\u22120.01 (\\u22120.03 to 0.00); ResNet-18'"
     """
-    return re.sub(r"(?<![\w-])-(?=\d)", "\N{MINUS SIGN}", text)
+    without = re.sub(r"(?<!\w)[-+](?=0\.0+(?!\d))", "", text)
+    return re.sub(r"(?<![\w-])-(?=\d)", "\N{MINUS SIGN}", without)

@@ -1011,6 +1011,13 @@ def test_the_picture_of_the_map_is_saved(map_page, tmp_path):
     size = map_page.page.locator("#plot").bounding_box()
     assert len(pixels) == pytest.approx(size["width"] * size["height"], rel=0.02)
     assert len(np.unique(pixels, axis=0)) > 200, "the colour bar has all colours"
+    map_page.page.check("#draw")
+    map_page.page.wait_for_timeout(500)  # until they are loaded
+    path = saved(map_page.page, "Save picture", tmp_path)
+    with Image.open(path) as picture:
+        pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3).astype(int)
+    is_gray = (np.ptp(pixels, axis=1) == 0) & (abs(pixels[:, 0] - 110) < 80)
+    assert is_gray.sum() > 5 * 58**2, "small pictures, if they are shown"
 
 
 @pytest.mark.browser
@@ -1218,6 +1225,16 @@ def test_many_points(browser, large):
     assert 1000 < inside.sum() < number / 2
     assert (listed == inside)[~edge].all()
     page.evaluate("astromorphMap.setList([])")
+    # While the map is zoomed, the small pictures stay; then others are chosen.
+    page.check("#draw")
+    rows = "shownPictures.map(({ row }) => row)"
+    page.wait_for_function(f"() => {rows}.length > 9")
+    before = page.evaluate(rows)
+    page.evaluate("() => { moveTo(view.x, view.y, 0.98 * view.scale); drawAll(); }")
+    assert page.evaluate(rows) == before
+    changed = f"before => String({rows}) !== String(before)"
+    page.wait_for_function(changed, arg=before)
+    page.uncheck("#draw")
     watched.colour("kind")
     page.locator("#legend label", has_text="b").first.locator("input").uncheck()
     assert watched.shown() == [k for k in range(number) if k % 3 != 1]

@@ -120,7 +120,7 @@ function doCross(a, b, c, d) {
 }
 
 const placementKey = () => [state.painted, view.width, view.height, points.version].join(" ");
-const isSettled = () => placement.x === view.x && placement.y === view.y && placement.scale === view.scale;
+const labelsSettled = () => placement.x === view.x && placement.y === view.y && placement.scale === view.scale;
 
 // How far a label is from its place, since the map was moved or zoomed.
 function shiftOfLabel({ at }) {
@@ -130,7 +130,7 @@ function shiftOfLabel({ at }) {
 }
 
 function settleLabels() {
-  if (!placement || !labelsAreOn() || isSettled()) return;
+  if (!placement || !labelsAreOn() || labelsSettled()) return;
   placement = null;
   drawMarks();
 }
