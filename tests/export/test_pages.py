@@ -1,6 +1,7 @@
 """All pages of a run: content, links, colours, and what a browser makes of them."""
 
 import contextlib
+import io
 import json
 import re
 import shutil
@@ -18,6 +19,7 @@ from finished_run import (
     write_random_model,
     write_run,
 )
+from PIL import Image
 
 from astromorph.analysis import analyse
 from astromorph.analysis.analyse import EmbeddedImages
@@ -514,6 +516,29 @@ def browser(**options):
         yield page
         opened.close()
     assert not wrong
+
+
+@pytest.mark.browser
+def test_sheets_have_the_background_of_the_page(run):
+    """On a dark page, text and background are inverted, but not the pictures."""
+    shots = {}
+    for scheme in ("light", "dark"):
+        with browser(color_scheme=scheme) as page:
+            page.goto((run.gallery / "index.html").as_uri())
+            sheet = page.locator(".frames.linked").first
+            sheet.scroll_into_view_if_needed()
+            sheet.evaluate("e => e.querySelector('img').decode()")
+            with Image.open(io.BytesIO(sheet.screenshot())) as shot:
+                shots[scheme] = np.asarray(shot.convert("L")).astype(int)
+            outer, frame = (
+                one.bounding_box() for one in (sheet, sheet.locator(".frame").first)
+            )
+    left, top = (round(frame[k] - outer[k]) + 5 for k in ("x", "y"))
+    side = round(frame["width"]) - 10
+    inside = np.s_[top : top + side, left : left + side]
+    assert abs(shots["light"][inside] - shots["dark"][inside]).max() <= 4
+    assert shots["light"][5, 5] > 250
+    assert shots["dark"][5, 5] < 30
 
 
 @pytest.mark.browser
