@@ -3,7 +3,8 @@
 Writes the files of a run with synthetic images, positions and columns, exports the map,
 and opens it in headless Chromium without a graphics card. Printed are the sizes of the
 page and of its folder, the time until it is ready, the frames per second while the map
-is dragged, and the time from a movement of the pointer to the facts of the image.
+is dragged, the time of a step of zooming, what of it labels take, and pictures if they
+are shown, and the time from a movement of the pointer to the facts of the image.
 
     python benchmarks/map_points.py --images 1000 10000 100000 1000000
 """
@@ -119,6 +120,22 @@ PAN = """async frames => {
   for (let k = 0; k < 10; k++) drawAll();
   return [frames / seconds, (performance.now() - drawn) / 10];
 }"""
+# Median milliseconds of a step of zooming, and the part of it that is not the points.
+ZOOM = """steps => {
+  const { view, moveTo, drawAll } = astromorphMap, times = [], others = [];
+  const median = values => values.sort((a, b) => a - b)[values.length >> 1];
+  for (let k = 0; k < steps; k++) {
+    moveTo(view.x, view.y, view.scale * (k < steps / 2 ? 0.95 : 1 / 0.95));
+    let began = performance.now();
+    drawAll();
+    const all = performance.now() - began;
+    began = performance.now();
+    drawPoints();
+    times.push(all);
+    others.push(all - (performance.now() - began));
+  }
+  return [median(times), median(others)];
+}"""
 # Milliseconds from a movement of the pointer over a point until its card is filled.
 HOVER = """async row => {
   const { pixelOf, nearestRow } = astromorphMap, plot = document.getElementById("plot");
@@ -150,6 +167,10 @@ def measure(page_file: Path) -> dict[str, Any]:
         tab.wait_for_selector(READY, timeout=120_000)
         opens = time.monotonic() - began
         frames, draw = tab.evaluate(PAN, FRAMES)
+        zoom, labels = tab.evaluate(ZOOM, FRAMES)
+        tab.check("#draw")
+        _, pictures = tab.evaluate(ZOOM, FRAMES)
+        tab.uncheck("#draw")
         number = tab.evaluate("astromorphMap.page.number")
         # The first view may leave out some images, and labels may cover others.
         tab.click("#whole")
@@ -161,6 +182,7 @@ def measure(page_file: Path) -> dict[str, Any]:
     median = float(np.median(hovers))
     return {
         "opens": opens, "frames": frames, "draw": draw, "hover": median,
+        "zoom": zoom, "labels": labels, "pictures": pictures,
         "slowest": max(hovers),
     }  # fmt: skip
 
@@ -176,7 +198,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="keep the files here")
     options = parser.parse_args()
     print(f"{'images':>8} {'export s':>8} {'page MB':>8} {'folder MB':>9} {'files':>6} "
-          f"{'opens s':>8} {'frames/s':>8} {'draw ms':>8} {'hover ms':>8} "
+          f"{'opens s':>8} {'frames/s':>8} {'draw ms':>8} {'zoom ms':>8} {'labels':>8} "
+          f"{'pictures':>8} {'hover ms':>8} "
           f"{'slowest':>8} {'load':>5}")  # fmt: skip
     for images in options.images:
         with tempfile.TemporaryDirectory() as temporary:
@@ -195,7 +218,8 @@ def main() -> None:
         print(
             f"{images:>8} {taken:>8.1f} {page:>8.2f} "
             f"{written:>9.1f} {number:>6} {found['opens']:>8.2f} "
-            f"{found['frames']:>8.1f} {found['draw']:>8.1f} {found['hover']:>8.1f} "
+            f"{found['frames']:>8.1f} {found['draw']:>8.1f} {found['zoom']:>8.1f} "
+            f"{found['labels']:>8.1f} {found['pictures']:>8.1f} {found['hover']:>8.1f} "
             f"{found['slowest']:>8.1f} {os.getloadavg()[0]:>5.1f}",
             flush=True,
         )

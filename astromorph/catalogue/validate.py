@@ -107,7 +107,7 @@ class _Statistics:
         self.summary = Summary(str(datafile))
         self.sample = RowSample(SAMPLE_SIZE)
         self.sizes = Histogram("Longer side, pixels", "files", min_step=1)
-        self.scales = Histogram("Pixel scale, arcsec", "files")
+        self.scales = Histogram("Pixel scale, arcsec per pixel", "files")
 
     def add(self, number: int, row: _Row) -> None:
         self.summary.add(row.status, row.reason, row.path)

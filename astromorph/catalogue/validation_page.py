@@ -82,7 +82,7 @@ class SampledImages:
     )
     dynamic_range: Histogram = field(
         default_factory=lambda: Histogram(
-            "Peak above the background / noise", "sampled images"
+            "Peak above the background, in units of the noise", "sampled images"
         )
     )
 

@@ -66,6 +66,7 @@ def _make_plots(networks: Networks, series: Mapping[str, int]) -> dict[str, Plot
                     series[n]: (m["nuisance"][name], None) for n, m in networks.items()
                 }
                 for name in trained["nuisance"]
+                if any(m["nuisance"][name] for m in networks.values())
             },
         ),
     }

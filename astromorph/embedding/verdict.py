@@ -198,7 +198,7 @@ def give_verdict(
         not worse than the start weights; `measure`, str: the kind of the results;
         `scores`, dict of str to float; `differences`, dict of str to dict: the
         differences from each reference with `mean`, `low`, `high` and `outcome`;
-        `sentence`, str.
+        `sentence`, str; `summary`, str: the same without `references`.
     """
     trained = results[TRAINED]
     scores = {name: score(one) for name, one in results.items()}
@@ -218,18 +218,19 @@ def give_verdict(
             f"{_WORDS[differences[start].outcome].lower()} the weights that training "
             f"started from ({start}: {_difference(differences[start])})"
         )
-    parts += [
+    of_references = [
         f"{_WORDS[differences[name].outcome]} the network {name} "
         f"({_difference(differences[name])})"
         for name in references
     ]
+    rest = []
     if differences[PIXELS].outcome == "worse":
-        parts.append(
+        rest.append(
             "worse than principal components of the pixels "
             f"({_difference(differences[PIXELS])})"
         )
     if advice := _advice(trained, differences, start):
-        parts.append(advice)
+        rest.append(advice)
     return {
         "outcome": outcome,
         "better": outcome == "better"
@@ -245,7 +246,8 @@ def give_verdict(
             }
             for name, one in differences.items()
         },
-        "sentence": "; ".join(parts),
+        "sentence": "; ".join(parts + of_references + rest),
+        "summary": "; ".join(parts + rest),
     }
 
 

@@ -118,7 +118,7 @@ def write_home(
     outliers = summary["outliers"][:MAX_OUTLIERS]
     shown = [cluster["representative"] for cluster in clusters]
     shown += [outlier["image_id"] for outlier in outliers]
-    images, map_url = _draw_pictures(files, shown)
+    images, map_url, dark_map_url = _draw_pictures(files, shown)
     counts, reasons = count_files(
         read_table(files.split, ["status", "reason", "subset"])
     )
@@ -134,6 +134,7 @@ def write_home(
         outliers=outliers,
         images=images,
         map_url=map_url,
+        dark_map_url=dark_map_url,
         counts=counts,
         reasons=reasons,
         verdict=_read_json(files.evaluation, "evaluate")["verdict"]
@@ -203,8 +204,8 @@ def _training_facts(files: RunFiles, trained_here: bool) -> dict[str, Any]:
 
 def _draw_pictures(
     files: RunFiles, shown: Sequence[str]
-) -> tuple[dict[str, PageImage], str]:
-    """The images of the page by id, and the picture of the map as a data URL."""
+) -> tuple[dict[str, PageImage], str, str]:
+    """The images of the page by id, and the map for light and dark pages, as URLs."""
     contents = choose_maps(files, None)[0]
     on_map = {frame.image_id for frame in contents.sheet.frames}
     urls: dict[str, str] = {}
@@ -219,9 +220,9 @@ def _draw_pictures(
         row["image_id"]: PageImage.of(row["path"], urls[row["image_id"]])
         for row in table.to_dict("records")
     }
-    frames = contents.sheet.frames
-    png = map_png(contents, [pictures[frame.image_id] for frame in frames])
-    return images, png_url(png)
+    examples = [pictures[frame.image_id] for frame in contents.sheet.frames]
+    light, dark = (png_url(map_png(contents, examples, dark)) for dark in (False, True))
+    return images, light, dark
 
 
 def _read_json(path: Path, step: str) -> dict[str, Any]:

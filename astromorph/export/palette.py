@@ -2,7 +2,8 @@
 
 # Wong (2011), Nature Methods 8, 441, without yellow, which is hard to see on white.
 # When all colours are used, the next classes have the next marker.
-COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#000000")
+BLACK, WHITE = "#000000", "#ffffff"
+COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", BLACK)
 MARKERS = ("circle", "triangle", "square", "diamond")
 NONE_COLOUR = "#b4bac2"
 OTHERS_COLOUR = "#8c959f"

@@ -130,10 +130,14 @@ def list_settings(settings: Settings) -> Iterator[tuple[str, list[SettingRow]]]:
 def _row(section: Section, defaults: Section, name: str) -> SettingRow:
     value, default = getattr(section, name), getattr(defaults, name)
     description = type(section).model_fields[name].description or ""
+    plain, plain_default = (
+        part.model_dump(mode="json", include={name})[name]
+        for part in (section, defaults)
+    )
     return SettingRow(
         name,
-        _as_yaml(value),
-        _as_yaml(default),
+        _as_yaml(plain),
+        _as_yaml(plain_default),
         value != default,
         " ".join(description.split()),
     )
@@ -143,8 +147,7 @@ def _as_yaml(value: Any) -> str:
     """A value as in a settings file, strings without quotes unless they are empty."""
     if isinstance(value, str):
         return value or '""'
-    plain = list(value) if isinstance(value, tuple) else value
-    return json.dumps(plain, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _effective_settings(settings: Settings, model: "ModelFile") -> Settings:

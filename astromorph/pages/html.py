@@ -87,6 +87,8 @@ def _environment() -> Environment:
     )
     environment.filters["json"] = script_json
     environment.filters["with_code"] = with_code
+    environment.filters["breakable"] = breakable
+    environment.filters["minus"] = minus
     return environment
 
 
@@ -109,3 +111,26 @@ def with_code(text: str) -> Markup:
     Markup('<code>[1, 2]</code> or <code>null</code>')
     """
     return Markup(re.sub("(``?)([^`]+)\\1", r"<code>\2</code>", str(escape(text))))
+
+
+def breakable(text: str) -> Markup:
+    """A name, path or value as HTML that is broken between its words, not inside them.
+
+    Examples
+    --------
+    >>> breakable("fits/list_1.csv")
+    Markup('fits/<wbr>list_<wbr>1.csv')
+    """
+    return Markup(re.sub(r"([/_,])(?=\S)", r"\1<wbr>", str(escape(text))))
+
+
+def minus(text: str) -> str:
+    r"""Text in which negative numbers have a minus sign, and 0.000 no sign.
+
+    Examples
+    --------
+    >>> ascii(minus("-0.01 (-0.03 to -0.00); ResNet-18"))
+    "'\\u22120.01 (\\u22120.03 to 0.00); ResNet-18'"
+    """
+    without = re.sub(r"(?<!\w)[-+](?=0\.0+(?!\d))", "", text)
+    return re.sub(r"(?<![\w-])-(?=\d)", "\N{MINUS SIGN}", without)

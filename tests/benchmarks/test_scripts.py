@@ -227,7 +227,7 @@ def test_map_points(script):
     output = script("benchmarks/map_points.py", *options)
     rows = [numbers(line) for line in output.splitlines()[1:]]
     assert [row[0] for row in rows] == [60, 300]
-    assert {len(row) for row in rows} == {11}
+    assert {len(row) for row in rows} == {14}
     assert rows[0][4] == 0 < rows[1][4]
 
 

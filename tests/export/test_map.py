@@ -110,7 +110,7 @@ def run(tmp_path_factory):
             "minimum": np.append(np.arange(NUMBER), 1e9).astype(np.float32),
         },
     )
-    verdict = {"better": True, "sentence": "better <b>by far</b>"}
+    verdict = {"better": True, "summary": "better <b>by far</b>"}
     files.evaluation.write_text(json.dumps({"verdict": verdict}))
     return files
 
@@ -616,6 +616,19 @@ def test_groups_have_pictures_and_names(browser, exported):
     apart = [one["left"] - other["right"], other["left"] - one["right"],
              one["top"] - other["bottom"], other["top"] - one["bottom"]]  # fmt: skip
     assert max(apart) > 0
+    # While the map is zoomed, labels follow their groups; then they find new places.
+    follows = """() => {
+      const { view, moveTo, drawAll, labels } = astromorphMap, before = labels();
+      moveTo(view.x, view.y, 1.25 * view.scale);
+      drawAll();
+      return labels() === before;
+    }"""
+    assert page.evaluate(follows)
+    settled = "() => astromorphMap.labels()?.scale === astromorphMap.view.scale"
+    page.wait_for_function(settled)
+    page.click("#whole")
+    page.wait_for_function(settled)
+    one, other = (one["box"] for one in page.evaluate("astromorphMap.labels().placed"))
     x, y = (one["left"] + one["right"]) / 2, (one["top"] + one["bottom"]) / 2 - 9
     at = (size["x"] + x, size["y"] + y)
     gray = """([x, y]) => {
@@ -998,6 +1011,13 @@ def test_the_picture_of_the_map_is_saved(map_page, tmp_path):
     size = map_page.page.locator("#plot").bounding_box()
     assert len(pixels) == pytest.approx(size["width"] * size["height"], rel=0.02)
     assert len(np.unique(pixels, axis=0)) > 200, "the colour bar has all colours"
+    map_page.page.check("#draw")
+    map_page.page.wait_for_timeout(500)  # until they are loaded
+    path = saved(map_page.page, "Save picture", tmp_path)
+    with Image.open(path) as picture:
+        pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3).astype(int)
+    is_gray = (np.ptp(pixels, axis=1) == 0) & (abs(pixels[:, 0] - 110) < 80)
+    assert is_gray.sum() > 5 * 58**2, "small pictures, if they are shown"
 
 
 @pytest.mark.browser
@@ -1063,6 +1083,12 @@ def test_a_narrow_window_is_readable(browser, exported, wide):
     watched = Watched(browser, exported, wide, 720)
     width = "document.documentElement.scrollWidth"
     assert watched.page.evaluate(width) <= wide
+    words = """() => {
+      const name = document.querySelector("#legend .name");
+      name.textContent = "filament";
+      return name.offsetHeight / parseFloat(getComputedStyle(name).lineHeight);
+    }"""
+    assert watched.page.evaluate(words) < 1.5, "a word of the legend is in one line"
     watched.page.locator("#plot").scroll_into_view_if_needed()
     watched.page.mouse.click(*watched.place(12))
     watched.page.locator("#image").wait_for()
@@ -1199,6 +1225,16 @@ def test_many_points(browser, large):
     assert 1000 < inside.sum() < number / 2
     assert (listed == inside)[~edge].all()
     page.evaluate("astromorphMap.setList([])")
+    # While the map is zoomed, the small pictures stay; then others are chosen.
+    page.check("#draw")
+    rows = "shownPictures.map(({ row }) => row)"
+    page.wait_for_function(f"() => {rows}.length > 9")
+    before = page.evaluate(rows)
+    page.evaluate("() => { moveTo(view.x, view.y, 0.98 * view.scale); drawAll(); }")
+    assert page.evaluate(rows) == before
+    changed = f"before => String({rows}) !== String(before)"
+    page.wait_for_function(changed, arg=before)
+    page.uncheck("#draw")
     watched.colour("kind")
     page.locator("#legend label", has_text="b").first.locator("input").uncheck()
     assert watched.shown() == [k for k in range(number) if k % 3 != 1]

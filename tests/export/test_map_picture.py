@@ -28,6 +28,7 @@ from astromorph.export.gallery.map_picture import (
     PICTURE,
     choose_maps,
     draw_map,
+    map_png,
     place_pictures,
 )
 from astromorph.export.gallery.pictures import Picture
@@ -206,6 +207,19 @@ def test_a_single_point_is_drawn(tmp_path):
     """The map then has no extent."""
     (contents,) = choose_maps(write_tables(tmp_path, [(7, 7)], [0]), "label")
     assert has_colour(draw(tmp_path / "m.png", contents), COLOURS[0]).any()
+
+
+def test_a_dark_map_has_a_dark_background_and_no_black_points(tmp_path):
+    """For dark pages: the black class is white there, all others keep their colours."""
+    number = len(COLOURS)
+    places = [(5 * k, k) for k in range(number)]
+    (contents,) = choose_maps(write_tables(tmp_path, places, range(number)), "label")
+    (tmp_path / "m.png").write_bytes(map_png(contents, [None] * number, dark=True))
+    pixels = read_pixels(tmp_path / "m.png")
+    assert tuple(pixels[-1, 0]) == (20, 24, 29)
+    assert pixels.max(axis=2).min() > 20
+    shown = (*COLOURS[:-1], "#ffffff")
+    assert all(has_colour(pixels, colour).any() for colour in shown)
 
 
 def test_markers_have_about_the_same_area(tmp_path):

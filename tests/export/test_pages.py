@@ -1,6 +1,7 @@
 """All pages of a run: content, links, colours, and what a browser makes of them."""
 
 import contextlib
+import io
 import json
 import re
 import shutil
@@ -18,6 +19,7 @@ from finished_run import (
     write_random_model,
     write_run,
 )
+from PIL import Image
 
 from astromorph.analysis import analyse
 from astromorph.analysis.analyse import EmbeddedImages
@@ -77,6 +79,7 @@ EVALUATION = {
     "verdict": {
         "better": True,
         "sentence": "better than <i>the</i> untrained one",
+        "summary": "better than <i>the</i> untrained one",
         "measure": "classes",
         "scores": {name: 0.8 - 0.1 * k for k, name in enumerate(NETWORKS)},
         "differences": {
@@ -367,6 +370,10 @@ def test_the_evaluation_has_a_mark_for_each_network_and_measure(run):
     classes, retrieval, nuisance = plots
     assert classes.count("interval series-") == 3 * len(NETWORKS)
     assert retrieval.count("<rect") == len(PERTURBED) * len(NETWORKS)
+    # Each bar ends with the mark of its network: colours are not the only difference.
+    for series in range(len(NETWORKS)):
+        marks = re.findall(rf'<(?:circle|path) class="series-{series}"', retrieval)
+        assert len(marks) == len(PERTURBED)
     assert "interval" not in nuisance
     for series in range(len(NETWORKS)):
         assert len(re.findall(rf'"series-{series}"', nuisance)) == 2
@@ -462,6 +469,9 @@ def test_colours_have_enough_contrast(scheme):
     for name in ("blue", "green", "orange", "purple"):
         assert contrast(values[name], values["back"]) >= 3, name
         assert values[name] in COLOURS
+    grays = {values[f"gray-{series}"] for series in (4, 5, 6, 7)}
+    assert len(grays) == 4, "networks from elsewhere can be told apart"
+    assert all(contrast(gray, values["back"]) >= 3 for gray in grays)
     mixed = shaded_cell(STYLE, values, scheme)
     assert contrast(values["ink"], mixed) >= 4.5
 
@@ -506,6 +516,29 @@ def browser(**options):
         yield page
         opened.close()
     assert not wrong
+
+
+@pytest.mark.browser
+def test_sheets_have_the_background_of_the_page(run):
+    """On a dark page, text and background are inverted, but not the pictures."""
+    shots = {}
+    for scheme in ("light", "dark"):
+        with browser(color_scheme=scheme) as page:
+            page.goto((run.gallery / "index.html").as_uri())
+            sheet = page.locator(".frames.linked").first
+            sheet.scroll_into_view_if_needed()
+            sheet.evaluate("e => e.querySelector('img').decode()")
+            with Image.open(io.BytesIO(sheet.screenshot())) as shot:
+                shots[scheme] = np.asarray(shot.convert("L")).astype(int)
+            outer, frame = (
+                one.bounding_box() for one in (sheet, sheet.locator(".frame").first)
+            )
+    left, top = (round(frame[k] - outer[k]) + 5 for k in ("x", "y"))
+    side = round(frame["width"]) - 10
+    inside = np.s_[top : top + side, left : left + side]
+    assert abs(shots["light"][inside] - shots["dark"][inside]).max() <= 4
+    assert shots["light"][5, 5] > 250
+    assert shots["dark"][5, 5] < 30
 
 
 @pytest.mark.browser

@@ -1,5 +1,7 @@
 """Figure and page of the report: the history of training, settings and versions."""
 
+import html
+import json
 import re
 from dataclasses import replace
 
@@ -71,13 +73,26 @@ def test_a_history_without_epochs_is_an_error(files):
 
 def test_changed_settings_are_listed_first(files):
     """Those of training come from the model, all others from the run."""
-    changes = {"epochs": 5, "analysis_settings": {"clusters": 4}, "core_limit": 1}
+    reference = {"name": "zoo", "network": "resnet50", "weights": "zoo.pt"}
+    changes = {
+        "epochs": 5,
+        "analysis_settings": {"clusters": 4},
+        "evaluation_settings": {"references": [reference]},
+        "core_limit": 1,
+    }
     write_settings_page(files, parse(changes, "test"))
     page = files.settings_page.read_text()
     first = page.split("<h2>")[1]
+    first = first.replace("<wbr>", "")
     rows = re.findall(r'"name">(.*?)</td>\s*<td class="value".*?>(.*?)</td>', first)
-    assert rows == [("epochs", "7"), ("analysis_settings.<wbr>clusters", "4")]
-    assert page.count(">changed</span>") == 2
+    assert rows[:1] == [("epochs", "7")]
+    names, values = zip(*rows[1:], strict=True)
+    assert names == (
+        "evaluation_settings.references",
+        "analysis_settings.clusters",
+    )
+    assert [json.loads(html.unescape(value)) for value in values] == [[reference], 4]
+    assert page.count(">changed</span>") == 3
     assert ">core_limit</td>" not in page
 
 

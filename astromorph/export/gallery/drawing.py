@@ -19,6 +19,8 @@ from astromorph.export.gallery.pictures import Picture
 DPI = 100
 POINTS_PER_PIXEL = 72 / DPI
 DARK, GRAY = "#1b1f24", "#57606a"
+# Background, and text and lines, of a light and of a dark sheet; as on the pages.
+LIGHT_SCHEME, DARK_SCHEME = ("#ffffff", DARK), ("#14181d", "#e6e9ec")
 BAD_PIXEL = (52, 73, 107)  # red, green, blue
 TEXT_POINTS, SMALL_POINTS, TITLE_POINTS = 8.0, 7.5, 12.0
 REPLACEMENT = "□"  # for characters that the font lacks
@@ -32,12 +34,16 @@ class Canvas:
     ----------
     axes : matplotlib.axes.Axes
         Axes that fill a figure and whose coordinates are its pixels.
+    dark : bool
+        Light text and lines on a dark background.
     """
 
-    def __init__(self, axes: Any) -> None:
+    def __init__(self, axes: Any, dark: bool) -> None:
         from matplotlib.font_manager import FontProperties
 
         self._axes = axes
+        self.dark = dark
+        self.paper, self.ink = DARK_SCHEME if dark else LIGHT_SCHEME
         self._font = FontProperties(fname=font_file())
 
     def save(self, path: str | Path) -> None:
@@ -145,7 +151,7 @@ class Canvas:
         colour : str
             Hexadecimal.
         rim : float
-            Width in pixels of a white rim around each point.
+            Width in pixels of a rim around each point, in the colour of the background.
         layer : float
             Order of drawing.
         """
@@ -156,19 +162,19 @@ class Canvas:
             marker=marker,
             markersize=(size + rim) * POINTS_PER_PIXEL,
             markerfacecolor=colour,
-            markeredgecolor="white" if rim else "none",
+            markeredgecolor=self.paper if rim else "none",
             markeredgewidth=rim * POINTS_PER_PIXEL,
             zorder=layer,
         )
 
     def leader(self, start: tuple[float, float], end: tuple[float, float]) -> None:
-        """Draw a line with a dot at its start and a white rim, visible on points."""
+        """Draw a line with a dot at its start and a rim, visible on points."""
         from matplotlib.patheffects import withStroke
 
-        rim = [withStroke(linewidth=2.6, foreground="white")]
+        rim = [withStroke(linewidth=2.6, foreground=self.paper)]
         x, y = zip(start, end, strict=True)
-        self._axes.plot(x, y, color=DARK, linewidth=1.1, path_effects=rim, zorder=2)
-        self.points([start[0]], [start[1]], "o", 9, DARK, rim=1, layer=2)
+        self._axes.plot(x, y, color=self.ink, linewidth=1.1, path_effects=rim, zorder=2)
+        self.points([start[0]], [start[1]], "o", 9, self.ink, rim=1, layer=2)
 
     def scale_bar(self, x: float, y: float, length: float, label: str) -> None:
         """Draw a white bar with a dark edge, readable on any picture."""
@@ -192,11 +198,11 @@ class Canvas:
         text: str,
         points: float,
         max_width: float,
-        colour: str = DARK,
+        colour: str | None = None,
     ) -> None:
         """Write one line, shortened in the middle if it is too wide."""
         shortened = shorten_to_width(printable(text), points, max_width)
-        self._text(x, y, shortened, points, colour)
+        self._text(x, y, shortened, points, colour or self.ink)
 
     def text_on_picture(self, x: float, y: float, text: str, max_width: float) -> None:
         """Write one white line with a dark edge, readable on any picture."""
@@ -230,16 +236,18 @@ class Canvas:
 
 
 @contextmanager
-def new_canvas(width: int, height: int) -> Iterator[Canvas]:
-    """A white sheet of a size in pixels, drawn with the defaults of matplotlib."""
+def new_canvas(width: int, height: int, dark: bool = False) -> Iterator[Canvas]:
+    """A white or dark sheet of a size in pixels, with the defaults of matplotlib."""
     from matplotlib import style
     from matplotlib.figure import Figure
 
     with style.context("default"):
-        figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
+        paper, _ = DARK_SCHEME if dark else LIGHT_SCHEME
+        size = (width / DPI, height / DPI)
+        figure = Figure(figsize=size, dpi=DPI, facecolor=paper)
         axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
         axes.axis("off")
-        yield Canvas(axes)
+        yield Canvas(axes, dark)
 
 
 def _to_rgb(pixels: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -23,7 +23,12 @@ from astromorph.artefacts.tables import write_csv
 from astromorph.atomic import atomic_folder
 from astromorph.errors import AstromorphError
 from astromorph.export.gallery.contact_sheet import SIDE, Layout, draw_sheet
-from astromorph.export.gallery.map_picture import PICTURE, choose_maps, draw_map
+from astromorph.export.gallery.map_picture import (
+    PICTURE,
+    choose_maps,
+    draw_map,
+    map_png,
+)
 from astromorph.export.gallery.pictures import (
     Picture,
     ShardImages,
@@ -41,6 +46,7 @@ from astromorph.export.gallery.sheets import (
 )
 from astromorph.filelist.entries import read_filelist
 from astromorph.pages.html import write_page
+from astromorph.pages.pictures import png_url
 from astromorph.preprocessing.resample import prepared_pixel_scale
 from astromorph.progress import track
 from astromorph.settings.loading import parse
@@ -185,9 +191,12 @@ def export_gallery(
         seed=seed,
     )
     with atomic_folder(files.gallery) as folder:
+        dark_maps = {}
         for contents in track(maps, len(maps), "pictures of the map"):
+            name = contents.sheet.name
             pictures = source.pictures(contents.sheet, PICTURE)
-            draw_map(folder / f"{contents.sheet.name}.png", contents, pictures)
+            draw_map(folder / f"{name}.png", contents, pictures)
+            dark_maps[name] = png_url(map_png(contents, pictures, dark=True))
         with _quick_collections():
             for sheet in track(sheets, len(sheets), "contact sheets"):
                 names = [
@@ -200,7 +209,9 @@ def export_gallery(
         rows = _table_rows(sheets, source.facts)
         write_csv(folder / "sheets.csv", GALLERY_COLUMNS, rows)
         map_page = Path("..", files.map.name) if rules.map else None
-        _write_index(folder / "index.html", all_sheets, source, files, map_page)
+        _write_index(
+            folder / "index.html", all_sheets, source, files, map_page, dark_maps
+        )
     LOG.info(
         "%s: %d sheets of %d images", files.gallery, len(all_sheets), len(image_ids)
     )
@@ -282,10 +293,12 @@ def _write_index(
     source: PictureSource,
     files: RunFiles,
     map_page: Path | None,
+    dark_maps: Mapping[str, str],
 ) -> None:
     """Write the page that shows all sheets and explains how to read them.
 
-    Each frame is a link to its image on the map, if there is one.
+    Each frame is a link to its image on the map, if there is one. `dark_maps` are the
+    pictures of the map for a dark page, as URLs.
     """
     kinds: dict[str, list[Sheet]] = {}
     for sheet in sheets:
@@ -296,6 +309,7 @@ def _write_index(
         files,
         final=files.gallery / path.name,
         kinds=kinds,
+        dark_maps=dark_maps,
         links={
             sheet.name: list(_links(sheet, source.facts, map_page))
             for sheet in sheets

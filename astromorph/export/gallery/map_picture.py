@@ -29,10 +29,12 @@ from astromorph.export.gallery.drawing import TITLE_POINTS, Canvas, new_canvas
 from astromorph.export.gallery.pictures import Picture
 from astromorph.export.gallery.sheets import MAX_CLUSTERS, NO_CLUSTER, Frame, Sheet
 from astromorph.export.palette import (
+    BLACK,
     COLOURS,
     MARKERS,
     NONE_COLOUR,
     OTHERS_COLOUR,
+    WHITE,
     point_size,
 )
 
@@ -275,7 +277,9 @@ def draw_map(
         temporary.write_bytes(png)
 
 
-def map_png(contents: MapContents, pictures: Sequence[Picture | None]) -> bytes:
+def map_png(
+    contents: MapContents, pictures: Sequence[Picture | None], dark: bool = False
+) -> bytes:
     """Draw a picture of the map.
 
     Parameters
@@ -284,6 +288,8 @@ def map_png(contents: MapContents, pictures: Sequence[Picture | None]) -> bytes:
         Points, classes and examples.
     pictures : sequence of Picture or None
         One for each example, of at most `PICTURE` pixels along each side.
+    dark : bool
+        For pages with a dark background: there, the black class is white.
 
     Returns
     -------
@@ -295,7 +301,7 @@ def map_png(contents: MapContents, pictures: Sequence[Picture | None]) -> bytes:
     points = [e.point for e in contents.examples]
     spots = list(zip(x[points].tolist(), y[points].tolist(), strict=True))
     corners = place_pictures(_occupied_cells(x, y), spots)
-    with new_canvas(width, height) as canvas:
+    with new_canvas(width, height, dark) as canvas:
         title = contents.sheet.title
         canvas.text(GAP, TITLE / 2, title, TITLE_POINTS, width - 2 * GAP)
         _draw_points(canvas, contents, x, y)
@@ -400,10 +406,15 @@ def _draw_class(
         y,
         marker,
         size * factor,
-        map_class.colour,
+        _visible(map_class.colour, canvas),
         rim=0.0 if background else rim,
         layer=0.0 if background else 1.0,
     )
+
+
+def _visible(colour: str, canvas: Canvas) -> str:
+    """The colour of a class; black would not be seen on a dark sheet."""
+    return WHITE if canvas.dark and colour == BLACK else colour
 
 
 def _draw_legend(canvas: Canvas, contents: MapContents) -> None:
@@ -432,7 +443,7 @@ def _draw_example(
     left, top = corner
     canvas.leader(spot, (left + PICTURE / 2, top + PICTURE / 2))
     side = PICTURE + 2 * BORDER
-    colour = example.map_class.colour
+    colour = _visible(example.map_class.colour, canvas)
     canvas.rectangle(left - BORDER, top - BORDER, side, side, colour, layer=3)
     canvas.picture(picture, left, top, PICTURE, layer=3)
     canvas.text_on_picture(left + 4, top + 9, example.name, PICTURE - 8)

@@ -362,7 +362,7 @@ def _read_verdict(evaluation: Path) -> dict[str, Any]:
         verdict = json.loads(evaluation.read_text(encoding="utf-8"))["verdict"]
         return {
             "better": bool(verdict["better"]),
-            "sentence": str(verdict["sentence"]),
+            "summary": str(verdict["summary"]),
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AstromorphError(

@@ -98,7 +98,7 @@ function showImage(record) {
     { id: "listed" });
   fill($("image"), [
     button("Close", closeImage, { className: "close", title: "Esc" }),
-    make("p", { className: "title", textContent: title }), large,
+    make("h2", { className: "title", textContent: title }), large,
     make("div", { className: "row" }, [back, listButton,
       button("Add neighbours", () => setList([...state.list, row, ...state.neighbours]), { disabled: !neighbours.length })]),
     skyLinks(record),

@@ -6,7 +6,8 @@
 // drawLabels(context)   draws them beside their groups, so that they cover few points and
 //                       not each other
 // labelAt(px, py)       the row of the picture on the map at a pixel, or -1
-// settleLabels()        finds new places after the map was moved
+// settleLabels()        finds new places after the map was moved or zoomed: until then,
+//                       labels follow their groups
 
 const DENSITY_CELLS = 32, MAX_NAME = 22, RINGS = [0.75, 1, 1.35, 1.8, 2.4, 3.2], DIRECTIONS = 16;
 const COVERING = 40, FAR = 260, CROSSING = 0.8, GAP = 5;
@@ -106,7 +107,7 @@ function placeLabels(context) {
     }
     if (best) placed.push(best);
   });
-  placement = { key: placementKey(), x: view.x, y: view.y, placed };
+  placement = { key: placementKey(), x: view.x, y: view.y, scale: view.scale, placed };
 }
 
 const overlap = (a, b) => a.left < b.right + GAP && b.left < a.right + GAP && a.top < b.bottom + GAP && b.top < a.bottom + GAP;
@@ -118,20 +119,28 @@ function doCross(a, b, c, d) {
   return turn(a, b, c) !== turn(a, b, d) && turn(c, d, a) !== turn(c, d, b);
 }
 
-// While the map is only moved, labels keep their places beside the groups.
-const placementKey = () => [state.painted, view.scale, view.width, view.height, points.version].join(" ");
-const shiftOfLabels = () => [(placement.x - view.x) / view.scale, (view.y - placement.y) / view.scale];
+const placementKey = () => [state.painted, view.width, view.height, points.version].join(" ");
+const labelsSettled = () => placement.x === view.x && placement.y === view.y && placement.scale === view.scale;
+
+// How far a label is from its place, since the map was moved or zoomed.
+function shiftOfLabel({ at }) {
+  const { x, y, scale } = placement, middle = [view.width / 2, view.height / 2];
+  const zoom = scale / view.scale, moved = [(x - view.x) / view.scale, (view.y - y) / view.scale];
+  return [0, 1].map((k) => middle[k] + (at[k] - middle[k]) * zoom + moved[k] - at[k]);
+}
 
 function settleLabels() {
-  if (!placement || !labelsAreOn() || (placement.x === view.x && placement.y === view.y)) return;
+  if (!placement || !labelsAreOn() || labelsSettled()) return;
   placement = null;
   drawMarks();
 }
 
 function labelAt(px, py) {
   if (!placement || !labelsAreOn()) return -1;
-  const [dx, dy] = shiftOfLabels();
-  return placement.placed.find(({ box }) => isInside([px - dx, py - dy], box))?.row ?? -1;
+  return placement.placed.find((label) => {
+    const [dx, dy] = shiftOfLabel(label);
+    return isInside([px - dx, py - dy], label.box);
+  })?.row ?? -1;
 }
 
 function drawLabels(context) {
@@ -139,16 +148,21 @@ function drawLabels(context) {
   if (placement?.key !== placementKey()) placeLabels(context);
   const { placed } = placement, colourOf = (k) => points.palette[k].colour;
   context.save();
-  context.translate(...shiftOfLabels());
-  for (const { k, at, middle } of placed) for (const [colour, line] of [[paper(), 4], [colourOf(k), 2]]) {
-    Object.assign(context, { strokeStyle: colour, lineWidth: line });
-    context.beginPath();
-    context.moveTo(...middle);
-    context.lineTo(...at);
-    context.stroke();
-  }
+  const shifts = placed.map(shiftOfLabel), unshifted = context.getTransform();
+  const shiftTo = (place) => { context.setTransform(unshifted); context.translate(...shifts[place]); };
+  placed.forEach(({ k, at, middle }, place) => {
+    shiftTo(place);
+    for (const [colour, line] of [[paper(), 4], [colourOf(k), 2]]) {
+      Object.assign(context, { strokeStyle: colour, lineWidth: line });
+      context.beginPath();
+      context.moveTo(...middle);
+      context.lineTo(...at);
+      context.stroke();
+    }
+  });
   Object.assign(context, { font: labelFont, textAlign: "center", textBaseline: "middle" });
-  for (const { k, row, text, side, box } of placed) {
+  placed.forEach(({ k, row, text, side, box }, place) => {
+    shiftTo(place);
     const middle = (box.left + box.right) / 2, left = middle - side / 2, top = box.top + 3;
     context.fillStyle = paper();
     context.globalAlpha = 0.85;
@@ -162,7 +176,7 @@ function drawLabels(context) {
     if (image.dataset.drawn) context.drawImage(image, left, top, side, side);
     context.fillStyle = ink();
     context.fillText(text, middle, top + side + 11);
-  }
+  });
   context.restore();
   $("marks").dataset.labels = placed.length;
 }

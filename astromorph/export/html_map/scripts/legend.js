@@ -119,8 +119,8 @@ function entryLegend() {
     const sign = make("span", { textContent: SIGNS[entry.marker], ariaHidden: "true" });
     sign.style.color = themed(entry.colour);
     return make("li", {}, [pictures[k], make("label", {}, [boxes[k], sign,
-      make("span", { className: "name", textContent: entry.name }),
-      make("span", { className: "count", textContent: entry.count.toLocaleString("en") })])]);
+      make("span", { className: "words" }, [make("span", { className: "name", textContent: entry.name }),
+        make("span", { className: "count", textContent: entry.count.toLocaleString("en") })])])]);
   });
   return [make("div", { className: "row" }, [button("All", setAll(true)), button("None", setAll(false))]),
     withArrows(make("ul", { className: "entries" }, items), pictures),

@@ -68,24 +68,32 @@ function withArrows(group, buttons) {
 
 // ---- pictures on the map: one for each cell of a grid that moves with the map ----
 
-let drawing = null;
+// With more visible images, new pictures are only chosen when the map stands still.
+const MAX_CHOSEN_MOVING = 100000;
+let drawing = null, shownPictures = [], shownVersion = -1, picturesSettled = true;
 
-function drawPictures() {
+function drawPictures(isMoving = false) {
   const canvas = $("pictures"), isOn = $("draw").checked;
   canvas.hidden = !isOn;
-  if (!isOn) { drawing = null; return; }
-  const context = canvas.getContext("2d"), size = CELL - 6, chosen = imagesNearCellCentres();
-  const stamp = drawing = {};
+  if (!isOn) { drawing = null; shownVersion = -1; return; }
+  picturesSettled = !isMoving || view.visible <= MAX_CHOSEN_MOVING || shownVersion !== points.version;
+  if (picturesSettled) [shownPictures, shownVersion] = [imagesNearCellCentres(), points.version];
+  const context = canvas.getContext("2d"), size = CELL - 6, stamp = drawing = {};
   context.setTransform(view.ratio, 0, 0, view.ratio, 0, 0);
   context.clearRect(0, 0, view.width, view.height);
-  chosen.forEach(({ row, at: [x, y] }) => {
+  shownPictures.forEach(({ row, place }) => {
+    const [x, y] = pixelOfPlace(place);
     const left = x - size / 2, top = y - size / 2;
     context.fillStyle = points.palette[points.codes[row]].colour;
     context.fillRect(left - 2, top - 2, size + 4, size + 4);
     // A picture is not drawn if the map has moved while it was loading.
     drawPicture(context, row, left, top, size, () => drawing === stamp);
   });
-  canvas.dataset.number = chosen.length;
+  canvas.dataset.number = shownPictures.length;
+}
+
+function settlePictures() {
+  if (!picturesSettled) drawPictures();
 }
 
 // The cells of pictures are fixed in the units of the layout.
@@ -112,8 +120,7 @@ function imagesNearCellCentres() {
   const chosen = [];
   best.forEach((row, cell) => {
     if (row < 0) return;
-    const x = (left + cell % across + 0.5) * step, y = (bottom + Math.floor(cell / across) + 0.5) * step;
-    chosen.push({ row, cell, at: [(x - view.x) / view.scale + view.width / 2, (view.y - y) / view.scale + view.height / 2] });
+    chosen.push({ row, cell, place: [(left + cell % across + 0.5) * step, (bottom + Math.floor(cell / across) + 0.5) * step] });
   });
   return chosen;
 }
@@ -121,5 +128,5 @@ function imagesNearCellCentres() {
 function pictureAt(px, py) {
   const { step, left, bottom, across } = pictureCells(), [x, y] = unitsAt(px, py);
   const cell = (Math.floor(y / step) - bottom) * across + Math.floor(x / step) - left;
-  return imagesNearCellCentres().find((one) => one.cell === cell)?.row ?? -1;
+  return shownPictures.find((one) => one.cell === cell)?.row ?? -1;
 }

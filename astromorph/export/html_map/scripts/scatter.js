@@ -73,10 +73,8 @@ function inCells(left, top, right, bottom, work) {
 
 const unitsAt = (px, py) => [view.x + (px - view.width / 2) * view.scale, view.y - (py - view.height / 2) * view.scale];
 
-function pixelOf(row) {
-  const [x, y] = placeOf(row);
-  return [(x - view.x) / view.scale + view.width / 2, (view.y - y) / view.scale + view.height / 2];
-}
+const pixelOfPlace = ([x, y]) => [(x - view.x) / view.scale + view.width / 2, (view.y - y) / view.scale + view.height / 2];
+const pixelOf = (row) => pixelOfPlace(placeOf(row));
 
 // A stored position p is drawn at (ax * p + bx, ay * p + by).
 function pixelFactors(ratio = 1, margin = 0) {
@@ -244,6 +242,10 @@ function drawPoints() {
       const x = (px[k] * ax + bx) | 0, y = (py[k] * ay + by) | 0;
       if (x < PAD - edge || y < PAD - edge || x >= wide - PAD || y >= height + PAD) continue;
       const colour = colours[code], at = y * wide + x;
+      if (side === 2) {  // most points of a large map
+        pixels[at - wide - 1] = pixels[at - wide] = pixels[at - 1] = pixels[at] = colour;
+        continue;
+      }
       if (!sprites) {
         for (let j = 0; j < square.length; j++) pixels[at + square[j]] = colour;
         continue;
@@ -357,7 +359,7 @@ let settling = 0;
 
 function drawAll() {
   drawPoints();
-  drawPictures();
+  drawPictures(true);
   drawMarks();
   clearTimeout(settling);
   settling = setTimeout(settle, SETTLE);
@@ -366,12 +368,15 @@ function drawAll() {
 // What is not needed while the map moves.
 function settle() {
   showEdges();
+  settlePictures();
   settleLabels();
 }
 
-function savePicture() {
-  const whole = make("canvas", { width: $("points").width, height: $("points").height }), context = whole.getContext("2d");
+async function savePicture() {
   drawAll();
+  settle();
+  await new Promise(requestAnimationFrame);  // small pictures are drawn a moment later
+  const whole = make("canvas", { width: $("points").width, height: $("points").height }), context = whole.getContext("2d");
   for (const id of ["points", "pictures", "marks"]) if (!$(id).hidden) context.drawImage($(id), 0, 0);
   whole.toBlob((blob) => saveFile("map.png", blob, "image/png"));
 }
