@@ -137,6 +137,9 @@ class Bars:
                 dynamic_ncols=True,
                 bar_format=BAR_FORMAT + with_time * ", {remaining} left" + "{postfix}",
             )
+        elif progress.label != bar.desc or progress.done < bar.n:
+            # Another loop of the same name: its remaining time counts from here.
+            bar.initial, bar.start_t = progress.done, time.time()
         bar.total, bar.n = progress.total, progress.done
         bar.set_description_str(progress.label, refresh=False)
         bar.set_postfix_str(progress.note)

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 import time
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from finished_run import catalogue_rows, write_run
 
 from astromorph.cli.closing import NO_MAP, NO_VERDICT, closing_lines
 from astromorph.cli.job_watch import JobWatch, watch_jobs
-from astromorph.progress import show_bars_in_log
+from astromorph.progress import Bars, Progress, show_bars_in_log
 from astromorph.settings.loading import parse
 
 
@@ -109,6 +110,19 @@ def test_a_terminal_has_bars_instead_of_epochs(folder):
     )
     assert any(line.endswith("train: epoch 2 of 2: train loss 3.5") for line in lines)
     assert not any("train: epoch 1" in line for line in lines)
+
+
+def test_the_remaining_time_of_a_loop_counts_from_its_first_item():
+    """The training draws epochs with the bar that showed the simulated parts."""
+    stream = Terminal()
+    bars = Bars(stream)
+    bars.show("train", Progress("parts simulated", 14, 24))
+    bars.show("train", Progress("epochs", 1, 60))
+    time.sleep(0.2)
+    bars.show("train", Progress("epochs", 2, 60))
+    *_, (minutes, seconds) = re.findall(r"2 of 60, (\d+):(\d+) left", stream.getvalue())
+    assert 60 * int(minutes) + int(seconds) >= 58 * 0.2 - 1
+    bars.close()
 
 
 def test_shards_are_counted_and_failures_named(folder):
