@@ -21,6 +21,10 @@ SECONDS_BETWEEN_LINES = 20.0
 BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar:20}| {n_fmt} of {total_fmt}"
 EPOCHS = "epochs"
 EPOCH_LINE = re.compile(r"epoch (\d+) of (\d+): (.*)")
+# Training logs it after the first Ctrl-C; the workflow shows it at once.
+AFTER_CTRL_C = (
+    "Ctrl-C: writing a checkpoint after this step; press it again to end at once"
+)
 ITEMS_LINE = re.compile(r"(.*): (\d+) of (\d+), ([\d.]+ per second)")
 
 

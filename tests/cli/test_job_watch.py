@@ -11,7 +11,7 @@ from finished_run import catalogue_rows, write_run
 
 from astromorph.cli.closing import NO_MAP, NO_VERDICT, closing_lines
 from astromorph.cli.job_watch import JobWatch, watch_jobs
-from astromorph.progress import Bars, Progress, show_bars_in_log
+from astromorph.progress import AFTER_CTRL_C, Bars, Progress, show_bars_in_log
 from astromorph.settings.loading import parse
 
 
@@ -110,6 +110,17 @@ def test_a_terminal_has_bars_instead_of_epochs(folder):
     )
     assert any(line.endswith("train: epoch 2 of 2: train loss 3.5") for line in lines)
     assert not any("train: epoch 1" in line for line in lines)
+
+
+def test_the_answer_to_ctrl_c_is_shown_at_once(folder):
+    """A training step can take many seconds, in which nothing else would be seen."""
+    stream = Terminal()
+    watch = JobWatch(stream, is_brief=True)
+    tell(watch, "run_info", stats={"train": 1, "total": 1})
+    start(watch, 1, "train", "train.log")
+    Path("train.log").write_text(f"10:00:01 INFO {AFTER_CTRL_C}\n")
+    until(lambda: f"10:00:01 train: {AFTER_CTRL_C}\n" in stream.getvalue())
+    watch.close()
 
 
 def test_the_remaining_time_of_a_loop_counts_from_its_first_item():
