@@ -4,6 +4,7 @@ import io
 import logging
 import re
 import time
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -215,7 +216,8 @@ def test_snakemake_is_as_quiet_as_asked(monkeypatch, quiet, shown):
     workflow = Workflow(*quiet)
     handler = ColorizingTextHandler(stream=stream)
     handler.nocolor = False
-    handler.addFilter(DefaultFilter(workflow.quiet, False, False, False, False))
+    options = len(signature(DefaultFilter).parameters) - 1  # `verbose` is new
+    handler.addFilter(DefaultFilter(workflow.quiet, *[False] * options))
     handler.name = "DefaultStreamHandler"
     logger = logging.Logger("snakemake")
     logger.addHandler(handler)
