@@ -120,6 +120,8 @@ def status(options: argparse.Namespace) -> None:
             print(f"  {printable(str(path))}")
     if all(state.is_up_to_date for state in states):
         print("\nAll results are up to date.")
+    elif all(state.state == MISSING for state in states):
+        print("\nThere are no results yet; `astromorph run` makes them.")
     else:
         print("\nRun the same command as before to bring all results up to date.")
 

@@ -296,7 +296,9 @@ def test_the_command_prints_a_row_for_each_step(run, capsys):
     assert "checkpoints in results/model/checkpoints: training with" in text
 
 
-def test_the_command_reads_the_settings_that_run_reads(tmp_path, monkeypatch, caplog):
+def test_the_command_reads_the_settings_that_run_reads(
+    tmp_path, monkeypatch, caplog, capsys
+):
     """`config.yaml`, if there is no folder `config`; without any, it says so."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended:
@@ -308,6 +310,10 @@ def test_the_command_reads_the_settings_that_run_reads(tmp_path, monkeypatch, ca
     with pytest.raises(SystemExit):
         main(["status"])
     assert "other.csv" in caplog.text
+    Path("other.csv").write_text("path\na.fits\n")
+    main(["status"])
+    text = capsys.readouterr().out
+    assert "There are no results yet; `astromorph run`" in text
 
 
 def test_two_processes_do_not_execute_the_same_job(run):
