@@ -42,6 +42,7 @@ $(VENV)/created:
 	  { echo "Python 3.11 or newer is needed; select one with: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' || \
 	  { echo "Python's venv module is missing; on Debian: apt install python3-venv" >&2; exit 1; }
+	@echo "Installing PyTorch and other packages into $(VENV), which takes minutes ..."
 	$(PYTHON) -m venv $(VENV)
 	touch $@
 

@@ -21,6 +21,10 @@ SECONDS_BETWEEN_LINES = 20.0
 BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar:20}| {n_fmt} of {total_fmt}"
 EPOCHS = "epochs"
 EPOCH_LINE = re.compile(r"epoch (\d+) of (\d+): (.*)")
+# Training logs it after the first Ctrl-C; the workflow shows it at once.
+AFTER_CTRL_C = (
+    "Ctrl-C: writing a checkpoint after this step; press it again to end at once"
+)
 ITEMS_LINE = re.compile(r"(.*): (\d+) of (\d+), ([\d.]+ per second)")
 
 
@@ -137,6 +141,9 @@ class Bars:
                 dynamic_ncols=True,
                 bar_format=BAR_FORMAT + with_time * ", {remaining} left" + "{postfix}",
             )
+        elif progress.label != bar.desc or progress.done < bar.n:
+            # Another loop of the same name: its remaining time counts from here.
+            bar.initial, bar.start_t = progress.done, time.time()
         bar.total, bar.n = progress.total, progress.done
         bar.set_description_str(progress.label, refresh=False)
         bar.set_postfix_str(progress.note)

@@ -12,7 +12,7 @@ from astromorph.errors import AstromorphError
 SUFFIX = ".safetensors"
 # The name, in the file, of the linear layer of `byol_settings.representation_size`.
 LINEAR = "representation"
-INSTALL = "install it with: pip install 'astromorph[model-export]'"
+INSTALL = "install with: pip install 'astromorph[model-export]'"
 
 
 def save_encoder(path: str | Path, byol: BYOL, metadata: Mapping[str, str]) -> None:

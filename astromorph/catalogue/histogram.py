@@ -68,6 +68,29 @@ class Histogram:
             self._counts[0.0] += 1
 
     @property
+    def number(self) -> int:
+        """How many values have been counted."""
+        return self._counts.total()
+
+    @property
+    def common_value(self) -> float | None:
+        """What all values are, with three significant digits; None if they differ.
+
+        Also None if fewer than two values have been counted.
+
+        Examples
+        --------
+        >>> histogram = Histogram("Longer side, pixels", "files")
+        >>> for side in (100, 100):
+        ...     histogram.add(side)
+        >>> histogram.common_value, histogram.number
+        (100.0, 2)
+        """
+        return (
+            next(iter(self._counts)) if len(self._counts) == 1 < self.number else None
+        )
+
+    @property
     def logarithmic(self) -> bool:
         """Whether the bins are of equal width on a logarithmic axis."""
         if self._fraction or not self._counts:

@@ -2,7 +2,7 @@
 
 import heapq
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
@@ -170,19 +170,21 @@ def write_validation_page(
     remarks : sequence of str
         What a user should know about the list, one line each.
     """
+    histograms = [*header_histograms, images.bad_pixels, images.dynamic_range]
     write_page(
         files.validation_page,
         "validation.html",
         files,
         summary=summary,
-        plots=_plot_all([*header_histograms, images.bad_pixels, images.dynamic_range]),
+        without_spread=[one for one in histograms if one.common_value is not None],
+        plots=_plot_all(one for one in histograms if one.common_value is None),
         pictures=images,
         rules=preprocessing,
         remarks=[shortened(printable(remark)) for remark in remarks],
     )
 
 
-def _plot_all(histograms: Sequence[Histogram]) -> list[tuple[Histogram, HistogramPlot]]:
+def _plot_all(histograms: Iterable[Histogram]) -> list[tuple[Histogram, HistogramPlot]]:
     """Plots of the histograms that have values."""
     plots = []
     for histogram in histograms:

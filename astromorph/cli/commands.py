@@ -27,7 +27,6 @@ from astromorph.system.logs import printable
 
 LOG = logging.getLogger(__name__)
 DEFAULT_TOP = 12  # images that `similar` finds
-WORKFLOW_SETTINGS = Path("config/config.yaml")  # where the workflow reads settings
 
 
 def single_step(name: str) -> Callable[[argparse.Namespace], None]:
@@ -92,12 +91,15 @@ def infer(options: argparse.Namespace) -> None:
 
 def status(options: argparse.Namespace) -> None:
     """Print what is up to date in a results folder."""
-    from astromorph.cli.status import job_states, left_over, summary
+    from astromorph.cli.run_workflow import find_settings, no_settings
+    from astromorph.cli.status import MISSING, job_states, left_over, summary
 
-    named = options.config_file or (
-        str(WORKFLOW_SETTINGS) if WORKFLOW_SETTINGS.exists() else None
-    )
-    job = read_job(argparse.Namespace(**vars(options) | {"config_file": named}))
+    if options.config_file is None:
+        found = find_settings(Path())
+        options.config_file = found and str(found)
+    if not (options.config_file or options.settings or options.datafile):
+        raise no_settings(Path())
+    job = read_job(options)
     settings = job.settings
     state = ListState(job.datafile, settings.preprocess_settings.shard_size)
     files = RunFiles.of_run(
@@ -106,12 +108,20 @@ def status(options: argparse.Namespace) -> None:
     states = job_states(settings, files, state)
     for line in _aligned(summary(states)):
         print(line)
+    trained = all(s.state != MISSING for s in states if s.step == "train")
+    if not trained and any(files.checkpoints.glob("*/step-*.pt")):
+        print(
+            f"\nThere are checkpoints in {files.checkpoints}: training with the "
+            "settings and images that they were made with resumes from the last one."
+        )
     if others := left_over(states, files, STEPS["train"].is_wanted(settings)):
         print("\nNot part of a run with these settings:")
         for path in others:
             print(f"  {printable(str(path))}")
     if all(state.is_up_to_date for state in states):
         print("\nAll results are up to date.")
+    elif all(state.state == MISSING for state in states):
+        print("\nThere are no results yet; `astromorph run` makes them.")
     else:
         print("\nRun the same command as before to bring all results up to date.")
 

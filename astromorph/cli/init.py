@@ -201,7 +201,7 @@ def init_run(
         f"{folder}: wrote {', '.join(texts)}",
         *warnings_about(found),
         f"Next: `cd {shlex.quote(str(folder))}`, look at config/config.yaml, then "
-        "`astromorph run` (or `snakemake --cores 8`)",
+        "`astromorph run` (or `snakemake --cores all`)",
     ]
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from astromorph.progress import (
+    AFTER_CTRL_C,
     EPOCHS,
     SECONDS_BETWEEN_LINES,
     Bars,
@@ -259,6 +260,8 @@ class JobWatch(logging.Handler):
                 self._write(f"{moment} {job.rule}: WARNING {message}")
             elif level == "INFO" and progress:
                 self._show_progress(job, moment, message, progress)
+            elif message == AFTER_CTRL_C:
+                self._write(f"{moment} {job.rule}: {message}")
             elif level == "INFO":  # errors are shown when the workflow ends
                 job.last = message
 

@@ -94,8 +94,9 @@ def parser(with_old_names: bool = True) -> argparse.ArgumentParser:
         prog="astromorph",
         description="Embed FITS images without labels: images of similar objects get "
         "similar embeddings.",
-        epilog="`snakemake --cores all` runs all steps; `astromorph train -c FILE` and "
-        "`astromorph infer -c FILE` run them without Snakemake.",
+        epilog="To start: `astromorph init my_run --images FOLDER`, `cd my_run`, "
+        "`astromorph run`. `astromorph train -c FILE` and `astromorph infer -c FILE` "
+        "run the steps without Snakemake.",
     )
     parser.add_argument(
         "--version", action="store_true", help="print the version and end"

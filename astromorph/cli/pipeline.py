@@ -164,7 +164,7 @@ def finished_run(results: str | Path, model: str | None = None) -> RunFiles:
         if not path.exists():
             raise AstromorphError(
                 f"{path}: no such file; give the folder of a finished run with "
-                "--results, or run `snakemake` or `astromorph infer` first"
+                "--results, or run `astromorph run` first"
             )
     return open_run(results, model)
 

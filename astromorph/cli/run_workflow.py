@@ -76,15 +76,11 @@ def snakemake_command(options: Sequence[str]) -> list[str]:
     added: list[str] = []
     if not given.snakefile and not any(map(os.path.isfile, SNAKEFILES)):
         added += ["--snakefile", snakefile()]
-        settings = next((name for name in SETTINGS if (folder / name).is_file()), None)
-        if given.configfile is None and settings != SETTINGS[0]:
+        settings = find_settings(folder)
+        if given.configfile is None and settings != folder / SETTINGS[0]:
             if settings is None:
-                raise AstromorphError(
-                    f"{folder.absolute()}: there are no settings "
-                    f"({' or '.join(SETTINGS)}) in this folder; prepare one with "
-                    "`astromorph init DIR --images FOLDER`, and go there with `cd DIR`"
-                )
-            added += ["--configfile", str((folder / settings).absolute())]
+                raise no_settings(folder)
+            added += ["--configfile", str(settings.absolute())]
         if not (given.workflow_profile or Path("profiles/default").is_dir()):
             profile = workflow_files() / "profiles" / "default"
             added += ["--workflow-profile", str(profile)]
@@ -94,6 +90,21 @@ def snakemake_command(options: Sequence[str]) -> list[str]:
     brief = [] if _has_own_output(given) or "--" in options else BRIEF
     # Last, since --quiet takes all words up to the next option.
     return [sys.executable, "-m", "snakemake", *added, *options, *brief]
+
+
+def find_settings(folder: Path) -> Path | None:
+    """`config/config.yaml` of a folder, otherwise `config.yaml`, if there is one."""
+    paths = (folder / name for name in SETTINGS)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def no_settings(folder: Path) -> AstromorphError:
+    """The error of a folder without settings."""
+    return AstromorphError(
+        f"{folder.absolute()}: there are no settings ({' or '.join(SETTINGS)}) in this "
+        "folder; prepare one with `astromorph init DIR --images FOLDER`, and go there "
+        "with `cd DIR`"
+    )
 
 
 def _given(options: Sequence[str]) -> argparse.Namespace:

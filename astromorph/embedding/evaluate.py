@@ -333,7 +333,10 @@ def _collect_nuisances(
 
 
 def _measure_without_labels(vectors: Vectors, nuisances: Parameters) -> dict[str, Any]:
-    """Measures of the embeddings that need no labels."""
+    """Measures of the embeddings that need no labels.
+
+    Nothing can be correlated with a parameter that is the same for all images.
+    """
     leading = metrics.principal_components(vectors, LEADING)
     return {
         "effective_rank": rank_me(vectors),
@@ -345,6 +348,7 @@ def _measure_without_labels(vectors: Vectors, nuisances: Parameters) -> dict[str
                 for component in leading.T
             )
             for name, values in nuisances.items()
+            if len(np.unique(values)) > 1
         },
     }
 

@@ -23,6 +23,7 @@ from astromorph.artefacts.tensor_shard import load_values, save_values
 from astromorph.byol.byol import BYOL
 from astromorph.datasets.tensor_datasets import ImageSet, Subset
 from astromorph.errors import AstromorphError, WriteError, is_machine_error
+from astromorph.progress import AFTER_CTRL_C
 from astromorph.provenance import canonical_json, code_digest, digest
 from astromorph.settings.steps import TrainStepSettings
 from astromorph.training.trainer import ByolTrainer
@@ -193,10 +194,7 @@ class Checkpoints:
         def remember(number: int) -> None:
             self._signal = number
             if number == signal.SIGINT and distributed.rank() == 0:
-                LOG.info(
-                    "Ctrl-C: writing a checkpoint after this step; press it again to "
-                    "end at once"
-                )
+                LOG.info(AFTER_CTRL_C)
 
         return distributed.handling_signals(remember)
 

@@ -2,7 +2,9 @@
 
 import io
 import logging
+import re
 import time
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from finished_run import catalogue_rows, write_run
 
 from astromorph.cli.closing import NO_MAP, NO_VERDICT, closing_lines
 from astromorph.cli.job_watch import JobWatch, watch_jobs
-from astromorph.progress import show_bars_in_log
+from astromorph.progress import AFTER_CTRL_C, Bars, Progress, show_bars_in_log
 from astromorph.settings.loading import parse
 
 
@@ -111,6 +113,30 @@ def test_a_terminal_has_bars_instead_of_epochs(folder):
     assert not any("train: epoch 1" in line for line in lines)
 
 
+def test_the_answer_to_ctrl_c_is_shown_at_once(folder):
+    """A training step can take many seconds, in which nothing else would be seen."""
+    stream = Terminal()
+    watch = JobWatch(stream, is_brief=True)
+    tell(watch, "run_info", stats={"train": 1, "total": 1})
+    start(watch, 1, "train", "train.log")
+    Path("train.log").write_text(f"10:00:01 INFO {AFTER_CTRL_C}\n")
+    until(lambda: f"10:00:01 train: {AFTER_CTRL_C}\n" in stream.getvalue())
+    watch.close()
+
+
+def test_the_remaining_time_of_a_loop_counts_from_its_first_item():
+    """The training draws epochs with the bar that showed the simulated parts."""
+    stream = Terminal()
+    bars = Bars(stream)
+    bars.show("train", Progress("parts simulated", 14, 24))
+    bars.show("train", Progress("epochs", 1, 60))
+    time.sleep(0.2)
+    bars.show("train", Progress("epochs", 2, 60))
+    *_, (minutes, seconds) = re.findall(r"2 of 60, (\d+):(\d+) left", stream.getvalue())
+    assert 60 * int(minutes) + int(seconds) >= 58 * 0.2 - 1
+    bars.close()
+
+
 def test_shards_are_counted_and_failures_named(folder):
     """Not a line for each shard; the reason of a failure comes at the end."""
     stream = io.StringIO()
@@ -190,7 +216,8 @@ def test_snakemake_is_as_quiet_as_asked(monkeypatch, quiet, shown):
     workflow = Workflow(*quiet)
     handler = ColorizingTextHandler(stream=stream)
     handler.nocolor = False
-    handler.addFilter(DefaultFilter(workflow.quiet, False, False, False, False))
+    options = len(signature(DefaultFilter).parameters) - 1  # `verbose` is new
+    handler.addFilter(DefaultFilter(workflow.quiet, *[False] * options))
     handler.name = "DefaultStreamHandler"
     logger = logging.Logger("snakemake")
     logger.addHandler(handler)

@@ -285,6 +285,35 @@ def test_the_command_prints_a_row_for_each_step(run, capsys):
     text = capsys.readouterr().out
     assert "2 of 3 up to date, 1 of 3 older than the files" in text
     assert "Run the same command" in text
+    assert "checkpoints" not in text
+    for path in STEPS["train"].outputs(planned(SETTINGS)[1], ""):
+        path.unlink()
+    checkpoint = Path("results/model/checkpoints/0123-6/step-000000007.pt")
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_text("")
+    main(["status"])
+    text = capsys.readouterr().out
+    assert "checkpoints in results/model/checkpoints: training with" in text
+
+
+def test_the_command_reads_the_settings_that_run_reads(
+    tmp_path, monkeypatch, caplog, capsys
+):
+    """`config.yaml`, if there is no folder `config`; without any, it says so."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["status"])
+    assert ended.value.code == 1
+    assert f"{tmp_path}: there are no settings (config/config.yaml or" in caplog.text
+    assert "`astromorph init DIR --images FOLDER`" in caplog.text
+    Path("config.yaml").write_text("datafile: other.csv\n")
+    with pytest.raises(SystemExit):
+        main(["status"])
+    assert "other.csv" in caplog.text
+    Path("other.csv").write_text("path\na.fits\n")
+    main(["status"])
+    text = capsys.readouterr().out
+    assert "There are no results yet; `astromorph run`" in text
 
 
 def test_two_processes_do_not_execute_the_same_job(run):

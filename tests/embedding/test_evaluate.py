@@ -19,6 +19,7 @@ from astromorph.byol.build import initial_byol, load_model, seeded_byol
 from astromorph.catalogue.split import split
 from astromorph.embedding.evaluate import (
     SampledImage,
+    _measure_without_labels,
     _problem_of_sample,
     evaluate,
 )
@@ -264,3 +265,13 @@ def test_perturbations_change_images_according_to_their_names():
     torch.testing.assert_close(perturbed["flipped"].flip(3), images)
     contrast = perturbed["fainter"].std() / images.std()
     assert contrast == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_parameter_that_all_images_share_is_left_out():
+    """A correlation of 0 with it would look like a measured one."""
+    vectors = np.random.default_rng(1).normal(size=(30, 8)).astype(np.float32)
+    vectors[:, 0] *= 9
+    parameters = {"size in pixels": np.full(30, 4096.0), "noise": vectors[:, 0]}
+    measures = _measure_without_labels(vectors, parameters)
+    assert list(measures["nuisance"]) == ["noise"]
+    assert measures["nuisance"]["noise"] > 0.9

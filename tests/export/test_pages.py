@@ -154,12 +154,13 @@ def write_pages(files: RunFiles) -> None:
         counts.add(row["status"], row["reason"], row["path"])
     sample = SampledImages(number=1)
     sample.thumbnails.append((PageImage(LONG, "data:image/jpeg;base64,"), "<u>odd</u>"))
-    sizes = Histogram("Side in pixels", "files")
+    sizes, scales = (Histogram(name, "files") for name in ("Side in pixels", "Scale"))
     for side in (40, 60, 60):
         sizes.add(side)
+        scales.add(0.5)
     preprocessing = SETTINGS.preprocess_settings
     write_validation_page(
-        files, counts, [sizes], sample, preprocessing, ["Set `label`."]
+        files, counts, [sizes, scales], sample, preprocessing, ["Set `label`."]
     )
     plot_history(files)
     write_evaluation_page(files, EVALUATION)
@@ -403,6 +404,13 @@ def test_histograms_have_counts_at_their_axis(run):
     assert re.findall(r"<title>(.*?)</title>", plot) == ["40 to 42: 1", "60 to 62: 2"]
     assert re.findall(r">(\d+)</text>", plot)[:3] == ["0", "1", "2"]
     assert ">Side in pixels</text>" in plot and ">files</text>" in plot
+
+
+def test_a_value_that_all_files_have_is_no_histogram(run):
+    """A single bar would look like a range."""
+    page = run.validation_page.read_text()
+    assert "<li>Scale: 0.5 in all 3 files</li>" in page
+    assert page.count('class="plot histogram"') == 1
 
 
 @pytest.mark.parametrize(
