@@ -54,14 +54,14 @@ def closing_lines(
         A file is missing or damaged.
     """
     folder = Path(folder)
-    verdict: dict[str, Any] = {"sentence": NO_VERDICT, "better": True}
+    verdict: dict[str, Any] = {"summary": NO_VERDICT, "better": True}
     if STEPS["evaluate"].is_wanted(settings):
         verdict = _read_verdict(files.evaluation)
     has_map = STEPS["export_map"].is_wanted(settings)
     page = folder / files.evaluation_page
     return _lines(
         images=_count_images(files, folder),
-        verdict=str(verdict["sentence"]),
+        verdict=str(verdict["summary"]),
         map=str(folder / files.map) if has_map else NO_MAP,
         home_page=str(folder / files.home),
         next=NEXT if verdict["better"] else NEXT_IF_NOT_BETTER.format(page=page),
@@ -102,7 +102,7 @@ def closing_lines_of_training(files: RunFiles) -> list[str]:
 def _read_verdict(evaluation: Path) -> dict[str, Any]:
     try:
         values = json.loads(evaluation.read_text(encoding="utf-8"))
-        return {key: values["verdict"][key] for key in ("sentence", "better")}
+        return {key: values["verdict"][key] for key in ("summary", "better")}
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise AstromorphError(
             f"{evaluation}: this file cannot be read ({error}); run `evaluate` again"

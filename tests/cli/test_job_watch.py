@@ -243,7 +243,7 @@ def test_the_last_lines_of_a_run(folder):
     rows = catalogue_rows(5, status=["ok", "ok", "warning", "rejected", "ok"])
     subsets = ["train", "train", "test", "none", "none"]
     files = write_run(Path("results"), rows, subsets=subsets)
-    verdict = '{"verdict": {"sentence": "WORSE than \\u001b[2J", "better": false}}'
+    verdict = '{"verdict": {"summary": "WORSE than \\u001b[2J", "better": false}}'
     files.evaluation.write_text(verdict)
     lines = closing_lines(files, parse({}, "test"), "sample")
     assert [line[:11].strip() for line in lines] == [
