@@ -28,7 +28,7 @@ help:
 	@echo "make run    install into .venv, simulate a sample of FITS images, run the workflow"
 	@echo "make quick  install into .venv, run the quick tests, about two minutes"
 	@echo "make lint   install into .venv, run linters and type checker"
-	@echo "make test   the checks of make lint and all tests, about twelve minutes"
+	@echo "make test   the checks of make lint and all tests, about a quarter of an hour"
 	@echo "make coverage  run the quick tests; print how much of each folder they execute"
 	@echo "make versions  the quick tests with the oldest, current and newest packages"
 	@echo "make docs   build the guide, docs/_build/html/index.html"

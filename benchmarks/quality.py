@@ -35,8 +35,7 @@ from astromorph.sky.simulate import simulate
 Settings = dict[str, Any]
 RECIPES: dict[str, Settings] = {
     "default": {},
-    "no auxiliary task": {"training_settings": {"auxiliary_weight": 0}},
-    "no simulated images": {"training_settings": {"simulated_images": 0}},
+    "simulated images": {"training_settings": {"simulated_images": 12_000}},
     "random start": {"network_settings": {"weights": "random"}},
     "random start, no simulated images": {
         "network_settings": {"weights": "random"},

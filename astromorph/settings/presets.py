@@ -75,6 +75,8 @@ def start_weights_source(settings: Settings | TrainStepSettings) -> str:
 def knows_simulated_shapes(settings: Settings | TrainStepSettings) -> bool:
     """Whether every layer of the encoder starts with weights of the simulated sky.
 
+    Any `representation_size` counts as a layer with random weights.
+
     Parameters
     ----------
     settings : Settings or TrainStepSettings
