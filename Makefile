@@ -11,10 +11,11 @@ LINT_RUN := .lint
 MYPY_SCRIPTS := --config-file= --cache-dir=.mypy_cache/scripts --check-untyped-defs \
   --ignore-missing-imports --disable-error-code=union-attr \
   --disable-error-code=call-overload
-# tests/conftest.py orders the modules: the longest first. Each of the two workers has one
-# thread, and compiled files are written, since hundreds of programs are started.
+# tests/conftest.py orders the modules: the longest first. Tests often wait for programs
+# that they started, so that three workers keep two cores busy. Each has one thread, and
+# compiled files are written, since hundreds of programs are started.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 \
-  $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+  $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 QUICK := -m "not slow and not browser and not slurm"
 
 # A test of the guide uses what lint-scripts knows of other packages, so it comes first.
@@ -89,7 +90,7 @@ test: $(VENV)/installed-dev
 	@$(JOBS) tests $(CHECKS)
 
 # Modules are compiled when they are first imported, those of UMAP by numba, too: here once
-# instead of in both workers.
+# instead of in each worker.
 tests: $(VENV)/installed-dev
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -c 'import snakemake.cli, torch._dynamo, torchvision, umap'
 	$(PYTEST) --durations=10
