@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from astromorph.artefacts.records import Inputs, write_record
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.tables import read_csv
@@ -25,6 +27,7 @@ from astromorph.filelist.shards import Shard
 from astromorph.locks import current_holder, exclusive
 from astromorph.provenance import canonical_json
 from astromorph.settings.loading import (
+    check_names_occur_once,
     check_reference_results,
     parse,
     required_datafile,
@@ -218,6 +221,28 @@ def workflow_files() -> Path:
 def snakefile() -> str:
     """The path of the workflow that comes with the package, for `include`."""
     return str((workflow_files() / "workflow" / "Snakefile").resolve())
+
+
+def check_config_files(paths: Iterable[str | Path]) -> None:
+    """Raise an error if a name is set twice in a file of settings.
+
+    Snakemake uses the last value, and no other setting of an earlier section.
+
+    Parameters
+    ----------
+    paths : iterable of path
+        The files that Snakemake has read; those that are not on this machine, or are
+        templates (``__use_yte__``), are skipped.
+
+    Raises
+    ------
+    AstromorphError
+        One line for each repeated name.
+    """
+    for path in map(Path, paths):
+        if path.is_file() and "__use_yte__" not in (text := _read(path)):
+            with contextlib.suppress(yaml.YAMLError):  # JSON may have tabs
+                check_names_occur_once(text, str(path))
 
 
 def plan_workflow(

@@ -11,6 +11,7 @@ from astromorph.artefacts.run_files import RunFiles
 from astromorph.cli.steps import STEPS
 from astromorph.cli.workflow import (
     MAX_REPORTED_BYTES,
+    check_config_files,
     check_model,
     plan_workflow,
     results_folder,
@@ -27,6 +28,19 @@ def listed(tmp_path, monkeypatch):
     lines = ["path,label,group", *(f"{k}.fits,a,g" for k in range(5))]
     (tmp_path / "list.csv").write_text("\n".join(lines) + "\n")
     return {"datafile": "list.csv", "preprocess_settings": {"shard_size": 2}}
+
+
+def test_a_name_that_is_set_twice_is_refused(tmp_path):
+    """Snakemake would use the last one only; files of other kinds are skipped."""
+    twice = "epochs: 3\nepochs: 4\n"
+    texts = {"a.yaml": twice, "b.yaml": "__use_yte__: true\n" + twice}
+    texts |= {"c.json": '{\t"epochs": 3}', "d.yaml": "epochs: 3\n"}
+    paths = [tmp_path / name for name in texts]
+    for path, text in zip(paths, texts.values(), strict=True):
+        path.write_text(text)
+    check_config_files([*map(str, paths[1:]), tmp_path / "absent.yaml"])
+    with pytest.raises(AstromorphError, match=r"a\.yaml: `epochs` is set in line 1"):
+        check_config_files(paths)
 
 
 class Wildcards(dict):
