@@ -25,6 +25,8 @@ EPOCH_LINE = re.compile(r"epoch (\d+) of (\d+): (.*)")
 AFTER_CTRL_C = (
     "Ctrl-C: writing a checkpoint after this step; press it again to end at once"
 )
+# The last error of an interrupted step; training has more to say.
+INTERRUPTED = "interrupted; files that were already complete are kept"
 ITEMS_LINE = re.compile(r"(.*): (\d+) of (\d+), ([\d.]+ per second)")
 
 

@@ -312,9 +312,9 @@ def _read_examples(
 
 def _explain(paths: Sequence[str], error: FitsImageError) -> str:
     text = f"{' '.join(paths)}: {error}"
-    if IMAGE_ID.fullmatch(paths[0]):
-        return f"{text}; and no analysed image of the run has this id"
-    return text
+    if os.path.exists(split_hdu(paths[0])[0]):
+        return text
+    return f"{text}, and no analysed image of the run has this id or listed path"
 
 
 def _group(

@@ -215,12 +215,15 @@ def send(options: argparse.Namespace) -> None:
 
 def export_model(options: argparse.Namespace) -> None:
     """Write a trained model for other people and programs."""
-    from astromorph.cli.pipeline import files_of_run
-    from astromorph.export.model.model import export_model
+    from astromorph.cli.pipeline import files_of_run, no_finished_run
 
     named = options.trained_network_name
     has_run = options.results is not None or named is None
     files = files_of_run(options.results or "results", named)
+    if named is None and not files.model.exists():
+        raise no_finished_run(files.model)
+    from astromorph.export.model.model import export_model
+
     if not (has_run or options.output):
         raise AstromorphError("--output: name the folder to write the model to")
     export_model(

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from astromorph.atomic import atomic_write
 from astromorph.catalogue.summary import (
+    FEW_IMAGES,
+    MIN_IMAGES,
     describe_reasons,
     few_images_warning,
     general_reason,
@@ -241,7 +243,10 @@ def find_files(images: Sequence[str | Path], leave_out: Path) -> list[str]:
     if not files:
         where = ", ".join(printable(str(name)) for name in images)
         instead = (
-            f"; found {len(others)} other files, such as {printable(others[0])}"
+            f"; found {len(others)} other "
+            f"{'file' if len(others) == 1 else 'files'}, such as "
+            f"{printable(others[0])}. Only FITS files are read: convert the images, or "
+            "give another folder"
             if others
             else "; found no files at all"
         )
@@ -549,6 +554,12 @@ def warnings_about(found: Findings) -> list[str]:
     lines = []
     if warning := few_images_warning(len(found.files)):
         lines.append(f"Warning: {warning}.")
+    if len(found.files) < MIN_IMAGES:
+        lines.append(
+            f"Warning: with 1 image a run stops: it needs at least {MIN_IMAGES}, and "
+            f"{FEW_IMAGES} or more to be useful. Give the folder that contains all "
+            "images, or add rows to filelist.csv."
+        )
     large = sum(side > MAX_SIDE for side in found.sides)
     if large:
         lines.append(

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from astromorph.cli.workflow import INTERRUPTED_BY_USER
 from astromorph.progress import (
     AFTER_CTRL_C,
     EPOCHS,
@@ -42,7 +43,7 @@ ABOUT_FAILED_JOBS = (
     "At least one job did not complete successfully",
 )
 # What it says when a run is interrupted.
-ABOUT_INTERRUPTIONS = ("Terminating processes on user request", "Will exit after")
+ABOUT_INTERRUPTIONS = (INTERRUPTED_BY_USER, "Will exit after")
 # Where a rule file has noticed an error in the settings or the list.
 PLACE_IN_RULES = re.compile(r'(WorkflowError in file|  File) ".*", line \d+')
 
@@ -136,6 +137,7 @@ class JobWatch(logging.Handler):
         self._numbers: dict[str, int] = {}  # of jobs, by rule
         self._ended: dict[str, int] = {}
         self._jobs: dict[int, _RunningJob] = {}
+        self._is_interrupted = False  # by Ctrl-C
         self._last_line = time.monotonic()
         self._last_counts: dict[str, float] = {}
         self._is_closed = threading.Event()
@@ -159,6 +161,8 @@ class JobWatch(logging.Handler):
             self._end(values.get("job_id"), failed=False)
         elif event == "job_error":
             self._end(values.get("jobid"), failed=True)
+        elif record.getMessage().startswith(INTERRUPTED_BY_USER):
+            self._is_interrupted = True
         elif record.getMessage().startswith(NOTHING_TO_DO):
             if self.is_brief:
                 self._write("all results are up to date")
@@ -213,7 +217,8 @@ class JobWatch(logging.Handler):
         if self.bars:
             self.bars.close(str(job.log))
         if failed:
-            self._write(f"{_now()} {job.rule}: failed ({job.log})")
+            outcome = "interrupted" if self._is_interrupted else "failed"
+            self._write(f"{_now()} {job.rule}: {outcome} ({job.log})")
         else:
             self._ended[job.rule] = self._ended.get(job.rule, 0) + 1
             self._report_end(job)

@@ -16,7 +16,7 @@ from astromorph import compat
 from astromorph.errors import AstromorphError, explain_error
 from astromorph.parent_watch import end_with_starter
 from astromorph.processes import started_rank
-from astromorph.progress import show_bars_in_log
+from astromorph.progress import INTERRUPTED, show_bars_in_log
 from astromorph.system.cache_folders import check_folders
 from astromorph.system.logs import set_up_logging
 
@@ -71,8 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
     except KeyboardInterrupt as interruption:
         if first:
-            kept = "interrupted; files that were already complete are kept"
-            LOG.error("%s", str(interruption) or kept)
+            LOG.error("%s", str(interruption) or INTERRUPTED)
         sys.exit(130)
     except Exception as error:
         explanation = explain_error(error)

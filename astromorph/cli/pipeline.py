@@ -162,11 +162,16 @@ def finished_run(results: str | Path, model: str | None = None) -> RunFiles:
     files = RunFiles.of_run(results, named_model=model)
     for path in (files.catalogue, files.split, files.analysis, files.analysis_summary):
         if not path.exists():
-            raise AstromorphError(
-                f"{path}: no such file; give the folder of a finished run with "
-                "--results, or run `astromorph run` first"
-            )
+            raise no_finished_run(path)
     return open_run(results, model)
+
+
+def no_finished_run(missing: Path) -> AstromorphError:
+    """The error of a command that needs a file of a finished run."""
+    return AstromorphError(
+        f"{missing}: no such file; give the folder of a finished run with --results, "
+        "or run `astromorph run` first"
+    )
 
 
 def files_of_run(results: str | Path, model: str | None = None) -> RunFiles:

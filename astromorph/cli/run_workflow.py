@@ -9,9 +9,11 @@ from pathlib import Path
 
 from astromorph.cli.workflow import snakefile, workflow_files
 from astromorph.errors import AstromorphError
+from astromorph.settings.loading import load
 
 # Where Snakemake looks for a workflow.
 SNAKEFILES = ("Snakefile", "snakefile", "workflow/Snakefile", "workflow/snakefile")
+YAML_ENDINGS = (".yaml", ".yml")
 SETTINGS = ("config/config.yaml", "config.yaml")
 # Snakemake only reports problems: `astromorph.cli.job_watch` says what the jobs do.
 BRIEF = ["--quiet", "rules", "host"]
@@ -42,7 +44,7 @@ def run_workflow(options: Sequence[str]) -> None:
     Raises
     ------
     AstromorphError
-        The folder has no settings.
+        The folder has no settings, or a file of settings is not valid YAML.
     """
     command = snakemake_command(options)
     sys.stdout.flush()
@@ -69,10 +71,14 @@ def snakemake_command(options: Sequence[str]) -> list[str]:
     Raises
     ------
     AstromorphError
-        The folder has no settings.
+        The folder has no settings, or a file of settings is not valid YAML.
     """
     given = _given(options)
     folder = Path(given.directory or ".")
+    # Snakemake does not say which file is not valid, and in which line.
+    for path in (find_settings(folder), *map(Path, given.configfile or ())):
+        if path is not None and path.suffix in YAML_ENDINGS and path.is_file():
+            load(path)
     added: list[str] = []
     if not given.snakefile and not any(map(os.path.isfile, SNAKEFILES)):
         added += ["--snakefile", snakefile()]

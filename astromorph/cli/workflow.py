@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from astromorph.artefacts.records import Inputs, write_record
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.tables import read_csv
@@ -23,8 +25,10 @@ from astromorph.errors import AstromorphError, describe_file_error
 from astromorph.filelist.list_state import ListState
 from astromorph.filelist.shards import Shard
 from astromorph.locks import current_holder, exclusive
+from astromorph.progress import INTERRUPTED
 from astromorph.provenance import canonical_json
 from astromorph.settings.loading import (
+    check_names_occur_once,
     check_reference_results,
     parse,
     required_datafile,
@@ -57,6 +61,9 @@ Function = Callable[..., Any]  # Snakemake passes wildcards and more, by name
 # Snakemake writes a line, then indented lines of "name: value".
 FAILED = re.compile(r"^Error in rule (\w+):\n((?:[ \t]+.*\n)+)", re.MULTILINE)
 FINISHED = re.compile(r"^Finished jobid: (\d+)\b", re.MULTILINE)
+# How the last error of a step begins that was stopped by Ctrl-C or another signal.
+INTERRUPTIONS = ("training stopped by ", INTERRUPTED)
+INTERRUPTED_BY_USER = "Terminating processes on user request"
 # The errors at the end of a log; a message of several lines is logged line by line.
 LOGGED_ERRORS = re.compile(r"(?:^\S+ ERROR .*\n)+", re.MULTILINE)
 
@@ -218,6 +225,28 @@ def workflow_files() -> Path:
 def snakefile() -> str:
     """The path of the workflow that comes with the package, for `include`."""
     return str((workflow_files() / "workflow" / "Snakefile").resolve())
+
+
+def check_config_files(paths: Iterable[str | Path]) -> None:
+    """Raise an error if a name is set twice in a file of settings.
+
+    Snakemake uses the last value, and no other setting of an earlier section.
+
+    Parameters
+    ----------
+    paths : iterable of path
+        The files that Snakemake has read; those that are not on this machine, or are
+        templates (``__use_yte__``), are skipped.
+
+    Raises
+    ------
+    AstromorphError
+        One line for each repeated name.
+    """
+    for path in map(Path, paths):
+        if path.is_file() and "__use_yte__" not in (text := _read(path)):
+            with contextlib.suppress(yaml.YAMLError):  # JSON may have tabs
+                check_names_occur_once(text, str(path))
 
 
 def plan_workflow(
@@ -502,11 +531,45 @@ class FailedJob:
     log: str
     reason: str
 
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether it was stopped by the user or by a signal, such as a time limit."""
+        return self.reason.startswith(INTERRUPTIONS)
+
     def __str__(self) -> str:
         reason = self.reason or "killed before it could log a reason"
         first, line_break, others = reason.partition("\n")
         log = f" ({self.log})" if self.log else ""
         return f"{self.rule}: {first}{log}{line_break}{others}"
+
+
+def closing_errors(log: str | Path | Iterable[str | Path]) -> list[str]:
+    """What a run that was not completed says last.
+
+    Parameters
+    ----------
+    log : path or iterable of path
+        Snakemake's own log of the run; since version 9 there may be several.
+
+    Returns
+    -------
+    list of str
+        The errors of the jobs that failed. Without any, the run was interrupted: then
+        one line says how to continue.
+    """
+    logs = [log] if isinstance(log, str | Path) else list(log)
+    jobs = failed_jobs(logs)
+    by_user = any(INTERRUPTED_BY_USER in _read(path) for path in logs)
+    failed = [
+        job for job in jobs if not (job.is_interrupted or (by_user and not job.reason))
+    ]
+    if failed:
+        return [f"failed: {job}" for job in failed]
+    # Training says where it continues; all other steps start again.
+    trained = [str(job) for job in jobs if job.reason.startswith(INTERRUPTIONS[0])]
+    return [f"interrupted: {job}" for job in trained] or [
+        "interrupted; run the same command again to continue"
+    ]
 
 
 def failed_jobs(log: str | Path | Iterable[str | Path]) -> list[FailedJob]:

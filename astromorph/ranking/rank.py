@@ -87,8 +87,8 @@ def rank(files: RunFiles, marks_file: str | Path) -> None:
     """
     if not marks_file:
         raise AstromorphError(
-            "`marks`: found no file; give a CSV file with --marks, or with the setting "
-            "`marks`"
+            f"`marks`: found no file; mark images on the map ({files.map}), save the "
+            "marks there, and give the file with --marks, or with the setting `marks`"
         )
     check_writable([files.ranking, files.ranking_page])
     images, space = read_analysed_images(files)

@@ -75,7 +75,8 @@ def load(path: str | Path) -> dict[str, Any]:
     Raises
     ------
     AstromorphError
-        The file is missing, cannot be parsed or is not a mapping.
+        The file is missing, cannot be parsed or is not a mapping, or a name occurs
+        twice in it.
 
     Examples
     --------
@@ -97,7 +98,11 @@ def load(path: str | Path) -> dict[str, Any]:
         ) from None
     except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
         kind = "TOML" if path.suffix == ".toml" else "YAML"
-        raise AstromorphError(f"{path}: this is not valid {kind}: {error}") from None
+        raise AstromorphError(
+            f"{path}: this is not valid {kind}: {_describe_syntax(error)}"
+        ) from None
+    if path.suffix != ".toml":
+        check_names_occur_once(text, str(path))
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -106,6 +111,62 @@ def load(path: str | Path) -> dict[str, Any]:
             f"{path}: found a {found} instead of settings; write lines `name: value`"
         )
     return cast("dict[str, Any]", values)
+
+
+def _describe_syntax(error: Exception) -> str:
+    """What is wrong, and where, in one line."""
+    if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark):
+        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
+    return str(error)  # TOML's messages name the line
+
+
+def check_names_occur_once(text: str, source: str) -> None:
+    """Raise an error if a name is set twice, since only the last value would be used.
+
+    Parameters
+    ----------
+    text : str
+        Valid YAML or JSON.
+    source : str
+        The name of its file.
+
+    Raises
+    ------
+    AstromorphError
+        One line for each repeated name.
+
+    Examples
+    --------
+    >>> check_names_occur_once("{epochs: 3, batch_size: 8}", "a.yaml")
+    """
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    lines = [f"{source}: {problem}" for problem in _repeated_names(root)]
+    if lines:
+        raise AstromorphError("\n".join(lines))
+
+
+def _repeated_names(
+    node: yaml.Node | None, section: str = "", seen: frozenset[yaml.Node] = frozenset()
+) -> Iterator[str]:
+    """Describe the names that occur twice in a mapping, or in one below it.
+
+    `seen` has the mappings above it, which an alias could contain again.
+    """
+    if not isinstance(node, yaml.MappingNode) or node in seen:
+        return
+    first_lines: dict[str, int] = {}
+    for key, value in node.value:
+        if not isinstance(key, yaml.ScalarNode) or key.value == "<<":
+            continue
+        name, line = f"{section}{key.value}", key.start_mark.line + 1
+        if first := first_lines.get(key.value):
+            is_section = isinstance(value, yaml.MappingNode)
+            yield (
+                f"`{name}` is set in line {first} and again in line {line}; write it "
+                "once" + (", with all settings below it" if is_section else "")
+            )
+        first_lines[key.value] = line
+        yield from _repeated_names(value, f"{name}.", seen | {node})
 
 
 def check_reference_results(settings: Settings, source: str) -> None:

@@ -44,10 +44,12 @@ save_model(
     make_model_file(byol, training, 1, images.tensor_settings, images.image_ids),
 )
 
-# 2. The workflow and the command line read this file and write tables and map.
+# 2. The workflow and the command line read this file and write tables and map: here
+# into a folder of their own, so that the results of a run are not replaced.
 Path("settings.json").write_text(json.dumps(values))
 command = [sys.executable, "-m", "astromorph", "infer", "-c", "settings.json"]
-subprocess.run([*command, "-n", "mine.pt"], check=True)
+options = ["-n", "mine.pt", "--results", "results_of_mine"]
+subprocess.run([*command, *options], check=True)
 
 # 3. In the other direction, any model file becomes a torch module. Its input must be
 # prepared like the training images.
@@ -58,7 +60,7 @@ preparation = json.loads(model.tensor_settings) | {
 again = prepared_images(datafile, preparation)
 vectors = embed_images(byol, again)  # averages over the 8 flips and rotations
 network: torch.nn.Module = byol.encoder  # (N, C, H, W) to (N, D), one pass
-with open("results/export/embeddings.csv", newline="") as file:
+with open("results_of_mine/export/embeddings.csv", newline="") as file:
     rows = list(csv.DictReader(file))
 columns = [name for name in rows[0] if name.startswith("emb_")]
 table_vectors = np.array([[float(row[name]) for name in columns] for row in rows])

@@ -237,6 +237,8 @@ def test_errors_say_what_is_wrong(folder, tmp_path):
     files = finished_run(folder / "results")
     with pytest.raises(AstromorphError, match=r"none\.fits: .*no such file"):
         find(files, [str(tmp_path / "none.fits")], 2)
+    with pytest.raises(AstromorphError, match="no analysed image of the run has this"):
+        find(files, ["55eb165ff2768dc"], 2)  # an id without its last character
     image = str(folder / "fits" / "sky_000001.fits")
     with pytest.raises(AstromorphError, match="it has 2 channels"):
         find(files, [image, image], 2, files_per_image=2)

@@ -179,8 +179,20 @@ def test_a_folder_without_fits_files_is_refused(tmp_path):
     (tmp_path / "fits").mkdir()
     check_refused(tmp_path, tmp_path / "fits", "no FITS files .*found no files at all")
     (tmp_path / "fits/a.png").touch()
-    check_refused(tmp_path, tmp_path / "fits", r"found 1 other files, such as .*a\.png")
+    check_refused(
+        tmp_path, tmp_path / "fits", r"found 1 other file, such as .*a\.png.*convert"
+    )
     check_refused(tmp_path, tmp_path / "absent", "absent: there is no such folder")
+
+
+def test_a_single_image_gets_a_warning(tmp_path):
+    """Most likely one file was given in place of its folder."""
+    source = simulate(tmp_path / "fits", 2, seed=1)
+    path = next(iter(read_filelist(source))).path
+    lines = init_run(tmp_path / "run", [path])
+    assert "Found 1 FITS file." in lines
+    (warning,) = (line for line in lines if line.startswith("Warning"))
+    assert "it needs at least 2, and 200 or more" in warning
 
 
 def test_files_that_are_not_images_are_refused(tmp_path):

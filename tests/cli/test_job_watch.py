@@ -158,6 +158,19 @@ def test_shards_are_counted_and_failures_named(folder):
     ]
 
 
+def test_a_step_that_the_user_interrupts_has_not_failed(folder):
+    """Snakemake says that it ends the processes, then that their jobs have errors."""
+    stream = io.StringIO()
+    watch = JobWatch(stream, is_brief=True)
+    tell(watch, "run_info", stats={"train": 1, "total": 1})
+    start(watch, 1, "train", "train.log")
+    text = "Terminating processes on user request, this might take some time."
+    watch.handle(logging.LogRecord("snakemake", logging.INFO, "", 0, text, (), None))
+    tell(watch, "job_error", jobid=1)
+    watch.close()
+    assert without_times(stream.getvalue())[1:] == ["train: interrupted (train.log)"]
+
+
 @pytest.mark.parametrize("kind", [Terminal, io.StringIO])
 def test_the_command_line_draws_epochs_as_a_bar_in_a_terminal(kind):
     """In a file each epoch is a line; an error is below no bar."""

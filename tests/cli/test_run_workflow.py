@@ -105,6 +105,19 @@ def test_a_folder_without_settings_is_explained(folder, caplog):
     assert "astromorph init DIR" in caplog.text
 
 
+@pytest.mark.parametrize("options", [[], ["--configfile", "own.yaml"], ["-d", "other"]])
+def test_invalid_yaml_is_explained_with_its_line(options, caplog, monkeypatch):
+    """Snakemake names neither the file nor the line."""
+    monkeypatch.delattr(os, "execv")
+    name = "own.yaml" if "own.yaml" in options else "config/config.yaml"
+    add(name if "-d" not in options else "other/config/config.yaml", text="a: 1\nb: [1")
+    with pytest.raises(SystemExit) as ended:
+        main(["run", *options])
+    assert ended.value.code == 1
+    assert f"{name}: this is not valid YAML" in caplog.text
+    assert "line 2" in caplog.text
+
+
 def test_all_options_reach_snakemake(monkeypatch):
     """Also those that other commands of astromorph have."""
     add("Snakefile")

@@ -11,11 +11,14 @@ from astromorph.artefacts.run_files import RunFiles
 from astromorph.cli.steps import STEPS
 from astromorph.cli.workflow import (
     MAX_REPORTED_BYTES,
+    check_config_files,
     check_model,
+    closing_errors,
     plan_workflow,
     results_folder,
 )
 from astromorph.errors import AstromorphError
+from astromorph.progress import INTERRUPTED
 from astromorph.provenance import code_digest
 from astromorph.settings.steps import PARTS
 
@@ -27,6 +30,57 @@ def listed(tmp_path, monkeypatch):
     lines = ["path,label,group", *(f"{k}.fits,a,g" for k in range(5))]
     (tmp_path / "list.csv").write_text("\n".join(lines) + "\n")
     return {"datafile": "list.csv", "preprocess_settings": {"shard_size": 2}}
+
+
+def test_a_name_that_is_set_twice_is_refused(tmp_path):
+    """Snakemake would use the last one only; files of other kinds are skipped."""
+    twice = "epochs: 3\nepochs: 4\n"
+    texts = {"a.yaml": twice, "b.yaml": "__use_yte__: true\n" + twice}
+    texts |= {"c.json": '{\t"epochs": 3}', "d.yaml": "epochs: 3\n"}
+    paths = [tmp_path / name for name in texts]
+    for path, text in zip(paths, texts.values(), strict=True):
+        path.write_text(text)
+    check_config_files([*map(str, paths[1:]), tmp_path / "absent.yaml"])
+    with pytest.raises(AstromorphError, match=r"a\.yaml: `epochs` is set in line 1"):
+        check_config_files(paths)
+
+
+STOPPED = "training stopped by Ctrl-C in epoch 2 of 9; run the same command again"
+ENDED = "interrupted; run the same command again to continue"
+
+
+@pytest.mark.parametrize(
+    ("by_user", "errors", "lines"),
+    [
+        (True, {}, [ENDED]),
+        (True, {"train": STOPPED}, [f"interrupted: train: {STOPPED} (train.log)"]),
+        (False, {"train": STOPPED}, [f"interrupted: train: {STOPPED} (train.log)"]),
+        (True, {"infer": INTERRUPTED, "evaluate": ""}, [ENDED]),
+        (
+            True,
+            {"infer": INTERRUPTED, "split": "no"},
+            ["failed: split: no (split.log)"],
+        ),
+        (
+            False,
+            {"infer": ""},
+            ["failed: infer: killed before it could log a reason (infer.log)"],
+        ),
+    ],
+)
+def test_an_interrupted_run_does_not_say_that_it_failed(
+    tmp_path, monkeypatch, by_user, errors, lines
+):
+    """It says how to continue. A step that failed at the same time is named."""
+    monkeypatch.chdir(tmp_path)
+    text = "Terminating processes on user request, this might ...\n" * by_user
+    for number, (rule, error) in enumerate(errors.items()):
+        Path(f"{rule}.log").write_text(f"10:00:00 ERROR {error}\n" if error else "")
+        text += (
+            f"Error in rule {rule}:\n    jobid: {number}\n    log: {rule}.log (see)\n"
+        )
+    Path("snakemake.log").write_text(text)
+    assert closing_errors(["snakemake.log"]) == lines
 
 
 class Wildcards(dict):

@@ -392,6 +392,9 @@ def test_errors_come_before_anything_is_written(run, tmp_path, monkeypatch, capl
     with pytest.raises(SystemExit):
         cli.main(["export", "model", "-n", str(run.own_model)])
     assert "--output: name the folder" in caplog.text
+    with pytest.raises(SystemExit):
+        cli.main(["export", "model", "--results", str(tmp_path)])
+    assert "model.pt: no such file; give the folder of a finished run" in caplog.text
     other = write_model(tmp_path / "other.pt", {"network_name": "amm"})
     with pytest.raises(AstromorphError, match="are not from this model"):
         export_model(replace(run, named_model=other), tmp_path / "new")

@@ -160,3 +160,4 @@ def test_a_missing_file_is_an_error_of_the_command(run, caplog):
         with pytest.raises(SystemExit):
             main(["rank", "--results", str(run.results), *options])
         assert message in caplog.text
+    assert f"mark images on the map ({run.map}), save" in caplog.text

@@ -127,7 +127,25 @@ def test_the_part_of_a_step_can_be_read_again(step):
     [
         ("a.toml", "x = ", "not valid TOML"),
         ("a.yaml", "a: [", "not valid YAML"),
+        ("a.yaml", "a: 1\nb: c: 2\n", "not valid YAML: line 2, column 5: mapping va"),
+        ("a.yaml", "a:\n\tb: 1\n", r"line 2, column 1: found character '\\t'"),
         ("a.yaml", "- 1\n", "found a list"),
+        (
+            "a.yaml",
+            "epochs: 3\ndata_settings:\n  hdu: 1\ndata_settings:\n  stacksize: 2\n",
+            r"a\.yaml: `data_settings` is set in line 2 and again in line 4; write it "
+            "once, with all settings below it$",
+        ),
+        (
+            "a.yaml",
+            "data_settings:\n  hdu: 1\n  hdu: 2\n",
+            r"`data_settings\.hdu` is set in line 2 and again in line 3; write it o",
+        ),
+        (
+            "a.json",
+            '{"epochs": 3,\n"epochs": 4}',
+            "`epochs` is set in line 1 and again",
+        ),
         ("missing.toml", None, "cannot be read"),
     ],
 )
@@ -137,6 +155,15 @@ def test_unreadable_files_are_explained(tmp_path, name, text, message):
         (tmp_path / name).write_text(text)
     with pytest.raises(AstromorphError, match=message):
         load(tmp_path / name)
+
+
+def test_a_merged_section_may_override_a_setting(tmp_path):
+    """`<<` of YAML copies a section, whose settings are then set once more."""
+    text = "data_settings: &a {hdu: 1}\nbyol_settings: {<<: *a, hdu: 2}\n"
+    (tmp_path / "a.yaml").write_text(text)
+    assert load(tmp_path / "a.yaml")["byol_settings"] == {"hdu": 2}
+    (tmp_path / "a.yaml").write_text("a: &a {b: *a}\n")
+    assert list(load(tmp_path / "a.yaml")) == ["a"]
 
 
 def test_training_receives_exactly_its_own_settings():

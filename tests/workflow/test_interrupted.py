@@ -289,6 +289,9 @@ def interrupt(folder: Folder, steps: tuple[str, ...], how: Interruption) -> None
         (signs / "release").touch()  # the steps end as if nothing had happened
     text = process.finish(SECONDS)
     assert process.poll() != 0, text
+    if how.name == "Ctrl-C":
+        assert "interrupted; run the same command again to continue" in text
+        assert "failed: " not in text
     if how.name == "power cut":
         lose_what_was_not_written(folder, before)
 

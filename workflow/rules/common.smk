@@ -52,6 +52,8 @@ job_watch.watch_jobs(workflow, logger, print_closing_lines)
 
 
 try:
+    if workflow.is_main_process and not IS_MODULE:
+        astromorph_workflow.check_config_files(workflow.configfiles)
     RUN = astromorph_workflow.plan_workflow(
         config,
         workflow.resource_settings.cores,
