@@ -228,7 +228,15 @@ def hdbscan(points: Points, min_size: int, seed: int) -> Labels:
 def sort_by_size(labels: NDArray[Any]) -> Labels:
     """Renumber clusters by size, the largest 0; of equal ones, the first comes first.
 
-    -1, no cluster, is not changed.
+    Parameters
+    ----------
+    labels : ndarray, shape (N,)
+        Any integers; negative for points in no cluster.
+
+    Returns
+    -------
+    ndarray, shape (N,), int32
+        Clusters from 0; -1 for points in no cluster.
     """
     names, first, counts = np.unique(labels, return_index=True, return_counts=True)
     is_cluster = names >= 0
@@ -272,8 +280,23 @@ def silhouettes(
 ) -> tuple[float | None, list[float | None]]:
     """Mean silhouette of all clustered points, and of each cluster.
 
-    For more than 4,000 points, a sample is used. None where it is undefined: with fewer
-    than two clusters, or for a cluster without a point in the sample.
+    Parameters
+    ----------
+    points : ndarray, shape (N, K), float32
+        For more than 4,000, a sample is used.
+    labels : ndarray, shape (N,), int32
+        Clusters from 0; -1 for points in no cluster.
+    seed : int
+        Seed of the sample.
+
+    Returns
+    -------
+    silhouette : float or None
+        From -1 to 1; None with fewer than two clusters, or if each sampled point is a
+        cluster of its own.
+    by_cluster : list of float or None
+        None for all clusters in these cases, and for a cluster without a point in the
+        sample.
     """
     by_cluster: list[float | None] = [None] * _count_clusters(labels)
     clustered = np.flatnonzero(labels >= 0)
@@ -292,6 +315,13 @@ def find_exemplars(
     points: Points, labels: Labels
 ) -> tuple[dict[int, int], dict[int, int]]:
     """The image nearest to the centre of each cluster, and the one farthest from it.
+
+    Parameters
+    ----------
+    points : ndarray, shape (N, K), float32
+        One point per image.
+    labels : ndarray, shape (N,), int32
+        Clusters from 0; -1 for points in no cluster.
 
     Returns
     -------

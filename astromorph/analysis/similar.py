@@ -420,7 +420,7 @@ def _make_panels(
     return panels + [
         Panel(
             pixels[row["image_id"]],
-            (Path(row["path"]).name, row["distance"]),
+            (Path(row["path"]).name, f"distance {float(row['distance']):.3g}"),
             arcsec_per_pixel=scales.get(row["image_id"]),
         )
         for row in rows

@@ -291,10 +291,7 @@ def read_settings(options: argparse.Namespace) -> Settings:
     if options.config_file:
         values = load(options.config_file)
     if options.settings:
-        try:
-            values |= json.loads(options.settings)
-        except (ValueError, TypeError) as error:
-            raise AstromorphError(f"--settings: not a JSON object: {error}") from None
+        values |= _json_object(options.settings)
     for name in ("datafile", "trained_network_name", "marks"):
         if getattr(options, name, None):
             values[name] = getattr(options, name)
@@ -302,6 +299,18 @@ def read_settings(options: argparse.Namespace) -> Settings:
         copy = RunFiles.of_run(options.results).list_copy
         values["datafile"] = reusable_list(values["datafile"], copy)
     return parse(values, options.config_file or "command line")
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    """The settings in the option ``--settings``."""
+    example = "give a JSON object, such as '{\"epochs\": 3}'"
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise AstromorphError(f"--settings: not JSON ({error}); {example}") from None
+    if not isinstance(values, dict):
+        raise AstromorphError(f"--settings: found {values!r}; {example}")
+    return values
 
 
 def _inputs(options: argparse.Namespace) -> Inputs | None:

@@ -26,7 +26,6 @@ OWN_OUTPUT = (
     ("--lint",),
     ("--unlock",),
     ("--touch", "-t"),
-    ("--report",),
     ("--delete-all-output",),
 )
 # In a profile, what says how many cores there are.
@@ -60,8 +59,9 @@ def snakemake_command(options: Sequence[str]) -> list[str]:
     options : sequence of str
         Options and targets of Snakemake. Unless they, or the profile of the folder, say
         otherwise, all cores are used; without a Snakefile in the folder, the one of
-        the package; without `config/config.yaml`, the settings in `config.yaml`; and
-        Snakemake only reports problems, except in a dry run.
+        the package; without `config/config.yaml`, the settings in `config.yaml`; a
+        report has the style of the package; and Snakemake only reports problems, except
+        in a dry run.
 
     Returns
     -------
@@ -93,6 +93,9 @@ def snakemake_command(options: Sequence[str]) -> list[str]:
     decided = (given.cores, given.jobs, given.executor, given.profile)
     if all(value is None for value in decided) and not _profile_has_cores():
         added += ["--cores", "all"]
+    if given.report and not given.report_style:
+        style = workflow_files() / "workflow" / "report" / "style.css"
+        added += ["--report-html-stylesheet-path", str(style)]
     brief = [] if _has_own_output(given) or "--" in options else BRIEF
     # Last, since --quiet takes all words up to the next option.
     return [sys.executable, "-m", "snakemake", *added, *options, *brief]
@@ -125,6 +128,10 @@ def _given(options: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--workflow-profile")
     parser.add_argument("--configfile", "--configfiles", nargs="+")
     parser.add_argument("--quiet", "-q", nargs="*")
+    parser.add_argument("--report", nargs="?", const="report.html")
+    parser.add_argument(
+        "--report-html-stylesheet-path", "--report-stylesheet", dest="report_style"
+    )
     for option in OWN_OUTPUT:
         parser.add_argument(*option, dest="has_own_output", action="store_true")
     return parser.parse_known_args(list(options))[0]
@@ -132,7 +139,7 @@ def _given(options: Sequence[str]) -> argparse.Namespace:
 
 def _has_own_output(given: argparse.Namespace) -> bool:
     """Whether the user asks for what Snakemake itself writes."""
-    return given.quiet is not None or given.has_own_output
+    return bool(given.quiet is not None or given.report or given.has_own_output)
 
 
 def _profile_has_cores() -> bool:

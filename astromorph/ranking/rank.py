@@ -41,7 +41,7 @@ LOG = logging.getLogger(__name__)
 COLUMNS, FRAMES = 6, 36  # of a contact sheet
 MAX_TARGETS = 50
 LISTED = 24  # images on the page
-PLOT = (640, 240)  # width and height of the curve on the page, in pixels
+PLOT = (380, 200)  # width and height of the curve on the page, in pixels
 Scores = NDArray[np.float64]
 
 
@@ -271,6 +271,7 @@ def _write_page(
         "ranking.html",
         files,
         images=len(paths),
+        table=files.ranking.name,
         marks_file=str(marks_file),
         summary=_describe(marks),
         unknown=marks.unknown,
@@ -308,8 +309,9 @@ def _describe_target(target: Target) -> str:
 def _describe(marks: Marks) -> str:
     """The numbers of marks, in words."""
     number = sum(name != "" for name in marks.classes)
+    interesting = marks.count(INTERESTING)
     return (
-        f"{marks.count(INTERESTING)} images marked as interesting, "
+        f"{interesting} image{'' if interesting == 1 else 's'} marked as interesting, "
         f"{marks.count(NOT_INTERESTING)} as not interesting, {number} with a class"
     )
 

@@ -101,6 +101,22 @@ def test_a_listed_image_is_most_similar_to_itself(folder, tmp_path, capsys, capl
         assert len(np.unique(np.asarray(picture.convert("L")))) > 50
 
 
+def test_panels_say_what_their_numbers_are(folder, tmp_path, monkeypatch):
+    """Below the given image is what it is, below each other one its distance."""
+    drawn = []
+    monkeypatch.setattr(
+        "astromorph.analysis.similar.draw_panels",
+        lambda path, panels: drawn.extend(panels),
+    )
+    image = str(folder / "fits" / "sky_000045.fits")
+    files = finished_run(folder / "results")
+    rows = find(files, [image], 2, tmp_path / "s.png")
+    assert [panel.lines[1] for panel in drawn] == [
+        "the given image",
+        *(f"distance {float(row['distance']):.3g}" for row in rows),
+    ]
+
+
 def test_the_command_takes_names_from_the_settings(folder, tmp_path, capsys):
     """The model and the list that they name are those of the run."""
     settings = tmp_path / "settings.yaml"

@@ -78,13 +78,27 @@ def test_cores_are_only_added_if_nothing_says_how_many(options):
 @pytest.mark.parametrize(
     "options",
     [["-n"], ["--dry-run"], ["-np"], ["--printshellcmds"], ["--verbose"], ["-q"],
-     ["--quiet", "host"], ["--quiet=all"], ["--", "target"], ["--unlock"],
-     ["--report", "report.html"]],
+     ["--quiet", "host"], ["--quiet=all"], ["--", "target"], ["--unlock"]],
 )  # fmt: skip
 def test_what_snakemake_writes_is_shown_if_it_is_asked_for(options):
     """In a dry run, with more details, or with the user's own choice."""
     add("Snakefile")
     assert snakemake_command(options) == [*START, *ALL_CORES, *options]
+
+
+@pytest.mark.parametrize(
+    "options", [["--report"], ["--report", "a.html"], ["--report=a.zip", "target"]]
+)
+def test_a_report_has_the_style_of_the_package(options):
+    """Large pictures could not be seen completely without it; Snakemake says more."""
+    add("Snakefile")
+    style = workflow_files() / "workflow" / "report" / "style.css"
+    assert style.is_file()
+    added = ["--report-html-stylesheet-path", str(style)]
+    assert snakemake_command(options) == [*START, *ALL_CORES, *added, *options]
+    for own in ("--report-html-stylesheet-path", "--report-stylesheet"):
+        given = [*options, own, "own.css"]
+        assert snakemake_command(given) == [*START, *ALL_CORES, *given]
 
 
 def test_a_profile_may_set_the_cores():

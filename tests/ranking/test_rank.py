@@ -1,6 +1,7 @@
 """The step `rank` on the files of a finished run."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -90,8 +91,32 @@ def test_the_command_ranks_rare_images_first(run, capsys):
     for name in ("interesting", "class_00", "informative"):
         with Image.open(run.ranking_sheets / f"{name}.png") as picture:
             assert picture.width > 900
+    assert 'href="ranking.csv"' in page
     record = read_record(run, "rank", "rank")
     assert set(record.outputs) == {"ranking.csv", "ranking.html", "ranking"}
+
+
+@pytest.mark.browser
+def test_the_curve_can_be_read_on_a_telephone(run):
+    """It fits into the window, with letters of at least ten pixels."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("there is no chromium on this machine")
+    from playwright.sync_api import sync_playwright
+
+    rank(run, write_marks(run, range(48)))
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox"]
+        )
+        page = opened.new_page(viewport={"width": 390, "height": 800})
+        page.goto(run.ranking_page.as_uri())
+        right, scale = page.locator("svg.plot").first.evaluate(
+            "e => [e.getBoundingClientRect().right, e.getScreenCTM().a]"
+        )
+        opened.close()
+    assert right <= 390
+    assert 13 * scale >= 10
 
 
 def test_the_coordinates_are_those_between_which_neighbours_are_found(run):
@@ -112,6 +137,7 @@ def test_few_marks_give_a_sentence_instead_of_a_number(run, tmp_path):
     """And classes alone are ranked by the highest score of any class."""
     rank(run, write_marks(run, [0, 1, 2]))
     page = run.ranking_page.read_text()
+    assert "1 image marked as interesting, 2 as not interesting, 1 with a class" in page
     assert page.count("Too few marks to say how good the ranking is") == 2
     assert "Average precision" not in page
     path = tmp_path / "classes.csv"
