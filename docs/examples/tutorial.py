@@ -14,7 +14,7 @@ import pandas as pd
 
 from astromorph.sky.simulate import simulate
 
-results = Path(sys.argv[1] if len(sys.argv) > 1 else "results")
+results = Path(sys.argv[1] if len(sys.argv) > 1 else "simulated_results")
 if len(sys.argv) == 1:
     # Like `snakemake`, but with the command line and a short training.
     settings = {
@@ -26,7 +26,7 @@ if len(sys.argv) == 1:
     Path("settings.json").write_text(json.dumps(settings))
     for step in ("train", "infer"):
         command = [sys.executable, "-m", "astromorph", step, "-c", "settings.json"]
-        subprocess.run(command, check=True)
+        subprocess.run([*command, "--results", str(results)], check=True)
 
 # Is the embedding good enough?
 verdict = json.loads((results / "evaluation.json").read_text())["verdict"]
