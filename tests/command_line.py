@@ -7,6 +7,7 @@ arguments, streams, signals and an exit code of their own.
 """
 
 import atexit
+import contextlib
 import gc
 import multiprocessing
 import os
@@ -96,7 +97,8 @@ class Command:
     def send_signal(self, number: int) -> None:
         """Send a signal, unless it has ended."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.kill(self.pid, number)
 
     def terminate(self) -> None:
         """Send SIGTERM."""

@@ -93,9 +93,9 @@ def snakemake_command(options: Sequence[str]) -> list[str]:
     decided = (given.cores, given.jobs, given.executor, given.profile)
     if all(value is None for value in decided) and not _profile_has_cores():
         added += ["--cores", "all"]
-    if given.report and not given.report_style:
+    if given.report and not given.report_stylesheet:
         style = workflow_files() / "workflow" / "report" / "style.css"
-        added += ["--report-html-stylesheet-path", str(style)]
+        added += ["--report-stylesheet", str(style)]
     brief = [] if _has_own_output(given) or "--" in options else BRIEF
     # Last, since --quiet takes all words up to the next option.
     return [sys.executable, "-m", "snakemake", *added, *options, *brief]
@@ -129,9 +129,7 @@ def _given(options: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--configfile", "--configfiles", nargs="+")
     parser.add_argument("--quiet", "-q", nargs="*")
     parser.add_argument("--report", nargs="?", const="report.html")
-    parser.add_argument(
-        "--report-html-stylesheet-path", "--report-stylesheet", dest="report_style"
-    )
+    parser.add_argument("--report-stylesheet")
     for option in OWN_OUTPUT:
         parser.add_argument(*option, dest="has_own_output", action="store_true")
     return parser.parse_known_args(list(options))[0]

@@ -94,11 +94,10 @@ def test_a_report_has_the_style_of_the_package(options):
     add("Snakefile")
     style = workflow_files() / "workflow" / "report" / "style.css"
     assert style.is_file()
-    added = ["--report-html-stylesheet-path", str(style)]
+    added = ["--report-stylesheet", str(style)]
     assert snakemake_command(options) == [*START, *ALL_CORES, *added, *options]
-    for own in ("--report-html-stylesheet-path", "--report-stylesheet"):
-        given = [*options, own, "own.css"]
-        assert snakemake_command(given) == [*START, *ALL_CORES, *given]
+    given = [*options, "--report-stylesheet", "own.css"]
+    assert snakemake_command(given) == [*START, *ALL_CORES, *given]
 
 
 def test_a_profile_may_set_the_cores():

@@ -606,7 +606,7 @@ def test_large_tables_are_not_in_the_report(run, sources):
 def test_the_report_opens_in_a_browser(run):
     """Every item is listed and opens, to its beginning, without network requests."""
     style = str(ROOT / "workflow" / "report" / "style.css")
-    snakemake(run, "--report", "report.html", "--report-html-stylesheet-path", style)
+    snakemake(run, "--report", "report.html", "--report-stylesheet", style)
     items = reported(run / "report.html")
     with browser() as page:
         page.goto((run / "report.html").as_uri())
