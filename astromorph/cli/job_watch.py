@@ -367,7 +367,7 @@ def watch_jobs(
         if handler.name == "astromorph":  # another workflow of the same process
             logger.removeHandler(handler)
         elif handler.name == "DefaultLogFileHandler":
-            # `astromorph.cli.workflow.failed_jobs` reads it.
+            # `astromorph.cli.workflow.closing_errors` reads it.
             for quiet_filter in handler.filters:
                 if hasattr(quiet_filter, "quiet"):
                     quiet_filter.quiet = set()

@@ -557,9 +557,10 @@ def closing_errors(log: str | Path | Iterable[str | Path]) -> list[str]:
         The errors of the jobs that failed. Without any, the run was interrupted: then
         one line says how to continue.
     """
-    logs = [log] if isinstance(log, str | Path) else list(log)
-    jobs = failed_jobs(logs)
-    by_user = any(INTERRUPTED_BY_USER in _read(path) for path in logs)
+    logs = [log] if isinstance(log, str | Path) else log
+    text = "\n".join(_read(path) for path in logs)
+    jobs = _failed_jobs(text)
+    by_user = INTERRUPTED_BY_USER in text
     failed = [
         job for job in jobs if not (job.is_interrupted or (by_user and not job.reason))
     ]
@@ -572,21 +573,8 @@ def closing_errors(log: str | Path | Iterable[str | Path]) -> list[str]:
     ]
 
 
-def failed_jobs(log: str | Path | Iterable[str | Path]) -> list[FailedJob]:
-    """Find the jobs whose last attempt failed.
-
-    Parameters
-    ----------
-    log : path or iterable of path
-        Snakemake's own log of the run; since version 9 there may be several.
-
-    Returns
-    -------
-    list of FailedJob
-        In the order of their first failure; empty if the log does not exist.
-    """
-    logs = [log] if isinstance(log, str | Path) else log
-    text = "\n".join(_read(path) for path in logs)
+def _failed_jobs(text: str) -> list[FailedJob]:
+    """The jobs whose last attempt failed, in the order of their first failure."""
     finished = set(FINISHED.findall(text))
     failed = {}
     for rule, lines in FAILED.findall(text):
