@@ -88,23 +88,26 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=50, help="(%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
     parser.add_argument("--images", type=int, default=40, help="(%(default)s)")
+    parser.add_argument("--settings", default="{}", help="further settings, as JSON")
     options = parser.parse_args()
+    settings = SETTINGS | json.loads(options.settings)
     with tempfile.TemporaryDirectory() as folder:
-        failed = run(Path(folder), options.trials, options.seed, options.images)
+        new = Path(folder) / "new"
+        make_inputs(new, options.images, settings)
+        print(f"{options.images} images", end="; ")
+        failed = run(Path(folder), new, options.trials, options.seed)
     sys.exit(bool(failed))
 
 
-def run(folder: Path, trials: int, seed: int, images: int) -> int:
+def run(folder: Path, new: Path, trials: int, seed: int) -> int:
     """Run all trials; returns how many did not end as an undisturbed run."""
     draw = random.Random(seed)
-    new = folder / "new"
-    make_inputs(new, images)
     finished = folder / "finished"
     shutil.copytree(new, finished)
     begin = time.monotonic()
     expect_success(finished)
     seconds = time.monotonic() - begin
-    print(f"{images} images; undisturbed: {seconds:.0f} s\n")
+    print(f"undisturbed: {seconds:.0f} s\n")
     print("| trial | change | kill | s | step that ran | commands | identical |")
     print("|---|---|---|---|---|---|---|", flush=True)
     expected: dict[str, dict[str, bytes]] = {}
@@ -139,12 +142,12 @@ def run(folder: Path, trials: int, seed: int, images: int) -> int:
     return failed
 
 
-def make_inputs(folder: Path, images: int) -> None:
+def make_inputs(folder: Path, images: int, settings: dict[str, object]) -> None:
     """Write images, list, weights and settings."""
     simulate(folder / "fits", images, seed=1)
     shutil.copy(sky_file("amm"), folder / WEIGHTS)
     (folder / CONFIG).parent.mkdir()
-    (folder / CONFIG).write_text(json.dumps(SETTINGS))
+    (folder / CONFIG).write_text(json.dumps(settings))
 
 
 def undisturbed(folder: Path, new: Path, name: str) -> dict[str, bytes]:
