@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from astromorph.sky.canvas import Canvas, Plane, gaussian
+from astromorph.sky.canvas import Canvas, Plane, gaussian, soft_edge
 
 
 def trail(canvas: Canvas, rng: np.random.Generator) -> Plane:
@@ -81,5 +81,5 @@ def sidelobes(canvas: Canvas, rng: np.random.Generator) -> Plane:
 def edge(canvas: Canvas, rng: np.random.Generator) -> Plane:
     """A step or a slope of the background, as at the edge of a mosaic."""
     steepness = 10 ** rng.uniform(-0.5, 1.5)
-    slope = 1 / (1 + np.exp(-np.clip(steepness * canvas.x, -50, 50)))
+    slope = soft_edge(-canvas.x, 1 / steepness)
     return np.asarray(slope + rng.choice([0, 1]) * gaussian(canvas, 0, 0, 0.1, 0.1))

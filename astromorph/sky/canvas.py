@@ -38,6 +38,20 @@ def gaussian(
     return np.asarray(np.exp(-0.5 * square), dtype=np.float64)
 
 
+def soft_edge(distance: Plane, width: float) -> Plane:
+    """From 1 within an edge to 0 beyond it: a logistic function.
+
+    Parameters
+    ----------
+    distance : ndarray
+        Distance from the edge, positive outside.
+    width : float
+        The value falls from 0.73 to 0.27 within twice this width.
+    """
+    # exp(700) is the largest power of this kind that float64 contains.
+    return np.asarray(1 / (1 + np.exp(np.minimum(distance / width, 700))), np.float64)
+
+
 Painter = Callable[[Canvas, np.random.Generator], Plane]
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from astromorph.sky.canvas import Canvas, Plane, gaussian, power_law_field
+from astromorph.sky.canvas import Canvas, Plane, gaussian, power_law_field, soft_edge
 
 
 def filament(canvas: Canvas, rng: np.random.Generator) -> Plane:
@@ -72,7 +72,7 @@ def bipolar(canvas: Canvas, rng: np.random.Generator) -> Plane:
     along, waist = np.abs(canvas.x), rng.uniform(0.05, 0.2)
     opening, length = rng.uniform(0.3, 0.9), rng.uniform(0.7, 1.2)
     width = waist + opening * np.sqrt(np.clip(along * (1 - along / length), 0, None))
-    inside = (along < length) / (1 + np.exp((np.abs(canvas.y) - width) / 0.04))
+    inside = (along < length) * soft_edge(np.abs(canvas.y) - width, 0.04)
     limb = np.exp(-0.5 * ((np.abs(canvas.y) - width) / 0.07) ** 2) * (along < length)
     faintness = np.exp(-rng.uniform(0.3, 1.5) * along)
     return np.asarray(

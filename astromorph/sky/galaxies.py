@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from astromorph.sky.canvas import Canvas, Plane, gaussian, power_law_field
+from astromorph.sky.canvas import Canvas, Plane, gaussian, power_law_field, soft_edge
 
 
 def disk(canvas: Canvas, rng: np.random.Generator) -> Plane:
@@ -129,7 +129,8 @@ def shells(canvas: Canvas, rng: np.random.Generator) -> Plane:
     side, opening = rng.uniform(0, 2 * np.pi), rng.uniform(1, 3)
     for k, radius in enumerate(np.sort(rng.uniform(0.3, 1.2, rng.integers(2, 6)))):
         arc = np.exp(opening * (np.cos(phi - side - np.pi * k) - 1))
-        inside = (r < radius) * np.exp((r - radius) / rng.uniform(0.05, 0.15))
+        width = rng.uniform(0.05, 0.15)
+        inside = (r < radius) * np.exp(np.minimum(r - radius, 0) / width)
         plane += rng.uniform(0.2, 0.7) * arc * inside
     return np.asarray(plane, dtype=np.float64)
 
@@ -149,7 +150,7 @@ def gapped_disk(canvas: Canvas, rng: np.random.Generator) -> Plane:
         gap = np.exp(-0.5 * ((r - radius) / rng.uniform(0.04, 0.1)) ** 2)
         plane *= 1 - rng.uniform(0.4, 1) * gap
     if rng.random() < 0.3:
-        hole = 1 / (1 + np.exp((r - rng.uniform(0.15, 0.4)) / 0.04))
+        hole = soft_edge(r - rng.uniform(0.15, 0.4), 0.04)
         plane *= 1 - rng.uniform(0.7, 1) * hole
     return np.asarray(plane, dtype=np.float64)
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from astromorph.sky.canvas import Canvas, Plane, gaussian, power_law_field
+from astromorph.sky.canvas import Canvas, Plane, gaussian, power_law_field, soft_edge
 
 
 def edge_jets(canvas: Canvas, rng: np.random.Generator) -> Plane:
@@ -34,7 +34,7 @@ def edge_jets(canvas: Canvas, rng: np.random.Generator) -> Plane:
             )
         )
         along = np.clip(side * canvas.x / length, 0, None)
-        inside = (side * canvas.x > 0) / (1 + np.exp((along - 1) / 0.05))
+        inside = (side * canvas.x > 0) * soft_edge(along - 1, 0.05)
         ridge = curvature * canvas.x**2 + twist * canvas.x
         width = rng.uniform(0.05, 0.15)
         bridge = inside * np.exp(-0.5 * ((canvas.y - ridge) / width) ** 2)
@@ -58,7 +58,7 @@ def core_jets(canvas: Canvas, rng: np.random.Generator) -> Plane:
         ridge = curvature * canvas.x**2 + wave * np.sin(frequency * canvas.x)
         fade = np.exp(-decay * np.abs(along - gap))
         width = core_width + widening * along
-        inside = (side * canvas.x > 0) / (1 + np.exp((along - 1) / 0.1))
+        inside = (side * canvas.x > 0) * soft_edge(along - 1, 0.1)
         plane += (
             power * fade * inside * np.exp(-0.5 * ((canvas.y - ridge) / width) ** 2)
         )
@@ -94,7 +94,7 @@ def bent_tails(canvas: Canvas, rng: np.random.Generator) -> Plane:
     for side in sides:
         ridge = side * opening * back**power
         width = rng.uniform(0.06, 0.12) + rng.uniform(0.05, 0.25) * back
-        fade = np.exp(-decay * back) / (1 + np.exp((back - length) / 0.1))
+        fade = np.exp(-decay * back) * soft_edge(back - length, 0.1)
         tail = fade * np.exp(-0.5 * ((canvas.y - ridge) / width) ** 2)
         plane += rng.uniform(0.3, 1) * (canvas.x > -0.05) * tail
     return np.asarray(plane, dtype=np.float64)

@@ -14,7 +14,7 @@ from astropy.wcs import WCS
 from astromorph.atomic import atomic_folder, atomic_write
 from astromorph.errors import AstromorphError
 from astromorph.sky import draw as sky
-from astromorph.sky.canvas import power_law_field
+from astromorph.sky.canvas import Canvas, power_law_field
 from astromorph.sky.morphologies import KINDS, MORPHOLOGIES, SAMPLE_MORPHOLOGIES
 from astromorph.sky.simulate import simulate
 from astromorph.sky.training_set import (
@@ -37,6 +37,18 @@ def test_drawings_are_random_and_reproducible(name):
     assert np.isfinite(first.pixels).all()
     np.testing.assert_array_equal(first.pixels, again.pixels)
     assert not np.array_equal(first.pixels, other.pixels)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", MORPHOLOGIES)
+@pytest.mark.parametrize("side", [30, 400])
+def test_small_objects_in_a_wide_field_are_drawn(name, side):
+    """Far from the object, no exponential overflows and no value is NaN."""
+    y, x = np.mgrid[-side:side:32j, -side:side:32j]
+    canvas = Canvas(x, y, pixel=side / 16)
+    for seed in range(4):
+        plane = MORPHOLOGIES[name].paint(canvas, np.random.default_rng(seed))
+        assert np.isfinite(plane).all()
 
 
 def test_objects_are_brighter_than_the_noise():
