@@ -1,89 +1,233 @@
 """Measures without labels: whether they rank embeddings as labels do.
 
-    python benchmarks/label_free.py FOLDER...
+    python benchmarks/label_free.py RESULTS... --weights FILE...
 
-Each folder contains finished runs with labels on one list of images, such as the output
-of `benchmarks/quality.py` with several recipes and seeds. The networks of all its runs
-(trained, start weights, untrained, pixels, references) are ranked by their score with
-labels, the mean of the three balanced accuracies, and by each measure without labels.
-The table shows Spearman's rank correlation of both: 1 if a measure ranks networks as
-the labels do, 0 if it knows nothing about them.
+RESULTS are the results of finished runs with labels, such as those of
+`benchmarks/quality.py`; each FILE has weights of the network of these runs, a model or
+a `state_dict`. The networks that embed the images of each run are the trained one, its
+start weights, these with noise, networks with random weights, the files, and the
+principal components of the pixels. They are ranked by their score with labels, the mean
+of the three balanced accuracies, and by each measure without labels. The table shows
+Spearman's rank correlation of both: 1 if a measure ranks networks as the labels do, 0
+if it knows nothing about them. The measures are those of `evaluation.html` and two
+others: LiDAR (Thilak et al. 2023) and the intrinsic dimension (Levina & Bickel 2005).
 """
 
 import argparse
 import json
 import statistics
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from scipy.stats import spearmanr
+from sklearn.neighbors import NearestNeighbors
+from torch import nn
 
-from astromorph.embedding.metrics import GEOMETRIC
+from astromorph.artefacts.run_files import RunFiles
+from astromorph.byol.build import load_model, seeded_byol, training_settings_of
+from astromorph.byol.byol import BYOL
+from astromorph.byol.collapse import rank_me, spread
+from astromorph.byol.start_weights import load_start_weights
+from astromorph.embedding import metrics
+from astromorph.embedding.evaluate import (
+    MAX_PERTURBED,
+    draw_sample,
+    make_embedders,
+    network_embedder,
+    read_images,
+    score_classes,
+)
+from astromorph.settings.loading import parse
+from astromorph.settings.steps import TrainStepSettings
 
-LABELLED = ("knn", "knn_whitened", "linear")
-PLAIN = ("effective_rank", "spread", "uniformity")
-LOWER_IS_BETTER = ("uniformity",)
+Vectors = NDArray[np.floating[Any]]
+MEASURED = ("knn", "knn_whitened", "linear")
+NOISE = (0.1, 0.2, 0.3, 0.5)  # relative to the standard deviation of each tensor
+RANDOM_SEEDS = (1, 2)
+NEIGHBOURS = 20  # of an image, for the intrinsic dimension
+RIDGE = 1e-4  # added to the covariance within images, relative to its mean variance
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folders", nargs="+", type=Path, help="folders with runs")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("results", nargs="+", type=Path, help="results with labels")
+    parser.add_argument("--weights", nargs="*", default=[], type=Path)
+    parser.add_argument("--label", default="label", help="column with classes")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="file for all values")
     options = parser.parse_args()
-    columns: dict[str, list[float]] = {}
-    for folder in options.folders:
-        networks = list(labelled_networks(folder))
-        print(f"{folder}: {len(networks)} networks of {len(list(runs(folder)))} runs")
-        if len(networks) < 3:
-            raise SystemExit(
-                f"{folder}: a correlation needs at least 3 networks with labels; "
-                "evaluate runs with `evaluation_settings.label`"
-            )
-        scores = [score for score, _ in networks]
-        for name in networks[0][1]:
-            values = [measures[name] for _, measures in networks]
-            correlation = float(spearmanr(values, scores).statistic)
-            columns.setdefault(name, []).append(correlation)
-    names = [folder.name for folder in options.folders]
-    print(f"\n| measure | {' | '.join(names)} | mean |")
-    print("|---" * (len(names) + 2) + "|")
-    means = {name: statistics.mean(values) for name, values in columns.items()}
-    for name in sorted(means, key=means.__getitem__, reverse=True):
-        cells = [f"{value:+.2f}" for value in (*columns[name], means[name])]
-        print(f"| {name} | {' | '.join(cells)} |")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    values: dict[str, dict[str, dict[str, float]]] = {}
+    for results in options.results:
+        values[str(results)] = {}
+        for name, measures in measured_networks(
+            results, options.weights, options.label
+        ):
+            values[str(results)][name] = measures
+            cells = " ".join(f"{key} {value:.3f}" for key, value in measures.items())
+            print(f"{results}: {name}: {cells}", flush=True)
+        if options.json:
+            options.json.write_text(json.dumps(values, indent=1))
+    print_table(values)
 
 
-def runs(folder: Path) -> Iterator[Path]:
-    """The evaluations of all runs in a folder."""
-    return folder.rglob("evaluation.json")
+def measured_networks(
+    results: Path, files: list[Path], label: str
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """Each network of a run, with its score and the measures without labels."""
+    paths = RunFiles.of_run(results, len(list((results / "tensors").glob("*.pt"))))
+    settings = parse({"evaluation_settings": {"label": label}}, "label_free.py")
+    inference = settings.inference_settings
+    byol, model = load_model(paths.model)
+    sample = draw_sample(paths, settings.evaluation_settings)
+    trained_with = training_settings_of(model)
+    images, facts = read_images(paths.all_tensors, sample, trained_with.stacksize)
+    subset = images.subset(range(min(len(images), MAX_PERTURBED)))
+    noise = facts["stretched_noise"][: len(subset)].float()
+    embedders = make_embedders(byol, model, images, inference)
+    for name, network in networks(trained_with, model.in_channels, files):
+        embedders[name] = network_embedder(network, inference)
+    for name, embedder in embedders.items():
+        vectors = embedder(images, None)
+        scores, _ = score_classes(vectors, sample)
+        measures = {
+            "score": statistics.mean(scores[key]["mean"] for key in MEASURED),
+            "effective rank (RankMe)": rank_me(vectors),
+            "uniformity": -metrics.uniformity(vectors),
+            "intrinsic dimension": intrinsic_dimension(vectors),
+        }
+        views = {"": vectors[: len(subset)]} | {
+            kind: embedder(subset, perturbation)
+            for kind, perturbation in metrics.make_perturbations(noise).items()
+        }
+        yield name, measures | measures_of_views(views, spread(vectors))
 
 
-def labelled_networks(folder: Path) -> Iterator[tuple[float, dict[str, float]]]:
-    """The score with labels and the measures without them of each network."""
-    for file in sorted(runs(folder)):
-        for network in json.loads(file.read_text())["networks"].values():
-            if all(name in network for name in LABELLED):
-                score = statistics.mean(network[name]["mean"] for name in LABELLED)
-                yield score, measures_without_labels(network)
+def networks(
+    settings: TrainStepSettings, in_channels: int, files: list[Path]
+) -> Iterator[tuple[str, BYOL]]:
+    """Networks of the same kind as that of a run, with other weights."""
+
+    def started(**changes: object) -> BYOL:
+        network = settings.network_settings.model_copy(update=changes)
+        chosen = replace(settings, network_settings=network)
+        byol = seeded_byol(chosen, in_channels)
+        load_start_weights(byol, chosen)
+        return byol.eval()
+
+    for file in files:
+        yield file.stem, started(weights=str(file))
+    for seed in RANDOM_SEEDS:
+        chosen = replace(settings, seed=settings.seed + seed)
+        yield f"random {seed}", seeded_byol(chosen, in_channels).eval()
+    if settings.network_settings.weights != "random":
+        for share in NOISE:
+            byol = started()
+            add_noise(byol, share)
+            yield f"start with noise {share}", byol
 
 
-def measures_without_labels(network: dict[str, Any]) -> dict[str, float]:
-    """Measures of which larger values should mean a better embedding."""
-    measures = {
-        name: -network[name] if name in LOWER_IS_BETTER else network[name]
-        for name in PLAIN
-    }
-    for kind, sign in (("retrieval", 1), ("alignment", -1)):
-        values = network[kind]
-        measures[f"{kind}, all"] = sign * statistics.mean(values.values())
-        measures[f"{kind}, geometric"] = sign * statistics.mean(
-            values[name] for name in GEOMETRIC
-        )
+def add_noise(network: nn.Module, share: float) -> None:
+    """Add Gaussian noise to all weights; batch norm is kept."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weights in network.parameters():
+            if weights.ndim > 1:
+                noise = torch.randn(weights.shape, generator=generator)
+                weights.add_(share * weights.std() * noise)
+
+
+def measures_of_views(
+    views: dict[str, Vectors], standard_deviation: float
+) -> dict[str, float]:
+    """How close embeddings of perturbed images are to those of the originals.
+
+    Parameters
+    ----------
+    views : dict of str to ndarray, shape (N, D)
+        By perturbation; the originals are the first.
+    standard_deviation : float
+        The measure `spread` of the embeddings.
+    """
+    originals, *others = views.values()
+    found = {name: metrics.retrieval(views[name], originals) for name in views}
+    distances = {name: metrics.alignment(views[name], originals) for name in views}
+    kinds = [name for name in views if name]
+    measures: dict[str, float] = {}
+    for which, names in (("all", kinds), ("geometric", list(metrics.GEOMETRIC))):
+        measures |= {
+            f"retrieval, {which}": statistics.mean(found[name] for name in names),
+            f"alignment, {which}": -statistics.mean(distances[n] for n in names),
+        }
     # Close views of an image are worth nothing if all images are close (Wang & Isola
     # 2020): the distance of views relative to that of images.
-    distance = max(network["spread"], 1e-9) ** 2
+    distance = max(standard_deviation, 1e-9) ** 2
     measures["alignment over spread"] = measures["alignment, all"] / distance
-    return measures
+    return measures | {"LiDAR": lidar(np.stack([originals, *others], axis=1))}
+
+
+def lidar(views: Vectors) -> float:
+    """The effective rank of the variance between images relative to that within.
+
+    Thilak et al. (2023), eq. 1 to 4.
+
+    Parameters
+    ----------
+    views : ndarray, shape (N, V, D)
+        Embeddings of V views of N images.
+    """
+    views = views.astype(np.float64)
+    means = views.mean(axis=1)
+    residuals = (views - means[:, None]).reshape(-1, views.shape[2])
+    within = residuals.T @ residuals / len(residuals)
+    within += RIDGE * max(np.trace(within) / len(within), 1e-12) * np.eye(len(within))
+    values, axes = np.linalg.eigh(within)
+    scaled = (means - means.mean(axis=0)) @ axes / np.sqrt(values)
+    values = np.linalg.svd(scaled, compute_uv=False) ** 2
+    share = values / values.sum() + 1e-12
+    return float(np.exp(-(share * np.log(share)).sum()))
+
+
+def intrinsic_dimension(vectors: Vectors) -> float:
+    """The mean local dimension from distances to neighbours.
+
+    Levina & Bickel (2005), eq. 8, averaged as their inverses. Equal images, which
+    have no distance, are left out.
+    """
+    unit = np.unique(metrics.unit_vectors(vectors), axis=0)
+    number = min(NEIGHBOURS, len(unit) - 1)
+    distances = NearestNeighbors(n_neighbors=number).fit(unit).kneighbors()[0]
+    distances = distances[distances[:, 0] > 0]
+    logarithms = np.log(distances[:, -1:] / distances[:, :-1]).mean(axis=1)
+    return float(1 / logarithms.mean())
+
+
+def print_table(values: dict[str, dict[str, dict[str, float]]]) -> None:
+    """Rank correlations by measure and run, the best measure first."""
+    correlations: dict[str, list[float]] = {}
+    for measured in values.values():
+        scores = [measures["score"] for measures in measured.values()]
+        for name in next(iter(measured.values())):
+            if name != "score":
+                of_measure = [measures[name] for measures in measured.values()]
+                found = float(spearmanr(of_measure, scores).statistic)
+                correlations.setdefault(name, []).append(found)
+    numbers = ", ".join(f"{len(measured)}" for measured in values.values())
+    print(f"\n{numbers} networks\n")
+    print(f"| measure | {' | '.join(values)} | mean |")
+    print("|---" * (len(values) + 2) + "|")
+    means = {name: statistics.mean(found) for name, found in correlations.items()}
+    for name in sorted(means, key=means.__getitem__, reverse=True):
+        cells = [f"{value:+.2f}" for value in (*correlations[name], means[name])]
+        print(f"| {name} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

@@ -139,7 +139,7 @@ def evaluate(
     if threads:
         torch.set_num_threads(threads)
     check_writable([files.evaluation, files.evaluation_page])
-    sample = _draw_sample(files, rules)
+    sample = draw_sample(files, rules)
     label = _inspect_labels(files, rules.label, sample)
     if label["problem"]:
         LOG.warning("%s: %s; %s", files.catalogue, label["problem"], WITHOUT_LABELS)
@@ -147,7 +147,7 @@ def evaluate(
         LOG.warning("%s: %s", files.catalogue, label["caution"])
     byol, model = load_model(files.model)
     stacksize = training_settings_of(model).stacksize
-    images, statistics = _read_images(files.all_tensors, sample, stacksize)
+    images, statistics = read_images(files.all_tensors, sample, stacksize)
     nuisances = _collect_nuisances(sample, statistics)
     subset = images.subset(range(min(len(images), MAX_PERTURBED)))
     noise = torch.from_numpy(nuisances["noise"][: len(subset)]).float()
@@ -244,7 +244,7 @@ def _usable_classes(labelled: Sequence[SampledImage]) -> list[str]:
     return sorted(name for name in groups if len(groups[name]) >= metrics.FOLDS)
 
 
-def _draw_sample(files: RunFiles, rules: EvaluationSettings) -> list[SampledImage]:
+def draw_sample(files: RunFiles, rules: EvaluationSettings) -> list[SampledImage]:
     """The images with the smallest ids, which amounts to a random choice."""
     table = embedded_table(files, NUISANCE_COLUMNS)
     sample = table.sort_values("image_id").head(rules.images)
@@ -290,7 +290,7 @@ def _catalogue_nuisances(row: Mapping[str, str]) -> dict[str, float]:
     return nuisances
 
 
-def _read_images(
+def read_images(
     tensors: Sequence[Path], sample: Sequence[SampledImage], stacksize: int
 ) -> tuple[ImageSet, dict[str, Tensor]]:
     """The images of the sample and their statistics, in the order of the sample."""
@@ -370,7 +370,7 @@ def _score_with_labels(
         return {}, None
     if label["kind"] == "numbers":
         return _score_numbers(vectors, sample)
-    return _score_classes(vectors, sample)
+    return score_classes(vectors, sample)
 
 
 def _score_numbers(
@@ -399,7 +399,7 @@ def _score_numbers(
     return {"regression": regression}, results
 
 
-def _score_classes(
+def score_classes(
     vectors: Vectors, sample: Sequence[SampledImage]
 ) -> tuple[dict[str, Any], Results]:
     """Scores of classifiers, and which images were classified correctly."""
@@ -469,7 +469,7 @@ def make_embedders(
         network = load_reference(reference, images.channels)
         networks[reference_name(reference)] = network
     embedders = {
-        name: _network_embedder(network, inference)
+        name: network_embedder(network, inference)
         for name, network in networks.items()
     }
     return embedders | {PIXELS: _pixel_embedder(images)}
@@ -485,7 +485,7 @@ def _start_network(model: ModelFile) -> dict[str, BYOL]:
     return {start[0]: start[1]} if start else {}
 
 
-def _network_embedder(
+def network_embedder(
     network: BYOL | ReferenceNetwork, inference: InferenceSettings
 ) -> Embedder:
     return lambda images, perturbation: embed(network, images, inference, perturbation)

@@ -11,14 +11,15 @@ import shutil
 from pathlib import Path
 
 import command_line
+import numpy as np
 import pytest
 import torch
 from finished_workflow import finished_workflow, snakemake
 from PIL import Image
 
+from astromorph.byol.build import load_model
 from astromorph.byol.start_weights import WEIGHTS_FORMAT
 from astromorph.cli.steps import STEPS
-from astromorph.embedding.metrics import GEOMETRIC
 from astromorph.settings.loading import setting_names
 from astromorph.sky.simulate import simulate
 
@@ -243,28 +244,37 @@ def test_quality(script):
         assert len(numbers(cells)) >= 7, name
 
 
-def test_label_free(script, tmp_path):
-    """A measure that ranks networks as labels do has a correlation of 1."""
-    networks = {
-        name: {
-            "effective_rank": 10.0 * k,
-            "spread": 0.5,
-            "uniformity": float(k),
-            "retrieval": dict.fromkeys(GEOMETRIC, 0.1 * k),
-            "alignment": dict.fromkeys(GEOMETRIC, 1 - 0.1 * k),
-            **{m: {"mean": 0.2 * k} for m in ("knn", "knn_whitened", "linear")},
-        }
-        for k, name in enumerate(("pixels", "untrained", "sky", "trained"))
-    }
-    networks["without labels"] = {}
-    run = tmp_path / "radio" / "one"
-    run.mkdir(parents=True)
-    (run / "evaluation.json").write_text(json.dumps({"networks": networks}))
-    output = script("benchmarks/label_free.py", tmp_path / "radio")
-    assert "radio: 4 networks of 1 runs" in output
-    assert "| effective_rank | +1.00 | +1.00 |" in output
-    assert "| alignment, all | +1.00 | +1.00 |" in output
-    assert "| uniformity | -1.00 | -1.00 |" in output
+@pytest.mark.slow
+def test_label_free(script, tmp_path_factory, tmp_path):
+    """Correlations of nine measures for the networks of a run and for a file."""
+    finished = finished_workflow(tmp_path_factory)
+    network = load_model(finished / "results" / "model" / "model.pt")[0].encoder
+    torch.save(network[0].state_dict(), tmp_path / "mine.pt")
+    chosen = ("--weights", "mine.pt", "--json", "values.json")
+    output = script("benchmarks/label_free.py", finished / "results", *chosen)
+    (networks,) = json.loads((tmp_path / "values.json").read_text()).values()
+    assert {"trained", "sky", "untrained", "mine", "random 1", "pixels"} <= set(
+        networks
+    )
+    assert networks["sky"]["score"] > networks["random 1"]["score"]
+    rows = table_rows(output)
+    assert len(rows) == 9
+    for name, cells in rows.items():
+        assert -1 <= numbers(cells[-1])[0] <= 1, name
+
+
+def test_lidar_is_the_rank_of_what_distinguishes_images(monkeypatch):
+    """Three directions differ between images; views differ in all directions alike."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from label_free import intrinsic_dimension, lidar
+
+    rng = np.random.default_rng(0)
+    images = np.zeros((400, 1, 16))
+    images[..., :3] = 10 * rng.normal(size=(400, 1, 3))
+    views = images + 0.1 * rng.normal(size=(400, 8, 16))
+    assert 2.9 < lidar(views) < 3.1
+    on_a_plane = rng.uniform(0.5, 1, (1000, 3)) @ rng.normal(size=(3, 20))
+    assert 1.7 < intrinsic_dimension(on_a_plane) < 2.3  # without its length, of three
 
 
 @pytest.mark.slow
