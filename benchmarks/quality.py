@@ -94,6 +94,11 @@ def main() -> None:
             network = settings.get("network_settings", {})
             weights = str(Path(options.weights).resolve())
             settings["network_settings"] = {"weights": weights} | network
+        if options.data == "kinds":
+            # As with the package's weights by default. Simulated images would show the
+            # kinds that are left out.
+            training = settings.get("training_settings", {})
+            settings["training_settings"] = training | {"simulated_images": 0}
         runs = [
             run_recipe(options, datafile, recipe, settings, seed)
             for seed in options.seeds
