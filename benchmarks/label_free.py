@@ -59,21 +59,24 @@ def main() -> None:
     )
     parser.add_argument("results", nargs="+", type=Path, help="results with labels")
     parser.add_argument("--weights", nargs="*", default=[], type=Path)
-    parser.add_argument("--label", default="label", help="column with classes")
+    parser.add_argument(
+        "--label", nargs="+", default=["label"],
+        help="column with classes, one for all results or one for each",
+    )  # fmt: skip
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--json", type=Path, help="file for all values")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
+    labels = options.label * (len(options.results) if len(options.label) == 1 else 1)
     values: dict[str, dict[str, dict[str, float]]] = {}
-    for results in options.results:
-        values[str(results)] = {}
-        for name, measures in measured_networks(
-            results, options.weights, options.label
-        ):
-            values[str(results)][name] = measures
+    for results, label in zip(options.results, labels, strict=True):
+        title = f"{results.name} ({label})"
+        values[title] = {}
+        for name, measures in measured_networks(results, options.weights, label):
+            values[title][name] = measures
             cells = " ".join(f"{key} {value:.3f}" for key, value in measures.items())
-            print(f"{results}: {name}: {cells}", flush=True)
+            print(f"{title}: {name}: {cells}", flush=True)
         if options.json:
             options.json.write_text(json.dumps(values, indent=1))
     print_table(values)
