@@ -245,7 +245,24 @@ def _usable_classes(labelled: Sequence[SampledImage]) -> list[str]:
 
 
 def draw_sample(files: RunFiles, rules: EvaluationSettings) -> list[SampledImage]:
-    """The images with the smallest ids, which amounts to a random choice."""
+    """The images of an evaluation: those with the smallest ids, a random choice.
+
+    Parameters
+    ----------
+    files : RunFiles
+        `catalogue`, `split` and `all_embeddings` are read.
+    rules : EvaluationSettings
+        Their maximum number, and the column of the labels.
+
+    Returns
+    -------
+    list of SampledImage
+
+    Raises
+    ------
+    AstromorphError
+        Fewer than two images have an embedding.
+    """
     table = embedded_table(files, NUISANCE_COLUMNS)
     sample = table.sort_values("image_id").head(rules.images)
     if len(sample) < 2:
@@ -293,7 +310,29 @@ def _catalogue_nuisances(row: Mapping[str, str]) -> dict[str, float]:
 def read_images(
     tensors: Sequence[Path], sample: Sequence[SampledImage], stacksize: int
 ) -> tuple[ImageSet, dict[str, Tensor]]:
-    """The images of the sample and their statistics, in the order of the sample."""
+    """The images of the sample and their statistics, in the order of the sample.
+
+    Parameters
+    ----------
+    tensors : sequence of path
+        All tensor shards.
+    sample : sequence of SampledImage
+        N images, as from `draw_sample`.
+    stacksize : int
+        As in `data_settings`.
+
+    Returns
+    -------
+    images : CachedDataset, MappedDataset or NativeDataset
+        N images.
+    statistics : dict of str to Tensor, shape (N,), float64
+        See `astromorph.artefacts.tensor_shard.TensorShard`.
+
+    Raises
+    ------
+    AstromorphError
+        The shards contain other images.
+    """
     by_shard: dict[str, list[int]] = defaultdict(list)
     for k, image in enumerate(sample):
         by_shard[image.shard].append(k)
@@ -402,7 +441,23 @@ def _score_numbers(
 def score_classes(
     vectors: Vectors, sample: Sequence[SampledImage]
 ) -> tuple[dict[str, Any], Results]:
-    """Scores of classifiers, and which images were classified correctly."""
+    """Scores of classifiers, and which images were classified correctly.
+
+    Parameters
+    ----------
+    vectors : ndarray, shape (N, D)
+        Embeddings of the sample.
+    sample : sequence of SampledImage
+        N images with labels, at least two classes of at least five groups.
+
+    Returns
+    -------
+    measures : dict
+        `classes`, the images in each, and `knn`, `knn_whitened` and `linear`, the
+        balanced accuracies.
+    results : Results
+        Which images were classified correctly.
+    """
     classes = _usable_classes([image for image in sample if image.label])
     labelled = [k for k, image in enumerate(sample) if image.label in classes]
     labels = [sample[k].label for k in labelled]
@@ -469,8 +524,7 @@ def make_embedders(
         network = load_reference(reference, images.channels)
         networks[reference_name(reference)] = network
     embedders = {
-        name: network_embedder(network, inference)
-        for name, network in networks.items()
+        name: network_embedder(network, inference) for name, network in networks.items()
     }
     return embedders | {PIXELS: _pixel_embedder(images)}
 
@@ -488,6 +542,20 @@ def _start_network(model: ModelFile) -> dict[str, BYOL]:
 def network_embedder(
     network: BYOL | ReferenceNetwork, inference: InferenceSettings
 ) -> Embedder:
+    """A function that embeds images with a network.
+
+    Parameters
+    ----------
+    network : BYOL or ReferenceNetwork
+        The network, in evaluation mode.
+    inference : InferenceSettings
+        How it embeds.
+
+    Returns
+    -------
+    callable
+        Takes images and a perturbation or None; returns embeddings `(N, D)`, float32.
+    """
     return lambda images, perturbation: embed(network, images, inference, perturbation)
 
 
