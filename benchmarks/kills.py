@@ -94,7 +94,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         new = Path(folder) / "new"
         make_inputs(new, options.images, settings)
-        print(f"{options.images} images", end="; ")
+        print(f"{options.images} images")
         failed = run(Path(folder), new, options.trials, options.seed)
     sys.exit(bool(failed))
 

@@ -43,6 +43,7 @@ from astromorph.embedding.evaluate import (
     score_classes,
 )
 from astromorph.settings.loading import parse
+from astromorph.settings.presets import RANDOM, start_weights_source
 from astromorph.settings.steps import TrainStepSettings
 
 Vectors = NDArray[np.floating[Any]]
@@ -68,10 +69,17 @@ def main() -> None:
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    labels = options.label * (len(options.results) if len(options.label) == 1 else 1)
+    labels = options.label
+    if len(labels) == 1:
+        labels = labels * len(options.results)
+    if len(labels) != len(options.results):
+        parser.error(
+            f"--label: found {len(labels)} columns for {len(options.results)} results; "
+            "name one for all or one for each"
+        )
     values: dict[str, dict[str, dict[str, float]]] = {}
     for results, label in zip(options.results, labels, strict=True):
-        title = f"{results.name} ({label})"
+        title = f"{results} ({label})"
         values[title] = {}
         for name, measures in measured_networks(results, options.weights, label):
             values[title][name] = measures
@@ -91,6 +99,11 @@ def measured_networks(
     inference = settings.inference_settings
     byol, model = load_model(paths.model)
     sample = draw_sample(paths, settings.evaluation_settings)
+    if len({image.label for image in sample if image.label}) < 2:
+        raise SystemExit(
+            f"{paths.catalogue}: the column `{label}` has no two classes; name another "
+            "one with --label"
+        )
     trained_with = training_settings_of(model)
     images, facts = read_images(paths.all_tensors, sample, trained_with.stacksize)
     subset = images.subset(range(min(len(images), MAX_PERTURBED)))
@@ -107,11 +120,12 @@ def measured_networks(
             "uniformity": -metrics.uniformity(vectors),
             "intrinsic dimension": intrinsic_dimension(vectors),
         }
-        views = {"": vectors[: len(subset)]} | {
+        perturbed = {
             kind: embedder(subset, perturbation)
             for kind, perturbation in metrics.make_perturbations(noise).items()
         }
-        yield name, measures | measures_of_views(views, spread(vectors))
+        originals = vectors[: len(subset)]
+        yield name, measures | compare_views(originals, perturbed, spread(vectors))
 
 
 def networks(
@@ -127,11 +141,11 @@ def networks(
         return byol.eval()
 
     for file in files:
-        yield file.stem, started(weights=str(file))
+        yield str(file), started(weights=str(file))
     for seed in RANDOM_SEEDS:
         chosen = replace(settings, seed=settings.seed + seed)
         yield f"random {seed}", seeded_byol(chosen, in_channels).eval()
-    if settings.network_settings.weights != "random":
+    if start_weights_source(settings) != RANDOM:
         for share in NOISE:
             byol = started()
             add_noise(byol, share)
@@ -148,39 +162,44 @@ def add_noise(network: nn.Module, share: float) -> None:
                 weights.add_(share * weights.std() * noise)
 
 
-def measures_of_views(
-    views: dict[str, Vectors], standard_deviation: float
+def compare_views(
+    originals: Vectors, perturbed: dict[str, Vectors], standard_deviation: float
 ) -> dict[str, float]:
     """How close embeddings of perturbed images are to those of the originals.
 
     Parameters
     ----------
-    views : dict of str to ndarray, shape (N, D)
-        By perturbation; the originals are the first.
+    originals : ndarray, shape (N, D)
+        Embeddings of the images.
+    perturbed : dict of str to ndarray, shape (N, D)
+        Embeddings of the perturbed images, by perturbation.
     standard_deviation : float
         The measure `spread` of the embeddings.
     """
-    originals, *others = views.values()
-    found = {name: metrics.retrieval(views[name], originals) for name in views}
-    distances = {name: metrics.alignment(views[name], originals) for name in views}
-    kinds = [name for name in views if name]
     measures: dict[str, float] = {}
-    for which, names in (("all", kinds), ("geometric", list(metrics.GEOMETRIC))):
+    for which, names in (("all", perturbed), ("geometric", metrics.GEOMETRIC)):
+        views = [perturbed[name] for name in names]
         measures |= {
-            f"retrieval, {which}": statistics.mean(found[name] for name in names),
-            f"alignment, {which}": -statistics.mean(distances[n] for n in names),
+            f"retrieval, {which}": statistics.mean(
+                metrics.retrieval(view, originals) for view in views
+            ),
+            f"alignment, {which}": -statistics.mean(
+                metrics.alignment(view, originals) for view in views
+            ),
         }
     # Close views of an image are worth nothing if all images are close (Wang & Isola
     # 2020): the distance of views relative to that of images.
     distance = max(standard_deviation, 1e-9) ** 2
     measures["alignment over spread"] = measures["alignment, all"] / distance
-    return measures | {"LiDAR": lidar(np.stack([originals, *others], axis=1))}
+    return measures | {
+        "LiDAR": lidar(np.stack([originals, *perturbed.values()], axis=1))
+    }
 
 
 def lidar(views: Vectors) -> float:
     """The effective rank of the variance between images relative to that within.
 
-    Thilak et al. (2023), eq. 1 to 4.
+    LiDAR of Thilak et al. (2023).
 
     Parameters
     ----------
@@ -192,18 +211,18 @@ def lidar(views: Vectors) -> float:
     residuals = (views - means[:, None]).reshape(-1, views.shape[2])
     within = residuals.T @ residuals / len(residuals)
     within += RIDGE * max(np.trace(within) / len(within), 1e-12) * np.eye(len(within))
-    values, axes = np.linalg.eigh(within)
-    scaled = (means - means.mean(axis=0)) @ axes / np.sqrt(values)
-    values = np.linalg.svd(scaled, compute_uv=False) ** 2
-    share = values / values.sum() + 1e-12
+    variances, axes = np.linalg.eigh(within)
+    scaled = (means - means.mean(axis=0)) @ axes / np.sqrt(variances)
+    eigenvalues = np.linalg.svd(scaled, compute_uv=False) ** 2
+    share = eigenvalues / eigenvalues.sum() + 1e-12
     return float(np.exp(-(share * np.log(share)).sum()))
 
 
 def intrinsic_dimension(vectors: Vectors) -> float:
-    """The mean local dimension from distances to neighbours.
+    """The intrinsic dimension from distances to neighbours.
 
-    Levina & Bickel (2005), eq. 8, averaged as their inverses. Equal images, which
-    have no distance, are left out.
+    Levina & Bickel (2005); the inverses of the local dimensions are averaged. Equal
+    images, which have no distance, are left out.
     """
     unit = np.unique(metrics.unit_vectors(vectors), axis=0)
     number = min(NEIGHBOURS, len(unit) - 1)

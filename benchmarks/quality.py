@@ -95,10 +95,10 @@ def main() -> None:
             weights = str(Path(options.weights).resolve())
             settings["network_settings"] = {"weights": weights} | network
         if options.data == "kinds":
-            # As with the package's weights by default. Simulated images would show the
-            # kinds that are left out.
+            # As by default with the weights of the package. The labels of simulated
+            # images would show the kinds that are left out.
             training = settings.get("training_settings", {})
-            settings["training_settings"] = training | {"simulated_images": 0}
+            settings["training_settings"] = {"simulated_images": 0} | training
         runs = [
             run_recipe(options, datafile, recipe, settings, seed)
             for seed in options.seeds

@@ -48,7 +48,7 @@ def soft_edge(distance: Plane, width: float) -> Plane:
     width : float
         The value falls from 0.73 to 0.27 within twice this width.
     """
-    # exp(700) is the largest power of this kind that float64 contains.
+    # exp(710) is infinite in float64.
     return np.asarray(1 / (1 + np.exp(np.minimum(distance / width, 700))), np.float64)
 
 
