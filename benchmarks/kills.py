@@ -88,12 +88,10 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=50, help="(%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
     parser.add_argument("--images", type=int, default=40, help="(%(default)s)")
-    parser.add_argument("--settings", default="{}", help="further settings, as JSON")
     options = parser.parse_args()
-    settings = SETTINGS | json.loads(options.settings)
     with tempfile.TemporaryDirectory() as folder:
         new = Path(folder) / "new"
-        make_inputs(new, options.images, settings)
+        make_inputs(new, options.images)
         print(f"{options.images} images")
         failed = run(Path(folder), new, options.trials, options.seed)
     sys.exit(bool(failed))
@@ -142,12 +140,12 @@ def run(folder: Path, new: Path, trials: int, seed: int) -> int:
     return failed
 
 
-def make_inputs(folder: Path, images: int, settings: dict[str, object]) -> None:
+def make_inputs(folder: Path, images: int) -> None:
     """Write images, list, weights and settings."""
     simulate(folder / "fits", images, seed=1)
     shutil.copy(sky_file("amm"), folder / WEIGHTS)
     (folder / CONFIG).parent.mkdir()
-    (folder / CONFIG).write_text(json.dumps(settings))
+    (folder / CONFIG).write_text(json.dumps(SETTINGS))
 
 
 def undisturbed(folder: Path, new: Path, name: str) -> dict[str, bytes]:
@@ -245,9 +243,10 @@ class Kill:
 def start(folder: Path, *options: str) -> subprocess.Popen[str]:
     """Start Snakemake in a process group of its own; its output is in a file."""
     command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile")]
+    paths = (os.environ.get("PYTHONPATH"), str(ROOT))
     environment = {
         **os.environ,
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         "SOURCE_DATE_EPOCH": "0",
     }
     with open(folder / "output.txt", "w") as output:

@@ -25,6 +25,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from unittest import mock
 
+import forked_python
+
 IMPORTS = (
     "astromorph.cli.commands",  # first: it chooses the cache folders of the others
     "torch._dynamo",  # as the first optimizer does
@@ -61,6 +63,8 @@ class Command:
         Its environment variables; by default, those of this process.
     new_session : bool
         Whether it has a session and a process group of its own.
+    forks : bool
+        Whether the programs that it starts need not import PyTorch either.
     """
 
     def __init__(
@@ -72,13 +76,17 @@ class Command:
         program: str | Path = "astromorph",
         environment: Mapping[str, str] | None = None,
         new_session: bool = False,
+        forks: bool = False,
     ) -> None:
         with mock.patch.dict(os.environ, OMP_NUM_THREADS="1"):  # of server and children
             forkserver.ensure_running()
         variables = dict(os.environ if environment is None else environment)
         self._process = CONTEXT.Process(
             target=_execute,
-            args=(program, arguments, cwd, (stdout, stderr), variables, new_session),
+            args=(
+                *(program, arguments, cwd, (stdout, stderr), variables),
+                *(new_session, forks),
+            ),
         )
         self._process.start()
         self.pid = self._process.pid
@@ -157,7 +165,8 @@ def run(
     """Execute a program to its end, like `subprocess.run` with captured output."""
     with tempfile.TemporaryDirectory() as folder:
         streams = Path(folder, "stdout"), Path(folder, "stderr")
-        command = Command(arguments, cwd, *streams, program)
+        forks = program != "astromorph"
+        command = Command(arguments, cwd, *streams, program, forks=forks)
         try:
             code = command.wait(timeout)
         finally:
@@ -173,6 +182,7 @@ def _execute(
     streams: tuple[Path | Connection, Path | Connection],
     variables: dict[str, str],
     new_session: bool,
+    forks: bool,
 ) -> None:
     """What the forked process does."""
     gc.freeze()  # the collector does not visit what the server has imported
@@ -193,6 +203,8 @@ def _execute(
             stream.close()
     sys.argv = [str(program), *arguments]
     try:
+        if forks:
+            forked_python.install(_run_python)
         _run_program(program)
     finally:
         atexit._run_exitfuncs()  # which `multiprocessing` omits
@@ -214,6 +226,20 @@ def _run_program(program: str | Path) -> None:
     else:
         sys.path.insert(0, str(Path(program).parent))
         runpy.run_path(str(program), run_name="__main__")
+
+
+def _run_python(arguments: list[str]) -> None:
+    """What Python does with these arguments."""
+    option, *words = arguments
+    if option == "-m":
+        sys.argv = words
+        _run_program(words[0])
+    elif option == "-c":
+        sys.argv = [option, *words[1:]]
+        exec(compile(words[0], "<string>", "exec"), {"__name__": "__main__"})
+    else:
+        sys.argv = arguments
+        _run_program(option)
 
 
 def _start_like_python() -> None:
