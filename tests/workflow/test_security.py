@@ -8,13 +8,13 @@ import lzma
 import os
 import re
 import subprocess
-import sys
 import zipfile
 import zlib
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
+import command_line
 import numpy as np
 import pytest
 import torch
@@ -142,11 +142,9 @@ SETTINGS = {
 
 def workflow(folder: Path, *options: str) -> subprocess.CompletedProcess:
     """Run the real workflow in a folder."""
-    command = [sys.executable, "-m", "snakemake", "-s", ROOT / "Snakefile", "--cores=2"]
-    return subprocess.run(
-        [*command, "--directory", folder.name, *options], cwd=folder.parent,
-        capture_output=True, text=True,
-    )  # fmt: skip
+    options = ("--cores=2", "--directory", folder.name, *options)
+    arguments = ["-s", str(ROOT / "Snakefile"), *options]
+    return command_line.run(arguments, folder.parent, "snakemake")
 
 
 def everything(folder: Path) -> set[str]:
