@@ -294,12 +294,6 @@ def different_names(found: Content, expected: Content) -> list[str]:
     return [name for name in names if found.get(name) != expected.get(name)]
 
 
-def trials(calls: int, sample: int, draw: random.Random) -> list[int]:
-    """The calls that fail: all, or some of them."""
-    every = range(1, calls + 1)
-    return sorted(draw.sample(every, min(sample, calls))) if sample else list(every)
-
-
 def try_job(job: StepJob, sample: int, draw: random.Random) -> tuple[int, list[str]]:
     """Let calls of a job fail, and leave its undisturbed results.
 
@@ -326,22 +320,27 @@ def try_job(job: StepJob, sample: int, draw: random.Random) -> tuple[int, list[s
     number, found = 0, []
     if differences := different_names(results(), expected):
         found.append(f"{job.step} {job.name}, undisturbed: {differences}")
-    for stays_full in (False, True):
+    trials = [
+        (k, counted.calls[stays_full], stays_full, title, start)
+        for stays_full in (False, True)
         for title, start, counted in (
             ("without results", without, first),
             ("older results", older, second),
-        ):
-            calls = counted.calls[stays_full]
-            for k in trials(calls, sample, draw):
-                start.restore()
-                failed = execute(job, k, stays_full)
-                number += bool(failed.failed)
-                what = "full" if stays_full else "once"
-                found += [
-                    f"{job.step} {job.name}, {title}, call {k} of {calls} "
-                    f"({failed.failed}, {what}): {problem}"
-                    for problem in problems(job, failed, expected)
-                ]
+        )
+        for k in range(1, counted.calls[stays_full] + 1)
+    ]
+    if sample:
+        trials = draw.sample(trials, min(sample, len(trials)))
+    for k, calls, stays_full, title, start in trials:
+        start.restore()
+        failed = execute(job, k, stays_full)
+        number += bool(failed.failed)
+        what = "full" if stays_full else "once"
+        found += [
+            f"{job.step} {job.name}, {title}, call {k} of {calls} "
+            f"({failed.failed}, {what}): {problem}"
+            for problem in problems(job, failed, expected)
+        ]
     finished.restore()
     return number, found
 

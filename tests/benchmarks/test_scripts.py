@@ -377,7 +377,7 @@ def test_faults(script):
     The environment variable ASTROMORPH_FAULTS is the number of calls of each step that
     fail, 0 for all, which takes an hour.
     """
-    sample = int(os.environ.get("ASTROMORPH_FAULTS", "1"))
+    sample = int(os.environ.get("ASTROMORPH_FAULTS", "2"))
     output = script("benchmarks/faults.py", "--sample", sample, seconds=7200)
     rows = table_rows(output)
     assert {name.split()[0] for name in rows} == set(STEPS)

@@ -17,6 +17,9 @@ from astromorph.byol.optimise import (
 )
 from astromorph.models.encoders import AstroMorphologyModel, MinMaxNorm
 
+# For networks with many features, whose default heads would take gigabytes.
+SMALL_HEADS = {"projection_size": 8, "projection_hidden_size": 16}
+
 
 def small(**options) -> BYOL:
     torch.manual_seed(0)
@@ -188,7 +191,7 @@ class CustomNetwork(nn.Module):
 def test_any_layer_of_any_network_is_an_embedding(layer, size):
     """By number or by name; the layers after it are not trained."""
     network = CustomNetwork()
-    byol = BYOL(network, hidden_layer=layer)
+    byol = BYOL(network, hidden_layer=layer, **SMALL_HEADS)
     assert byol.representation_size == size
     assert byol(torch.rand(3, 2, 64, 64)).shape == (3, size)
     trained = {name for name, p in network.named_parameters() if p.requires_grad}
@@ -231,7 +234,7 @@ def test_counting_features_does_not_change_the_network():
     """Gradients, running statistics and modes do not change."""
     network = models.resnet18()
     state = {name: value.clone() for name, value in network.state_dict().items()}
-    BYOL(network, hidden_layer="layer1")
+    BYOL(network, hidden_layer="layer1", **SMALL_HEADS)
     assert network.training
     assert all(p.grad is None for p in network.parameters())
     assert all(torch.equal(v, state[k]) for k, v in network.state_dict().items())

@@ -61,7 +61,8 @@ SETTINGS = {
     "training_settings": {"simulated_images": 20},
     "inference_settings": {"symmetry": "none"},
     "analysis_settings": {"map": "pca"},
-    # Each job starts Snakemake again; further exports show nothing more of SLURM.
+    # Each job starts Snakemake again; further steps show nothing more of SLURM.
+    "evaluation_settings": {"images": 0},
     "export_settings": {"tables": [], "map": False, "gallery": False},
 }
 
@@ -224,7 +225,7 @@ def test_the_same_command_finishes_the_whole_workflow(finished):
     assert output.startswith("exit 0"), output
     ran = re.findall(r"^rule preprocess:", output, re.M)
     assert len(ran) == 1
-    for name in ("export/embeddings.csv", "export/tensorboard", "evaluation.html"):
+    for name in ("export/embeddings.csv", "export/tensorboard", "index.html"):
         assert (finished / "results" / name).exists()
     table = (finished / "results/export/embeddings.csv").read_text().splitlines()
     assert len(table) == 61
