@@ -15,6 +15,10 @@ galaxies, the ALMA disks of half of the objects, and the morphologies that
 `benchmarks/train_sky.py --leave-out` did not draw. Published numbers are for the
 confident radio galaxies, and the disks of the other objects (`--label label`) or all of
 them (`--label all`).
+
+`--splits` adds the accuracy of a linear probe in random splits, to compare it with
+published values. The split of MiraBest by Porter & Scaife (2023) has 104 confident test
+images, too, but `labels.csv` does not say which ones.
 """
 
 import argparse
@@ -28,6 +32,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedShuffleSplit, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from train_sky import LEFT_OUT
 
 from astromorph.sky.simulate import simulate
@@ -81,6 +90,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--label", nargs="+", default=["label"])
     parser.add_argument("--settings", default="{}", help="further settings, as JSON")
+    parser.add_argument("--splits", type=int, default=0, help="number of random splits")
+    parser.add_argument(
+        "--test-images", type=int, default=104, help="in each of them (%(default)s)"
+    )
     parser.add_argument("--output", type=Path, default=Path("quality"))
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
@@ -109,6 +122,23 @@ def main() -> None:
                 if name in runs[0][label]["networks"]:
                     found = [run[label] for run in runs]
                     print(table_row(title, name, found), flush=True)
+            if options.splits:
+                accuracies = [
+                    accuracy
+                    for seed in options.seeds
+                    for accuracy in accuracies_of_splits(
+                        results_folder(options, recipe, seed),
+                        label,
+                        options.splits,
+                        options.test_images,
+                    )
+                ]
+                print(
+                    f"{title}, {options.splits} splits with {options.test_images} test "
+                    f"images: accuracy {statistics.mean(accuracies):.3f} ± "
+                    f"{statistics.pstdev(accuracies):.3f}",
+                    flush=True,
+                )
 
 
 def run_recipe(
@@ -119,8 +149,7 @@ def run_recipe(
     seed: int,
 ) -> dict[str, Any]:
     """Train once; return the evaluation for each column of labels."""
-    words = f"{options.data} {recipe} {seed}".replace(",", "")
-    results = options.output / words.replace(" ", "_")
+    results = results_folder(options, recipe, seed)
     command = [sys.executable, "-m", "astromorph"]
     arguments = ["-d", str(datafile), "--results", str(results), "--settings"]
     evaluations = {}
@@ -137,6 +166,36 @@ def run_recipe(
             found = json.loads((results / "evaluation.json").read_text())
             evaluations[label] = found | {"minutes": minutes}
     return evaluations
+
+
+def results_folder(options: argparse.Namespace, recipe: str, seed: int) -> Path:
+    """The folder of a run."""
+    words = f"{options.data} {recipe} {seed}".replace(",", "")
+    return Path(options.output, words.replace(" ", "_"))
+
+
+def accuracies_of_splits(
+    results: Path, label: str, splits: int, test_images: int
+) -> list[float]:
+    """Accuracy of the linear probe of the evaluation in stratified random splits.
+
+    Parameters
+    ----------
+    results : path
+        Results of a run.
+    label : str
+        Column of the classes; images without one are left out.
+    splits : int
+        Number of splits.
+    test_images : int
+        Number of test images in each; the probe is fitted to all others.
+    """
+    table = pd.read_csv(results / "export" / "embeddings.csv", dtype={label: str})
+    table = table[table[label].notna()]
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
+    drawn = StratifiedShuffleSplit(splits, test_size=test_images, random_state=0)
+    vectors = table.filter(regex=r"^emb_\d+$").to_numpy()
+    return list(map(float, cross_val_score(probe, vectors, table[label], cv=drawn)))
 
 
 def table_row(recipe: str, name: str, found: list[dict[str, Any]]) -> str:

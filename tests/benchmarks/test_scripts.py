@@ -238,11 +238,14 @@ def test_quality(script):
     """A row for each network that the evaluation compares."""
     settings = json.dumps(QUICK_TRAINING)
     chosen = ("--number", 70, "--seeds", 0, "--settings", settings)
-    output = script("benchmarks/quality.py", "sky", *chosen)
+    splits = ("--splits", 2, "--test-images", 14)
+    output = script("benchmarks/quality.py", "sky", *chosen, *splits)
     networks = re.findall(r"^\| default \| (\w+) \|(.*)\|", output, re.MULTILINE)
     assert {name for name, _ in networks} >= {"trained", "untrained", "pixels"}
     for name, cells in networks:
         assert len(numbers(cells)) >= 7, name
+    accuracy = re.search(r"^default, 2 splits .*: accuracy (\S+) ± ", output, re.M)
+    assert 1 / 7 < float(accuracy[1]) <= 1
 
 
 @pytest.mark.slow
