@@ -3,12 +3,14 @@
 A server that has imported them forks for each program, which takes hundredths of a
 second instead of seconds. Otherwise the processes are like those of ``python -m
 astromorph``, ``python -m snakemake`` and ``python script.py``: with a folder,
-arguments, streams, signals and an exit code of their own.
+arguments, streams, signals and an exit code of their own. For the programs that these
+start in turn, see `forked_python`.
 """
 
 import atexit
 import contextlib
 import gc
+import importlib
 import multiprocessing
 import os
 import runpy
@@ -122,7 +124,7 @@ class PipedCommand(Command):
 
     Parameters
     ----------
-    arguments, cwd, program, environment
+    arguments, cwd, program, environment, forks
         See `Command`.
     """
 
@@ -132,9 +134,10 @@ class PipedCommand(Command):
         cwd: Path,
         program: str | Path,
         environment: Mapping[str, str],
+        forks: bool = False,
     ) -> None:
         self._output, end = multiprocessing.Pipe(duplex=False)
-        super().__init__(arguments, cwd, end, end, program, environment, True)
+        super().__init__(arguments, cwd, end, end, program, environment, True, forks)
         end.close()
 
     def finish(self, timeout: float) -> str:
@@ -204,7 +207,7 @@ def _execute(
     sys.argv = [str(program), *arguments]
     try:
         if forks:
-            forked_python.install(_run_python)
+            forked_python.install(_import_package, _run_python)
         _run_program(program)
     finally:
         atexit._run_exitfuncs()  # which `multiprocessing` omits
@@ -217,8 +220,7 @@ def _run_program(program: str | Path) -> None:
         main()
     elif program == "snakemake":
         # The workflow imports the package beside it, which may be a copy.
-        for name in [n for n in sys.modules if n.partition(".")[0] == "astromorph"]:
-            del sys.modules[name]
+        _forget_package()
         _start_like_python()
         from snakemake.cli import main
 
@@ -226,6 +228,19 @@ def _run_program(program: str | Path) -> None:
     else:
         sys.path.insert(0, str(Path(program).parent))
         runpy.run_path(str(program), run_name="__main__")
+
+
+def _forget_package() -> None:
+    for name in [n for n in sys.modules if n.partition(".")[0] == "astromorph"]:
+        del sys.modules[name]
+
+
+def _import_package() -> None:
+    """Import the package that PYTHONPATH names, if it names one."""
+    if os.environ.get("PYTHONPATH"):
+        _forget_package()
+        _start_like_python()
+        importlib.import_module("astromorph.cli.commands")
 
 
 def _run_python(arguments: list[str]) -> None:

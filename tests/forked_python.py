@@ -5,8 +5,8 @@ PyTorch, which takes longer than what they do in a test. Here, a server that has
 imported it forks for each of them: ``python -m astromorph``, ``-m snakemake``, ``-c``
 and scripts of the project. The processes have the arguments, folder, variables and
 streams of those that they replace, and end if these are killed. All others are started
-by Python itself, also those with a PYTHONPATH that names other folders than that of the
-project. Signals are not passed on: tests that interrupt steps use real processes.
+by Python itself, also those with a PYTHONPATH that names further folders. Signals are
+not passed on: tests that interrupt steps use real processes.
 """
 
 import atexit
@@ -37,7 +37,7 @@ try:
     known = sys.argv[1:3] in (["-m", "astromorph"], ["-m", "snakemake"])
     if not (known or "".join(sys.argv[1:2]).startswith(("-c", {root!r}))):
         raise OSError("another program")
-    if not folders <= {{{root!r}}} or "LD_PRELOAD" in os.environ:
+    if not folders <= {folders!r} or "LD_PRELOAD" in os.environ:
         raise OSError("another package, or a library that is loaded first")
     server.connect({address!r})
 except OSError:
@@ -52,11 +52,13 @@ sys.exit(status[0] if status else 1)
 Run = Callable[[list[str]], None]
 
 
-def install(run: Run) -> None:
+def install(prepare: Callable[[], None], run: Run) -> None:
     """Start a server, and make this process start programs by it.
 
     Parameters
     ----------
+    prepare : callable
+        Is called once, in the server.
     run : callable
         Executes what the arguments of Python name, in a forked process.
     """
@@ -64,7 +66,10 @@ def install(run: Run) -> None:
     address = str(folder / "server")
     launcher = folder / "bin" / "python"
     launcher.parent.mkdir()
-    text = LAUNCHER.format(python=sys.executable, root=str(ROOT), address=address)
+    folders = {str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)}
+    text = LAUNCHER.format(
+        python=sys.executable, root=str(ROOT), folders=folders, address=address
+    )
     launcher.write_text(text)
     launcher.chmod(0o755)
     listener = socket.socket(socket.AF_UNIX)
@@ -73,6 +78,7 @@ def install(run: Run) -> None:
     parent = os.getpid()
     if os.fork() == 0:
         try:
+            prepare()
             _serve(listener, parent, run, str(launcher))
         finally:
             os._exit(0)

@@ -92,20 +92,25 @@ class Folder:
             "SOURCE_DATE_EPOCH": "0",
         }
 
-    def command(self, *options: str, **variables: str) -> PipedCommand:
-        """Start Snakemake in a process group of its own."""
+    def command(
+        self, *options: str, forks: bool = False, **variables: str
+    ) -> PipedCommand:
+        """Start Snakemake in a process group of its own.
+
+        With `forks`, its steps are no programs of their own, and start sooner.
+        """
         snakefile = str(self.path / "project" / "Snakefile")
         arguments = ["-s", snakefile, *(options or CORES)]
         environment = self.environment | variables
-        return PipedCommand(arguments, self.path, "snakemake", environment)
+        return PipedCommand(arguments, self.path, "snakemake", environment, forks)
 
     def run(self, *options: str) -> tuple[int, str]:
         """Exit status and output of a command, with the one that it names, if any."""
-        process = self.command(*options)
+        process = self.command(*options, forks=True)
         text = process.finish(SECONDS)
         if "run `snakemake --unlock` once" in text:
             self.unlock()
-            process = self.command(*options)
+            process = self.command(*options, forks=True)
             text = process.finish(SECONDS)
         return process.poll(), text
 
