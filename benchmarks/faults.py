@@ -1,7 +1,7 @@
 """Let every write of every step fail because the disk is full; print what happens.
 
     python benchmarks/faults.py               # each call, about an hour
-    python benchmarks/faults.py --sample 4    # four calls of each step
+    python benchmarks/faults.py --sample 4    # four calls of each job
 
 Each step of a small run is executed again and again, and the k-th call that writes to
 the results folder fails, for every k: create, write, close, rename, fsync, mkdir and
@@ -21,6 +21,7 @@ import contextlib
 import ctypes
 import gc
 import importlib
+import itertools
 import json
 import os
 import random
@@ -329,8 +330,11 @@ def try_job(job: StepJob, sample: int, draw: random.Random) -> tuple[int, list[s
         )
         for k in range(1, counted.calls[stays_full] + 1)
     ]
-    if sample:
-        trials = draw.sample(trials, min(sample, len(trials)))
+    if sample:  # in turn those that fail once and those of a full disk
+        draw.shuffle(trials)
+        once, full = ([t for t in trials if t[2] == stays] for stays in (False, True))
+        in_turn = itertools.chain.from_iterable(itertools.zip_longest(once, full))
+        trials = list(filter(None, in_turn))[:sample]
     for k, calls, stays_full, title, start in trials:
         start.restore()
         failed = execute(job, k, stays_full)
@@ -371,9 +375,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--sample", type=int, default=0, help="calls of each step (all)"
-    )
+    parser.add_argument("--sample", type=int, default=0, help="calls of each job (all)")
     parser.add_argument(
         "--seed", type=int, default=0, help="chooses them (%(default)s)"
     )

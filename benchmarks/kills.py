@@ -243,7 +243,7 @@ class Kill:
 def start(folder: Path, *options: str) -> subprocess.Popen[str]:
     """Start Snakemake in a process group of its own; its output is in a file."""
     command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile")]
-    paths = (os.environ.get("PYTHONPATH"), str(ROOT))
+    paths = (str(ROOT), os.environ.get("PYTHONPATH"))
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),

@@ -17,8 +17,9 @@ confident radio galaxies, and the disks of the other objects (`--label label`) o
 them (`--label all`).
 
 `--splits` adds the accuracy of a linear probe in random splits, to compare it with
-published values. The split of MiraBest by Porter & Scaife (2023) has 104 confident test
-images, too, but `labels.csv` does not say which ones.
+published values. In the split of MiraBest (Porter & Scaife 2023), 104 of the confident
+images are test images, the default of `--test-images`; `labels.csv` does not say which.
+If several images show one object, some may be on both sides of a split.
 """
 
 import argparse

@@ -66,7 +66,7 @@ class Command:
     new_session : bool
         Whether it has a session and a process group of its own.
     forks : bool
-        Whether the programs that it starts need not import PyTorch either.
+        Whether the programs that it starts are forked as well, see `forked_python`.
     """
 
     def __init__(
@@ -164,11 +164,15 @@ def run(
     cwd: Path,
     program: str | Path = "astromorph",
     timeout: float = 300,
+    forks: bool = True,
 ) -> subprocess.CompletedProcess[str]:
-    """Execute a program to its end, like `subprocess.run` with captured output."""
+    """Execute a program to its end, like `subprocess.run` with captured output.
+
+    With `forks`, the programs that Snakemake or a script starts are forked as well.
+    """
     with tempfile.TemporaryDirectory() as folder:
         streams = Path(folder, "stdout"), Path(folder, "stderr")
-        forks = program != "astromorph"
+        forks = forks and program != "astromorph"
         command = Command(arguments, cwd, *streams, program, forks=forks)
         try:
             code = command.wait(timeout)

@@ -1,12 +1,15 @@
-"""A program ``python`` that need not import PyTorch first.
+"""A program ``python`` that starts sooner, because PyTorch is already imported.
 
 A complete run of the workflow starts two dozen processes, and most of them import
 PyTorch, which takes longer than what they do in a test. Here, a server that has
 imported it forks for each of them: ``python -m astromorph``, ``-m snakemake``, ``-c``
 and scripts of the project. The processes have the arguments, folder, variables and
 streams of those that they replace, and end if these are killed. All others are started
-by Python itself, also those with a PYTHONPATH that names further folders. Signals are
-not passed on: tests that interrupt steps use real processes.
+by Python itself, also those with another PYTHONPATH.
+
+What differs from a new Python: signals are not passed on, so that tests that interrupt
+steps use real processes; process group, session and limits are those of the server; and
+all processes have the hash seed of the server. Linux is needed.
 """
 
 import atexit
@@ -25,19 +28,21 @@ import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 LAUNCHER = """\
 #!{python} -IS
 import json, os, socket, struct, sys
 
-folders = set(os.environ.get("PYTHONPATH", "").split(os.pathsep)) - {{""}}
+names = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+folders = [name for name in names if name not in ("", {root!r})]
 server = socket.socket(socket.AF_UNIX)
 try:
     known = sys.argv[1:3] in (["-m", "astromorph"], ["-m", "snakemake"])
     if not (known or "".join(sys.argv[1:2]).startswith(("-c", {root!r}))):
         raise OSError("another program")
-    if not folders <= {folders!r} or "LD_PRELOAD" in os.environ:
+    if folders != {folders!r} or "LD_PRELOAD" in os.environ:
         raise OSError("another package, or a library that is loaded first")
     server.connect({address!r})
 except OSError:
@@ -66,7 +71,8 @@ def install(prepare: Callable[[], None], run: Run) -> None:
     address = str(folder / "server")
     launcher = folder / "bin" / "python"
     launcher.parent.mkdir()
-    folders = {str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)}
+    names = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    folders = [name for name in names if name not in ("", str(ROOT))]
     text = LAUNCHER.format(
         python=sys.executable, root=str(ROOT), folders=folders, address=address
     )
@@ -79,8 +85,11 @@ def install(prepare: Callable[[], None], run: Run) -> None:
     if os.fork() == 0:
         try:
             prepare()
-            _serve(listener, parent, run, str(launcher))
+            _serve(listener, parent, run, launcher)
+        except BaseException:
+            traceback.print_exc()
         finally:
+            shutil.rmtree(folder, ignore_errors=True)
             os._exit(0)
     listener.close()
     atexit.register(_clean_up, folder, parent)
@@ -96,10 +105,10 @@ def _call_python(launcher: Path) -> None:
 
 def _clean_up(folder: Path, owner: int) -> None:
     if os.getpid() == owner:  # not a forked process
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _serve(listener: socket.socket, parent: int, run: Run, launcher: str) -> None:
+def _serve(listener: socket.socket, parent: int, run: Run, launcher: Path) -> None:
     """Fork for each program until the parent has ended."""
     gc.freeze()
     nowhere = os.open(os.devnull, os.O_RDWR)
@@ -111,9 +120,25 @@ def _serve(listener: socket.socket, parent: int, run: Run, launcher: str) -> Non
     running: dict[int, tuple[int, socket.socket]] = {}  # by file that tells of the end
     while os.getppid() == parent:
         for key, _ in selector.select(timeout=1):
+            if selector.get_map().get(key.fd) is not key:
+                continue  # closed because of an earlier event
             if key.fileobj is listener:
                 connection, _ = listener.accept()
-                pid = _start(connection, run, launcher)
+                if (received := _receive(connection)) is None:
+                    connection.close()
+                    continue
+                program, streams = received
+                pid = os.fork()
+                if pid == 0:
+                    selector.close()
+                    listener.close()
+                    connection.close()
+                    for ended, (_, other) in running.items():
+                        os.close(ended)
+                        other.close()
+                    _execute(program, streams, run, launcher)
+                for stream in streams:
+                    os.close(stream)
                 ended = os.pidfd_open(pid)
                 running[ended] = pid, connection
                 selector.register(ended, selectors.EVENT_READ)
@@ -135,32 +160,40 @@ def _serve(listener: socket.socket, parent: int, run: Run, launcher: str) -> Non
                 connection.close()
 
 
-def _start(connection: socket.socket, run: Run, launcher: str) -> int:
-    """Fork; returns the id of the new process, which executes what is received."""
+def _receive(connection: socket.socket) -> tuple[list[Any], list[int]] | None:
+    """What a launcher sends, and its streams; None if it has been killed."""
     head, streams, _, _ = socket.recv_fds(connection, 8, 3)
-    text = b""
-    while len(text) < struct.unpack("<Q", head)[0]:
-        text += connection.recv(1 << 20)
-    if pid := os.fork():
+    text, part = b"", head if len(head) == 8 else b""
+    while part and len(text) < struct.unpack("<Q", head)[0]:
+        part = connection.recv(1 << 20)
+        text += part
+    if not part:
         for stream in streams:
             os.close(stream)
-        return pid
+        return None
+    return json.loads(text), streams
+
+
+def _execute(program: list[Any], streams: list[int], run: Run, launcher: Path) -> None:
+    """What the forked process does; it ends here."""
     code = 1
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
             os.close(stream)
-        words, folder, variables = json.loads(text)
+        words, folder, variables = program
         os.chdir(folder)
         os.environ.clear()
         os.environ.update(variables)
         if words[:2] == ["-m", "snakemake"]:  # its steps are forked, too
-            _call_python(Path(launcher))
+            _call_python(launcher)
         code = _exit_code(run, words)
-    finally:
         sys.stdout.flush()
         sys.stderr.flush()
+    except (OSError, ValueError):  # a stream is closed or full
+        code = code or 120  # as Python says it
+    finally:
         os._exit(code)
 
 

@@ -42,9 +42,11 @@ QUICK_TRAINING = {
 def script(tmp_path):
     """A function that runs a script in an empty folder and returns its output."""
 
-    def run(path: str, *arguments: str | Path | int, seconds: int = 500) -> str:
+    def run(
+        path: str, *arguments: str | Path | int, seconds: int = 500, forks: bool = True
+    ) -> str:
         done = command_line.run(
-            list(map(str, arguments)), tmp_path, ROOT / path, timeout=seconds
+            list(map(str, arguments)), tmp_path, ROOT / path, seconds, forks
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -245,7 +247,7 @@ def test_quality(script):
     for name, cells in networks:
         assert len(numbers(cells)) >= 7, name
     accuracy = re.search(r"^default, 2 splits .*: accuracy (\S+) ± ", output, re.M)
-    assert 1 / 7 < float(accuracy[1]) <= 1
+    assert 0.3 < float(accuracy[1]) <= 1
 
 
 @pytest.mark.slow
@@ -375,9 +377,9 @@ def test_ranking(script, tmp_path):
     not any(map(shutil.which, ("gcc", "cc", "clang"))), reason="needs a C compiler"
 )
 def test_faults(script):
-    """The disk is full at some calls of each step; the script fails at any problem.
+    """The disk is full at some calls of each job; the script fails at any problem.
 
-    The environment variable ASTROMORPH_FAULTS is the number of calls of each step that
+    The environment variable ASTROMORPH_FAULTS is the number of calls of each job that
     fail, 0 for all, which takes an hour.
     """
     sample = int(os.environ.get("ASTROMORPH_FAULTS", "2"))
@@ -393,10 +395,12 @@ def test_faults(script):
 def test_kills(script, monkeypatch):
     """One killed run, which the same command completes.
 
-    The workflow runs four times, here with steps that only write digests.
+    The workflow runs four times, here with steps that only write digests. They are real
+    processes, which the script finds and kills.
     """
     monkeypatch.setenv("PYTHONPATH", str(QUICK_STEPS))
-    output = script("benchmarks/kills.py", "--trials", 1, "--images", 12)
+    chosen = ("--trials", 1, "--images", 12)
+    output = script("benchmarks/kills.py", *chosen, forks=False)
     (cells,) = [cells for name, cells in table_rows(output).items() if name == "0"]
     assert cells[-1] == "yes"
     assert "1 of 1 identical" in output

@@ -97,7 +97,7 @@ class Folder:
     ) -> PipedCommand:
         """Start Snakemake in a process group of its own.
 
-        With `forks`, its steps are no programs of their own, and start sooner.
+        With `forks`, its steps are forked from a process that has imported the package.
         """
         snakefile = str(self.path / "project" / "Snakefile")
         arguments = ["-s", snakefile, *(options or CORES)]
