@@ -1,5 +1,6 @@
 """`astromorph run`: the command of Snakemake that it becomes."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from astromorph.cli import run_workflow
@@ -151,8 +153,20 @@ def test_help_is_about_this_command(capsys, monkeypatch):
 SLEEP = """
 rule sleep:
     output: "a"
-    shell: "touch started; sleep 100"
+    shell: "sleep 100"
 """
+
+
+def sleeps(pid: int) -> bool:
+    """Whether a descendant of a process is the program `sleep`.
+
+    Before it starts, Ctrl-C would not end the shell that starts it.
+    """
+    names = []
+    for child in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            names.append(child.name())
+    return "sleep" in names
 
 
 @pytest.mark.slow
@@ -163,7 +177,7 @@ def test_exit_code_and_interruption_are_those_of_snakemake(folder):
     assert subprocess.run([*command, "absent"], capture_output=True).returncode == 1
     process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 60
-    while not Path("started").exists() and time.monotonic() < deadline:
+    while not sleeps(process.pid) and time.monotonic() < deadline:
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     _, errors = process.communicate(timeout=60)
