@@ -1,7 +1,7 @@
 """Let every write of every step fail because the disk is full; print what happens.
 
     python benchmarks/faults.py               # each call, about an hour
-    python benchmarks/faults.py --sample 4    # four calls of each job
+    python benchmarks/faults.py --sample 4    # four calls of each job, in either way
 
 Each step of a small run is executed again and again, and the k-th call that writes to
 the results folder fails, for every k: create, write, close, rename, fsync, mkdir and
@@ -21,7 +21,6 @@ import contextlib
 import ctypes
 import gc
 import importlib
-import itertools
 import json
 import os
 import random
@@ -321,30 +320,25 @@ def try_job(job: StepJob, sample: int, draw: random.Random) -> tuple[int, list[s
     number, found = 0, []
     if differences := different_names(results(), expected):
         found.append(f"{job.step} {job.name}, undisturbed: {differences}")
-    trials = [
-        (k, counted.calls[stays_full], stays_full, title, start)
-        for stays_full in (False, True)
-        for title, start, counted in (
-            ("without results", without, first),
-            ("older results", older, second),
-        )
-        for k in range(1, counted.calls[stays_full] + 1)
-    ]
-    if sample:  # in turn those that fail once and those of a full disk
-        draw.shuffle(trials)
-        once, full = ([t for t in trials if t[2] == stays] for stays in (False, True))
-        in_turn = itertools.chain.from_iterable(itertools.zip_longest(once, full))
-        trials = list(filter(None, in_turn))[:sample]
-    for k, calls, stays_full, title, start in trials:
-        start.restore()
-        failed = execute(job, k, stays_full)
-        number += bool(failed.failed)
-        what = "full" if stays_full else "once"
-        found += [
-            f"{job.step} {job.name}, {title}, call {k} of {calls} "
-            f"({failed.failed}, {what}): {problem}"
-            for problem in problems(job, failed, expected)
+    starts = (("without results", without, first), ("older results", older, second))
+    for stays_full in (False, True):
+        trials = [
+            (k, counted.calls[stays_full], title, start)
+            for title, start, counted in starts
+            for k in range(1, counted.calls[stays_full] + 1)
         ]
+        if sample:
+            trials = draw.sample(trials, min(sample, len(trials)))
+        for k, calls, title, start in trials:
+            start.restore()
+            failed = execute(job, k, stays_full)
+            number += bool(failed.failed)
+            what = "full" if stays_full else "once"
+            found += [
+                f"{job.step} {job.name}, {title}, call {k} of {calls} "
+                f"({failed.failed}, {what}): {problem}"
+                for problem in problems(job, failed, expected)
+            ]
     finished.restore()
     return number, found
 
@@ -375,7 +369,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--sample", type=int, default=0, help="calls of each job (all)")
+    parser.add_argument(
+        "--sample",
+        type=int,
+        default=0,
+        help="calls of each job that fail in either way (all)",
+    )
     parser.add_argument(
         "--seed", type=int, default=0, help="chooses them (%(default)s)"
     )

@@ -34,12 +34,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedShuffleSplit, cross_val_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from train_sky import LEFT_OUT
 
+from astromorph.embedding.metrics import linear_probe
 from astromorph.sky.simulate import simulate
 
 Settings = dict[str, Any]
@@ -124,16 +122,12 @@ def main() -> None:
                     found = [run[label] for run in runs]
                     print(table_row(title, name, found), flush=True)
             if options.splits:
-                accuracies = [
-                    accuracy
-                    for seed in options.seeds
-                    for accuracy in accuracies_of_splits(
-                        results_folder(options, recipe, seed),
-                        label,
-                        options.splits,
-                        options.test_images,
+                accuracies = []
+                for seed in options.seeds:
+                    results = results_folder(options, recipe, seed)
+                    accuracies += accuracies_of_splits(
+                        results, label, options.splits, options.test_images
                     )
-                ]
                 print(
                     f"{title}, {options.splits} splits with {options.test_images} test "
                     f"images: accuracy {statistics.mean(accuracies):.3f} ± "
@@ -193,10 +187,10 @@ def accuracies_of_splits(
     """
     table = pd.read_csv(results / "export" / "embeddings.csv", dtype={label: str})
     table = table[table[label].notna()]
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
     drawn = StratifiedShuffleSplit(splits, test_size=test_images, random_state=0)
     vectors = table.filter(regex=r"^emb_\d+$").to_numpy()
-    return list(map(float, cross_val_score(probe, vectors, table[label], cv=drawn)))
+    scores = cross_val_score(linear_probe(), vectors, table[label], cv=drawn)
+    return list(map(float, scores))
 
 
 def table_row(recipe: str, name: str, found: list[dict[str, Any]]) -> str:

@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.metrics import confusion_matrix, r2_score, recall_score
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
@@ -350,13 +350,13 @@ def linear_score(
     1.0
     """
     return _cross_validate(
-        lambda training_images: make_pipeline(
-            StandardScaler(), LogisticRegression(C=0.1, max_iter=2000)
-        ),
-        vectors,
-        labels,
-        groups,
+        lambda training_images: linear_probe(), vectors, labels, groups
     )
+
+
+def linear_probe() -> Pipeline:
+    """The classifier of `linear_score`, not yet fitted."""
+    return make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
 
 
 def knn_regression_score(
