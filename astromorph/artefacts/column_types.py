@@ -123,7 +123,7 @@ _FACTS = (
     Column("channels", "int64", "planes or files that are channels of the network",
            "meta.number"),
     Column("file_bytes", "int64", "size of the file or files", "", "byte"),
-    Column("subset", "text", "train or test; test images are not trained on",
+    Column("subset", "text", "train, test or embed; only train images are trained on",
            "meta.code.class"),
 )  # fmt: skip
 ANALYSED = (

@@ -64,7 +64,7 @@ CONTENTS_COLUMNS = (
     "field_arcsec",
     *STATISTICS,
 )
-# Whether each listed file is used for training, for testing, or not at all.
+# How each listed file is used: for training, for testing, only embedded, or not.
 SPLIT_COLUMNS = (
     "image_id",
     "path",
@@ -75,7 +75,7 @@ SPLIT_COLUMNS = (
     "shard",
     "position",
 )
-TRAIN, TEST, NONE = "train", "test", "none"
+TRAIN, TEST, EMBED, NONE = "train", "test", "embed", "none"
 HISTORY_COLUMNS = (
     "epoch",
     "train_loss",

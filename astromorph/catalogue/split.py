@@ -12,6 +12,7 @@ from pathlib import Path
 from astromorph.artefacts import tables as artefacts
 from astromorph.artefacts.columns import (
     CONTENTS_COLUMNS,
+    EMBED,
     NONE,
     REJECTED,
     SPLIT_COLUMNS,
@@ -263,14 +264,17 @@ def split(
     Appended rows do not change the subset of earlier ones. A column `split` of the list
     takes precedence.
 
+    Images that add nothing to the training are only embedded: those in which all pixels
+    have the same value, and those that repeat an earlier image pixel by pixel.
+
     Parameters
     ----------
     datafile : path
         The file list.
     files : RunFiles
         Reads `all_contents`, the usable images of each shard, and writes `split`, a CSV
-        with a row for each row of the list: `subset` is train, test or none, and
-        `reason` says why it is `none`.
+        with a row for each row of the list: `subset` is train, test, embed or
+        none, and `reason` says why it is `embed` or `none`.
     rules : SplitSettings
         Fraction of the test set and radius of groups.
     validation : ValidateSettings
@@ -298,13 +302,15 @@ def split(
                 counts[TRAIN],
                 summary.usable,
             )
-            counts[TRAIN], counts[TEST] = counts[TRAIN] + counts[TEST], 0
+            counts[TRAIN] += counts[TEST] + counts[EMBED]
+            counts[TEST] = counts[EMBED] = 0
             rows = _move_to_training(artefacts.read_csv(temporary))
             artefacts.write_csv(temporary, SPLIT_COLUMNS, rows)
     LOG.info(
-        "%d images for training, %d for testing, %d not used",
+        "%d images for training, %d for testing, %d only embedded, %d not used",
         counts[TRAIN],
         counts[TEST],
+        counts[EMBED],
         counts[NONE],
     )
     for line in list(summary.lines())[1:]:
@@ -322,8 +328,9 @@ def _assign_rows(
 ) -> Iterator[dict[str, str]]:
     """The rows of the split, one at a time."""
     with duplicate_finder() as duplicates, temporary_database() as database:
-        for number, (_, _, contents) in enumerate(_read_rows(datafile, files)):
-            if contents["status"] != REJECTED:
+        for number, (_, entry, contents) in enumerate(_read_rows(datafile, files)):
+            # A copy of an image that the list excludes is used like any other image.
+            if contents["status"] != REJECTED and requested_subset(entry) != NONE:
                 duplicates.add(number, _duplicate_keys(contents), [contents["path"]])
         groups, usable = Groups(database, rules), 0
         rows = _with_matches(_read_rows(datafile, files), duplicates.matches())
@@ -337,6 +344,9 @@ def _assign_rows(
             if state["status"] != REJECTED:
                 key = groups.assign(number, entry, contents, duplicate_of)
                 subset, group = _choose_subset(entry, groups, key, rules, seed)
+                repeats = duplicate_of is not None
+                if subset != NONE and (repeats or not contents["content"]):
+                    subset = requested_subset(entry) or EMBED
                 usable += 1
             yield {
                 "image_id": contents["image_id"],

@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from astromorph.artefacts.columns import NONE, REJECTED, TEST, TRAIN
+from astromorph.artefacts.columns import EMBED, NONE, REJECTED, TEST, TRAIN
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.tables import read_csv
 from astromorph.cli.steps import STEPS
@@ -123,9 +123,11 @@ def _count_images(files: RunFiles, folder: Path) -> str:
     for row in read_csv(files.split, ["subset", "status"]):
         subsets[row["subset"]] += 1
         rejected += row["status"] == REJECTED
-    training, test = subsets[TRAIN], subsets[TEST]
-    text = f"{training + test} used ({training} for training, {test} for testing)"
-    text += f", {rejected} rejected"
+    training, test, embedded = subsets[TRAIN], subsets[TEST], subsets[EMBED]
+    parts = f"{training} for training, {test} for testing"
+    if embedded:
+        parts += f", {embedded} only embedded"
+    text = f"{training + test + embedded} used ({parts}), {rejected} rejected"
     if left_out := subsets[NONE] - rejected:
         text += f", {left_out} left out"
     if not subsets[NONE]:

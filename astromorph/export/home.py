@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from astromorph.artefacts.columns import NONE, REJECTED, TEST, TRAIN
+from astromorph.artefacts.columns import EMBED, NONE, REJECTED, TEST, TRAIN
 from astromorph.artefacts.model_file import read_model_file
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.run_table import all_tensors, find_in_catalogue
@@ -45,6 +45,8 @@ class Counts:
         Rows of the list.
     training, test : int
         Images that training used, and images held out.
+    embedded : int
+        Images that were only embedded, as they are blank or repeat another image.
     warned : int
         Used images with a warning.
     rejected : int
@@ -56,6 +58,7 @@ class Counts:
     listed: int
     training: int
     test: int
+    embedded: int
     warned: int
     rejected: int
     left_out: int
@@ -63,7 +66,7 @@ class Counts:
     @property
     def used(self) -> int:
         """Number of images with an embedding."""
-        return self.training + self.test
+        return self.training + self.test + self.embedded
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +169,7 @@ def count_files(split: "pd.DataFrame") -> tuple[Counts, list[Reason]]:
         listed=len(split),
         training=int((split["subset"] == TRAIN).sum()),
         test=int((split["subset"] == TEST).sum()),
+        embedded=int((split["subset"] == EMBED).sum()),
         warned=int((used & (split["status"] == WARNING)).sum()),
         rejected=int(is_rejected.sum()),
         left_out=int((~used & ~is_rejected).sum()),

@@ -17,7 +17,7 @@ from typing import BinaryIO, NamedTuple, TextIO
 
 import numpy as np
 
-from astromorph.artefacts.columns import NONE, TEST, TRAIN
+from astromorph.artefacts.columns import EMBED, NONE, TEST, TRAIN
 from astromorph.errors import AstromorphError, describe_file_error
 from astromorph.filelist.list_header import (
     OBJECT_COLUMN,
@@ -203,14 +203,14 @@ def requested_subset(entry: Entry) -> str:
     Raises
     ------
     AstromorphError
-        The cell is not ``train``, ``test``, ``none`` or empty.
+        The cell is not ``train``, ``test``, ``embed``, ``none`` or empty.
     """
     subset = entry.columns.get(SPLIT_COLUMN, "").lower()
-    if subset not in ("", TRAIN, TEST, NONE):
+    if subset not in ("", TRAIN, TEST, EMBED, NONE):
         raise AstromorphError(
             f"{printable(entry.path)}: the column `{SPLIT_COLUMN}` of the list "
             f"contains {entry.columns[SPLIT_COLUMN]!r}; allowed are "
-            f"{TRAIN}, {TEST}, {NONE} and an empty cell"
+            f"{TRAIN}, {TEST}, {EMBED}, {NONE} and an empty cell"
         )
     return subset
 

@@ -183,6 +183,7 @@ def split_rows(tmp_path):
         artefacts.write_csv(datafile, ("path", *columns), listed)
         shard = [
             {"image_id": e.image_id, "path": e.path, "status": "ok", "position": n}
+            | {"content": f"content {n}"}
             | ({"reach_arcsec": 1} | contents(n) if contents else {})
             for n, e in enumerate(read_filelist(datafile))
         ]
@@ -292,6 +293,7 @@ def test_dropped_duplicates_are_not_used(split_rows, tmp_path):
     """Even if only their pixels show that they are duplicates."""
     contents = lambda k: {"content": f"{k % 8:x}"}  # noqa: E731
     subsets = split_rows(10, contents=contents)
+    assert [k for k, subset in subsets.items() if subset == "embed"] == [8, 9]
     assert "none" not in subsets.values()
     assert [r["status"] for r in read_rows(tmp_path / "split.csv")][8:] == [
         "warning"
@@ -301,6 +303,25 @@ def test_dropped_duplicates_are_not_used(split_rows, tmp_path):
     reason = read_rows(tmp_path / "split.csv")[8]["reason"]
     assert reason.startswith("duplicate: left out, the same content as ")
     assert reason.endswith("/0.fits")
+
+
+def test_images_that_add_nothing_are_only_embedded(split_rows):
+    """Blank images and repetitions; the list can request otherwise for each of them.
+
+    A blank image may be the first of its group: the others are used as usual. So is a
+    copy of an image that the list excludes.
+    """
+    sides = {3: "train", 4: "embed", 5: "none"}
+    subsets = split_rows(
+        60,
+        contents=lambda k: {"content": "" if k < 3 or k >= 58 else f"{k % 50:x}"},
+        split=lambda k: sides.get(k, "test" if k == 57 else ""),
+        group=lambda k: k // 2,
+    )
+    embedded = [k for k, subset in subsets.items() if subset == "embed"]
+    assert embedded == [0, 1, 2, 4, 53, 54, 56, 58, 59]
+    assert (subsets[3], subsets[5], subsets[57]) == ("train", "none", "test")
+    assert {subsets[k] for k in (*range(6, 53), 55)} == {"train", "test"}
 
 
 def test_too_few_images_are_all_used_for_training(split_rows, caplog):
@@ -335,12 +356,11 @@ def test_compressed_copy_is_a_duplicate(tmp_path, settings):
 
 
 def test_duplicates_are_never_divided(split_rows):
-    """Duplicates without name or position follow their first row."""
+    """Duplicates without name or position are not trained on or tested."""
     contents = lambda k: {"content": f"{k % 60:x}"}  # noqa: E731
     subsets = split_rows(180, contents=contents)
-    for k in range(60):
-        assert len({subsets[k + n] for n in (0, 60, 120)}) == 1
-    assert set(subsets.values()) == {"train", "test"}
+    assert {subsets[k] for k in range(60)} == {"train", "test"}
+    assert {subsets[k] for k in range(60, 180)} == {"embed"}
     before = split_rows(100, contents=contents)
     assert all(subsets[name] == subset for name, subset in before.items())
 

@@ -253,8 +253,9 @@ def test_snakemake_is_as_quiet_as_asked(monkeypatch, quiet, shown):
 
 def test_the_last_lines_of_a_run(folder):
     """Images used and rejected, the verdict, the map, the home page, what is next."""
-    rows = catalogue_rows(5, status=["ok", "ok", "warning", "rejected", "ok"])
-    subsets = ["train", "train", "test", "none", "none"]
+    status = ["ok", "ok", "warning", "rejected", "ok", "warning"]
+    subsets = ["train", "train", "test", "none", "none", "embed"]
+    rows = catalogue_rows(6, status=status)
     files = write_run(Path("results"), rows, subsets=subsets)
     verdict = '{"verdict": {"summary": "WORSE than \\u001b[2J", "better": false}}'
     files.evaluation.write_text(verdict)
@@ -263,7 +264,8 @@ def test_the_last_lines_of_a_run(folder):
         *("images", "verdict", "map", "home page", "next"),
     ]
     assert lines[0][11:] == (
-        "3 used (2 for training, 1 for testing), 1 rejected, 1 left out; "
+        "4 used (2 for training, 1 for testing, 1 only embedded), 1 rejected, "
+        "1 left out; "
         "sample/results/validation.html says why"
     )
     assert lines[1][11:] == r"WORSE than \x1b[2J"

@@ -135,7 +135,7 @@ def run(tmp_path_factory) -> RunFiles:
     )  # fmt: skip
     files = write_run(
         results, rows, shard_sizes=(10, NUMBER - 9), analysis=analysis,
-        subsets=["train"] * 20 + ["test"] * 4 + ["none"],
+        subsets=["embed"] + ["train"] * 19 + ["test"] * 4 + ["none"],
     )  # fmt: skip
     files = replace(files, identity=Identity("5e77", "1157", "2026-11-26"))
     write_random_model(files.model, SETTINGS)
@@ -283,7 +283,8 @@ def test_the_home_page_tells_what_was_made(run):
     for expected in (
         "24 images, sorted by appearance",
         "The list list.csv names 25 files.",
-        "amm, was trained for 2 epochs on 20 images; 4 other images",
+        "amm, was trained for 2 epochs on 19 images; 4 other images measured the loss. "
+        "1 image is blank or repeats another, and was only embedded.",
         "Each embedding has 5 numbers.",
         "25listed 24used 1of them with a warning 1rejected",
         "rejected<b>no</b> image1 warningconstant image of value 71",

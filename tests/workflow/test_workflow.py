@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -131,9 +132,12 @@ def test_the_table_contains_facts_list_columns_and_embeddings(run):
     assert len({r["image_id"] for r in table}) == 41
     first, again = table[1], table[40]
     assert again["label"] == "again"
-    assert [first[f"emb_{k}"] for k in range(12)] == [
-        again[f"emb_{k}"] for k in range(12)
-    ]
+    # Rounding depends on the size of the batch on some processors.
+    np.testing.assert_allclose(
+        *([float(row[f"emb_{k}"]) for k in range(12)] for row in (first, again)),
+        rtol=1e-5,
+        atol=1e-6,
+    )
 
 
 def test_every_format_of_the_table_is_written(run):
