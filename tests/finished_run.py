@@ -88,8 +88,8 @@ def write_run(
     shard_sizes : sequence of int
         Rows of each shard; by default one shard.
     subsets : sequence of str
-        For each row `train`, `test`, `embed` or `none`; by default `train`, for rejected rows
-        `none`. Images of `none` are not analysed.
+        For each row `train`, `test`, `embed` or `none`; by default `train`, for
+        rejected rows `none`. Images of `none` are not analysed.
     vectors : ndarray, shape (M, D), optional
         Embeddings of the images; by default random.
     analysis : Analysis, optional
