@@ -3,6 +3,8 @@
 import contextlib
 import errno
 import functools
+import json
+import logging
 import os
 import re
 import shutil
@@ -11,10 +13,12 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from astromorph.errors import WriteError, explaining_write_errors
 from astromorph.processes import is_running
 
+LOG = logging.getLogger(__name__)
 # A temporary name ends with the machine and the process that writes.
 TEMPORARY = re.compile(r"\..*\.astromorph-(?P<host>.+)-(?P<pid>\d+)\.tmp")
 # Seconds; whether a process of another machine is still writing cannot be checked.
@@ -82,6 +86,49 @@ def check_writable(files: Iterable[Path], folders: Iterable[Path] = ()) -> None:
             finally:
                 with contextlib.suppress(OSError):
                     temporary.unlink(missing_ok=True)
+
+
+def read_cache(name: str) -> dict[str, Any]:
+    """Read a JSON object from the user's cache folder.
+
+    Parameters
+    ----------
+    name : str
+        Name of the file in the folder ``astromorph`` of the XDG base directory
+        specification.
+
+    Returns
+    -------
+    dict
+        Empty if there is no such file, or if it cannot be read.
+    """
+    try:
+        values = json.loads(_cache_file(name).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def write_cache(name: str, values: dict[str, Any]) -> None:
+    """Write a JSON object into the user's cache folder, if it can be written.
+
+    Parameters
+    ----------
+    name : str
+        Name of the file.
+    values : dict
+        What `read_cache` is to return.
+    """
+    try:
+        with atomic_write(_cache_file(name)) as temporary:
+            temporary.write_text(json.dumps(values, indent=1), encoding="utf-8")
+    except WriteError as error:
+        LOG.info("%s", error)
+
+
+def _cache_file(name: str) -> Path:
+    folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(folder) / "astromorph" / name
 
 
 def sync_to_disk(path: str | Path) -> None:

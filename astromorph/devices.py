@@ -1,25 +1,20 @@
 """Device, precision and memory, and the transfer of batches to the device."""
 
-import json
-import logging
-import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from astromorph.atomic import atomic_write
-from astromorph.errors import WriteError
+from astromorph.atomic import read_cache, write_cache
 
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 GROUP_OF_PROCESS = Path("/proc/self/cgroup")
-LOG = logging.getLogger(__name__)
+BFLOAT16_CACHE = "bfloat16.json"  # whether it is faster, by machine
 REPETITIONS = 12  # timings of the convolution
 PREFETCH = 2  # batches that are prepared while the device works
 MIN_SPEEDUP = 1.25  # for which bfloat16 is used
@@ -116,31 +111,12 @@ def bfloat16_is_faster(device: torch.device) -> bool:
     """
     if device.type == "mps":
         return False
-    cache = _cache_file()
-    results = _read_cache(cache)
+    results = read_cache(BFLOAT16_CACHE)
     machine = f"{_device_name(device)}, torch {torch.__version__}"
     if not isinstance(results.get(machine), bool):
         results[machine] = _measure_bfloat16(device)
-        try:
-            with atomic_write(cache) as temporary:
-                temporary.write_text(json.dumps(results, indent=1), encoding="utf-8")
-        except WriteError as error:
-            LOG.info("%s", error)
+        write_cache(BFLOAT16_CACHE, results)
     return bool(results[machine])
-
-
-def _cache_file() -> Path:
-    """The cache file, following the XDG base directory specification."""
-    folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(folder) / "astromorph" / "bfloat16.json"
-
-
-def _read_cache(cache: Path) -> dict[str, Any]:
-    try:
-        results = json.loads(cache.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return results if isinstance(results, dict) else {}
 
 
 def _device_name(device: torch.device) -> str:

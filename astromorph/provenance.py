@@ -14,7 +14,9 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from astromorph.atomic import read_cache, write_cache
 
 PACKAGE = Path(__file__).parent
 # Modules and folders that affect a step only through its settings, through the paths of
@@ -38,6 +40,10 @@ DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 # The fields of syntax trees that contain statements, or parts that contain them.
 BLOCKS = ("body", "orelse", "handlers", "finalbody", "cases")
 INCLUDED = re.compile(r'{% (?:include|extends|from|import) "([^"]+)"')
+# To parse all modules takes half a second, for which each command of a workflow would
+# wait. What is found is kept in the user's cache folder, by the content of the files.
+SOURCES_CACHE = "sources.json"
+MAX_SOURCES = 2000
 RECORDED_PACKAGES = ("astromorph", "torch", "torchvision", "astropy", "numpy")
 
 
@@ -106,7 +112,9 @@ def code_digest(*modules: str) -> str:
         if module not in seen and not _is_untracked(module):
             seen.add(module)
             waiting.extend(imported_modules(module))
-    return digest(f"{m}={_read(m)[1]}" for m in sorted(seen))
+    code = digest(f"{m}={_read(m)[1]}" for m in sorted(seen))
+    _SOURCES.save()
+    return code
 
 
 def _is_untracked(module: str) -> bool:
@@ -133,13 +141,83 @@ def imported_modules(module: str) -> frozenset[str]:
 
 @functools.cache
 def _read(module: str) -> tuple[frozenset[str], str]:
-    """What a module imports from this package, and its code with its templates.
-
-    The code is the syntax tree without docstrings, as text. The tree itself is not
-    kept: with a million nodes in memory, each collection of garbage takes longer.
-    """
+    """What a module imports from this package, and its code with its templates."""
     path = _path(module)
-    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    source = _SOURCES.parse(path)
+    templates = [_template(name, path.parent) for name in source.templates]
+    imported = frozenset(name for name in source.imports if _path(name).is_file())
+    return imported, source.code + "".join(templates)
+
+
+class _Source(NamedTuple):
+    """What the content of a module says.
+
+    Attributes
+    ----------
+    imports : list of str
+        Names that it imports from this package when it runs, without the package.
+    templates : list of str
+        Templates and scripts that it names.
+    code : str
+        Digest of its syntax tree without docstrings.
+    """
+
+    imports: list[str]
+    templates: list[str]
+    code: str
+
+
+class _Sources:
+    """Parses modules, and keeps the results for later processes."""
+
+    def __init__(self) -> None:
+        self._used: dict[str, _Source] = {}
+        self._is_complete = True
+
+    def parse(self, path: Path) -> _Source:
+        """Parse a module, unless one with the same content is known."""
+        content = path.read_bytes()
+        key = hashlib.sha256(self._parser + content).hexdigest()
+        if (source := self._used.get(key) or _as_source(self._known.get(key))) is None:
+            source, self._is_complete = _parse(content, path), False
+        self._used[key] = source
+        return source
+
+    def save(self) -> None:
+        """Write new results into the cache folder, if it can be written."""
+        if self._is_complete:
+            return
+        self._known.update(self._used)
+        if len(self._known) > MAX_SOURCES:  # most of them are of earlier versions
+            self._known = dict(self._used)
+        write_cache(SOURCES_CACHE, self._known)
+        self._is_complete = True
+
+    @functools.cached_property
+    def _known(self) -> dict[str, Any]:
+        return read_cache(SOURCES_CACHE)
+
+    @functools.cached_property
+    def _parser(self) -> bytes:
+        """What the results depend on besides the content."""
+        return sys.version.encode() + Path(__file__).read_bytes()
+
+
+_SOURCES = _Sources()
+
+
+def _as_source(value: Any) -> _Source | None:
+    """An entry of the cache; None if there is none, or not what was written."""
+    match value:
+        case [[*imports], [*templates], str(code)]:
+            if all(isinstance(name, str) for name in (*imports, *templates)):
+                return _Source(imports, templates, code)
+    return None
+
+
+def _parse(content: bytes, path: Path) -> _Source:
+    """Parse the content of a module."""
+    tree = ast.parse(content, filename=str(path))
     names: set[str] = set()
     for node, is_executed in _statements(tree):
         if isinstance(node, DOCUMENTED):
@@ -153,16 +231,14 @@ def _read(module: str) -> tuple[frozenset[str], str]:
     prefix = f"{PACKAGE.name}."
     found = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
     text = ast.dump(tree)
-    templates = [_template(n, path.parent) for n in sorted(set(NAMED.findall(text)))]
-    imported = frozenset(name for name in found if _path(name).is_file())
-    return imported, text + "".join(templates)
+    return _Source(sorted(found), sorted(set(NAMED.findall(text))), digest([text]))
 
 
 def _statements(tree: ast.Module) -> Iterator[tuple[ast.AST, bool]]:
     """A module and its statements, and whether more than type checkers read each.
 
     Imports and definitions are statements. Not to visit expressions is ten times faster
-    than `ast.walk`, and each command of a workflow waits for it.
+    than `ast.walk`.
     """
     waiting: list[tuple[ast.AST, bool]] = [(tree, True)]
     while waiting:

@@ -1,6 +1,7 @@
 """Digests: equal for equivalent inputs, different for all others."""
 
 import ast
+import json
 import shutil
 from pathlib import Path
 
@@ -70,15 +71,17 @@ def package(tmp_path, monkeypatch) -> Path:
     ignored = shutil.ignore_patterns("__pycache__", "*.pt")
     shutil.copytree(provenance.PACKAGE, copy, ignore=ignored)
     monkeypatch.setattr(provenance, "PACKAGE", copy)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     clear_caches()
     yield copy
     clear_caches()
 
 
 def clear_caches() -> None:
-    """Clear the cached sources."""
+    """Forget all sources, as a new process does that finds the cache folder."""
     provenance._read.cache_clear()
     provenance.code_digest.cache_clear()
+    provenance._SOURCES = provenance._Sources()
 
 
 def append(path: Path, text: str = "EDITED = 1") -> None:
@@ -102,6 +105,46 @@ def changed(before: dict[str, str]) -> set[str]:
     """The steps whose digests differ from those before."""
     clear_caches()
     return {name for name, value in digests().items() if before[name] != value}
+
+
+def test_modules_are_parsed_once_for_each_content(package, original, monkeypatch):
+    """Later processes read the cache, unless it is damaged, old or of other files."""
+    cache = package.parent / "cache" / "astromorph" / provenance.SOURCES_CACHE
+    parsed = []
+    parse = provenance._parse
+    monkeypatch.setattr(
+        provenance, "_parse", lambda *args: parsed.append(args[1]) or parse(*args)
+    )
+    assert changed(original) == set()
+    content = cache.read_text()
+    entries = json.loads(content)
+    assert len(parsed) == len(set(parsed)) == len(entries) > 100
+    parsed.clear()
+    assert changed(original) == set()
+    assert parsed == []
+    append(package / "atomic.py")
+    assert changed(original) == set(STEPS)
+    assert [path.name for path in parsed] == ["atomic.py"]
+    assert len(json.loads(cache.read_text())) == len(entries) + 1
+    for damaged in (
+        content[:-9],
+        "[]",
+        json.dumps({key: [["a"], [1], "b"] for key in entries}),
+        json.dumps(dict.fromkeys(entries, "text")),
+    ):
+        cache.write_text(damaged)
+        parsed.clear()
+        assert changed(original) == set(STEPS)
+        assert len(parsed) == len(entries)
+    monkeypatch.setattr(provenance, "MAX_SOURCES", len(entries))
+    append(package / "atomic.py", "MORE = 1")
+    assert changed(original) == set(STEPS)
+    assert len(json.loads(cache.read_text())) == len(entries)
+    cache.unlink()
+    cache.mkdir()  # nothing can be written
+    parsed.clear()
+    assert changed(original) == set(STEPS)
+    assert len(parsed) == len(entries)
 
 
 def test_every_folder_is_in_the_table():

@@ -29,8 +29,8 @@ import astropy.config.paths, astropy.io.fits, matplotlib
 import numba.core.caching as numba_cache
 print(astropy.config.paths.get_cache_dir())
 print(matplotlib.get_cachedir())
-from astromorph.devices import _cache_file
-print(_cache_file())
+from astromorph.atomic import _cache_file
+print(_cache_file("a.json"))
 function = astropy.config.paths.get_cache_dir
 file = astropy.config.paths.__file__
 print(numba_cache.UserWideCacheLocator.from_function(function, file).get_cache_path())
