@@ -1,6 +1,10 @@
 """Fixtures that several folders of tests use."""
 
 import gc
+import os
+import shutil
+import tempfile
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 import pytest
@@ -9,6 +13,7 @@ from astromorph.artefacts.run_files import RunFiles
 from astromorph.catalogue.validate import validate
 from astromorph.filelist.shards import Shard
 from astromorph.preprocessing.preprocess import preprocess
+from astromorph.processes import is_running
 from astromorph.settings.loading import parse
 from astromorph.settings.sections import Settings
 from astromorph.sky.simulate import simulate
@@ -34,6 +39,37 @@ LONGEST_MODULES = (
     "export/test_gallery.py",
     "test_compat.py",
 )
+# Files in memory, and how much of it must be free.
+MEMORY = Path("/dev/shm")
+MIN_FREE_BYTES = 2**33
+IN_MEMORY = "astromorph-tests-"
+
+
+def pytest_configure() -> None:
+    """Keep temporary files in memory: results are synced to the disk, which is slow.
+
+    They are removed at the end. If TMPDIR is set, they are where it says.
+    """
+    if "TMPDIR" in os.environ or not _has_memory():
+        return
+    for left in MEMORY.glob(f"{IN_MEMORY}[0-9]*"):  # by tests that were killed
+        if not is_running(int(left.name.removeprefix(IN_MEMORY))):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = MEMORY / f"{IN_MEMORY}{os.getpid()}"
+    folder.mkdir(mode=0o700)
+    os.environ["TMPDIR"] = str(folder)
+    tempfile.tempdir = None  # chosen again
+    # Priority -100 removes a folder that multiprocessing has in it.
+    Finalize(None, shutil.rmtree, (folder, True), exitpriority=-200)
+
+
+def _has_memory() -> bool:
+    """Whether programs and files of many gigabytes may be in the folder in memory."""
+    if not os.access(MEMORY, os.W_OK | os.X_OK):
+        return False
+    found = os.statvfs(MEMORY)
+    is_large = found.f_bavail * found.f_frsize >= MIN_FREE_BYTES
+    return is_large and not found.f_flag & os.ST_NOEXEC
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -4,8 +4,6 @@ import fcntl
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import command_line
@@ -86,11 +84,9 @@ def _make(folder: Path) -> None:
     (folder / "fits" / "not.fits").write_text("this is no FITS file")
     _write_nan(folder / "fits" / "nan.fits")
     configure(folder, {})
-    command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile")]
-    done = subprocess.run(
-        [*command, "--cores", "2"], cwd=folder, capture_output=True, text=True,
-        env=os.environ | {"SOURCE_DATE_EPOCH": "0"},
-    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOURCE_DATE_EPOCH", "0")
+        done = snakemake(folder, "--cores", "2")
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stderr.splitlines()
     assert [line[:9].strip() for line in lines[-5:]] == [
