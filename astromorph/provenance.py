@@ -117,6 +117,47 @@ def code_digest(*modules: str) -> str:
     return code
 
 
+@functools.cache
+def function_digest(module: str, name: str) -> str:
+    """Digest of a function and of the functions of its module that it calls.
+
+    For a module that is not tracked as a whole, such as the table of steps.
+
+    Parameters
+    ----------
+    module : str
+        Name inside the package, such as ``"cli.steps"``.
+    name : str
+        A function of that module.
+
+    Returns
+    -------
+    str
+        16 hexadecimal digits; comments, docstrings and layout do not change it.
+    """
+    functions = _functions(module)
+    seen: set[str] = set()
+    waiting = [name]
+    while waiting:
+        function = functions.get(waiting.pop())
+        if function is not None and function.name not in seen:
+            seen.add(function.name)
+            names = (n.id for n in ast.walk(function) if isinstance(n, ast.Name))
+            waiting.extend(names)
+    return digest(ast.dump(functions[n]) for n in sorted(seen))
+
+
+@functools.cache
+def _functions(module: str) -> dict[str, ast.FunctionDef]:
+    """The functions of a module without docstrings, by name."""
+    tree = ast.parse(_path(module).read_text(encoding="utf-8"))
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    for function in functions:
+        if ast.get_docstring(function, clean=False) is not None:
+            del function.body[0]
+    return {function.name: function for function in functions}
+
+
 def _is_untracked(module: str) -> bool:
     return any(module == name or module.startswith(f"{name}.") for name in UNTRACKED)
 

@@ -89,6 +89,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
     parser.add_argument("--images", type=int, default=40, help="(%(default)s)")
     options = parser.parse_args()
+    # Processes in the background of a shell ignore it, and so do all that they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as folder:
         new = Path(folder) / "new"
         make_inputs(new, options.images)

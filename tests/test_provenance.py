@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from astromorph import provenance
+from astromorph.cli import steps
+from astromorph.cli.execute import step_code
 from astromorph.cli.steps import STEPS
-from astromorph.provenance import canonical_json, code_digest, digest
+from astromorph.provenance import canonical_json, digest
 
 EXPORTS = {name for name in STEPS if name.startswith("export_")}
 REPORTS = {name for name in STEPS if name.startswith("report_")}
@@ -80,7 +82,9 @@ def package(tmp_path, monkeypatch) -> Path:
 def clear_caches() -> None:
     """Forget all sources, as a new process does that finds the cache folder."""
     provenance._read.cache_clear()
+    provenance._functions.cache_clear()
     provenance.code_digest.cache_clear()
+    provenance.function_digest.cache_clear()
     provenance._SOURCES = provenance._Sources()
 
 
@@ -92,7 +96,7 @@ def append(path: Path, text: str = "EDITED = 1") -> None:
 
 def digests() -> dict[str, str]:
     """The code digest of each step."""
-    return {name: code_digest(step.code) for name, step in STEPS.items()}
+    return {name: step_code(step) for name, step in STEPS.items()}
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +187,36 @@ def test_an_edit_of_one_module_changes_few_digests(package, original, module, st
     """Settings count by their values, file names as inputs and outputs of rules."""
     append(package / module)
     assert changed(original) == steps
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("job.settings.export_settings.csv_separator)", '"|")', {"export_csv"}),
+        ("evaluate(\n", "evaluate(\n        *(),\n", {"evaluate"}),
+        (
+            '"export_tables"))\n\n\ndef _export_tensorboard',
+            '"export_csv"))\n\n\ndef _export_tensorboard',
+            {"export_parquet", "export_fits", "export_votable"},
+        ),
+        ('"export_tables", _exports', '"export_csv", _exports', set()),
+    ],
+    ids=("argument", "call", "shared function", "table of steps"),
+)
+def test_an_edit_of_how_a_step_is_called_changes_its_digest(
+    package, original, old, new, expected
+):
+    """And that of no other step, although the module of the calls contains them all."""
+    module = package / "cli" / "steps.py"
+    text = module.read_text(encoding="utf-8")
+    module.write_text(text.replace(old, new, 1), encoding="utf-8")
+    assert changed(original) == expected
+
+
+def test_the_calls_of_steps_are_found_by_their_names():
+    """`step_code` looks them up in the source."""
+    for name, step in STEPS.items():
+        assert step.run is getattr(steps, f"_{name}")
 
 
 def test_comments_docstrings_and_layout_do_not_count(package, original):

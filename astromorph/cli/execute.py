@@ -24,7 +24,7 @@ from astromorph.filelist.list_state import ListState
 from astromorph.locks import exclusive
 from astromorph.parent_watch import VARIABLE
 from astromorph.processes import is_launched, started_rank
-from astromorph.provenance import canonical_json, code_digest, digest
+from astromorph.provenance import canonical_json, code_digest, digest, function_digest
 from astromorph.settings.sections import Settings
 from astromorph.settings.steps import part_of
 
@@ -126,7 +126,24 @@ def own_inputs(step: Step, job: Job, state: ListState) -> Inputs:
     """
     file_list, files = step.sources(job, state)
     settings = _settings_digest(job.settings, step.part)
-    return Inputs(settings, file_list, files, code_digest(step.code))
+    return Inputs(settings, file_list, files, step_code(step))
+
+
+def step_code(step: Step) -> str:
+    """Digest of the code of a step: of its module, and of the call of that module.
+
+    Parameters
+    ----------
+    step : Step
+        One of `astromorph.cli.steps.STEPS`.
+
+    Returns
+    -------
+    str
+        16 hexadecimal digits.
+    """
+    call = function_digest("cli.steps", f"_{step.name}")
+    return digest([code_digest(step.code), call])
 
 
 def jobs_of(step: Step, job: Job, state: ListState) -> Iterator[Job]:

@@ -318,7 +318,8 @@ class Step:
     name : str
         The name of the rule. The subcommand has a space instead of the underscore.
     run : callable
-        Executes the step.
+        Executes the step: the function `_{name}` of this module, whose code counts as
+        code of the step.
     code : str
         The module, without the name of the package; the step runs again if its digest
         changes.

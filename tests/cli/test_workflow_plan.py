@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from astromorph.artefacts.run_files import RunFiles
+from astromorph.cli.execute import step_code
 from astromorph.cli.steps import STEPS
 from astromorph.cli.workflow import (
     MAX_REPORTED_BYTES,
@@ -19,7 +20,6 @@ from astromorph.cli.workflow import (
 )
 from astromorph.errors import AstromorphError
 from astromorph.progress import INTERRUPTED
-from astromorph.provenance import code_digest
 from astromorph.settings.steps import PARTS
 
 
@@ -121,7 +121,7 @@ def test_each_step_gets_its_own_settings_and_code(listed, name):
     part = PARTS[STEPS[name].part] if STEPS[name].part else ()
     assert set(values) <= {name.partition(".")[0] for name in part}
     inputs = json.loads(params["inputs"](wildcards))
-    assert inputs["code"] == code_digest(STEPS[name].code)
+    assert inputs["code"] == step_code(STEPS[name])
     local = ["copies/results/analysis.parquet"]
     assert params["results"](Wildcards(), local) == "copies/results"
 
