@@ -36,6 +36,7 @@ from astromorph.artefacts.tables import (
     read_table,
 )
 from astromorph.errors import AstromorphError
+from astromorph.provenance import digest
 
 if TYPE_CHECKING:  # pandas takes long to import; functions import it themselves
     from pandas import DataFrame, Series
@@ -135,6 +136,20 @@ def number_of_listed(files: RunFiles) -> int:
     """Number of rows of the catalogue, and of that of the reference run."""
     runs = (files, reference_of(files))
     return sum(len(read_table(run.catalogue, ["image_id"])) for run in runs if run)
+
+
+def list_digest(files: RunFiles) -> str:
+    """A digest of the ids of all listed images, and of those of the reference run.
+
+    It is the same in all steps of a run and in other runs of the same list.
+    """
+    runs = (files, reference_of(files))
+    return digest(
+        image_id
+        for run in runs
+        if run
+        for image_id in read_table(run.catalogue, ["image_id"])["image_id"]
+    )
 
 
 def listed_columns(files: RunFiles) -> dict[str, str]:

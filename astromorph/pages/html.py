@@ -1,8 +1,12 @@
 """HTML pages from the templates of the package; all text is escaped."""
 
+import base64
+import hashlib
 import json
 import os
 import re
+from collections.abc import Iterable
+from importlib import resources
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -65,6 +69,41 @@ def write_page(
     html = render_template(template, files.identity, home=home, **values)
     with atomic_write(page) as temporary:
         temporary.write_text(html, encoding="utf-8")
+
+
+def script_of(names: Iterable[str], package: str) -> Markup:
+    """Scripts of a page, joined in their order.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Files in ``astromorph/pages/templates``, or below the folder of the package.
+    package : str
+        The package of the page.
+
+    Returns
+    -------
+    Markup
+        To be placed in a ``script`` element as it is.
+    """
+    folders = (resources.files(__package__) / "templates", resources.files(package))
+    paths = [
+        next(folder / name for folder in folders if (folder / name).is_file())
+        for name in names
+    ]
+    return Markup("".join(path.read_text(encoding="utf-8") for path in paths))
+
+
+def script_source(script: str) -> str:
+    """The source in a Content-Security-Policy that allows one script and no other.
+
+    Examples
+    --------
+    >>> script_source("alert(1)")
+    "'sha256-bhHHL3z2vDgxUt0W3dWQOrprscmda2Y5pLsLg4GF+pI='"
+    """
+    value = hashlib.sha256(script.encode("utf-8")).digest()
+    return f"'sha256-{base64.b64encode(value).decode()}'"
 
 
 def link_to(path: Path, page: str | Path) -> str:

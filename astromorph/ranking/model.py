@@ -1,7 +1,7 @@
 """The ranking: a logistic regression that is fitted to the marks.
 
-`pages/templates/ranking.js` has the same functions for the map. The problem is strictly
-convex, and both solve it to rounding, so that they agree.
+`export/html_map/scripts/ranking.js` has the same functions for the map. The problem is
+strictly convex, and both solve it to rounding, so that they agree.
 """
 
 from collections.abc import Sequence

@@ -319,13 +319,14 @@ def _describe(marks: Marks) -> str:
 def _describe_quality(ranking: Ranking) -> str:
     """The average precision in words, or why there is none."""
     quality, target = ranking.quality, ranking.target
+    used = (
+        f"{target.positives} example{'' if target.positives == 1 else 's'} and "
+        f"{target.negatives} counter-example{'' if target.negatives == 1 else 's'}"
+    )
     if quality is None:
-        return (
-            f"{target.positives} examples and {target.negatives} counter-examples; "
-            f"with fewer than {MIN_OF_EACH} of either, no quality can be given"
-        )
+        too_few = f"with fewer than {MIN_OF_EACH} of either, no quality can be given"
+        return f"{used}; {too_few}"
     return (
         f"average precision {quality.average_precision:.2f} "
-        f"({quality.low:.2f} to {quality.high:.2f}) in {target.positives} examples "
-        f"and {target.negatives} counter-examples"
+        f"({quality.low:.2f} to {quality.high:.2f}) in {used}"
     )

@@ -614,7 +614,7 @@ def test_unusual_names_are_safe_on_page_and_in_table(run):
         folder = run.export("unusual names")
     finally:
         catalogue.write_bytes(original)
-    assert "<script" not in (folder / "index.html").read_text()
+    assert (folder / "index.html").read_text().count("<script") == 1  # that of the page
     names = {row["object"] for row in artefacts.read_csv(folder / "sheets.csv")}
     assert "<script>alert(1)</script>" in names
 

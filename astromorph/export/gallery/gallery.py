@@ -17,6 +17,7 @@ from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.run_table import (
     all_tensors,
     find_in_catalogue,
+    list_digest,
     reference_of,
 )
 from astromorph.artefacts.tables import write_csv
@@ -45,7 +46,7 @@ from astromorph.export.gallery.sheets import (
     random_key,
 )
 from astromorph.filelist.entries import read_filelist
-from astromorph.pages.html import write_page
+from astromorph.pages.html import script_of, script_source, write_page
 from astromorph.pages.pictures import png_url
 from astromorph.preprocessing.resample import prepared_pixel_scale
 from astromorph.progress import track
@@ -53,6 +54,7 @@ from astromorph.settings.loading import parse
 from astromorph.settings.sections import DataSettings, ExportSettings, Settings
 
 LOG = logging.getLogger(__name__)
+SCRIPTS = ("basics.js", "marks_file.js", "gallery.js")  # in the order of the page
 NETWORK = "network"  # stretch that shows the prepared images
 
 
@@ -297,9 +299,10 @@ def _write_index(
 ) -> None:
     """Write the page that shows all sheets and explains how to read them.
 
-    Each frame is a link to its image on the map, if there is one. `dark_maps` are the
-    pictures of the map for a dark page, as URLs.
+    Images can be marked by keys. Each frame is a link to its image on the map, if there
+    is one. `dark_maps` are the pictures of the map for a dark page, as URLs.
     """
+    script = script_of(SCRIPTS, __package__)
     kinds: dict[str, list[Sheet]] = {}
     for sheet in sheets:
         kinds.setdefault(sheet.kind, []).append(sheet)
@@ -313,8 +316,11 @@ def _write_index(
         links={
             sheet.name: list(_links(sheet, source.facts, map_page))
             for sheet in sheets
-            if map_page and sheet.kind != "map"
+            if sheet.kind != "map"
         },
+        marks=list_digest(files),
+        script=script,
+        script_source=script_source(script),
         map_page=map_page.as_posix() if map_page else None,
         stretch=source.stretch,
         max_clusters=MAX_CLUSTERS,
@@ -323,9 +329,9 @@ def _write_index(
 
 
 def _links(
-    sheet: Sheet, facts: Mapping[str, ImageFacts], map_page: Path
+    sheet: Sheet, facts: Mapping[str, ImageFacts], map_page: Path | None
 ) -> Iterator[dict[str, Any]]:
-    """Where each frame of a sheet is, in per cent of the sheet, and its link."""
+    """Each frame of a sheet: its place in per cent of the sheet, image and link."""
     layout = Layout(sheet.columns, sheet.group_size, len(sheet.frames))
     width, height = layout.size
     for k, frame in enumerate(sheet.frames):
@@ -337,5 +343,9 @@ def _links(
                 "width": 100 * SIDE / width,
                 "height": 100 * SIDE / height,
                 "name": facts[frame.image_id].name,
-                "href": f"{map_page.as_posix()}#image={frame.image_id}",
+                "image_id": frame.image_id,
+                "path": facts[frame.image_id].path,
+                "href": f"{map_page.as_posix()}#image={frame.image_id}"
+                if map_page
+                else None,
             }

@@ -1,7 +1,8 @@
 """The export `map`: an HTML page for exploring the embedding.
 
 It opens in a browser without a server or a network connection. The scripts of the page
-are in the folder `scripts`, one for each topic; `chunks` describes how they get data.
+are in the folder `scripts`, one for each topic; those of several pages are beside the
+templates of pages. `chunks` describes how they get data.
 """
 
 import base64
@@ -10,14 +11,12 @@ import json
 import logging
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
-from markupsafe import Markup
 from numpy.typing import NDArray
 
 from astromorph.analysis.components import leading_components
@@ -33,7 +32,12 @@ from astromorph.artefacts.column_types import (
 )
 from astromorph.artefacts.columns import CATALOGUE_COLUMNS
 from astromorph.artefacts.run_files import RunFiles
-from astromorph.artefacts.run_table import all_tensors, number_of_listed, run_table
+from astromorph.artefacts.run_table import (
+    all_tensors,
+    list_digest,
+    number_of_listed,
+    run_table,
+)
 from astromorph.artefacts.tables import arrow_array
 from astromorph.atomic import atomic_folder, atomic_write
 from astromorph.errors import AstromorphError
@@ -48,12 +52,14 @@ from astromorph.export.html_map.packing import (
     pack_numbers,
 )
 from astromorph.export.palette import COLOURS, MARKERS, NONE_COLOUR, point_size
-from astromorph.pages.html import link_to, render_template
+from astromorph.pages.html import link_to, render_template, script_of
 from astromorph.provenance import digest
 
 LOG = logging.getLogger(__name__)
 # In the order in which the page runs them.
 SCRIPTS = (
+    "basics.js",
+    "marks_file.js",
     "scripts/data.js",
     "scripts/elements.js",
     "scripts/scatter.js",
@@ -126,7 +132,7 @@ def export_map(
         "chunks": None if folder is None else _relative(files.map_pictures, files.map),
         "stamp": chunks.stamp,
         "folder": str(Path.cwd()),
-        "run": files.identity.file_list if files.identity else None,
+        "marks": list_digest(files),
     }
     text = render_template(
         "map.html",
@@ -138,7 +144,7 @@ def export_map(
         page=page,
         chunks=chunks.in_page,
         verdict=verdict,
-        script=Markup("".join(map(_script, SCRIPTS))),
+        script=script_of(SCRIPTS, __package__),
     )
     with atomic_write(files.map) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -346,10 +352,6 @@ def _ramp() -> list[str]:
     from matplotlib.colors import to_hex
 
     return [to_hex(colour) for colour in colormaps["viridis"](np.arange(256))]
-
-
-def _script(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 def _relative(path: Path, page: Path) -> str:

@@ -1,17 +1,12 @@
-// Building blocks of the page. Text from headers and lists is only inserted as
-// textContent.
+// The state of the page, its panels, messages and keys.
 //
-// make(tag, properties, children), button(text, onclick), fill(element, children)
 // addPanel(id, title)   a section of the side column, below the list; returns the element,
 //                       to be filled with `fill`; its heading stays
 // onKey(key, handler)   calls handler(row, event) when the key is pressed while the map,
-//                       the image or a row of pictures has focus. The row is that of the
+//                       the image, a row of pictures or nothing has focus. The row is that of the
 //                       focused picture, else of the open image, else under the pointer;
 //                       it is not called if there is none. `key` is as in KeyboardEvent
 // currentRow()          that row, or -1
-// saveFile(name, parts) saves a text, or several texts in succession
-// csv(rows)             arrays of texts as lines of CSV; cells of a table for
-//                       spreadsheets first pass `spreadsheetSafe`
 // showProblem(text), showProgress(text)   "" hides the progress
 
 const state = {
@@ -25,16 +20,6 @@ const state = {
   hovered: -1, found: [], list: [], neighbours: [], tool: "move",
 };
 
-function make(tag, properties = {}, children = []) {
-  const element = Object.assign(document.createElement(tag), properties);
-  element.append(...children.filter((child) => child != null));
-  return element;
-}
-
-const button = (text, onclick, properties = {}) =>
-  make("button", { type: "button", textContent: text, onclick, ...properties });
-const fill = (element, children) => element.replaceChildren(...children.filter((child) => child != null));
-const formatCount = (number, what = "image") => `${number.toLocaleString("en")} ${what}${number === 1 ? "" : "s"}`;
 const shortened = (text, length) => text.length > length ? `${text.slice(0, length - 1)}…` : text;
 
 function facts(pairs) {
@@ -84,28 +69,10 @@ function currentRow() {
 function handleKey(event) {
   const { key, target } = event;
   if (event.altKey || event.ctrlKey || event.metaKey || !keyHandlers.has(key)) return;
-  if (!target.closest("#plot, #image, .strip") || target.matches("input, select, textarea")) return;
+  const isFree = target === document.body;  // nothing has focus
+  if (!isFree && !target.closest("#plot, #image, .strip") || target.matches("input, select, textarea")) return;
   const row = currentRow();
   if (row < 0) return;
   keyHandlers.get(key).forEach((handler) => handler(row, event));
   event.preventDefault();
-}
-
-// ---- files ----
-
-// As `spreadsheet_safe` of astromorph: no text is interpreted as a formula.
-function spreadsheetSafe(text) {
-  if (!text || !"'=+-@\t\r".includes(text[0])) return text;
-  const rest = text.replace(/^'+/, "");
-  if (text[0] === "'") return rest && "=+-@\t\r".includes(rest[0]) ? `'${text}` : text;
-  return text.trim() !== "" && Number.isFinite(Number(text)) ? text : `'${text}`;
-}
-
-const quote = (text) => /[",;\t\r\n]|^\s|\s$/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-const csv = (rows) => rows.map((cells) => `${cells.map(quote).join(",")}\n`).join("");
-
-function saveFile(name, parts, type = "text/csv;charset=utf-8") {
-  const href = URL.createObjectURL(new Blob([parts].flat(), { type }));
-  make("a", { href, download: name }).click();
-  setTimeout(() => URL.revokeObjectURL(href), 10000);
 }

@@ -4,16 +4,16 @@
 // marksAsText()        the text of marks.csv
 // loadMarks(text)      adds the marks of a file; a promise of what to tell the user
 //
-// Marks are kept in the browser under the digest of the file list, so that they are there
-// when the page is opened again, and in marks.csv, which `astromorph rank` reads too. Both
-// name images by their ids: another run of the same list may have other rows. Marks of
-// images that are not on this map are kept with the others.
+// Marks are kept in the browser under the digest of the listed images, so that they are there
+// when the page is opened again and on the page of the contact sheets, and in marks.csv,
+// which `astromorph rank` reads too. Both name images by their ids: another run of the same
+// list may have other rows. Marks of images that are not on this map are kept with the others.
 
-const MARK_COLUMNS = ["image_id", "path", "mark", "class"], STORAGE = page.run ? `astromorph marks ${page.run}` : null;
-const RANKED = 24, SCORE = "score by marks", MAX_DIGITS = 9, MARK_PICTURE = 64, LARGE_PICTURE = 208;
+const STORAGE = `astromorph marks ${page.marks}`;
+const RANKED = 24, SCORE = "score by marks", MARK_PICTURE = 64, LARGE_PICTURE = 208;
 const marks = new Map();
 let elsewhere = [];  // lines of a file of marks whose images are not on this map
-let ranking = null, rankedBy = "", isStored = STORAGE !== null, rankingNumber = 0, openRecord = null;
+let ranking = null, rankedBy = "", isStored = true, rankingNumber = 0, openRecord = null;
 
 // ---- the marks, and where they are kept ----
 
@@ -23,6 +23,7 @@ const idOf = async (row) => {
 };
 
 async function setMark(rows, change) {
+  await recalled;
   for (const row of [rows].flat()) {
     const [id, path] = await idOf(row), { mark, name } = { mark: "", name: "", ...marks.get(row), ...change };
     mark || name ? marks.set(row, { mark, name, id, path }) : marks.delete(row);
@@ -32,47 +33,33 @@ async function setMark(rows, change) {
 }
 
 function keepMarks() {
-  if (!STORAGE) return;
-  try {
-    const lines = linesOfMarks();
-    lines.length ? localStorage.setItem(STORAGE, JSON.stringify(lines)) : localStorage.removeItem(STORAGE);
-    isStored = true;
-  } catch {
-    isStored = false;  // the browser does not allow it, or its storage is full
-  }
+  isStored = keepLines(STORAGE, linesOfMarks());
 }
 
-async function recallMarks() {
-  if (!STORAGE) return;
-  let text = null;
-  try { text = localStorage.getItem(STORAGE); } catch { isStored = false; }
-  if (text) await takeLines(JSON.parse(text), await findRows(JSON.parse(text)));
+// Marks of this page are changed only after those in the browser have been read.
+let recalled = Promise.resolve();
+
+function recallMarks() {
+  recalled = recalled.then(takeKeptMarks).catch((error) => showProblem(error.message)).then(rankByMarks);
+}
+
+async function takeKeptMarks() {
+  const lines = keptLines(STORAGE);
+  if (lines === null) { isStored = false; return; }
+  marks.clear();
+  elsewhere = [];
+  if (lines.length) await takeLines(lines, await findRows(lines));
 }
 
 // Lines as in marks.csv, and the row of each, which is also a hint for the next time.
 const linesOfMarks = () => [...[...marks].sort((a, b) => a[0] - b[0]).map(([row, { id, path, mark, name }]) =>
   ({ row, image_id: id, path, mark, class: name })), ...elsewhere];
 
-function toMark(line) {
-  const text = line.mark.toLowerCase().replace(/[\s_-]+/g, " ").trim();
-  if (["", INTERESTING, NOT_INTERESTING].includes(text)) return text;
-  throw new Error(`${line.path || line.image_id}: found the mark “${line.mark}”; allowed are ` +
-    `“${INTERESTING}”, “${NOT_INTERESTING}” and an empty cell.`);
-}
-
-const marksAsText = () => csv([MARK_COLUMNS, ...linesOfMarks().map((line) => MARK_COLUMNS.map((name) => spreadsheetSafe(line[name])))]);
+const marksAsText = () => textOfMarks(linesOfMarks());
 
 // Adds marks, given as lines and the row of each, or undefined.
 function takeLines(lines, rows) {
-  const read = new Map(), unknown = [];
-  lines.forEach((line, k) => {
-    const mark = toMark(line), name = line.class, row = rows[k], before = read.get(row) ?? { mark: "", name: "" };
-    if (!mark && !name) return;
-    if (row === undefined) { unknown.push({ image_id: line.image_id, path: line.path, mark, class: name }); return; }
-    if ((mark && before.mark && mark !== before.mark) || (name && before.name && name !== before.name))
-      throw new Error(`Two lines of the file contradict each other about ${line.path || line.image_id}; remove one of them.`);
-    read.set(row, { mark: mark || before.mark, name: name || before.name });
-  });
+  const { read, unknown } = combineMarks(lines, rows);
   const isSame = (one, other) => one.image_id === other.image_id && one.path === other.path;
   elsewhere = [...elsewhere.filter((one) => !unknown.some((other) => isSame(one, other))), ...unknown];
   return Promise.all([...read].map(async ([row, one]) => {
@@ -81,32 +68,9 @@ function takeLines(lines, rows) {
   })).then(() => [read.size, unknown.length]);
 }
 
-// The cells of a CSV file with commas, semicolons or tabs.
-function cellsOfCsv(text) {
-  const clean = text.replace(/^\ufeff/, ""), header = clean.split("\n").find((line) => line.trim()) ?? "";
-  const count = (sign) => header.split(sign).length, separator = [",", ";", "\t"].sort((a, b) => count(b) - count(a))[0];
-  const lines = [[""]];
-  let quoted = false;
-  for (let k = 0; k < clean.length; k++) {
-    const sign = clean[k], line = lines.at(-1);
-    if (quoted && sign === '"' && clean[k + 1] === '"') { line[line.length - 1] += '"'; k++; }
-    else if (sign === '"' && (quoted || line.at(-1) === "")) quoted = !quoted;
-    else if (!quoted && sign === separator) line.push("");
-    else if (!quoted && /[\r\n]/.test(sign)) { if (line.length > 1 || line[0]) lines.push([""]); }
-    else line[line.length - 1] += sign;
-  }
-  return lines.map((line) => line.map((cell) => unprotected(cell.trim()))).filter((line) => line.some(Boolean));
-}
-
-// Undoes `spreadsheetSafe`.
-const unprotected = (text) => /^'+[=+\-@\t\r]/.test(text) ? text.slice(1) : text;
-
 async function loadMarks(text) {
-  const [header, ...lines] = cellsOfCsv(text), names = (header ?? []).map((name) => name.toLowerCase());
-  const at = Object.fromEntries(MARK_COLUMNS.map((name) => [name, names.indexOf(name)]));
-  if (Math.max(at.image_id, at.path) < 0 || Math.max(at.mark, at.class) < 0)
-    throw new Error(`The first line of the file must name the columns, such as ${MARK_COLUMNS.join(",")}.`);
-  const rows = lines.map((line) => Object.fromEntries(MARK_COLUMNS.map((name) => [name, line[at[name]] ?? ""])));
+  await recalled;
+  const rows = readMarks(text);
   const [known, unknown] = await takeLines(rows, await findRows(rows));
   keepMarks();
   await rankByMarks();
@@ -162,14 +126,13 @@ const keyOf = ({ name, isClass }) => (isClass ? "class " : "") + name;
 // ---- the panel ----
 
 const marksBody = addPanel("marks-panel", "Marks");
-const nameKeys = () => classNames(marks).slice(0, MAX_DIGITS);
+const nameKeys = () => namesOfClasses(marks).slice(0, MAX_DIGITS);
 
 function showMarks() {
-  const focused = focusedPlace(), all = [...marks.values()];
-  const count = (mark) => all.filter((one) => one.mark === mark).length, named = all.filter(({ name }) => name).length;
+  const focused = focusedPlace();
   fill(marksBody, [
     make("p", { className: "note", id: "mark-count", ariaLive: "polite", textContent: marks.size || elsewhere.length
-      ? `${count(INTERESTING)} interesting, ${count(NOT_INTERESTING)} not interesting${named ? `, ${named} with a class` : ""}. ` +
+      ? `${describeMarks(marks)} ` +
         (elsewhere.length ? `${formatCount(elsewhere.length, "marked image")} not on this map. ` : "") +
         (isStored ? "Kept in this browser." : "Kept until this page is closed: save them.")
       : "Click an image, then press i for interesting, n for not interesting, c for a class, u to unmark. All other images are then ranked." }),
@@ -182,7 +145,8 @@ function showMarks() {
   showOpenMark();
 }
 
-function clearMarks() {
+async function clearMarks() {
+  await recalled;
   if (!confirm(`Remove all ${formatCount(marks.size + elsewhere.length, "mark")}? Save them first to keep them.`)) return;
   marks.clear();
   elsewhere = [];
@@ -256,26 +220,7 @@ function fillOpenMark(element, row) {
     score ? make("p", { className: "note", textContent: score }) : null]);
 }
 
-// ---- the box for the name of a class ----
-
-function askClass(row) {
-  const before = document.activeElement, names = nameKeys();
-  const input = make("input", { type: "text", id: "class-name", autocomplete: "off", maxLength: 80, value: marks.get(row)?.name ?? "" });
-  const box = make("dialog", { id: "class-box" });
-  const done = (name) => {
-    box.close();
-    if (name !== null) markAndGoOn(row, { name: name.trim() });
-  };
-  const form = make("form", { method: "dialog", onsubmit: (event) => { event.preventDefault(); done(input.value); } }, [
-    make("label", {}, ["Class ", input]), button("Cancel", () => done(null))]);
-  const used = names.map((name, k) => button(`${k + 1} ${name}`, () => done(name)));
-  fill(box, [form, names.length ? make("div", { className: "row" }, used) : null,
-    make("p", { className: "note", textContent: "Enter sets the class; an empty name removes it. The keys 1 to 9 set these classes without this box." })]);
-  box.addEventListener("close", () => { box.remove(); before?.isConnected && before.focus({ preventScroll: true }); });
-  document.body.append(box);
-  box.showModal();
-  input.select();
-}
+const askClass = (row) => askForClass(marks.get(row)?.name ?? "", nameKeys(), (name) => markAndGoOn(row, { name }));
 
 // ---- keys ----
 
@@ -303,5 +248,6 @@ function connectMarks() {
     try { showProgress(await loadMarks(await chosen.text())); } catch (error) { showProblem(`${chosen.name}: ${error.message}`); }
   } });
   marksBody.after(file);
-  recallMarks().then(rankByMarks);
+  recallMarks();
+  onMarksChanged(STORAGE, recallMarks);
 }
