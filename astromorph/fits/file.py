@@ -239,7 +239,7 @@ def read_scaling(hdu: Hdu) -> Scaling:
     Raises
     ------
     FitsImageError
-        One of them is present and not a number.
+        One of them is present and not a number, or has two values.
     """
     header = hdu.header
     blank = None
@@ -247,6 +247,7 @@ def read_scaling(hdu: Hdu) -> Scaling:
         tiled = hdu.compressed and "ZBLANK" in header.cards
         keyword = "ZBLANK" if tiled else "BLANK"
         header.check_cards(re.compile(keyword))
+        header.check_repetition(keyword)
         text = header.cards.get(keyword, "").partition("/")[0].strip()
         value = header.value(keyword)
         if text and (isinstance(value, bool) or not isinstance(value, int)):
