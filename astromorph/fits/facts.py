@@ -12,7 +12,12 @@ from astromorph.fits import file as fits_file
 from astromorph.fits.beams import read_beam
 from astromorph.fits.file import Hdu
 from astromorph.fits.header import Header
-from astromorph.fits.planes import ImageAxes, count_planes, select_planes
+from astromorph.fits.planes import (
+    ImageAxes,
+    count_planes,
+    describe_narrow_image,
+    select_planes,
+)
 from astromorph.fits.select import Selection
 from astromorph.settings.sections import DataSettings
 
@@ -67,7 +72,8 @@ class ImageFacts:
         Stokes parameter, spectral coordinate and time, which distinguish images of one
         position and band.
     warning : str
-        What of the header cannot be used; empty if nothing.
+        What of the header cannot be used, and whether channels seem to come last;
+        empty if nothing.
     keywords : dict of str to str
         The keywords of `data_settings.header_columns`.
     images : int or None
@@ -135,6 +141,7 @@ def image_facts(
 
     frequency = next((f for k in REST_FREQUENCY_KEYWORDS if (f := number(k))), None)
     reduction, planes = select_planes(rules.planes, count_planes(hdu, axes))
+    warnings = (describe_narrow_image(hdu, axes), position.warning)
     major, minor, angle = read_beam(file, hdu, axes, planes)
     return ImageFacts(
         hdu=hdu.number,
@@ -156,7 +163,7 @@ def image_facts(
         channels=len(planes) if reduction == "channels" else 1,
         band=_band(header, primary, text, number),
         plane=_plane(hdu, axes, planes, text),
-        warning=position.warning,
+        warning="; ".join(warning for warning in warnings if warning),
         keywords=_keyword_texts(header, primary, rules.header_columns),
         images=selection.images,
     )

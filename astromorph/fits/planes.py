@@ -128,6 +128,23 @@ def _ends_with_colours(shape: Sequence[int]) -> bool:
     return shape[2] in COLOURS and min(shape[:2]) >= MIN_COLOUR_SIDE
 
 
+def describe_narrow_image(hdu: Hdu, axes: ImageAxes) -> str:
+    """A warning if the last axis may contain channels; empty if it does not.
+
+    An array `(H, W, 5)`, or one with colours last and a header that calls the last
+    axis celestial, looks like a cube of narrow images.
+    """
+    width, height = hdu.shape[axes.x], hdu.shape[axes.y]
+    planes = count_planes(hdu, axes)
+    is_last = all(hdu.shape[axis] == 1 for axis in range(axes.x + 1, len(hdu.shape)))
+    if not (is_last and width < MIN_COLOUR_SIDE <= min(height, planes)):
+        return ""
+    return (
+        f"it has {planes} images of {height}x{width} pixels; if the last axis contains "
+        "channels, such as colours, make it the first axis of the array"
+    )
+
+
 def count_planes(hdu: Hdu, axes: ImageAxes) -> int:
     """The number of planes along the other axes."""
     return math.prod(hdu.shape[axis] for axis in axes.others)
