@@ -136,10 +136,31 @@ def test_the_last_beam_in_the_history_counts(tmp_path):
     assert beam == pytest.approx((18.0, 14.4, 10.0))
 
 
-def casa_cube(path, unit="arcsec", **columns):
+@pytest.mark.parametrize(
+    ("cards", "history", "beam"),
+    [
+        ({}, "CLEAN BMAJ=  2.0D-03 BMIN=  1.0D-03 BPA= -40.24", (7.2, 3.6, -40.24)),
+        ({}, "clean  bmaj = 2.0e-3 bmin = 1e-3 bpa = 5", (7.2, 3.6, 5)),
+        ({}, "CLEAN BMAJ=  2.0000E-03 BMIN=  1.0000E-03", (7.2, 3.6, None)),
+        ({"BMAJ": 0.0}, "CLEAN BMAJ=2E-3 BMIN=1E-3 BPA=5", (7.2, 3.6, 5)),
+        ({"BMAJ": 0.001, "BMIN": 0.0}, "CLEAN BMAJ=2E-3 BMIN=1E-3 BPA=5", (3.6,) * 2),
+        ({"CLNBMAJ": 0.002, "CLNBMIN": 0.001, "CLNBPA": 5.0}, "", (7.2, 3.6, 5)),
+        ({}, "CLEAN BMAJ=  0.0E+00 BMIN=  0.0E+00 BPA= 0", (None, None, None)),
+    ],
+)
+def test_beams_in_other_spellings(tmp_path, cards, history, beam):
+    """A beam of 0, which stands for none, does not replace an earlier one."""
+    first = "AIPS   CLEAN BMAJ=  0.0E+00 BMIN=  0.0E+00 BPA= 0"
+    lines = [first, history, first]
+    facts = describe(write(tmp_path / "a.fits", cards, history=lines))
+    found = (facts.beam_major_arcsec, facts.beam_minor_arcsec, facts.beam_angle_deg)
+    assert found == pytest.approx((*beam, None)[:3])
+
+
+def casa_cube(path, unit="arcsec", mark="CASAMBM", value=True, **columns):
     """Stokes I and Q of four channels; the beam of channel 0 is flagged."""
     hdu = fits.PrimaryHDU(np.ones((2, 4, 20, 30), np.float32))
-    cards = {"CTYPE3": "FREQ", "CTYPE4": "STOKES", "CASAMBM": True}
+    cards = {"CTYPE3": "FREQ", "CTYPE4": "STOKES", mark: value}
     hdu.header.update(cards)
     channels, polarizations = np.tile(np.arange(4), 2), np.repeat((0, 1), 4)
     major = np.where(channels == 0, 0, 10 + channels + 100 * polarizations)
@@ -168,9 +189,11 @@ def casa_cube(path, unit="arcsec", **columns):
 )
 def test_beams_of_casa_are_those_of_the_used_planes(tmp_path, planes, beam):
     """Of several planes, the one with the median major axis."""
-    facts = describe(casa_cube(tmp_path / "a.fits"), planes=planes)
-    found = (facts.beam_major_arcsec, facts.beam_minor_arcsec, facts.beam_angle_deg)
-    assert found == beam
+    for mark, value in (("CASAMBM", True), ("BUNIT", "Jy/beam")):
+        path = casa_cube(tmp_path / f"{mark}.fits", mark=mark, value=value)
+        facts = describe(path, planes=planes)
+        found = (facts.beam_major_arcsec, facts.beam_minor_arcsec, facts.beam_angle_deg)
+        assert found == beam
 
 
 @pytest.mark.parametrize(
