@@ -29,13 +29,19 @@ FILTER_KEYWORDS = (
     "FILTER", "FILTER1", "FILTER2", "FILTER3", "FILTER4", "FILTER01", "FILTER02",
     "FILTER03", "FILTERA", "FILTERB", "FILTNAM1", "FILTNAM2", "FILTNAME", "FILTERID",
     "INSFILTE", "WFFBAND", "FLT_ID", "ALFLTNM", "FAFLTNM", "FBFLTNM", "PUPIL", "BAND",
-    "CHNLNUM", "WAVELNTH", "WAVELENG", "FPA.FILTERID",
+    "CHNLNUM", "WAVELNTH", "WAVELENG", "WAVELEN", "WAVEBAND", "FPA.FILTERID",
+    "FILTER5", "FILTER6", "FILTERS", "FILTERN", "FILTBAND", "FILT", "FILTNAM", "FWNAME",
+    "FWINAME", "FWONAME", "REDFILT", "BLUFILT",
 )  # fmt: skip
-FILTER_HIERARCH = re.compile(r"ESO INS (FILT|OPTI)\d* NAME")
+FILTER_HIERARCH = re.compile(
+    r"ESO INS\d* (FILT|OPTI)-?\d* (NAME|ID)|ESO INS COMB [IV]FLT|.*\bFILTER\d?( NAME)?"
+)
 NO_FILTER = ("N/A", "NA", "NONE", "NULL", "UNKNOWN", "UNDEFINED", "-")
 STOKES = {1: "I", 2: "Q", 3: "U", 4: "V", -1: "RR", -2: "LL", -3: "RL", -4: "LR",
           -5: "XX", -6: "YY", -7: "XY", -8: "YX"}  # fmt: skip
-TIME_KEYWORDS = ("TIME-OBS", "UTC-OBS", "UT")  # if DATE-OBS is only a date
+DATE_KEYWORDS = ("DATE-OBS", "DATE-BEG", "DATE_OBS", "DATE-AVG", "T_OBS")
+TIME_KEYWORDS = ("TIME-OBS", "UTC-OBS", "UT", "UTC", "UTSTART")  # if it is only a date
+NUMBER_KEYWORDS = ("MJD-OBS", "MJD-BEG", "MJD-AVG", "EXPSTART", "MJD", "JD")
 MIDNIGHT = re.compile(r"T00:00(:00(\.0*)?)?Z?$|(?<=:\d\d)\.0+$|Z$")
 MAX_AXES = 9  # of the axes in the header that are not in the data
 
@@ -205,10 +211,14 @@ def _plane(
         positions = [index[n_axes - axis] if axis <= n_axes else 0 for index in indices]
         ends = [_coordinate(header, axis, ctype, position) for position in positions]
         words.append(f"{ctype} {' to '.join(dict.fromkeys(ends))}")
-    date = text("DATE-OBS")
+    if velocity := text("VELOCITY"):
+        words.append(f"VELOCITY {velocity}")
+    date = next((value for k in DATE_KEYWORDS if (value := text(k))), "")
     if date and "T" not in date:
         date += "".join(f"T{time}" for k in TIME_KEYWORDS if (time := text(k)))[:32]
-    date = date or text("MJD-OBS")
+    if "T" not in date:
+        days = next((value for k in NUMBER_KEYWORDS if (value := text(k))), "")
+        date = f"{date} {days}".strip()
     return ", ".join([*words, *([MIDNIGHT.sub("", date)] if date else [])])
 
 
