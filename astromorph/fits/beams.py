@@ -55,11 +55,7 @@ def read_beam(file: BinaryIO, hdu: Hdu, axes: ImageAxes, planes: Sequence[int]) 
     header = hdu.header
     beams = [tuple(map(header.number, keywords)) for keywords in KEYWORDS]
     major, minor, angle = next((b for b in beams if _is_beam(b)), NO_BEAM)
-    per_beam = "/BEAM" in header.text("BUNIT").upper()
-    in_history = AIPS_BEAM.search(" ".join(header.commentary("HISTORY")))
-    if major is None and (
-        header.value("CASAMBM") is True or (per_beam and not in_history)
-    ):
+    if major is None and _may_have_table(hdu):
         try:
             return _beam_of_planes(_read_table(file, hdu), hdu, axes, planes)
         except (FitsImageError, ValueError, OSError):
@@ -72,6 +68,15 @@ def read_beam(file: BinaryIO, hdu: Hdu, axes: ImageAxes, planes: Sequence[int]) 
     if major is None:
         return NO_BEAM
     return major * 3600, (minor or major) * 3600, angle
+
+
+def _may_have_table(hdu: Hdu) -> bool:
+    """Whether a table of beams may follow: CASA says so, or a beam is missing."""
+    if hdu.header.value("CASAMBM") is True:
+        return True
+    history = hdu.header.commentary("HISTORY")
+    per_beam = "/BEAM" in hdu.header.text("BUNIT").upper()
+    return per_beam and not any(map(AIPS_BEAM.search, history))
 
 
 def _is_beam(beam: Sequence[float | None]) -> bool:

@@ -50,13 +50,15 @@ class Header:
         text = self.raw.decode("latin-1")
         for start in range(0, len(text), CARD):
             name = text[start : start + 8]
-            indicator = 8
-            if text[start + 8 : start + 10] != VALUE_INDICATOR:
-                indicator = text.find(VALUE_INDICATOR, start, start + 9) - start
-            keyword = name[: max(0, indicator)].upper()
-            if indicator == 8 or (indicator > 0 and not keyword.endswith(" ")):
-                keyword = keyword.strip()
-                value = text[start + indicator + 2 : start + CARD]
+            if text[start + 8 : start + 10] == VALUE_INDICATOR:
+                keyword, value = name.strip().upper(), text[start + 10 : start + CARD]
+                if cards.setdefault(keyword, value) != value:
+                    second_texts.setdefault(keyword, value)
+                continue
+            early = text[start : start + 9].find(VALUE_INDICATOR)
+            if early > 0 and name[early - 1] != " ":
+                keyword = name[:early].strip().upper()
+                value = text[start + early + 2 : start + CARD]
                 if cards.setdefault(keyword, value) != value:
                     second_texts.setdefault(keyword, value)
                 continue
