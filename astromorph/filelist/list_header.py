@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from astromorph.artefacts.columns import CATALOGUE_COLUMNS
+from astromorph.system.logs import UNDECODABLE
 
 # The name of the object; it takes precedence over OBJECT of the header.
 OBJECT_COLUMN = "object"
@@ -103,9 +104,15 @@ def make_header(cells: Sequence[str], delimiter: str) -> Header:
     Raises
     ------
     csv.Error
-        There is no column of paths, or two columns have one name.
+        There is no column of paths, two columns have one name, or a name is not UTF-8.
     """
     found = [cell.strip() for cell in cells]
+    if match := UNDECODABLE.search(delimiter.join(found)):
+        byte = ord(match[0]) - 0xDC00
+        raise csv.Error(
+            f"its header is not UTF-8 text: it has the byte 0x{byte:02x}; convert the "
+            "list, for example with `iconv -f LATIN1 -t UTF-8`"
+        )
     path_columns = find_path_columns(found)
     if not path_columns:
         raise csv.Error(f"its header has no column `path`; {_describe(found)}")

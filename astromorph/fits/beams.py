@@ -15,9 +15,12 @@ from astromorph.fits.planes import ImageAxes
 Beam = tuple[float | None, float | None, float | None]
 NO_BEAM: Beam = (None, None, None)
 # AIPS writes the beam as HISTORY, again whenever it changes.
+NUMBER = r" *= *([\d.ED+-]+)"
 AIPS_BEAM = re.compile(
-    r"CLEAN +BMAJ= *([\d.E+-]+) +BMIN= *([\d.E+-]+) +BPA= *([\d.E+-]+)"
+    rf"CLEAN +BMAJ{NUMBER} +BMIN{NUMBER}(?: +BPA{NUMBER})?", re.IGNORECASE
 )
+# The second ones are those of surveys that were made with AIPS.
+KEYWORDS = (("BMAJ", "BMIN", "BPA"), ("CLNBMAJ", "CLNBMIN", "CLNBPA"))
 MAX_TABLE = 2**26  # bytes; of a cube with a million planes
 TFORM = re.compile(r"(\d*)([A-Z])")
 COLUMN_TYPES = {
@@ -50,24 +53,40 @@ def read_beam(file: BinaryIO, hdu: Hdu, axes: ImageAxes, planes: Sequence[int]) 
         Position angle in degrees.
     """
     header = hdu.header
-    major, minor, angle = (header.number(k) for k in ("BMAJ", "BMIN", "BPA"))
-    if major is None and header.value("CASAMBM") is True:
+    beams = [tuple(map(header.number, keywords)) for keywords in KEYWORDS]
+    major, minor, angle = next((b for b in beams if _is_beam(b)), NO_BEAM)
+    if major is None and _may_have_table(hdu):
         try:
             return _beam_of_planes(_read_table(file, hdu), hdu, axes, planes)
         except (FitsImageError, ValueError, OSError):
             return NO_BEAM  # the image can be used without it
     if major is None:
         for line in header.commentary("HISTORY"):
-            if match := AIPS_BEAM.search(line):
-                major, minor, angle = map(_number, match.groups())
-    if not major or major < 0:
+            match = AIPS_BEAM.search(line)
+            if match and _is_beam(beam := tuple(map(_number, match.groups()))):
+                major, minor, angle = beam
+    if major is None:
         return NO_BEAM
     return major * 3600, (minor or major) * 3600, angle
 
 
-def _number(text: str) -> float | None:
+def _may_have_table(hdu: Hdu) -> bool:
+    """Whether a table of beams may follow: CASA says so, or a beam is missing."""
+    if hdu.header.value("CASAMBM") is True:
+        return True
+    history = hdu.header.commentary("HISTORY")
+    per_beam = "/BEAM" in hdu.header.text("BUNIT").upper()
+    return per_beam and not any(map(AIPS_BEAM.search, history))
+
+
+def _is_beam(beam: Sequence[float | None]) -> bool:
+    """Whether BMAJ is known: programs write 0 if there is none."""
+    return beam[0] is not None and beam[0] > 0
+
+
+def _number(text: str | None) -> float | None:
     try:
-        return float(text)
+        return float((text or "").upper().replace("D", "E"))
     except ValueError:
         return None
 

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from astromorph.errors import FitsImageError
 from astromorph.fits.header import Header
 
-LONGITUDE = re.compile(r"RA--|.LON|..LN")
-LATITUDE = re.compile(r"DEC-|.LAT|..LT")
+# Axes without a projection, RA and DEC, are linear degrees.
+LONGITUDE = re.compile(r"RA(?![A-Z])|.LON|..LN")
+LATITUDE = re.compile(r"DEC(?![A-Z])|.LAT|..LT")
 # Keywords that wcslib needs; the groups are the numbers of axes. WAT is a distortion of
 # IRAF; the last two lines are the plate solution of the Digitized Sky Survey.
 WCS_KEYWORD = re.compile(
@@ -68,6 +69,7 @@ UNITS = {
 }
 STANDARD_UNITS = ("arcsec", "arcmin", "mas", "rad")
 MAX_SIP_ORDER = 9
+MAX_LATITUDE = 90.0
 MIN_SCAMP_PV = 5  # TAN has no parameters PVi_5 and above; SCAMP writes them
 # Frames of the Sun and of planets: they have no position on the sky, which is no error.
 FIXED_FRAMES = {"RA--": "", "GLON": "galactic", "ELON": "ecliptic"}
@@ -159,10 +161,14 @@ def _position_from_wcs(header: Header, centre: tuple[float, ...]) -> Position:
         MemoryError,
     ) as error:
         return Position(warning=_explain(error))
+    reason = ""
     if not (math.isfinite(lon) and math.isfinite(lat)):
         reason = "the centre of the image is outside the projection"
+    elif abs(lat) > MAX_LATITUDE:
+        reason = f"the latitude of the centre of the image is {lat:.8g} degrees"
+    if reason:
         return Position(pixel_scale_arcsec=scale, warning=_explain(reason))
-    axis = wcs.ctype[wcs.lng][:4]
+    axis = wcs.ctype[wcs.lng][:4].ljust(4, "-")
     ra_deg, dec_deg = _header_to_icrs(header, lon, lat, axis)
     if ra_deg is None and axis in FIXED_FRAMES:
         system = header.text("RADESYS") or header.text("RADECSYS")
@@ -203,6 +209,10 @@ def _image_centre(
     cards = "".join(_wcs_cards(header, keywords, used, ctypes))
     wcs = Wcsprm(header=cards.encode("ascii"), relax=True, warnings=False)
     wcs.fix()
+    wcs.set()
+    if min(wcs.lng, wcs.lat) < 0:
+        names = " and ".join(repr(ctype) for ctype in ctypes.values())
+        raise ValueError(f"CTYPE is {names}, which are no axes of the sky")
     pixels = np.array([[centre[axis] for axis in used]])
     if sip:
         pixels[0, [used.index(axis) for axis in axes]] = _sip(header, axes, centre)
@@ -385,7 +395,7 @@ def to_icrs(
     ra_deg, dec_deg : float or None
         None for other frames (those of the Sun or a planet) and impossible positions.
     """
-    if not (math.isfinite(lon) and math.isfinite(lat) and abs(lat) <= 90):
+    if not (math.isfinite(lon) and math.isfinite(lat) and abs(lat) <= MAX_LATITUDE):
         return None, None
     frame = _frame_name(axis, system.strip().upper(), equinox)
     if frame is None:

@@ -72,11 +72,17 @@ class _ChunkStream(io.RawIOBase):
         The compressed file.
     chunks : callable
         Receives the file and returns its decompressed content in pieces.
+    check_sum : bool
+        Whether the format has a check sum.
     """
 
     def __init__(
-        self, file: io.FileIO, chunks: Callable[[io.FileIO], Iterator[bytes]]
+        self,
+        file: io.FileIO,
+        chunks: Callable[[io.FileIO], Iterator[bytes]],
+        check_sum: bool,
     ) -> None:
+        self.check_sum = check_sum
         self._file, self._restart = file, chunks
         self._chunks, self._position = chunks(file), 0
         self._part = memoryview(b"")
@@ -149,10 +155,18 @@ class _ChunkStream(io.RawIOBase):
         self._part, self._position, self._next = memoryview(b""), 0, 0
 
 
+def has_check_sum(stream: Any) -> bool:
+    """Whether reading a stream of `open_compressed` to its end detects all damage."""
+    raw = getattr(stream, "raw", None)
+    return isinstance(raw, _ChunkStream) and raw.check_sum
+
+
 def _open_chunks(
-    chunks: Callable[[io.FileIO], Iterator[bytes]],
+    chunks: Callable[[io.FileIO], Iterator[bytes]], check_sum: bool = True
 ) -> Callable[[io.FileIO], Any]:
-    return lambda file: io.BufferedReader(_ChunkStream(file, chunks), READ_BYTES)
+    return lambda file: io.BufferedReader(
+        _ChunkStream(file, chunks, check_sum), READ_BYTES
+    )
 
 
 class _GzipDecompressor:
@@ -395,6 +409,6 @@ DECOMPRESSORS: dict[bytes, Callable[[io.FileIO], Any]] = {
             XZ_MAGIC, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_MEMORY)
         )
     ),
-    LZW_MAGIC: _open_chunks(_lzw_chunks),
+    LZW_MAGIC: _open_chunks(_lzw_chunks, check_sum=False),
     b"PK\x03\x04": _open_chunks(_zip_chunks),
 }

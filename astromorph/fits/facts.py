@@ -12,7 +12,12 @@ from astromorph.fits import file as fits_file
 from astromorph.fits.beams import read_beam
 from astromorph.fits.file import Hdu
 from astromorph.fits.header import Header
-from astromorph.fits.planes import ImageAxes, count_planes, select_planes
+from astromorph.fits.planes import (
+    ImageAxes,
+    count_planes,
+    describe_narrow_image,
+    select_planes,
+)
 from astromorph.fits.select import Selection
 from astromorph.settings.sections import DataSettings
 
@@ -24,13 +29,19 @@ FILTER_KEYWORDS = (
     "FILTER", "FILTER1", "FILTER2", "FILTER3", "FILTER4", "FILTER01", "FILTER02",
     "FILTER03", "FILTERA", "FILTERB", "FILTNAM1", "FILTNAM2", "FILTNAME", "FILTERID",
     "INSFILTE", "WFFBAND", "FLT_ID", "ALFLTNM", "FAFLTNM", "FBFLTNM", "PUPIL", "BAND",
-    "CHNLNUM", "WAVELNTH", "WAVELENG", "FPA.FILTERID",
+    "CHNLNUM", "WAVELNTH", "WAVELENG", "WAVELEN", "WAVEBAND", "FPA.FILTERID",
+    "FILTER5", "FILTER6", "FILTERS", "FILTERN", "FILTBAND", "FILT", "FILTNAM", "FWNAME",
+    "FWINAME", "FWONAME", "REDFILT", "BLUFILT",
 )  # fmt: skip
-FILTER_HIERARCH = re.compile(r"ESO INS (FILT|OPTI)\d* NAME")
+FILTER_HIERARCH = re.compile(
+    r"ESO INS\d* (FILT|OPTI)-?\d* (NAME|ID)|ESO INS COMB [IV]FLT|.*\bFILTER\d?( NAME)?"
+)
 NO_FILTER = ("N/A", "NA", "NONE", "NULL", "UNKNOWN", "UNDEFINED", "-")
 STOKES = {1: "I", 2: "Q", 3: "U", 4: "V", -1: "RR", -2: "LL", -3: "RL", -4: "LR",
           -5: "XX", -6: "YY", -7: "XY", -8: "YX"}  # fmt: skip
-TIME_KEYWORDS = ("TIME-OBS", "UTC-OBS", "UT")  # if DATE-OBS is only a date
+DATE_KEYWORDS = ("DATE-OBS", "DATE-BEG", "DATE_OBS", "DATE-AVG", "T_OBS")
+TIME_KEYWORDS = ("TIME-OBS", "UTC-OBS", "UT", "UTC", "UTSTART")  # if it is only a date
+NUMBER_KEYWORDS = ("MJD-OBS", "MJD-BEG", "MJD-AVG", "EXPSTART", "MJD", "JD")
 MIDNIGHT = re.compile(r"T00:00(:00(\.0*)?)?Z?$|(?<=:\d\d)\.0+$|Z$")
 MAX_AXES = 9  # of the axes in the header that are not in the data
 
@@ -67,7 +78,8 @@ class ImageFacts:
         Stokes parameter, spectral coordinate and time, which distinguish images of one
         position and band.
     warning : str
-        What of the header cannot be used; empty if nothing.
+        What of the header cannot be used, and whether channels seem to come last;
+        empty if nothing.
     keywords : dict of str to str
         The keywords of `data_settings.header_columns`.
     images : int or None
@@ -135,6 +147,7 @@ def image_facts(
 
     frequency = next((f for k in REST_FREQUENCY_KEYWORDS if (f := number(k))), None)
     reduction, planes = select_planes(rules.planes, count_planes(hdu, axes))
+    warnings = (describe_narrow_image(hdu, axes), position.warning)
     major, minor, angle = read_beam(file, hdu, axes, planes)
     return ImageFacts(
         hdu=hdu.number,
@@ -156,7 +169,7 @@ def image_facts(
         channels=len(planes) if reduction == "channels" else 1,
         band=_band(header, primary, text, number),
         plane=_plane(hdu, axes, planes, text),
-        warning=position.warning,
+        warning="; ".join(warning for warning in warnings if warning),
         keywords=_keyword_texts(header, primary, rules.header_columns),
         images=selection.images,
     )
@@ -198,10 +211,14 @@ def _plane(
         positions = [index[n_axes - axis] if axis <= n_axes else 0 for index in indices]
         ends = [_coordinate(header, axis, ctype, position) for position in positions]
         words.append(f"{ctype} {' to '.join(dict.fromkeys(ends))}")
-    date = text("DATE-OBS")
+    if velocity := text("VELOCITY"):
+        words.append(f"VELOCITY {velocity}")
+    date = next((value for k in DATE_KEYWORDS if (value := text(k))), "")
     if date and "T" not in date:
         date += "".join(f"T{time}" for k in TIME_KEYWORDS if (time := text(k)))[:32]
-    date = date or text("MJD-OBS")
+    if "T" not in date:
+        days = next((value for k in NUMBER_KEYWORDS if (value := text(k))), "")
+        date = f"{date} {days}".strip()
     return ", ".join([*words, *([MIDNIGHT.sub("", date)] if date else [])])
 
 

@@ -29,7 +29,7 @@ from astromorph.errors import (
     FitsImageError,
     describe_file_error,
 )
-from astromorph.fits.decompress import open_compressed
+from astromorph.fits.decompress import has_check_sum, open_compressed
 from astromorph.fits.header import CARD, Header
 from astromorph.fits.pixels import Pixels
 
@@ -239,7 +239,7 @@ def read_scaling(hdu: Hdu) -> Scaling:
     Raises
     ------
     FitsImageError
-        One of them is present and not a number.
+        One of them is present and not a number, or has two values.
     """
     header = hdu.header
     blank = None
@@ -247,6 +247,7 @@ def read_scaling(hdu: Hdu) -> Scaling:
         tiled = hdu.compressed and "ZBLANK" in header.cards
         keyword = "ZBLANK" if tiled else "BLANK"
         header.check_cards(re.compile(keyword))
+        header.check_repetition(keyword)
         text = header.cards.get(keyword, "").partition("/")[0].strip()
         value = header.value(keyword)
         if text and (isinstance(value, bool) or not isinstance(value, int)):
@@ -347,11 +348,14 @@ def check_length(file: BinaryIO, hdu: Hdu) -> None:
 def check_to_end(file: BinaryIO) -> None:
     """Decompress the rest of a compressed file, which compares its check sum.
 
+    The format of Unix ``compress`` (.Z) has none. There, a wrong code nearly always
+    changes the length, which must be that of complete FITS blocks.
+
     Raises
     ------
     FitsImageError
-        The rest is too long for a file of its length. Damage raises errors of several
-        classes, for which `open_fits` has words.
+        The rest is too long for a file of its length, or the length is wrong. Damage
+        raises errors of several classes, for which `open_fits` has words.
     """
     if isinstance(file, io.FileIO):
         return
@@ -364,6 +368,11 @@ def check_to_end(file: BinaryIO) -> None:
                 "limit for compressed files of this length; decompress it or list only "
                 "the part you need"
             )
+    if not has_check_sum(file) and (length := file.tell()) % BLOCK:
+        raise FitsImageError(
+            f"the file is damaged: it decompresses to {length} bytes, which is not a "
+            f"multiple of {BLOCK}"
+        )
 
 
 def read_data(file: BinaryIO, start: int, size: int) -> bytes:

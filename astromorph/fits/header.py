@@ -37,19 +37,30 @@ class Header:
         return self._cards[0]
 
     @cached_property
-    def _cards(self) -> tuple[dict[str, str], dict[str, str]]:
-        """Texts of cards with a value, and cards without one, by keyword.
+    def _cards(self) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+        """Texts of cards with a value, cards without one, and second texts, by keyword.
 
-        A card without a value is only recorded if it is the first of its keyword.
+        A card without a value is only recorded if it is the first of its keyword. Of a
+        repeated keyword, the second text is the first that differs. Some programs write
+        ``= `` directly after a keyword of less than eight characters.
         """
         cards: dict[str, str] = {}
         without_value: dict[str, str] = {}
+        second_texts: dict[str, str] = {}
         text = self.raw.decode("latin-1")
         for start in range(0, len(text), CARD):
             name = text[start : start + 8]
             if text[start + 8 : start + 10] == VALUE_INDICATOR:
-                keyword = name.strip().upper()
-                cards.setdefault(keyword, text[start + 10 : start + CARD])
+                keyword, value = name.strip().upper(), text[start + 10 : start + CARD]
+                if cards.setdefault(keyword, value) != value:
+                    second_texts.setdefault(keyword, value)
+                continue
+            early = text[start : start + 9].find(VALUE_INDICATOR)
+            if early > 0 and name[early - 1] != " ":
+                keyword = name[:early].strip().upper()
+                value = text[start + early + 2 : start + CARD]
+                if cards.setdefault(keyword, value) != value:
+                    second_texts.setdefault(keyword, value)
                 continue
             keyword = name.partition("=")[0].strip().upper()
             if keyword == "HIERARCH":
@@ -57,7 +68,7 @@ class Header:
                 keyword = inner.strip().upper()
             if keyword not in cards:
                 without_value.setdefault(keyword, text[start : start + CARD].rstrip())
-        return cards, {k: v for k, v in without_value.items() if k}
+        return cards, {k: v for k, v in without_value.items() if k}, second_texts
 
     @cached_property
     def long_cards(self) -> dict[str, list[str]]:
@@ -136,8 +147,8 @@ class Header:
         Raises
         ------
         FitsImageError
-            The keyword is present and its value is not an integer, or it is absent and
-            there is no default.
+            The keyword is present and its value is not an integer, or it is repeated
+            with another value, or it is absent and there is no default.
         """
         number = self._required_number(keyword, default, "an integer")
         if number != int(number):
@@ -150,7 +161,8 @@ class Header:
         Raises
         ------
         FitsImageError
-            The keyword is present and its value is not a finite number.
+            The keyword is present and its value is not a finite number, or it is
+            repeated with another value.
         """
         return self._required_number(keyword, default, "a number")
 
@@ -180,7 +192,30 @@ class Header:
             raise self._value_error(keyword, allowed)
         if not math.isfinite(number):
             raise self._value_error(keyword, allowed)
+        self.check_repetition(keyword)
         return number
+
+    def check_repetition(self, keyword: str) -> None:
+        """Check that a keyword has one value.
+
+        Of contradictory values, programs use the first or the last.
+
+        Raises
+        ------
+        FitsImageError
+            It is repeated with another value.
+        """
+        second = self._cards[2].get(keyword)
+        if second is None or _parse_value(second) == _parse_value(self.cards[keyword]):
+            return
+        texts = [
+            text.partition("/")[0].strip()[:30]
+            for text in (self.cards[keyword], second)
+        ]
+        raise FitsImageError(
+            f"the header is contradictory: {keyword} is {texts[0]!r} in one card and "
+            f"{texts[1]!r} in another; remove the wrong card"
+        )
 
     def _check_card(self, keyword: str) -> None:
         if card := self._cards[1].get(keyword):

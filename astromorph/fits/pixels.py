@@ -1,4 +1,4 @@
-"""An image as a record: its pixels and the mask of bad ones."""
+"""An image as a record: its pixels and the mask of bad ones; zeros at its edge."""
 
 from dataclasses import dataclass
 
@@ -25,3 +25,26 @@ class Image:
 
     pixels: Pixels
     mask: NDArray[np.bool_]
+
+
+def zeros_at_edge(zero: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
+    """Zeros between which and an edge, along a row or a column, are only zeros.
+
+    Parameters
+    ----------
+    zero : ndarray, shape (H, W), bool
+        Where an image is 0.
+
+    Returns
+    -------
+    ndarray, shape (H, W), bool, or None
+        None if no pixel at an edge is 0.
+    """
+    if not (zero[0].any() or zero[-1].any() or zero[:, 0].any() or zero[:, -1].any()):
+        return None
+    found: NDArray[np.bool_] = np.zeros(zero.shape, np.bool_)
+    for axis in (0, 1):
+        for step in (slice(None), slice(None, None, -1)):
+            part = (step, slice(None)) if axis == 0 else (slice(None), step)
+            found[part] |= np.logical_and.accumulate(zero[part], axis=axis)
+    return found

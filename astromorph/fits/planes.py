@@ -12,7 +12,7 @@ from astromorph.errors import FitsImageError
 from astromorph.fits import celestial, tiles
 from astromorph.fits import file as fits_file
 from astromorph.fits.file import Hdu
-from astromorph.fits.pixels import Pixels
+from astromorph.fits.pixels import Pixels, zeros_at_edge
 from astromorph.fits.tile_decoder import TiledImage
 from astromorph.settings.sections import DataSettings
 
@@ -128,6 +128,23 @@ def _ends_with_colours(shape: Sequence[int]) -> bool:
     return shape[2] in COLOURS and min(shape[:2]) >= MIN_COLOUR_SIDE
 
 
+def describe_narrow_image(hdu: Hdu, axes: ImageAxes) -> str:
+    """A warning if the last axis may contain channels; empty if it does not.
+
+    An array `(H, W, 5)`, or one with colours last and a header that calls the last
+    axis celestial, looks like a cube of narrow images.
+    """
+    width, height = hdu.shape[axes.x], hdu.shape[axes.y]
+    planes = count_planes(hdu, axes)
+    is_last = all(hdu.shape[axis] == 1 for axis in range(axes.x + 1, len(hdu.shape)))
+    if not (is_last and width < MIN_COLOUR_SIDE <= min(height, planes)):
+        return ""
+    return (
+        f"it has {planes} images of {height}x{width} pixels; if the last axis contains "
+        "channels, such as colours, make it the first axis of the array"
+    )
+
+
 def count_planes(hdu: Hdu, axes: ImageAxes) -> int:
     """The number of planes along the other axes."""
     return math.prod(hdu.shape[axis] for axis in axes.others)
@@ -166,7 +183,7 @@ def read_planes(
 
 def _mark_bad(plane: Plane, rules: DataSettings) -> Plane:
     """Replace values that the settings call bad by NaN, in place."""
-    if rules.zeros_at_edge and (edge := _zeros_at_edge(plane)) is not None:
+    if rules.zeros_at_edge and (edge := zeros_at_edge(plane == 0)) is not None:
         plane[edge] = np.nan
     for value in rules.bad_values:
         with np.errstate(over="ignore"):
@@ -176,19 +193,6 @@ def _mark_bad(plane: Plane, rules: DataSettings) -> Plane:
             bad |= plane == value
         plane[bad] = np.nan
     return plane
-
-
-def _zeros_at_edge(plane: Plane) -> NDArray[np.bool_] | None:
-    """Zeros between which and an edge, along a row or a column, are only zeros."""
-    zero = plane == 0
-    if not (zero[0].any() or zero[-1].any() or zero[:, 0].any() or zero[:, -1].any()):
-        return None
-    found: NDArray[np.bool_] = np.zeros(zero.shape, np.bool_)
-    for axis in (0, 1):
-        for step in (slice(None), slice(None, None, -1)):
-            part = (step, slice(None)) if axis == 0 else (slice(None), step)
-            found[part] |= np.logical_and.accumulate(zero[part], axis=axis)
-    return found
 
 
 class _TiledPlanes:

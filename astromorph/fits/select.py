@@ -25,22 +25,30 @@ OTHER_WORDS = {
     # uncertainties
     "ERR", "ERROR", "ERRORS", "ERRS", "VAR", "VARIANCE", "VARIANCES", "STAT",
     "IVAR", "INVVAR", "SIGMA", "SIG", "RMS", "RMSE", "STD", "STDEV", "STDDEV", "NOISE",
-    "UNC", "UNCERT", "UNCERTAINTY", "COVAR", "COVARIANCE", "SNR",
+    "UNC", "UNCERT", "UNCERTAINTY", "UNCERTAINTIES", "COVAR", "COVARIANCE", "SNR",
     # weights, exposure, coverage
-    "WHT", "WGT", "WEIGHT", "WEIGHTS", "WMAP", "EXP", "EXPTIME", "EXPOSURE", "EXPMAP",
-    "TEXP", "COV", "COVERAGE", "NOBS", "NHITS", "HITS", "SAMP", "SENSITIVITY",
+    "WHT", "WGT", "WT", "WEIGHT", "WEIGHTS", "WMAP", "EXP", "EXPTIME", "EXPOSURE",
+    "EXPMAP", "TEXP", "TIME", "ITIME", "INTTIME", "COV", "COVERAGE", "FIBCOVER", "NOBS",
+    "NEXP", "NPIX", "NHITS", "HITS", "NUM", "SAMP", "SENS", "SENSITIVITY", "PB",
+    "PBEAM", "AREA", "DEPTH", "LIMMAG", "SEEING", "FWHM",
     # quality, masks, segmentation
     "DQ", "QUAL", "QUALITY", "FLAG", "FLAGS", "FLG", "MASK", "MASKS", "MSK", "BPM",
-    "BADPIX", "CTX", "CON", "SEG", "SEGM", "SEGMAP", "SEGMENTATION",
-    # instrument and previews
-    "PSF", "LSF", "BEAM", "DISP", "PREDISP", "BKG", "BACKGROUND", "WAVELENGTH",
-    "THUMB", "THUMBNAIL", "PREVIEW", "CHI2", "D2IMARR", "WCSDVARR",
+    "BADPIX", "APERTURE", "CTX", "CON", "CONF", "CONFIDENCE", "SEG", "SEGM", "SEGMENT",
+    "SEGMENTATION", "REGION", "REGIONS",
+    # instrument, calibration and previews
+    "PSF", "PRF", "LSF", "KERNEL", "BEAM", "DISP", "DISPERSION", "PREDISP", "BKG",
+    "BKGD", "BACKGROUND", "BIAS", "DARK", "FLAT", "FLATFIELD", "WAVE", "WAVELENGTH",
+    "LAMBDA", "THUMB", "THUMBNAIL", "PREVIEW", "JPEG", "CHI", "CHI2", "CHISQ", "HDRLET",
+    "D2IM", "WCSDVARR",
 }  # fmt: skip
-# Ends of longer words: PIXELDQ, GPSF.
-OTHER_ENDS = ("DQ", "PSF", "MASK", "IVAR", "WEIGHT", "SEGMAP")
+# Parts of longer words: PIXELDQ, GPSF, FLUXERR; NOISEMAP, D2IMARR, PSFIMAGE.
+OTHER_ENDS = ("DQ", "PSF", "MASK", "IVAR", "WEIGHT", "ERR", "ERROR")
+NEUTRAL_ENDS = ("MAPS", "MAP", "IMAGE", "IMG", "ARR", "FLAGS", "BITS")
 # Of the convention of ESO: HDUCLAS2 is DATA, ERROR or QUALITY.
 CLASS_KEYWORDS = ("HDUCLAS1", "HDUCLAS2")
 WORD = re.compile(r"[A-Z]+[0-9]*")
+WORD_WITH_DIGITS = re.compile(r"[A-Z][A-Z0-9]*")  # D2IMARR
+ERROR_OF = re.compile(r"E_[A-Z]")  # a convention of catalogues: E_FLUX
 WITH_VERSION = re.compile(r"(.*\S)\s*,\s*(\d+)", re.ASCII)
 
 
@@ -154,7 +162,8 @@ def _by_name(file: BinaryIO, rules: DataSettings) -> Selection:
 def _words(hdu: Hdu) -> set[str]:
     """The words of the name, without the numbers of chips at their ends."""
     name = "" if hdu.number == 0 and hdu.name == "PRIMARY" else hdu.name
-    words = WORD.findall(name)
+    name = name.replace("S/N", "SNR")
+    words = WORD.findall(name) + WORD_WITH_DIGITS.findall(name)
     return {*words, *(word.rstrip("0123456789") for word in words)}
 
 
@@ -163,7 +172,13 @@ def _is_other(hdu: Hdu) -> bool:
     words = _words(hdu)
     for keyword in CLASS_KEYWORDS:
         words |= set(WORD.findall(hdu.header.text(keyword).upper()))
-    return bool(words & OTHER_WORDS) or any(w.endswith(OTHER_ENDS) for w in words)
+    return any(map(_is_other_word, words)) or ERROR_OF.match(hdu.name) is not None
+
+
+def _is_other_word(word: str) -> bool:
+    end = next((end for end in NEUTRAL_ENDS if word.endswith(end)), "")
+    stems = {word, word.removesuffix(end)}
+    return bool(stems & OTHER_WORDS) or any(s.endswith(OTHER_ENDS) for s in stems)
 
 
 def _label(hdu: Hdu) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astromorph.errors import FitsImageError
-from astromorph.fits.pixels import Image
+from astromorph.fits.pixels import Image, zeros_at_edge
 from astromorph.preprocessing.resample import (
     canvas_shape,
     central_crop,
@@ -38,6 +38,11 @@ SQUARE_RANGE = (1e-100, 1e100)
 # saturated star is neither.
 MARKER_SIGMAS, MARKER_RANGES = 100, 100
 MAX_MARKERS = 3  # different ones in a channel
+# Zeros at an edge are reported if they are at least this fraction of the pixels, at
+# most that fraction of the others is 0, and these look like noise: so many are
+# negative, or their background is so many times their noise.
+MIN_ZEROS_AT_EDGE, MAX_OTHER_ZEROS = 0.01, 0.01
+MIN_NEGATIVE, MIN_BACKGROUND = 0.001, 3.0
 MAX_VALUE = 1e300  # also in units of the noise
 
 
@@ -267,15 +272,47 @@ def _marker_warnings(image: Image, measured: NDArray[np.float64]) -> list[str]:
     valid = ~image.mask if image.mask.any() else None
     for plane, limits in zip(image.pixels, measured[:, 2:].tolist(), strict=True):
         values = plane.ravel() if valid is None else plane[valid]
-        for value, number in _find_markers(values, limits):
+        found = _find_markers(values, limits)
+        if all(value != 0 for value, _ in found):
+            found += _find_zero_border(plane, image.mask, [v for v, _ in found])
+        for value, number in found:
             markers[value] = max(number, markers.get(value, 0))
     return [
-        f"{number} pixels have the value {value:.8g}, far from all others; if it marks "
-        "pixels without data, "
+        f"{number} pixels have the value {value:.8g}, {REMARKS[value == 0]}; if it "
+        "marks pixels without data, "
         + ("set `data_settings.zeros_at_edge`, or " if value == 0 else "")
         + "add it to `data_settings.bad_values`"
         for value, number in markers.items()
     ]
+
+
+REMARKS = {False: "far from all others", True: "unlike all others"}
+
+
+def _find_zero_border(
+    plane: NDArray[Any], mask: NDArray[np.bool_], markers: Sequence[float]
+) -> list[tuple[float, int]]:
+    """0 and how many pixels have it, if zeros seem to surround an image with noise.
+
+    Where the background is about 0, they are not far from other values, but noise is
+    not exactly 0. Images without noise and counts of photons often are.
+    """
+    edges = (plane[0], plane[-1], plane[:, 0], plane[:, -1])
+    if all(edge.all() for edge in edges):
+        return []
+    edge = zeros_at_edge((plane == 0) & ~mask)
+    number = 0 if edge is None else int(np.count_nonzero(edge))
+    if edge is None or number < MIN_ZEROS_AT_EDGE * plane.size:
+        return []
+    rest = plane[~edge & ~mask]
+    rest = rest[~np.isin(rest, markers)]
+    if rest.size < 2 or np.count_nonzero(rest == 0) > MAX_OTHER_ZEROS * rest.size:
+        return []
+    background, noise = sigma_clip(rest)
+    negative = np.count_nonzero(rest < 0) > MIN_NEGATIVE * rest.size
+    if noise > 0 and (negative or background > MIN_BACKGROUND * noise):
+        return [(0.0, number)]
+    return []
 
 
 def _find_markers(

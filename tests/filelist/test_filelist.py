@@ -201,6 +201,13 @@ def test_a_name_that_is_not_utf8_is_the_name_of_a_file(tmp_path, header):
     assert [match.first_path for match in matches] == [entries[1].path]
 
 
+def test_a_name_of_a_column_that_is_not_utf8_is_an_error(tmp_path):
+    path = tmp_path / "list.csv"
+    path.write_bytes(b"path,caf\xe9\na.fits,1\n")
+    with pytest.raises(AstromorphError, match=r"header is not UTF-8 text.*byte 0xe9"):
+        list(read_filelist(path))
+
+
 def test_another_cell_that_is_not_utf8_is_an_error_with_its_line(tmp_path):
     """Tables need text, and only the user knows its encoding."""
     (tmp_path / "list.csv").write_bytes(b"path,label\na.fits,x\nb.fits,\xe9toile\n")

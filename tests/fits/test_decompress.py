@@ -347,6 +347,27 @@ def test_damage_in_a_compressed_file_never_gives_other_pixels(tmp_path, name):
         assert outcome(path) is None, length
 
 
+def test_most_damage_in_a_file_without_check_sum_is_found(tmp_path):
+    """Of .Z files, the length shows cuts, and all but a few of the wrong codes."""
+    pixels = np.random.default_rng(2).normal(100, 9, (96, 90)).astype(np.int16)
+    buffer = io.BytesIO()
+    fits.PrimaryHDU(pixels).writeto(buffer)
+    packed, path = lzw(buffer.getvalue()), tmp_path / "a.fits.Z"
+    path.write_bytes(packed)
+    np.testing.assert_array_equal(outcome(path), pixels)
+    for length in (len(packed) - 2, len(packed) - 9, len(packed) // 2):
+        path.write_bytes(packed[:length])
+        assert outcome(path) is None, length
+    random_numbers, rejected = random.Random(0), 0
+    for _ in range(40):
+        damaged = bytearray(packed)
+        place = random_numbers.randrange(400, len(packed) - 200)
+        damaged[place] ^= 1 << random_numbers.randrange(8)
+        path.write_bytes(damaged)
+        rejected += outcome(path) is None
+    assert rejected > 20
+
+
 @pytest.mark.parametrize("name", ["gz", "bz2", "xz"])
 def test_other_bytes_after_the_last_stream_are_ignored(tmp_path, name):
     """As by gzip, bzip2 and xz: the zeros of a tape, a note of a transfer program."""

@@ -80,6 +80,11 @@ def test_names_outside_ascii(tmp_path, stored, name):
         ({"FILTER1": "CLEAR1L", "FILTER2": "F814W"}, "CLEAR1L F814W"),
         ({"FILTER": "F200W", "PUPIL": "CLEAR"}, "F200W CLEAR"),
         ({"FILTNAM1": "F606W"}, "F606W"),
+        ({"HIERARCH ESO INS1 OPTI2 NAME": "D_H23"}, "D_H23"),
+        ({"HIERARCH ESO INS OPTI-2 NAME": "Ks", "FWINAME": "Kp"}, "Kp Ks"),
+        ({"HIERARCH ESO INS FILT1 ID": "ESO844"}, "ESO844"),
+        ({"HIERARCH FPA.FILTER": "r"}, "r"),
+        ({"FILTBAND": "i"}, "i"),
         ({"INSFILTE": "Rc"}, "Rc"),
         ({"BAND": 2}, "2"),
         ({"FILTER": "r", "BAND": "r"}, "r"),
@@ -101,6 +106,11 @@ def test_filters_are_the_band(tmp_path, cards, band):
         ({"DATE-OBS": "2020-01-01"}, "2020-01-01"),
         ({"DATE-OBS": "2020-01-01", "TIME-OBS": "12:00:00.0"}, "2020-01-01T12:00:00"),
         ({"MJD-OBS": 55000.5}, "55000.5"),
+        ({"DATE-OBS": "2020-01-01", "EXPSTART": 58849.25}, "2020-01-01 58849.25"),
+        ({"DATE-BEG": "2020-01-01T02:00:00.0"}, "2020-01-01T02:00:00"),
+        ({"DATE-OBS": "2020-01-01", "UTC": "12:00:00.0"}, "2020-01-01T12:00:00"),
+        ({"JD": 2458849.5}, "2458849.5"),
+        ({"VELOCITY": 1500.0}, "VELOCITY 1500.0"),
         ({"STOKES": "V"}, "STOKES V"),
         ({}, ""),
     ],
@@ -136,10 +146,31 @@ def test_the_last_beam_in_the_history_counts(tmp_path):
     assert beam == pytest.approx((18.0, 14.4, 10.0))
 
 
-def casa_cube(path, unit="arcsec", **columns):
+@pytest.mark.parametrize(
+    ("cards", "history", "beam"),
+    [
+        ({}, "CLEAN BMAJ=  2.0D-03 BMIN=  1.0D-03 BPA= -40.24", (7.2, 3.6, -40.24)),
+        ({}, "clean  bmaj = 2.0e-3 bmin = 1e-3 bpa = 5", (7.2, 3.6, 5)),
+        ({}, "CLEAN BMAJ=  2.0000E-03 BMIN=  1.0000E-03", (7.2, 3.6, None)),
+        ({"BMAJ": 0.0}, "CLEAN BMAJ=2E-3 BMIN=1E-3 BPA=5", (7.2, 3.6, 5)),
+        ({"BMAJ": 0.001, "BMIN": 0.0}, "CLEAN BMAJ=2E-3 BMIN=1E-3 BPA=5", (3.6,) * 2),
+        ({"CLNBMAJ": 0.002, "CLNBMIN": 0.001, "CLNBPA": 5.0}, "", (7.2, 3.6, 5)),
+        ({}, "CLEAN BMAJ=  0.0E+00 BMIN=  0.0E+00 BPA= 0", (None, None, None)),
+    ],
+)
+def test_beams_in_other_spellings(tmp_path, cards, history, beam):
+    """A beam of 0, which stands for none, does not replace an earlier one."""
+    first = "AIPS   CLEAN BMAJ=  0.0E+00 BMIN=  0.0E+00 BPA= 0"
+    lines = [first, history, first]
+    facts = describe(write(tmp_path / "a.fits", cards, history=lines))
+    found = (facts.beam_major_arcsec, facts.beam_minor_arcsec, facts.beam_angle_deg)
+    assert found == pytest.approx((*beam, None)[:3])
+
+
+def casa_cube(path, unit="arcsec", mark="CASAMBM", value=True, **columns):
     """Stokes I and Q of four channels; the beam of channel 0 is flagged."""
     hdu = fits.PrimaryHDU(np.ones((2, 4, 20, 30), np.float32))
-    cards = {"CTYPE3": "FREQ", "CTYPE4": "STOKES", "CASAMBM": True}
+    cards = {"CTYPE3": "FREQ", "CTYPE4": "STOKES", mark: value}
     hdu.header.update(cards)
     channels, polarizations = np.tile(np.arange(4), 2), np.repeat((0, 1), 4)
     major = np.where(channels == 0, 0, 10 + channels + 100 * polarizations)
@@ -168,9 +199,11 @@ def casa_cube(path, unit="arcsec", **columns):
 )
 def test_beams_of_casa_are_those_of_the_used_planes(tmp_path, planes, beam):
     """Of several planes, the one with the median major axis."""
-    facts = describe(casa_cube(tmp_path / "a.fits"), planes=planes)
-    found = (facts.beam_major_arcsec, facts.beam_minor_arcsec, facts.beam_angle_deg)
-    assert found == beam
+    for mark, value in (("CASAMBM", True), ("BUNIT", "Jy/beam")):
+        path = casa_cube(tmp_path / f"{mark}.fits", mark=mark, value=value)
+        facts = describe(path, planes=planes)
+        found = (facts.beam_major_arcsec, facts.beam_minor_arcsec, facts.beam_angle_deg)
+        assert found == beam
 
 
 @pytest.mark.parametrize(

@@ -193,7 +193,7 @@ def files_in(folder):
 
 @pytest.mark.parametrize("planes", [None, "max", "mean", "channels", 0])
 def test_unusual_files_give_an_image_or_a_reason(unusual_fits, planes):
-    """Those in noimage/ are refused, and cubes unless `planes` is set."""
+    """Those in noimage/ and tables of an instrument are refused, cubes by default."""
     refused = {}
     for path in files_in(unusual_fits):
         try:
@@ -208,7 +208,10 @@ def test_unusual_files_give_an_image_or_a_reason(unusual_fits, planes):
     noimage = {p.name for p in (unusual_fits / "noimage").iterdir()}
     cubes = {"astrodendro_cube51.fits", "galsim_cube_uint32.fits"}
     cubes |= {"radio_1904-66_3planes_nan.fits"}
-    assert set(refused) == (noimage | cubes if planes is None else noimage)
+    tables = {"hst_wfc3_d2im.fits", "kepler_lc_table_aperture.fits"}
+    expected = noimage | tables
+    assert set(refused) == (expected | cubes if planes is None else expected)
+    assert all("its images are not science data" in refused[name] for name in tables)
     assert planes is not None or all("cube" in refused[name] for name in cubes)
 
 
@@ -230,7 +233,7 @@ def test_pixels_of_unusual_files_agree_with_astropy(unusual_fits):
         found = np.where(image.mask, np.nan, image.pixels[0])
         np.testing.assert_allclose(np.squeeze(found), expected, 1e-7, err_msg=path.name)
         compared += 1
-    assert compared == 45
+    assert compared == 43
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -204,6 +204,10 @@ def test_unusual_spellings_of_other_units(unit):
         ({"A_ORDER": 10**6, "B_ORDER": 2}, "order of the SIP polynomials is above 9"),
         ({"CTYPE1": "RA---SIN", "CTYPE2": "DEC--SIN", "CRPIX1": -1e5}, "outside the"),
         (
+            {"CTYPE1": "RA", "CTYPE2": "DEC", "CRVAL2": 95.0},
+            "latitude of the centre of the image is 95 degrees",
+        ),
+        (
             {"PLTRAH": 14.0, "AMDX1": 67.2, "AMDY1": 67.2},
             "AMDX10 of the plate solution",
         ),
@@ -257,6 +261,27 @@ def test_celestial_axes_can_have_any_numbers(order, coupled):
     position = found(header, centre)
     assert position.ra_deg == pytest.approx(world[ra - 1], abs=1e-9)
     assert position.dec_deg == pytest.approx(world[dec - 1], abs=1e-9)
+
+
+@pytest.mark.parametrize("types", [("RA", "DEC"), ("GLON", "GLAT"), ("DEC", "RA")])
+def test_axes_without_a_projection_are_linear(types):
+    cards = {"CTYPE1": types[0], "CTYPE2": types[1], "CRPIX1": 10.0, "CRVAL1": 80.0}
+    header = make_header(TAN, cards)
+    wcs, expected = from_astropy(header)
+    assert wcs is not None
+    lon, lat = expected[wcs.wcs.lng], expected[wcs.wcs.lat]
+    frame = c.Galactic() if types[0] == "GLON" else c.ICRS()
+    icrs = c.SkyCoord(lon, lat, unit="deg", frame=frame).icrs
+    position = found(header)
+    assert position.ra_deg == pytest.approx(icrs.ra.deg, abs=1e-9)
+    assert position.dec_deg == pytest.approx(icrs.dec.deg, abs=1e-9)
+
+
+@pytest.mark.parametrize("types", [("RA--TAN", "DEC-TAN"), ("RA_TAN", "DEC_TAN")])
+def test_misspelled_axes_cause_a_warning(types):
+    position = found(make_header(TAN, {"CTYPE1": types[0], "CTYPE2": types[1]}))
+    assert position.ra_deg is None
+    assert f"CTYPE is {types[0]!r} and {types[1]!r}" in position.warning
 
 
 def test_an_invalid_spectral_axis_does_not_matter():

@@ -49,6 +49,9 @@ def chosen(path, **rules):
         (("GPSF", "IPSF", "GIMG"), 3, 1),
         (("FLUX_ERR", "FLUX_MASK", "FLUX"), 3, 1),
         (("MODEL", "RESIDUAL", "THUMB"), 1, 2),
+        (("D2IMARR", "NOISEMAP", "FLUXERR", "e_flux", "PSFIMAGE", "S/N", "A1"), 7, 1),
+        (("CCD1VAR", "CCD1X", "CCD1SCI", "CCD2SCI"), 3, 3),
+        (("TIME", "APERTURE", "dqflags", "ConfidenceMap", "WT", "DET1.CHIP1"), 6, 1),
         (("EXP_TIME", "WHT", "CTX", "DRIZZLED"), 4, 1),
     ],
 )  # fmt: skip
@@ -201,6 +204,19 @@ def test_narrow_images_of_a_cube_are_not_colours(tmp_path):
     fits.PrimaryHDU(cube, header).writeto(tmp_path / "a.fits")
     facts = fits_image.describe_image([tmp_path / "a.fits"], DataSettings(planes=0))
     assert (facts.height, facts.width) == (31, 3)
+    assert facts.warning.startswith("it has 20 images of 31x3 pixels; if the last axis")
     fits.PrimaryHDU(np.ones((3, 20, 31))).writeto(tmp_path / "b.fits")
     facts = fits_image.describe_image([tmp_path / "b.fits"], DataSettings(planes=0))
     assert (facts.height, facts.width) == (20, 31)
+
+
+@pytest.mark.parametrize(
+    ("shape", "warned"),
+    [((20, 31, 5), True), ((20, 31, 2), True), ((1, 20, 31, 6), True),
+     ((2, 31, 5), False), ((20, 31, 9), False), ((20, 5, 31), False),
+     ((5, 20, 31), False), ((20, 31, 3), False)],
+)  # fmt: skip
+def test_other_channels_on_the_last_axis_cause_a_warning(tmp_path, shape, warned):
+    fits.PrimaryHDU(np.ones(shape, np.float32)).writeto(tmp_path / "a.fits")
+    facts = fits_image.describe_image([tmp_path / "a.fits"], DataSettings(planes=0))
+    assert ("if the last axis contains channels" in facts.warning) == warned

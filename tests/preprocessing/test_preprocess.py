@@ -499,7 +499,7 @@ def test_values_that_mark_missing_data_cause_a_warning(
     assert share == pytest.approx(np.mean(marked == values))
 
 
-@pytest.mark.parametrize("pedestal", [0, 1000])
+@pytest.mark.parametrize("pedestal", [0, 2, 10, 1000])
 def test_border_of_zeros_can_be_bad(tmp_path, pedestal):
     """A tilted footprint; a zero inside it is a value."""
     values = source().astype(np.float32) + pedestal
@@ -509,9 +509,11 @@ def test_border_of_zeros_can_be_bad(tmp_path, pedestal):
     fits.PrimaryHDU(values).writeto(tmp_path / "a.fits")
     _, read = read_image([tmp_path / "a.fits"], DataSettings())
     warning = prepare(read, rules()).warning
-    assert ("zeros_at_edge" in warning) == (pedestal > 0)
+    assert "have the value 0, unlike all others" in warning
+    assert "set `data_settings.zeros_at_edge`" in warning
     _, read = read_image([tmp_path / "a.fits"], DataSettings(zeros_at_edge=True))
     np.testing.assert_array_equal(read.mask, outside)
+    assert prepare(read, rules()).warning == ""
     _, read = read_image([tmp_path / "a.fits"], DataSettings(bad_values=[0]))
     assert read.mask[50, 50]
 
@@ -531,7 +533,9 @@ def test_bad_values_are_removed_before_planes_are_combined(tmp_path, planes):
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
-@pytest.mark.parametrize("kind", ["noise", "saturated", "counts", "floor", "steps"])
+@pytest.mark.parametrize(
+    "kind", ["noise", "saturated", "counts", "more counts", "floor", "steps"]
+)
 def test_plausible_values_cause_no_warning(dtype, kind):
     """Saturated stars, photon counts, simulations with a floor, few grey levels."""
     rng = np.random.default_rng(3)
@@ -541,6 +545,7 @@ def test_plausible_values_cause_no_warning(dtype, kind):
         "noise": lambda: rng.normal(30, 3, (80, 80)),
         "saturated": lambda: np.minimum(source(peak=5e4, width=8), full),
         "counts": lambda: rng.poisson(0.05 + bright * 0.1),
+        "more counts": lambda: rng.poisson(2 + bright),
         "floor": lambda: np.maximum(source(peak=100) - 40, 0),
         "steps": lambda: np.rint(source(peak=100) / 40) * 40,
     }[kind]()  # fmt: skip
