@@ -12,9 +12,10 @@ MYPY_SCRIPTS := --config-file= --cache-dir=.mypy_cache/scripts --check-untyped-d
   --ignore-missing-imports --disable-error-code=union-attr \
   --disable-error-code=call-overload
 # tests/conftest.py orders the modules: the longest first. Tests often wait for programs
-# that they started, so that three workers keep two cores busy. Each has one thread, and
-# compiled files are written, since hundreds of programs are started.
-PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 \
+# that they started, so that three workers keep two cores busy. Each has one thread; what
+# has more does not wait for them actively, which takes the time of the others. Compiled
+# files are written, since hundreds of programs are started.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE \
   $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 QUICK := -m "not slow and not browser and not slurm"
 

@@ -56,7 +56,7 @@ def pytest_configure() -> None:
         if not is_running(int(left.name.removeprefix(IN_MEMORY))):
             shutil.rmtree(left, ignore_errors=True)
     folder = MEMORY / f"{IN_MEMORY}{os.getpid()}"
-    folder.mkdir(mode=0o700)
+    folder.mkdir()  # others may enter it: munged must
     os.environ["TMPDIR"] = str(folder)
     tempfile.tempdir = None  # chosen again
     # Priority -100 removes a folder that multiprocessing has in it.
