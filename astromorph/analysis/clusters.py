@@ -27,7 +27,7 @@ MAX_SILHOUETTES = 4_000  # images with a silhouette; its time grows as the squar
 KMEANS_STARTS = 4
 REFITS = 10
 HDBSCAN_COMPONENTS = 8
-MAX_HDBSCAN = 40_000  # images clustered by HDBSCAN; its time grows as the square
+MAX_HDBSCAN = 100_000  # images clustered by HDBSCAN; its time grows as the square
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +194,8 @@ def hdbscan(points: Points, min_size: int, seed: int) -> Labels:
     """Cluster points by HDBSCAN (Campello et al. 2015).
 
     Only the leading eight components are used: with more, distances become similar and
-    most points are in no cluster. Of more than 40,000 points, a sample is clustered and
-    each other point is assigned to the cluster of the nearest point in the sample.
+    most points are in no cluster. Of more than 100,000 points, a sample is clustered,
+    and each other point is assigned to the cluster of the nearest point in the sample.
 
     Parameters
     ----------
