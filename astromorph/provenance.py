@@ -36,7 +36,7 @@ UNTRACKED = (
 )
 # A string in a dumped syntax tree that names a template or a script.
 NAMED = re.compile(r"""Constant\(value=['"]([^'"]*\.(?:html|js|css))['"]\)""")
-DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 # The fields of syntax trees that contain statements, or parts that contain them.
 BLOCKS = ("body", "orelse", "handlers", "finalbody", "cases")
 INCLUDED = re.compile(r'{% (?:include|extends|from|import) "([^"]+)"')
@@ -137,7 +137,7 @@ def function_digest(module: str, name: str) -> str:
     """
     functions = _functions(module)
     seen: set[str] = set()
-    waiting = [name]
+    waiting = [functions[name].name]  # an error if there is no such function
     while waiting:
         function = functions.get(waiting.pop())
         if function is not None and function.name not in seen:
@@ -153,8 +153,7 @@ def _functions(module: str) -> dict[str, ast.FunctionDef]:
     tree = ast.parse(_path(module).read_text(encoding="utf-8"))
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     for function in functions:
-        if ast.get_docstring(function, clean=False) is not None:
-            del function.body[0]
+        _remove_docstring(function)
     return {function.name: function for function in functions}
 
 
@@ -261,9 +260,8 @@ def _parse(content: bytes, path: Path) -> _Source:
     tree = ast.parse(content, filename=str(path))
     names: set[str] = set()
     for node, is_executed in _statements(tree):
-        if isinstance(node, DOCUMENTED):
-            if ast.get_docstring(node, clean=False) is not None:
-                del node.body[0]
+        if isinstance(node, Documented):
+            _remove_docstring(node)
         elif is_executed and isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif is_executed and isinstance(node, ast.ImportFrom) and node.module:
@@ -273,6 +271,11 @@ def _parse(content: bytes, path: Path) -> _Source:
     found = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
     text = ast.dump(tree)
     return _Source(sorted(found), sorted(set(NAMED.findall(text))), digest([text]))
+
+
+def _remove_docstring(node: Documented) -> None:
+    if ast.get_docstring(node, clean=False) is not None:
+        del node.body[0]
 
 
 def _statements(tree: ast.Module) -> Iterator[tuple[ast.AST, bool]]:
