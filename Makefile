@@ -7,10 +7,6 @@ SAMPLE := sample
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 RUN := $(BIN)/astromorph run --directory $(SAMPLE) --configfile $(CURDIR)/config/sample.yaml
 LINT_RUN := .lint
-# Scripts are checked less strictly than the package.
-MYPY_SCRIPTS := --config-file= --cache-dir=.mypy_cache/scripts --check-untyped-defs \
-  --ignore-missing-imports --disable-error-code=union-attr \
-  --disable-error-code=call-overload
 # tests/conftest.py orders the modules: the longest first. Tests often wait for programs
 # that they started, so that three workers keep two cores busy. Each has one thread; what
 # has more does not wait for them actively, which takes the time of the others. Compiled
@@ -19,8 +15,8 @@ PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE \
   $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 QUICK := -m "not slow and not browser and not slurm"
 
-# A test of the guide uses what lint-scripts knows of other packages, so it comes first.
-CHECKS := lint-scripts lint-types lint-style lint-workflow
+# A test of the guide uses what lint-types knows of other packages, so it comes first.
+CHECKS := lint-types lint-style lint-workflow
 JOBS := $(MAKE) --no-print-directory --jobs=2
 
 .PHONY: help setup run quick test tests coverage versions docs clean
@@ -79,9 +75,6 @@ lint-workflow:
 
 lint-types:
 	$(BIN)/mypy
-
-lint-scripts:
-	$(BIN)/mypy $(MYPY_SCRIPTS) benchmarks docs/*.py
 
 quick: $(VENV)/installed-dev
 	$(PYTEST) $(QUICK)

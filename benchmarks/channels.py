@@ -36,7 +36,7 @@ Labelled = tuple[list[Pixels], list[str]]
 def read_shapes(folder: Path, number: int, rng: np.random.Generator) -> list[Pixels]:
     """Images of unit maximum and background 0."""
     paths = sorted(p for p in folder.rglob("*.fits*") if p.is_file())
-    rng.shuffle(paths)  # type: ignore[arg-type]
+    rng.shuffle(paths)
     shapes = []
     for path in paths[:number]:
         pixels = read_image((path,), DataSettings())[1].pixels[0].astype(np.float64)
@@ -124,11 +124,11 @@ def orientations(images: Tensor) -> Iterator[Tensor]:
 def embed(network: nn.Module, images: Tensor) -> NDArray[np.float64]:
     """Features, averaged over eight orientations."""
     network.eval()
-    total = sum(
-        torch.cat([network(batch) for batch in turned.split(BATCH_SIZE)])
+    sums = [
+        torch.cat([network(batch) for batch in torch.split(turned, BATCH_SIZE)])
         for turned in orientations(images)
-    )
-    return np.asarray(total, np.float64) / 8
+    ]
+    return np.asarray(torch.stack(sums).sum(0), np.float64) / 8
 
 
 def networks() -> Iterator[tuple[str, nn.Module]]:

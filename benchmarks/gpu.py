@@ -166,9 +166,9 @@ def bare_step(
             network.zero_grad(set_to_none=True)
             with precision.autocast(device):
                 loss = loss_of(view, view)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
         synchronize(device)
-        return options.batch * options.steps / (time.perf_counter() - start)
+        return float(options.batch * options.steps) / (time.perf_counter() - start)
 
     return run
 
@@ -395,7 +395,7 @@ def cpu_and_gpu(options: argparse.Namespace, device: torch.device) -> Iterator[R
             with torch.no_grad():
                 embeddings = network(images.to(place))
             loss = network.loss(images.to(place), images.flip(3).to(place))
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             results.append(
                 {
                     "views": view.cpu(),

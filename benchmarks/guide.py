@@ -107,7 +107,7 @@ def print_row(name: str, byol: BYOL, images: PreparedImages, *times: str) -> Non
     """Evaluate one network and print its row of the table."""
     vectors = embed_images(byol, images)
     score = knn_score(whiten(vectors), images.column("label"), images.image_ids)
-    turned = images.images.rot90(1, (2, 3)).flip(3)
+    turned = [image.rot90(1, (1, 2)).flip(2) for image in images.images]
     retrieved = retrieval(
         embed_images(byol, turned, symmetry="none"),
         embed_images(byol, images, symmetry="none"),

@@ -31,7 +31,7 @@ from torch import nn
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.byol.build import load_model, seeded_byol, training_settings_of
 from astromorph.byol.byol import BYOL
-from astromorph.byol.collapse import rank_me, spread
+from astromorph.byol.collapse import rank_me, spread, unit_vectors
 from astromorph.byol.start_weights import load_start_weights
 from astromorph.embedding import metrics
 from astromorph.embedding.evaluate import (
@@ -224,7 +224,7 @@ def intrinsic_dimension(vectors: Vectors) -> float:
     Levina & Bickel (2005); the inverses of the local dimensions are averaged. Equal
     images, which have no distance, are left out.
     """
-    unit = np.unique(metrics.unit_vectors(vectors), axis=0)
+    unit = np.unique(unit_vectors(vectors), axis=0)
     number = min(NEIGHBOURS, len(unit) - 1)
     distances = NearestNeighbors(n_neighbors=number).fit(unit).kneighbors()[0]
     distances = distances[distances[:, 0] > 0]

@@ -16,7 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Executor, ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -89,7 +90,7 @@ def read_bare(paths: list[Path]) -> None:
             file[0].header["NAXIS1"], file[0].data.sum()
 
 
-def seconds(work, *arguments) -> float:
+def seconds(work: Callable[..., object], *arguments: object) -> float:
     """Wall time of one call in seconds."""
     start = time.perf_counter()
     work(*arguments)
@@ -110,7 +111,9 @@ def run_preprocess(datafile: Path, rows: tuple[int, int], folder: Path) -> None:
     preprocess(datafile, shard, RunFiles(folder), data, preprocessing)
 
 
-def preprocess_in_two(datafile: Path, number: int, folder: Path, pool) -> None:
+def preprocess_in_two(
+    datafile: Path, number: int, folder: Path, pool: Executor
+) -> None:
     """Preprocess a list in two processes, half of it in each."""
     half = number // 2
     jobs = [
@@ -121,7 +124,7 @@ def preprocess_in_two(datafile: Path, number: int, folder: Path, pool) -> None:
         job.result()
 
 
-def read_bare_in_two(paths: list[Path], pool) -> None:
+def read_bare_in_two(paths: list[Path], pool: Executor) -> None:
     """Read the files with astropy in two processes, to measure the machine's limit."""
     for job in [pool.submit(read_bare, paths[k::2]) for k in range(2)]:
         job.result()
@@ -152,7 +155,7 @@ def speed(folder: Path, number: int, rounds: int) -> None:
     times: dict[str, list[float]] = {}
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         preprocess_in_two(datafile, 8, folder, pool)  # imports the modules in both
-        works = {
+        works: dict[str, Callable[[], float]] = {
             "bare read": lambda: seconds(read_bare, paths),
             "bare read, 2 processes": lambda: seconds(read_bare_in_two, paths, pool),
             "validate": lambda: (

@@ -24,6 +24,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,7 +53,8 @@ RARE = 0.01  # share of the rare kind in the simulated sky
 SPARE = 1.4  # times as many images are simulated, so that one kind can be left out
 RULES = AnalysisSettings()
 Labels = NDArray[np.bool_]
-Measures = dict[int, tuple[float, float, float]]  # AUROC, average precision, found
+Measured = tuple[float, float, float]  # AUROC, average precision, found
+Measures = dict[int, Measured]  # by number of marks
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,9 @@ def points_of(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
     return leading_components(vectors, space).values()
 
 
-def measure(scores: NDArray, examples: Labels, marked: list[int]) -> tuple:
+def measure(
+    scores: NDArray[np.floating[Any]], examples: Labels, marked: list[int]
+) -> Measured:
     """AUROC and average precision of the unmarked images, and the number found."""
     rest = np.setdiff1d(np.arange(len(scores)), marked)
     order = rest[np.argsort(-scores[rest], kind="stable")]
@@ -150,7 +154,7 @@ def simulate_user(
             marked.append(int(most_informative(points, scores, marked, 1)[0]))
 
 
-def outliers(vectors: NDArray[np.float32]) -> NDArray:
+def outliers(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """The outlier scores of `analyse`."""
     space = fit_space(vectors, RULES.whiten, RULES.components)
     points = space.project(vectors)
@@ -223,7 +227,11 @@ def compare(task: Task, seeds: int) -> None:
 
 
 def row(
-    task: Task, method: str, marks: int, results: list[tuple], drawn: list[tuple]
+    task: Task,
+    method: str,
+    marks: int,
+    results: list[Measured],
+    drawn: list[tuple[Images, Labels]],
 ) -> None:
     examples = drawn[0][1]
     cells = [task.name, f"{examples.sum()} of {len(examples)}", method, str(marks)]

@@ -264,7 +264,8 @@ def measure_step(step: str, folder: Path, cores: int) -> dict[str, Any]:
     opens = seconds_to_open(folder / PAGES[step]) if step in PAGES else None
     written = megabytes(folder / OUTPUTS[step])
     found = {"seconds": seconds, "written_mb": written, "opens": opens}
-    return found | json.loads(done.stdout.splitlines()[-1])
+    printed: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found | printed
 
 
 def run_one(step: str, folder: Path, cores: int) -> None:

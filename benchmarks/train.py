@@ -160,9 +160,9 @@ def bare(options: argparse.Namespace, device: torch.device) -> Contender:
             network.zero_grad(set_to_none=True)
             with precision.autocast(device):
                 loss = network.loss(view, view)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
         loss.item()
-        return options.batch * options.steps / (time.perf_counter() - start)
+        return float(options.batch * options.steps) / (time.perf_counter() - start)
 
     return run
 
@@ -246,7 +246,7 @@ def bare_inference(options: argparse.Namespace, device: torch.device) -> Contend
         for _ in range(options.steps):
             features = network(view)
         features.sum().item()
-        return options.batch * options.steps / (time.perf_counter() - start)
+        return float(options.batch * options.steps) / (time.perf_counter() - start)
 
     return run
 
@@ -258,8 +258,11 @@ def lightly_byol(options: argparse.Namespace, device: torch.device) -> Contender
     from lightly.loss import NegativeCosineSimilarity
     from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
     from lightly.models.utils import deactivate_requires_grad, update_momentum
-    from lightly.transforms import BYOLTransform
-    from lightly.transforms.byol_transform import BYOLView1Transform, BYOLView2Transform
+    from lightly.transforms.byol_transform import (
+        BYOLTransform,
+        BYOLView1Transform,
+        BYOLView2Transform,
+    )
     from PIL import Image
     from torch import nn
 

@@ -87,7 +87,7 @@ def train_encoder(
     encoder = build_network(name, NetworkSettings(), in_channels=1)
     task = AuxiliaryTask(images, encoder.features)
     networks = nn.ModuleList([encoder, task.head])
-    networks.to(device, memory_format=torch.channels_last).train()
+    networks.to(device).to(memory_format=torch.channels_last).train()
     optimizer = adamw(parameter_groups(networks), lr=LEARNING_RATE)
     augment = SkyAugmentation(generator=generator)
     precision: Precision = choose_precision("auto", device)
