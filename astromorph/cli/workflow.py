@@ -420,18 +420,35 @@ def outdated_results(
 def hold_lock(plan: WorkflowPlan) -> None:
     """Record that this Snakemake works in the folder, until its process ends.
 
-    Snakemake's own lock does not say which process holds it. See `explain_lock`. When
-    the terminal is closed, Snakemake would end without removing its lock; on SIGTERM,
-    which it receives instead, it waits for its jobs to end and removes it.
+    Snakemake's own lock does not say which process holds it. See `explain_lock`.
     """
-    is_main = threading.current_thread() is threading.main_thread()
-    if is_main and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
-        signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    if threading.current_thread() is threading.main_thread():
+        end_on_signals()
     stack = contextlib.ExitStack()
     # Snakemake allows two processes in one folder if they make different files.
     with contextlib.suppress(AstromorphError):
         stack.enter_context(exclusive(plan.placed_files.workflow_lock, "snakemake"))
         atexit.register(stack.close)
+
+
+def end_on_signals() -> None:
+    """Let SIGTERM and SIGHUP end Snakemake after its running jobs, without a lock left.
+
+    Snakemake's own handler of SIGTERM waits forever if the signal arrives while
+    Snakemake records that a job has ended: the code that the handler interrupts holds
+    the lock for which it waits. In a thread of its own it waits until this is done. On
+    SIGHUP, when the terminal is closed, Snakemake would end at once.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    if not callable(handler):
+        return
+
+    def handle(*arguments: Any) -> None:
+        threading.Thread(target=handler, args=arguments, daemon=True).start()
+
+    signal.signal(signal.SIGTERM, handle)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, handle)
 
 
 def explain_lock(plan: WorkflowPlan) -> str:

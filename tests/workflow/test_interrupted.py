@@ -328,6 +328,22 @@ def lose_what_was_not_written(folder: Folder, before: Path) -> None:
             path.write_bytes(b"") if "provenance" not in path.parts else None
 
 
+# Snakemake receives SIGTERM while it records that a job has ended.
+SIGTERM_WITHIN = """
+import os, signal
+from snakemake.scheduling.job_scheduler import JobScheduler
+finish_jobs = JobScheduler._finish_jobs
+
+def finish_jobs_and_signal(self):
+    ended = len(self._tofinish)
+    finish_jobs(self)
+    if ended:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+JobScheduler._finish_jobs = finish_jobs_and_signal
+"""
+
+
 def stages() -> list[tuple[str, ...]]:
     """The steps that run beside each other, in the order in which they run."""
     place: dict[str, int] = {}
@@ -442,3 +458,22 @@ def test_an_interrupted_rerun_ends_as_an_undisturbed_run(finished, tmp_path, cha
     assert folder.outputs() == undisturbed.outputs() != old
     _, text = folder.run()
     assert "Nothing to be done" in text
+
+
+def test_a_signal_ends_snakemake_also_while_it_holds_its_lock(finished, tmp_path):
+    """It ends after the running jobs and removes the lock of the folder."""
+    folder = Folder(tmp_path / "signalled")
+    shutil.copytree(finished.path, folder.path, symlinks=True)
+    change_setting(folder)
+    hook = folder.path / "sitecustomize.py"
+    quick = (QUICK_STEPS / "sitecustomize.py").read_text()
+    hook.write_text(quick + SIGTERM_WITHIN)
+    places = f"{folder.path}:{folder.path / 'project'}"
+    process = folder.command(forks=True, PYTHONPATH=places)
+    text = process.finish(SECONDS)
+    assert process.poll() != 0, text
+    assert NOTICED in text
+    assert not list((folder.path / ".snakemake" / "locks").glob("*"))
+    hook.unlink()
+    status, text = folder.run()
+    assert status == 0, text
