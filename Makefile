@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SAMPLE := sample
-INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+# setuptools warns about each editable installation.
+INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --constraint constraints.txt
 RUN := $(BIN)/astromorph run --directory $(SAMPLE) --configfile $(CURDIR)/config/sample.yaml
 LINT_RUN := .lint
 # tests/conftest.py orders the modules: the longest first. Tests often wait for programs
@@ -42,6 +43,7 @@ $(VENV)/created:
 	  { echo "Python's venv module is missing; on Debian: apt install python3-venv" >&2; exit 1; }
 	@echo "Installing PyTorch and other packages into $(VENV), which takes minutes ..."
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip  # older ones take twice the time
 	touch $@
 
 $(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/created

@@ -8,7 +8,6 @@ import re
 import shutil
 import sqlite3
 import subprocess
-import sys
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -29,9 +28,9 @@ from astromorph.settings.loading import parse
 from astromorph.settings.steps import part_of, train_step_settings
 from astromorph.training.history import Epoch, scalar_writer
 
+# Both programs run in processes that have already imported PyTorch.
 LIMITED = """
-import resource, sys, torch, torch._dynamo
-import torchvision, pyarrow, astropy.io.fits
+import resource, sys
 from astromorph.byol import byol
 from astromorph.embedding import embed
 from astromorph.embedding import infer
@@ -88,6 +87,13 @@ def remount(folder: Path, options: str) -> None:
 
 def astromorph(*arguments: str | Path) -> subprocess.CompletedProcess:
     return command_line.run(list(map(str, arguments)), Path.cwd(), timeout=240)
+
+
+def python(code: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """Execute a program in its folder, as a script with arguments."""
+    program = folder / "program.py"
+    program.write_text(code)
+    return command_line.run(list(arguments), Path.cwd(), program, timeout=240)
 
 
 def one_error(done: subprocess.CompletedProcess) -> str:
@@ -248,11 +254,7 @@ def test_too_little_memory_is_explained_and_more_memory_suffices(
 ):
     """The errors of numpy and torch lead to the same message."""
     command = arguments_for(step, tmp_path, sky, large, model, epochs=1)
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(room), *command],
-        capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
-    line = one_error(done)
+    line = one_error(python(LIMITED, tmp_path, str(room), *command))
     assert "out of memory" in line
     assert "`mem_mb`" in line
     assert not outputs_of(step, tmp_path)
@@ -268,11 +270,7 @@ def test_training_resumes_exactly_after_a_gpu_failure(sky, model, tmp_path):
     for name in ("lost", "whole"):
         (tmp_path / name).mkdir()
         commands.append(arguments_for("train", tmp_path / name, sky, tensors, model))
-    done = subprocess.run(
-        [sys.executable, "-c", LOST, *commands[0]],
-        capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
-    line = one_error(done)
+    line = one_error(python(LOST, tmp_path, *commands[0]))
     assert "the GPU failed (CUDA error: unspecified launch f" in line
     assert "training continues from its last checkpoint" in line
     assert not (tmp_path / "lost" / "m.pt").exists()

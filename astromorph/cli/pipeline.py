@@ -13,13 +13,13 @@ from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.run_table import open_run
 from astromorph.cli.closing import closing_lines, closing_lines_of_training
 from astromorph.cli.execute import execute, is_up_to_date, jobs_of
+from astromorph.cli.model_channels import check_model_channels
 from astromorph.cli.steps import STEPS, Job, Step, wanted_steps
 from astromorph.errors import AstromorphError
 from astromorph.filelist.list_state import ListState
 from astromorph.progress import track
 from astromorph.settings.loading import check_reference_results
 from astromorph.settings.references import check_reference_networks
-from astromorph.settings.sections import PreprocessSettings, Settings
 from astromorph.system.workers import process_pool
 
 LOG = logging.getLogger(__name__)
@@ -63,36 +63,6 @@ def run_infer(job: Job) -> None:
     run_steps(job, [step for step in steps if step.name not in TRAINING])
     for line in closing_lines(job.files, job.settings):
         LOG.info("%s", line)
-
-
-def check_model_channels(settings: Settings, model_file: Path) -> None:
-    """Raise an error if a model is for images with another number of channels.
-
-    The step `infer` checks all images, but after they have been prepared. Here only the
-    first usable image of the list is looked at.
-
-    Parameters
-    ----------
-    settings : Settings
-        Those of the run.
-    model_file : Path
-        The model that embeds its images.
-    """
-    from astromorph.byol.build import load_model, training_settings_of
-    from astromorph.preprocessing.list_reference import find_reference
-
-    _, model = load_model(model_file)
-    datafile, data = str(settings.datafile), settings.data_settings
-    try:
-        channels = find_reference(datafile, data, PreprocessSettings()).channels
-    except AstromorphError:
-        return  # the step `validate` says of each file why it cannot be used
-    if channels * training_settings_of(model).stacksize != model.in_channels:
-        raise AstromorphError(
-            f"{model_file}: this model expects images with {model.in_channels} "
-            f"channels, but the first image of {datafile} has {channels}; train a "
-            "model on these images, or set `data_settings` as for the model"
-        )
 
 
 def run_steps(job: Job, steps: Iterable[Step]) -> None:

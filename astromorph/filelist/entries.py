@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,8 +15,6 @@ from itertools import chain, islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO, NamedTuple, TextIO
-
-import numpy as np
 
 from astromorph.artefacts.columns import EMBED, NONE, TEST, TRAIN
 from astromorph.errors import AstromorphError, describe_file_error
@@ -42,7 +41,7 @@ HOW_TO_LIST = "create a list with `find FOLDER -name '*.fits*' | sort > filelist
 # The filter that finds repeated paths (Bloom 1970) uses three bits for each path. With
 # 10^7 paths, 1 in 20 is reported as repeated although it is not.
 FILTER_BITS = 2**26
-FILTER_SHIFTS = np.array([0, 19, 38], np.uint64)
+FILTER_SHIFTS = (0, 19, 38)
 FILTER_CHUNK = 2**15
 
 
@@ -236,11 +235,22 @@ def repeated_names(names: Iterable[str]) -> frozenset[int]:
     frozenset of int
         Values of `hash` in this process. A name whose hash is missing occurs once.
     """
+    remaining = map(hash, names)
+    chunk = list(islice(remaining, FILTER_CHUNK))
+    if len(chunk) < FILTER_CHUNK:
+        return frozenset(value for value, n in Counter(chunk).items() if n > 1)
+    return _filtered(chain(chunk, remaining))
+
+
+def _filtered(values: Iterator[int]) -> frozenset[int]:
+    """The values that the filter finds repeated."""
+    import numpy as np  # only for long lists: it takes a third of the start of a step
+
     bits, repeated = np.zeros(FILTER_BITS // 8, np.uint8), set[int]()
-    remaining = iter(names)
-    while chunk := [hash(name) for name in islice(remaining, FILTER_CHUNK)]:
+    shifts = np.array(FILTER_SHIFTS, np.uint64)
+    while chunk := list(islice(values, FILTER_CHUNK)):
         hashes, counts = np.unique(np.array(chunk, np.int64), return_counts=True)
-        positions = hashes.view(np.uint64)[:, None] >> FILTER_SHIFTS
+        positions = hashes.view(np.uint64)[:, None] >> shifts
         positions &= np.uint64(FILTER_BITS - 1)
         byte, bit = positions >> np.uint64(3), positions & np.uint64(7)
         bit = np.left_shift(1, bit).astype(np.uint8)

@@ -100,10 +100,10 @@ def test_every_script_explains_itself(path, tmp_path):
 def test_channels(script, tmp_path):
     """Two sets, four networks, three balanced accuracies each."""
     simulate(tmp_path / "sky", 8, seed=0)
-    output = script("benchmarks/channels.py", tmp_path / "sky", "--images", 40)
+    output = script("benchmarks/channels.py", tmp_path / "sky", "--images", 18)
     titles = [line for line in output.splitlines() if not line.startswith(" ")]
     rows = [line for line in output.splitlines() if line.startswith(" ")]
-    assert titles == ["coloured: 40 images", "alerts: 40 images"]
+    assert titles == ["coloured: 18 images", "alerts: 18 images"]
     assert len(rows) == 8
     for row in rows:
         *name, knn, whitened, linear = row.split()
@@ -345,7 +345,7 @@ def test_train_sky(script, tmp_path):
 @pytest.mark.slow
 def test_ranking(script, tmp_path):
     """Each method after each number of marks, for labelled files and the simulation."""
-    simulate(tmp_path / "radio", 150, seed=1)
+    simulate(tmp_path / "radio", 110, seed=1)
     lines = (tmp_path / "radio" / "filelist.csv").read_text().splitlines()[1:]
     names = {"ring": "Hybrid", "jets": "FRI"}
     with open(tmp_path / "radio" / "labels.csv", "w") as file:
@@ -358,7 +358,7 @@ def test_ranking(script, tmp_path):
         "--radio",
         tmp_path / "radio",
         "--sky",
-        150,
+        110,
         "--seeds",
         1,
     )

@@ -264,9 +264,9 @@ def test_compiled_training_equals_training():
     losses = []
     for compile in (False, True):
         torch.manual_seed(0)
-        network = nn.Sequential(  # compiled in a few seconds
-            nn.Conv2d(1, 8, 5, stride=2), nn.BatchNorm2d(8), nn.ReLU(),
-            nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        # Each part that is compiled takes a second.
+        network = nn.Sequential(
+            nn.Conv2d(1, 8, 5, stride=4), nn.AdaptiveAvgPool2d(1), nn.Flatten()
         )  # fmt: skip
         trainer = ByolTrainer(
             network, seed=0, device="cpu", precision="float32", compile=compile,

@@ -49,7 +49,7 @@ def _update_slowly(self, decay=None):
 
 BYOL.update_moving_average = _update_slowly
 """
-EPOCHS = 60
+EPOCHS = 40
 PATIENCE = 600  # seconds, of a busy machine
 SETTINGS = {
     "datafile": "data/filelist.csv",
@@ -58,7 +58,8 @@ SETTINGS = {
     "batch_size": 16,
     "core_limit": 1,
     "preprocess_settings": {"size": 32, "shard_size": 20},
-    "training_settings": {"simulated_images": 20},
+    # srun starts a task on each of two nodes.
+    "training_settings": {"simulated_images": 20, "nodes": 2},
     "inference_settings": {"symmetry": "none"},
     "analysis_settings": {"map": "pca"},
     # Each job starts Snakemake again; further steps show nothing more of SLURM.
@@ -186,7 +187,7 @@ def large_image(path: Path, side: int) -> None:
 def finished(cluster, tmp_path_factory) -> Path:
     """A clone in which the workflow failed at first and was then finished."""
     folder = clone(tmp_path_factory.mktemp("cluster"), SETTINGS, 60)
-    large_image(folder / "data" / "sky_000030.fits", 14_000)
+    large_image(folder / "data" / "sky_000030.fits", 12_000)
     blocked = folder / "results" / "tensors" / "00002.csv"
     (blocked / "in the way").mkdir(parents=True)
     output = snakemake(folder, cluster, "--retries", "1")
@@ -233,11 +234,6 @@ def test_the_same_command_finishes_the_whole_workflow(finished):
 
 def test_two_tasks_on_two_machines_train_together(finished, cluster):
     """`nodes: 2`: srun starts a task on each, which communicate by gloo."""
-    training = SETTINGS["training_settings"] | {"nodes": 2}
-    settings = SETTINGS | {"training_settings": training}
-    (finished / "config" / "config.yaml").write_text(yaml.safe_dump(settings))
-    output = snakemake(finished, cluster, "results/model/model.pt")
-    assert output.startswith("exit 0"), output
     log = (finished / "results/logs/train/train.log").read_text()
     assert "epoch 2 of 2" in log
     assert "Warning" not in log
@@ -254,7 +250,9 @@ def training(finished, tmp_path) -> Path:
 
     folder = tmp_path / "copy"
     shutil.copytree(finished, folder, copy_function=linked_or_copied)
-    settings = SETTINGS | {"epochs": EPOCHS}
+    settings = SETTINGS | {
+        "epochs": EPOCHS, "training_settings": {"simulated_images": 20}
+    }  # fmt: skip
     (folder / "config" / "config.yaml").write_text(yaml.safe_dump(settings))
     with open(folder / "astromorph" / "byol" / "byol.py", "a") as module:
         module.write(SLOW_STEP)
