@@ -223,7 +223,7 @@ def arguments_for(
         settings = {"preprocess_settings": {"size": 1024, "dtype": "float32"}}
         found = ["-d", sky, "--shard", "a", "--rows", "0", "28"]
     elif step == "infer":
-        settings = {}
+        settings = {"inference_settings": {"symmetry": "none"}}
         (folder / "tensors").symlink_to(tensors.parent)
         found = ["-n", model, "--shard", "00000"]
     else:

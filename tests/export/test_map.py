@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import functools
 import io
 import itertools
 import json
@@ -373,6 +374,41 @@ def browser():
         browser.close()
 
 
+class Tab:
+    """A page of a browser, which records all messages and requests."""
+
+    def __init__(self, browser, **options) -> None:
+        self.messages, self.requests = [], []
+        context = browser.new_context(**options)
+        self.page = context.new_page()
+        self.page.on("console", self._record_message)
+        self.page.on("pageerror", lambda error: self.messages.append(str(error)))
+        context.route(re.compile(r"^(?!file:|data:|blob:)"), self._refuse)
+
+    def _record_message(self, message) -> None:
+        if message.type in ("error", "warning"):
+            self.messages.append(message.text)
+
+    def _refuse(self, route) -> None:
+        self.requests.append(route.request.url)
+        route.abort()
+
+    def forget(self) -> None:
+        """Forget what was recorded and what the last page has stored."""
+        if self.page.url.startswith("file:"):
+            self.page.evaluate("localStorage.clear()")
+        self.page.mouse.move(0, 0)
+        self.page.goto("about:blank")
+        self.messages.clear()
+        self.requests.clear()
+
+
+@functools.cache
+def tab_of(browser, **options) -> Tab:
+    """One tab for all pages with these options: a new one takes half a second."""
+    return Tab(browser, **options)
+
+
 class Watched:
     """A page that records all messages and requests.
 
@@ -382,13 +418,10 @@ class Watched:
     def __init__(
         self, browser, path, width=1300, height=850, labels=False, **options
     ) -> None:
-        self.messages, self.requests = [], []
-        size = {"width": width, "height": height}
-        context = browser.new_context(viewport=size, **options)
-        self.page = context.new_page()
-        self.page.on("console", self._record_message)
-        self.page.on("pageerror", lambda error: self.messages.append(str(error)))
-        context.route(re.compile(r"^(?!file:|data:|blob:)"), self._refuse)
+        tab = tab_of(browser, **options)
+        tab.forget()
+        self.page, self.messages, self.requests = tab.page, tab.messages, tab.requests
+        self.page.set_viewport_size({"width": width, "height": height})
         self.page.goto(path.as_uri())
         self.page.wait_for_selector("body[data-ready]", timeout=30_000)
         if not labels:
@@ -398,14 +431,6 @@ class Watched:
                   astromorphMap.drawAll();
                 }"""
             )
-
-    def _record_message(self, message) -> None:
-        if message.type in ("error", "warning"):
-            self.messages.append(message.text)
-
-    def _refuse(self, route) -> None:
-        self.requests.append(route.request.url)
-        route.abort()
 
     def place(self, row: int) -> tuple[float, float]:
         """The position of the point of an image on the screen."""
@@ -508,7 +533,6 @@ def map_page(browser, exported):
     assert watched.messages == []
     assert watched.requests == []
     assert watched.page.evaluate("window.hacked") is None
-    watched.page.context.close()
 
 
 @pytest.mark.browser
@@ -670,7 +694,6 @@ def test_groups_have_pictures_and_names(browser, exported):
     assert [row % 4 for row in rows[:3]] == [0, 1, 2]
     assert rows[3] == -1, "none for images without a value"
     assert watched.messages == []
-    page.context.close()
 
 
 @pytest.mark.browser
@@ -715,7 +738,6 @@ def test_few_far_points_are_outside_of_the_first_view(browser, run, tmp_path):
     page.click("#main-part")
     arrow.wait_for()
     assert watched.messages == []
-    page.context.close()
 
 
 @pytest.mark.browser
@@ -989,7 +1011,6 @@ def test_two_fingers_zoom(browser, exported):
     assert now == pytest.approx(scale / 2, rel=0.15)
     assert watched.state("row") == -1
     assert watched.messages == []
-    page.context.close()
 
 
 @pytest.mark.browser
@@ -1042,7 +1063,6 @@ def test_dark_mode_and_print(browser, exported):
     assert watched.plot_pixels()(0, 14) == (255, 255, 255)
     assert page.locator(".bar").is_hidden()
     assert watched.messages == []
-    page.context.close()
 
 
 @pytest.mark.browser
@@ -1063,7 +1083,6 @@ def test_new_images_are_drawn_above_all_others(browser, run, tmp_path, monkeypat
     counts = watched.page.locator("#legend .count").all_inner_texts()
     assert counts == ["1", str(NUMBER - 1)]
     assert watched.messages == []
-    watched.page.context.close()
 
 
 @pytest.mark.browser
@@ -1107,7 +1126,6 @@ def test_a_narrow_window_is_readable(browser, exported, wide):
     picture = watched.page.locator("#image .picture").bounding_box()
     assert picture["y"] < 720
     assert watched.messages == []
-    watched.page.context.close()
 
 
 @pytest.mark.browser
@@ -1128,13 +1146,11 @@ def test_pictures_beside_the_page_are_shown(browser, run, tmp_path):
     watched.page.wait_for_selector("#trouble", state="visible")
     assert "belong to it" in watched.page.inner_text("#trouble")
     assert other != facts
-    watched.page.context.close()
     shutil.move(pictures, tmp_path / "gone")
     watched = Watched(browser, page)
     watched.page.mouse.move(*watched.place(13))
     watched.page.wait_for_selector("#trouble", state="visible")
     assert "map_files" in watched.page.inner_text("#trouble")
-    watched.page.context.close()
 
 
 @pytest.fixture(scope="module")
@@ -1248,7 +1264,6 @@ def test_many_points(browser, large):
         places.min(axis=0)[::-1], abs=1e-6
     )
     assert watched.messages == []
-    page.context.close()
 
 
 @pytest.mark.browser
@@ -1279,4 +1294,3 @@ def test_no_request_leaves_the_machine(browser, run, tmp_path):
         blocked = f"fetch('{address}').then(() => 'sent', () => 'blocked')"
         assert page.evaluate(blocked) == "blocked"
     assert watched.requests == []
-    page.context.close()

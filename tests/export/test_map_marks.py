@@ -129,7 +129,6 @@ def map_page(browser, run):  # noqa: F811
     watched = Watched(browser, run.map)
     yield watched
     assert (watched.messages, watched.requests) == ([], [])
-    watched.page.context.close()
 
 
 def press(watched, row: int, *keys: str) -> None:
