@@ -66,12 +66,30 @@ def test_only_equal_lists_have_equal_digests(a, b):
     assert (digest(a) == digest(b)) == (a == b)
 
 
+@pytest.fixture(scope="module")
+def original() -> dict[str, str]:
+    """The digests of the package itself, which are those of a copy."""
+    return digests()
+
+
+@pytest.fixture(scope="module")
+def parsed_modules(tmp_path_factory) -> Path:
+    """The cache of a process that has parsed all modules."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        clear_caches()
+        digests()
+    return folder
+
+
 @pytest.fixture
-def package(tmp_path, monkeypatch) -> Path:
-    """A copy of the package whose modules may be edited."""
+def package(tmp_path, parsed_modules, monkeypatch) -> Path:
+    """A copy of the package whose modules may be edited, all of them parsed once."""
     copy = tmp_path / "astromorph"
     ignored = shutil.ignore_patterns("__pycache__", "*.pt")
     shutil.copytree(provenance.PACKAGE, copy, ignore=ignored)
+    shutil.copytree(parsed_modules, tmp_path / "cache")
     monkeypatch.setattr(provenance, "PACKAGE", copy)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     clear_caches()
@@ -99,12 +117,6 @@ def digests() -> dict[str, str]:
     return {name: step_code(step) for name, step in STEPS.items()}
 
 
-@pytest.fixture(scope="module")
-def original() -> dict[str, str]:
-    """The digests of the package itself, which are those of a copy."""
-    return digests()
-
-
 def changed(before: dict[str, str]) -> set[str]:
     """The steps whose digests differ from those before."""
     clear_caches()
@@ -119,6 +131,7 @@ def test_modules_are_parsed_once_for_each_content(package, original, monkeypatch
     monkeypatch.setattr(
         provenance, "_parse", lambda *args: parsed.append(args[1]) or parse(*args)
     )
+    cache.unlink()
     assert changed(original) == set()
     content = cache.read_text()
     entries = json.loads(content)
