@@ -9,6 +9,7 @@ import functools
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from astromorph.artefacts.records import (
     UNKNOWN_INPUTS,
@@ -20,12 +21,13 @@ from astromorph.artefacts.records import (
 )
 from astromorph.artefacts.run_files import Identity, RunFiles
 from astromorph.cli.steps import Job, Step, previous_steps
+from astromorph.errors import AstromorphError
 from astromorph.filelist.list_state import ListState
 from astromorph.locks import exclusive
 from astromorph.parent_watch import VARIABLE
 from astromorph.processes import is_launched, started_rank
 from astromorph.provenance import canonical_json, code_digest, digest, function_digest
-from astromorph.settings.sections import Settings
+from astromorph.settings.sections import PreprocessSettings, Settings
 from astromorph.settings.steps import part_of
 
 # Seconds that a step of a workflow waits for the same step of a killed workflow, whose
@@ -200,3 +202,33 @@ def _recorded_inputs(files: RunFiles, step: str, job: str) -> Inputs:
     """What the results of a job were made from; of unknown digests without a record."""
     record = read_record(files, step, job)
     return record.made_from if record else UNKNOWN_INPUTS
+
+
+def check_model_channels(settings: Settings, model_file: Path) -> None:
+    """Raise an error if a model is for images with another number of channels.
+
+    The step `infer` checks all images, but after they have been prepared. Here only the
+    first usable image of the list is looked at.
+
+    Parameters
+    ----------
+    settings : Settings
+        Those of the run.
+    model_file : Path
+        The model that embeds its images.
+    """
+    from astromorph.byol.build import load_model, training_settings_of
+    from astromorph.preprocessing.list_reference import find_reference
+
+    _, model = load_model(model_file)
+    datafile, data = str(settings.datafile), settings.data_settings
+    try:
+        channels = find_reference(datafile, data, PreprocessSettings()).channels
+    except AstromorphError:
+        return  # the step `validate` says of each file why it cannot be used
+    if channels * training_settings_of(model).stacksize != model.in_channels:
+        raise AstromorphError(
+            f"{model_file}: this model expects images with {model.in_channels} "
+            f"channels, but the first image of {datafile} has {channels}; train a "
+            "model on these images, or set `data_settings` as for the model"
+        )

@@ -12,8 +12,12 @@ from pathlib import Path
 from astromorph.artefacts.run_files import RunFiles
 from astromorph.artefacts.run_table import open_run
 from astromorph.cli.closing import closing_lines, closing_lines_of_training
-from astromorph.cli.execute import execute, is_up_to_date, jobs_of
-from astromorph.cli.model_channels import check_model_channels
+from astromorph.cli.execute import (
+    check_model_channels,
+    execute,
+    is_up_to_date,
+    jobs_of,
+)
 from astromorph.cli.steps import STEPS, Job, Step, wanted_steps
 from astromorph.errors import AstromorphError
 from astromorph.filelist.list_state import ListState

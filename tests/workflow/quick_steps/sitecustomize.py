@@ -105,14 +105,14 @@ def stop(step: str) -> None:
 def install() -> None:
     """Replace all steps."""
     try:
-        from astromorph.cli import model_channels
+        from astromorph.cli import execute
         from astromorph.cli.steps import STEPS
     except ImportError:
         return  # not a process of this project
     for name, step in list(STEPS.items()):
         STEPS[name] = quick(step)
     # The models of these tests are no networks.
-    model_channels.check_model_channels = lambda settings, model_file: None
+    execute.check_model_channels = lambda settings, model_file: None
 
 
 install()
