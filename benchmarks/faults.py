@@ -1,7 +1,7 @@
 """Let every write of every step fail because the disk is full; print what happens.
 
     python benchmarks/faults.py               # each call, about an hour
-    python benchmarks/faults.py --sample 4    # four calls of each job, in either way
+    python benchmarks/faults.py --sample 4    # four calls of each job
 
 Each step of a small run is executed again and again, and the k-th call that writes to
 the results folder fails, for every k: create, write, close, rename, fsync, mkdir and
@@ -321,24 +321,24 @@ def try_job(job: StepJob, sample: int, draw: random.Random) -> tuple[int, list[s
     if differences := different_names(results(), expected):
         found.append(f"{job.step} {job.name}, undisturbed: {differences}")
     starts = (("without results", without, first), ("older results", older, second))
-    for stays_full in (False, True):
-        trials = [
-            (k, counted.calls[stays_full], title, start)
-            for title, start, counted in starts
-            for k in range(1, counted.calls[stays_full] + 1)
+    trials = [
+        (stays_full, k, counted.calls[stays_full], title, start)
+        for stays_full in (False, True)
+        for title, start, counted in starts
+        for k in range(1, counted.calls[stays_full] + 1)
+    ]
+    if sample:
+        trials = draw.sample(trials, min(sample, len(trials)))
+    for stays_full, k, calls, title, start in trials:
+        start.restore()
+        failed = execute(job, k, stays_full)
+        number += bool(failed.failed)
+        what = "full" if stays_full else "once"
+        found += [
+            f"{job.step} {job.name}, {title}, call {k} of {calls} "
+            f"({failed.failed}, {what}): {problem}"
+            for problem in problems(job, failed, expected)
         ]
-        if sample:
-            trials = draw.sample(trials, min(sample, len(trials)))
-        for k, calls, title, start in trials:
-            start.restore()
-            failed = execute(job, k, stays_full)
-            number += bool(failed.failed)
-            what = "full" if stays_full else "once"
-            found += [
-                f"{job.step} {job.name}, {title}, call {k} of {calls} "
-                f"({failed.failed}, {what}): {problem}"
-                for problem in problems(job, failed, expected)
-            ]
     finished.restore()
     return number, found
 
@@ -373,7 +373,7 @@ def main() -> None:
         "--sample",
         type=int,
         default=0,
-        help="calls of each job that fail in either way (all)",
+        help="calls of each job that fail (all)",
     )
     parser.add_argument(
         "--seed", type=int, default=0, help="chooses them (%(default)s)"

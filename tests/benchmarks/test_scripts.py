@@ -380,7 +380,7 @@ def test_faults(script):
     """The disk is full at some calls of each job; the script fails at any problem.
 
     The environment variable ASTROMORPH_FAULTS is the number of calls of each job that
-    fail in either way, 0 for all, which takes an hour.
+    fail, 0 for all, which takes an hour.
     """
     sample = int(os.environ.get("ASTROMORPH_FAULTS", "1"))
     output = script("benchmarks/faults.py", "--sample", sample, seconds=7200)

@@ -180,11 +180,11 @@ def test_the_reference_lists_every_public_name():
 @pytest.mark.slow
 def test_the_guide_builds_without_a_warning(tmp_path):
     """With all links and figures; pages load no scripts or styles from other sites."""
-    command = [sys.executable, "-m", "sphinx", "-W", "-q", "-b", "html"]
-    done = subprocess.run(
-        [*command, "-d", str(tmp_path / "trees"), str(DOCS), str(tmp_path / "html")],
-        capture_output=True, text=True,
-    )  # fmt: skip
+    program = tmp_path / "program.py"
+    program.write_text("from sphinx.cmd.build import main\nraise SystemExit(main())\n")
+    folders = [tmp_path / "trees", DOCS, tmp_path / "html"]
+    arguments = ["-W", "-q", "-b", "html", "-d", *map(str, folders)]
+    done = command_line.run(arguments, ROOT, program)
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "html" / "settings.html").read_text()
     assert "simulated_images" in page

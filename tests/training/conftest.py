@@ -28,7 +28,7 @@ def split_run(prepared, sky, settings, tmp_path_factory) -> RunFiles:
     return files
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def start_training(split_run) -> Callable[..., Command]:
     """A function that starts `astromorph train` in a copy of that run."""
 

@@ -45,6 +45,7 @@ with distributed.process_group(2):
     distributed.all_reduce_sum(torch.ones(1))
 """
 ROOT = Path(__file__).parents[2]
+EPOCHS = 15
 
 
 def without_batch_norm(network: nn.Module) -> nn.Module:
@@ -91,14 +92,19 @@ def torchrun(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_two_processes_train_like_one(tmp_path):
+@pytest.fixture(scope="module")
+def dying(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """Two processes that trained together; then one of them raised an error."""
+    path = tmp_path_factory.mktemp("dying") / "out.pt"
+    return path, torchrun(path.parent, str(path), "die")
+
+
+def test_two_processes_train_like_one(dying):
     """Losses and weights are the same within rounding.
 
     The batches have 7 images, so that the parts of the processes differ in size.
     """
-    done = torchrun(tmp_path, str(tmp_path / "out.pt"))
-    assert done.returncode == 0, done.stderr
-    together = torch.load(tmp_path / "out.pt", weights_only=True)
+    together = torch.load(dying[0], weights_only=True)
     alone = train_some_steps()
     assert torch.tensor(together["losses"]).shape == (2, 2)
     torch.testing.assert_close(
@@ -114,14 +120,13 @@ def test_two_processes_train_like_one(tmp_path):
     assert has_changed
 
 
-def test_a_process_that_dies_ends_the_run(tmp_path):
+def test_a_process_that_dies_ends_the_run(dying):
     """The error is shown; the other process does not wait."""
-    done = torchrun(tmp_path, str(tmp_path / "out.pt"), "die")
-    assert done.returncode != 0
-    assert "this process dies" in done.stderr
+    assert dying[1].returncode != 0
+    assert "this process dies" in dying[1].stderr
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def start(start_training):
     """A function that starts to train with some `training_settings`."""
 
@@ -135,19 +140,24 @@ def start(start_training):
     return start
 
 
-def test_the_command_line_starts_the_processes(start, tmp_path):
+@pytest.fixture(scope="module")
+def together(start, tmp_path_factory) -> Path:
+    """The folder of a training of two processes that the command line started."""
+    folder = tmp_path_factory.mktemp("together")
+    assert start(folder, EPOCHS, devices=2).wait(300) == 0, read_log(folder)
+    return folder
+
+
+def test_the_command_line_starts_the_processes(together):
     """`devices: 2` gives one model, one history and the log of one process."""
-    process = start(tmp_path, 2, devices=2)
-    code, log = process.wait(300), read_log(tmp_path)
-    assert code == 0, log
-    assert log.count("epoch 2 of 2") == 1
-    files = RunFiles(tmp_path / "results")
+    assert read_log(together).count(f"epoch {EPOCHS} of {EPOCHS}") == 1
+    files = RunFiles(together / "results")
     model = load_values(files.model, MODEL_FORMAT, 1, "")
     assert all(
         v.isfinite().all() for v in model["state"].values() if v.is_floating_point()
     )
     with open(files.history, newline="") as file:
-        assert len(list(csv.DictReader(file))) == 2
+        assert len(list(csv.DictReader(file))) == EPOCHS
     assert list(files.scalars.iterdir())
 
 
@@ -194,25 +204,23 @@ def check_interrupted(
     assert "Traceback" not in log
 
 
-def test_two_processes_are_interrupted_together_and_resume(start, tmp_path):
+def test_two_processes_are_interrupted_together_and_resume(together, start, tmp_path):
     """One receives the signal before the other, or only their parent does."""
-    folders = tmp_path / "uninterrupted", tmp_path / "interrupted"
-    assert start(folders[0], 15, devices=2).wait(300) == 0
-    folder = folders[1]
-    process = start(folder, 15, devices=2)
-    wait_for(process, folder, "epoch 2 of 15")
+    folder = tmp_path / "interrupted"
+    process = start(folder, EPOCHS, devices=2)
+    wait_for(process, folder, f"epoch 2 of {EPOCHS}")
     first, second = find_process(0, folder), find_process(1, folder)
     os.kill(second, signal.SIGUSR1)
     time.sleep(0.2)
     with contextlib.suppress(ProcessLookupError):
         os.kill(first, signal.SIGUSR1)
     check_interrupted(process, folder, "SIGUSR1")
-    process = start(folder, 15, devices=2)
+    process = start(folder, EPOCHS, devices=2)
     wait_for(process, folder, "resumes from")
     process.send_signal(signal.SIGINT)
     check_interrupted(process, folder, "Ctrl-C", 130)
-    assert start(folder, 15, devices=2).wait(300) == 0
-    runs = [RunFiles(folder / "results") for folder in folders]
+    assert start(folder, EPOCHS, devices=2).wait(300) == 0
+    runs = [RunFiles(path / "results") for path in (together, folder)]
     assert runs[0].history.read_text() == runs[1].history.read_text()
     models = [load_values(files.model, MODEL_FORMAT, 1, "") for files in runs]
     for name, value in models[0]["state"].items():
