@@ -27,7 +27,7 @@ help:
 	@echo "make run    install into .venv, simulate a sample of FITS images, run the workflow"
 	@echo "make quick  install into .venv, run the quick tests, about two minutes"
 	@echo "make lint   install into .venv, run linters and type checker"
-	@echo "make test   the checks of make lint and all tests, about a quarter of an hour"
+	@echo "make test   the checks of make lint and all tests, about twelve minutes"
 	@echo "make coverage  run the quick tests; print how much of each folder they execute"
 	@echo "make versions  the quick tests with the oldest, current and newest packages"
 	@echo "make docs   build the guide, docs/_build/html/index.html"
@@ -43,7 +43,7 @@ $(VENV)/created:
 	  { echo "Python's venv module is missing; on Debian: apt install python3-venv" >&2; exit 1; }
 	@echo "Installing PyTorch and other packages into $(VENV), which takes minutes ..."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip  # older ones take twice the time
+	-$(BIN)/python -m pip install --quiet --upgrade pip  # older ones take longer
 	touch $@
 
 $(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/created

@@ -124,11 +124,11 @@ def orientations(images: Tensor) -> Iterator[Tensor]:
 def embed(network: nn.Module, images: Tensor) -> NDArray[np.float64]:
     """Features, averaged over eight orientations."""
     network.eval()
-    sums = [
+    features = [
         torch.cat([network(batch) for batch in torch.split(turned, BATCH_SIZE)])
         for turned in orientations(images)
     ]
-    return np.asarray(torch.stack(sums).sum(0), np.float64) / 8
+    return np.asarray(torch.stack(features).mean(0), np.float64)
 
 
 def networks() -> Iterator[tuple[str, nn.Module]]:

@@ -373,7 +373,7 @@ def main() -> None:
         "--sample",
         type=int,
         default=0,
-        help="calls of each job that fail (all)",
+        help="number of calls of each job that are made to fail (all)",
     )
     parser.add_argument(
         "--seed", type=int, default=0, help="chooses them (%(default)s)"

@@ -432,12 +432,13 @@ def hold_lock(plan: WorkflowPlan) -> None:
 
 
 def end_on_signals() -> None:
-    """Let SIGTERM and SIGHUP end Snakemake after its running jobs, without a lock left.
+    """On SIGTERM or SIGHUP, let Snakemake finish its running jobs and remove its lock.
 
     Snakemake's own handler of SIGTERM waits forever if the signal arrives while
-    Snakemake records that a job has ended: the code that the handler interrupts holds
-    the lock for which it waits. In a thread of its own it waits until this is done. On
-    SIGHUP, when the terminal is closed, Snakemake would end at once.
+    Snakemake records that a job has ended: the interrupted code holds the lock for
+    which the handler waits. In a thread, the handler waits while this code continues
+    and releases the lock. SIGHUP, which is sent when the terminal is closed and would
+    end Snakemake at once, is handled in the same way.
     """
     handler = signal.getsignal(signal.SIGTERM)
     if not callable(handler):

@@ -221,9 +221,9 @@ def list_columns(entries: Iterable[Entry]) -> list[str]:
 
 
 def repeated_names(names: Iterable[str]) -> frozenset[int]:
-    """Hashes of all names that occur more than once, and of a few others.
+    """Hashes of names that occur more than once and, in long lists, of a few others.
 
-    The names are not stored: ten million need no more memory than a thousand.
+    Fewer than `FILTER_CHUNK` names are counted. Of more, only a filter of 8 MB is kept.
 
     Parameters
     ----------
@@ -244,7 +244,7 @@ def repeated_names(names: Iterable[str]) -> frozenset[int]:
 
 def _filtered(values: Iterator[int]) -> frozenset[int]:
     """The values that the filter finds repeated."""
-    import numpy as np  # only for long lists: it takes a third of the start of a step
+    import numpy as np  # takes a third of the time in which a step starts
 
     bits, repeated = np.zeros(FILTER_BITS // 8, np.uint8), set[int]()
     shifts = np.array(FILTER_SHIFTS, np.uint64)

@@ -377,7 +377,7 @@ def test_ranking(script, tmp_path):
     not any(map(shutil.which, ("gcc", "cc", "clang"))), reason="needs a C compiler"
 )
 def test_faults(script):
-    """The disk is full at some calls of each job; the script fails at any problem.
+    """The disk is full at one call of each job; the script fails at any problem.
 
     The environment variable ASTROMORPH_FAULTS is the number of calls of each job that
     fail, 0 for all, which takes an hour.

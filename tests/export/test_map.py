@@ -378,7 +378,7 @@ class Tab:
     """A page of a browser, which records all messages and requests."""
 
     def __init__(self, browser, **options) -> None:
-        self.messages, self.requests = [], []
+        self.messages, self.requests, self.options = [], [], options
         context = browser.new_context(**options)
         self.page = context.new_page()
         self.page.on("console", self._record_message)
@@ -394,11 +394,16 @@ class Tab:
         route.abort()
 
     def forget(self) -> None:
-        """Forget what was recorded and what the last page has stored."""
-        if self.page.url.startswith("file:"):
-            self.page.evaluate("localStorage.clear()")
-        self.page.mouse.move(0, 0)
-        self.page.goto("about:blank")
+        """Forget what was recorded and stored, and what a failed test has left."""
+        page = self.page
+        if page.url.startswith("file:"):
+            page.evaluate("localStorage.clear()")
+        page.mouse.move(0, 0)
+        page.mouse.up()
+        page.keyboard.up("Shift")
+        scheme = self.options.get("color_scheme", "null")
+        page.emulate_media(media="null", color_scheme=scheme)
+        page.goto("about:blank")
         self.messages.clear()
         self.requests.clear()
 

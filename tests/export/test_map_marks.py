@@ -152,7 +152,11 @@ def counted(watched, text: str) -> None:
 def test_marks_rank_all_images_and_agree_with_the_step(map_page, run, tmp_path):
     """Mark by keys, walk along the strips, save, load, compare with `rank`."""
     watched, page = map_page, map_page.page
-    page.on("dialog", lambda dialog: dialog.accept())
+
+    def accept(dialog) -> None:
+        dialog.accept()
+
+    page.on("dialog", accept)
     press(watched, 3, "i")
     counted(watched, "1 interesting, 0 not interesting")
     page.locator(".note", has_text="There are no counter-examples yet").wait_for()
@@ -216,6 +220,7 @@ def test_marks_rank_all_images_and_agree_with_the_step(map_page, run, tmp_path):
     assert page.evaluate("astromorphMap.marksAsText()") == again
     loaded = page.evaluate("[...astromorphMap.rankingOf().scores]")
     assert loaded == pytest.approx(scores, abs=1e-9)
+    page.remove_listener("dialog", accept)
 
 
 @pytest.mark.browser

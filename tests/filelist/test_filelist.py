@@ -318,6 +318,7 @@ def test_names_repeated_in_different_chunks_are_found():
     assert {hash("7.fits"), hash("8.fits")} <= repeated
     assert len(repeated) < 10
     assert repeated_names(names[:5]) == frozenset()
+    assert repeated_names(["a", "b", "a"]) == {hash("a")}
 
 
 def test_home_folder_and_variables_are_replaced(tmp_path, monkeypatch):

@@ -57,7 +57,7 @@ def test_every_program_is_run_and_shown():
 
 
 def check_types(*paths: Path) -> subprocess.CompletedProcess[str]:
-    """Run mypy on programs, as `make lint` does on the package, to use its cache."""
+    """Run mypy on programs with the configuration of `make lint`, to use its cache."""
     command = [sys.executable, "-m", "mypy", *map(str, paths)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 

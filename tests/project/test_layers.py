@@ -181,6 +181,18 @@ assert not slow & set(sys.modules), slow & set(sys.modules)
 """)
 
 
+def test_short_lists_and_settings_are_read_without_numpy(tmp_path):
+    """Importing it takes a third of the time in which a step starts."""
+    (tmp_path / "list.csv").write_text("path\na.fits\nb.fits\na.fits\n")
+    python(f"""
+import sys
+from astromorph.cli import commands, execute
+from astromorph.filelist.entries import read_filelist
+assert len(list(read_filelist({str(tmp_path / "list.csv")!r}))) == 3
+assert "numpy" not in sys.modules
+""")
+
+
 def test_every_command_of_the_parser_exists():
     """They are imported by name when they are called."""
     from astromorph.cli import commands

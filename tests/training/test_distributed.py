@@ -40,12 +40,13 @@ with distributed.process_group(2):
     result = train_some_steps()
     if distributed.rank() == 0:
         torch.save(result, sys.argv[1])
+    distributed.all_reduce_sum(torch.ones(1))  # the file has been written
     if len(sys.argv) > 2 and distributed.rank() == 1:
         raise SystemExit("this process dies")
     distributed.all_reduce_sum(torch.ones(1))
 """
 ROOT = Path(__file__).parents[2]
-EPOCHS = 15
+EPOCHS = 30
 
 
 def without_batch_norm(network: nn.Module) -> nn.Module:
@@ -104,7 +105,9 @@ def test_two_processes_train_like_one(dying):
 
     The batches have 7 images, so that the parts of the processes differ in size.
     """
-    together = torch.load(dying[0], weights_only=True)
+    path, done = dying
+    assert path.exists(), done.stderr
+    together = torch.load(path, weights_only=True)
     alone = train_some_steps()
     assert torch.tensor(together["losses"]).shape == (2, 2)
     torch.testing.assert_close(
@@ -215,10 +218,13 @@ def test_two_processes_are_interrupted_together_and_resume(together, start, tmp_
     with contextlib.suppress(ProcessLookupError):
         os.kill(first, signal.SIGUSR1)
     check_interrupted(process, folder, "SIGUSR1")
-    process = start(folder, EPOCHS, devices=2)
-    wait_for(process, folder, "resumes from")
-    process.send_signal(signal.SIGINT)
-    check_interrupted(process, folder, "Ctrl-C", 130)
+    for number, name, code in (
+        (signal.SIGTERM, "SIGTERM", 1), (signal.SIGINT, "Ctrl-C", 130)
+    ):  # fmt: skip
+        process = start(folder, EPOCHS, devices=2)
+        wait_for(process, folder, "resumes from")
+        process.send_signal(number)
+        check_interrupted(process, folder, name, code)
     assert start(folder, EPOCHS, devices=2).wait(300) == 0
     runs = [RunFiles(path / "results") for path in (together, folder)]
     assert runs[0].history.read_text() == runs[1].history.read_text()

@@ -460,8 +460,8 @@ def test_an_interrupted_rerun_ends_as_an_undisturbed_run(finished, tmp_path, cha
     assert "Nothing to be done" in text
 
 
-def test_a_signal_ends_snakemake_also_while_it_holds_its_lock(finished, tmp_path):
-    """It ends after the running jobs and removes the lock of the folder."""
+def test_sigterm_while_the_end_of_a_job_is_recorded(finished, tmp_path):
+    """Snakemake ends after the running jobs and removes the lock of the folder."""
     folder = Folder(tmp_path / "signalled")
     shutil.copytree(finished.path, folder.path, symlinks=True)
     change_setting(folder)

@@ -49,7 +49,7 @@ def _update_slowly(self, decay=None):
 
 BYOL.update_moving_average = _update_slowly
 """
-EPOCHS = 40
+EPOCHS = 60  # slow enough for a time limit, which SLURM enforces twice a minute
 PATIENCE = 600  # seconds, of a busy machine
 SETTINGS = {
     "datafile": "data/filelist.csv",
@@ -63,7 +63,7 @@ SETTINGS = {
     "inference_settings": {"symmetry": "none"},
     "analysis_settings": {"map": "pca"},
 }
-# Each job starts Snakemake twice; the steps after it show nothing more of SLURM.
+# Each job starts Snakemake twice; the steps after this one show nothing more of SLURM.
 TABLE = "results/export/embeddings.csv"
 
 
@@ -184,9 +184,9 @@ def large_image(path: Path, side: int) -> None:
 
 @pytest.fixture(scope="module")
 def finished(cluster, tmp_path_factory) -> Path:
-    """A clone in which the workflow failed at first and was then finished."""
+    """A clone in which the workflow failed at first and then made its table."""
     folder = clone(tmp_path_factory.mktemp("cluster"), SETTINGS, 40)
-    large_image(folder / "data" / "sky_000010.fits", 12_000)
+    large_image(folder / "data" / "sky_000010.fits", 13_000)
     blocked = folder / "results" / "tensors" / "00001.csv"
     (blocked / "in the way").mkdir(parents=True)
     output = snakemake(folder, cluster, TABLE, "--retries", "1")
