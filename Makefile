@@ -36,6 +36,7 @@ help:
 
 setup: $(VENV)/installed
 
+# An old pip, as that of Python 3.11, takes longer to install the others.
 $(VENV)/created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; select one with: make PYTHON=python3.12 ..." >&2; exit 1; }
@@ -43,7 +44,7 @@ $(VENV)/created:
 	  { echo "Python's venv module is missing; on Debian: apt install python3-venv" >&2; exit 1; }
 	@echo "Installing PyTorch and other packages into $(VENV), which takes minutes ..."
 	$(PYTHON) -m venv $(VENV)
-	-$(BIN)/python -m pip install --quiet --upgrade pip  # older ones take longer
+	-@$(BIN)/python -m pip install --quiet --upgrade pip
 	touch $@
 
 $(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/created

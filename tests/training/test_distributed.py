@@ -46,7 +46,7 @@ with distributed.process_group(2):
     distributed.all_reduce_sum(torch.ones(1))
 """
 ROOT = Path(__file__).parents[2]
-EPOCHS = 30
+EPOCHS = 20
 
 
 def without_batch_norm(network: nn.Module) -> nn.Module:
