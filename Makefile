@@ -36,7 +36,7 @@ help:
 
 setup: $(VENV)/installed
 
-# An old pip, as that of Python 3.11, takes longer to install the others.
+# An old pip, such as that of Python 3.11, takes longer to install the other packages.
 $(VENV)/created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; select one with: make PYTHON=python3.12 ..." >&2; exit 1; }

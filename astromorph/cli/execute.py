@@ -2,7 +2,8 @@
 
 The workflow, the command line and single steps all execute steps here. A record is
 removed before a step changes its outputs, and written when they are complete and on the
-disk, so that a result of an interrupted step has none.
+disk, so that a result of an interrupted step has none. A model for images with another
+number of channels is refused before any step is executed.
 """
 
 import functools

@@ -328,22 +328,6 @@ def lose_what_was_not_written(folder: Folder, before: Path) -> None:
             path.write_bytes(b"") if "provenance" not in path.parts else None
 
 
-# Snakemake receives SIGTERM while it records that a job has ended.
-SIGTERM_WITHIN = """
-import os, signal
-from snakemake.scheduling.job_scheduler import JobScheduler
-finish_jobs = JobScheduler._finish_jobs
-
-def finish_jobs_and_signal(self):
-    ended = len(self._tofinish)
-    finish_jobs(self)
-    if ended:
-        os.kill(os.getpid(), signal.SIGTERM)
-
-JobScheduler._finish_jobs = finish_jobs_and_signal
-"""
-
-
 def stages() -> list[tuple[str, ...]]:
     """The steps that run beside each other, in the order in which they run."""
     place: dict[str, int] = {}
@@ -458,6 +442,22 @@ def test_an_interrupted_rerun_ends_as_an_undisturbed_run(finished, tmp_path, cha
     assert folder.outputs() == undisturbed.outputs() != old
     _, text = folder.run()
     assert "Nothing to be done" in text
+
+
+# Snakemake receives SIGTERM while it records that a job has ended.
+SIGTERM_WITHIN = """
+import os, signal
+from snakemake.scheduling.job_scheduler import JobScheduler
+finish_jobs = JobScheduler._finish_jobs
+
+def finish_jobs_and_signal(self):
+    ended = len(self._tofinish)
+    finish_jobs(self)
+    if ended:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+JobScheduler._finish_jobs = finish_jobs_and_signal
+"""
 
 
 def test_sigterm_while_the_end_of_a_job_is_recorded(finished, tmp_path):

@@ -49,7 +49,7 @@ def _update_slowly(self, decay=None):
 
 BYOL.update_moving_average = _update_slowly
 """
-EPOCHS = 60  # slow enough for a time limit, which SLURM enforces twice a minute
+EPOCHS = 60  # at half a second per step, so many that none of the kills comes too late
 PATIENCE = 600  # seconds, of a busy machine
 SETTINGS = {
     "datafile": "data/filelist.csv",
